@@ -1,0 +1,1 @@
+"""Readers, examples and synthetic corpora."""

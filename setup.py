@@ -1,0 +1,29 @@
+"""Build script: a pure wheel that carries the kernels' sources, compiled at first use.
+
+``BERTFT_AOT=1 pip install --no-build-isolation .`` compiles the CPU kernels while building instead.
+"""
+
+import os
+
+from setuptools import find_namespace_packages, setup
+
+options = {}
+if os.environ.get("BERTFT_AOT") == "1":
+    from bertft.ops.extension import aot_options
+
+    options = aot_options()
+
+setup(
+    packages=[
+        *find_namespace_packages(include=["bertft", "bertft.*"]),
+        "bertft._csrc",
+        "bertft._csrc.cpu",
+        "bertft._csrc.cuda",
+    ],
+    package_dir={"bertft._csrc": "csrc"},
+    package_data={
+        "bertft": ["py.typed", "report/*.html", "report/*.css", "report/*.js"],
+        "bertft._csrc": ["*.h", "*.cpp", "cpu/*", "cuda/*"],
+    },
+    **options,
+)
