@@ -98,9 +98,8 @@ def read_results(path: str | os.PathLike[str]) -> list[Row]:
     except FileNotFoundError:
         raise BertftError(f"{path}: no such results file") from None
     if not table or tuple(table[0]) != COLUMNS:
-        raise BertftError(
-            f"{path}: line 1: expected the columns {','.join(COLUMNS)}, found {','.join(table[0]) if table else 'nothing'}"
-        )
+        found = ",".join(table[0]) if table else "nothing"
+        raise BertftError(f"{path}: line 1: expected the columns {','.join(COLUMNS)}, found {found}")
     rows = []
     for number, cells in enumerate(table[1:], start=2):
         if len(cells) != len(COLUMNS):
