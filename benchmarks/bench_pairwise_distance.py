@@ -1,0 +1,89 @@
+"""The distance matrix itself: forward, and forward with gradient."""
+
+from __future__ import annotations
+
+import torch
+
+from benchmarks.harness import OURS, Contender, GemmLimit
+from benchmarks.peers import have, keops_row_sums
+from benchmarks.stimuli import isotropic
+from bertft.ops import pairwise_distance
+
+N, D = 5000, 768
+
+
+def test_forward(run_race):
+    x, _ = isotropic(N, D)
+    truth = torch.cdist(x[:500].double(), x.double())
+    contenders = [
+        Contender(OURS, lambda: pairwise_distance(x, metric="euclidean")),
+        Contender("torch.cdist", lambda: torch.cdist(x, x)),
+    ]
+    if have("sklearn"):
+        from sklearn.metrics import euclidean_distances
+
+        contenders.append(Contender("scikit-learn", lambda: torch.from_numpy(euclidean_distances(x.numpy())), rounds=3))
+    if have("scipy"):
+        from scipy.spatial.distance import pdist, squareform
+
+        contenders.append(Contender("SciPy", lambda: torch.from_numpy(squareform(pdist(x.numpy()))), rounds=1))
+    record = run_race(
+        "pairwise_distance",
+        "distances, euclidean, forward, n=5000, d=768",
+        contenders,
+        GemmLimit(N * N * D),
+        error=lambda r: float((r[:500].double() - truth).abs().max() / truth.max()),
+        tolerance=1e-5,
+    )
+    assert record.rows
+
+
+def test_forward_and_backward(run_race):
+    x, _ = isotropic(N, D)
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.rand(N, N, generator=generator)
+    weight.fill_diagonal_(0)
+
+    def gradient(distance, z=x):
+        leaf = z.detach().clone().requires_grad_()
+        (distance(leaf) * weight.to(leaf.dtype)).sum().backward()
+        return leaf.grad
+
+    def cdist(z):
+        return torch.cdist(z, z, compute_mode="use_mm_for_euclid_dist")
+
+    truth = gradient(lambda z: pairwise_distance(z, metric="euclidean"), x.double())
+    contenders = [
+        Contender(OURS, lambda: gradient(lambda z: pairwise_distance(z, metric="euclidean")), rounds=3),
+        Contender("torch.cdist", lambda: gradient(cdist), rounds=2),
+    ]
+    record = run_race(
+        "pairwise_distance",
+        "distances, euclidean, forward and backward, n=5000, d=768",
+        contenders,
+        GemmLimit(3 * N * N * D),
+        error=lambda r: float((r.double() - truth).abs().max() / truth.abs().max()),
+        tolerance=1e-4,
+        rounds=3,
+    )
+    assert record.rows
+
+
+def test_row_sums(run_race):
+    x, _ = isotropic(N, 64)
+    truth = torch.cdist(x.double(), x.double()).sum(1)
+    contenders = [
+        Contender(OURS, lambda: pairwise_distance(x, metric="euclidean").sum(1)),
+        Contender("torch.cdist", lambda: torch.cdist(x, x).sum(1)),
+    ]
+    if have("pykeops"):
+        contenders.append(Contender("KeOps", lambda: keops_row_sums(x).flatten(), rounds=3))
+    record = run_race(
+        "pairwise_distance",
+        "row sums of distances, euclidean, n=5000, d=64",
+        contenders,
+        GemmLimit(N * N * 64),
+        error=lambda r: float((r.double() - truth).abs().max() / truth.max()),
+        tolerance=1e-5,
+    )
+    assert record.rows

@@ -1,0 +1,56 @@
+"""One training step of the structural distance probe: loss and gradient of the weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.harness import OURS, Contender, GemmLimit
+from benchmarks.peers import expand_loss, pad, padded_gram_loss
+from benchmarks.stimuli import sentence_lengths, tree_distances
+from bertft.ops import distance_probe_loss
+
+SIZES = [(384, 128, 20), (768, 64, 20), (768, 128, 20), (768, 768, 20), (768, 128, 64)]
+
+
+@pytest.mark.parametrize(("d", "r", "batch"), SIZES)
+def test_distance_step(run_race, d, r, batch):
+    lengths = sentence_lengths(batch, seed=batch)
+    words = int(lengths.sum())
+    distances = tree_distances(lengths, seed=batch)
+    generator = torch.Generator().manual_seed(0)
+    h = torch.randn(words, d, generator=generator)
+    weight = (torch.rand(1, d, r, generator=generator) - 0.5) / 10
+    vectors, gold = pad(h, distances, lengths)
+
+    def step(loss, start):
+        leaf = start.detach().clone().requires_grad_()
+        loss(leaf).sum().backward()
+        return leaf.grad.reshape(d, r)
+
+    def gemm_pair():
+        return h.T @ (h @ weight[0])
+
+    truth = step(lambda w: padded_gram_loss(vectors.double(), gold.double(), lengths, w), weight[0].double())
+    contenders = [
+        Contender(OURS, lambda: step(lambda w: distance_probe_loss(h[None], w, distances, lengths), weight)),
+        Contender("its two GEMMs alone", gemm_pair, verify=False),
+        Contender(
+            "PyTorch, padded Gram", lambda: step(lambda w: padded_gram_loss(vectors, gold, lengths, w), weight[0])
+        ),
+        Contender(
+            "published way, expanded",
+            lambda: step(lambda w: expand_loss(vectors, gold, lengths, w), weight[0]),
+            rounds=3,
+        ),
+    ]
+    record = run_race(
+        "probe_loss",
+        f"distance probe step, d={d}, r={r}, {batch} sentences, {words} words",
+        contenders,
+        GemmLimit(4 * words * d * r),
+        error=lambda g: float((g.double() - truth).abs().max() / truth.abs().max()),
+        tolerance=1e-5,
+        rounds=21,
+    )
+    assert record.rows

@@ -1,0 +1,201 @@
+"""Verify, then time: one call runs every contender of a piece of work in turn, round by round, in one process.
+
+Absolute seconds on a shared machine mean little, so each work also measures the machine: the GEMM rate or the memory
+bandwidth, between the contenders' rounds. What is reported are ratios inside one run.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+OURS = "bertft"
+
+
+@dataclass
+class Contender:
+    """One way to do the work. ``run`` returns the result; ``rounds`` caps how often a slow one is timed."""
+
+    name: str
+    run: Callable[[], object]
+    rounds: int = 1000
+    verify: bool = True
+
+
+@dataclass
+class Measurement:
+    """Seconds of one contender, and what its result and its memory cost."""
+
+    name: str
+    median: float
+    low: float
+    high: float
+    rounds: int
+    peak_mb: float | None
+    error: float | None
+
+
+@dataclass
+class Record:
+    """All contenders of one work at one number of threads."""
+
+    op: str
+    work: str
+    threads: int
+    limit: str
+    limit_seconds: float
+    limit_rate: float
+    rows: list[Measurement] = field(default_factory=list)
+
+    def seconds(self, name: str) -> float:
+        """Median seconds of a contender."""
+        return next(row.median for row in self.rows if row.name == name)
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain data for JSON, with each contender's ratio to ours and ours to the limit."""
+        data = asdict(self)
+        data["of_limit"] = self.limit_seconds / self.seconds(OURS)
+        data["times_faster_than"] = {r.name: r.median / self.seconds(OURS) for r in self.rows if r.name != OURS}
+        return data
+
+
+def gemm_seconds(m: int, n: int, k: int, dtype: torch.dtype = torch.float32) -> float:
+    """Seconds of one m x k by k x n product."""
+    a, b = _operands(m, n, k, dtype)
+    start = time.perf_counter()
+    torch.mm(a, b)
+    return time.perf_counter() - start
+
+
+_OPERANDS: dict[tuple[object, ...], tuple[torch.Tensor, torch.Tensor]] = {}
+
+
+def _operands(m: int, n: int, k: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    key = (m, n, k, dtype)
+    if key not in _OPERANDS:
+        _OPERANDS.clear()
+        generator = torch.Generator().manual_seed(0)
+        shapes = (m, k), (k, n)
+        _OPERANDS[key] = tuple(torch.randn(s, generator=generator, dtype=dtype) for s in shapes)  # type: ignore[assignment]
+        torch.mm(*_OPERANDS[key])
+    return _OPERANDS[key]
+
+
+class GemmLimit:
+    """The necessary floating-point operations at the GEMM rate: the best rate of a 1536-cube over the run."""
+
+    label = "GEMM"
+
+    def __init__(self, flops: float, dtype: torch.dtype = torch.float32) -> None:
+        self.flops, self.dtype, self.rates = flops, dtype, []
+        self.side = 1536
+
+    def sample(self) -> None:
+        """Measure the rate once more."""
+        self.rates.append(2 * self.side**3 / gemm_seconds(self.side, self.side, self.side, self.dtype))
+
+    def result(self) -> tuple[float, float]:
+        """(seconds, flop/s)."""
+        rate = statistics.median(self.rates)
+        return self.flops / rate, rate
+
+
+class BandwidthLimit:
+    """The necessary bytes at the rate of a copy of 256 MiB, counted once read and once written."""
+
+    label = "memory"
+
+    def __init__(self, bytes_: float) -> None:
+        self.bytes, self.rates = bytes_, []
+        self.source = torch.zeros(1 << 26)
+        self.target = torch.empty_like(self.source)
+
+    def sample(self) -> None:
+        """Measure the rate once more."""
+        start = time.perf_counter()
+        self.target.copy_(self.source)
+        self.rates.append(2 * self.source.nbytes / (time.perf_counter() - start))
+
+    def result(self) -> tuple[float, float]:
+        """(seconds, byte/s)."""
+        rate = statistics.median(self.rates)
+        return self.bytes / rate, rate
+
+
+def peak_memory_mb(run: Callable[[], object]) -> float | None:
+    """MiB that ``run`` needs beyond what is resident before it, its result included; None without Linux's counters."""
+    reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+    if not status.exists():
+        return None
+    gc.collect()
+    try:
+        reset.write_text("5")
+    except OSError:
+        return None
+    before = _status_kb(status, "VmRSS")
+    result = run()
+    peak = _status_kb(status, "VmHWM")
+    del result
+    return max(0.0, (peak - before) / 1024)
+
+
+def _status_kb(status: Path, name: str) -> int:
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name))
+
+
+def race(
+    op: str,
+    work: str,
+    contenders: list[Contender],
+    limit: GemmLimit | BandwidthLimit,
+    *,
+    error: Callable[[object], float],
+    tolerance: float,
+    threads: int,
+    rounds: int = 7,
+    peers_tolerance: float = 1e-2,
+) -> Record:
+    """Verify every contender (ours within ``tolerance``, peers within ``peers_tolerance``), then time them in turn.
+
+    Raises AssertionError, before any timing, when a result is wrong.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        errors, peaks = {}, {}
+        for contender in contenders:
+            result = contender.run()
+            errors[contender.name] = error(result) if contender.verify else None
+            del result
+            bound = tolerance if contender.name == OURS else peers_tolerance
+            found = errors[contender.name]
+            assert found is None or found <= bound, f"{work}: {contender.name} errs by {found:.2e}, bound {bound:.0e}"
+            peaks[contender.name] = peak_memory_mb(contender.run)
+        times: dict[str, list[float]] = {c.name: [] for c in contenders}
+        for number in range(rounds):
+            limit.sample()
+            for contender in contenders:
+                if number < contender.rounds:
+                    start = time.perf_counter()
+                    contender.run()
+                    times[contender.name].append(time.perf_counter() - start)
+            limit.sample()
+    finally:
+        torch.set_num_threads(before)
+    seconds, rate = limit.result()
+    record = Record(op, work, threads, limit.label, seconds, rate)
+    for contender in contenders:
+        t = sorted(times[contender.name])
+        low, high = t[len(t) // 4], t[(3 * len(t)) // 4]
+        record.rows.append(
+            Measurement(
+                contender.name, statistics.median(t), low, high, len(t), peaks[contender.name], errors[contender.name]
+            )
+        )
+    return record

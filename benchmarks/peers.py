@@ -1,0 +1,166 @@
+"""How the same numbers are computed today: pure PyTorch as people write it, as well as it can be written, and libraries.
+
+Libraries are optional (``pip install '.[bench]'``); one that is absent is left out of the table.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+
+from benchmarks.harness import Contender
+
+
+def have(module: str) -> bool:
+    """Whether a peer is installed."""
+    return importlib.util.find_spec(module) is not None
+
+
+# --- similarity of two representational dissimilarity matrices -------------------------------------------------
+
+
+def prepare(x: torch.Tensor, metric: str) -> torch.Tensor:
+    """Rows whose inner products are the cosines or correlations."""
+    if metric == "correlation":
+        x = x - x.mean(-1, keepdim=True)
+    return normalize(x, dim=-1) if metric in ("cosine", "correlation") else x
+
+
+def full_matrix(x: torch.Tensor, metric: str) -> torch.Tensor:
+    """All n x n entries of one space, by the shortest PyTorch."""
+    return torch.cdist(x, x) if metric == "euclidean" else 1 - prepare(x, metric) @ prepare(x, metric).T
+
+
+def torch_as_written(x: torch.Tensor, y: torch.Tensor, metric: str) -> torch.Tensor:
+    """Two n x n matrices, their upper triangles by index, ``torch.corrcoef``."""
+    i, j = torch.triu_indices(len(x), len(x), 1)
+    return torch.corrcoef(torch.stack([full_matrix(x, metric)[i, j], full_matrix(y, metric)[i, j]]))[0, 1]
+
+
+def torch_at_best(x: torch.Tensor, y: torch.Tensor, metric: str) -> torch.Tensor:
+    """Two n x n products and whole-matrix sums: no index, no copy of the triangle, the constant diagonal taken off."""
+    a, b = full_matrix(x, metric), full_matrix(y, metric)
+    n = len(x)
+    a.fill_diagonal_(0)
+    b.fill_diagonal_(0)
+    pairs = n * (n - 1)
+    mean_a, mean_b = a.sum(dtype=torch.float64) / pairs, b.sum(dtype=torch.float64) / pairs
+    a.sub_(mean_a.float()).fill_diagonal_(0)
+    b.sub_(mean_b.float()).fill_diagonal_(0)
+    a, b = a.flatten(), b.flatten()
+    return torch.dot(a, b) / (a.norm() * b.norm())
+
+
+def torch_layers(x: torch.Tensor, metric: str) -> torch.Tensor:
+    """All layers against all layers: every n x n matrix stored, then one ``corrcoef``."""
+    i, j = torch.triu_indices(x.shape[1], x.shape[1], 1)
+    return torch.corrcoef(torch.stack([full_matrix(layer, metric)[i, j] for layer in x]))
+
+
+def scipy_rsa(x: np.ndarray, y: np.ndarray, metric: str, compare: str = "pearson") -> float:
+    """``pdist`` and ``pearsonr`` or ``spearmanr``."""
+    from scipy.spatial.distance import pdist
+    from scipy.stats import pearsonr, spearmanr
+
+    a, b = pdist(x, metric), pdist(y, metric)
+    return float((pearsonr if compare == "pearson" else spearmanr)(a, b).statistic)
+
+
+def sklearn_rsa(x: np.ndarray, y: np.ndarray, metric: str) -> float:
+    """``pairwise_distances`` and ``np.corrcoef`` of the upper triangles."""
+    from sklearn.metrics import pairwise_distances
+
+    i, j = np.triu_indices(len(x), 1)
+    return float(
+        np.corrcoef(pairwise_distances(x, metric=metric)[i, j], pairwise_distances(y, metric=metric)[i, j])[0, 1]
+    )
+
+
+def rsatoolbox_rsa(x: np.ndarray, y: np.ndarray, metric: str, compare: str = "corr") -> float:
+    """rsatoolbox knows correlation and (squared) Euclidean, not cosine."""
+    from rsatoolbox.data import Dataset
+    from rsatoolbox.rdm import calc_rdm
+    from rsatoolbox.rdm import compare as compare_rdms
+
+    first, second = (calc_rdm(Dataset(z), method=metric) for z in (x, y))
+    return float(np.squeeze(compare_rdms(first, second, method=compare)))
+
+
+def mne_rsa_rsa(x: np.ndarray, y: np.ndarray, metric: str, compare: str = "pearson") -> float:
+    """mne-rsa: ``compute_rdm`` and ``rsa``."""
+    import mne_rsa
+
+    return float(
+        np.squeeze(
+            mne_rsa.rsa(mne_rsa.compute_rdm(x, metric=metric), mne_rsa.compute_rdm(y, metric=metric), metric=compare)
+        )
+    )
+
+
+def library_contenders(x: torch.Tensor, y: torch.Tensor, metric: str, compare: str = "pearson") -> list[Contender]:
+    """Every installed library that computes this RSA; each is timed twice, since one run takes seconds."""
+    a, b = x.numpy(), y.numpy()
+    found: list[tuple[str, str, Callable[[], object]]] = [
+        ("scipy", "SciPy", lambda: scipy_rsa(a, b, metric, compare)),
+        ("mne_rsa", "mne-rsa", lambda: mne_rsa_rsa(a, b, metric, compare)),
+    ]
+    if compare == "pearson":
+        found.append(("sklearn", "scikit-learn", lambda: sklearn_rsa(a, b, metric)))
+    if metric == "correlation":
+        name = "corr" if compare == "pearson" else "spearman"
+        found.append(("rsatoolbox", "rsatoolbox", lambda: rsatoolbox_rsa(a, b, metric, name)))
+    return [Contender(name, run, rounds=2) for module, name, run in found if have(module)]
+
+
+# --- pairwise distances -------------------------------------------------------------------------------------------
+
+
+def keops_row_sums(x: torch.Tensor) -> torch.Tensor:
+    """Row sums of the Euclidean distance matrix with KeOps, which reduces and never stores the matrix."""
+    from pykeops.torch import LazyTensor
+
+    return ((LazyTensor(x[:, None, :]) - LazyTensor(x[None, :, :])) ** 2).sum(-1).sqrt().sum(1)
+
+
+# --- structural probes -----------------------------------------------------------------------------------------------
+
+
+def pad(h: torch.Tensor, distances: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Packed vectors (T, D) and packed distances to padded (S, n, D) and (S, n, n) with -1 outside the sentence."""
+    size = int(lengths.max())
+    vectors = h.new_zeros(len(lengths), size, h.shape[-1])
+    gold = h.new_full((len(lengths), size, size), -1.0)
+    word = pair = 0
+    for s, n in enumerate(lengths.tolist()):
+        vectors[s, :n] = h[word : word + n]
+        gold[s, :n, :n] = distances[pair : pair + n * n].view(n, n)
+        word, pair = word + n, pair + n * n
+    return vectors, gold
+
+
+def _padded_loss(predicted: torch.Tensor, gold: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    mask = (gold >= 0).to(predicted.dtype)
+    error = (predicted - gold).abs() * mask
+    return (error.sum((1, 2)) / lengths.to(predicted.dtype) ** 2).mean()
+
+
+def expand_loss(vectors: torch.Tensor, gold: torch.Tensor, lengths: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The published code's way: transform, expand to (S, n, n, R), subtract, square, sum."""
+    p = vectors @ weight
+    size = p.shape[1]
+    p = p.unsqueeze(2).expand(-1, -1, size, -1)
+    return _padded_loss((p - p.transpose(1, 2)).pow(2).sum(-1), gold, lengths)
+
+
+def padded_gram_loss(
+    vectors: torch.Tensor, gold: torch.Tensor, lengths: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    """The best plain PyTorch: a padded batched Gram matrix."""
+    p = vectors @ weight
+    gram = p @ p.transpose(1, 2)
+    norms = gram.diagonal(dim1=1, dim2=2)
+    return _padded_loss(norms[:, :, None] + norms[:, None, :] - 2 * gram, gold, lengths)
