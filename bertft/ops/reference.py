@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bertft.ops.metrics import NORMALISED
+
 # Structural probes (Hewitt and Manning 2019) ---------------------------------------------------------------------
 
 
@@ -66,3 +68,128 @@ def probe_loss(
         ],
         dim=1,
     )
+
+
+# Similarity of spaces ----------------------------------------------------------------------------------------------
+
+
+def metric_rows(x: Tensor, metric: str) -> Tensor:
+    """x (..., N, D) -> the rows in the form in which the metric takes them.
+
+    ``correlation`` subtracts each row's mean; it and ``cosine`` then divide by the row's norm (NaN for norm 0).
+    """
+    if metric == "correlation":
+        x = x - x.mean(-1, keepdim=True)
+    if metric in NORMALISED:
+        x = x / torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x
+
+
+def prepared_rows(x: Tensor, mean: Tensor, metric: str) -> tuple[Tensor, Tensor]:
+    """x (..., N, D), mean (..., D) -> u (..., N, D), p (..., N) float64 of the form u.v + p_u + p_v (`ops.metrics`)."""
+    mean = mean.double().unsqueeze(-2)
+    u = metric_rows(x.double(), metric) - mean
+    return u, -(u * u).sum(-1) / 2 if metric == "sqeuclidean" else (u * mean).sum(-1)
+
+
+def condense(matrix: Tensor) -> Tensor:
+    """(..., N, N) -> (..., N (N-1) / 2): the upper triangle row by row, in the order of SciPy's ``pdist``."""
+    n = matrix.shape[-1]
+    i, j = torch.triu_indices(n, n, 1, device=matrix.device)
+    return matrix[..., i, j]
+
+
+def pairwise_distance(
+    x: Tensor, y: Tensor | None = None, *, metric: str = "sqeuclidean", condensed: bool = False
+) -> Tensor:
+    """out[..., i, j] = d(x[..., i, :], y[..., j, :]) with d of `bertft.ops.metrics`, in float64 from the inputs on.
+
+    x (..., N, D), y (..., M, D) -> (..., N, M), in float64 for float64 input and else float32. Without y exactly
+    symmetric, with zeros on the diagonal (but for ``dot``). Gradients are finite: zero at zero distance.
+    """
+    result = torch.float64 if x.dtype == torch.float64 else torch.float32
+    x, y = x.double(), None if y is None else y.double()
+    if metric in ("dot", *NORMALISED):
+        u = metric_rows(x, metric)
+        v = u if y is None else metric_rows(y, metric)
+        d = u @ v.mT
+        if y is None:
+            d = (d + d.mT) / 2
+        if metric in NORMALISED:
+            d = 1 - d
+            d = d + (d.clamp(min=0) - d).detach()  # rounding below zero, without touching the gradient
+    elif metric == "manhattan":
+        d = torch.cdist(x, x if y is None else y, p=1.0)
+    else:
+        d = torch.cdist(x, x if y is None else y, compute_mode="donot_use_mm_for_euclid_dist")
+        d = d * d if metric == "sqeuclidean" else d
+    if y is None and metric != "dot":
+        d = d * (1 - torch.eye(d.shape[-1], dtype=d.dtype, device=d.device))
+    return (condense(d) if condensed else d).to(result)
+
+
+def average_ranks(values: Tensor) -> Tensor:
+    """(P,) -> (P,) float64 ranks 1..P, the mean rank for ties."""
+    _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum(0).double()
+    return (last - (counts.double() - 1) / 2)[inverse]
+
+
+def compare_matrices(a: Tensor, b: Tensor, compare: str) -> Tensor:
+    """Two condensed matrices (P,), (P,) -> () float64.
+
+    ``pearson``; ``cosine`` (no centring); ``spearman`` (Pearson of average ranks); ``rho_a`` (Schuett et al. 2023:
+    12 sum r s / (P^3 - P) - 3 (P + 1) / (P - 1), the expected Spearman under random tie breaks); ``kendall`` (tau-b).
+    """
+    a, b = a.double(), b.double()
+    if compare in ("spearman", "rho_a"):
+        a, b = average_ranks(a), average_ranks(b)
+    if compare == "rho_a":
+        n = float(len(a))
+        return 12 * (a * b).sum() / (n**3 - n) - 3 * (n + 1) / (n - 1)
+    if compare == "kendall":
+        s, t = torch.sign(a[:, None] - a[None, :]), torch.sign(b[:, None] - b[None, :])
+        return (s * t).sum() / torch.sqrt((s * s).sum() * (t * t).sum())
+    if compare != "cosine":
+        a, b = a - a.mean(), b - b.mean()
+    return (a * b).sum() / torch.sqrt((a * a).sum() * (b * b).sum())
+
+
+def rdm_correlation(
+    x: Tensor, y: Tensor | None = None, *, metric: str = "cosine", compare: str = "pearson", metric_y: str | None = None
+) -> Tensor:
+    """out[l, m] = comparison of the matrices of x[l] and y[m]; x (L, N, D), y (M, N, E) -> (L, M) float64.
+
+    The naive way, with every matrix in memory.
+    """
+    a = pairwise_distance(x.double(), metric=metric, condensed=True)
+    b = a if y is None else pairwise_distance(y.double(), metric=metric_y or metric, condensed=True)
+    rows = [torch.stack([compare_matrices(r, s, compare) for s in b]) if len(b) else r.new_zeros(0) for r in a]
+    return torch.stack(rows) if rows else a.new_zeros(0, len(b))
+
+
+def cross_moments(
+    x: Tensor,
+    y: Tensor | None,
+    mean_x: Tensor,
+    mean_y: Tensor | None,
+    metric_x: str,
+    metric_y: str,
+    *,
+    grams: bool = True,
+) -> tuple[Tensor | None, ...]:
+    """The six tensors of `bertft.ops.cross_moments.Moments` for x (n, D), y (n, E), in float64 from the inputs on."""
+
+    def space(u: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        a = (u * u).sum(-1)
+        sums = [u.new_tensor(float(len(u))), a.sum(), p.sum(), (a * a).sum(), (a * p).sum(), (p * p).sum()]
+        return u.mT @ u, torch.cat([u.sum(0), p @ u, a @ u, torch.stack(sums)])
+
+    u, p = prepared_rows(x, mean_x, metric_x)
+    of_x = space(u, p) if grams or y is None else (None, None)
+    if y is None or mean_y is None:
+        return (*of_x, None, None, None, None)
+    v, q = prepared_rows(y, mean_y, metric_y)
+    a, b = (u * u).sum(-1), (v * v).sum(-1)
+    both = torch.cat([q @ u, b @ u, p @ v, a @ v, torch.stack([a @ b, p @ q, q @ a, p @ b])])
+    return (*of_x, u.mT @ v, both, *(space(v, q) if grams else (None, None)))
