@@ -15,10 +15,14 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <string>
+#include <tuple>
+#include <vector>
 
 #include "cpu/gemm.h"
 #include "cpu/parallel.h"
+#include "cpu/probe_loss.h"
 
+using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 namespace {
@@ -43,11 +47,87 @@ std::string cpu_capability() {
   return sets + " " + bertft::gemm_provider();
 }
 
+Tensor empty(const Tensor& like, std::vector<int64_t> sizes, ScalarType type) {
+  return torch::stable::new_empty(like, sizes, type);
+}
+
+template <class T>
+std::tuple<Tensor, Tensor, Tensor> probe_loss(const Tensor& h, const Tensor& weight, int64_t distance_rank,
+                                              const Tensor& distances, const Tensor& depths, const Tensor& lengths,
+                                              bool with_weight, bool with_h) {
+  const ScalarType type = weight.scalar_type();
+  const int64_t L = h.size(0), T_ = h.size(1), D = h.size(2), R = weight.size(2), S = lengths.size(0);
+  const int64_t kinds = (distance_rank > 0) + (distance_rank < R);
+  const auto* n = static_cast<const int64_t*>(lengths.const_data_ptr());
+  int64_t words = 0, pairs = 0;
+  for (int64_t s = 0; s < S; ++s) {
+    STD_TORCH_CHECK(n[s] >= 0 && n[s] <= T_, "probe_loss: lengths[", s, "] is ", n[s], ", outside 0..", T_);
+    words += n[s], pairs += n[s] * n[s];
+  }
+  STD_TORCH_CHECK(words == T_, "probe_loss: lengths sum to ", words, ", but h has ", T_, " words");
+  STD_TORCH_CHECK(distance_rank == 0 || distances.numel() == pairs, "probe_loss: distances has ", distances.numel(),
+                  " entries, expected ", pairs);
+  STD_TORCH_CHECK(distance_rank == R || depths.numel() == T_, "probe_loss: depths has ", depths.numel(),
+                  " entries, expected ", T_);
+  Tensor loss = empty(h, {L, 2}, type);
+  Tensor grad_weight = empty(h, {with_weight ? L : 0, D, R}, type);
+  Tensor grad_h = empty(h, {with_h ? kinds : 0, L, T_, D}, type);
+  bertft::ProbeLoss<T> problem{};
+  problem.layers = L, problem.words = T_, problem.dim = D, problem.rank = R;
+  problem.distance_rank = distance_rank;
+  problem.sentences = S, problem.lengths = n;
+  problem.h = h.const_data_ptr();
+  problem.layer_stride = h.stride(0);
+  problem.word_stride = T_ > 1 ? h.stride(1) : D;  // a single row may carry any stride
+  problem.storage = h.scalar_type() == ScalarType::BFloat16 ? bertft::Storage::bfloat16
+                    : h.scalar_type() == ScalarType::Half   ? bertft::Storage::float16
+                                                            : bertft::Storage::same;
+  problem.weight = static_cast<const T*>(weight.const_data_ptr());
+  problem.distances = distances.const_data_ptr();
+  problem.distances_are_bytes = distances.scalar_type() == ScalarType::Byte;
+  problem.depths = static_cast<const T*>(depths.const_data_ptr());
+  problem.loss = static_cast<T*>(loss.mutable_data_ptr());
+  problem.grad_weight = with_weight ? static_cast<T*>(grad_weight.mutable_data_ptr()) : nullptr;
+  problem.grad_h = with_h ? static_cast<T*>(grad_h.mutable_data_ptr()) : nullptr;
+  bertft::probe_loss_cpu(problem, torch_pool());
+  return {loss, grad_weight, grad_h};
+}
+
+// h of float32, float64 or a half type with unit stride in D and rows that do not overlap; weight contiguous, in the
+// type of the computation, as are distances (or uint8) and depths; lengths int64. All contiguous but h.
+std::tuple<Tensor, Tensor, Tensor> probe_loss_dispatch(Tensor h, Tensor weight, int64_t distance_rank, Tensor distances,
+                                                       Tensor depths, Tensor lengths, bool with_weight, bool with_h) {
+  const ScalarType type = weight.scalar_type();
+  STD_TORCH_CHECK(h.dim() == 3 && weight.dim() == 3 && h.size(0) == weight.size(0) && h.size(2) == weight.size(1),
+                  "probe_loss: h must be (L, T, D) and weight (L, D, R)");
+  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double,
+                  "probe_loss: weight must be float32 or float64");
+  STD_TORCH_CHECK(h.scalar_type() == type || h.scalar_type() == ScalarType::BFloat16 ||
+                      h.scalar_type() == ScalarType::Half,
+                  "probe_loss: h must have the type of weight or a half type");
+  STD_TORCH_CHECK(depths.scalar_type() == type && lengths.scalar_type() == ScalarType::Long &&
+                      (distances.scalar_type() == type || distances.scalar_type() == ScalarType::Byte),
+                  "probe_loss: distances, depths or lengths have a wrong type");
+  STD_TORCH_CHECK(distance_rank >= 0 && distance_rank <= weight.size(2), "probe_loss: distance_rank out of range");
+  if (h.numel() > 0 && ((h.size(2) > 1 && h.stride(2) != 1) || (h.size(1) > 1 && h.stride(1) < h.size(2))))
+    h = torch::stable::contiguous(h);
+  weight = torch::stable::contiguous(weight), distances = torch::stable::contiguous(distances);
+  depths = torch::stable::contiguous(depths), lengths = torch::stable::contiguous(lengths);
+  return (type == ScalarType::Float ? probe_loss<float> : probe_loss<double>)(
+      h, weight, distance_rank, distances, depths, lengths, with_weight, with_h);
+}
+
 }  // namespace
 
 // Shapes: L, M layers; N stimuli; T packed words; S sentences; D hidden size; R probe rank.
 STABLE_TORCH_LIBRARY(bertft, m) {
   m.def("cpu_capability() -> str");
+  // h (L, T, D), weight (L, D, R: first the columns of the distance probe), distances packed (sum n_s^2), depths (T,),
+  // lengths (S,) -> loss (L, 2), and where asked for, else with a first size of 0, grad_weight (L, D, R), grad_h (K, L,
+  // T, D) of the K kinds that have columns.
+  m.def(
+      "probe_loss(Tensor h, Tensor weight, int distance_rank, Tensor distances, Tensor depths, Tensor lengths, "
+      "bool with_weight, bool with_h) -> (Tensor loss, Tensor grad_weight, Tensor grad_h)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(bertft, CompositeExplicitAutograd, m) {
@@ -55,4 +135,5 @@ STABLE_TORCH_LIBRARY_IMPL(bertft, CompositeExplicitAutograd, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(bertft, CPU, m) {
+  m.impl("probe_loss", TORCH_BOX(&probe_loss_dispatch));
 }

@@ -6,4 +6,6 @@ Each op has one file here (checks, shape rule, autograd), a kernel in ``csrc`` a
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss
+
+__all__ = ["depth_probe_loss", "distance_probe_loss", "probe_loss"]

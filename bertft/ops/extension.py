@@ -243,6 +243,16 @@ def load() -> bool:
     return bool(_state["loaded"])
 
 
+# torch.compile calls `load` while it traces and takes the answer for good. This is what the decorator
+# torch.compiler.assume_constant_result sets; the decorator itself imports the whole of torch._dynamo (a second).
+load._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def serves(tensor: object) -> bool:
+    """Whether a compiled kernel takes this tensor: it lies on the CPU and the kernels are in use."""
+    return tensor.device.type == "cpu" and load()  # type: ignore[attr-defined]
+
+
 def _load() -> dict[str, object]:
     choice = os.environ.get("BERTFT_KERNELS", "auto")
     if choice not in ("auto", "reference", "compiled"):

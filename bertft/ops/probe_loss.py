@@ -1,0 +1,187 @@
+"""Losses of the structural probes (Hewitt and Manning 2019) over packed sentences, with fused gradients."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bertft.errors import BertftError
+from bertft.ops import extension, reference
+from bertft.ops.autograd import first_order
+from bertft.ops.checks import explain_not_finite
+
+
+def distance_probe_loss(
+    h: Tensor, weight: Tensor, distances: Tensor, lengths: Tensor, *, check_finite: bool = True
+) -> Tensor:
+    """``out[l] = mean over sentences of 1/n^2 sum_ij | |B_l'(h_li - h_lj)|^2 - distances_ij |`` (squared, no root).
+
+    All ordered pairs of a sentence count, the diagonal included; sentences of length 0 do not. The subgradient at
+    equality is 0, and the gradient is finite at zero distance. Forward and gradients are one pass over the words:
+    two matrix products, and never more than n x n numbers of one sentence per thread.
+
+    Args:
+        h: (L, T, D), or (T, D) for the same vectors in every layer. The words of all sentences one after the other.
+            float64, float32, bfloat16 or float16; any strides.
+        weight: (L, D, R), the matrix B of each layer.
+        distances: (sum n_s^2,), the n x n tree distances of each sentence, row by row, one sentence after the other;
+            uint8 (no copy is made), any other integer or floating type.
+        lengths: (S,) integers, words of each sentence, on the CPU; they sum to T. Any length, no padding.
+        check_finite: raise if a loss is not finite, naming the layer and the first row of h at fault. With False, and
+            inside ``torch.compile``, NaN passes through.
+
+    Returns:
+        (L,), float64 if h or weight is float64, else float32 (halves are accumulated in float32). Differentiable
+        once, in h and weight. 0 where no sentence has a word.
+    """
+    return _probe_loss(h, weight, distances, None, lengths, check_finite)[:, 0]
+
+
+def depth_probe_loss(
+    h: Tensor, weight: Tensor, depths: Tensor, lengths: Tensor, *, check_finite: bool = True
+) -> Tensor:
+    """``out[l] = mean over sentences of 1/n sum_i | |B_l'h_li|^2 - depths_i |`` (squared, no root).
+
+    Args:
+        depths: (T,), depth of each word in its tree (root 0), any integer or floating type.
+
+    Other arguments, types and errors as in `distance_probe_loss`. Returns (L,).
+    """
+    return _probe_loss(h, weight, None, depths, lengths, check_finite)[:, 1]
+
+
+def probe_loss(
+    h: Tensor,
+    weight_distance: Tensor,
+    weight_depth: Tensor,
+    distances: Tensor,
+    depths: Tensor,
+    lengths: Tensor,
+    *,
+    check_finite: bool = True,
+) -> Tensor:
+    """Distance and depth loss of the same vectors in one pair of matrix products: (L, 2), distance first.
+
+    The two weights, (L, D, R) and (L, D, R'), may differ in rank. The rest is as in `distance_probe_loss` and
+    `depth_probe_loss`.
+    """
+    if weight_distance.dim() != 3 or weight_depth.dim() != 3 or weight_distance.shape[:2] != weight_depth.shape[:2]:
+        raise BertftError(
+            "probe_loss: weight_distance and weight_depth must be (L, D, R) with the same L and D, "
+            f"found {tuple(weight_distance.shape)} and {tuple(weight_depth.shape)}"
+        )
+    weight = torch.cat([weight_distance, weight_depth], dim=2)
+    return _probe_loss(h, weight, distances, depths, lengths, check_finite, weight_distance.shape[2])
+
+
+def _probe_loss(
+    h: Tensor,
+    weight: Tensor,
+    distances: Tensor | None,
+    depths: Tensor | None,
+    lengths: Tensor,
+    check_finite: bool,
+    distance_rank: int | None = None,
+) -> Tensor:
+    _check(h, weight, distances, depths, lengths)
+    dtype = torch.float64 if torch.float64 in (h.dtype, weight.dtype) else torch.float32
+    if distance_rank is None:
+        distance_rank = 0 if distances is None else weight.shape[2]
+    if h.dim() == 2:
+        h = h.expand(weight.shape[0], *h.shape)
+    if h.dtype not in (torch.bfloat16, torch.float16) or dtype == torch.float64:
+        h = h.to(dtype)
+    weight = weight.to(dtype)
+    distances = weight.new_empty(0) if distances is None else distances
+    distances = distances if distances.dtype == torch.uint8 else distances.to(dtype)
+    depths = weight.new_empty(0) if depths is None else depths.to(dtype)
+    lengths = lengths.to(torch.int64)
+    if extension.serves(h):
+        grad = torch.is_grad_enabled()
+        with_weight, with_h = grad and weight.requires_grad, grad and h.requires_grad
+        op = torch.ops.bertft.probe_loss
+        loss = op(h, weight, distance_rank, distances, depths, lengths, with_weight, with_h)[0]
+    else:
+        distance, depth = weight.tensor_split([distance_rank], dim=2)
+        zero = weight.new_zeros(weight.shape[0])
+        loss = torch.stack(
+            [
+                reference.distance_probe_loss(h, distance, distances, lengths) if distance.shape[2] else zero,
+                reference.depth_probe_loss(h, depth, depths, lengths) if depth.shape[2] else zero,
+            ],
+            dim=1,
+        )
+    if check_finite and not torch.compiler.is_compiling() and not bool(torch.isfinite(loss).all()):
+        explain_not_finite("probe_loss", loss, h=h, weight=weight, distances=distances, depths=depths)
+    return loss
+
+
+def _check(h: Tensor, weight: Tensor, distances: Tensor | None, depths: Tensor | None, lengths: Tensor) -> None:
+    """Raises BertftError on shapes and types; on values of lengths too unless they are being traced."""
+    if weight.dim() != 3 or weight.shape[2] == 0:
+        raise BertftError(f"probe_loss: weight must be (L, D, R) with R > 0, found {tuple(weight.shape)}")
+    L, D, _ = weight.shape
+    if h.dim() not in (2, 3) or h.shape[-1] != D or (h.dim() == 3 and h.shape[0] != L):
+        expected = f"(T, {D}) or ({L}, T, {D})"
+        raise BertftError(f"probe_loss: h must be {expected} to go with weight, found {tuple(h.shape)}")
+    if not (h.is_floating_point() and weight.is_floating_point()):
+        raise BertftError(f"probe_loss: h and weight must be floating, found {h.dtype} and {weight.dtype}")
+    if h.device != weight.device:
+        raise BertftError(f"probe_loss: h and weight must be on one device, found {h.device} and {weight.device}")
+    if lengths.dim() != 1 or lengths.is_floating_point() or lengths.device.type != "cpu":
+        found = f"{lengths.dtype} {tuple(lengths.shape)} on {lengths.device}"
+        raise BertftError(f"probe_loss: lengths must be a vector of integers on the CPU, found {found}")
+    T = h.shape[-2]
+    if depths is not None and depths.shape != (T,):
+        raise BertftError(f"probe_loss: depths must be ({T},), one for each word, found {tuple(depths.shape)}")
+    if distances is not None and distances.dim() != 1:
+        raise BertftError(f"probe_loss: distances must be packed in one dimension, found {tuple(distances.shape)}")
+    if torch.compiler.is_compiling():
+        return  # the kernel itself refuses lengths that do not fit
+    counts = lengths.tolist()
+    if min(counts, default=0) < 0:
+        raise BertftError(f"probe_loss: lengths[{counts.index(min(counts))}] is negative ({min(counts)})")
+    if sum(counts) != T:
+        raise BertftError(f"probe_loss: lengths sum to {sum(counts)}, but h has {T} words")
+    pairs = sum(n * n for n in counts)
+    if distances is not None and distances.shape[0] != pairs:
+        raise BertftError(f"probe_loss: distances must have {pairs} entries (sum n^2), found {distances.shape[0]}")
+
+
+def _register() -> None:
+    """Shape rule and gradient of the compiled op: its forward has computed the gradients already."""
+
+    def fake(h, weight, distance_rank, distances, depths, lengths, with_weight, with_h):
+        (L, T, D), R = h.shape, weight.shape[2]
+        kinds = (distance_rank > 0) + (distance_rank < R)
+        return (
+            weight.new_empty(L, 2),
+            weight.new_empty(L if with_weight else 0, D, R),
+            weight.new_empty(kinds if with_h else 0, L, T, D),
+        )
+
+    def setup_context(ctx, inputs, output):
+        h, weight, ctx.distance_rank, *_, with_weight, with_h = inputs
+        ctx.flags, ctx.h_dtype = (with_weight, with_h), h.dtype
+        ctx.mark_non_differentiable(output[1], output[2])
+        ctx.save_for_backward(output[1], output[2], h, weight)
+
+    def backward(ctx, grad, _, __):
+        grad_weight, grad_h, h, weight = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        if (needs[1] and not ctx.flags[0]) or (needs[0] and not ctx.flags[1]):
+            raise BertftError("bertft::probe_loss was called without the gradient that backward now needs")
+        out_h = out_weight = None
+        if needs[1]:
+            columns = torch.arange(weight.shape[2], device=weight.device) >= ctx.distance_rank
+            out_weight = grad_weight * torch.where(columns, grad[:, 1:], grad[:, :1]).unsqueeze(1)
+        if needs[0]:
+            kinds = [k for k, used in enumerate((ctx.distance_rank > 0, ctx.distance_rank < weight.shape[2])) if used]
+            out_h = sum(grad_h[slot] * grad[:, k, None, None] for slot, k in enumerate(kinds)).to(ctx.h_dtype)
+        return *first_order("probe_loss", (out_h, out_weight), (h, weight)), None, None, None, None, None, None
+
+    torch.library.register_fake("bertft::probe_loss", fake)
+    torch.library.register_autograd("bertft::probe_loss", backward, setup_context=setup_context)
+
+
+extension.on_load(_register)

@@ -1,0 +1,328 @@
+"""Structural-probe losses: values, gradients, compile, properties, bad input."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bertft.errors import BertftError
+from bertft.ops import depth_probe_loss, distance_probe_loss, extension, probe_loss, reference
+
+# Lengths that straddle vectors and register blocks, single words and empty sentences included.
+BATCHES = {
+    "mixed": [5, 0, 1, 17, 33, 8, 60, 2, 3],
+    "single words": [1, 1, 1],
+    "vector edges": [4, 6, 7, 8, 9, 12, 15, 16, 17, 18, 24, 25],
+    "long": [513, 3],
+}
+
+
+def problem(lengths, L=2, D=19, R=13, R2=6, dtype=torch.float64, seed=0):
+    """Random vectors and weights with integer golds, scaled so that distances and golds are alike."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.tensor(lengths, dtype=torch.int64)
+    T = int(lengths.sum())
+    h = torch.randn(L, T, D, generator=generator, dtype=torch.float64)
+    weights = [torch.randn(L, D, r, generator=generator, dtype=torch.float64) / (0.5 * D * r) ** 0.5 for r in (R, R2)]
+    distances = []
+    for n in lengths.tolist():
+        upper = torch.randint(1, 9, (n, n), generator=generator).triu(1)
+        distances.append((upper + upper.T).flatten())
+    distances = torch.cat([*distances, torch.zeros(0, dtype=torch.int64)])
+    depths = torch.randint(0, 6, (T,), generator=generator)
+    return h.to(dtype), *(w.to(dtype) for w in weights), distances, depths, lengths
+
+
+def brute_force(h, weight_distance, weight_depth, distances, depths, lengths):
+    """The definition, pair by pair, on differences of vectors: no Gram matrix anywhere."""
+    out, sentences = torch.zeros(h.shape[0], 2, dtype=torch.float64), int((lengths > 0).sum())
+    for layer in range(h.shape[0]):
+        word = gold = 0
+        for n in lengths.tolist():
+            points = h[layer, word : word + n].double()
+            apart = ((points[:, None] - points[None]) @ weight_distance[layer].double()).square().sum(-1)
+            deep = (points @ weight_depth[layer].double()).square().sum(-1)
+            if n:
+                out[layer, 0] += (apart.flatten() - distances[gold : gold + n * n]).abs().sum() / n**2 / sentences
+                out[layer, 1] += (deep - depths[word : word + n]).abs().sum() / n / sentences
+            word, gold = word + n, gold + n * n
+    return out
+
+
+def leaves(h, *weights):
+    return [t.detach().clone().requires_grad_() for t in (h, *weights)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled():
+    assert extension.load(), extension.status()["reason"]
+
+
+@pytest.mark.parametrize("lengths", BATCHES.values(), ids=BATCHES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
+def test_values(lengths, dtype, tolerance):
+    args = problem(lengths, dtype=dtype)
+    expected = brute_force(*args)
+    both = probe_loss(*args)
+    assert both.dtype == dtype
+    torch.testing.assert_close(both.double(), expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(reference.probe_loss(*args).double(), expected, rtol=tolerance, atol=tolerance)
+    h, weight_distance, weight_depth, distances, depths, n = args
+    torch.testing.assert_close(distance_probe_loss(h, weight_distance, distances, n), both[:, 0])
+    torch.testing.assert_close(depth_probe_loss(h, weight_depth, depths, n), both[:, 1])
+
+
+@pytest.mark.parametrize("lengths", BATCHES.values(), ids=BATCHES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 3e-6)])
+def test_gradients_equal_those_of_the_reference(lengths, dtype, tolerance):
+    args = problem(lengths, dtype=dtype)
+    upstream = torch.tensor([[1.0, -0.5], [0.25, 3.0]], dtype=torch.float64)
+    inputs = leaves(*args[:3])
+    found = torch.autograd.grad((probe_loss(*inputs, *args[3:]) * upstream.to(dtype)).sum(), inputs)
+    exact = leaves(*(t.double() for t in args[:3]))
+    expected = torch.autograd.grad((reference.probe_loss(*exact, *args[3:]) * upstream).sum(), exact)
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == dtype
+        error = (a.double() - b).norm() / b.norm().clamp_min(1e-30)
+        assert error <= tolerance or b.norm() < 1e-12
+
+
+@pytest.mark.parametrize("op", ["distance", "depth", "both"])
+def test_gradcheck(op):
+    h, wd, wp, distances, depths, lengths = problem([3, 1, 5, 0, 2], D=4, R=3, R2=2)
+    h, wd, wp = leaves(h, wd, wp)
+    call = {
+        "distance": (lambda h, w: distance_probe_loss(h, w, distances, lengths), (h, wd)),
+        "depth": (lambda h, w: depth_probe_loss(h, w, depths, lengths), (h, wp)),
+        "both": (lambda h, w, v: probe_loss(h, w, v, distances, depths, lengths), (h, wd, wp)),
+    }[op]
+    assert torch.autograd.gradcheck(*call)
+
+
+@pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("distance_rank", [0, 4, 9])
+def test_opcheck(wanted, distance_rank):
+    h, wd, wp, distances, depths, lengths = problem([3, 1, 5, 0, 2], D=4, R=5, R2=4)
+    weight = torch.cat([wd, wp], dim=2)
+    h.requires_grad_(wanted[1])
+    weight.requires_grad_(wanted[0])
+    args = (h, weight, distance_rank, distances.double(), depths.double(), lengths, *wanted)
+    torch.library.opcheck(torch.ops.bertft.probe_loss.default, args)
+
+
+def test_compile_fullgraph():
+    args = problem([3, 1, 5, 0, 2], dtype=torch.float32)
+    inputs = leaves(*args[:3])
+
+    def loss(h, wd, wp):
+        return (probe_loss(h * 1.5, wd, wp, *args[3:]) * 2).sum()
+
+    expected = torch.autograd.grad(loss(*inputs), inputs)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*inputs), loss(*inputs))
+    for a, b in zip(torch.autograd.grad(compiled(*inputs), inputs), expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_second_derivatives_are_refused():
+    args = problem([3, 4])
+    inputs = leaves(*args[:3])
+    (grad,) = torch.autograd.grad(probe_loss(*inputs, *args[3:]).sum(), inputs[1], create_graph=True)
+    with pytest.raises(BertftError, match="second derivatives are not implemented"):
+        grad.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_halves_are_accumulated_in_float32(dtype):
+    args = problem([30, 7, 12])
+    h = args[0].to(dtype).requires_grad_()
+    weights = [w.float().requires_grad_() for w in args[1:3]]
+    found = probe_loss(h, *weights, *args[3:])
+    exact = leaves(h.double(), *(w.double() for w in weights))
+    expected = reference.probe_loss(*exact, *args[3:])
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
+    gradients = torch.autograd.grad(found.sum(), [h, *weights])
+    for a, b, tolerance in zip(gradients, torch.autograd.grad(expected.sum(), exact), (4e-3, 2e-6, 2e-6), strict=True):
+        assert (a.double() - b).norm() <= tolerance * b.norm()
+    assert gradients[0].dtype == dtype
+
+
+def test_autocast_leaves_the_loss_in_float32():
+    args = problem([9, 4], dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        h = args[0] @ torch.eye(args[0].shape[2])
+        found = probe_loss(h, *args[1:])
+    assert h.dtype == torch.bfloat16 and found.dtype == torch.float32
+    torch.testing.assert_close(found, probe_loss(h.float(), *args[1:]), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.float32, torch.float64])
+def test_types_of_the_golds(dtype):
+    *head, distances, depths, lengths = problem([30, 7, 12])
+    expected = probe_loss(*head, distances, depths, lengths)
+    torch.testing.assert_close(probe_loss(*head, distances.to(dtype), depths.to(dtype), lengths), expected)
+
+
+def test_strides_do_not_matter():
+    h, *rest = problem([9, 4, 20])
+    expected = probe_loss(h, *rest)
+    L, T, D = h.shape
+    layouts = {
+        "words first": h.transpose(0, 1).contiguous().transpose(0, 1),
+        "dims first": h.transpose(1, 2).contiguous().transpose(1, 2),
+        "wider rows": torch.cat([h, h], dim=2)[..., :D],
+        "every other row": torch.stack([h, h], dim=2).view(L, 2 * T, D)[:, ::2],
+        "every other dim": torch.stack([h, h], dim=3).view(L, T, 2 * D)[..., ::2],
+    }
+    for name, layout in layouts.items():
+        torch.testing.assert_close(probe_loss(layout, *rest), expected, rtol=1e-13, atol=0, msg=name)
+    weights = [w.transpose(1, 2).contiguous().transpose(1, 2) for w in rest[:2]]
+    torch.testing.assert_close(probe_loss(h, *weights, *rest[2:]), expected, rtol=1e-13, atol=0)
+
+
+def test_one_set_of_vectors_for_all_layers():
+    h, wd, wp, *rest = problem([9, 4])
+    flat, shared = h[0].clone().requires_grad_(), h[:1].expand(2, -1, -1)
+    found = probe_loss(flat, wd, wp, *rest)
+    assert torch.equal(found, probe_loss(shared, wd, wp, *rest))
+    (grad,) = torch.autograd.grad(found.sum(), flat)
+    exact = flat.detach().clone().requires_grad_()
+    (expected,) = torch.autograd.grad(reference.probe_loss(exact.expand(2, -1, -1), wd, wp, *rest).sum(), exact)
+    torch.testing.assert_close(grad, expected)
+
+
+@pytest.mark.parametrize("lengths", [[], [0], [0, 0, 0]])
+def test_nothing_to_learn_from_is_zero(lengths):
+    args = problem(lengths)
+    inputs = leaves(*args[:3])
+    loss = probe_loss(*inputs, *args[3:])
+    assert torch.equal(loss, torch.zeros(2, 2, dtype=torch.float64))
+    for grad, tensor in zip(torch.autograd.grad(loss.sum(), inputs), inputs, strict=True):
+        assert torch.equal(grad, torch.zeros_like(tensor))
+
+
+def test_no_layers():
+    h, wd, wp, *rest = problem([3, 4])
+    assert probe_loss(h[:0], wd[:0], wp[:0], *rest).shape == (0, 2)
+
+
+def test_equal_words_have_finite_gradients():
+    h, wd, wp, distances, depths, lengths = problem([6, 4])
+    h[:] = h[:, :1]
+    inputs = leaves(h, wd, wp)
+    loss = probe_loss(*inputs, torch.zeros_like(distances), torch.zeros_like(depths), lengths)
+    assert loss[:, 0].abs().max() < 1e-12
+    assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss.sum(), inputs))
+
+
+def test_rotating_the_probe_changes_nothing_and_order_of_sentences_does_not_matter():
+    h, wd, _, distances, _, lengths = problem([5, 9])
+    rotation = torch.linalg.qr(torch.randn(13, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64))[0]
+    expected = distance_probe_loss(h, wd, distances, lengths)
+    torch.testing.assert_close(distance_probe_loss(h, wd @ rotation, distances, lengths), expected)
+    swapped = distance_probe_loss(
+        torch.cat([h[:, 5:], h[:, :5]], 1), wd, torch.cat([distances[25:], distances[:25]]), lengths.flip(0)
+    )
+    torch.testing.assert_close(swapped, expected)
+
+
+def test_golds_need_not_be_symmetric():
+    h, wd, _, distances, _, lengths = problem([7, 18])
+    distances = torch.randint(0, 9, distances.shape, generator=torch.Generator().manual_seed(2))
+    inputs, exact = leaves(h, wd), leaves(h, wd)
+    found = torch.autograd.grad(distance_probe_loss(*inputs, distances, lengths).sum(), inputs)
+    expected = torch.autograd.grad(reference.distance_probe_loss(*exact, distances, lengths).sum(), exact)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_and_pieces(threads):
+    """Layers left over are shared between threads, and long inputs go in pieces: 4,000 words, 1 and 3 layers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for L in (1, 3):
+            args = problem([40] * 60 + [1600], L=L, D=8, R=5, R2=2)
+            inputs, exact = leaves(*args[:3]), leaves(*args[:3])
+            first = [probe_loss(*inputs, *args[3:]) for _ in range(2)]
+            assert torch.equal(*first)
+            grads = [torch.autograd.grad(loss.sum(), inputs) for loss in first]
+            assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+            expected = reference.probe_loss(*exact, *args[3:])
+            torch.testing.assert_close(first[0], expected, rtol=1e-11, atol=1e-11)
+            for a, b in zip(grads[0], torch.autograd.grad(expected.sum(), exact), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_reference_serves_other_devices_and_missing_kernels(monkeypatch):
+    args = problem([9, 4])
+    expected = probe_loss(*args)
+    monkeypatch.setattr(extension, "serves", lambda tensor: False)
+    torch.testing.assert_close(probe_loss(*args), expected)
+    h, wd, wp, distances, depths, lengths = args
+    torch.testing.assert_close(distance_probe_loss(h, wd, distances, lengths), expected[:, 0])
+    torch.testing.assert_close(depth_probe_loss(h, wp, depths, lengths), expected[:, 1])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_not_finite(value):
+    h, *rest = problem([9, 4, 1])
+    h[1, 11, 3] = value
+    with pytest.raises(BertftError, match=r"h\[1, 11\] is not finite"):
+        probe_loss(h, *rest)
+    passed = probe_loss(h, *rest, check_finite=False)
+    assert torch.isfinite(passed[0]).all() and not torch.isfinite(passed[1]).any()
+    h[1, 11, 3], h[0, 13, 0] = 0, value  # the word that is alone in its sentence
+    with pytest.raises(BertftError, match=r"h\[0, 13\] is not finite"):
+        distance_probe_loss(h, rest[0], rest[2], rest[4])
+    h[0, 13, 0] = 0
+    rest[0][1, 2, 0] = value
+    with pytest.raises(BertftError, match=r"weight\[1, 2\] is not finite"):
+        probe_loss(h, *rest)
+
+
+def test_overflow_is_named():
+    h, *rest = problem([9, 4], dtype=torch.float32)
+    with pytest.raises(BertftError, match="layer 0 overflows"):
+        probe_loss(h * 1e30, *rest)
+
+
+BAD = {
+    "weight must be .L, D, R.": lambda a: a | {"weight": a["weight"][0]},
+    "h must be": lambda a: a | {"h": a["h"][..., :-1]},
+    "must be floating": lambda a: a | {"h": a["h"].long()},
+    "lengths must be a vector of integers": lambda a: a | {"lengths": a["lengths"].double()},
+    r"lengths\[1\] is negative": lambda a: a | {"lengths": torch.tensor([10, -1, 4])},
+    "lengths sum to 12, but h has 13 words": lambda a: a | {"lengths": torch.tensor([9, 3])},
+    r"distances must have 97 entries .* found 96": lambda a: a | {"distances": a["distances"][:-1]},
+    "distances must be packed": lambda a: a | {"distances": a["distances"][None]},
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input(message):
+    h, weight, _, distances, _, lengths = problem([9, 4])
+    args = BAD[message]({"h": h, "weight": weight, "distances": distances, "lengths": lengths})
+    with pytest.raises(BertftError, match=message):
+        distance_probe_loss(**args)
+
+
+def test_bad_depths_and_weights():
+    h, wd, wp, distances, depths, lengths = problem([9, 4])
+    with pytest.raises(BertftError, match=r"depths must be \(13,\)"):
+        depth_probe_loss(h, wp, depths[1:], lengths)
+    with pytest.raises(BertftError, match="same L and D"):
+        probe_loss(h, wd[:1], wp, distances, depths, lengths)
+
+
+def test_the_kernel_itself_refuses_lengths_that_do_not_fit():
+    """What guards the memory under torch.compile, where values cannot be looked at beforehand."""
+    h, wd, wp, distances, depths, _ = problem([9, 4])
+    args = (h, torch.cat([wd, wp], 2), 13, distances.double(), depths.double())
+    for bad in ([9, 3], [9, -1, 5], [13]):
+        with pytest.raises(RuntimeError, match="probe_loss: "):
+            torch.ops.bertft.probe_loss(*args, torch.tensor(bad), False, False)
