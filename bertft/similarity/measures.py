@@ -1,0 +1,103 @@
+"""Measures of linear similarity between two spaces, as functions of their centred scatter matrices.
+
+RSA and CKA over all pairs are in `bertft.ops.moment_formulas`; here is what follows from second moments alone. With X
+(n, D) and Y (n, E) the rows with column means taken out, every function takes
+
+    xx = X'X (D, D)        yy = Y'Y (E, E)        xy = X'Y (D, E)        float64
+
+See `scatter` for how they follow from streamed moments. All measures are invariant under translation of either space;
+what else each ignores is in its docstring.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bertft.ops.cross_moments import Moments, Space
+
+# Directions whose variance is below this share of the largest are rounding noise of float32 vectors, not a direction.
+NOISE = 1e-10
+
+
+def scatter(m: Moments) -> tuple[Tensor, Tensor, Tensor]:
+    """X'X, Y'Y and X'Y of centred columns from the moments of two spaces (without leading dimensions)."""
+
+    def centred(gram: Tensor, x: Space, y: Space) -> Tensor:
+        return gram - torch.outer(x.s, y.s) / x.n
+
+    return centred(m.gram_x, m.x, m.x), centred(m.gram_y, m.y, m.y), centred(m.cross, m.x, m.y)
+
+
+def _whitener(c: Tensor, variance: float | None) -> Tensor:
+    """W (D, k) with W'cW = I: the leading eigenvectors of c over the roots of their eigenvalues.
+
+    Noise directions are dropped; with ``variance`` only the leading ones that hold this share of the variance stay.
+    """
+    values, vectors = torch.linalg.eigh(c)
+    values, vectors = values.flip(0), vectors.flip(1)
+    rank = int((values > NOISE * values[0].clamp(min=0)).sum())
+    if variance is not None and rank:
+        share = values[:rank].cumsum(0) / values[:rank].sum()
+        rank = min(rank, int((share < variance).sum()) + 1)
+    return vectors[:, :rank] / values[:rank].sqrt()
+
+
+def canonical_correlations(xx: Tensor, yy: Tensor, xy: Tensor, *, variance: float | None = None) -> tuple[Tensor, Tensor]:
+    """Canonical correlations (k,), largest first, and the projections of X (D, k) that attain them."""
+    left, right = _whitener(xx, variance), _whitener(yy, variance)
+    u, s, _ = torch.linalg.svd(left.mT @ xy @ right, full_matrices=False)
+    return s.clamp(max=1.0), left @ u
+
+
+def cca(xx: Tensor, yy: Tensor, xy: Tensor) -> float:
+    """Mean canonical correlation, over min(rank X, rank Y). Ignores any invertible linear map of either space.
+
+    Uninformative (1) when n <= D: with as many dimensions as stimuli everything correlates.
+    """
+    return float(canonical_correlations(xx, yy, xy)[0].mean())
+
+
+def svcca(xx: Tensor, yy: Tensor, xy: Tensor, variance: float = 0.99) -> float:
+    """Mean canonical correlation of the leading directions that hold ``variance`` of each space (Raghu et al. 2017).
+
+    Ignores rotation, reflection and isotropic scale of either space.
+    """
+    return float(canonical_correlations(xx, yy, xy, variance=variance)[0].mean())
+
+
+def pwcca(xx: Tensor, yy: Tensor, xy: Tensor) -> float:
+    """Projection-weighted CCA (Morcos et al. 2018): weights sum_j |h_i . x_j| over the columns x_j of X, h_i = X a_i.
+
+    Not symmetric. Ignores any invertible linear map of Y and an isotropic scale of X.
+    """
+    correlations, projections = canonical_correlations(xx, yy, xy)
+    weights = (projections.mT @ xx).abs().sum(1)
+    return float((weights * correlations).sum() / weights.sum())
+
+
+def procrustes(xx: Tensor, yy: Tensor, xy: Tensor) -> float:
+    """|X'Y|_* / (|X|_F |Y|_F): 1 where a rotation, reflection and scale map one space on the other.
+
+    Its arc cosine is the shape distance of Williams et al. (2021), 2 - 2 x it the squared Procrustes distance of the
+    spaces scaled to Frobenius norm 1.
+    """
+    return float(torch.linalg.svdvals(xy).sum() / (xx.trace() * yy.trace()).sqrt())
+
+
+def linear_r2(xx: Tensor, yy: Tensor, xy: Tensor, ridge: float = 0.0) -> float:
+    """Share of Y's variance that a linear map of X explains in the sample; not symmetric.
+
+    ``ridge`` is the penalty as a share of X's mean variance per dimension. Ignores any invertible linear map of X (for
+    ridge 0) and rotation and isotropic scale of Y.
+    """
+    if ridge == 0.0:
+        return float((_whitener(xx, None).mT @ xy).square().sum() / yy.trace())
+    penalty = ridge * xx.trace() / xx.shape[0]
+    w = torch.linalg.solve(xx + penalty * torch.eye(xx.shape[0], dtype=xx.dtype), xy)
+    return float((2 * (w * xy).sum() - (w * (xx @ w)).sum()) / yy.trace())
+
+
+def effective_dimension(xx: Tensor) -> float:
+    """Participation ratio (sum e)^2 / sum e^2 of the covariance's eigenvalues e: 1 for a line, D for a ball."""
+    return float(xx.trace().square() / xx.square().sum())
