@@ -1,0 +1,197 @@
+"""Compiles CUDA sources, and the runtime that executes them, with g++; results are cached per user.
+
+Cache: ``$BERTFT_EXECUTOR_CACHE``, else ``$XDG_CACHE_HOME/bertft/cuda_on_cpu`` (``~/.cache/...``). A file's name holds
+a digest of everything that went into it, so nothing is ever stale; processes that want the same file at once wait for
+one of them to build it; files unused for two weeks are deleted.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+HERE = Path(__file__).resolve().parent
+CSRC = HERE.parents[1] / "csrc"
+RUNTIME_MODULE = "cuda_on_cpu_runtime"
+
+COMMON = ["-std=c++20", "-gdwarf-4", "-fPIC", "-pipe"]
+KERNEL = [
+    *COMMON,
+    "-fvisibility=hidden",
+    "-fno-gnu-unique",
+    "-fno-strict-aliasing",  # as nvcc compiles device code: vector loads through reinterpret_cast are the norm
+    "-ffp-contract=off",
+    "-Wno-unknown-pragmas",
+    "-Wno-attributes",
+]
+MODES = {
+    "plain": ["-O2", "-fsanitize=alignment"],  # a misaligned vector load would end the process
+    # g++'s instrumentation without a sanitizer's library: runtime/hooks.cpp answers it
+    "checked": [
+        "-O1",
+        "-fsanitize=thread,alignment,bounds,signed-integer-overflow,integer-divide-by-zero,shift",
+        "--param=tsan-instrument-func-entry-exit=0",
+    ],
+}
+
+
+class BuildError(RuntimeError):
+    """A compiler's complaint, with the command that provoked it."""
+
+
+def compiler() -> str:
+    """The C++ compiler: ``$CXX``, else g++."""
+    return os.environ.get("CXX", "g++")
+
+
+def cache_folder() -> Path:
+    """Where compiled files are kept; created when missing."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "bertft" / "cuda_on_cpu"
+    folder = Path(os.environ.get("BERTFT_EXECUTOR_CACHE", default))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@functools.cache
+def runtime() -> ModuleType:
+    """The executor's runtime as an imported module; built at first use."""
+    sources = sorted((HERE / "runtime").glob("*.cpp"))
+    headers = [*(HERE / "runtime").glob("*.h"), HERE / "device" / "runtime_api.h", HERE / "device" / "language.h"]
+    import pybind11
+
+    def build(target: Path, scratch: Path) -> None:
+        core = [path for path in sources if path.name != "module.cpp"]
+        include = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
+        binding = [*COMMON, "-O1", "-fvisibility=hidden", f"-DEXECUTOR_MODULE={RUNTIME_MODULE}", *include]
+        commands = [
+            [compiler(), *COMMON, "-O2", "-c", *map(str, core)],
+            [compiler(), *binding, "-c", str(HERE / "runtime" / "module.cpp")],
+        ]
+        running = [subprocess.Popen(c, cwd=scratch, stderr=subprocess.PIPE, text=True) for c in commands]
+        for process, command in zip(running, commands, strict=True):
+            _, complaint = process.communicate()
+            if process.returncode:
+                raise BuildError(f"{' '.join(command)}\n{complaint}")
+        objects = sorted(str(path) for path in scratch.glob("*.o"))
+        _compile([compiler(), "-shared", f"-Wl,-soname,{target.name}", *objects, "-ldl", "-o", str(scratch / "out")])
+
+    key = _digest([*sources, *headers], [pybind11.__version__, sysconfig.get_config_var("SOABI") or "", *COMMON])
+    path = _cached(f"{RUNTIME_MODULE}-{key}.so", build)
+    spec = importlib.util.spec_from_file_location(RUNTIME_MODULE, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[RUNTIME_MODULE] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def kernel_library(source: Path, mode: str, defines: Mapping[str, object] | None = None) -> Path:
+    """Compiles one kernel file for ``mode`` ("plain" or "checked") and returns the shared library."""
+    flags = [*KERNEL, *MODES[mode], *(f"-D{name}={value}" for name, value in sorted((defines or {}).items()))]
+    include = [f"-I{CSRC}", f"-I{HERE / 'device'}", f"-I{source.parent}"]
+    library = runtime().__file__
+    headers = [
+        path for folder in {CSRC, CSRC / "cuda", HERE / "device", source.parent} for path in folder.glob("*.h*")
+    ] + [path for folder in {CSRC, CSRC / "cuda", source.parent} for path in folder.glob("*.cuh")]
+
+    def build(target: Path, scratch: Path) -> None:
+        names = launcher_names(source, [*flags, *include])
+        if not names:
+            raise BuildError(f'{source}: no launcher found (a function declared extern "C" int NAME(...))')
+        table = ", ".join(f"EXECUTOR_LAUNCHER({name})" for name in names)
+        unit = scratch / "unit.cpp"
+        unit.write_text(f'#include "{source}"\n#include "bind.h"\nEXECUTOR_TABLE({table})\n', encoding="utf-8")
+        link = ["-shared", "-Wl,-Bsymbolic", str(unit), library, "-o", str(scratch / "out")]
+        # without this the linker would look for the sanitizers' own libraries
+        _compile([compiler(), *flags, *include, "-c", str(unit), "-o", str(scratch / "unit.o")])
+        link[2] = str(scratch / "unit.o")
+        _compile([compiler(), *link])
+
+    key = _digest([source, *headers], [*flags, library])
+    return _cached(f"{source.stem}-{mode}-{key}.so", build)
+
+
+def launcher_names(source: Path, flags: Iterable[str]) -> list[str]:
+    """Names of the functions with C linkage that ``source`` itself defines, whether written out or by a macro."""
+    text = _compile([compiler(), *flags, "-x", "c++", "-E", str(source)])
+    own, kept = False, []
+    for line in text.splitlines():
+        marker = re.match(r'# \d+ "([^"]*)"', line)
+        if marker:
+            own = Path(marker[1]) == source
+        elif own:
+            kept.append(line)
+    code = "\n".join(kept)
+    names = re.findall(r'extern\s+"C"\s+int\s+(\w+)\s*\(', code)
+    for block in re.finditer(r'extern\s+"C"\s*\{', code):
+        names += re.findall(r"^\s*int\s+(\w+)\s*\([^;{]*\)\s*\{", code[block.end() :], flags=re.MULTILINE)
+    return list(dict.fromkeys(names))
+
+
+def _compile(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BuildError(f"{' '.join(command)}\n{done.stderr}")
+    return done.stdout
+
+
+@functools.cache
+def _compiler_version() -> str:
+    return _compile([compiler(), "--version"])
+
+
+def _digest(files: Iterable[Path], words: Iterable[str]) -> str:
+    digest = hashlib.sha256(_compiler_version().encode())
+    for path in sorted(set(files)):
+        digest.update(f"{path}\0".encode() + path.read_bytes() + b"\0")
+    for word in words:
+        digest.update(f"{word}\0".encode())
+    return digest.hexdigest()[:20]
+
+
+def _cached(name: str, build: Callable[[Path, Path], None]) -> Path:
+    """The file ``name`` of the cache, made by ``build(target, scratch folder)`` -> scratch/out when missing."""
+    folder = cache_folder()
+    target = folder / name
+    if not target.exists():
+        with _lock(folder / f"{name}.lock"):
+            if not target.exists():
+                scratch = folder / f"{name}.{os.getpid()}"
+                scratch.mkdir(exist_ok=True)
+                try:
+                    build(target, scratch)
+                    os.replace(scratch / "out", target)
+                finally:
+                    for path in scratch.iterdir():
+                        path.unlink()
+                    scratch.rmdir()
+                _forget_unused(folder)
+    os.utime(target)
+    return target
+
+
+@contextmanager
+def _lock(path: Path):
+    with open(path, "w", encoding="utf-8") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _forget_unused(folder: Path, days: float = 14.0) -> None:
+    for path in folder.glob("*.so*"):
+        try:
+            if path.is_file() and time.time() - path.stat().st_mtime > days * 86400:
+                path.unlink()
+        except FileNotFoundError:  # another process was faster
+            pass
