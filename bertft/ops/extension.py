@@ -73,6 +73,7 @@ def compile_flags() -> list[str]:
     """Flags of every compilation; part of the key."""
     native = {"x86_64": ["-march=native"], "AMD64": ["-march=native"], "aarch64": ["-mcpu=native"]}
     flags = ["-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno", "-Wall"]
+    flags += ["-Wno-psabi"]  # vector types never cross a library boundary here
     flags += native.get(platform.machine(), [])
     flags += ["-DTORCH_TARGET_VERSION=0x020a000000000000"]
     if sanitize := os.environ.get("BERTFT_SANITIZE"):
@@ -285,7 +286,7 @@ def _find_and_load() -> dict[str, object]:
         library = cache_folder() / f"bertft_cpu-{key}.so"
         why = "found in the cache" if library.is_file() else "compiled at first use"
         library = build(cache_folder(), key, root, compiler)
-        found = {"key": key, "compiler": compiler}
+        found = {"key": key, "compiler": compiler, "flags": " ".join(compile_flags())}
     try:
         torch.ops.load_library(str(library))
     except OSError as error:
@@ -295,7 +296,6 @@ def _find_and_load() -> dict[str, object]:
         "kernels": "compiled",
         "reason": why,
         "library": str(library),
-        "flags": " ".join(compile_flags()),
         "capability": torch.ops.bertft.cpu_capability(),
         "seconds": time.perf_counter() - started,
     }
@@ -305,7 +305,7 @@ def status() -> dict[str, object]:
     """Which kernels are in use and why (loads them if need be).
 
     Keys: ``loaded``, ``kernels`` ("compiled" or "reference"), ``reason``, ``cache``; with compiled kernels also
-    ``library``, ``flags``, ``capability``, ``seconds`` and, unless they came with the package, ``key``, ``compiler``.
+    ``library``, ``capability``, ``seconds`` and, unless they came with the package, ``key``, ``compiler``, ``flags``.
     """
     load()
     assert _state is not None
@@ -313,6 +313,15 @@ def status() -> dict[str, object]:
 
 
 # Ahead of time ---------------------------------------------------------------------------------------------------
+
+
+def aot_manifest(root: Path) -> dict[str, object]:
+    """What a library compiled here and now from ``root`` depends on."""
+    return {
+        "sources": _digest(sources(root), root),
+        "machine": platform.machine(),
+        "features": sorted(cpu_features()[1]),
+    }
 
 
 def aot_matches(root: Path) -> bool:
@@ -348,12 +357,8 @@ def aot_options() -> dict[str, object]:
                 write_ninja(Path(folder), root, find_compiler(), Path(folder) / "library.so")
                 run_ninja(Path(folder))
                 shutil.copy(Path(folder) / "library.so", home / AOT_LIBRARY.name)
-            manifest = {
-                "sources": _digest(sources(root), root),
-                "machine": platform.machine(),
-                "features": sorted(cpu_features()[1]),
-            }
-            (home / AOT_LIBRARY.with_suffix(".json").name).write_text(json.dumps(manifest), encoding="utf-8")
+            manifest = home / AOT_LIBRARY.with_suffix(".json").name
+            manifest.write_text(json.dumps(aot_manifest(root)), encoding="utf-8")
 
         def get_ext_filename(self, fullname: str) -> str:
             return str(Path("bertft", AOT_LIBRARY.name))
