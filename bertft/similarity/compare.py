@@ -70,9 +70,7 @@ def compare_encoders(
         progress.say(f"{data}: {total} {unit}s in all, fewer than the {tokens} asked for")
 
     encoders = [base, *tuned.values()]
-    streams = [
-        encoder.stream(chosen, unit=unit, batch_tokens=batch_tokens, window=window) for encoder in encoders
-    ]
+    streams = [encoder.stream(chosen, unit=unit, batch_tokens=batch_tokens, window=window) for encoder in encoders]
     pairs = [_Pair(min(base.num_layers, encoder.num_layers), metric) for encoder in tuned.values()]
     sample = Reservoir(reservoir, seed)
     left = torch.tensor(counts)
@@ -167,9 +165,7 @@ def _counts(encoder: Encoder, examples: list[Any], unit: str) -> list[int]:
         encodings = encoder.tokenizer(examples, add_special_tokens=False, verbose=False)
         return [len(ids) for ids in encodings["input_ids"]]
     if all(isinstance(example, tuple) and len(example) == 2 for example in examples):
-        flat = encoder.tokenizer(
-            [text for pair in examples for text in pair], add_special_tokens=False, verbose=False
-        )
+        flat = encoder.tokenizer([text for pair in examples for text in pair], add_special_tokens=False, verbose=False)
         sizes = [len(ids) for ids in flat["input_ids"]]
         return [first + second for first, second in zip(sizes[::2], sizes[1::2], strict=True)]
     encodings = encoder.tokenizer(

@@ -78,9 +78,7 @@ class Reservoir:
         return groups, [torch.cat(parts, dim=1) for parts in zip(*(item[2] for item in kept), strict=True)]
 
 
-def rsa_intervals(
-    moments: CrossMoments, groups: Tensor, x: Tensor, y: Tensor, *, sentences: int
-) -> list[Interval]:
+def rsa_intervals(moments: CrossMoments, groups: Tensor, x: Tensor, y: Tensor, *, sentences: int) -> list[Interval]:
     """RSA (Pearson) of each layer pair of diagonal moments with its 95 % interval.
 
     ``x`` (L, R, D), ``y`` (L, R, E) raw vectors of the reservoir, ``groups`` (R,) their sentences, ``sentences`` the
@@ -89,9 +87,7 @@ def rsa_intervals(
     return _intervals(moments, moments.rsa(), rsa_influence, groups, x, y, sentences)
 
 
-def cka_intervals(
-    moments: CrossMoments, groups: Tensor, x: Tensor, y: Tensor, *, sentences: int
-) -> list[Interval]:
+def cka_intervals(moments: CrossMoments, groups: Tensor, x: Tensor, y: Tensor, *, sentences: int) -> list[Interval]:
     """Debiased CKA of each layer pair of diagonal moments with its 95 % interval; arguments as ``rsa_intervals``."""
     return _intervals(moments, moments.cka(debiased=True), cka_influence, groups, x, y, sentences)
 
@@ -171,9 +167,7 @@ def _hsic_influence(xy: Tensor, z: Tensor, w: Tensor) -> tuple[float, Tensor]:
     return mean_kl + mean_k * mean_l - 2 * mean_rows, pair + product - 2 * triple
 
 
-def clustered_interval(
-    value: float, influence: Tensor, groups: Tensor, *, stimuli: int, sentences: int
-) -> Interval:
+def clustered_interval(value: float, influence: Tensor, groups: Tensor, *, stimuli: int, sentences: int) -> Interval:
     """95 % interval of ``value`` from the influences (R,) of a reservoir whose stimuli's sentences are ``groups`` (R,).
 
     Needs at least 2 sentences. Student's t with one degree of freedom less than sentences in the reservoir.

@@ -43,7 +43,9 @@ def _whitener(c: Tensor, variance: float | None) -> Tensor:
     return vectors[:, :rank] / values[:rank].sqrt()
 
 
-def canonical_correlations(xx: Tensor, yy: Tensor, xy: Tensor, *, variance: float | None = None) -> tuple[Tensor, Tensor]:
+def canonical_correlations(
+    xx: Tensor, yy: Tensor, xy: Tensor, *, variance: float | None = None
+) -> tuple[Tensor, Tensor]:
     """Canonical correlations (k,), largest first, and the projections of X (D, k) that attain them."""
     left, right = _whitener(xx, variance), _whitener(yy, variance)
     u, s, _ = torch.linalg.svd(left.mT @ xy @ right, full_matrices=False)

@@ -1,0 +1,216 @@
+"""DSpr, NSpr, UUAS and root accuracy of structural probes (Hewitt and Manning 2019), with intervals over sentences.
+
+Each score is a ratio of sums over sentences, so that a bootstrap over sentences needs no second look at the vectors:
+everything is computed once per sentence, for all layers together, in groups of sentences of one length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bertft.errors import BertftError
+from bertft.ops.reference import pairwise_distance
+
+SHORTEST, LONGEST = 5, 50  # lengths over which the correlations are averaged
+BLOCK = 1 << 22  # numbers in one block of distance matrices
+
+
+@dataclass(frozen=True)
+class SentenceScores:
+    """Scores of every sentence, all float64: of S sentences in L layers.
+
+    ``dspr`` and ``nspr`` (L, S), NaN outside 5..50 words; ``edges`` (L, S) of the gold tree found among ``gold_edges``
+    (S,); ``root`` (L, S) 1 where the root was found, NaN where every word is punctuation; ``lengths`` (S,).
+    """
+
+    lengths: np.ndarray
+    dspr: np.ndarray
+    nspr: np.ndarray
+    edges: np.ndarray
+    gold_edges: np.ndarray
+    root: np.ndarray
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure with its 95 % bootstrap interval over sentences (percentiles less the bootstrap's bias); ``n`` sentences count."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def average_ranks(values: Tensor) -> Tensor:
+    """Ranks 1..n along the last dimension, float64, ties with the mean of their ranks."""
+    n = values.shape[-1]
+    ordered, order = values.sort(dim=-1, stable=True)
+    position = torch.arange(n).expand(values.shape)
+    starts = torch.ones(values.shape, dtype=torch.bool)
+    starts[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    first = torch.where(starts, position, 0).cummax(-1).values
+    ends = torch.ones_like(starts)
+    ends[..., :-1] = starts[..., 1:]
+    last = torch.where(ends, position, n - 1).flip(-1).cummin(-1).values.flip(-1)
+    ranks = (first + last).to(torch.float64) / 2 + 1
+    return torch.empty_like(ranks).scatter_(-1, order, ranks)
+
+
+def spearman(x: Tensor, y: Tensor) -> Tensor:
+    """Spearman correlation along the last dimension, average ranks for ties; 0 where either side is constant."""
+    a, b = average_ranks(x), average_ranks(y)
+    a, b = a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True)
+    scale = ((a * a).sum(-1) * (b * b).sum(-1)).sqrt()
+    return torch.where(scale > 0, (a * b).sum(-1) / scale.clamp(min=1e-300), 0.0)
+
+
+def spanning_trees(distances: Tensor) -> Tensor:
+    """Minimum spanning tree of each of (B, n, n) symmetric matrices as an adjacency matrix (B, n, n), bool.
+
+    Ties go to the edge (i, j), i < j, that comes first row by row, as in a stable sort of all edges: the tree is
+    unique, and a distance of 0 is an edge like any other.
+    """
+    b, n, _ = distances.shape
+    adjacency = torch.zeros(b, n, n, dtype=torch.bool)
+    if n < 2:
+        return adjacency
+    i, j = torch.triu_indices(n, n, 1)
+    order = distances[:, i, j].argsort(dim=1, stable=True)
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(len(i)).expand_as(order))
+    far = len(i)
+    key = torch.full((b, n, n), far)
+    key[:, i, j] = rank
+    key[:, j, i] = rank
+    every = torch.arange(b)
+    outside = torch.ones(b, n, dtype=torch.bool)  # Prim's algorithm from word 0, all matrices in step
+    outside[:, 0] = False
+    best, parent = key[:, 0].clone(), torch.zeros(b, n, dtype=torch.long)
+    for _ in range(n - 1):
+        word = torch.where(outside, best, far + 1).argmin(1)
+        outside[every, word] = False
+        adjacency[every, word, parent[every, word]] = True
+        closer = key[every, word] < best
+        best = torch.where(closer, key[every, word], best)
+        parent = torch.where(closer, word.unsqueeze(1), parent)
+    return adjacency | adjacency.mT
+
+
+def _by_size(sizes: np.ndarray, layers: int, rank: int = 1) -> Iterator[tuple[int, np.ndarray]]:
+    """Sentences of one size, in blocks whose matrices (n, n) and points (n, rank) fit."""
+    for size in np.unique(sizes):
+        members = np.flatnonzero(sizes == size)
+        step = max(1, BLOCK // max(1, layers * int(size) * max(int(size), rank)))
+        for start in range(0, len(members), step):
+            yield int(size), members[start : start + step]
+
+
+def score_sentences(
+    points: Tensor,
+    depths: Tensor,
+    gold: Sequence[np.ndarray],
+    gold_depths: Sequence[np.ndarray],
+    skip: Sequence[np.ndarray],
+) -> SentenceScores:
+    """Scores of every sentence in every layer.
+
+    Args:
+        points: (L, T, R) projected words B'h of all sentences, one after the other, of the distance probes.
+        depths: (L, T) predicted depths |B'h|^2 of the depth probes.
+        gold, gold_depths: each sentence's tree distances (n * n,) and depths (n,).
+        skip: each sentence's punctuation mask (n,).
+    """
+    layers = points.shape[0]
+    lengths = np.array([len(d) for d in gold_depths])
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    kept = [np.flatnonzero(~mask) for mask in skip]
+    scores = SentenceScores(
+        lengths, *(np.full((layers, len(gold)), np.nan) for _ in range(2)), np.zeros((layers, len(gold))),
+        np.array([max(0, len(k) - 1) for k in kept], dtype=np.float64), np.full((layers, len(gold)), np.nan),
+    )  # fmt: skip
+    for n, members in _by_size(lengths, layers, points.shape[2]):
+        rows = torch.from_numpy(starts[members, None] + np.arange(n))  # (G, n)
+        predicted = pairwise_distance(points[:, rows].double(), metric="sqeuclidean")  # (L, G, n, n)
+        height = depths[:, rows].double()
+        tree = torch.from_numpy(np.stack([gold[i] for i in members]).astype(np.int64)).view(-1, n, n)
+        depth = torch.from_numpy(np.stack([gold_depths[i] for i in members]).astype(np.int64))
+        if SHORTEST <= n <= LONGEST:
+            scores.dspr[:, members] = spearman(predicted, tree).mean(-1)
+            scores.nspr[:, members] = spearman(height, depth)
+        for k, inner in _by_size(np.array([len(kept[i]) for i in members]), layers):
+            if k == 0:
+                continue
+            group = torch.from_numpy(inner)
+            words = torch.from_numpy(np.stack([kept[members[i]] for i in inner]))  # (G', k)
+            some, at = members[inner], group[:, None]
+            root = depth[at, words].argmin(1)
+            scores.root[:, some] = (height[:, at, words].argmin(2) == root).double()
+            if k > 1:
+                across, down = words[:, None, :], words[:, :, None]
+                found = spanning_trees(predicted[:, group[:, None, None], down, across].reshape(-1, k, k))
+                wanted = spanning_trees(tree[group[:, None, None], down, across])
+                hits = found.view(layers, -1, k, k) & wanted
+                scores.edges[:, some] = hits.sum((2, 3)).double() / 2
+    return scores
+
+
+def _by_length(values: np.ndarray, lengths: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean over lengths of the mean over sentences of a length: values (L, S), weights (B, S) -> (L, B)."""
+    counted = (lengths >= SHORTEST) & (lengths <= LONGEST)
+    kinds, which = np.unique(lengths[counted], return_inverse=True)
+    table = np.zeros((int(counted.sum()), len(kinds)))
+    table[np.arange(len(which)), which] = 1
+    weights = weights[:, counted]
+    counts = weights @ table  # (B, K)
+    present = counts > 0
+    result = []
+    for row in values[:, counted]:
+        sums = (weights * row) @ table
+        means = np.divide(sums, counts, out=np.zeros_like(sums), where=present)
+        result.append(means.sum(1) / np.maximum(present.sum(1), 1))
+    return np.stack(result)
+
+
+def estimates(scores: SentenceScores, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Each measure (L, B) under sentence weights (B, S); weights of 1 give the published figures."""
+    rooted = ~np.isnan(scores.root[0])
+    return {
+        "dspr": _by_length(scores.dspr, scores.lengths, weights),
+        "nspr": _by_length(scores.nspr, scores.lengths, weights),
+        "uuas": (scores.edges @ weights.T) / np.maximum(scores.gold_edges @ weights.T, 1),
+        "root_accuracy": (scores.root[:, rooted] @ weights[:, rooted].T) / np.maximum(weights[:, rooted].sum(1), 1),
+    }
+
+
+def summarise(scores: SentenceScores, *, resamples: int = 1000, seed: int = 0) -> list[dict[str, Score]]:
+    """Each layer's ``dspr``, ``nspr``, ``uuas`` and ``root_accuracy`` with 95 % bootstrap intervals."""
+    sentences = len(scores.lengths)
+    measured = {
+        "dspr": int(((scores.lengths >= SHORTEST) & (scores.lengths <= LONGEST)).sum()),
+        "uuas": int((scores.gold_edges > 0).sum()),
+        "root_accuracy": int((~np.isnan(scores.root[0])).sum()),
+    }
+    measured["nspr"] = measured["dspr"]
+    if sentences < 2 or min(measured.values()) < 2:
+        raise BertftError(
+            f"structural probes: need at least 2 sentences of {SHORTEST} to {LONGEST} words with words that are not "
+            f"punctuation, found {min(measured.values())} of {sentences}"
+        )
+    value = estimates(scores, np.ones((1, sentences)))
+    draws = np.random.default_rng(seed).multinomial(sentences, np.full(sentences, 1 / sentences), size=resamples)
+    spread = {}
+    for name, drawn in estimates(scores, draws.astype(float)).items():
+        # A resample can miss a length altogether, which moves the mean over lengths: the shift is taken out.
+        shift = drawn.mean(1) - value[name][:, 0]
+        spread[name] = np.percentile(drawn, [2.5, 97.5], axis=1) - shift
+    return [
+        {
+            name: Score(float(value[name][k, 0]), float(spread[name][0, k]), float(spread[name][1, k]), measured[name])
+            for name in value
+        }
+        for k in range(scores.dspr.shape[0])
+    ]
