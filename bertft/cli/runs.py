@@ -1,0 +1,125 @@
+"""What ``finetune``, ``rsa`` and ``probe`` do beyond their options: check first, work, then write the run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bertft.doctor import versions
+from bertft.errors import BertftError
+from bertft.progress import Progress
+from bertft.results import Row, write_results, write_text_atomically
+from bertft.run_folder import CONFIG, RESULTS, RunFolder, write_run
+
+
+def run_finetune(chosen: dict[str, Any], out: Path, progress: Progress) -> str:
+    """Fine-tune into ``out``; returns the lines that say how it went and where it is."""
+    import yaml
+
+    from bertft.finetune import FinetuneConfig, finetune
+
+    result = finetune(FinetuneConfig(out=out, **chosen), progress=progress)
+    # `finetune` made the folder and answers for what is in it; these two are its account in the common form.
+    config = {"command": "finetune", **chosen}
+    write_text_atomically(out / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    write_results(out / RESULTS, result.rows)
+    scores = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
+    return f"{scores}\nThe encoder and its {RESULTS} are in {out.resolve()}"
+
+
+def run_rsa(
+    base: str,
+    tuned: dict[str, str],
+    text: str,
+    out: Path,
+    *,
+    tokens: int,
+    metric: str,
+    seed: int,
+    progress: Progress,
+) -> str:
+    """Compare ``tuned`` encoders with ``base`` on ``text``; write and say where."""
+    from bertft.data.sources import load, resolve_model
+    from bertft.encoder import Encoder
+    from bertft.similarity import compare_encoders
+
+    command = {
+        "command": "rsa", "base": base, "tuned": tuned, "text": text, "tokens": tokens, "metric": metric, "seed": seed
+    }  # fmt: skip
+    _vacant(out, command)
+    texts = [example.text for example in load("text", text, seed=seed)]
+    encoders = {name: Encoder.from_pretrained(resolve_model(source)) for name, source in tuned.items()}
+    rows = compare_encoders(
+        Encoder.from_pretrained(resolve_model(base)),
+        encoders,
+        texts,
+        metric=metric,
+        tokens=tokens,
+        seed=seed,
+        data=_data_name(text),
+        progress=progress,
+    )
+    return _finish(out, command, rows)
+
+
+def run_structural(
+    models: dict[str, str],
+    train: str,
+    dev: str,
+    out: Path,
+    *,
+    rank: int,
+    epochs: int,
+    max_train: int | None,
+    max_dev: int | None,
+    seed: int,
+    progress: Progress,
+) -> str:
+    """Probe every layer of ``models``; write and say where."""
+    from bertft.data.sources import load, resolve_model
+    from bertft.encoder import Encoder
+    from bertft.probes.structural import structural_probes
+
+    command = {
+        "command": "probe structural", "model": models, "train": train, "dev": dev, "rank": rank, "epochs": epochs,
+        "max_train": max_train, "max_dev": max_dev, "seed": seed,
+    }  # fmt: skip
+    _vacant(out, command)
+    training = load("dep", train, limit=max_train, seed=seed)
+    held_out = load("dep", dev, limit=max_dev, seed=seed)
+    encoders = {name: Encoder.from_pretrained(resolve_model(source)) for name, source in models.items()}
+    rows = structural_probes(
+        encoders,
+        training,
+        held_out,
+        rank=rank,
+        epochs=epochs,
+        seed=seed,
+        data=_data_name(dev),
+        progress=progress,
+    )
+    return _finish(out, command, rows)
+
+
+def _vacant(out: Path, command: dict[str, Any]) -> None:
+    """Refuse an ``out`` that holds something else before the work starts, not after."""
+    import yaml
+
+    RunFolder(out, yaml.safe_dump(command, sort_keys=False, allow_unicode=True)).check()
+
+
+def _finish(out: Path, command: dict[str, Any], rows: list[Row]) -> str:
+    from bertft.report import write_report
+
+    if not rows:
+        raise BertftError(f"{command['command']}: no result, expected at least one row")
+    write_run(out, command, rows, versions())
+    page = write_report(out)
+    return f"Results are in {(out / RESULTS).resolve()}\nThe page is at {page.resolve()}"
+
+
+def _data_name(source: str) -> str:
+    """A short name for a corpus: ``../data/wikipedia/sentences.txt.gz`` is ``sentences``."""
+    if source.startswith("builtin:"):
+        return source.removeprefix("builtin:").split("?")[0]
+    return Path(source).name.split(".")[0]

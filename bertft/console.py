@@ -1,0 +1,112 @@
+"""Progress on the terminal: bars with rate and time left on stderr, or plain lines where stderr is no terminal."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+
+class ConsoleProgress:
+    """A ``bertft.progress.Progress`` that draws. Use it as a context manager, so that the bars go away at the end."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            _Amount(),
+            _Rate(),
+            TimeElapsedColumn(),
+            _Left(),
+            TextColumn("{task.fields[note]}", markup=False, style="dim"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+
+    def __enter__(self) -> ConsoleProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bars.stop()
+
+    def step(self, description: str, total: float | None = None, unit: str = "it") -> _Bar:
+        return _Bar(self, self._bars, description, total, unit)
+
+    def say(self, message: str) -> None:
+        self.console.print(message, markup=False, soft_wrap=True)
+
+
+class _Bar:
+    """One bar; when it closes, one line says what was done, how fast and in what time."""
+
+    def __init__(
+        self, owner: ConsoleProgress, bars: Progress, description: str, total: float | None, unit: str
+    ) -> None:
+        self._owner, self._bars = owner, bars
+        self._description, self._total, self._unit = description, total, unit
+        self._done, self._note, self._start = 0.0, "", 0.0
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> _Bar:
+        self._start = time.monotonic()
+        self._task = self._bars.add_task(self._description, total=self._total, unit=self._unit, note="")
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+        seconds = time.monotonic() - self._start
+        if error is None and seconds >= 2:
+            rate = f", {_short(self._done / seconds)} {self._unit}/s" if self._done and self._unit != "stage" else ""
+            note = f", {self._note}" if self._note else ""
+            self._owner.say(f"  {self._description}: {_clock(seconds)}{rate}{note}")
+
+    def advance(self, n: float = 1) -> None:
+        self._done += n
+        if self._task is not None:
+            self._bars.advance(self._task, n)
+
+    def note(self, text: str) -> None:
+        self._note = text
+        if self._task is not None:
+            self._bars.update(self._task, note=text)
+
+
+class _Amount(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        total = f"/{_short(task.total)}" if task.total is not None else ""
+        return Text(f"{_short(task.completed)}{total} {task.fields['unit']}", style="cyan")
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{_short(speed)}/s", style="magenta")
+
+
+class _Left(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        left = task.time_remaining
+        return Text("" if left is None else f"{_clock(left)} left", style="green")
+
+
+def _short(number: float) -> str:
+    """3 significant digits for small numbers, thousands as k, millions as M."""
+    for size, letter in ((1e6, "M"), (1e4, "k")):
+        if abs(number) >= size:
+            return f"{number / (1e3 if letter == 'k' else 1e6):.3g}{letter}"
+    return f"{number:.0f}" if float(number).is_integer() or number >= 100 else f"{number:.2g}"
+
+
+def _clock(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s"

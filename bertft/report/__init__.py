@@ -1,0 +1,64 @@
+"""From a run folder's numbers to figures and one page: the only part that draws."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bertft.errors import BertftError
+from bertft.progress import SILENT, Progress
+from bertft.results import read_results, write_bytes_atomically, write_text_atomically
+
+__all__ = ["write_report"]
+
+
+def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT) -> Path:
+    """Draw ``figures/*.png, *.svg, *.csv`` and ``report.html`` from ``results.csv`` and ``config.yaml``.
+
+    Works on the folder of a study, of a single command, or of a study that is not finished. Returns the page's path;
+    raises ``BertftError`` if the folder holds no results.
+    """
+    from bertft.report.figures import figures
+    from bertft.report.page import render
+    from bertft.report.series import context
+    from bertft.report.static import draw
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BertftError(f"{folder}: no such run folder")
+    rows = read_results(folder / "results.csv")
+    described = context(_mapping(folder / "config.yaml"), rows)
+    record = _mapping(folder / "run.json")
+    drawn = []
+    wanted = figures(rows, described)
+    with progress.step("report", total=len(wanted) + 1, unit="figure") as bar:
+        for figure in wanted:
+            png, svg = draw(figure)
+            drawn.append((figure, png, svg))
+            write_bytes_atomically(folder / "figures" / f"{figure.name}.png", png)
+            write_bytes_atomically(folder / "figures" / f"{figure.name}.svg", svg)
+            write_text_atomically(folder / "figures" / f"{figure.name}.csv", figure.to_csv())
+            bar.advance()
+        page = folder / "report.html"
+        write_text_atomically(page, render(rows, described, drawn, record))
+        bar.advance()
+    return page
+
+
+def _mapping(path: Path) -> Mapping[str, Any]:
+    """A YAML or JSON file that holds a mapping; empty where there is none."""
+    import yaml
+
+    if not path.is_file():
+        return {}
+    try:
+        text = path.read_text(encoding="utf8")
+        value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise BertftError(f"{path}: not readable ({' '.join(str(error).split())[:200]})") from None
+    if not isinstance(value, dict):
+        raise BertftError(f"{path}: expected a mapping, found {type(value).__name__}")
+    return value

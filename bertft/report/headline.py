@@ -1,0 +1,132 @@
+"""The findings in words, computed from the numbers: every sentence is a function of the results table."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from bertft.report.figures import MEASURES
+from bertft.report.series import BASE, RANDOM, Context, Line, apart, lines, number, point
+from bertft.results import Row
+
+SCORES = {
+    "las_conll18": "LAS",
+    "uas_conll18": "UAS",
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "exact_match": "exact match",
+}
+
+
+def headline(rows: Sequence[Row], context: Context) -> list[tuple[str, list[str]]]:
+    """Headed groups of sentences: what changed, where, what was kept, and how well the tasks were learnt."""
+    similar = [line for line in lines(rows, "rsa") if line.measure.startswith("rsa_")]
+    probed = lines(rows, "structural")
+    groups = [
+        ("What changed", _changed(similar, context)),
+        ("Own text against other text", _domains(similar, context)),
+        ("What the probes still find", _probes(probed, context)),
+        ("How well the tasks were learnt", _scores(rows, context)),
+    ]
+    return [(title, sentences) for title, sentences in groups if sentences]
+
+
+def _reference(similar: list[Line], model: str, context: Context) -> Line | None:
+    """The line to speak of: on text of no task if there is one, else on the task's own, else any."""
+    of_model = [line for line in similar if line.model == model]
+    order = ("out", "own", "other")
+    return min(of_model, key=lambda line: order.index(context.relation(model, line.data)), default=None)
+
+
+def _changed(similar: list[Line], context: Context) -> list[str]:
+    found = [(model, line) for model in context.tuned if (line := _reference(similar, model, context))]
+    sentences = []
+    for model, line in found:
+        deepest = line.lowest()
+        lost = [1 - value for value in line.values]
+        half = next(i for i, loss in enumerate(lost) if loss >= lost[deepest] / 2)
+        sentences.append(
+            f"{model}: layer {line.layers[deepest]} changed most, its similarity to the base encoder is "
+            f"{point(line, deepest)} on {line.data} (1 = unchanged); half of that change is reached at layer "
+            f"{line.layers[half]} of {line.layers[-1]}."
+        )
+    if len(found) > 1:
+        sentences.append(_ranking(found))
+    return sentences
+
+
+def _ranking(found: list[tuple[str, Line]]) -> str:
+    """The tasks by similarity of the top layer, with a word on neighbours whose intervals overlap."""
+    ordered = sorted(found, key=lambda item: item[1].values[-1])
+    text = ", ".join(f"{model} {line.values[-1]:.3f}" for model, line in ordered)
+    unclear = [
+        f"{a} and {b}"
+        for (a, one), (b, two) in itertools.pairwise(ordered)
+        if apart(one, len(one.values) - 1, two, len(two.values) - 1) is False
+    ]
+    remark = f"; the intervals of {', of '.join(unclear)} overlap" if unclear else ""
+    return f"At the top layer, from most to least changed: {text}{remark}."
+
+
+def _domains(similar: list[Line], context: Context) -> list[str]:
+    sentences = []
+    for model in context.tuned:
+        by_relation: dict[str, list[Line]] = {}
+        for line in similar:
+            if line.model == model:
+                by_relation.setdefault(context.relation(model, line.data), []).append(line)
+        if "own" not in by_relation or "out" not in by_relation:
+            continue
+        own, out = by_relation["own"][0], by_relation["out"][0]
+        shared = [layer for layer in own.layers if layer in out.layers]
+        if not shared:
+            continue
+        top = shared[-1]
+        i, j = own.layers.index(top), out.layers.index(top)
+        lower = sum(own.values[own.layers.index(x)] < out.values[out.layers.index(x)] for x in shared)
+        word = "lower" if own.values[i] < out.values[j] else "higher"
+        clear = {True: "the intervals are apart", False: "the intervals overlap", None: "no intervals"}
+        sentences.append(
+            f"{model}: at layer {top} similarity is {word} on its own text ({point(own, i)}) than on {out.data} "
+            f"({point(out, j)}): {clear[apart(own, i, out, j)]}; it is lower on its own text at {lower} of "
+            f"{len(shared)} layers."
+        )
+    return sentences
+
+
+def _probes(probed: list[Line], context: Context) -> list[str]:
+    """One sentence a measure: each encoder at its best layer, against the base at its own."""
+    words = {True: "intervals apart", False: "intervals overlap", None: "no interval"}
+    sentences = []
+    for measure in MEASURES:
+        of_measure = {line.model: line for line in probed if line.measure == measure}
+        base = of_measure.get(BASE)
+        if base is None:
+            continue
+        best = base.highest()
+        parts = [f"base {point(base, best)} (layer {base.layers[best]})"]
+        for model in (model for model in context.tuned if model in of_measure):
+            line = of_measure[model]
+            top = line.highest()
+            parts.append(
+                f"{model} {line.values[top] - base.values[best]:+.3f} (layer {line.layers[top]}, "
+                f"{words[apart(line, top, base, best)]})"
+            )
+        if RANDOM in of_measure:
+            random = of_measure[RANDOM]
+            parts.append(f"a random encoder {point(random, random.highest())}")
+        sentences.append(f"{MEASURES[measure][1].split(' (')[0]} at the best layer: {', '.join(parts)}.")
+    return sentences
+
+
+def _scores(rows: Sequence[Row], context: Context) -> list[str]:
+    sentences = []
+    for model in context.tuned:
+        scores = [
+            f"{SCORES[row.measure]} {number(row.value, row.low, row.high)}"
+            for row in rows
+            if row.model == model and row.task == "finetune" and row.layer is None and row.measure in SCORES
+        ]
+        if scores:
+            sentences.append(f"{model}: {', '.join(scores)} on its dev text.")
+    return sentences

@@ -1,0 +1,240 @@
+"""One self-contained HTML page: nothing is fetched, and every text from outside is escaped."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+
+from bertft.report.figures import Figure, slot
+from bertft.report.headline import headline
+from bertft.report.interactive import panels
+from bertft.report.palette import DARK, LIGHT
+from bertft.report.series import Context, number
+from bertft.results import Row
+
+HERE = Path(__file__).parent
+SYNTHETIC = (
+    "The text is synthetic. Every sentence, inference pair and question below was made by bertft's built-in grammar, "
+    "to show the whole path on any machine in minutes. The numbers are real measurements of a real encoder on that "
+    "artificial text; they say nothing about English. For findings, run a study on real corpora."
+)
+
+
+def render(
+    rows: Sequence[Row],
+    context: Context,
+    drawn: Sequence[tuple[Figure, bytes, bytes]],
+    record: Mapping[str, Any],
+) -> str:
+    """The page. ``drawn`` holds each figure with its PNG and SVG, ``record`` what ``run.json`` says."""
+    config = context.config
+    title = str(config.get("name") or config.get("command") or "bertft run")
+    variant = f" ({config['variant']})" if config.get("variant") else ""
+    style = Template((HERE / "page.css").read_text(encoding="utf8")).substitute(
+        light=_tokens(LIGHT), dark=_tokens(DARK)
+    )
+    description = str(config.get("description") or "").strip()
+    return Template((HERE / "page.html").read_text(encoding="utf8")).substitute(
+        title=escape(title + variant),
+        css=style,
+        description=f"<p>{escape(description)}</p>" if description else "",
+        notice=f'<p class="notice" role="note"><strong>Synthetic.</strong> {SYNTHETIC}</p>'
+        if _synthetic(config)
+        else "",
+        facts=_facts(context, record),
+        headline=_headline(rows, context),
+        toggles=_toggles(context, drawn),
+        figures="\n".join(_figure(*item) for item in drawn),
+        measured=_measured(rows, context),
+        configuration=_configuration(config, record),
+        footer=escape(
+            f"Made by bertft {_versions(record).get('bertft', '')} on {record.get('finished', 'an unknown date')}."
+        ),
+        scripts=_scripts([figure for figure, _, _ in drawn]),
+    )
+
+
+def _tokens(colours: Mapping[str, str]) -> str:
+    return "".join(f"  --{name}: {colour};\n" for name, colour in colours.items())
+
+
+def _synthetic(config: Mapping[str, Any]) -> bool:
+    return "builtin:synthetic" in json.dumps(config, default=str)
+
+
+def _versions(record: Mapping[str, Any]) -> Mapping[str, str]:
+    return record.get("versions") or {}
+
+
+def _facts(context: Context, record: Mapping[str, Any]) -> str:
+    config = context.config
+    base = config.get("model") or config.get("base")
+    facts = []
+    if base and not isinstance(base, Mapping):
+        facts.append(f"Encoder: {base}")
+    if context.tuned:
+        facts.append(f"compared: {', '.join(context.tuned)}")
+    if config.get("seed") is not None:
+        facts.append(f"seed {config['seed']}")
+    seconds = sum((record.get("seconds") or {}).values())
+    if seconds:
+        facts.append(f"{seconds / 60:.1f} minutes of work")
+    return f'<p class="facts">{escape(" · ".join(facts))}</p>' if facts else ""
+
+
+def _headline(rows: Sequence[Row], context: Context) -> str:
+    groups = headline(rows, context)
+    if not groups:
+        return "<p>There are no layer-by-layer results in this folder yet.</p>"
+    parts = []
+    for title, sentences in groups:
+        items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+        parts.append(f"<h3>{escape(title)}</h3><ul>{items}</ul>")
+    intervals = '<p class="caption">Square brackets hold 95 % intervals.</p>'
+    return f'<section class="findings" aria-label="Findings"><h2>Findings</h2>{"".join(parts)}{intervals}</section>'
+
+
+def _toggles(context: Context, drawn: Sequence[tuple[Figure, bytes, bytes]]) -> str:
+    used = {curve.line.model for figure, _, _ in drawn for panel in figure.panels for curve in panel.curves}
+    if len(used) < 2:
+        return ""
+    boxes = "".join(
+        f'<label><input type="checkbox" value="{escape(model)}" checked>'
+        f'<span class="swatch" style="background:var(--{slot(model, context)})"></span>{escape(model)}</label>'
+        for model in context.models
+        if model in used
+    )
+    return f'<fieldset class="toggles"><legend>Show</legend>{boxes}</fieldset>'
+
+
+def _figure(figure: Figure, png: bytes, svg: bytes) -> str:
+    grid = {1: " one", 2: " two"}.get(min(figure.columns, len(figure.panels)), "")
+    plots = "".join(
+        f'<div class="panel"><h3>{escape(panel.title)}</h3>'
+        f'<div class="plot" role="img" aria-label="{escape(f"{figure.title}, {panel.title}; numbers below")}" '
+        f'data-figure="{escape(figure.name)}" data-panel="{index}"></div></div>'
+        for index, panel in enumerate(figure.panels)
+    )
+    files = (("PNG", "png", "image/png", png), ("SVG", "svg", "image/svg+xml", svg))
+    files = (*files, ("CSV", "csv", "text/csv", figure.to_csv().encode()))
+    downloads = "".join(
+        f'<a download="{escape(figure.name)}.{suffix}" href="{_uri(kind, data)}">{label}</a>'
+        for label, suffix, kind, data in files
+    )
+    return (
+        f'<section><h2>{escape(figure.title)}</h2><p class="caption">{escape(figure.caption)}</p>'
+        f'<div class="panels{grid}">{plots}</div>'
+        f'<noscript><img alt="{escape(figure.title)}" src="{_uri("image/svg+xml", svg)}"></noscript>'
+        f'<p class="downloads">Download: {downloads}</p>'
+        f"<details><summary>The numbers</summary>{_numbers(figure)}</details></section>"
+    )
+
+
+def _numbers(figure: Figure) -> str:
+    """One table a panel: a row a curve, a column a layer."""
+    tables = []
+    for panel in figure.panels:
+        layers = sorted({layer for curve in panel.curves for layer in curve.line.layers})
+        head = "".join(f'<th class="number" scope="col">layer {layer}</th>' for layer in layers)
+        body = ""
+        for curve in panel.curves:
+            line = curve.line
+            cells = ""
+            for layer in layers:
+                at = line.at(layer)
+                text = "" if at is None else number(line.values[at], line.lows[at], line.highs[at])
+                cells += f'<td class="number">{text}</td>'
+            body += f'<tr><th scope="row">{escape(curve.label)}</th>{cells}</tr>'
+        tables.append(
+            f'<h3>{escape(panel.title)}: {escape(panel.ylabel)}</h3><div class="scroll" tabindex="0"><table>'
+            f'<thead><tr><th scope="col">curve</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        )
+    return "".join(tables)
+
+
+def _measured(rows: Sequence[Row], context: Context) -> str:
+    """What every number rests on: analysis, text, its source and how many items."""
+    sources = _sources(context.config)
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.task, row.data), []).append(row)
+    body = ""
+    for (task, data), members in groups.items():
+        counts = sorted({row.n for row in members if row.n is not None})
+        n = "" if not counts else f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+        measures = ", ".join(dict.fromkeys(row.measure for row in members))
+        cells = [task, data, sources.get(data, ""), measures]
+        body += (
+            "<tr>" + "".join(f'<td class="wrap">{escape(c)}</td>' for c in cells) + f'<td class="number">{n}</td></tr>'
+        )
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("analysis", "text", "source", "measures", "n"))
+    whole = ""
+    single = [row for row in rows if row.layer is None]
+    if single:
+        cells = "".join(
+            f"<tr><td>{escape(row.model)}</td><td>{escape(row.data)}</td><td>{escape(row.measure)}</td>"
+            f'<td class="number">{number(row.value, row.low, row.high)}</td></tr>'
+            for row in single
+        )
+        columns = "".join(f'<th scope="col">{name}</th>' for name in ("model", "text", "measure", "value"))
+        whole = (
+            "<details><summary>Scores of the fine-tuned models</summary>"
+            f"<table><thead><tr>{columns}</tr></thead><tbody>{cells}</tbody></table></details>"
+        )
+    return (
+        '<section><h2>What it was measured on</h2><div class="scroll" tabindex="0"><table>'
+        f"<thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>{whole}</section>"
+    )
+
+
+def _sources(config: Mapping[str, Any]) -> dict[str, str]:
+    found = {name: str(task.get("dev")) for name, task in (config.get("tasks") or {}).items()}
+    found |= {name: str(stimuli.get("source")) for name, stimuli in (config.get("stimuli") or {}).items()}
+    probes = config.get("probes")
+    if isinstance(probes, Mapping):
+        found[str(probes.get("name"))] = f"train {probes.get('train')}, measured on {probes.get('dev')}"
+    return found
+
+
+def _configuration(config: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100)
+    versions = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td class="wrap">{escape(str(value))}</td></tr>'
+        for name, value in _versions(record).items()
+    )
+    stages = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td class="number">{value:.1f} s</td></tr>'
+        for name, value in (record.get("seconds") or {}).items()
+    )
+    times = f"<details><summary>Time of each stage</summary><table><tbody>{stages}</tbody></table></details>"
+    return (
+        f"<section><h2>Configuration and versions</h2><details><summary>config.yaml</summary><pre>{escape(text)}</pre>"
+        f"</details><details><summary>Versions</summary><table><tbody>{versions}</tbody></table></details>"
+        f"{times if stages else ''}</section>"
+    )
+
+
+def _scripts(drawn: Sequence[Figure]) -> str:
+    if not drawn:
+        return ""
+    from plotly.offline import get_plotlyjs
+
+    data = json.dumps({figure.name: panels(figure) for figure in drawn}, allow_nan=False)
+    data = data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    code = (HERE / "page.js").read_text(encoding="utf8")
+    return (
+        f'<script type="application/json" id="figures">{data}</script>\n'
+        f"<script>{get_plotlyjs()}</script>\n<script>{code}</script>"
+    )
+
+
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,64 @@
+"""Colours that colour-blind readers can tell apart (after Okabe and Ito 2008), with a marker each."""
+
+from __future__ import annotations
+
+LIGHT = {
+    "c0": "#0072b2",
+    "c1": "#d55e00",
+    "c2": "#008f68",
+    "c3": "#a8487f",
+    "c4": "#8a6d00",
+    "c5": "#2f8fc9",
+    "ink": "#1b1f24",
+    "muted": "#7a828c",
+}
+"""For white paper: every colour has a contrast of 3 or more against it."""
+
+DARK = {
+    "c0": "#56b4e9",
+    "c1": "#ff9248",
+    "c2": "#2fc79a",
+    "c3": "#e08fc0",
+    "c4": "#e8c547",
+    "c5": "#9ad0f5",
+    "ink": "#e8eaed",
+    "muted": "#949ca6",
+}
+"""The same slots for a dark page."""
+
+MARKERS = {"c0": "o", "c1": "s", "c2": "^", "c3": "D", "c4": "v", "c5": "P", "ink": "X", "muted": "x"}
+"""matplotlib's names of the markers."""
+
+SYMBOLS = {
+    "c0": "circle",
+    "c1": "square",
+    "c2": "triangle-up",
+    "c3": "diamond",
+    "c4": "triangle-down",
+    "c5": "cross",
+    "ink": "x",
+    "muted": "x-thin-open",
+}
+"""plotly's names of the same markers."""
+
+
+def spread(positions: list[float], gap: float) -> list[float]:
+    """Positions at least ``gap`` apart, in the same order, moved as little as needed: for labels at the lines' ends.
+
+    Labels that touch form a block that is centred on the mean of its members' own positions; blocks merge until none
+    overlap.
+    """
+    blocks: list[tuple[float, list[int]]] = []  # centre, members from low to high
+    for index in sorted(range(len(positions)), key=positions.__getitem__):
+        blocks.append((positions[index], [index]))
+        while len(blocks) > 1:
+            (low, below), (high, above) = blocks[-2:]
+            if high - low >= gap * (len(below) + len(above)) / 2 - 1e-12:
+                break
+            members = below + above
+            blocks[-2:] = [(sum(positions[m] for m in members) / len(members), members)]
+    placed = list(positions)
+    for centre, members in blocks:
+        for rank, member in enumerate(members):
+            placed[member] = centre + gap * (rank - (len(members) - 1) / 2)
+    return placed

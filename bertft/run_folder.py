@@ -1,0 +1,157 @@
+"""A run folder: one study at a time, stages that are done once, and a table that is never half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bertft.errors import BertftError
+from bertft.results import Row, merge_rows, read_results, write_results, write_text_atomically
+
+CONFIG, RESULTS, RUN, LOCK = "config.yaml", "results.csv", "run.json", ".lock"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One piece of work that ends in rows.
+
+    ``name`` is its place in the folder without a suffix (``rsa/wikipedia``); ``depends`` holds every setting its rows
+    depend on, as plain JSON; ``product`` is a file that must still exist for the stage to count as done.
+    """
+
+    name: str
+    depends: dict[str, Any]
+    work: Callable[[], list[Row]]
+    product: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Digest of ``depends``: equal keys, equal rows."""
+        return hashlib.sha256(json.dumps(self.depends, sort_keys=True).encode()).hexdigest()
+
+
+class RunFolder:
+    """``out`` with its ``config.yaml``. ``config`` is the text that says which study the folder holds."""
+
+    def __init__(self, out: str | os.PathLike[str], config: str) -> None:
+        self.path = Path(out)
+        self.config = config
+
+    def check(self) -> None:
+        """Refuse, writing nothing, a folder that holds another study or anything else."""
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise BertftError(f"--out {self.path}: expected a folder, found a file")
+        held = self.path / CONFIG
+        if held.is_file():
+            text = held.read_text(encoding="utf8", errors="replace")
+            if text != self.config:
+                raise BertftError(
+                    f"--out {self.path}: the folder holds another study ({_difference(text, self.config)}); "
+                    "choose another folder, or remove this one first"
+                )
+        elif any(entry.name != LOCK for entry in self.path.iterdir()):
+            raise BertftError(f"--out {self.path}: the folder is not empty and holds no study; choose another folder")
+
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[None]:
+        """Make the folder, lock it against a second process, and write its config.
+
+        The lock is the operating system's: it ends with the process, however that ends.
+        """
+        from filelock import FileLock, Timeout
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise BertftError(f"--out {self.path}: another bertft process is at work in this folder") from None
+        try:
+            self.check()
+            write_text_atomically(self.path / CONFIG, self.config)
+            yield
+        finally:
+            lock.release()
+
+    def done(self, stage: Stage) -> list[Row] | None:
+        """The rows of a stage that an earlier run finished with the same settings, or None."""
+        table, marker = self.path / f"{stage.name}.csv", self.path / f"{stage.name}.done.json"
+        try:
+            mark = json.loads(marker.read_text(encoding="utf8"))
+            intact = mark["key"] == stage.key and mark["rows_sha256"] == _digest(table)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if not intact or (stage.product and not (self.path / stage.product).exists()):
+            return None
+        return read_results(table)
+
+    def finish(self, stage: Stage, rows: Sequence[Row], seconds: float) -> None:
+        """Write a stage's rows, then the marker that says they are complete."""
+        table = self.path / f"{stage.name}.csv"
+        write_results(table, rows)
+        mark = {
+            "key": stage.key,
+            "rows_sha256": _digest(table),
+            "seconds": round(seconds, 3),
+            "host": socket.gethostname(),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "settings": stage.depends,
+        }
+        write_text_atomically(self.path / f"{stage.name}.done.json", json.dumps(mark, indent=1) + "\n")
+
+    def write_table(self, rows: Sequence[Row]) -> None:
+        """Write ``results.csv``: every stage's rows so far."""
+        write_results(self.path / RESULTS, merge_rows(rows))
+
+
+def write_run(
+    out: str | os.PathLike[str], config: dict[str, Any], rows: Sequence[Row], versions: dict[str, str]
+) -> None:
+    """Write what a single command leaves behind: ``results.csv``, ``config.yaml`` and ``run.json``.
+
+    Raises ``BertftError``, before anything is written, if ``out`` holds another run.
+    """
+    import yaml
+
+    folder = RunFolder(out, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    with folder.claim():
+        folder.write_table(rows)
+        write_text_atomically(folder.path / RUN, json.dumps({"versions": versions}, indent=1) + "\n")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _difference(held: str, wanted: str) -> str:
+    """The first setting in which two YAML texts differ, in words."""
+    import yaml
+
+    try:
+        old = yaml.safe_load(held)
+    except yaml.YAMLError:
+        return "its config.yaml is not valid YAML"
+    return _first_difference(old, yaml.safe_load(wanted), "") or "its config.yaml differs"
+
+
+def _first_difference(old: Any, new: Any, where: str) -> str | None:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*new, *(k for k in old if k not in new)]:
+            place = f"{where}.{key}" if where else str(key)
+            if (key in old) != (key in new):
+                return f"{place} is set only {'there' if key in old else 'here'}"
+            found = _first_difference(old[key], new[key], place)
+            if found:
+                return found
+        return None
+    return None if old == new else f"{where} is {old!r} there and {new!r} here"

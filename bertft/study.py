@@ -1,0 +1,268 @@
+"""The whole comparison in one resumable run folder: fine-tune, compare, probe, report.
+
+```
+out/config.yaml  results.csv  run.json  report.html  figures/
+    models/<task>/  models/<task>.csv        fine-tuned encoder, its scores
+    rsa/<text>.csv                           similarity of every tuned encoder to the base, layer by layer
+    probes/<encoder>.csv  probes/<encoder>/  structural probes of every layer
+```
+Each stage's ``.csv`` has a ``.done.json`` beside it, keyed by the settings it depends on: a run that was cut off goes
+on where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertft.errors import BertftError
+from bertft.progress import SILENT, Progress
+from bertft.results import Row, write_text_atomically
+from bertft.run_folder import RUN, RunFolder, Stage
+from bertft.study_config import TASK_KINDS, StudyConfig, read_study
+
+if TYPE_CHECKING:
+    from bertft.encoder import Encoder
+    from bertft.finetune import FinetuneConfig
+
+__all__ = ["StudyConfig", "read_study", "run_study"]
+
+
+def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Progress = SILENT) -> Path:
+    """Run (or resume) a study in the folder ``out`` and return the path of its ``report.html``.
+
+    Every corpus is read and checked before the folder is made. Raises ``BertftError`` for bad input, for a folder
+    that holds another study and for a folder another process is at work in.
+    """
+    from bertft.doctor import versions
+    from bertft.report import write_report
+
+    folder = RunFolder(out, config.to_yaml())
+    folder.check()
+    materials = _Materials(config, folder.path, progress)
+    stages = _stages(config, materials)
+    finished = {stage.name: rows for stage in stages if (rows := folder.done(stage)) is not None}
+    if len(finished) < len(stages):
+        materials.check()
+    with folder.claim():
+        started, seconds = time.time(), _old_seconds(folder.path)
+        if finished:
+            progress.say(f"{len(finished)} of {len(stages)} stages were done before: {', '.join(finished)}")
+        rows: list[Row] = []
+        with progress.step(config.name, total=len(stages), unit="stage") as bar:
+            for stage in stages:
+                bar.note(stage.name)
+                if stage.name not in finished:
+                    begun = time.monotonic()
+                    finished[stage.name] = stage.work()
+                    seconds[stage.name] = round(time.monotonic() - begun, 2)
+                    folder.finish(stage, finished[stage.name], seconds[stage.name])
+                rows += finished[stage.name]
+                folder.write_table(rows)
+                bar.advance()
+        record = {"versions": versions(), "seconds": seconds, "started": _utc(started), "finished": _utc(time.time())}
+        write_text_atomically(folder.path / RUN, json.dumps(record, indent=1) + "\n")
+        return write_report(folder.path, progress=progress)
+
+
+class _Materials:
+    """Corpora and encoders of a study, each loaded when first needed and kept."""
+
+    def __init__(self, config: StudyConfig, out: Path, progress: Progress) -> None:
+        self.config, self.out, self.progress = config, out, progress
+        self._encoders: dict[str, Encoder] = {}
+        self._examples: dict[tuple[Any, ...], list[Any]] = {}
+
+    def check(self) -> None:
+        """Read every corpus and find the model, so that bad input is refused before anything is written."""
+        from bertft.data.sources import resolve_model
+
+        resolve_model(self.config.model)
+        readers = [lambda name=name: self.task(name, "train") for name in self.config.tasks]
+        readers += [lambda name=name: self.task(name, "dev") for name in self.config.tasks]
+        readers += [lambda name=name: self.stimuli(name) for name in self.config.stimuli]
+        if self.config.probes:
+            readers += [lambda: self.trees("train"), lambda: self.trees("dev")]
+        with self.progress.step("read the corpora", total=len(readers), unit="files") as bar:
+            for reader in readers:
+                reader()
+                bar.advance()
+
+    def driver(self, name: str) -> FinetuneConfig:
+        """The fine-tuning driver's configuration of one task."""
+        from bertft.finetune import FinetuneConfig
+
+        chosen = {key: value for key, value in dataclasses.asdict(self.config.tasks[name]).items() if value is not None}
+        return FinetuneConfig(model=self.config.model, out=self.out / "models" / name, dev_name=name, **chosen)
+
+    def task(self, name: str, role: str) -> list[Any]:
+        """The ``train`` or ``dev`` examples of a task, the very ones the fine-tuning driver reads."""
+        from bertft.finetune import dev_split
+
+        task = self.config.tasks[name]
+        if role == "train":
+            return self._load(TASK_KINDS[task.task], task.train, "train", task.max_train)
+        return self._load(TASK_KINDS[task.task], task.dev, dev_split(self.driver(name)), task.max_dev)
+
+    def stimuli(self, text: str) -> list[Any]:
+        """What RSA runs on: a text of the study, or the dev examples of the task of that name.
+
+        A passage that several questions share is taken once, with its first question: stimuli that repeat each other
+        would make an interval look narrower than it is.
+        """
+        stimuli = self.config.stimuli.get(text)
+        if stimuli is None:
+            examples = self.task(text, "dev")
+        else:
+            examples = self._load(stimuli.kind, stimuli.source, None, stimuli.limit)
+        if hasattr(examples[0], "context"):
+            examples = list({example.context: example for example in reversed(examples)}.values())[::-1]
+        return examples
+
+    def trees(self, role: str) -> list[Any]:
+        """The ``train`` or ``dev`` treebank of the probes."""
+        probes = self.config.probes
+        assert probes is not None
+        if role == "train":
+            return self._load("dep", probes.train, "train", probes.max_train)
+        split = "dev" if probes.dev.startswith("builtin:") else "validation"
+        return self._load("dep", probes.dev, split, probes.max_dev)
+
+    def _load(self, kind: str, source: str, split: str | None, limit: int | None) -> list[Any]:
+        from bertft.data.sources import load
+
+        key = (kind, source, split, limit)
+        if key not in self._examples:
+            self._examples[key] = load(kind, source, split=split, limit=limit)
+            if not self._examples[key]:
+                raise BertftError(f"{source}: expected at least one example, found none")
+        return self._examples[key]
+
+    def encoder(self, name: str) -> Encoder:
+        """``base``, ``random`` (the base's architecture, weights drawn anew) or a task's tuned encoder."""
+        from bertft.data.sources import resolve_model
+        from bertft.encoder import Encoder, reinitialise
+
+        if name not in self._encoders:
+            if name == "random":
+                base = self.encoder("base")
+                encoder = Encoder(reinitialise(base.model, self.config.seed).to(base.device), base.tokenizer, name)
+            else:
+                source = resolve_model(self.config.model) if name == "base" else str(self.out / "models" / name)
+                encoder = Encoder.from_pretrained(source)
+                encoder.name = name
+            self._encoders[name] = encoder
+        return self._encoders[name]
+
+
+def _stages(config: StudyConfig, materials: _Materials) -> list[Stage]:
+    """Every stage in order: models, RSA on each text, probes of each encoder."""
+    seeds = {"model": config.model, "seed": config.seed}
+    tuned = {name: dataclasses.asdict(task) for name, task in config.tasks.items()}
+    stages = [
+        Stage(
+            f"models/{name}",
+            {"finetune": tuned[name], **seeds},
+            lambda name=name: _finetune(name, materials),
+            product=f"models/{name}/config.json",
+        )
+        for name in config.tasks
+    ]
+    if config.rsa:
+        own = config.own_text
+        for text in [*dict.fromkeys(own.values()), *config.stimuli]:
+            stimuli = config.stimuli.get(text)
+            read = (
+                dataclasses.asdict(stimuli) if stimuli else {"own": tuned[text]["dev"], "limit": tuned[text]["max_dev"]}
+            )
+            stages.append(
+                Stage(
+                    f"rsa/{text}",
+                    {"rsa": dataclasses.asdict(config.rsa), "text": read, "models": tuned, **seeds},
+                    lambda text=text: _compare(config, text, materials),
+                )
+            )
+    if config.probes:
+        for name in ["base", *config.tasks, *(["random"] if config.probes.control else [])]:
+            depends = {"probes": dataclasses.asdict(config.probes), "encoder": tuned.get(name, name), **seeds}
+            stages.append(Stage(f"probes/{name}", depends, lambda name=name: _probe(config, name, materials)))
+    return stages
+
+
+def _finetune(name: str, materials: _Materials) -> list[Row]:
+    from bertft.finetune import finetune
+
+    result = finetune(materials.driver(name), progress=materials.progress)
+    return [dataclasses.replace(row, model=name) for row in result.rows]
+
+
+def _compare(config: StudyConfig, text: str, materials: _Materials) -> list[Row]:
+    from bertft.similarity import compare_encoders
+
+    assert config.rsa is not None
+    base = materials.encoder("base")
+    return compare_encoders(
+        base,
+        {name: materials.encoder(name) for name in config.tasks},
+        fitting(base, materials.stimuli(text)),
+        metric=config.rsa.metric,
+        tokens=config.rsa.tokens,
+        unit=config.rsa.unit,
+        seed=config.seed,
+        data=text,
+        progress=materials.progress,
+    )
+
+
+def _probe(config: StudyConfig, name: str, materials: _Materials) -> list[Row]:
+    from bertft.probes.structural import structural_probes
+
+    assert config.probes is not None
+    probes = config.probes
+    return structural_probes(
+        {name: materials.encoder(name)},
+        materials.trees("train"),
+        materials.trees("dev"),
+        rank=probes.rank,
+        epochs=probes.epochs,
+        seed=config.seed,
+        data=probes.name,
+        out=materials.out / "probes" / name,
+        progress=materials.progress,
+    )
+
+
+def fitting(encoder: Encoder, examples: Sequence[Any]) -> list[Any]:
+    """``examples`` without the text pairs that are longer than the encoder's window, which cannot be cut in two."""
+    pairs = [_pair(example) for example in examples]
+    if not pairs or pairs[0] is None:
+        return list(examples)
+    sizes = encoder.tokenizer(pairs, verbose=False)["input_ids"]
+    return [example for example, ids in zip(examples, sizes, strict=True) if len(ids) <= encoder.max_length]
+
+
+def _pair(example: Any) -> tuple[str, str] | None:
+    if hasattr(example, "premise"):
+        return (example.premise, example.hypothesis)
+    return (example.question, example.context) if hasattr(example, "context") else None
+
+
+def _old_seconds(out: Path) -> dict[str, float]:
+    """Seconds per stage of earlier runs in this folder, read from the stages' markers."""
+    seconds = {}
+    for marker in sorted(out.glob("*/*.done.json")):
+        try:
+            name = f"{marker.parent.name}/{marker.name.removesuffix('.done.json')}"
+            seconds[name] = float(json.loads(marker.read_text(encoding="utf8"))["seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return seconds
+
+
+def _utc(moment: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))

@@ -1,0 +1,336 @@
+"""What a study is: its YAML file as dataclasses, checked strictly, with every default made visible.
+
+```yaml
+name: merchant2020_minilm          # for the page's title
+model: builtin:minilm              # hub id | folder | builtin:minilm
+seed: 1337
+tasks:                             # one fine-tuning run each; the name is the name on the lines of the figures
+  dep: {train: ud/train.conllu.gz, dev: ud/dev.conllu.gz, epochs: 3}
+stimuli:                           # out-of-domain texts for RSA; each task's own dev text is always measured too
+  wikipedia: {source: wikipedia/sentences.txt.gz}
+rsa: {tokens: 5000, metric: cosine}
+probes: {train: ud/train.conllu.gz, dev: ud/dev.conllu.gz, rank: 128}
+variants:                          # overrides by name, chosen with --variant
+  small: {tasks: {dep: {max_train: 2000}}}
+```
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bertft.errors import BertftError
+
+BUILTIN = Path(__file__).with_name("studies")
+"""Where the studies that travel with the package lie: ``bertft study quickstart`` reads ``quickstart.yaml``."""
+
+TASK_KINDS = {"dep": "dep", "mnli": "nli", "squad": "qa"}
+"""Each fine-tuning task and the kind of its corpus, as ``bertft.data.sources.load`` calls it."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_FILE_SUFFIXES = (".conllu", ".json", ".jsonl", ".tsv", ".txt", ".gz")
+_RESERVED = {"base", "random"}
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """One fine-tuning run. None means the fine-tuning driver's own default for that task.
+
+    ``train`` and ``dev`` are sources as ``bertft.data.sources.load`` takes them; ``max_train`` and ``max_dev`` cut
+    them to so many examples. Every key but ``task`` (by default the run's name) is one of ``FinetuneConfig``.
+    """
+
+    train: str
+    dev: str
+    task: str = ""
+    max_train: int | None = None
+    max_dev: int | None = None
+    max_select: int | None = None
+    epochs: int | None = None
+    learning_rate: float | None = None
+    head_learning_rate: float | None = None
+    warmup: float | None = None
+    weight_decay: float | None = None
+    batch_size: int | None = None
+    max_length: int | None = None
+    stride: int | None = None
+    freeze: int | None = None
+    truncate: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class StimuliConfig:
+    """A text to compare representations on, beside the tasks' own: a source and what kind it is."""
+
+    source: str
+    kind: str = "text"
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class RsaConfig:
+    """How the encoders are compared: so many tokens of each text, and the dissimilarity of two tokens."""
+
+    tokens: int = 5000
+    metric: str = "cosine"
+    unit: str = "token"
+
+
+@dataclass(frozen=True)
+class ProbesConfig:
+    """Structural probes of every layer of the base, every tuned and (``control``) a random encoder."""
+
+    train: str
+    dev: str
+    name: str = "trees"
+    max_train: int | None = None
+    max_dev: int | None = None
+    rank: int = 128
+    epochs: int = 10
+    control: bool = True
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """A whole study. ``read_study`` makes one from YAML."""
+
+    name: str
+    model: str
+    tasks: dict[str, TaskConfig]
+    description: str = ""
+    variant: str = ""
+    seed: int = 1337
+    stimuli: dict[str, StimuliConfig] = field(default_factory=dict)
+    rsa: RsaConfig | None = field(default_factory=RsaConfig)
+    probes: ProbesConfig | None = None
+
+    @property
+    def sources(self) -> list[str]:
+        """Every corpus the study reads, each once."""
+        found = [source for task in self.tasks.values() for source in (task.train, task.dev)]
+        found += [stimuli.source for stimuli in self.stimuli.values()]
+        found += [self.probes.train, self.probes.dev] if self.probes else []
+        return list(dict.fromkeys(found))
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether any text in it is made by ``bertft.data.synthetic``."""
+        return any(source.startswith("builtin:synthetic") for source in self.sources)
+
+    @property
+    def own_text(self) -> dict[str, str]:
+        """For each task the name of the stimuli made of its own dev text; tasks with one dev file share them."""
+        first: dict[tuple[str, str], str] = {}
+        return {name: first.setdefault((task.task, task.dev), name) for name, task in self.tasks.items()}
+
+    def to_yaml(self) -> str:
+        """The resolved study: reading it back gives an equal ``StudyConfig``."""
+        return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True, width=100)
+
+
+def read_study(
+    study: str | Path, *, variant: str | None = None, data: str | Path | None = None, model: str | None = None
+) -> StudyConfig:
+    """Read a study by file or built-in name, apply ``variant``, and resolve its relative paths against ``data``.
+
+    Without ``data`` relative paths start at the YAML file's own folder. ``model`` replaces the study's encoder.
+    Raises ``BertftError`` that names the file and the key for anything unknown, missing or of the wrong type.
+    """
+    path = _locate(study)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise BertftError(f"{path}: {line}not valid YAML ({_one_line(getattr(error, 'problem', error))})") from None
+    if not isinstance(tree, dict):
+        raise BertftError(f"{path}: expected a study (a mapping with name, model, tasks), found {_kind(tree)}")
+    variants = tree.pop("variants", None) or {}
+    if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
+        raise BertftError(f"{path}: variants: expected a mapping from name to overrides, found {_kind(variants)}")
+    if variant:
+        if variant not in variants:
+            known = ", ".join(map(str, variants)) or "none"
+            raise BertftError(f"{path}: no variant {variant!r}, the study has: {known}")
+        tree = _merge(tree, variants[variant])
+        tree["variant"] = variant
+    if model:
+        tree["model"] = model
+    config = _build(StudyConfig, tree, str(path), "")
+    _check(config, str(path))
+    return _resolve(config, Path(data) if data is not None else path.parent, str(path))
+
+
+def _locate(study: str | Path) -> Path:
+    path = Path(study)
+    builtin = BUILTIN / f"{study}.yaml"
+    if str(study) == path.stem and builtin.is_file():  # a bare name; ./quickstart is a folder
+        return builtin
+    if path.is_dir():
+        path = path / "config.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in BUILTIN.glob("*.yaml")))
+        raise BertftError(f"{study}: no such study file, and the built-in studies are: {names}")
+    return path
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        deeper = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if deeper else value
+    return merged
+
+
+def _build(wanted: Any, value: Any, file: str, where: str) -> Any:
+    """``value`` as ``wanted`` (a dataclass, ``dict[str, X]``, ``X | None`` or a scalar type), or a ``BertftError``."""
+    if typing.get_origin(wanted) in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        wanted = next(option for option in typing.get_args(wanted) if option is not type(None))
+    if typing.get_origin(wanted) is dict:
+        if not isinstance(value, dict):
+            raise BertftError(f"{file}: {where}: expected a mapping by name, found {_kind(value)}")
+        item = typing.get_args(wanted)[1]
+        return {str(key): _build(item, entry, file, f"{where}.{key}") for key, entry in value.items()}
+    if dataclasses.is_dataclass(wanted):
+        return _build_dataclass(wanted, value, file, where)
+    if wanted is float and isinstance(value, str):  # YAML 1.1 reads 5e-5 (no dot) as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        raise BertftError(f"{file}: {where}: expected {_TYPE_NAMES[wanted]}, found {_kind(value)}")
+    return value
+
+
+def _build_dataclass(wanted: Any, value: Any, file: str, where: str) -> Any:
+    hints = typing.get_type_hints(wanted)
+    dot = f"{where}." if where else ""
+    if not isinstance(value, dict):
+        raise BertftError(f"{file}: {where}: expected a mapping with {', '.join(hints)}, found {_kind(value)}")
+    for key in value:
+        if key not in hints:
+            close = difflib.get_close_matches(str(key), hints, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(hints)}"
+            raise BertftError(f"{file}: {dot}{key}: unknown key, {hint}")
+    required = (f for f in dataclasses.fields(wanted) if f.default is f.default_factory is dataclasses.MISSING)
+    for missing in (f.name for f in required if f.name not in value):
+        raise BertftError(f"{file}: {dot}{missing}: missing, and it has no default")
+    return wanted(**{key: _build(hints[key], entry, file, f"{dot}{key}") for key, entry in value.items()})
+
+
+def _check(config: StudyConfig, file: str) -> None:
+    for name, task in config.tasks.items():
+        if (task.task or name) not in TASK_KINDS:
+            raise BertftError(
+                f"{file}: tasks.{name}: unknown task {task.task or name!r}, expected one of {', '.join(TASK_KINDS)}"
+                + ("" if task.task else f" as its name or as tasks.{name}.task")
+            )
+    for name in [*config.tasks, *config.stimuli]:
+        if not _NAME.fullmatch(name) or name in _RESERVED:
+            raise BertftError(
+                f"{file}: {name!r} cannot be a name here: use letters, digits, '.', '_', '-'; not base or random"
+            )
+    for name in config.stimuli:
+        if name in config.tasks:
+            raise BertftError(f"{file}: stimuli.{name}: a task has that name, and its dev text is measured under it")
+    for name, stimuli in config.stimuli.items():
+        if stimuli.kind not in ("text", *TASK_KINDS.values()):
+            kinds = ", ".join(("text", *TASK_KINDS.values()))
+            raise BertftError(f"{file}: stimuli.{name}.kind: expected one of {kinds}, found {stimuli.kind!r}")
+    if not config.tasks:
+        raise BertftError(f"{file}: tasks: expected at least one task, found none")
+    _check_numbers(config, file, "")
+
+
+def _check_numbers(node: Any, file: str, where: str) -> None:
+    positive = {
+        "epochs",
+        "learning_rate",
+        "head_learning_rate",
+        "batch_size",
+        "max_length",
+        "max_train",
+        "max_dev",
+        "max_select",
+    }
+    positive |= {"tokens", "rank", "limit", "truncate"}
+    for item in dataclasses.fields(node):
+        value, place = getattr(node, item.name), f"{where}.{item.name}".lstrip(".")
+        if dataclasses.is_dataclass(value):
+            _check_numbers(value, file, place)
+        elif isinstance(value, dict):
+            for key, entry in value.items():
+                _check_numbers(entry, file, f"{place}.{key}")
+        elif item.name in positive and value is not None and not value > 0:
+            raise BertftError(f"{file}: {place}: expected a number above 0, found {value}")
+
+
+def _resolve(config: StudyConfig, root: Path, file: str) -> StudyConfig:
+    if not root.is_dir():
+        raise BertftError(f"--data {root}: no such folder")
+
+    def source(text: str, where: str) -> str:
+        if text.startswith("builtin:"):
+            return text
+        path = root / Path(text).expanduser()
+        if path.exists():
+            return str(path.resolve())
+        if path.name.endswith(_FILE_SUFFIXES) or text.startswith((".", "/", "~")):
+            raise BertftError(f"{file}: {where}: no such file: {path}")
+        return text  # a hub data set id
+
+    def resolved(node: Any, where: str, **extra: Any) -> Any:
+        paths = {key for key in ("train", "dev", "source") if hasattr(node, key)}
+        return dataclasses.replace(
+            node, **{key: source(getattr(node, key), f"{where}.{key}") for key in paths}, **extra
+        )
+
+    model = config.model
+    if not model.startswith("builtin:"):
+        for folder in (root / Path(model).expanduser(), Path(model).expanduser()):
+            if folder.is_dir():
+                model = str(folder.resolve())
+                break
+    return dataclasses.replace(
+        config,
+        model=model,
+        tasks={
+            name: resolved(
+                task, f"tasks.{name}", task=task.task or name, seed=config.seed if task.seed is None else task.seed
+            )
+            for name, task in config.tasks.items()
+        },
+        stimuli={name: resolved(stimuli, f"stimuli.{name}") for name, stimuli in config.stimuli.items()},
+        probes=resolved(config.probes, "probes") if config.probes else None,
+    )
+
+
+_TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        return "a mapping"
+    return "a list" if isinstance(value, list) else repr(value)
+
+
+def _one_line(problem: object) -> str:
+    return " ".join(str(problem).split())

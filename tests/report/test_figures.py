@@ -1,0 +1,158 @@
+"""Figures: which there are, what they hold, and that what is drawn is what the table says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bertft.report.figures import axis_label, figures
+from bertft.report.interactive import panels
+from bertft.report.palette import DARK, LIGHT, MARKERS, SYMBOLS, spread
+from bertft.report.series import context, lines
+from bertft.report.static import draw
+from bertft.results import Row
+
+
+@pytest.fixture
+def drawn(rows, config):
+    return {figure.name: figure for figure in figures(rows, context(config, rows))}
+
+
+def test_a_whole_study_has_four_figures(drawn):
+    assert list(drawn) == ["rsa_by_layer", "rsa_domains", "probes_by_layer", "cka_debiased_by_layer"]
+
+
+def test_rsa_is_shown_on_text_of_no_task_with_a_line_a_task(drawn):
+    (panel,) = drawn["rsa_by_layer"].panels
+    assert panel.title == "on plain" and panel.ylabel == "RSA similarity (Pearson r of cosine RDMs)"
+    assert [curve.label for curve in panel.curves] == ["dep", "mnli"]
+    assert panel.curves[0].line.values == pytest.approx((1.0, 0.8, 0.6, 0.4))
+    assert "n = 2,000 to 2,003" in drawn["rsa_by_layer"].caption and "95 %" in drawn["rsa_by_layer"].caption
+
+
+def test_domains_have_a_panel_a_task_own_text_first(drawn):
+    dep, mnli = drawn["rsa_domains"].panels
+    assert [(c.label, c.dash) for c in dep.curves] == [("dep (own)", "solid"), ("plain", "dash"), ("mnli", "dot")]
+    assert [c.label for c in mnli.curves] == ["mnli (own)", "plain", "dep"]
+
+
+def test_probes_have_base_tuned_and_control(drawn):
+    figure = drawn["probes_by_layer"]
+    assert [panel.title for panel in figure.panels] == ["Tree distances", "Tree edges", "Tree depths", "Root"]
+    assert [c.label for c in figure.panels[0].curves] == ["base", "dep", "mnli", "random"]
+    assert {c.slot for c in figure.panels[0].curves} == {"ink", "c0", "c1", "muted"}
+
+
+def test_single_rsa_run_without_a_study(rows):
+    only = [row for row in rows if row.task == "rsa" and row.data == "plain"]
+    found = figures(only, context({"command": "rsa"}, only))
+    assert [figure.name for figure in found] == ["rsa_by_layer", "cka_debiased_by_layer"]
+
+
+def test_no_layer_rows_no_figures(rows, config):
+    assert figures([row for row in rows if row.layer is None], context(config, rows)) == []
+
+
+def test_csv_holds_every_point(drawn):
+    table = list(csv.DictReader(io.StringIO(drawn["rsa_by_layer"].to_csv())))
+    assert len(table) == 8
+    assert table[3] == {
+        "panel": "on plain", "curve": "dep", "model": "dep", "data": "plain", "measure": "rsa_cosine_pearson",
+        "layer": "3", "value": "0.4", "low": "0.39", "high": "0.41000000000000003", "n": "2003",
+    }  # fmt: skip
+
+
+def test_png_and_svg_are_drawn_and_repeat_byte_by_byte(drawn):
+    png, svg = draw(drawn["rsa_domains"])
+    assert png.startswith(b"\x89PNG") and b"<svg" in svg[:1000]
+    assert (png, svg) == draw(drawn["rsa_domains"])
+
+
+def test_every_label_lies_inside_the_picture_and_none_overlaps(drawn, monkeypatch):
+    """Measured on the drawn canvas, after layout."""
+    import bertft.report.static as static
+
+    boxes = []
+    original = static._label
+
+    def label(axes, panel):
+        original(axes, panel)
+        boxes.append(axes)
+
+    monkeypatch.setattr(static, "_label", label)
+    for figure in drawn.values():
+        boxes.clear()
+        draw(figure)
+        canvas = boxes[0].figure
+        canvas.draw_without_rendering()  # the layout of the PNG again: the SVG's has another resolution
+        renderer = canvas.canvas.get_renderer()
+        width, height = canvas.canvas.get_width_height()
+        texts = [canvas._suptitle, canvas._supxlabel, *(t for axes in boxes for t in (axes.title, axes.yaxis.label))]
+        for text in texts:
+            box = text.get_window_extent(renderer)
+            assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, text.get_text()
+        for axes in boxes:
+            ends = sorted((text.get_window_extent(renderer) for text in axes.texts), key=lambda box: box.y0)
+            assert all(box.x1 <= width + 1 for box in ends)
+            assert all(low.y1 <= high.y0 + 2 for low, high in itertools.pairwise(ends))
+
+
+def test_panels_for_the_screen_carry_values_intervals_and_hover(drawn):
+    (panel,) = panels(drawn["rsa_by_layer"])
+    band, line = panel["traces"][:2]
+    assert line["x"] == [0, 1, 2, 3] and line["y"] == pytest.approx([1.0, 0.8, 0.6, 0.4])
+    assert line["text"][3] == "0.400 [0.390, 0.410]<br>n = 2,003"
+    assert band["x"] == [0, 1, 2, 3, 3, 2, 1, 0] and band["y"][3] == pytest.approx(0.41)
+    assert [a["text"] for a in panel["layout"]["annotations"]] == ["dep", "mnli"]
+    low, high = panel["layout"]["yaxis"]["range"]
+    assert low < 0.39 and high > 1.01
+
+
+def test_names_are_never_markup_for_plotly(rows, config):
+    table = [Row("a<b>&", "rsa", "t", layer, "rsa_cosine_pearson", 0.5) for layer in range(2)]
+    (panel,) = panels(figures(table, context({}, table))[0])
+    assert panel["traces"][0]["name"] == "a&lt;b&gt;&amp;"
+
+
+def test_lines_sort_layers_and_keep_missing_intervals():
+    table = [Row("m", "rsa", "t", layer, "x", float(layer)) for layer in (2, 0, 1)]
+    (line,) = lines(table, "rsa")
+    assert line.layers == (0, 1, 2) and line.values == (0.0, 1.0, 2.0) and line.lows == (None,) * 3
+
+
+def test_axis_labels():
+    assert axis_label("rsa_sqeuclidean_spearman") == "RSA similarity (Spearman ρ of sqeuclidean RDMs)"
+    assert axis_label("something_else") == "something_else"
+
+
+@pytest.mark.parametrize(("colours", "paper"), [(LIGHT, 1.0), (DARK, 0.008)])
+def test_colours_stand_out_from_the_page(colours, paper):
+    """WCAG contrast of at least 3 for graphics."""
+
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for colour in colours.values():
+        high, low = sorted((luminance(colour), paper), reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= 3, colour
+    assert colours.keys() == MARKERS.keys() == SYMBOLS.keys()
+    assert len(set(MARKERS.values())) == len(MARKERS)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.01, 0.2))
+def test_spread_labels_keep_their_order_and_distance(positions, gap):
+    placed = spread(positions, gap)
+    order = sorted(range(len(positions)), key=positions.__getitem__)
+    assert all(placed[b] - placed[a] >= gap - 1e-9 for a, b in itertools.pairwise(order))
+    assert sum(placed) == pytest.approx(sum(positions), abs=1e-9)
+
+
+def test_labels_that_are_far_apart_stay():
+    assert spread([0.9, 0.1, 0.5], 0.1) == [0.9, 0.1, 0.5]

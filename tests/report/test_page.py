@@ -1,0 +1,146 @@
+"""The page: self-contained, escaped, complete, and readable by a browser where one is installed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+import yaml
+
+from bertft.errors import BertftError
+from bertft.report import write_report
+from bertft.results import Row, write_results
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Balanced(HTMLParser):
+    """Fails on tags that do not nest, and gathers the text, tags and attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen, self.text, self.attributes = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def parse(page):
+    parser = Balanced()
+    parser.feed(page.read_text(encoding="utf8"))
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def test_the_page_nests_and_says_what_it_must(page):
+    parsed = parse(page)
+    text = " ".join(parsed.text)
+    assert page.name == "report.html"
+    for words in ("a study", "Synthetic.", "What changed", "layer 3 changed most", "config.yaml", "9.9", "plain.txt"):
+        assert words in text
+    assert parsed.seen.count("details") >= 6
+    assert {p.name for p in (page.parent / "figures").iterdir()} == {
+        f"{name}.{suffix}"
+        for name in ("rsa_by_layer", "rsa_domains", "probes_by_layer", "cka_debiased_by_layer")
+        for suffix in ("png", "svg", "csv")
+    }
+
+
+def test_nothing_is_fetched(page):
+    parsed = parse(page)
+    for name, value in parsed.attributes:
+        if name in ("src", "href", "data", "action", "srcset", "poster"):
+            assert value.startswith(("data:", "#")), value[:60]
+    policy = next(value for name, value in parsed.attributes if name == "content" and "default-src" in (value or ""))
+    assert "default-src 'none'" in policy and "http" not in policy
+
+
+def test_a_study_on_real_text_carries_no_notice(folder, rows, config):
+    config["tasks"]["dep"] |= {"dev": "d.conllu", "train": "t.conllu"}
+    write_results(folder / "results.csv", [row for row in rows if row.layer is None])
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf8")
+    assert "Synthetic." not in write_report(folder).read_text(encoding="utf8")
+
+
+def test_hostile_text_never_becomes_markup(folder, rows, config):
+    evil = '</script><script>alert("x")</script><img src=x onerror=alert(1)>\u2028&amp;'
+    config |= {"name": evil, "description": evil, "stimuli": {evil: {"source": evil, "kind": "text"}}}
+    table = [*rows[:2], *(Row(evil, "rsa", evil, layer, "rsa_cosine_pearson", 0.5, n=3) for layer in range(3))]
+    write_results(folder / "results.csv", table)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf8")
+    (folder / "run.json").write_text(json.dumps({"versions": {evil: evil}, "finished": evil}), encoding="utf8")
+    page = write_report(folder)
+    parsed = parse(page)
+    source = page.read_text(encoding="utf8")
+    assert parsed.seen.count("script") == 3
+    assert "<script>alert" not in source and "<img src=x" not in source
+    data = re.search(r'<script type="application/json" id="figures">(.*?)</script>', source, re.DOTALL)
+    assert data and any(
+        evil.replace("&", "&amp;").split("<")[0] in str(trace) for trace in json.loads(data[1]).values()
+    )
+
+
+def test_a_partial_study_has_a_page(tmp_path, rows):
+    write_results(tmp_path / "results.csv", [row for row in rows if row.layer is None])
+    parsed = parse(write_report(tmp_path))
+    assert "How well the tasks were learnt" in " ".join(parsed.text)
+    assert "script" not in parsed.seen
+    write_results(tmp_path / "results.csv", [])
+    assert "no layer-by-layer results" in " ".join(parse(write_report(tmp_path)).text)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("results.csv", None, "no such results file"),
+        ("results.csv", "a,b\n", "line 1"),
+        ("config.yaml", "a: [", "not readable"),
+        ("config.yaml", "- 1", "expected a mapping"),
+        ("run.json", "{", "not readable"),
+    ],
+)
+def test_a_damaged_folder_is_one_sentence(folder, name, content, message):
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content, encoding="utf8")
+    with pytest.raises(BertftError, match=message) as raised:
+        write_report(folder)
+    assert name in str(raised.value) and "\n" not in str(raised.value)
+    assert not (folder / "report.html").exists()
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(BertftError, match="no such run folder"):
+        write_report(tmp_path / "none")
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome on this machine")
+def test_a_browser_draws_every_panel_without_a_word_on_the_console(page, tmp_path):
+    done = subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--log-level=0",
+            "--virtual-time-budget=10000", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert 'data-drawn="8"' in done.stdout
+    assert done.stdout.count('class="main-svg"') >= 8
+    assert "CONSOLE" not in done.stderr, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
