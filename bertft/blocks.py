@@ -1,0 +1,182 @@
+"""The inside of a Hugging Face encoder: its blocks, loading, freezing, truncating, reinitialising."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bertft.errors import BertftError
+
+
+def load_pretrained(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Any]:
+    """The encoder called ``name`` and its fast tokenizer: from safetensors, without remote code, nothing printed.
+
+    ``name`` is a folder, a Hugging Face id or ``builtin:minilm``; anything that is no encoder raises ``BertftError``.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    from bertft.data.sources import resolve_model
+
+    where = resolve_model(str(name))
+    with quiet_transformers():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True, trust_remote_code=False)
+            model = AutoModel.from_pretrained(where, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise BertftError(f"model {name}: cannot be loaded: {' '.join(str(error).split())}") from error
+    if getattr(model.config, "is_encoder_decoder", False) or getattr(model.config, "is_decoder", False):
+        raise BertftError(f"model {name}: expected a BERT-like encoder, found {type(model).__name__}")
+    blocks(model)
+    if not getattr(tokenizer, "is_fast", False):
+        raise BertftError(f"model {name}: expected a fast tokenizer, found {type(tokenizer).__name__}")
+    return model, tokenizer
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' log and progress bars inside, and restore them after."""
+    from transformers.utils import logging as hf_logging
+
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def window_size(model: nn.Module, tokenizer: Any) -> int:
+    """The longest input of ``model`` in pieces, special tokens included."""
+    positions = int(getattr(model.config, "max_position_embeddings", 0) or 0)
+    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    if isinstance(table, nn.Embedding) and table.padding_idx is not None:
+        positions -= table.padding_idx + 1  # RoBERTa's kin number positions from the padding's index on
+    limits = [positions, int(min(tokenizer.model_max_length, 1_000_000))]
+    return min(limit for limit in limits if limit > 0)
+
+
+def blocks(model: nn.Module) -> nn.ModuleList:
+    """The list of the encoder's blocks: the first ``ModuleList`` with one entry a hidden layer."""
+    return _find_blocks(model)[1]
+
+
+def _find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    count = getattr(model.config, "num_hidden_layers", None)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return name, module
+    raise BertftError(
+        f"{type(model).__name__}: expected an encoder with a list of {count} blocks, found none"
+        " (models that share one block between layers are not supported)"
+    )
+
+
+def embedding_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters that make layer 0."""
+    modules = [getattr(model, name, None) for name in ("embeddings", "embeddings_project")]
+    found = [module for module in modules if isinstance(module, nn.Module)] or [model.get_input_embeddings()]
+    for module in found:
+        yield from module.parameters()
+
+
+def freeze(model: nn.Module, k: int) -> nn.Module:
+    """Freeze the embeddings and blocks 1..k of ``model`` in place: their parameters ask for no gradient.
+
+    ``k = -1`` freezes nothing, ``k = 0`` the embeddings alone. A frozen parameter is left out of the optimiser and
+    stays bitwise the same; dropout inside frozen blocks is left as training has it.
+    """
+    stack = blocks(model)
+    if not -1 <= k <= len(stack):
+        raise BertftError(f"freeze: k must lie in -1..{len(stack)}, found {k}")
+    if k >= 0:
+        for parameter in embedding_parameters(model):
+            parameter.requires_grad_(False)
+        for block in stack[:k]:
+            block.requires_grad_(False)
+    return model
+
+
+def truncate(model: nn.Module, k: int) -> nn.Module:
+    """Drop the blocks above block k of ``model`` in place, so that its output is block k's; k = 0 leaves embeddings.
+
+    The config follows, so that the saved model loads with the same number of blocks.
+    """
+    name, stack = _find_blocks(model)
+    if not 0 <= k <= len(stack):
+        raise BertftError(f"truncate: k must lie in 0..{len(stack)}, found {k}")
+    _set_module(model, name, stack[:k])
+    model.config = copy.deepcopy(model.config)
+    model.config.num_hidden_layers = k
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = list(model.config.layer_types)[:k]
+    return model
+
+
+def reinitialise(model: nn.Module, seed: int) -> nn.Module:
+    """A new encoder of the same architecture with random weights drawn from ``seed``; ``model`` is left alone."""
+    from transformers import AutoModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = AutoModel.from_config(copy.deepcopy(model.config))
+    example = next(model.parameters())
+    return fresh.to(device=example.device, dtype=example.dtype).train(model.training)
+
+
+@contextlib.contextmanager
+def listening(model: nn.Module, top: int, keep: Callable[[int, Tensor], None]) -> Iterator[nn.Module]:
+    """A view of ``model`` without the blocks above ``top``; while it runs, ``keep(layer, hidden)`` gets layers 0..top.
+
+    Nothing is held beyond the call, ``model`` itself is not changed. The top layer of the whole encoder comes after a
+    closing normalisation where the model has one, as in ``hidden_states[-1]``.
+    """
+    name, stack = _find_blocks(model)
+    view = model
+    if top < len(stack):
+        view = _shallow_copy(model, name.split("."))
+        _set_module(view, name, stack[:top])
+
+    def first(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        keep(0, args[0] if args else kwargs["hidden_states"])
+
+    def after(layer: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            keep(layer, output[0] if isinstance(output, tuple) else output)
+
+        return hook
+
+    def last(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        keep(top, output[0])
+
+    handles = [block.register_forward_hook(after(i)) for i, block in enumerate(stack[: max(top - 1, 0)], start=1)]
+    if top > 0:
+        handles.append(stack[0].register_forward_pre_hook(first, with_kwargs=True))
+    handles.append(view.register_forward_hook(last))
+    try:
+        yield view
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _set_module(model: nn.Module, name: str, value: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, value)
+
+
+def _shallow_copy(model: nn.Module, path: list[str]) -> nn.Module:
+    """A copy of ``model`` that shares all parameters; modules along ``path`` may get other children."""
+    copied = copy.copy(model)
+    copied._modules = dict(model._modules)
+    copied._forward_hooks = copy.copy(model._forward_hooks)
+    if len(path) > 1:
+        copied._modules[path[0]] = _shallow_copy(model._modules[path[0]], path[1:])
+    return copied

@@ -1,0 +1,244 @@
+"""Fine-tuning on the Hugging Face Trainer: one driver for dependency parsing, NLI and extractive QA.
+
+A finished folder holds the encoder (``AutoModel.from_pretrained`` loads it), its tokenizer, ``head.safetensors`` and
+``bertft.json`` with the configuration, label set, scores, versions and seconds. It appears whole or not at all. While
+training runs, checkpoints lie in a hidden folder beside it, from which a killed run goes on with the same result.
+Under ``torchrun`` or ``accelerate launch`` batches and the evaluation are shared out and rank zero writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bertft.errors import BertftError
+from bertft.progress import SILENT, Progress
+from bertft.results import Row
+
+FORMAT = 1  # of bertft.json
+DEFAULT_LENGTH = {"dep": 512, "mnli": 128, "squad": 384}  # pieces
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """What to fine-tune on what.
+
+    - ``task``: ``dep``, ``mnli`` or ``squad``; ``model``: a folder, a Hugging Face id or ``builtin:minilm``.
+    - ``train``, ``dev``: sources of ``bertft.data.sources.load``; ``out``: the folder to make.
+    - ``learning_rate``: the encoder's peak, after a linear warm-up over the share ``warmup`` of the steps and before a
+      linear fall to 0; ``head_learning_rate``: the head's.
+    - ``batch_size``: features (sentences, pairs, windows) a process and step.
+    - ``max_length``: pieces with special tokens (default: 512 for dep, 128 for mnli, 384 for squad, at most the model's
+      window); ``stride``: pieces that two windows of one passage share (squad).
+    - ``freeze``, ``truncate``: see ``bertft.encoder``; -1 and None leave the encoder whole.
+    - ``max_train``, ``max_dev``: so many examples, drawn at random but always the same ones.
+    - ``max_select``: the first so many dev examples choose the best epoch (default: all); scores are of all.
+    - ``dev_name``: the dev data's name in rows; ``dev_split``: its split, for a source that has several.
+    """
+
+    task: str
+    model: str
+    train: str
+    dev: str
+    out: str | Path
+    epochs: int = 3
+    learning_rate: float = 1e-4
+    head_learning_rate: float = 1e-3
+    batch_size: int = 32
+    max_length: int | None = None
+    stride: int = 128
+    seed: int = 1337
+    freeze: int = -1
+    truncate: int | None = None
+    max_train: int | None = None
+    max_dev: int | None = None
+    max_select: int | None = None
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    dev_name: str | None = None
+    dev_split: str | None = None
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """The finished ``folder``, its scores by measure, the same as rows with intervals, and the seconds it took."""
+
+    folder: Path
+    metrics: dict[str, float]
+    rows: list[Row]
+    seconds: float
+
+
+def finetune(config: FinetuneConfig, *, progress: Progress = SILENT) -> FinetuneResult:
+    """Fine-tune as ``config`` says, score the best epoch on dev and write the folder ``config.out``.
+
+    A folder that this very configuration finished is returned at once; a run that was killed goes on from its last
+    epoch. The configuration is compared by what the model and the examples are, not by where they lie. A folder that
+    holds anything else raises ``BertftError``.
+    """
+    from bertft.data import sources
+    from bertft.tasks import get_task
+
+    task = get_task(config.task)
+    _check(config)
+    train = sources.load(task.kind, config.train, split="train", limit=config.max_train)
+    dev = sources.load(task.kind, config.dev, split=dev_split(config), limit=config.max_dev)
+    if not train or not dev:
+        raise BertftError(f"finetune: {config.dev if train else config.train} has no examples, expected at least one")
+    identity = _identity(config, train, dev)
+    out = Path(config.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        found = read_card(out)
+        if different := _differences(found["identity"], identity):
+            raise BertftError(
+                f"{out}: holds another fine-tuned model (other {', '.join(different)}), expected an empty folder"
+            )
+        return _result(out, found, config)
+
+    from bertft.training import train_and_save
+
+    card = train_and_save(task, config, train, dev, identity, progress)
+    return _result(out, card, config)
+
+
+def read_card(folder: str | Path) -> dict[str, Any]:
+    """``bertft.json`` of a fine-tuned folder."""
+    path = Path(folder) / "bertft.json"
+    try:
+        card = json.loads(path.read_text(encoding="utf8"))
+    except FileNotFoundError:
+        raise BertftError(f"{folder}: expected a folder made by finetune, found none with bertft.json") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BertftError(f"{path}: expected JSON, found something else ({error})") from None
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise BertftError(f"{path}: expected format {FORMAT}, found another")
+    return card
+
+
+def dev_name(config: FinetuneConfig) -> str:
+    """The name of the dev data in rows: the one given, else the file's or folder's own without its endings."""
+    return config.dev_name or Path(str(config.dev)).name.split(".")[0]
+
+
+def dev_split(config: FinetuneConfig) -> str:
+    """The split asked of a dev source that has several: the one given, else what data sets of this task call it."""
+    if config.dev_split is not None:
+        return config.dev_split
+    if str(config.dev).startswith("builtin:"):
+        return "dev"
+    return "validation_matched" if config.task == "mnli" else "validation"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    from importlib.metadata import version
+
+    import bertft
+
+    names = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
+    found = {name: version(name) for name in names}
+    return {"bertft": bertft.__version__, "python": platform.python_version(), **found}
+
+
+def _check(config: FinetuneConfig) -> None:
+    least = {"epochs": 1, "batch_size": 1, "stride": 0, "freeze": -1}
+    least |= {
+        name: 1 for name in ("max_length", "max_train", "max_dev", "max_select") if getattr(config, name) is not None
+    }
+    for name, bound in least.items():
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < bound:
+            raise BertftError(f"finetune: {name} must be an integer of at least {bound}, found {value!r}")
+    for name in ("learning_rate", "head_learning_rate", "max_grad_norm"):
+        if not getattr(config, name) > 0:
+            raise BertftError(f"finetune: {name} must be positive, found {getattr(config, name)!r}")
+    if not 0 <= config.warmup < 1 or config.weight_decay < 0:
+        raise BertftError(
+            f"finetune: expected warmup in [0, 1) and weight_decay >= 0, found {config.warmup} and"
+            f" {config.weight_decay}"
+        )
+
+
+# What a configuration is, apart from where things lie and what they are called.
+_PLACES = ("out", "model", "train", "dev", "dev_name", "dev_split", "max_train", "max_dev")
+
+
+def _identity(config: FinetuneConfig, train: Sequence[Any], dev: Sequence[Any]) -> dict[str, Any]:
+    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in _PLACES}
+    settings["max_length"] = config.max_length or DEFAULT_LENGTH[config.task]
+    if config.task != "squad":
+        del settings["stride"]  # only passages are cut into windows
+    return {
+        **settings,
+        "model": model_fingerprint(config.model),
+        "train": examples_fingerprint(train),
+        "dev": examples_fingerprint(dev),
+    }
+
+
+def _differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """The settings in which two identities differ; one made before a setting existed has its default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(FinetuneConfig)}
+    return [key for key in wanted if stored.get(key, defaults.get(key)) != wanted[key]]
+
+
+# What an example says, apart from its name. Written out, so that a field added later changes no fingerprint.
+_CONTENT = {
+    "Sentence": ("words", "heads", "relations", "upos"),
+    "Pair": ("premise", "hypothesis", "label"),
+    "Question": ("question", "context", "answers"),
+    "Answer": ("text", "start"),
+}
+
+
+def examples_fingerprint(examples: Sequence[Any]) -> str:
+    """SHA-256 of the examples' content in order: the same for a copy, an unpacked file or another path."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps(_content(example), ensure_ascii=True).encode("ascii"))
+    return digest.hexdigest()
+
+
+def _content(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_content(item) for item in value]
+    names = _CONTENT.get(type(value).__name__)
+    return value if names is None else [_content(getattr(value, name)) for name in names]
+
+
+def model_fingerprint(name: str) -> str:
+    """SHA-256 of a local model's weights, configuration and tokenizer; of anything else the name itself."""
+    from bertft.data.sources import resolve_model
+
+    folder = Path(resolve_model(str(name)))
+    if not folder.is_dir():
+        return str(folder)
+    digest = hashlib.sha256()
+    files = [*sorted(folder.glob("*.safetensors")), folder / "config.json", folder / "tokenizer.json"]
+    for path in files:
+        if path.exists():
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                while block := file.read(1 << 22):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+def _result(folder: Path, card: dict[str, Any], config: FinetuneConfig) -> FinetuneResult:
+    rows = score_rows(card["scores"], config.task, dev_name(config), config.seed)
+    return FinetuneResult(folder, {row.measure: row.value for row in rows}, rows, card["seconds"])
+
+
+def score_rows(scores: dict[str, dict[str, Any]], task: str, data: str, seed: int) -> list[Row]:
+    """Rows of ``card["scores"]``: a single seed's values, intervals over the items of the dev data."""
+    return [
+        Row(task, "finetune", data, None, name, s["value"], s["low"], s["high"], s["n"], seed)
+        for name, s in scores.items()
+    ]

@@ -1,0 +1,53 @@
+"""Fixtures that tests of several parts share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before transformers or datasets is imported anywhere: no test reaches for the network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a randomly initialised BERT of 3 blocks, 32 dimensions and a window of 128, and its tokenizer."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    from bertft.data import synthetic
+
+    words = {word.lower() for sentence in synthetic.sentences(400, seed=0) for word in sentence.words}
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'\"()-"
+    # Every third word is left to be cut into letters, so that words of several pieces are common.
+    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters)]
+    entries += [word for i, word in enumerate(sorted(words - set(entries))) if i % 3]
+    tokenizer = BertTokenizer(vocab={entry: i for i, entry in enumerate(entries)}, do_lower_case=True)
+    tokenizer.model_max_length = 128
+    config = BertConfig(
+        vocab_size=len(entries),
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=128,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = BertModel(config)
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of the real corpora: ``BERTFT_DATA``, else ``../shared/data`` beside the repository."""
+    root = Path(os.environ.get("BERTFT_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not root.is_dir():
+        pytest.skip(f"no real corpora at {root}; set BERTFT_DATA to their folder")
+    return root
