@@ -20,6 +20,7 @@
 
 #include "cpu/gemm.h"
 #include "cpu/parallel.h"
+#include "bind_similarity.h"
 #include "cpu/probe_loss.h"
 
 using torch::headeronly::ScalarType;
@@ -117,6 +118,60 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss_dispatch(Tensor h, Tensor weight, 
       h, weight, distance_rank, distances, depths, lengths, with_weight, with_h);
 }
 
+// x (B, N, D), y (B, M, D) or none; all rows of one type, halves give float32.
+Tensor pairwise_distance(Tensor x, std::optional<Tensor> y, int64_t metric, bool condensed, bool check) {
+  bertft::binding::check_pair("pairwise_distance", x, y, metric);
+  x = bertft::binding::rows_in_order(x);
+  if (y) y = bertft::binding::rows_in_order(*y);
+  const int64_t B = x.size(0), N = x.size(1), M = y ? y->size(1) : N;
+  const ScalarType type = bertft::binding::result_type(x);
+  Tensor out = condensed ? empty(x, {B, bertft::binding::pairs(N)}, type) : empty(x, {B, N, M}, type);
+  (type == ScalarType::Double ? bertft::binding::pairwise_distance<double> : bertft::binding::pairwise_distance<float>)(
+      x, y, metric, condensed, check, out, torch_pool());
+  return out;
+}
+
+std::tuple<Tensor, Tensor> pairwise_distance_backward(Tensor grad, Tensor x, std::optional<Tensor> y, Tensor out,
+                                                      int64_t metric, bool condensed) {
+  bertft::binding::check_pair("pairwise_distance_backward", x, y, metric);
+  const ScalarType type = bertft::binding::result_type(x);
+  STD_TORCH_CHECK(grad.scalar_type() == type && out.scalar_type() == type && grad.numel() == out.numel(),
+                  "pairwise_distance_backward: grad must be like the output");
+  x = bertft::binding::rows_in_order(x);
+  if (y) y = bertft::binding::rows_in_order(*y);
+  out = torch::stable::contiguous(out);
+  const int64_t B = x.size(0), N = x.size(1), D = x.size(2);
+  Tensor grad_x = empty(x, {B, N, D}, type), grad_y = empty(x, {y ? B : 0, y ? y->size(1) : 0, D}, type);
+  (type == ScalarType::Double ? bertft::binding::pairwise_distance_backward<double>
+                              : bertft::binding::pairwise_distance_backward<float>)(
+      grad, x, y, out, metric, condensed, grad_x, grad_y, torch_pool());
+  return {grad_x, grad_y};
+}
+
+using SixTensors = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+SixTensors cross_moments(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::optional<Tensor> mean_y,
+                         int64_t metric_x, int64_t metric_y, bool grams, bool float64, bool check) {
+  const int64_t D = x.size(1), E = y ? y->size(1) : 0;
+  const auto zeros = [&](bool wanted, std::vector<int64_t> sizes) {
+    if (!wanted) sizes.assign(sizes.size(), 0);
+    return torch::stable::new_zeros(x, sizes, ScalarType::Double);
+  };
+  const bool of_x = grams || !y, of_y = grams && y;
+  bertft::binding::MomentTensors m{zeros(of_x, {D, D}),         zeros(of_x, {3 * D + 6}),
+                                   zeros(y.has_value(), {D, E}), zeros(y.has_value(), {2 * (D + E) + 4}),
+                                   zeros(of_y, {E, E}),         zeros(of_y, {3 * E + 6})};
+  bertft::binding::cross_moments(x, y, mean_x, mean_y, metric_x, metric_y, float64, check, m, torch_pool());
+  return {m.gram_x, m.stats_x, m.cross, m.stats_xy, m.gram_y, m.stats_y};
+}
+
+void cross_moments_add(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::optional<Tensor> mean_y,
+                       int64_t metric_x, int64_t metric_y, bool float64, bool check, Tensor gram_x, Tensor stats_x,
+                       Tensor cross, Tensor stats_xy, Tensor gram_y, Tensor stats_y) {
+  bertft::binding::MomentTensors m{gram_x, stats_x, cross, stats_xy, gram_y, stats_y};
+  bertft::binding::cross_moments(x, y, mean_x, mean_y, metric_x, metric_y, float64, check, m, torch_pool());
+}
+
 }  // namespace
 
 // Shapes: L, M layers; N stimuli; T packed words; S sentences; D hidden size; R probe rank.
@@ -128,6 +183,23 @@ STABLE_TORCH_LIBRARY(bertft, m) {
   m.def(
       "probe_loss(Tensor h, Tensor weight, int distance_rank, Tensor distances, Tensor depths, Tensor lengths, "
       "bool with_weight, bool with_h) -> (Tensor loss, Tensor grad_weight, Tensor grad_h)");
+  // x (B, N, D), y (B, M, D) -> (B, N, M), or (B, N (N-1) / 2) when condensed; metric: index in ops/metrics.py; check: a
+  // row that is not finite, or has no norm where one is needed, is an error.
+  m.def("pairwise_distance(Tensor x, Tensor? y, int metric, bool condensed, bool check) -> Tensor");
+  // Gradients with respect to the rows in their metric's form.
+  m.def(
+      "pairwise_distance_backward(Tensor grad, Tensor x, Tensor? y, Tensor out, int metric, bool condensed) -> "
+      "(Tensor grad_x, Tensor grad_y)");
+  // x (n, D), y (n, E), mean_x (D,), mean_y (E,) -> the float64 sums of ops/cross_moments.py; empty where left out.
+  m.def(
+      "cross_moments(Tensor x, Tensor? y, Tensor mean_x, Tensor? mean_y, int metric_x, int metric_y, bool grams, bool "
+      "float64, bool check) -> (Tensor gram_x, Tensor stats_x, Tensor cross, Tensor stats_xy, Tensor gram_y, Tensor "
+      "stats_y)");
+  // The same, added to sums that exist; an empty one is left out.
+  m.def(
+      "cross_moments_add(Tensor x, Tensor? y, Tensor mean_x, Tensor? mean_y, int metric_x, int metric_y, bool float64, "
+      "bool check, Tensor(a!) gram_x, Tensor(b!) stats_x, Tensor(c!) cross, Tensor(d!) stats_xy, Tensor(e!) gram_y, "
+      "Tensor(f!) stats_y) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(bertft, CompositeExplicitAutograd, m) {
@@ -136,4 +208,8 @@ STABLE_TORCH_LIBRARY_IMPL(bertft, CompositeExplicitAutograd, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(bertft, CPU, m) {
   m.impl("probe_loss", TORCH_BOX(&probe_loss_dispatch));
+  m.impl("pairwise_distance", TORCH_BOX(&pairwise_distance));
+  m.impl("pairwise_distance_backward", TORCH_BOX(&pairwise_distance_backward));
+  m.impl("cross_moments", TORCH_BOX(&cross_moments));
+  m.impl("cross_moments_add", TORCH_BOX(&cross_moments_add));
 }

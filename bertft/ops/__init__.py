@@ -6,6 +6,17 @@ Each op has one file here (checks, shape rule, autograd), a kernel in ``csrc`` a
 
 from __future__ import annotations
 
+from bertft.ops.cross_moments import cross_moments, provisional_mean
+from bertft.ops.pairwise_distance import pairwise_distance
 from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss
+from bertft.ops.rdm_correlation import rdm_correlation
 
-__all__ = ["depth_probe_loss", "distance_probe_loss", "probe_loss"]
+__all__ = [
+    "cross_moments",
+    "depth_probe_loss",
+    "distance_probe_loss",
+    "pairwise_distance",
+    "probe_loss",
+    "provisional_mean",
+    "rdm_correlation",
+]

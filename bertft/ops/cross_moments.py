@@ -1,104 +1,19 @@
-"""Sums over stimuli from which every all-pairs statistic of two spaces follows in linear time.
-
-For a metric with the form K_ij = u_i.u_j + p_i + p_j (see `bertft.ops.metrics`; L_ij = v_i.v_j + q_i + q_j for the
-second space), with a_i = |u_i|^2 and b_i = |v_i|^2, `cross_moments` returns, all float64 and all plain sums over the
-rows of the chunk, so that the sums of chunks, shards and processes *add* (`Moments.__add__`) as long as they share the
-provisional means:
-
-=============  ============  ==========================================================================
-field          shape         content
-=============  ============  ==========================================================================
-``gram_x``     (D, D)        U'U (symmetric; computed at half cost, both triangles filled)
-``stats_x``    (3 D + 6,)    sum u | sum p u | sum a u | n, sum a, sum p, sum a^2, sum a p, sum p^2
-``cross``      (D, E)        U'V
-``stats_xy``   (2 D+2 E+4,)  sum q u | sum b u | sum p v | sum a v | sum a b, sum p q, sum q a, sum p b
-``gram_y``     (E, E)        V'V
-``stats_y``    (3 E + 6,)    as stats_x, of v, q, b
-=============  ============  ==========================================================================
-
-`Space` and `Pair` name the parts. Rows: u_i = x_i - m with rows centred and/or normalised first for ``correlation`` and
-``cosine``, p_i = m.u_i; for ``sqeuclidean`` p_i = -a_i / 2. Without y only the ``*_x`` fields are filled; with
-``grams=False`` only ``cross`` and ``stats_xy`` (all layers against all). Fields left out are None.
-
-Why a provisional mean: vectors of encoders share a large mean and a few huge dimensions, and without m the float32
-products lose three to five digits. Any m gives the same statistics; `provisional_mean` of the first chunk is good.
-"""
+"""The accumulation behind linear-time similarity: sums over stimuli, documented in `bertft.ops.moments`."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops import reference
-from bertft.ops.metrics import LINEAR, check_metric
+from bertft.ops import extension, reference
+from bertft.ops.autograd import first_order
+from bertft.ops.metrics import LINEAR, METRICS, check_metric
+from bertft.ops.moments import Moments, Pair, Space
+from bertft.ops.moments_grad import Rows, add_pair
+from bertft.ops.rows import check_matrix, check_nan, check_rows, with_sentence
 
-
-class Space(NamedTuple):
-    """The sums of one space, named (views of ``stats_x`` or ``stats_y``)."""
-
-    s: Tensor  # (..., D) sum u
-    pu: Tensor  # (..., D) sum p u
-    au: Tensor  # (..., D) sum a u
-    n: Tensor  # (...) number of stimuli
-    a: Tensor  # (...) sum a, and so on
-    p: Tensor
-    aa: Tensor
-    ap: Tensor
-    pp: Tensor
-
-
-class Pair(NamedTuple):
-    """The sums of two spaces, named (views of ``stats_xy``)."""
-
-    qu: Tensor  # (..., D) sum q u
-    bu: Tensor  # (..., D) sum b u
-    pv: Tensor  # (..., E) sum p v
-    av: Tensor  # (..., E) sum a v
-    ab: Tensor  # (...) sum a b, and so on
-    pq: Tensor
-    qa: Tensor
-    pb: Tensor
-
-
-class Moments(NamedTuple):
-    """What `cross_moments` returns; leading dimensions are free, so layers may be stacked."""
-
-    gram_x: Tensor | None
-    stats_x: Tensor | None
-    cross: Tensor | None
-    stats_xy: Tensor | None
-    gram_y: Tensor | None
-    stats_y: Tensor | None
-
-    def __add__(self, other: Moments) -> Moments:  # type: ignore[override]
-        """The moments of both sets of stimuli together."""
-        return Moments(*(None if a is None or b is None else a + b for a, b in zip(self, other, strict=True)))
-
-    @property
-    def x(self) -> Space:
-        """Named sums of the first space."""
-        return _space(self.stats_x)
-
-    @property
-    def y(self) -> Space:
-        """Named sums of the second space."""
-        return _space(self.stats_y)
-
-    @property
-    def xy(self) -> Pair:
-        """Named sums of both spaces."""
-        d, e = self.cross.shape[-2:]
-        *vectors, rest = self.stats_xy.split([d, d, e, e, 4], -1)
-        return Pair(*vectors, *rest.unbind(-1))
-
-
-def _space(stats: Tensor) -> Space:
-    d = (stats.shape[-1] - 6) // 3
-    *vectors, rest = stats.split([d, d, d, 6], -1)
-    return Space(*vectors, *rest.unbind(-1))
+__all__ = ["Moments", "Pair", "Space", "cross_moments", "provisional_mean"]
 
 
 def provisional_mean(x: Tensor, metric: str = "cosine", *, rows: int = 1024) -> Tensor:
@@ -123,6 +38,7 @@ def cross_moments(
     grams: bool = True,
     float64: bool = False,
     out: Moments | None = None,
+    nan: str = "raise",
 ) -> Moments:
     """Moments of one chunk: x (n, D), y (n, E), mean_x (D,), mean_y (E,) -> `Moments` (see the module).
 
@@ -132,22 +48,95 @@ def cross_moments(
         metric, metric_y: dot, cosine, correlation or sqeuclidean; ``metric_y`` defaults to ``metric``.
         grams: False leaves out U'U, V'V and the sums of single spaces.
         float64: products in float64 (always so for float64 input) instead of float32 summed in float64.
+        nan: ``raise`` for a row that is not finite, or of norm 0 under cosine or correlation; or ``propagate`` NaN.
         out: moments to which those of the chunk are added in place (not differentiable); returned.
 
-    Differentiable in x and y (first order) with n d^2 work. Raises BertftError for shapes that do not fit, and for a
-    row that is not finite, or of norm 0 under ``cosine`` or ``correlation``: the message names the row.
+    Differentiable in x and y (first order) with n d^2 work. Raises BertftError for shapes that do not fit and for bad
+    rows, which it names; ``out`` is then as it was.
     """
     check_metric(metric, LINEAR, op="cross_moments")
+    check = check_nan(nan, op="cross_moments")
     metric_y = check_metric(metric_y or metric, LINEAR, op="cross_moments (metric_y)")
-    if x.ndim != 2 or (y is not None and (y.ndim != 2 or len(y) != len(x))):
-        got = tuple(x.shape) if y is None else f"{tuple(x.shape)} and {tuple(y.shape)}"
-        raise BertftError(f"cross_moments: expected x (n, D) and y (n, E) of the same n, got {got}")
-    if y is not None and mean_y is None:
-        raise BertftError("cross_moments: mean_y is needed with y (provisional_mean of the first chunk)")
-    chunk = Moments(*reference.cross_moments(x, y, mean_x, mean_y, metric, metric_y, grams=grams))
+    check_matrix(x, "(n, D)", (2,), op="cross_moments", name="x")
+    if mean_x.shape != x.shape[1:]:
+        raise BertftError(f"cross_moments: mean_x must be ({x.shape[1]},) to go with x, found {tuple(mean_x.shape)}")
+    if y is not None:
+        check_matrix(y, "(n, E)", (2,), op="cross_moments", name="y")
+        if len(y) != len(x):
+            raise BertftError(f"cross_moments: x and y must hold the same stimuli, found {len(x)} and {len(y)} rows")
+        if mean_y is None or mean_y.shape != y.shape[1:]:
+            found = None if mean_y is None else tuple(mean_y.shape)
+            raise BertftError(f"cross_moments: mean_y must be ({y.shape[1]},) to go with y, found {found}")
+    if not extension.serves(x):
+        for rows, kind, name in ((x, metric, "x"), (y, metric_y, "y")):
+            if rows is not None and check:
+                check_rows(rows, kind, op="cross_moments", name=name)
+        chunk = Moments(*reference.cross_moments(x, y, mean_x, mean_y, metric, metric_y, grams=grams))
+        if out is None:
+            return chunk
+        for total, part in zip(out, chunk, strict=True):
+            if total is not None and part is not None:
+                total += part.detach()
+        return out
+    means = (mean_x.double().contiguous(), None if mean_y is None else mean_y.double().contiguous())
+    codes = (METRICS.index(metric), METRICS.index(metric_y))
     if out is None:
-        return chunk
-    for total, part in zip(out, chunk, strict=True):
-        if total is not None and part is not None:
-            total += part.detach()
+        op = torch.ops.bertft.cross_moments
+        sums = with_sentence(lambda: op(x, y, *means, *codes, grams, float64, check))
+        return Moments(*(t if kept else None for t, kept in zip(sums, _filled(y, grams), strict=True)))
+    totals = [
+        t if t is not None and kept else mean_x.new_empty(0) for t, kept in zip(out, _filled(y, grams), strict=True)
+    ]
+    with torch.no_grad():
+        add = torch.ops.bertft.cross_moments_add
+        with_sentence(lambda: add(x, y, *means, *codes, float64, check, *totals))
     return out
+
+
+def _filled(y: Tensor | None, grams: bool) -> tuple[bool, ...]:
+    """Which of the six fields a call fills."""
+    both, single = y is not None, grams or y is None
+    return single, single, both, both, both and grams, both and grams
+
+
+def _register() -> None:
+    """Shape rules and the gradient: as much work again as the sums, from the rows prepared anew."""
+
+    def fake(x, y, mean_x, mean_y, metric_x, metric_y, grams, float64, check):
+        D, E = x.shape[1], 0 if y is None else y.shape[1]
+        shapes = ((D, D), (3 * D + 6,), (D, E), (2 * (D + E) + 4,), (E, E), (3 * E + 6,))
+        filled = _filled(y, grams)
+        return tuple(
+            x.new_empty(shape if kept else [0] * len(shape), dtype=torch.float64)
+            for shape, kept in zip(shapes, filled, strict=True)
+        )
+
+    def fake_add(*_):
+        return None
+
+    def setup_context(ctx, inputs, output):
+        x, y, mean_x, mean_y, ctx.metric_x, ctx.metric_y, _, ctx.float64, _ = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, y, mean_x, mean_y)
+
+    def backward(ctx, *grads):
+        x, y, mean_x, mean_y = ctx.saved_tensors
+        metrics = METRICS[ctx.metric_x], METRICS[ctx.metric_y]
+        wide = ctx.float64 or torch.float64 in (x.dtype, None if y is None else y.dtype)
+        dtype = torch.float64 if wide else torch.float32
+        g = Moments(*(None if t is None or t.numel() == 0 else t.to(dtype) for t in grads))
+        first = Rows(x, mean_x, metrics[0], dtype)
+        second = None if y is None else Rows(y, mean_y, metrics[1], dtype)
+        first.add_space(g.gram_x, g.stats_x)
+        if second is not None:
+            second.add_space(g.gram_y, g.stats_y)
+            add_pair(first, second, g.cross, g.stats_xy)
+        out = (first.gradient(), None if second is None else second.gradient())
+        return *first_order("cross_moments", out, (x, *(() if y is None else (y,)))), *[None] * 7
+
+    torch.library.register_fake("bertft::cross_moments", fake)
+    torch.library.register_fake("bertft::cross_moments_add", fake_add)
+    torch.library.register_autograd("bertft::cross_moments", backward, setup_context=setup_context)
+
+
+extension.on_load(_register)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops.cross_moments import Moments, Pair, Space
 from bertft.ops.metrics import SCALE
+from bertft.ops.moments import Moments, Pair, Space
 
 
 class PairSums(NamedTuple):
