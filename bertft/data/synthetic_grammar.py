@@ -92,9 +92,9 @@ class Grammar(Phrases):
         opening = self.draw.random()
         if opening < 0.06:
             first = self.place() if self.draw.chance(0.3) else time_phrase(self.draw.pick(self.domain.times))
-            root.left[:0] = [first, punctuation(",")]
+            root.left.insert(0, first.add(punctuation(",")))
         elif opening < 0.11:
-            root.left[:0] = [self._subordinate(), punctuation(",")]
+            root.left.insert(0, self._subordinate().add(punctuation(",")))
         elif opening < 0.16:
             root.add(self._subordinate())
         elif opening < 0.23:
@@ -191,6 +191,8 @@ class Grammar(Phrases):
 
     def _complement(self, depth: int, inverted: bool, tense: str) -> Node:
         verb = self.draw.pick(self.domain.knowing if self.draw.chance(0.5) else self.domain.thinking)
+        if tense in ("progressive", "past progressive"):  # nobody "is knowing" anything
+            tense = "past"
         inner = self.clause(depth + 1)
         inner.relation = "ccomp"
         if self.draw.chance(0.7):

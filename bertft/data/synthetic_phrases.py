@@ -18,6 +18,7 @@ from bertft.data.synthetic_trees import (
     determiner,
     noun_phrase,
     pronoun,
+    punctuation,
     time_phrase,
     verbal_clause,
     with_case,
@@ -114,6 +115,8 @@ class Phrases:
         elif shape < 0.30:
             others = [self.simple_phrase(kind, "conj") for _ in range(1 if draw.chance(0.75) else 2)]
             node = coordinate([node, *others], "and" if draw.chance(0.85) else "or")
+        elif shape < 0.325 and relation.startswith("nsubj") and node.agreement == SINGULAR and kind == "person":
+            node.add(self._apposition())
         return node
 
     def adjuncts(self, rich: float = 1.0) -> list[Node]:
@@ -169,7 +172,14 @@ class Phrases:
             before.append(adjective(first, degree=degree))
             if draw.chance(0.15) and (second := draw.pick(self.domain.adjectives[kind])) != first:
                 before.append(adjective(second))
+        if kind in ("thing", "place") and draw.chance(0.06):
+            before.append(noun_phrase(self.noun(draw.pick(("place", "thing"))), "compound"))
         return noun_phrase(self.noun(kind), relation, plural=plural, before=before)
+
+    def _apposition(self) -> Node:
+        """``, the old doctor ,``: the same person once more, between commas that depend on it."""
+        before = [punctuation(","), determiner("the"), adjective(self.draw.pick(self.domain.adjectives["person"]))]
+        return noun_phrase(self.noun("person"), "appos", before=before).add(punctuation(","))
 
     def _possessor(self) -> Node:
         if self.draw.chance(0.6):

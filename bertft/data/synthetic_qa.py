@@ -99,8 +99,8 @@ def _tell(draw: Draw, event: Event) -> Told:
     early = event.time is not None and draw.chance(0.3)
     clause = realise(replace(event, time=None) if early else event, passive=passive)
     if early:
-        clause.time = time_phrase(event.time)
-        clause.root.left[:0] = [clause.time, punctuation(",")]
+        clause.time = time_phrase(event.time).add(punctuation(","))
+        clause.root.left.insert(0, clause.time)
     clause.root.add(punctuation("."))
     nodes, heads = linearise(clause.root)
     return Told(nodes, heads, event, _spans(clause, nodes))
@@ -113,7 +113,7 @@ def _spans(clause: Clause, nodes: list[Node]) -> dict[str, tuple[int, int]]:
     for part in PARTS:
         node = getattr(clause, part)
         if node is not None:
-            words = [order[id(other)] for other in _subtree(node) if other.relation != "case"]
+            words = [order[id(other)] for other in _subtree(node) if other.relation not in ("case", "punct")]
             spans[part] = (min(words), max(words))
     return spans
 
