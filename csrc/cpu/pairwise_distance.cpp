@@ -159,7 +159,7 @@ struct Copies {
   }
 };
 
-struct Tile {
+struct TileAt {
   int64_t i, j;
 };
 
@@ -189,7 +189,7 @@ BadRow pairwise_distance_cpu(const PairwiseDistance<T>& p, const Pool& pool) {
   const int64_t n = p.x.rows, m = same ? n : p.y.rows;
   const Copies<T> copies(p.x, p.y, p.metric, pool);
   const int64_t edge = tile_edge(n, m, pool.threads);
-  std::vector<Tile> tiles;
+  std::vector<TileAt> tiles;
   for (int64_t i = 0; i < n; i += edge)
     for (int64_t j = same ? i : 0; j < m; j += edge) tiles.push_back({i, j});
   std::vector<std::vector<T>> scratch(pool.threads);
