@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -61,10 +60,13 @@ def devices() -> dict[str, str]:
 
 def tools() -> dict[str, str]:
     """The compiler and ninja that build the kernels at first use."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
-    found = {
-        "C++ compiler": f"{compiler} ({_first_line([*compiler.split(), '--version'])})" if compiler else "none found"
-    }
+    from bertft.ops.extension import find_compiler
+
+    try:
+        compiler = find_compiler()
+        found = {"C++ compiler": f"{compiler} ({_first_line([*compiler.split(), '--version'])})"}
+    except Exception as error:  # whatever the reason is, it is what the user wants to read here
+        found = {"C++ compiler": f"none in use: {' '.join(str(error).split())}"}
     try:
         import ninja
 
@@ -79,13 +81,19 @@ def kernels() -> dict[str, str]:
     """Which kernels are in use and why; builds or loads them, which takes some seconds the first time."""
     from bertft.ops import extension
 
-    shown = {}
-    for name, value in extension.status().items():
-        if isinstance(value, float):
-            value = f"{value:.2f}"
-        elif isinstance(value, (list, tuple)):
-            value = " ".join(map(str, value))
-        shown[name] = str(value)
+    status = extension.status()
+    words = {"compiled": "compiled for this machine", "reference": "plain PyTorch"}
+    shown = {
+        "in use": words.get(str(status.get("kernels")), str(status.get("kernels"))),
+        "why": str(status.get("reason")),
+    }
+    for name, value in status.items():
+        if name not in ("loaded", "kernels", "reason"):
+            shown[name] = (
+                " ".join(map(str, value))
+                if isinstance(value, (list, tuple))
+                else str(round(value, 2) if isinstance(value, float) else value)
+            )
     return shown
 
 

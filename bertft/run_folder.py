@@ -113,20 +113,9 @@ class RunFolder:
         """Write ``results.csv``: every stage's rows so far."""
         write_results(self.path / RESULTS, merge_rows(rows))
 
-
-def write_run(
-    out: str | os.PathLike[str], config: dict[str, Any], rows: Sequence[Row], versions: dict[str, str]
-) -> None:
-    """Write what a single command leaves behind: ``results.csv``, ``config.yaml`` and ``run.json``.
-
-    Raises ``BertftError``, before anything is written, if ``out`` holds another run.
-    """
-    import yaml
-
-    folder = RunFolder(out, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    with folder.claim():
-        folder.write_table(rows)
-        write_text_atomically(folder.path / RUN, json.dumps({"versions": versions}, indent=1) + "\n")
+    def write_record(self, record: dict[str, Any]) -> None:
+        """Write ``run.json``: versions, times, whatever is true of this run rather than of the study."""
+        write_text_atomically(self.path / RUN, json.dumps(record, indent=1) + "\n")
 
 
 def _digest(path: Path) -> str:

@@ -4,7 +4,7 @@
 out/config.yaml  results.csv  run.json  report.html  figures/
     models/<task>/  models/<task>.csv        fine-tuned encoder, its scores
     rsa/<text>.csv                           similarity of every tuned encoder to the base, layer by layer
-    probes/<encoder>.csv  probes/<encoder>/  structural probes of every layer
+    probes/<encoder>.csv, .safetensors       structural probes of every layer
 ```
 Each stage's ``.csv`` has a ``.done.json`` beside it, keyed by the settings it depends on: a run that was cut off goes
 on where it stopped.
@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
-from bertft.results import Row, write_text_atomically
-from bertft.run_folder import RUN, RunFolder, Stage
+from bertft.results import Row
+from bertft.run_folder import RunFolder, Stage
 from bertft.study_config import TASK_KINDS, StudyConfig, read_study
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Pro
                 rows += finished[stage.name]
                 folder.write_table(rows)
                 bar.advance()
-        record = {"versions": versions(), "seconds": seconds, "started": _utc(started), "finished": _utc(time.time())}
-        write_text_atomically(folder.path / RUN, json.dumps(record, indent=1) + "\n")
+        times = {"started": _utc(started), "finished": _utc(time.time())}
+        folder.write_record({"versions": versions(), "seconds": seconds, **times})
         return write_report(folder.path, progress=progress)
 
 
@@ -232,7 +232,7 @@ def _probe(config: StudyConfig, name: str, materials: _Materials) -> list[Row]:
         epochs=probes.epochs,
         seed=config.seed,
         data=probes.name,
-        out=materials.out / "probes" / name,
+        out=materials.out / "probes",
         progress=materials.progress,
     )
 

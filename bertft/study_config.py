@@ -37,6 +37,9 @@ BUILTIN = Path(__file__).with_name("studies")
 TASK_KINDS = {"dep": "dep", "mnli": "nli", "squad": "qa"}
 """Each fine-tuning task and the kind of its corpus, as ``bertft.data.sources.load`` calls it."""
 
+RSA_METRICS = ("dot", "cosine", "correlation", "sqeuclidean")
+"""The dissimilarities that have a linear-time RSA; ``bertft.similarity.measures.METRICS`` without importing torch."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _FILE_SUFFIXES = (".conllu", ".json", ".jsonl", ".tsv", ".txt", ".gz")
 _RESERVED = {"base", "random"}
@@ -253,6 +256,11 @@ def _check(config: StudyConfig, file: str) -> None:
         if stimuli.kind not in ("text", *TASK_KINDS.values()):
             kinds = ", ".join(("text", *TASK_KINDS.values()))
             raise BertftError(f"{file}: stimuli.{name}.kind: expected one of {kinds}, found {stimuli.kind!r}")
+    if config.rsa:
+        for key, allowed in (("metric", RSA_METRICS), ("unit", ("token", "word"))):
+            if getattr(config.rsa, key) not in allowed:
+                found = getattr(config.rsa, key)
+                raise BertftError(f"{file}: rsa.{key}: expected one of {', '.join(allowed)}, found {found!r}")
     if not config.tasks:
         raise BertftError(f"{file}: tasks: expected at least one task, found none")
     _check_numbers(config, file, "")

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from bertft.doctor import versions
-from bertft.errors import BertftError
 from bertft.progress import Progress
 from bertft.results import Row, write_results, write_text_atomically
-from bertft.run_folder import CONFIG, RESULTS, RunFolder, write_run
+from bertft.run_folder import CONFIG, RESULTS, RunFolder
 
 
 def run_finetune(chosen: dict[str, Any], out: Path, progress: Progress) -> str:
@@ -38,28 +37,27 @@ def run_rsa(
     seed: int,
     progress: Progress,
 ) -> str:
-    """Compare ``tuned`` encoders with ``base`` on ``text``; write and say where."""
-    from bertft.data.sources import load, resolve_model
+    """Compare ``tuned`` encoders with ``base`` on ``text``; returns the lines that say where the result is."""
+    from bertft.data.sources import load
     from bertft.encoder import Encoder
     from bertft.similarity import compare_encoders
 
     command = {
         "command": "rsa", "base": base, "tuned": tuned, "text": text, "tokens": tokens, "metric": metric, "seed": seed
     }  # fmt: skip
-    _vacant(out, command)
-    texts = [example.text for example in load("text", text, seed=seed)]
-    encoders = {name: Encoder.from_pretrained(resolve_model(source)) for name, source in tuned.items()}
+    folder = _vacant(out, command)
     rows = compare_encoders(
-        Encoder.from_pretrained(resolve_model(base)),
-        encoders,
-        texts,
+        Encoder.from_pretrained(base),
+        {name: Encoder.from_pretrained(source) for name, source in tuned.items()},
+        load("text", text),
         metric=metric,
         tokens=tokens,
         seed=seed,
         data=_data_name(text),
         progress=progress,
     )
-    return _finish(out, command, rows)
+    with folder.claim():
+        return _finish(folder, rows)
 
 
 def run_structural(
@@ -75,8 +73,11 @@ def run_structural(
     seed: int,
     progress: Progress,
 ) -> str:
-    """Probe every layer of ``models``; write and say where."""
-    from bertft.data.sources import load, resolve_model
+    """Probe every layer of ``models``; returns the lines that say where the result is.
+
+    The trained probes are kept in ``out/probes``; those that are there already are not trained again.
+    """
+    from bertft.data.sources import load
     from bertft.encoder import Encoder
     from bertft.probes.structural import structural_probes
 
@@ -84,38 +85,41 @@ def run_structural(
         "command": "probe structural", "model": models, "train": train, "dev": dev, "rank": rank, "epochs": epochs,
         "max_train": max_train, "max_dev": max_dev, "seed": seed,
     }  # fmt: skip
-    _vacant(out, command)
-    training = load("dep", train, limit=max_train, seed=seed)
-    held_out = load("dep", dev, limit=max_dev, seed=seed)
-    encoders = {name: Encoder.from_pretrained(resolve_model(source)) for name, source in models.items()}
-    rows = structural_probes(
-        encoders,
-        training,
-        held_out,
-        rank=rank,
-        epochs=epochs,
-        seed=seed,
-        data=_data_name(dev),
-        progress=progress,
-    )
-    return _finish(out, command, rows)
+    folder = _vacant(out, command)
+    training = load("dep", train, split="train", limit=max_train)
+    held_out = load("dep", dev, split="dev" if dev.startswith("builtin:") else "validation", limit=max_dev)
+    encoders = {name: Encoder.from_pretrained(source) for name, source in models.items()}
+    with folder.claim():
+        rows = structural_probes(
+            encoders,
+            training,
+            held_out,
+            rank=rank,
+            epochs=epochs,
+            seed=seed,
+            data=_data_name(dev),
+            out=out / "probes",
+            progress=progress,
+        )
+        return _finish(folder, rows)
 
 
-def _vacant(out: Path, command: dict[str, Any]) -> None:
-    """Refuse an ``out`` that holds something else before the work starts, not after."""
+def _vacant(out: Path, command: dict[str, Any]) -> RunFolder:
+    """The run folder of a command; one that holds something else is refused before the work starts, not after."""
     import yaml
 
-    RunFolder(out, yaml.safe_dump(command, sort_keys=False, allow_unicode=True)).check()
+    folder = RunFolder(out, yaml.safe_dump(command, sort_keys=False, allow_unicode=True))
+    folder.check()
+    return folder
 
 
-def _finish(out: Path, command: dict[str, Any], rows: list[Row]) -> str:
+def _finish(folder: RunFolder, rows: list[Row]) -> str:
     from bertft.report import write_report
 
-    if not rows:
-        raise BertftError(f"{command['command']}: no result, expected at least one row")
-    write_run(out, command, rows, versions())
-    page = write_report(out)
-    return f"Results are in {(out / RESULTS).resolve()}\nThe page is at {page.resolve()}"
+    folder.write_table(rows)
+    folder.write_record({"versions": versions()})
+    page = write_report(folder.path)
+    return f"Results are in {(folder.path / RESULTS).resolve()}\nThe page is at {page.resolve()}"
 
 
 def _data_name(source: str) -> str:

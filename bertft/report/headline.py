@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from bertft.report.figures import MEASURES
-from bertft.report.series import BASE, RANDOM, Context, Line, apart, lines, number, point
+from bertft.report.series import BASE, RANDOM, Context, Line, apart, lines, point, score
 from bertft.results import Row
 
 SCORES = {
@@ -44,6 +44,11 @@ def _changed(similar: list[Line], context: Context) -> list[str]:
     for model, line in found:
         deepest = line.lowest()
         lost = [1 - value for value in line.values]
+        if lost[deepest] < 0.0005:
+            sentences.append(
+                f"{model}: no layer changed: similarity to the base encoder is 1.000 throughout on {line.data}."
+            )
+            continue
         half = next(i for i, loss in enumerate(lost) if loss >= lost[deepest] / 2)
         sentences.append(
             f"{model}: layer {line.layers[deepest]} changed most, its similarity to the base encoder is "
@@ -84,6 +89,11 @@ def _domains(similar: list[Line], context: Context) -> list[str]:
         top = shared[-1]
         i, j = own.layers.index(top), out.layers.index(top)
         lower = sum(own.values[own.layers.index(x)] < out.values[out.layers.index(x)] for x in shared)
+        if f"{own.values[i]:.3f}" == f"{out.values[j]:.3f}":
+            sentences.append(
+                f"{model}: at layer {top} similarity is the same on its own text and on {out.data} ({point(own, i)})."
+            )
+            continue
         word = "lower" if own.values[i] < out.values[j] else "higher"
         clear = {True: "the intervals are apart", False: "the intervals overlap", None: "no intervals"}
         sentences.append(
@@ -123,7 +133,7 @@ def _scores(rows: Sequence[Row], context: Context) -> list[str]:
     sentences = []
     for model in context.tuned:
         scores = [
-            f"{SCORES[row.measure]} {number(row.value, row.low, row.high)}"
+            f"{SCORES[row.measure]} {score(row)}"
             for row in rows
             if row.model == model and row.task == "finetune" and row.layer is None and row.measure in SCORES
         ]

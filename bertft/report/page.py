@@ -16,7 +16,7 @@ from bertft.report.figures import Figure, slot
 from bertft.report.headline import headline
 from bertft.report.interactive import panels
 from bertft.report.palette import DARK, LIGHT
-from bertft.report.series import Context, number
+from bertft.report.series import Context, number, score
 from bertft.results import Row
 
 HERE = Path(__file__).parent
@@ -180,7 +180,7 @@ def _measured(rows: Sequence[Row], context: Context) -> str:
     if single:
         cells = "".join(
             f"<tr><td>{escape(row.model)}</td><td>{escape(row.data)}</td><td>{escape(row.measure)}</td>"
-            f'<td class="number">{number(row.value, row.low, row.high)}</td></tr>'
+            f'<td class="number">{score(row)}</td></tr>'
             for row in single
         )
         columns = "".join(f'<th scope="col">{name}</th>' for name in ("model", "text", "measure", "value"))

@@ -9,6 +9,8 @@ from typing import Any
 from bertft.results import Row
 
 BASE, RANDOM = "base", "random"
+PERCENT = {"las_conll18", "uas_conll18", "las_nopunct", "uas_nopunct", "exact_match", "f1"}
+"""Measures that run from 0 to 100."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,15 @@ def lines(rows: Iterable[Row], task: str) -> list[Line]:
     return found
 
 
-def number(value: float, low: float | None = None, high: float | None = None) -> str:
+def number(value: float, low: float | None = None, high: float | None = None, digits: int = 3) -> str:
     """``0.412 [0.380, 0.444]``, or without the brackets where there is no interval."""
-    text = f"{value:.3f}"
-    return text if low is None or high is None else f"{text} [{low:.3f}, {high:.3f}]"
+    text = f"{value:.{digits}f}"
+    return text if low is None or high is None else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def score(row: Row) -> str:
+    """A row's value with its interval; scores of 0..100 with one digit, shares with three."""
+    return number(row.value, row.low, row.high, 1 if row.measure in PERCENT else 3)
 
 
 def point(line: Line, position: int) -> str:

@@ -51,6 +51,8 @@ def draw(figure: Figure) -> tuple[bytes, bytes]:
             _label(axes, panel)
         caption = _wrap(figure.caption, int(width / 0.068))  # 8 points
         canvas.supxlabel(caption, fontsize=8, color="#57606a", x=0.01, ha="left")
+        canvas.draw_without_rendering()  # lays out once; both files then show the same
+        canvas.set_layout_engine("none")
         files = []
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
             file = io.BytesIO()
@@ -109,30 +111,16 @@ def _limits(all_axes: Any, figure: Figure) -> None:
 
 
 def _label(axes: Axes, panel: Panel) -> None:
-    """The name of each line at its right end, moved apart where they would overlap."""
-    low, high = axes.get_ylim()
+    """The name of each line at its right end, moved apart where they would overlap and then tied to it by a thread."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     ends = [(curve.line.values[-1] - low) / (high - low) for curve in panel.curves]
     for curve, end, place in zip(panel.curves, ends, spread(ends, LABEL_GAP), strict=True):
-        axes.annotate(
-            curve.label,
-            xy=(curve.line.layers[-1], curve.line.values[-1]),
-            xycoords="data",
-            xytext=(1.03, place),
-            textcoords="axes fraction",
-            va="center",
-            ha="left",
-            fontsize=8.5,
-            color=LIGHT[curve.slot],
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": LIGHT[curve.slot],
-                "linewidth": 0.6,
-                "alpha": 0.7 if abs(place - end) > 0.01 else 0.0,
-                "shrinkA": 1,
-                "shrinkB": 3,
-            },
-        )
+        colour = LIGHT[curve.slot]
+        axes.text(1.03, place, curve.label, transform=axes.transAxes, va="center", fontsize=8.5, color=colour)
+        if abs(place - end) > 0.01:
+            at = (curve.line.layers[-1] - left) / (right - left)
+            thread = {"color": colour, "linewidth": 0.6, "alpha": 0.7, "clip_on": False}
+            axes.plot([at + 0.015, 1.02], [end, place], transform=axes.transAxes, **thread)
 
 
 def _wrap(text: str, width: int) -> str:

@@ -50,7 +50,7 @@ def test_probes_compare_best_layers_and_name_the_control(rows, config):
 def test_scores(rows, config):
     found = sentences(rows, config)["How well the tasks were learnt"]
     assert found == [
-        "dep: LAS 0.900 [0.880, 0.920] on its dev text.",
+        "dep: LAS 90.0 [88.0, 92.0] on its dev text.",
         "mnli: accuracy 0.700 [0.650, 0.750] on its dev text.",
     ]
 
@@ -70,3 +70,20 @@ def test_rows_without_intervals(rows, config):
     assert "0.400 on plain" in found["What changed"][0]
     assert "no intervals" in found["Own text against other text"][0]
     assert "no interval" in found["What the probes still find"][0]
+
+
+def test_an_encoder_that_did_not_change_is_said_not_to_have(config):
+    from bertft.results import Row
+
+    table = [
+        Row("dep", "rsa", data, layer, "rsa_cosine_pearson", 1 - 1e-6 * layer)
+        for data in ("dep", "plain")
+        for layer in (0, 1)
+    ]
+    found = sentences(table, config)
+    assert found["What changed"] == [
+        "dep: no layer changed: similarity to the base encoder is 1.000 throughout on plain."
+    ]
+    assert found["Own text against other text"] == [
+        "dep: at layer 1 similarity is the same on its own text and on plain (1.000)."
+    ]
