@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 CSRC = HERE.parents[1] / "csrc"
 RUNTIME_MODULE = "cuda_on_cpu_runtime"
 
-COMMON = ["-std=c++20", "-gdwarf-4", "-fPIC", "-pipe"]
+COMMON = ["-std=c++20", "-g1", "-gdwarf-4", "-fPIC", "-pipe"]
 KERNEL = [
     *COMMON,
     "-fvisibility=hidden",
@@ -37,7 +37,7 @@ KERNEL = [
     "-Wno-attributes",
 ]
 MODES = {
-    "plain": ["-O2", "-fsanitize=alignment"],  # a misaligned vector load would end the process
+    "plain": ["-O1", "-fsanitize=alignment"],  # a misaligned vector load would end the process
     # g++'s instrumentation without a sanitizer's library: runtime/hooks.cpp answers it
     "checked": [
         "-O1",
@@ -74,7 +74,7 @@ def runtime() -> ModuleType:
     def build(target: Path, scratch: Path) -> None:
         core = [path for path in sources if path.name != "module.cpp"]
         include = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
-        binding = [*COMMON, "-O1", "-fvisibility=hidden", f"-DEXECUTOR_MODULE={RUNTIME_MODULE}", *include]
+        binding = [*COMMON, "-O0", "-g0", "-fvisibility=hidden", f"-DEXECUTOR_MODULE={RUNTIME_MODULE}", *include]
         commands = [
             [compiler(), *COMMON, "-O2", "-c", *map(str, core)],
             [compiler(), *binding, "-c", str(HERE / "runtime" / "module.cpp")],
@@ -106,37 +106,35 @@ def kernel_library(source: Path, mode: str, defines: Mapping[str, object] | None
     ] + [path for folder in {CSRC, CSRC / "cuda", source.parent} for path in folder.glob("*.cuh")]
 
     def build(target: Path, scratch: Path) -> None:
-        names = launcher_names(source, [*flags, *include])
-        if not names:
-            raise BuildError(f'{source}: no launcher found (a function declared extern "C" int NAME(...))')
-        table = ", ".join(f"EXECUTOR_LAUNCHER({name})" for name in names)
-        unit = scratch / "unit.cpp"
+        found = launchers(source, [*flags, *include])
+        if not found:
+            raise BuildError(f'{source}: no launcher found (a function defined as extern "C" int NAME(...))')
+        table = ", ".join(f'EXECUTOR_LAUNCHER({name}, "{",".join(words)}")' for name, words in found.items())
+        unit, result = scratch / "unit.cpp", str(scratch / "unit.o")
         unit.write_text(f'#include "{source}"\n#include "bind.h"\nEXECUTOR_TABLE({table})\n', encoding="utf-8")
-        link = ["-shared", "-Wl,-Bsymbolic", str(unit), library, "-o", str(scratch / "out")]
-        # without this the linker would look for the sanitizers' own libraries
-        _compile([compiler(), *flags, *include, "-c", str(unit), "-o", str(scratch / "unit.o")])
-        link[2] = str(scratch / "unit.o")
-        _compile([compiler(), *link])
+        _compile([compiler(), *flags, *include, "-c", str(unit), "-o", result])
+        # linked without the -fsanitize flags, which would look for the sanitizers' own libraries
+        _compile([compiler(), "-shared", "-Wl,-Bsymbolic", result, library, "-o", str(scratch / "out")])
 
     key = _digest([source, *headers], [*flags, library])
     return _cached(f"{source.stem}-{mode}-{key}.so", build)
 
 
-def launcher_names(source: Path, flags: Iterable[str]) -> list[str]:
-    """Names of the functions with C linkage that ``source`` itself defines, whether written out or by a macro."""
+def launchers(source: Path, flags: Iterable[str]) -> dict[str, list[str]]:
+    """{name: parameter names} of the functions with C linkage that ``source`` itself defines, by hand or by a macro."""
     text = _compile([compiler(), *flags, "-x", "c++", "-E", str(source)])
     own, kept = False, []
     for line in text.splitlines():
-        marker = re.match(r'# \d+ "([^"]*)"', line)
-        if marker:
+        if marker := re.match(r'# \d+ "([^"]*)"', line):
             own = Path(marker[1]) == source
         elif own:
             kept.append(line)
     code = "\n".join(kept)
-    names = re.findall(r'extern\s+"C"\s+int\s+(\w+)\s*\(', code)
-    for block in re.finditer(r'extern\s+"C"\s*\{', code):
-        names += re.findall(r"^\s*int\s+(\w+)\s*\([^;{]*\)\s*\{", code[block.end() :], flags=re.MULTILINE)
-    return list(dict.fromkeys(names))
+    found = {}
+    for name, parameters in re.findall(r'extern\s+"C"\s+int\s+(\w+)\s*\(([^)]*)\)\s*\{', code):
+        words = [re.findall(r"\w+", parameter) for parameter in parameters.split(",")]
+        found[name] = [w[-1] for w in words if w]
+    return found
 
 
 def _compile(command: list[str]) -> str:

@@ -116,7 +116,10 @@ class Kernels:
         self.source, self.mode, self.device = path.resolve(), mode, device or Device()
         self.library = kernel_library(self.source, mode, defines)
         found = runtime().load(str(self.library))
-        self.launchers = {name: (address, text.split(",")) for name, (address, text) in found.items()}
+        self.launchers = {
+            name: (address, list(zip(names.split(","), types, strict=True)))
+            for name, (address, types, names) in found.items()
+        }
         self.switches = self.accesses = 0  # of the last call: fiber switches, checked accesses
 
     def __getattr__(self, name: str):
@@ -126,9 +129,9 @@ class Kernels:
 
     def call(self, name: str, *arguments, order: str = "ascending", seed: int = 0) -> None:
         """Calls launcher ``name``; threads and blocks run in ``order``. Raises KernelError on any fault."""
-        address, types = self.launchers[name]
+        address, parameters = self.launchers[name]
         copies: list[_Copy] = []
-        slots = self._slots(name, types, arguments, copies)
+        slots = _slots(name, parameters, arguments, copies)
         engine, device = runtime(), self.device
         engine.configure(ORDERS[order], seed, device.shared_limit, device.multiprocessors, device.compute_capability)
         try:
@@ -148,22 +151,19 @@ class Kernels:
         for copy in copies:
             copy.give_back()
 
-    def _slots(self, name: str, types: list[str], arguments: tuple, copies: list[_Copy]) -> list[int]:
-        wanted = [text for text in types if text != "stream"]
-        if len(arguments) != len(wanted):
-            raise TypeError(f"{name} takes {len(wanted)} arguments ({', '.join(wanted)}), got {len(arguments)}")
-        remaining, slots = iter(enumerate(arguments)), []
-        for text in types:
-            if text == "stream":
-                slots.append(0)
-                continue
-            position, argument = next(remaining)
-            where = f"{name} argument {position}"
-            slots.append(_slot(where, text, argument, copies))
-        return slots
+
+def _slots(launcher: str, parameters: list[tuple[str, str]], arguments: tuple, copies: list[_Copy]) -> list[int]:
+    wanted = [text for _, text in parameters if text != "stream"]
+    if len(arguments) != len(wanted):
+        raise TypeError(f"{launcher} takes {len(wanted)} arguments ({', '.join(wanted)}), got {len(arguments)}")
+    remaining = iter(arguments)
+    return [
+        0 if text == "stream" else _slot(f"{launcher}: {name}", name, text, next(remaining), copies)
+        for name, text in parameters
+    ]
 
 
-def _slot(where: str, text: str, argument, copies: list[_Copy]) -> int:
+def _slot(where: str, name: str, text: str, argument, copies: list[_Copy]) -> int:
     if not text.endswith("*"):
         if text == "unsupported":
             raise TypeError(f"{where}: the executor cannot pass this type")
@@ -176,15 +176,13 @@ def _slot(where: str, text: str, argument, copies: list[_Copy]) -> int:
     array = argument.array if isinstance(argument, Uninitialised | Misaligned) else argument
     read_only, kind = text.startswith("const "), text.removeprefix("const ").removesuffix("*")
     if not isinstance(array, np.ndarray) or not array.flags.c_contiguous:
-        raise TypeError(f"{where}: expected a C-contiguous array for {text}, got {type(array).__name__}")
+        raise TypeError(f"{where}: expected a C-contiguous NumPy array for {text}, got {type(array).__name__}")
     if kind not in ("void", "unsupported") and array.dtype.name not in SIXTEEN_BITS.get(kind, (kind,)):
         raise TypeError(f"{where}: expected {text}, got an array of {array.dtype}")
-    copy = next(
-        (c for c in copies if c.array.ctypes.data == array.ctypes.data and c.array.nbytes == array.nbytes), None
-    )
+    place = (array.ctypes.data, array.nbytes)
+    copy = next((c for c in copies if (c.array.ctypes.data, c.array.nbytes) == place), None)
     if copy is None:
-        copies.append(copy := _Copy(array, f"{where.split()[-1]}", skew, uninitialised))
-        copy.name = f"argument {copy.name}"
+        copies.append(copy := _Copy(array, name, skew, uninitialised))
     copy.read_only &= read_only
     return copy.address
 

@@ -1,14 +1,11 @@
 // bind.h -- turns launchers (functions with C linkage) into a table that the Python driver can call generically.
 //
 // The driver compiles one generated file for each kernel file: it includes the .cu, this header, and says
-// EXECUTOR_TABLE(EXECUTOR_LAUNCHER(name), ...). A launcher's parameters are described by its C++ type and arrive as
+// EXECUTOR_TABLE(EXECUTOR_LAUNCHER(name, "x,n"), ...). A launcher's parameters are described by its C++ type and arrive as
 // 64-bit slots: the address of an array, or the bits of a scalar.
 #pragma once
 
 #include <cstdint>
-#include <cstring>
-#include <string>
-#include <type_traits>
 #include <utility>
 
 #include "half_types.h"
@@ -18,42 +15,61 @@ namespace executor {
 
 struct Launcher {
   const char* name;
-  std::string (*describe)();  // "const float32*,int32,stream" ...
+  const char* parameters;    // names, separated by commas
+  const char* const* types;  // "const float32*", "int32", "stream", ..., nullptr
   int (*call)(const uint64_t* slots);
 };
 
 template <class T>
-std::string type_name() {
-  using std::is_same;
-  if constexpr (is_same<T, float>::value) return "float32";
-  else if constexpr (is_same<T, double>::value) return "float64";
-  else if constexpr (is_same<T, __half>::value) return "float16";
-  else if constexpr (is_same<T, __nv_bfloat16>::value) return "bfloat16";
-  else if constexpr (is_same<T, bool>::value) return "bool";
-  else if constexpr (is_same<T, void>::value) return "void";
-  else if constexpr (std::is_enum<T>::value) return type_name<typename std::underlying_type<T>::type>();
-  else if constexpr (std::is_integral<T>::value)
-    return (std::is_signed<T>::value ? "int" : "uint") + std::to_string(8 * sizeof(T));
-  else return "unsupported";
-}
+struct TypeName {
+  static constexpr const char *value = "unsupported", *pointer = "unsupported*", *constant = "const unsupported*";
+};
+
+#define EXECUTOR_TYPE(T, text)                                                                           \
+  template <>                                                                                            \
+  struct TypeName<T> {                                                                                   \
+    static constexpr const char *value = text, *pointer = text "*", *constant = "const " text "*";       \
+  };
+EXECUTOR_TYPE(void, "void")
+EXECUTOR_TYPE(bool, "bool")
+EXECUTOR_TYPE(float, "float32")
+EXECUTOR_TYPE(double, "float64")
+EXECUTOR_TYPE(__half, "float16")
+EXECUTOR_TYPE(__nv_bfloat16, "bfloat16")
+EXECUTOR_TYPE(signed char, "int8")
+EXECUTOR_TYPE(unsigned char, "uint8")
+EXECUTOR_TYPE(short, "int16")
+EXECUTOR_TYPE(unsigned short, "uint16")
+EXECUTOR_TYPE(int, "int32")
+EXECUTOR_TYPE(unsigned, "uint32")
+EXECUTOR_TYPE(long, "int64")
+EXECUTOR_TYPE(unsigned long, "uint64")
+EXECUTOR_TYPE(long long, "int64")
+EXECUTOR_TYPE(unsigned long long, "uint64")
+#undef EXECUTOR_TYPE
 
 template <class T>
-std::string parameter_name() {
-  if constexpr (std::is_same<T, cudaStream_t>::value) return "stream";
-  else if constexpr (std::is_pointer<T>::value) {
-    typedef typename std::remove_pointer<T>::type Pointee;
-    const std::string constness = std::is_const<Pointee>::value ? "const " : "";
-    return constness + type_name<typename std::remove_cv<Pointee>::type>() + "*";
-  } else {
-    return type_name<typename std::remove_cv<T>::type>();
-  }
-}
+struct ParameterName {
+  static constexpr const char* value = TypeName<T>::value;
+};
+template <class T>
+struct ParameterName<T*> {
+  static constexpr const char* value = TypeName<T>::pointer;
+};
+template <class T>
+struct ParameterName<const T*> {
+  static constexpr const char* value = TypeName<T>::constant;
+};
+template <>
+struct ParameterName<cudaStream_t> {
+  static constexpr const char* value = "stream";
+};
 
 template <class T>
 EXECUTOR_UNCHECKED T from_slot(uint64_t slot) {
   T value;
   static_assert(sizeof(T) <= sizeof slot, "launchers take pointers and scalars");
-  std::memcpy(&value, &slot, sizeof value);
+  __builtin_memcpy(&value, &slot, sizeof value);
   return value;
 }
 
@@ -62,11 +78,7 @@ struct Binding;
 
 template <class Result, class... P, Result (*function)(P...)>
 struct Binding<function> {
-  static std::string describe() {
-    std::string text;
-    ((text += (text.empty() ? "" : ",") + parameter_name<P>()), ...);
-    return text;
-  }
+  static constexpr const char* types[] = {ParameterName<P>::value..., nullptr};
   template <size_t... i>
   EXECUTOR_UNCHECKED static int expand(const uint64_t* slots, std::index_sequence<i...>) {
     return (int)function(from_slot<P>(slots[i])...);
@@ -76,7 +88,8 @@ struct Binding<function> {
 
 }  // namespace executor
 
-#define EXECUTOR_LAUNCHER(name) {#name, &::executor::Binding<&::name>::describe, &::executor::Binding<&::name>::call}
+#define EXECUTOR_LAUNCHER(name, parameters) \
+  {#name, parameters, ::executor::Binding<&::name>::types, &::executor::Binding<&::name>::call}
 #define EXECUTOR_TABLE(...)                                                    \
   extern "C" __attribute__((visibility("default")))                            \
-  const ::executor::Launcher executor_launchers[] = {__VA_ARGS__, {nullptr, nullptr, nullptr}};
+  const ::executor::Launcher executor_launchers[] = {__VA_ARGS__, {nullptr, nullptr, nullptr, nullptr}};

@@ -12,20 +12,23 @@ namespace {
 
 // As device/bind.h writes it.
 struct Launcher {
-  const char* name;
-  std::string (*describe)();
+  const char *name, *parameters;
+  const char* const* types;
   int (*call)(const uint64_t* slots);
 };
 
-// {launcher: (address of its caller, "const float32*,int32,...")}
+// {launcher: (address of its caller, ["const float32*", "int32", ...], "x,n,...")}
 py::dict load(const std::string& path) {
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!handle) throw std::runtime_error(dlerror());
   const auto* table = static_cast<const Launcher*>(dlsym(handle, "executor_launchers"));
   if (!table) throw std::runtime_error(path + " has no table of launchers");
   py::dict found;
-  for (; table->name; ++table)
-    found[table->name] = py::make_tuple(reinterpret_cast<uintptr_t>(table->call), table->describe());
+  for (; table->name; ++table) {
+    std::vector<std::string> types;
+    for (const char* const* type = table->types; *type; ++type) types.push_back(*type);
+    found[table->name] = py::make_tuple(reinterpret_cast<uintptr_t>(table->call), types, table->parameters);
+  }
   return found;
 }
 
