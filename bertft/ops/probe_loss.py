@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops import extension, reference
-from bertft.ops.autograd import first_order
+from bertft.ops.autograd import differentiable, first_order
 from bertft.ops.checks import explain_not_finite
 
 
@@ -99,8 +101,7 @@ def _probe_loss(
     if extension.serves(h):
         grad = torch.is_grad_enabled()
         with_weight, with_h = grad and weight.requires_grad, grad and h.requires_grad
-        op = torch.ops.bertft.probe_loss
-        loss = op(h, weight, distance_rank, distances, depths, lengths, with_weight, with_h)[0]
+        loss = _op(h, weight, distance_rank, distances, depths, lengths, with_weight, with_h)[0]
     else:
         distance, depth = weight.tensor_split([distance_rank], dim=2)
         zero = weight.new_zeros(weight.shape[0])
@@ -111,7 +112,7 @@ def _probe_loss(
             ],
             dim=1,
         )
-    if check_finite and not torch.compiler.is_compiling() and not bool(torch.isfinite(loss).all()):
+    if check_finite and not torch.compiler.is_compiling() and not math.isfinite(loss.detach().sum().item()):
         explain_not_finite("probe_loss", loss, h=h, weight=weight, distances=distances, depths=depths)
     return loss
 
@@ -149,7 +150,8 @@ def _check(h: Tensor, weight: Tensor, distances: Tensor | None, depths: Tensor |
 
 
 def _register() -> None:
-    """Shape rule and gradient of the compiled op: its forward has computed the gradients already."""
+    """Shape rule and gradient of the compiled op, whose forward has computed the gradients already."""
+    global _op
 
     def fake(h, weight, distance_rank, distances, depths, lengths, with_weight, with_h):
         (L, T, D), R = h.shape, weight.shape[2]
@@ -171,17 +173,18 @@ def _register() -> None:
         needs = ctx.needs_input_grad
         if (needs[1] and not ctx.flags[0]) or (needs[0] and not ctx.flags[1]):
             raise BertftError("bertft::probe_loss was called without the gradient that backward now needs")
+        kinds = [k for k, used in enumerate((ctx.distance_rank > 0, ctx.distance_rank < weight.shape[2])) if used]
         out_h = out_weight = None
-        if needs[1]:
-            columns = torch.arange(weight.shape[2], device=weight.device) >= ctx.distance_rank
-            out_weight = grad_weight * torch.where(columns, grad[:, 1:], grad[:, :1]).unsqueeze(1)
+        if needs[1] and len(kinds) == 1:
+            out_weight = grad_weight * grad[:, kinds[0], None, None]
+        elif needs[1]:
+            widths = torch.tensor([ctx.distance_rank, weight.shape[2] - ctx.distance_rank], device=grad.device)
+            out_weight = grad_weight * grad.repeat_interleave(widths, dim=1, output_size=weight.shape[2]).unsqueeze(1)
         if needs[0]:
-            kinds = [k for k, used in enumerate((ctx.distance_rank > 0, ctx.distance_rank < weight.shape[2])) if used]
             out_h = sum(grad_h[slot] * grad[:, k, None, None] for slot, k in enumerate(kinds)).to(ctx.h_dtype)
         return *first_order("probe_loss", (out_h, out_weight), (h, weight)), None, None, None, None, None, None
 
-    torch.library.register_fake("bertft::probe_loss", fake)
-    torch.library.register_autograd("bertft::probe_loss", backward, setup_context=setup_context)
+    _op = differentiable("probe_loss", fake, setup_context, backward)
 
 
 extension.on_load(_register)

@@ -7,9 +7,9 @@
 //   with s_i  = sign(e_i - gold_i),   c = 2 / (S n):                        dL/dp_i = c s_i p_i
 //   Q holds the rows dL/dp_i:  dL/dB = H' Q,  dL/dH = Q B'
 //
-// Work per word: 4 D R in the two matrix products that nothing can avoid, about 3 n R in between. The transposes
-// P' = B' H' and Q' are what is stored, (R, T): words lie side by side, so the Gram matrix of a sentence, the signs and
-// the product m P run along words with unit stride and no product ever needs a transposed copy. Q' overwrites P'.
+// Work per word: 4 D R in the two matrix products that nothing can avoid, about 3 n R in between, in one hand-made
+// kernel per sentence (probe_sentence.h), since n is small. Q overwrites P. P is kept word by word, as the product
+// H B leaves it: BLAS is up to 15 % slower at writing and reading the transpose.
 //
 // Layers go to threads whole, as many rounds as fill all of them; each of the layers left over is shared: words first
 // (P, signs, dL/dH), then, when all words are there, slices of D (dL/dB). Long inputs go in rounds of kPiece words per
@@ -101,8 +101,9 @@ class Pass {
 
   void run_round(int64_t layer, const Pool& pool, const Run* runs, int64_t count, bool accumulate) {
     const int64_t start = runs[0].word, words = runs[count - 1].word + runs[count - 1].words - start;
-    const int64_t ld = padded<T>(words) + 2 * kLanes<T>;  // whole vectors may be read past the last word
-    std::unique_ptr<T[]> projected(new T[size_t(p.rank * ld)]), converted;
+    const int64_t reals = words * p.rank, ahead = kReadAhead * p.rank + kLanes<T> * 2;
+    std::unique_ptr<T[]> projected(new T[size_t(reals + ahead)]), converted;
+    std::fill_n(projected.get() + reals, ahead, T(0));
     const T* h;  // word `start` of this layer, (words, D)
     int64_t stride = p.word_stride;
     if (p.storage == Storage::same) {
@@ -116,11 +117,11 @@ class Pass {
       if (converted) convert_words(layer, runs[r], converted.get() + offset * p.dim);
       const T* run_h = converted ? h + offset * p.dim : h + offset * stride;
       const int64_t run_stride = converted ? p.dim : stride;
-      T* run_p = projected.get() + offset;
+      T* run_p = projected.get() + offset * p.rank;
       const T* weight = p.weight + layer * p.dim * p.rank;
-      gemm(true, true, p.rank, n, p.dim, T(1), weight, p.rank, run_h, run_stride, T(0), run_p, ld);
-      probe_sentences(layer, runs[r], run_p, ld);
-      if (p.grad_h) write_grad_h(layer, runs[r], run_p, ld);
+      gemm(false, false, n, p.rank, p.dim, T(1), run_h, run_stride, weight, p.rank, T(0), run_p, p.rank);
+      probe_sentences(layer, runs[r], run_p);
+      if (p.grad_h) write_grad_h(layer, runs[r], run_p);
     });
     if (converted) stride = p.dim;
     if (!p.grad_weight) return;
@@ -128,7 +129,7 @@ class Pass {
     const int64_t slices = std::min<int64_t>(pool.threads, p.dim);
     parallel_tasks(pool, slices, [&](int, int64_t slice) {
       const int64_t begin = p.dim * slice / slices, end = p.dim * (slice + 1) / slices;
-      gemm(true, true, end - begin, p.rank, words, T(1), h + begin, stride, projected.get(), ld, T(accumulate),
+      gemm(true, false, end - begin, p.rank, words, T(1), h + begin, stride, projected.get(), p.rank, T(accumulate),
            grad + begin * p.rank, p.rank);
     });
   }
@@ -140,39 +141,39 @@ class Pass {
     }
   }
 
-  // Losses of the run's sentences; turns its P' into Q'.
-  void probe_sentences(int64_t layer, const Run& run, T* projected, int64_t ld) {
+  // Losses of the run's sentences; turns its P into Q.
+  void probe_sentences(int64_t layer, const Run& run, T* projected) {
     SentenceScratch<T> scratch(longest_);
     const double count = double(sentences_.size());
     for (int64_t s = run.first; s < run.last; ++s) {
       const auto [word, n, gold] = sentences_[s];
-      T* points = projected + (word - run.word);
+      T* points = projected + (word - run.word) * p.rank;
       double* loss = &losses_[size_t(layer * int64_t(sentences_.size()) + s) * 2];
       if (p.distance_rank > 0) {
         const T scale = T(2 / (count * double(n) * double(n)));
         if (p.distances_are_bytes)
-          loss[0] = probe_distances(n, p.distance_rank, points, ld, static_cast<const uint8_t*>(p.distances) + gold,
-                                    scale, scratch);
+          loss[0] = probe_distances(n, p.distance_rank, points, p.rank,
+                                    static_cast<const uint8_t*>(p.distances) + gold, scale, scratch);
         else
-          loss[0] = probe_distances(n, p.distance_rank, points, ld, static_cast<const T*>(p.distances) + gold, scale,
-                                    scratch);
+          loss[0] = probe_distances(n, p.distance_rank, points, p.rank, static_cast<const T*>(p.distances) + gold,
+                                    scale, scratch);
         loss[0] /= double(n) * double(n);
       }
       if (p.distance_rank < p.rank)
-        loss[1] = probe_depths(n, p.rank - p.distance_rank, points + p.distance_rank * ld, ld, p.depths + word,
-                               T(2 / (count * double(n))), scratch) /
+        loss[1] = probe_depths(n, p.rank - p.distance_rank, points + p.distance_rank, p.rank, p.depths + word,
+                               T(2 / (count * double(n)))) /
                   double(n);
     }
   }
 
   // dL/dH = Q B', one product for each kind, since each kind's loss may be weighted differently downstream.
-  void write_grad_h(int64_t layer, const Run& run, const T* gradient, int64_t ld) const {
+  void write_grad_h(int64_t layer, const Run& run, const T* gradient) const {
     const int64_t ranks[2] = {p.distance_rank, p.rank - p.distance_rank};
     for (int64_t kind = 0, column = 0, slot = 0; kind < 2; column += ranks[kind++]) {
       if (ranks[kind] == 0) continue;
       T* out = p.grad_h + ((slot++ * p.layers + layer) * p.words + run.word) * p.dim;
       const T* weight = p.weight + layer * p.dim * p.rank + column;
-      gemm(true, true, run.words, p.dim, ranks[kind], T(1), gradient + column * ld, ld, weight, p.rank, T(0), out, p.dim);
+      gemm(false, true, run.words, p.dim, ranks[kind], T(1), gradient + column, p.rank, weight, p.rank, T(0), out, p.dim);
     }
   }
 

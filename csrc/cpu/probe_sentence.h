@@ -1,11 +1,11 @@
 // One sentence of the structural-probe losses: predicted values, loss, and gradient in place.
 //
-// `points` is the sentence's part of P', (R, n) with row stride ld: points[k * ld + i] is coordinate k of word i. Whole
-// vectors are read past word n (the caller pads the last row); what lies there, the next sentence or nothing
-// in particular, never reaches a result. Both functions replace P' by Q', the gradient with respect to the points.
+// `points` is the sentence's part of P, (n, rank) with row stride ld. Both functions replace it by Q, the gradient with
+// respect to the points. Reads run on past the sentence by up to kReadAhead rows and a vector (the caller
+// allocates them); what lies there, the next sentence or nothing in particular, never reaches a result.
 //
-// Presumption: sentences are short (tens of words), ranks in the tens or hundreds; the n x n matrix stays in the
-// first cache levels, and a register block of kRows x 2 vectors covers most of a sentence's width.
+// Presumption: sentences are short (tens of words), ranks in the tens or hundreds; the n x n matrix and a panel of
+// n x 2 vectors stay in the first cache level.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -15,91 +15,163 @@
 
 namespace bertft {
 
-constexpr int kRows = 6;  // 6 x 2 accumulators, 2 loads and 1 broadcast fit the 16 registers of AVX2
+constexpr int kReadAhead = 3;  // the last group of Gram columns, less the one that is there
 
 template <class T>
 struct SentenceScratch {
   explicit SentenceScratch(int64_t longest)
-      : width(padded<T>(longest)),
-        gram(new T[size_t((longest + kRows) * width)]),
-        rows(new T[size_t(kRows * longest)]),
-        squares(new T[size_t(width + kLanes<T>)]) {}
-  int64_t width;
-  std::unique_ptr<T[]> gram;     // (n + kRows, width)
-  std::unique_ptr<T[]> rows;     // (n, kRows)
-  std::unique_ptr<T[]> squares;  // (width)
+      : gram(new T[size_t(padded<T>(longest) * padded<T>(longest))]),
+        panel(new T[size_t(longest * 2 * kLanes<T>)]),
+        line(new T[size_t(padded<T>(longest))]),
+        squares(new T[size_t(padded<T>(longest))]) {}
+  std::unique_ptr<T[]> gram;     // (n, n), both rounded up to whole vectors
+  std::unique_ptr<T[]> panel;    // (n, 2 vectors)
+  std::unique_ptr<T[]> line;     // (n), rounded up
+  std::unique_ptr<T[]> squares;  // (n), rounded up
 };
 
-// acc[u][c] = sum_k a[k * a_step + u * a_row] * b[k * b_step + c * lanes ...], U rows by C vectors.
+// gram[u, c] = p_(i+u) . p_(j+c) for U rows and one group of columns: lanes run along the coordinates and are summed
+// at the end, so that rows of P are read as they lie.
+template <class T, int U>
+inline void gram_block(int64_t rank, const T* left, const T* right, int64_t ld, T* gram, int64_t width) {
+  constexpr int C = kGroup<T>;
+  Vector<T> acc[U][C] = {};
+  int64_t k = 0;
+  for (; k + kLanes<T> <= rank; k += kLanes<T>) {
+    Vector<T> a[U];
+    for (int u = 0; u < U; ++u) a[u] = load(left + u * ld + k), pin<T>(a[u]);
+    for (int c = 0; c < C; ++c) {
+      const Vector<T> b = load(right + c * ld + k);
+      for (int u = 0; u < U; ++u) acc[u][c] += a[u] * b;
+    }
+  }
+  if (k < rank) {
+    const Mask<T> mask = first_lanes<T>(rank - k);
+    for (int c = 0; c < C; ++c) {
+      const Vector<T> b = keep<T>(load(right + c * ld + k), mask);
+      for (int u = 0; u < U; ++u) acc[u][c] += keep<T>(load(left + u * ld + k), mask) * b;
+    }
+  }
+  for (int u = 0; u < U; ++u) store_lane_sums<T>(acc[u], gram + u * width);
+}
+
+// Rows i..i+U-1 of the Gram matrix from the diagonal's group on.
+template <class T, int U>
+inline void gram_rows(int64_t n, int64_t rank, const T* points, int64_t ld, int64_t i, T* gram, int64_t width) {
+  for (int64_t j = i / kGroup<T> * kGroup<T>; j < n; j += kGroup<T>)
+    gram_block<T, U>(rank, points + i * ld, points + j * ld, ld, gram + i * width + j, width);
+}
+
+// out[u, :] = scale * sum_j matrix[j, u] panel[j, :] for U words and a panel of C vectors, the last of which may be cut.
 template <class T, int U, int C>
-inline __attribute__((always_inline)) void outer_sum(int64_t count, const T* a, int64_t a_step, int64_t a_row,
-                                                     const T* b, int64_t b_step, Vector<T> (&acc)[U][C]) {
-  for (int u = 0; u < U; ++u)
-    for (int c = 0; c < C; ++c) acc[u][c] = Vector<T>{};
-  for (int64_t k = 0; k < count; ++k, a += a_step, b += b_step) {
+inline void gradient_block(int64_t n, const T* matrix, int64_t width, const T* panel, T* out, int64_t ld,
+                           int64_t columns, T scale) {
+  Vector<T> acc[U][C] = {};
+  for (int64_t j = 0; j < n; ++j, matrix += width, panel += C * kLanes<T>) {
     Vector<T> right[C];
-    for (int c = 0; c < C; ++c) right[c] = load(b + c * kLanes<T>);
+    for (int c = 0; c < C; ++c) right[c] = load(panel + c * kLanes<T>);
     for (int u = 0; u < U; ++u) {
-      const Vector<T> left = splat(a[u * a_row]);
+      const Vector<T> left = splat(matrix[u]);
       for (int c = 0; c < C; ++c) acc[u][c] += left * right[c];
     }
   }
-}
-
-template <class T, int U, int C>
-inline void gram_block(int64_t rank, const T* points, int64_t ld, int64_t i, int64_t j, T* gram, int64_t width) {
-  Vector<T> acc[U][C];
-  outer_sum<T, U, C>(rank, points + i, ld, 1, points + j, ld, acc);
-  for (int u = 0; u < U; ++u)
-    for (int c = 0; c < C; ++c) store(gram + (i + u) * width + j + c * kLanes<T>, acc[u][c]);
-}
-
-// Gram matrix p_i . p_j for j >= i (and up to a vector more), rows i..i+U-1.
-template <class T, int U>
-inline void gram_rows(int64_t n, int64_t rank, const T* points, int64_t ld, int64_t i, T* gram, int64_t width) {
-  int64_t j = i / kLanes<T> * kLanes<T>;
-  for (; j + 2 * kLanes<T> <= padded<T>(n); j += 2 * kLanes<T>) gram_block<T, U, 2>(rank, points, ld, i, j, gram, width);
-  if (j < n) gram_block<T, U, 1>(rank, points, ld, i, j, gram, width);
-}
-
-template <class T, int U, int C>
-inline void gradient_block(int64_t n, const T* rows, const T* matrix, int64_t width, int64_t i, T* out, int64_t ld) {
-  Vector<T> acc[U][C];
-  outer_sum<T, U, C>(n, rows, U, 1, matrix + i, width, acc);
-  const int64_t left = n - i;
   for (int u = 0; u < U; ++u)
     for (int c = 0; c < C; ++c) {
-      T* to = out + u * ld + i + c * kLanes<T>;
-      if (left >= (c + 1) * kLanes<T>) {
+      const int64_t left = columns - c * kLanes<T>;
+      T* to = out + u * ld + c * kLanes<T>;
+      acc[u][c] *= scale;
+      if (left >= kLanes<T>)
         store(to, acc[u][c]);
-      } else if (left > c * kLanes<T>) {  // the next word's column belongs to the next sentence
-        T lanes[kLanes<T>];
-        store(lanes, acc[u][c]);
-        std::copy_n(lanes, left - c * kLanes<T>, to);
-      }
+      else if (left > 0)
+        std::memcpy(to, &acc[u][c], size_t(left) * sizeof(T));
     }
 }
 
-// out[u, i] = sum_j points[u, j] matrix[j, i] for U coordinates, in place.
-template <class T, int U>
-inline void gradient_rows(int64_t n, T* points, int64_t ld, const T* matrix, int64_t width, T* rows) {
-  for (int u = 0; u < U; ++u)
-    for (int64_t j = 0; j < n; ++j) rows[j * U + u] = points[u * ld + j];
-  int64_t i = 0;
-  for (; i + 2 * kLanes<T> <= padded<T>(n); i += 2 * kLanes<T>)
-    gradient_block<T, U, 2>(n, rows, matrix, width, i, points, ld);
-  if (i < n) gradient_block<T, U, 1>(n, rows, matrix, width, i, points, ld);
+// points := scale times matrix (symmetric) times points, for `columns` of their coordinates, at most C vectors.
+template <class T, int C>
+inline void gradient_panel(int64_t n, const T* matrix, int64_t width, T* points, int64_t ld, int64_t columns,
+                           T scale, T* panel) {
+  for (int64_t j = 0; j < n; ++j)
+    for (int c = 0; c < C; ++c) {
+      const int64_t left = columns - c * kLanes<T>;
+      const Vector<T> v = load(points + j * ld + c * kLanes<T>);
+      store(panel + (j * C + c) * kLanes<T>, left >= kLanes<T> ? v : keep<T>(v, first_lanes<T>(left)));
+    }
+  // Blocks of 6 words keep the arithmetic units busiest, blocks below 4 leave them idle: the last 7 to 12 go in halves.
+  for (int64_t i = 0; i < n;) {
+    const int64_t left = n - i, block = left >= 12 ? 6 : left > 6 ? (left + 1) / 2 : left;
+    const T* rows = matrix + i;
+    T* out = points + i * ld;
+    switch (block) {
+      case 6: gradient_block<T, 6, C>(n, rows, width, panel, out, ld, columns, scale); break;
+      case 5: gradient_block<T, 5, C>(n, rows, width, panel, out, ld, columns, scale); break;
+      case 4: gradient_block<T, 4, C>(n, rows, width, panel, out, ld, columns, scale); break;
+      case 3: gradient_block<T, 3, C>(n, rows, width, panel, out, ld, columns, scale); break;
+      case 2: gradient_block<T, 2, C>(n, rows, width, panel, out, ld, columns, scale); break;
+      default: gradient_block<T, 1, C>(n, rows, width, panel, out, ld, columns, scale);
+    }
+    i += block;
+  }
 }
 
-// Gold distances gold[i..] as a vector; the tail of a row is read one by one, since the packed array may end there.
+// Copies the upper triangle, whole groups of the diagonal included, to the lower one.
+template <class T>
+void mirror(int64_t n, T* gram, int64_t width) {
+  constexpr int64_t G = kGroup<T>;
+  Tile<T> tile;
+  for (int64_t i = 0; i < n; i += G)
+    for (int64_t j = i + G; j < n; j += G) {
+      tile.load(gram + i * width + j, width);
+      tile.transposed().store(gram + j * width + i, width);
+    }
+}
+
+// Turns the Gram matrix into s_ij = sign(d_ij - gold_ij), 0 in lanes past word n; returns sum_ij |d_ij - gold_ij|.
 template <class T, class Gold>
-inline Vector<T> load_gold(const Gold* gold, int64_t left) {
-  T lanes[kLanes<T>] = {};
-  if (left >= kLanes<T>)
-    for (int lane = 0; lane < kLanes<T>; ++lane) lanes[lane] = T(gold[lane]);
-  else
-    for (int64_t lane = 0; lane < left; ++lane) lanes[lane] = T(gold[lane]);
-  return load(lanes);
+double signs(int64_t n, T* gram, int64_t width, const T* squares, const Gold* gold, T* line) {
+  constexpr int64_t kFlush = 8;  // rows summed in T before they go to double
+  const Vector<T> zero{}, one = splat(T(1));
+  double loss = 0;
+  Vector<T> sum{};
+  std::fill(line + n, line + width, T(0));
+  for (int64_t i = 0; i < n; ++i) {
+    T* row = gram + i * width;
+    for (int64_t j = 0; j < n; ++j) line[j] = T(gold[i * n + j]);
+    const Vector<T> square = splat(squares[i]);
+    for (int64_t j = 0; j < n; j += kLanes<T>) {
+      const Vector<T> predicted = square + load(squares + j) - T(2) * load(row + j);
+      Vector<T> error = predicted - load(line + j);
+      if (n - j < kLanes<T>) error = keep<T>(error, first_lanes<T>(n - j));
+      sum += magnitude<T>(error);
+      store(row + j, Vector<T>(error > zero ? one : error < zero ? -one : zero));
+    }
+    if (i % kFlush == kFlush - 1 || i == n - 1) loss += lane_sum<T>(sum), sum = zero;
+  }
+  return loss;
+}
+
+// s becomes m = s + s' minus, on the diagonal, the sum of m's row: -m P is then sum_j m_ij (p_i - p_j).
+template <class T>
+void signs_to_matrix(int64_t n, T* matrix, int64_t width, T* sums) {
+  constexpr int64_t G = kGroup<T>;
+  std::fill(matrix + n * width, matrix + (n + G - 1) / G * G * width, T(0));
+  Tile<T> upper, lower;
+  for (int64_t i = 0; i < n; i += G)
+    for (int64_t j = i; j < n; j += G) {
+      upper.load(matrix + i * width + j, width);
+      lower.load(matrix + j * width + i, width);
+      const Tile<T> other = lower.transposed();
+      for (int u = 0; u < G; ++u) upper.row[u] += other.row[u];
+      upper.store(matrix + i * width + j, width);
+      upper.transposed().store(matrix + j * width + i, width);
+    }
+  for (int64_t i = 0; i < n; ++i) matrix[i * width + i] = T(0);
+  for (int64_t j = 0; j < n; j += kLanes<T>) {  // columns, whose sums are those of the rows
+    Vector<T> sum{};
+    for (int64_t i = 0; i < n; ++i) sum += load(matrix + i * width + j);
+    store(sums + j, sum);
+  }
+  for (int64_t i = 0; i < n; ++i) matrix[i * width + i] = -sums[i];
 }
 
 // Returns sum_ij |d_ij - gold_ij|; replaces points by scale * sum_j (s_ij + s_ji)(p_i - p_j).
@@ -110,69 +182,36 @@ double probe_distances(int64_t n, int64_t rank, T* points, int64_t ld, const Gol
   T* gram = scratch.gram.get();
   T* squares = scratch.squares.get();
   int64_t row = 0;
-  for (; row + kRows <= n; row += kRows) gram_rows<T, kRows>(n, rank, points, ld, row, gram, width);
-  if (row + 4 <= n) gram_rows<T, 4>(n, rank, points, ld, row, gram, width), row += 4;
-  if (row + 2 <= n) gram_rows<T, 2>(n, rank, points, ld, row, gram, width), row += 2;
+  for (; row + 2 <= n; row += 2) gram_rows<T, 2>(n, rank, points, ld, row, gram, width);
   if (row < n) gram_rows<T, 1>(n, rank, points, ld, row, gram, width);
   for (int64_t i = 0; i < n; ++i) squares[i] = gram[i * width + i];
   std::fill(squares + n, squares + width, T(0));
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = 0; j < i; ++j) gram[i * width + j] = gram[j * width + i];
-
-  // Signs s_ij take the place of the Gram matrix; lanes past word n become 0.
-  double loss = 0;
-  const Vector<T> zero{}, one = splat(T(1));
-  for (int64_t i = 0; i < n; ++i) {
-    T* line = gram + i * width;
-    const Vector<T> square = splat(squares[i]);
-    Vector<T> sum{};
-    for (int64_t j = 0; j < n; j += kLanes<T>) {
-      const Vector<T> predicted = square + load(squares + j) - T(2) * load(line + j);
-      Vector<T> error = predicted - load_gold<T>(gold + i * n + j, n - j);
-      if (n - j < kLanes<T>) error = keep<T>(error, first_lanes<T>(n - j));
-      sum += magnitude<T>(error);
-      store(line + j, Vector<T>(error > zero ? one : error < zero ? -one : zero));
-    }
-    loss += lane_sum<T>(sum);
-  }
-
-  // m = s + s', its row sums on the diagonal minus m elsewhere: Q = scale * that times P.
-  for (int64_t i = 0; i < n; ++i) {
-    for (int64_t j = 0; j < i; ++j) {
-      const T m = -scale * (gram[i * width + j] + gram[j * width + i]);
-      gram[i * width + j] = gram[j * width + i] = m;
-    }
-    gram[i * width + i] = T(0);
-  }
-  for (int64_t i = 0; i < n; ++i) {
-    Vector<T> sum{};
-    for (int64_t j = 0; j < n; j += kLanes<T>) sum += load(gram + i * width + j);
-    gram[i * width + i] = -T(lane_sum<T>(sum));
-  }
+  mirror(n, gram, width);
+  const double loss = signs(n, gram, width, squares, gold, scratch.line.get());
+  signs_to_matrix(n, gram, width, scratch.line.get());
   int64_t k = 0;
-  for (; k + kRows <= rank; k += kRows)
-    gradient_rows<T, kRows>(n, points + k * ld, ld, gram, width, scratch.rows.get());
-  for (; k + 2 <= rank; k += 2) gradient_rows<T, 2>(n, points + k * ld, ld, gram, width, scratch.rows.get());
-  if (k < rank) gradient_rows<T, 1>(n, points + k * ld, ld, gram, width, scratch.rows.get());
+  for (; k + kLanes<T> < rank; k += 2 * kLanes<T>)
+    gradient_panel<T, 2>(n, gram, width, points + k, ld, rank - k, -scale, scratch.panel.get());
+  if (k < rank) gradient_panel<T, 1>(n, gram, width, points + k, ld, rank - k, -scale, scratch.panel.get());
   return loss;
 }
 
 // Returns sum_i | |p_i|^2 - gold_i |; replaces points by scale * s_i p_i.
 template <class T>
-double probe_depths(int64_t n, int64_t rank, T* points, int64_t ld, const T* gold, T scale,
-                    SentenceScratch<T>& scratch) {
-  T* factors = scratch.squares.get();
-  std::fill_n(factors, n, T(0));
-  for (int64_t k = 0; k < rank; ++k)
-    for (int64_t i = 0; i < n; ++i) factors[i] += points[k * ld + i] * points[k * ld + i];
+double probe_depths(int64_t n, int64_t rank, T* points, int64_t ld, const T* gold, T scale) {
   double loss = 0;
   for (int64_t i = 0; i < n; ++i) {
-    const T error = factors[i] - gold[i];
-    loss += double(error < T(0) ? -error : error);
-    factors[i] = error > T(0) ? scale : error < T(0) ? -scale : T(0);
+    T* point = points + i * ld;
+    Vector<T> sum{};
+    int64_t k = 0;
+    for (; k + kLanes<T> <= rank; k += kLanes<T>) sum += load(point + k) * load(point + k);
+    double square = lane_sum<T>(sum);
+    for (; k < rank; ++k) square += double(point[k]) * double(point[k]);
+    const double error = square - double(gold[i]);
+    loss += error < 0 ? -error : error;
+    const T factor = error > 0 ? scale : error < 0 ? -scale : T(0);
+    for (k = 0; k < rank; ++k) point[k] *= factor;
   }
-  for (int64_t k = 0; k < rank; ++k)
-    for (int64_t i = 0; i < n; ++i) points[k * ld + i] *= factors[i];
   return loss;
 }
 

@@ -6,6 +6,8 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <limits>
+#include <utility>
 
 #ifndef BERTFT_VECTOR_BYTES
 #if defined(__AVX512F__)
@@ -62,7 +64,7 @@ inline void store(T* to, Vector<T> v) {
 
 template <class T>
 inline Vector<T> splat(T value) {
-  return Vector<T>{} + value;
+  return value - Vector<T>{};  // folds to a broadcast; adding to zero would not, for the sake of -0
 }
 
 // Keeps the lanes whose mask is -1 and zeroes the others, NaN included.
@@ -79,9 +81,11 @@ inline Mask<T> first_lanes(int64_t n) {
   return index < typename SimdTypes<T>::lane(n < kLanes<T> ? n : kLanes<T>);
 }
 
+// |v| by clearing the sign bits.
 template <class T>
 inline Vector<T> magnitude(Vector<T> v) {
-  return v < T(0) ? -v : v;
+  constexpr auto sign = std::numeric_limits<typename SimdTypes<T>::lane>::min();
+  return reinterpret_cast<Vector<T>>(reinterpret_cast<Mask<T>>(v) & ~(Mask<T>{} + sign));
 }
 
 // Lane sums in a fixed order, in double.
@@ -91,5 +95,98 @@ inline double lane_sum(Vector<T> v) {
   for (int lane = 0; lane < kLanes<T>; ++lane) sum += double(v[lane]);
   return sum;
 }
+
+// Keeps the compiler from reading v from memory again for each of its uses, which would make loads the bottleneck.
+template <class T>
+inline void pin(Vector<T>& v) {
+#if defined(__x86_64__) && BERTFT_VECTOR_BYTES <= 32
+  asm("" : "+x"(v));
+#elif defined(__AVX512F__)
+  asm("" : "+v"(v));
+#else
+  (void)v;
+#endif
+}
+
+// A group is 16 bytes of lanes, the unit inside which every instruction set shuffles cheaply.
+template <class T>
+inline constexpr int kGroup = 16 / int(sizeof(T));
+
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define BERTFT_SHUFFLE 1
+#endif
+#endif
+
+#ifdef BERTFT_SHUFFLE
+namespace detail {
+// Sums of neighbours within each group: the first half of a group's lanes comes from a, the second from b.
+template <class T>
+constexpr int neighbour(int lane, int odd) {
+  const int place = lane % kGroup<T>, half = kGroup<T> / 2;
+  return lane - place + 2 * (place % half) + odd + (place < half ? 0 : kLanes<T>);
+}
+template <class T, int... I>
+inline Vector<T> pair_sums(Vector<T> a, Vector<T> b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, neighbour<T>(I, 0)...) + __builtin_shufflevector(a, b, neighbour<T>(I, 1)...);
+}
+template <class T, int... I>
+inline void store_group_sum(Vector<T> v, T* to, std::integer_sequence<int, I...>) {
+  constexpr int G = kGroup<T>;
+  auto sum = __builtin_shufflevector(v, v, I...);
+  if constexpr (kLanes<T> >= 2 * G) sum += __builtin_shufflevector(v, v, (G + I)...);
+  if constexpr (kLanes<T> >= 4 * G)
+    sum += __builtin_shufflevector(v, v, (2 * G + I)...) + __builtin_shufflevector(v, v, (3 * G + I)...);
+  std::memcpy(to, &sum, sizeof sum);
+}
+}  // namespace detail
+#endif
+
+// to[c] = sum of the lanes of v[c], for one group of vectors.
+template <class T>
+inline void store_lane_sums(const Vector<T> (&v)[kGroup<T>], T* to) {
+#ifdef BERTFT_SHUFFLE
+  constexpr std::make_integer_sequence<int, kLanes<T>> lanes;
+  Vector<T> sums = detail::pair_sums<T>(v[0], v[1], lanes);
+  if constexpr (kGroup<T> == 4) sums = detail::pair_sums<T>(sums, detail::pair_sums<T>(v[2], v[3], lanes), lanes);
+  detail::store_group_sum<T>(sums, to, std::make_integer_sequence<int, kGroup<T>>());
+#else  // GCC before 12
+  for (int c = 0; c < kGroup<T>; ++c) {
+    to[c] = T(0);
+    for (int lane = 0; lane < kLanes<T>; ++lane) to[c] += v[c][lane];
+  }
+#endif
+}
+
+// A square block of one group by one group.
+template <class T>
+struct Tile {
+  typedef T Row __attribute__((vector_size(16)));
+  Row row[kGroup<T>];
+
+  void load(const T* from, int64_t stride) {
+    for (int i = 0; i < kGroup<T>; ++i) std::memcpy(&row[i], from + i * stride, sizeof(Row));
+  }
+  void store(T* to, int64_t stride) const {
+    for (int i = 0; i < kGroup<T>; ++i) std::memcpy(to + i * stride, &row[i], sizeof(Row));
+  }
+  Tile transposed() const {
+    Tile t;
+#ifdef BERTFT_SHUFFLE
+    if constexpr (kGroup<T> == 4) {
+      const Row a = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5);
+      const Row b = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
+      const Row c = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
+      const Row d = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
+      t.row[0] = __builtin_shufflevector(a, c, 0, 1, 4, 5), t.row[1] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
+      t.row[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5), t.row[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
+      return t;
+    }
+#endif
+    for (int i = 0; i < kGroup<T>; ++i)
+      for (int j = 0; j < kGroup<T>; ++j) t.row[i][j] = row[j][i];
+    return t;
+  }
+};
 
 }  // namespace bertft
