@@ -51,9 +51,10 @@ def align_words(
     """Cut every word of ``sentences`` into pieces and say which piece belongs to which word.
 
     Each word is cut on its own, as the tokenizer cuts it in running text after a space (so a byte-level
-    vocabulary gives ``Ġword``, at the sentence's start too), and text that spells a special token (``[SEP]``, ``</s>``)
-    is cut like other text. A word that yields no piece (a control character, white space, an empty string) becomes
-    one unknown-token piece, so that no word is lost. The tokenizer itself is left as it was.
+    vocabulary gives ``Ġword``, at the sentence's start too). Text that spells a special token (``[SEP]``, ``</s>``) is
+    cut like other text, or becomes an unknown-token piece where the vocabulary cannot cut it. A word that yields no
+    piece (a control character, white space, an empty string) becomes one unknown-token piece, so that no word is lost.
+    The tokenizer itself is left as it was.
 
     Raises ``BertftError`` for a tokenizer that is not a fast one, for a word without a piece where the vocabulary has
     no unknown token, and for a sentence of more than ``max_length`` pieces (special tokens counted; None: no limit),
@@ -61,11 +62,15 @@ def align_words(
     """
     backend, needs_space = _backend(tokenizer)
     inputs = [[f" {word}" for word in words] if needs_space else list(words) for words in sentences]
+    unknown = tokenizer.unk_token_id
+    reserved = set(tokenizer.all_special_ids) - {unknown}
     result = AlignedWords([], [])
     for s, encoding in enumerate(backend.encode_batch(inputs, is_pretokenized=True, add_special_tokens=True)):
         ids = encoding.ids
         special = encoding.special_tokens_mask
         words = [SPECIAL if m or w is None else w for w, m in zip(encoding.word_ids, special, strict=True)]
+        if unknown is not None and not reserved.isdisjoint(i for i, m in zip(ids, special, strict=True) if not m):
+            ids = [unknown if i in reserved and not m else i for i, m in zip(ids, special, strict=True)]
         if len(set(words) - {SPECIAL}) != len(sentences[s]):
             ids, words = _fill(tokenizer, sentences[s], ids, words, _name(names, s))
         if max_length is not None and len(ids) > max_length:
@@ -92,12 +97,17 @@ def _backend(tokenizer: PreTrainedTokenizerBase) -> tuple[Tokenizer, bool]:
         copy.no_truncation()
         copy.no_padding()
         copy.encode_special_tokens = True
-        # True for byte-level vocabularies without add_prefix_space: they tell a word after a space from one without,
-        # and would cut a word handed over alone as if it continued the word before.
-        cut = copy.pre_tokenizer.pre_tokenize_str if copy.pre_tokenizer is not None else None
-        needs_space = cut is not None and [p for p, _ in cut("a")] != [p for p, _ in cut(" a")]
-        cached = _copies[tokenizer] = (size, copy, needs_space)
+        cached = _copies[tokenizer] = (size, copy, _needs_space(copy))
     return cached[1], cached[2]
+
+
+def _needs_space(backend: Tokenizer) -> bool:
+    """Whether a word handed over alone must begin with a space to be cut as it is after another word.
+
+    So it is with byte-level vocabularies without ``add_prefix_space``: ``dog`` alone would continue the word before.
+    """
+    alone, spaced, after = (backend.encode(text, add_special_tokens=False).ids for text in ("a", " a", "a a"))
+    return alone != spaced and after[len(alone) :] == spaced
 
 
 def _fill(

@@ -53,7 +53,7 @@ def split_then_bytes() -> PreTrainedTokenizerBase:
 def sentencepiece(scheme: str = "always") -> PreTrainedTokenizerBase:
     """XLM-R's scheme: unigram pieces with a word-start mark."""
     tokenizer = Tokenizer(models.Unigram())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Strip()])
+    tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
     special = ["<s>", "</s>", "<pad>", "<unk>"]
     trainer = UnigramTrainer(vocab_size=60, special_tokens=special, unk_token="<unk>", show_progress=False)
@@ -64,11 +64,22 @@ def sentencepiece(scheme: str = "always") -> PreTrainedTokenizerBase:
     )
 
 
+def prepended() -> PreTrainedTokenizerBase:
+    """Llama's first scheme: the normaliser puts the mark, and there is no pre-tokenizer."""
+    tokenizer = sentencepiece()
+    backend = tokenizer.backend_tokenizer
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.pre_tokenizer = None
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+
+
 def bert(folder: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(folder)
 
 
-@pytest.fixture(params=["bert", "byte", "byte with prefix", "split", "sentencepiece", "sentencepiece without mark"])
+@pytest.fixture(
+    params=["bert", "byte", "byte with prefix", "split", "sentencepiece", "sentencepiece without mark", "prepended"]
+)
 def tokenizer(request: pytest.FixtureRequest, tiny_model: Path) -> PreTrainedTokenizerBase:
     return {
         "bert": lambda: bert(tiny_model),
@@ -77,6 +88,7 @@ def tokenizer(request: pytest.FixtureRequest, tiny_model: Path) -> PreTrainedTok
         "split": split_then_bytes,
         "sentencepiece": sentencepiece,
         "sentencepiece without mark": lambda: sentencepiece("never"),
+        "prepended": prepended,
     }[request.param]()
 
 
@@ -121,7 +133,7 @@ CACHED: dict[object, PreTrainedTokenizerBase] = {}
 
 def test_same_pieces_as_running_text(tokenizer: PreTrainedTokenizerBase) -> None:
     """A word inside a sentence is cut as in running text, its leading space included."""
-    words = "the dog saw unhappiness in the garden".split()
+    words = ["the", "dog", "saw", "unhappiness", "in", "the", "garden"]
     aligned = align_words(tokenizer, [words])
     first = sum(w in (SPECIAL, 0) for w in aligned.words[0][:-1])
     running = tokenizer(" ".join(words))["input_ids"]
