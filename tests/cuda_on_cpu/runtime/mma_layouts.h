@@ -1,5 +1,5 @@
 // mma_layouts.h -- which lane and register hold which element of a tensor-core fragment (PTX manual, "Matrix
-// Fragments for mma"). test_mma_layouts.py compares every function with CUTLASS's thread-value tables.
+// Fragments for mma"). test_instructions.py compares each with CUTLASS's thread-value tables.
 //
 // Values are counted one element at a time: a register of two 16-bit values is two values, low half first.
 #pragma once
