@@ -297,6 +297,7 @@ def _arguments(config: FinetuneConfig, work: Path, select: str) -> TrainingArgum
         metric_for_best_model=select,
         greater_is_better=True,
         logging_strategy="no",
+        use_cpu=not torch.accelerator.is_available(),
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
