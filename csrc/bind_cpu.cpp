@@ -112,8 +112,8 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss_dispatch(Tensor h, Tensor weight, 
   STD_TORCH_CHECK(distance_rank >= 0 && distance_rank <= weight.size(2), "probe_loss: distance_rank out of range");
   if (h.numel() > 0 && ((h.size(2) > 1 && h.stride(2) != 1) || (h.size(1) > 1 && h.stride(1) < h.size(2))))
     h = torch::stable::contiguous(h);
-  weight = torch::stable::contiguous(weight), distances = torch::stable::contiguous(distances);
-  depths = torch::stable::contiguous(depths), lengths = torch::stable::contiguous(lengths);
+  for (Tensor* t : {&weight, &distances, &depths, &lengths})
+    if (!t->is_contiguous()) *t = torch::stable::contiguous(*t);  // a call through the dispatcher even if it need do nothing
   return (type == ScalarType::Float ? probe_loss<float> : probe_loss<double>)(
       h, weight, distance_rank, distances, depths, lengths, with_weight, with_h);
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bertft.ops.cross_moments import cross_moments, provisional_mean
 from bertft.ops.pairwise_distance import pairwise_distance
-from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss
+from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient
 from bertft.ops.rdm_correlation import rdm_correlation
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "distance_probe_loss",
     "pairwise_distance",
     "probe_loss",
+    "probe_loss_and_gradient",
     "provisional_mean",
     "rdm_correlation",
 ]

@@ -1,4 +1,4 @@
-"""What went wrong, in one sentence: shared by the ops that turn NaN and infinity into errors."""
+"""What went wrong, in one sentence: NaN and infinity in any op, and the arguments of the probe losses."""
 
 from __future__ import annotations
 
@@ -29,3 +29,35 @@ def explain_not_finite(op: str, result: Tensor, **inputs: Tensor) -> NoReturn:
             raise BertftError(f"{op}: {name}[{place}] is not finite{more}")
     layer = int((~torch.isfinite(result.detach())).nonzero()[0, 0])
     raise BertftError(f"{op}: the result of layer {layer} overflows {result.dtype} although every input is finite")
+
+
+def check_probe(h: Tensor, weight: Tensor, distances: Tensor | None, depths: Tensor | None, lengths: Tensor) -> None:
+    """Raises BertftError on arguments of the probe losses; values of lengths are not looked at while traced."""
+    if weight.dim() != 3 or weight.shape[2] == 0:
+        raise BertftError(f"probe_loss: weight must be (L, D, R) with R > 0, found {tuple(weight.shape)}")
+    L, D, _ = weight.shape
+    if h.dim() not in (2, 3) or h.shape[-1] != D or (h.dim() == 3 and h.shape[0] != L):
+        expected = f"(T, {D}) or ({L}, T, {D})"
+        raise BertftError(f"probe_loss: h must be {expected} to go with weight, found {tuple(h.shape)}")
+    if not (h.is_floating_point() and weight.is_floating_point()):
+        raise BertftError(f"probe_loss: h and weight must be floating, found {h.dtype} and {weight.dtype}")
+    if h.device != weight.device:
+        raise BertftError(f"probe_loss: h and weight must be on one device, found {h.device} and {weight.device}")
+    if lengths.dim() != 1 or lengths.is_floating_point() or lengths.device.type != "cpu":
+        found = f"{lengths.dtype} {tuple(lengths.shape)} on {lengths.device}"
+        raise BertftError(f"probe_loss: lengths must be a vector of integers on the CPU, found {found}")
+    T = h.shape[-2]
+    if depths is not None and depths.shape != (T,):
+        raise BertftError(f"probe_loss: depths must be ({T},), one for each word, found {tuple(depths.shape)}")
+    if distances is not None and distances.dim() != 1:
+        raise BertftError(f"probe_loss: distances must be packed in one dimension, found {tuple(distances.shape)}")
+    if torch.compiler.is_compiling():
+        return  # the kernel itself refuses lengths that do not fit
+    counts = lengths.tolist()
+    if min(counts, default=0) < 0:
+        raise BertftError(f"probe_loss: lengths[{counts.index(min(counts))}] is negative ({min(counts)})")
+    if sum(counts) != T:
+        raise BertftError(f"probe_loss: lengths sum to {sum(counts)}, but h has {T} words")
+    pairs = sum(n * n for n in counts)
+    if distances is not None and distances.shape[0] != pairs:
+        raise BertftError(f"probe_loss: distances must have {pairs} entries (sum n^2), found {distances.shape[0]}")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bertft.errors import BertftError
-from bertft.ops import depth_probe_loss, distance_probe_loss, extension, probe_loss, reference
+from bertft.ops import depth_probe_loss, distance_probe_loss, extension, probe_loss, probe_loss_and_gradient, reference
 
 # Lengths that straddle vectors and register blocks, single words and empty sentences included.
 BATCHES = {
@@ -85,6 +85,36 @@ def test_gradients_equal_those_of_the_reference(lengths, dtype, tolerance):
         assert a.dtype == dtype
         error = (a.double() - b).norm() / b.norm().clamp_min(1e-30)
         assert error <= tolerance or b.norm() < 1e-12
+
+
+@pytest.mark.parametrize("served", [True, False], ids=["kernel", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_loss_and_gradient_in_one_call(served, dtype, monkeypatch):
+    h, wd, wp, distances, depths, lengths = problem([9, 0, 4], dtype=dtype)
+    weight = torch.cat([wd, wp], dim=2).requires_grad_()
+    expected = probe_loss(h, wd.requires_grad_(), wp.requires_grad_(), distances, depths, lengths)
+    gradients = torch.autograd.grad(expected.sum(), [wd, wp])
+    if not served:
+        monkeypatch.setattr(extension, "serves", lambda tensor: False)
+    loss, gradient = probe_loss_and_gradient(h, weight, distances, depths, lengths, distance_rank=13)
+    assert not loss.requires_grad and not gradient.requires_grad and gradient.dtype == dtype
+    torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close(gradient, torch.cat(gradients, dim=2))
+    loss, gradient = probe_loss_and_gradient(h, wd, distances, None, lengths)
+    torch.testing.assert_close(loss[:, 0], expected[:, 0].detach())
+    assert not loss[:, 1].any()
+    torch.testing.assert_close(gradient, gradients[0])
+    loss, gradient = probe_loss_and_gradient(h, wp, None, depths, lengths)
+    assert not loss[:, 0].any()
+    torch.testing.assert_close(gradient, gradients[1])
+    for golds, rank in [
+        ((distances, depths), None),
+        ((None, depths), 3),
+        ((distances, None), 3),
+        ((distances, None), 99),
+    ]:
+        with pytest.raises(BertftError, match="probe_loss: d"):
+            probe_loss_and_gradient(h, weight, *golds, lengths, distance_rank=rank)
 
 
 @pytest.mark.parametrize("op", ["distance", "depth", "both"])
