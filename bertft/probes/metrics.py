@@ -38,7 +38,7 @@ class SentenceScores:
 
 @dataclass(frozen=True)
 class Score:
-    """One figure with its 95 % bootstrap interval over sentences (percentiles less the bootstrap's bias); ``n`` sentences count."""
+    """One figure that ``n`` sentences count for, with its 95 % interval (bootstrap percentiles less their bias)."""
 
     value: float
     low: float
@@ -134,6 +134,7 @@ def score_sentences(
     )  # fmt: skip
     for n, members in _by_size(lengths, layers, points.shape[2]):
         rows = torch.from_numpy(starts[members, None] + np.arange(n))  # (G, n)
+        # The reference's differences, not the kernel's inner products: equal distances must stay ties.
         predicted = pairwise_distance(points[:, rows].double(), metric="sqeuclidean")  # (L, G, n, n)
         height = depths[:, rows].double()
         tree = torch.from_numpy(np.stack([gold[i] for i in members]).astype(np.int64)).view(-1, n, n)

@@ -86,7 +86,7 @@ def compare_encoders(
         groups, kept = sample.contents()
         rows: list[Row] = []
         for name, pair, space in zip(tuned, pairs, kept[1:], strict=True):
-            for measure, intervals in pair.intervals(groups, kept[0], space, sample.sentences):
+            for measure, intervals in pair.intervals(groups, kept[0], space, len(chosen)):
                 rows += _rows(name, data, measure, intervals, total, seed)
     return rows
 

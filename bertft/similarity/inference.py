@@ -43,39 +43,44 @@ class Interval(NamedTuple):
 class Reservoir:
     """A random sample of whole sentences with their vectors in several spaces, at most ``capacity`` stimuli.
 
-    Each sentence has a priority drawn from (seed, id) alone, and the lowest ones stay, so that the sample depends
-    neither on the order of the stream nor on how it is cut into batches.
+    Each sentence has a priority drawn from (seed, id) alone, and the lowest ones stay (two at least), so that the
+    sample depends neither on the order of the stream nor on how it is cut into batches. A sentence may come in parts.
     """
 
     def __init__(self, capacity: int = 5000, seed: int = 0) -> None:
         if capacity < 1:
             raise BertftError(f"Reservoir: capacity must be positive, found {capacity}")
         self.capacity, self.seed = capacity, seed
-        self.sentences = 0  # offered so far
         self.stimuli = 0  # kept now
-        self._heap: list[tuple[float, int, tuple[Tensor, ...]]] = []
+        self._limit = math.inf  # the lowest priority that was turned away
+        self._heap: list[tuple[float, int]] = []  # (-priority, id), so that the highest priority leaves first
+        self._parts: dict[int, list[tuple[Tensor, ...]]] = {}
 
     def offer(self, ids: Tensor, lengths: Tensor, *spaces: Tensor) -> None:
         """Offer sentences: ids (S,) and lengths (S,), spaces (L, T, D) packed, T the sum of the lengths."""
         stop = 0
         for identity, length in zip(ids.tolist(), lengths.tolist(), strict=True):
             start, stop = stop, stop + length
-            self.sentences += 1
             priority = float(np.random.default_rng([self.seed, identity]).random())
-            if self._heap and self.stimuli >= self.capacity and priority > -self._heap[0][0]:
+            if not length or priority >= self._limit:
                 continue
-            heapq.heappush(self._heap, (-priority, identity, tuple(s[:, start:stop].clone() for s in spaces)))
+            if identity not in self._parts:
+                heapq.heappush(self._heap, (-priority, identity))
+                self._parts[identity] = []
+            self._parts[identity].append(tuple(space[:, start:stop].clone() for space in spaces))
             self.stimuli += length
             while len(self._heap) > 2 and self.stimuli > self.capacity:
-                self.stimuli -= heapq.heappop(self._heap)[2][0].shape[1]
+                highest, leaving = heapq.heappop(self._heap)
+                self._limit = -highest
+                self.stimuli -= sum(part[0].shape[1] for part in self._parts.pop(leaving))
 
     def contents(self) -> tuple[Tensor, list[Tensor]]:
         """Sentence of each kept stimulus (R,) int64, 0.. in order of id, and the spaces (L, R, D)."""
-        kept = sorted(self._heap, key=lambda item: item[1])
-        if not kept:
+        if not self._parts:
             raise BertftError("Reservoir: needs at least 2 sentences, found 0")
-        groups = torch.cat([torch.full((item[2][0].shape[1],), i) for i, item in enumerate(kept)])
-        return groups, [torch.cat(parts, dim=1) for parts in zip(*(item[2] for item in kept), strict=True)]
+        parts = [(i, part) for i, key in enumerate(sorted(self._parts)) for part in self._parts[key]]
+        groups = torch.cat([torch.full((part[0].shape[1],), i) for i, part in parts])
+        return groups, [torch.cat(space, dim=1) for space in zip(*(part for _, part in parts), strict=True)]
 
 
 def rsa_intervals(moments: CrossMoments, groups: Tensor, x: Tensor, y: Tensor, *, sentences: int) -> list[Interval]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -96,11 +97,13 @@ class CrossMoments:
         both = {"metric": self.metric_x, "metric_y": self.metric_y, "float64": self.float64}
         if self.pairs == "diagonal":
             for k in range(self.layers_x):
-                _add(self.moments(k, k), cross_moments(x[k], y[k], mean_x=mean_x[k], mean_y=mean_y[k], **both))
+                with _naming(k):
+                    _add(self.moments(k, k), cross_moments(x[k], y[k], mean_x=mean_x[k], mean_y=mean_y[k], **both))
             return self
         for side, rows, means, metric in (("x", x, mean_x, self.metric_x), ("y", y, mean_y, self.metric_y)):
             for k, row in enumerate(rows):
-                one = cross_moments(row, mean_x=means[k], metric=metric, float64=self.float64)
+                with _naming(k):
+                    one = cross_moments(row, mean_x=means[k], metric=metric, float64=self.float64)
                 self._state[f"gram_{side}"][k] += one.gram_x.cpu()
                 self._state[f"stats_{side}"][k] += one.stats_x.cpu()
         for k in range(self.layers_x):
@@ -352,6 +355,14 @@ class CrossMoments:
         of_x = [function(k, k if self.pairs == "diagonal" else 0, 0) for k in range(self.layers_x)]
         of_y = [function(m if self.pairs == "diagonal" else 0, m, 1) for m in range(self.layers_y)]
         return torch.tensor(of_x, dtype=torch.float64), torch.tensor(of_y, dtype=torch.float64)
+
+
+@contextmanager
+def _naming(layer: int) -> Iterator[None]:
+    try:
+        yield
+    except BertftError as error:
+        raise BertftError(f"layer {layer}: {error}") from None
 
 
 def _add(total: Moments, part: Moments) -> None:

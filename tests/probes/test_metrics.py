@@ -1,0 +1,154 @@
+"""DSpr, NSpr, UUAS and root accuracy against a plain writing of the published evaluation, with SciPy."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import minimum_spanning_tree
+from scipy.stats import rankdata, spearmanr
+
+from bertft.errors import BertftError
+from bertft.probes import metrics
+from bertft.probes.metrics import average_ranks, score_sentences, spanning_trees, spearman, summarise
+
+
+def random_tree(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    parent = [-1] + [int(rng.integers(i)) for i in range(1, n)]
+    distances = np.zeros((n, n), dtype=np.int64)
+    for i in range(1, n):
+        distances[i, :i] = distances[:i, i] = distances[parent[i], :i] + 1
+    shuffled = rng.permutation(n)
+    return distances[np.ix_(shuffled, shuffled)], distances[0][shuffled]
+
+
+def kruskal(matrix: np.ndarray, kept: np.ndarray) -> set[tuple[int, int]]:
+    """Union-find over all edges in a stable order of distance, as the published evaluation has it."""
+    union = {i: i for i in kept}
+
+    def root(i: int) -> int:
+        while union[i] != i:
+            i = union[i]
+        return i
+
+    edges = [(i, j) for i in kept for j in kept if i < j]
+    tree = set()
+    for i, j in sorted(edges, key=lambda e: matrix[e]):
+        if root(i) != root(j):
+            union[root(i)] = root(j)
+            tree.add((int(i), int(j)))
+    return tree
+
+
+def corpus(sizes, rank: int = 4, layers: int = 2, seed: int = 0, integers: bool = False):
+    """Points (integers: many ties and zero distances), depths, gold trees and punctuation."""
+    rng = np.random.default_rng(seed)
+    gold, depths = zip(*(random_tree(n, rng) for n in sizes), strict=True)
+    shape = (layers, sum(sizes), rank)
+    points = rng.integers(0, 2, shape).astype(float) if integers else rng.normal(size=shape)
+    heights = rng.integers(0, 3, shape[:2]).astype(float) if integers else rng.normal(size=shape[:2]) ** 2
+    skip = [rng.random(n) < 0.2 for n in sizes]
+    return torch.tensor(points), torch.tensor(heights), [d.ravel() for d in gold], list(depths), skip
+
+
+def published(points, heights, gold, depths, skip) -> dict[str, float]:
+    """One layer the slow way."""
+    by_length, by_length_depth = defaultdict(list), defaultdict(list)
+    found = wanted = roots = rooted = 0
+    start = 0
+    for tree, depth, mask in zip(gold, depths, skip, strict=True):
+        n = len(depth)
+        p, h = points[start : start + n].numpy(), heights[start : start + n].numpy()
+        start += n
+        predicted = ((p[:, None] - p[None]) ** 2).sum(-1)
+        tree = tree.reshape(n, n)
+        if n > 1:
+            for row, true in zip(predicted, tree, strict=True):
+                by_length[n].append(0.0 if np.ptp(row) == 0 else spearmanr(row, true)[0])
+            by_length_depth[n].append(0.0 if np.ptp(h) == 0 else spearmanr(h, depth)[0])
+        kept = np.flatnonzero(~mask)
+        truth = kruskal(tree, kept)
+        found += len(kruskal(predicted, kept) & truth)
+        wanted += len(truth)
+        if len(kept):
+            rooted += 1
+            roots += kept[h[kept].argmin()] == kept[depth[kept].argmin()]
+    lengths = [n for n in by_length if 5 <= n <= 50]
+    return {
+        "dspr": np.mean([np.mean(by_length[n]) for n in lengths]),
+        "nspr": np.mean([np.mean(by_length_depth[n]) for n in lengths]),
+        "uuas": found / wanted,
+        "root_accuracy": roots / rooted,
+    }
+
+
+@pytest.mark.parametrize("integers", [False, True])
+def test_scores_are_the_published_ones(integers, monkeypatch):
+    sizes = [1, 2, 5, 5, 6, 9, 9, 9, 4, 51, 50, 12, 1, 3, 7]
+    data = corpus(sizes, integers=integers)
+    for block in (metrics.BLOCK, 1):  # all sentences of a length at once, and one at a time
+        monkeypatch.setattr(metrics, "BLOCK", block)
+        summary = summarise(score_sentences(*data), resamples=20)
+        for layer, scores in enumerate(summary):
+            expected = published(data[0][layer], data[1][layer], *data[2:])
+            assert {name: score.value for name, score in scores.items()} == pytest.approx(expected, abs=1e-12)
+    assert summary[0]["dspr"].n == 9 and summary[0]["root_accuracy"].n <= 15
+
+
+def test_ranks_and_spearman_are_scipy_s():
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 5, (7, 3, 11)), rng.normal(size=(7, 3, 11))
+    assert np.array_equal(average_ranks(torch.tensor(x)).numpy(), rankdata(x, axis=-1))
+    expected = [[spearmanr(a, b)[0] for a, b in zip(*rows, strict=True)] for rows in zip(x, y, strict=True)]
+    assert spearman(torch.tensor(x), torch.tensor(y)).numpy() == pytest.approx(np.array(expected), abs=1e-14)
+    assert spearman(torch.zeros(2, 5), torch.arange(5.0).expand(2, 5)).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 17])
+def test_spanning_trees_are_scipy_s(n):
+    rng = np.random.default_rng(n)
+    matrix = rng.random((20, n, n))
+    matrix = matrix + matrix.transpose(0, 2, 1)
+    trees = spanning_trees(torch.tensor(matrix)).numpy()
+    for tree, distances in zip(trees, matrix, strict=True):
+        expected = minimum_spanning_tree(csr_matrix(np.triu(distances, 1))).toarray() > 0
+        assert np.array_equal(np.triu(tree), expected) and np.array_equal(tree, tree.T)
+
+
+def test_zero_distance_is_an_edge_and_ties_go_to_the_first():
+    trees = spanning_trees(torch.zeros(1, 4, 4))
+    assert sorted(map(tuple, trees[0].triu().nonzero().tolist())) == [(0, 1), (0, 2), (0, 3)]
+
+
+def test_perfect_probe_scores_one():
+    sizes = [5, 6, 7, 8, 9, 10]
+    _, _, gold, depths, skip = corpus(sizes)
+    points = torch.zeros(1, sum(sizes), max(sizes), dtype=torch.float64)
+    for distances, start, n in zip(gold, np.cumsum([0, *sizes]), sizes, strict=False):
+        d = distances.reshape(n, n)
+        edges = [(i, j) for i in range(n) for j in range(i) if d[i, j] == 1]
+        for k, (i, j) in enumerate(edges):  # one coordinate an edge: the side of it that a word is on
+            points[0, start : start + n, k] = torch.tensor(d[:, i] < d[:, j], dtype=torch.float64)
+    heights = torch.tensor(np.concatenate(depths), dtype=torch.float64)[None]
+    scores = summarise(score_sentences(points, heights, gold, depths, skip), resamples=50)[0]
+    for score in scores.values():
+        assert (score.value, score.low, score.high) == pytest.approx((1, 1, 1))
+
+
+def test_intervals_shrink_with_the_corpus_and_hold_the_value():
+    widths = []
+    for copies in (10, 160):
+        data = corpus([8, 9, 10] * copies, seed=1)
+        summary = summarise(score_sentences(*data), resamples=200)[0]
+        for score in summary.values():
+            assert score.low <= score.value <= score.high
+        widths.append(summary["uuas"].high - summary["uuas"].low)
+    assert widths[0] / widths[1] == pytest.approx(4, rel=0.4)
+
+
+def test_too_little_data_is_an_error():
+    with pytest.raises(BertftError, match="at least 2 sentences of 5 to 50 words"):
+        summarise(score_sentences(*corpus([3, 4, 5])))

@@ -1,0 +1,158 @@
+"""Intervals of streamed similarity: influences against leaving stimuli out, coverage by simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from bertft.errors import BertftError
+from bertft.ops.cross_moments import Moments
+from bertft.similarity.augmented import augment, pack, unpack
+from bertft.similarity.inference import (
+    Reservoir,
+    cka_influence,
+    cka_intervals,
+    clustered_interval,
+    rsa_influence,
+    rsa_intervals,
+)
+from bertft.similarity.moments import CrossMoments
+
+
+def sample(sentences: int, generator: torch.Generator, words: int = 10, d: int = 12):
+    """Tokens of sentences with a common part: x and y (1, T, d), groups (T,), lengths that vary about ``words``."""
+    lengths = torch.randint(words // 2, words * 3 // 2 + 1, (sentences,), generator=generator)
+    groups = torch.repeat_interleave(torch.arange(sentences), lengths)
+
+    def normal(rows: int) -> torch.Tensor:
+        return torch.randn(rows, d, generator=generator, dtype=torch.float64)
+
+    t = len(groups)
+    common, change = normal(sentences)[groups], normal(sentences)[groups]
+    x = 0.7 * common + normal(t) + 0.5
+    y = x + 0.8 * change + 0.5 * normal(t)
+    return x[None], y[None], groups, lengths
+
+
+@pytest.mark.parametrize("metric", ["dot", "cosine", "correlation", "sqeuclidean"])
+def test_influence_is_what_leaving_a_stimulus_out_changes(metric):
+    g = torch.Generator().manual_seed(3)
+    x, y, *_ = sample(12, g)
+    n = x.shape[1]
+    moments = CrossMoments(1, 1, metric).update(x, y)
+    rows = [augment(t[0], mean, metric) for t, mean in zip((x, y), moments.means(0, 0), strict=True)]
+    for influence_of, measure in ((rsa_influence, "rsa"), (cka_influence, "cka")):
+        influence = influence_of(moments.moments(0, 0), *rows)
+        assert influence.mean().item() == pytest.approx(0, abs=1e-12)
+        whole = getattr(moments, measure)()
+        left_out = torch.zeros(n, dtype=torch.float64)
+        for i in range(n):
+            others = torch.arange(n) != i
+            part = CrossMoments(1, 1, metric).update(x[:, others], y[:, others])
+            left_out[i] = (n - 1) * (whole - getattr(part, measure)())
+        assert torch.corrcoef(torch.stack([influence, left_out]))[0, 1] > 0.995
+        assert (left_out.std() / influence.std()).item() == pytest.approx(1, abs=10 / n)
+
+
+def test_packed_moments_come_back():
+    g = torch.Generator().manual_seed(5)
+    x, y, *_ = sample(6, g)
+    m = CrossMoments(1, 1, ("cosine", "sqeuclidean")).update(x, y[..., :7]).moments(0, 0)
+    for name, a, b in zip(Moments._fields, m, unpack(*pack(m)), strict=True):
+        assert torch.equal(a, b), name
+
+
+def _intervals(x, y, groups, lengths, capacity=10**9, metric="cosine"):
+    moments = CrossMoments(1, 1, metric).update(x, y)
+    reservoir = Reservoir(capacity, seed=1)
+    reservoir.offer(torch.arange(len(lengths)), lengths, x, y)
+    kept, (a, b) = reservoir.contents()
+    return [f(moments, kept, a, b, sentences=len(lengths))[0] for f in (rsa_intervals, cka_intervals)]
+
+
+def test_a_reservoir_gives_nearly_the_interval_of_all():
+    x, y, groups, lengths = sample(600, torch.Generator().manual_seed(0))
+    for whole, part in zip(_intervals(x, y, groups, lengths), _intervals(x, y, groups, lengths, 2000), strict=True):
+        assert part.value == whole.value
+        assert part.standard_error == pytest.approx(whole.standard_error, rel=0.12)
+        assert whole.low < whole.value < whole.high
+
+
+def test_reservoir_does_not_depend_on_the_order_of_the_stream():
+    x, y, _, lengths = sample(50, torch.Generator().manual_seed(0))
+    parts = list(
+        zip(range(50), lengths.tolist(), x.split(lengths.tolist(), 1), y.split(lengths.tolist(), 1), strict=True)
+    )
+    kept = []
+    for order in (parts, parts[::-1]):
+        reservoir = Reservoir(100, seed=4)
+        for index, length, a, b in order:
+            reservoir.offer(torch.tensor([index]), torch.tensor([length]), a, b)
+        assert 80 < reservoir.stimuli <= 100
+        kept.append(reservoir.contents())
+    assert torch.equal(kept[0][0], kept[1][0])
+    assert all(torch.equal(a, b) for a, b in zip(kept[0][1], kept[1][1], strict=True))
+
+
+def test_a_sentence_may_come_in_parts():
+    x, _, _, lengths = sample(30, torch.Generator().manual_seed(0))
+    whole, halves = Reservoir(60, seed=4), Reservoir(60, seed=4)
+    whole.offer(torch.arange(30), lengths, x)
+    first = lengths // 2
+    cuts = torch.stack([first, lengths - first], dim=1).flatten()
+    halves.offer(torch.arange(30).repeat_interleave(2), cuts, x)
+    assert torch.equal(whole.contents()[0], halves.contents()[0])
+    assert torch.equal(whole.contents()[1][0], halves.contents()[1][0])
+
+
+def test_equal_spaces_have_no_width():
+    x, _, groups, lengths = sample(20, torch.Generator().manual_seed(0))
+    for interval in _intervals(x, x, groups, lengths):
+        assert interval.low == interval.high == interval.value == pytest.approx(1, abs=1e-12)
+
+
+def test_bad_input():
+    with pytest.raises(BertftError, match="at least 2 sentences, found 1"):
+        clustered_interval(0.5, torch.ones(3), torch.zeros(3, dtype=torch.long), stimuli=3, sentences=1)
+    with pytest.raises(BertftError, match="capacity must be positive"):
+        Reservoir(0)
+    with pytest.raises(BertftError, match="found 0"):
+        Reservoir(5).contents()
+    x, y, groups, _ = sample(5, torch.Generator().manual_seed(0))
+    with pytest.raises(BertftError, match="pairs='diagonal'"):
+        rsa_intervals(CrossMoments(1, 1, pairs="all").update(x, y), groups, x, y, sentences=5)
+
+
+def coverage(sentences: int, runs: int, reservoir: int, seed: int = 0) -> tuple[float, float, float, float]:
+    """Coverage of the RSA and CKA intervals, and each mean standard error over the true standard deviation."""
+    generator = torch.Generator().manual_seed(seed)
+    x, y, *_ = sample(20_000, generator)
+    population = CrossMoments(1, 1, "cosine").update(x, y)
+    truth = population.rsa().item(), population.cka().item()
+    found = np.zeros((runs, 2, 4))
+    for run in range(runs):
+        found[run] = _intervals(*sample(sentences, generator), capacity=reservoir)
+    value, low, high, error = np.moveaxis(found, 2, 0)
+    covered = ((low <= truth) & (np.array(truth) <= high)).mean(0)
+    ratio = error.mean(0) / value.std(0, ddof=1)
+    return (*covered, *ratio)
+
+
+def test_coverage_at_300_sentences():
+    rsa, cka, rsa_error, cka_error = coverage(300, 80, 1000)
+    for covered in (rsa, cka):
+        assert abs(covered - 0.95) < 3.3 * math.sqrt(0.95 * 0.05 / 80)
+    for ratio in (rsa_error, cka_error):
+        assert ratio == pytest.approx(1, abs=0.27)
+
+
+@pytest.mark.slow
+def test_coverage_at_2000_sentences():
+    """93-97 % of intervals cover, up to the simulation's own error; run with ``-m slow``."""
+    runs = 600
+    rsa, cka, *_ = coverage(2000, runs, 5000)
+    for covered in (rsa, cka):
+        assert 0.93 - 2 * math.sqrt(0.95 * 0.05 / runs) < covered < 0.97 + 2 * math.sqrt(0.95 * 0.05 / runs)

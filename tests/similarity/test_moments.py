@@ -1,0 +1,259 @@
+"""CrossMoments against float64 brute force: values, merging, saving, processes, bad input."""
+
+from __future__ import annotations
+
+import math
+import socket
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import pdist
+from scipy.stats import pearsonr
+
+from bertft.errors import BertftError
+from bertft.similarity.moments import CrossMoments, merged
+
+METRICS = ("dot", "cosine", "correlation", "sqeuclidean")
+SUMS = ("gram_x", "stats_x", "cross", "stats_xy", "gram_y", "stats_y")
+
+
+def spaces(kind: str = "bert", n: int = 60, d: int = 12, e: int = 9, layers: int = 2, seed: int = 0):
+    """Two related spaces (L, n, d) and (L, n, e), float64."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(layers, n, d, generator=g, dtype=torch.float64)
+    y = x @ torch.randn(layers, d, e, generator=g, dtype=torch.float64) / 3
+    y = y + torch.randn(layers, n, e, generator=g, dtype=torch.float64)
+    if kind in ("bert", "rogue"):
+        x, y = x + 8 * torch.randn(d, generator=g, dtype=torch.float64), y + 20
+    if kind == "rogue":
+        x[..., 1] = x[..., 1] * 10 + 100  # one dimension far from the others, as in BERT
+        y[..., :2] *= 20
+    if kind == "repeated":
+        x[:, n // 2 :], y[:, n // 2 :] = x[:, : n - n // 2], y[:, : n - n // 2]
+    return x, y
+
+
+def dissimilarities(x: torch.Tensor, metric: str) -> np.ndarray:
+    """All pairs in extended precision: 1 - cosine of vectors that nearly agree costs float64 five digits."""
+    x = x.numpy().astype(np.longdouble)
+    if metric == "correlation":
+        x = x - x.mean(1, keepdims=True)
+    if metric in ("cosine", "correlation"):
+        x = x / np.sqrt((x * x).sum(1, keepdims=True))
+    i, j = np.triu_indices(len(x), 1)
+    if metric == "sqeuclidean":
+        return ((x[i] - x[j]) ** 2).sum(1)
+    return (x[i] * x[j]).sum(1) if metric == "dot" else 1 - (x[i] * x[j]).sum(1)
+
+
+def brute_rsa(
+    x: torch.Tensor, y: torch.Tensor, metric: str, compare: str = "pearson", metric_y: str | None = None
+) -> float:
+    a, b = dissimilarities(x, metric), dissimilarities(y, metric_y or metric)
+    if compare == "pearson":
+        a, b = a - a.mean(), b - b.mean()
+    return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
+
+
+def test_brute_force_is_scipy_s():
+    x, y = spaces("plain")
+    for metric in ("cosine", "correlation", "sqeuclidean"):
+        expected = pearsonr(pdist(x[0].numpy(), metric), pdist(y[0].numpy(), metric))[0]
+        assert brute_rsa(x[0], y[0], metric) == pytest.approx(expected, abs=1e-13)
+
+
+def brute_cka(x: torch.Tensor, y: torch.Tensor, debiased: bool) -> float:
+    """From full kernel matrices, as in Song et al. (2012) and Kornblith et al. (2019)."""
+    x, y = x - x.mean(0), y - y.mean(0)  # CKA does not notice, the rounding of the kernel matrices does
+    k, l_ = x @ x.T, y @ y.T
+    n = len(k)
+    if not debiased:
+        h = torch.eye(n, dtype=k.dtype) - 1 / n
+        k, l_ = h @ k @ h, h @ l_ @ h
+        return float((k * l_).sum() / (k.norm() * l_.norm()))
+
+    def hsic(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        a, b = (m - m.diag().diag() for m in (a, b))
+        one = torch.ones(n, dtype=a.dtype)
+        ab = a @ b
+        return ab.trace() + (one @ a @ one) * (one @ b @ one) / ((n - 1) * (n - 2)) - 2 * (one @ ab @ one) / (n - 2)
+
+    return float(hsic(k, l_) / (hsic(k, k) * hsic(l_, l_)).sqrt())
+
+
+def stream(x: torch.Tensor, y: torch.Tensor, metric, cuts=(7, 8, 31), **kwargs) -> CrossMoments:
+    moments = CrossMoments(len(x), len(y), metric, **kwargs)
+    for a, b in zip(x.tensor_split(cuts, 1), y.tensor_split(cuts, 1), strict=True):
+        moments.update(a, b)
+    return moments
+
+
+@pytest.mark.parametrize("kind", ["plain", "bert", "rogue", "repeated"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_rsa_equals_all_pairs(metric, kind):
+    x, y = spaces(kind)
+    moments = stream(x, y, metric)
+    assert len(moments) == 60
+    for compare in ("pearson", "cosine"):
+        expected = torch.tensor(
+            [brute_rsa(a, b, metric, compare) for a, b in zip(x, y, strict=True)], dtype=torch.float64
+        )
+        torch.testing.assert_close(moments.rsa(compare), expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 9), (4, 30, 40), (200, 3, 5)])
+def test_few_stimuli_and_fewer_than_dimensions(shape):
+    n, d, e = shape
+    x, y = spaces("bert", n, d, e)
+    moments = stream(x, y, "cosine", cuts=(1,))
+    expected = torch.tensor([brute_rsa(a, b, "cosine") for a, b in zip(x, y, strict=True)], dtype=torch.float64)
+    torch.testing.assert_close(moments.rsa(), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("debiased", [True, False])
+def test_cka_equals_kernel_matrices(debiased):
+    x, y = spaces("rogue")
+    expected = torch.tensor([brute_cka(a, b, debiased) for a, b in zip(x, y, strict=True)], dtype=torch.float64)
+    torch.testing.assert_close(stream(x, y, "dot").cka(debiased), expected, rtol=0, atol=1e-11)
+    torch.testing.assert_close(stream(x, y, "sqeuclidean").cka(debiased), expected, rtol=0, atol=1e-11)
+
+
+def test_golden_values():
+    rng = np.random.RandomState(1337)
+    x = rng.randn(100, 10)
+    y = rng.randn(100, 10) + x
+    moments = stream(torch.tensor(x)[None], torch.tensor(y)[None], "dot")
+    assert moments.cka(debiased=False).item() == pytest.approx(0.55761, abs=5e-6)
+    assert moments.cka(debiased=True).item() == pytest.approx(0.51346, abs=5e-6)
+
+
+def test_float32_input_is_as_good_as_brute_force():
+    x, y = spaces("rogue", n=400, d=32, e=32)
+    x, y = x.float(), y.float()
+    expected = [brute_rsa(a.double(), b.double(), "cosine") for a, b in zip(x, y, strict=True)]
+    assert stream(x, y, "cosine").rsa().numpy() == pytest.approx(expected, abs=1e-6)
+    assert stream(x, y, "cosine", float64=True).rsa().numpy() == pytest.approx(expected, abs=1e-11)
+
+
+@pytest.mark.parametrize("metric", [*METRICS, ("cosine", "sqeuclidean")])
+@pytest.mark.parametrize("pairs", ["diagonal", "all"])
+def test_merge_of_sums_about_different_means(metric, pairs):
+    x, y = spaces("rogue")
+    whole = stream(x, y, metric, pairs=pairs)
+    parts = [stream(x[:, s], y[:, s], metric, pairs=pairs) for s in (slice(0, 9), slice(9, 40), slice(40, 60))]
+    assert not torch.equal(parts[0]._state["mean_x"], parts[1]._state["mean_x"])
+    together = merged(parts)
+    assert len(together) == 60 and len(parts[0]) == 9
+    for measure in ("rsa", "cka", "procrustes"):
+        torch.testing.assert_close(getattr(together, measure)(), getattr(whole, measure)(), rtol=0, atol=1e-11)
+    expected = whole._about(parts[0]._state["mean_x"], parts[0]._state["mean_y"])
+    for name in SUMS:
+        torch.testing.assert_close(together._state[name], expected[name], rtol=1e-10, atol=1e-7)
+
+
+def test_all_against_all():
+    x, _ = spaces("bert", layers=3)
+    _, y = spaces("bert", layers=2, seed=1)
+    moments = stream(x, y, "cosine", pairs="all")
+    expected = [[brute_rsa(a, b, "cosine") for b in y] for a in x]
+    assert moments.rsa().numpy() == pytest.approx(np.array(expected), abs=1e-11)
+    assert moments.cka().shape == (3, 2)
+    assert [t.shape for t in moments.anisotropy()] == [(3,), (2,)]
+
+
+def test_metrics_may_differ_between_the_spaces():
+    x, y = spaces("bert")
+    value = stream(x, y, ("cosine", "sqeuclidean")).rsa()[0].item()
+    assert value == pytest.approx(brute_rsa(x[0], y[0], "cosine", metric_y="sqeuclidean"), abs=1e-11)
+
+
+def test_save_and_load(tmp_path):
+    x, y = spaces("bert")
+    moments = stream(x[:, :30], y[:, :30], "cosine")
+    moments.save(tmp_path / "sums.safetensors")
+    again = CrossMoments.load(tmp_path / "sums.safetensors", expect=CrossMoments(2, 2, "cosine"))
+    for part in (moments, again):
+        part.update(x[:, 30:], y[:, 30:])
+    assert torch.equal(again.rsa(), moments.rsa()) and torch.equal(again.cka(), moments.cka())
+    CrossMoments(2, 2).save(tmp_path / "empty.safetensors")
+    assert len(CrossMoments.load(tmp_path / "empty.safetensors")) == 0
+    with pytest.raises(BertftError, match="expected sums of"):
+        CrossMoments.load(tmp_path / "sums.safetensors", expect=CrossMoments(2, 2, "dot"))
+    with pytest.raises(BertftError, match="no such file"):
+        CrossMoments.load(tmp_path / "absent.safetensors")
+    (tmp_path / "other").write_text("not sums")
+    with pytest.raises(BertftError, match="not a safetensors file"):
+        CrossMoments.load(tmp_path / "other")
+
+
+def _process(rank: int, world: int, port: int, x: torch.Tensor, y: torch.Tensor, path: str) -> None:
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    moments = CrossMoments(2, 2, "cosine")
+    if rank:  # process 0 has no stimuli
+        part = slice(0, 25) if rank == 1 else slice(25, None)
+        moments.update(x[:, part], y[:, part])
+    moments.all_reduce()
+    moments.save(f"{path}/{rank}.safetensors")
+    dist.destroy_process_group()
+
+
+def test_all_reduce_equals_one_process(tmp_path):
+    x, y = spaces("rogue")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    torch.multiprocessing.spawn(_process, (3, port, x, y, str(tmp_path)), nprocs=3)
+    one = stream(x, y, "cosine")
+    for rank in range(3):
+        moments = CrossMoments.load(tmp_path / f"{rank}.safetensors")
+        assert len(moments) == 60
+        torch.testing.assert_close(moments.rsa(), one.rsa(), rtol=1e-12, atol=0)
+        torch.testing.assert_close(moments.cka(), one.cka(), rtol=1e-12, atol=0)
+
+
+def test_bad_input():
+    x, y = spaces("plain")
+    with pytest.raises(BertftError, match="metric must be one of dot, cosine"):
+        CrossMoments(2, 2, "euclidean")
+    with pytest.raises(BertftError, match="pairs must be"):
+        CrossMoments(2, 2, pairs="some")
+    with pytest.raises(BertftError, match="as many on both"):
+        CrossMoments(2, 3)
+    with pytest.raises(BertftError, match="same stimuli, found 60 and 59"):
+        CrossMoments(2, 2).update(x, y[:, 1:])
+    with pytest.raises(BertftError, match=r"x must be float of shape \(2, n, D\)"):
+        CrossMoments(2, 2).update(x[:1], y[:1])
+    moments = CrossMoments(2, 2).update(x, y)
+    with pytest.raises(BertftError, match=r"y must be float of shape \(2, n, 9\)"):
+        moments.update(x, y[..., :5])
+    with pytest.raises(BertftError, match=r"merge: expected \{"):
+        moments.merge(CrossMoments(2, 2, "dot").update(x, y))
+    with pytest.raises(BertftError, match="widths"):
+        moments.merge(CrossMoments(2, 2).update(x, y[..., :5]))
+    with pytest.raises(BertftError, match="at least 3 stimuli, found 0"):
+        CrossMoments(2, 2).rsa()
+    with pytest.raises(BertftError, match="at least 3 stimuli, found 2"):
+        CrossMoments(2, 2).update(x[:, :2], y[:, :2]).rsa()
+    with pytest.raises(BertftError, match="at least 4 stimuli, found 3"):
+        CrossMoments(2, 2).update(x[:, :3], y[:, :3]).cka()
+    with pytest.raises(BertftError, match="anisotropy: needs metric 'cosine'"):
+        CrossMoments(2, 2, "dot").update(x, y).anisotropy()
+    with pytest.raises(BertftError, match="not initialised"):
+        moments.all_reduce()
+
+
+@pytest.mark.parametrize("bad", [0.0, math.nan])
+def test_a_row_without_direction_is_named(bad):
+    x, y = spaces("plain")
+    x[1, 17] = bad
+    with pytest.raises(BertftError, match="17"):
+        CrossMoments(2, 2, "cosine").update(x, y)
+
+
+def test_constant_matrix_gives_nan_not_noise():
+    x, y = spaces("plain", n=5, d=5)
+    x[:] = torch.eye(5)
+    assert torch.isnan(stream(x, y, "cosine").rsa()).all()
