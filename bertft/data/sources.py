@@ -7,10 +7,12 @@ import json
 import os
 import random
 import re
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
+from urllib.request import getproxies
 
 from bertft.data import synthetic
 from bertft.data.conllu import find_tree_flaw, read_conllu
@@ -186,14 +188,43 @@ def _load_folder(path: Path, split: str | None) -> datasets.Dataset:
 def _load_hub(identifier: str, config: str | None, split: str) -> datasets.Dataset:
     import datasets
 
+    name = f"{identifier}:{config}" if config else identifier
     try:
+        if not _hub_within_reach() and not _is_cached(identifier):
+            raise ConnectionError("the hub cannot be reached")
         return datasets.load_dataset(identifier, config, split=split)
     except Exception as error:  # network, hub, cache and format errors share no base class
-        name = f"{identifier}:{config}" if config else identifier
         reason = _first_line(error)
         raise BertftError(
             f"{name}: no such file, and not to be had as a hub data set, split {split} ({reason})"
         ) from None
+
+
+def _hub_within_reach() -> bool:
+    """Whether the hub's host has an address: without one the client would try for half a minute to find it."""
+    import datasets
+
+    if datasets.config.HF_HUB_OFFLINE:
+        return False
+    if getproxies():  # the proxy looks names up
+        return True
+    try:
+        socket.getaddrinfo(urlsplit(datasets.config.HF_ENDPOINT).hostname, 443)
+    except OSError:
+        return False
+    return True
+
+
+def _is_cached(identifier: str) -> bool:
+    """Whether a data set has been downloaded before, in either of the two layouts of the cache."""
+    import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folders = (
+        Path(datasets.config.HF_DATASETS_CACHE) / identifier.replace("/", "___"),
+        Path(HF_HUB_CACHE) / f"datasets--{identifier.replace('/', '--')}",
+    )
+    return any(folder.is_dir() for folder in folders)
 
 
 def _rows(kind: str, table: datasets.Dataset, source: str, limit: int | None, seed: int) -> list[Example]:

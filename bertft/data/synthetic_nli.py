@@ -273,22 +273,20 @@ def _quantity(draw: Draw, label: str) -> Draft:
         ("some not", CONTRADICTION): ["all"],
     }
     undecided = {"all": "some", "some": "some not", "no": "some not", "some not": "some"}
-    event = _draw_event(draw)
     person = draw.pick(EVERYDAY.nouns["person"])
-    event = replace(event, subject=Referent(person), time=None, manner=None)
-    outer = event
-    if label != NEUTRAL:
-        quantifier = draw.pick(decided[said, label])
-    elif draw.chance(0.4):
-        quantifier = undecided[said]
-    else:  # the premise's event is too weak to decide (all, some) or too special (no, some not)
+    event = replace(_draw_event(draw), subject=Referent(person))
+    if label == NEUTRAL and draw.chance(0.8):
+        # The premise's event is too general for "all" and "some" to decide, too special for "no" and "some ... not".
+        # The chances make each quantifier about as frequent in premises as it is under the other labels.
+        usual = draw.chance(0.95)
         if event.place:
-            quantifier = draw.pick(("all", "some"))
-            outer = replace(event, place=None)
+            quantifier, told = "all" if usual else "some", replace(event, place=None)
         else:
-            quantifier = draw.pick(("no", "some not"))
-            outer = replace(event, place=draw_place(draw))
-    return Draft(_quantify(person, quantifier, outer), _quantify(person, said, event), person)
+            quantifier, told = "no" if usual else "some not", replace(event, place=draw_place(draw))
+    else:
+        quantifier = undecided[said] if label == NEUTRAL else draw.pick(decided[said, label])
+        told = (_strengthen if quantifier in ("all", "some") else _weaken)(draw, event)
+    return Draft(_quantify(person, quantifier, told), _quantify(person, said, event), person)
 
 
 def _quantify(noun: Noun, quantifier: str, event: Event) -> Node:

@@ -164,6 +164,7 @@ def test_hub_ids(monkeypatch: pytest.MonkeyPatch) -> None:
         return nli_table()
 
     monkeypatch.setattr(datasets, "load_dataset", fake)
+    monkeypatch.setattr(sources, "_hub_within_reach", lambda: True)
     assert [p.label for p in load("nli", "nyu-mll/multi_nli")] == ["entailment", "contradiction"]
     load("nli", "nyu-mll/glue:mnli", split="validation_matched")
     assert asked == [("nyu-mll/multi_nli", None, "train"), ("nyu-mll/glue", "mnli", "validation_matched")]
@@ -175,20 +176,36 @@ def test_a_local_path_goes_before_the_hub(tmp_path: Path, monkeypatch: pytest.Mo
     assert [t.text for t in load("text", "squad")] == ["one"]
 
 
-def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BertftError) as error:
-        load("nli", "nobody/nothing")
-    assert str(error.value).startswith(
-        "nobody/nothing: no such file, and not to be had as a hub data set, split train ("
-    )
-    assert "\n" not in str(error.value)
+def test_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def message() -> str:
+        with pytest.raises(BertftError) as error:
+            load("nli", "nobody/nothing:x")
+        assert "\n" not in str(error.value)
+        expected = "nobody/nothing:x: no such file, and not to be had as a hub data set, split train ("
+        assert str(error.value).startswith(expected)
+        return str(error.value).removeprefix(expected)
 
     def fail(*_: object, **__: object) -> None:
         raise KeyError("first\nsecond")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(BertftError, match="nobody/nothing:x: no such file, and not to be had"):
-        load("nli", "nobody/nothing:x")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    assert message() == "the hub cannot be reached)"  # HF_HUB_OFFLINE is set for all tests
+    (tmp_path / "nobody___nothing").mkdir()
+    assert message() == "'first\\nsecond')"
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", "https://hub.invalid")
+    monkeypatch.setattr(sources, "getproxies", dict)
+    monkeypatch.setattr(sources.socket, "getaddrinfo", lambda *_: fail_to_resolve())
+    assert message() == "'first\\nsecond')"
+    (tmp_path / "nobody___nothing").rmdir()
+    assert message() == "the hub cannot be reached)"
+    monkeypatch.setattr(sources.socket, "getaddrinfo", lambda *_: [])
+    assert message() == "'first\\nsecond')"
+
+
+def fail_to_resolve() -> None:
+    raise OSError("no such host")
 
 
 def test_models(tmp_path: Path, tiny_model: Path) -> None:
