@@ -85,7 +85,9 @@ class _Materials:
         resolve_model(self.config.model)
         readers = [lambda name=name: self.task(name, "train") for name in self.config.tasks]
         readers += [lambda name=name: self.task(name, "dev") for name in self.config.tasks]
-        readers += [lambda name=name: self.stimuli(name) for name in self.config.stimuli]
+        if self.config.rsa:
+            texts = dict.fromkeys([*self.config.own_text.values(), *self.config.stimuli])
+            readers += [lambda text=text: self.stimuli(text) for text in texts]
         if self.config.probes:
             readers += [lambda: self.trees("train"), lambda: self.trees("dev")]
         with self.progress.step("read the corpora", total=len(readers), unit="files") as bar:
@@ -113,7 +115,7 @@ class _Materials:
         """What RSA runs on: a text of the study, or the dev examples of the task of that name.
 
         A passage that several questions share is taken once, with its first question: stimuli that repeat each other
-        would make an interval look narrower than it is.
+        would make an interval look narrower than it is. An interval needs two texts at least.
         """
         stimuli = self.config.stimuli.get(text)
         if stimuli is None:
@@ -122,6 +124,8 @@ class _Materials:
             examples = self._load(stimuli.kind, stimuli.source, None, stimuli.limit)
         if hasattr(examples[0], "context"):
             examples = list({example.context: example for example in reversed(examples)}.values())[::-1]
+        if len(examples) < 2:
+            raise BertftError(f"{text}: RSA needs at least 2 different texts for an interval, found {len(examples)}")
         return examples
 
     def trees(self, role: str) -> list[Any]:

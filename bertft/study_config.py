@@ -304,7 +304,7 @@ def _resolve(config: StudyConfig, root: Path, file: str) -> StudyConfig:
         return text  # a hub data set id
 
     def resolved(node: Any, where: str, **extra: Any) -> Any:
-        paths = {key for key in ("train", "dev", "source") if hasattr(node, key)}
+        paths = [key for key in ("train", "dev", "source") if hasattr(node, key)]
         return dataclasses.replace(
             node, **{key: source(getattr(node, key), f"{where}.{key}") for key in paths}, **extra
         )

@@ -28,6 +28,7 @@ TREE = {
             "dev": "builtin:synthetic?split=dev&size=12&seed=1",
             "epochs": 1,
             "learning_rate": "5e-3",
+            "batch_size": 4,
         },
         "frozen": {
             "task": "mnli",
@@ -37,10 +38,9 @@ TREE = {
             "freeze": 3,
         },
         "squad": {
-            "train": "builtin:synthetic?split=train&size=8&seed=1",
-            "dev": "builtin:synthetic?split=dev&size=8&seed=1",
+            "train": "questions.json",
+            "dev": "questions.json",
             "epochs": 1,
-            "max_length": 100,
             "stride": 16,
         },
     },
@@ -57,6 +57,18 @@ TREE = {
 
 
 def write(path, tree):
+    """The study as YAML, beside the SQuAD file it names: two questions on each of eight short passages."""
+    paragraphs = []
+    for number, animal in enumerate(("cat", "dog", "horse", "cow", "hen", "fox", "owl", "bee")):
+        context = f"the {animal} saw a tree and then it slept"
+        answers = {"who saw a tree?": f"the {animal}", "what was seen?": "a tree"}
+        questions = [
+            {"id": f"{number}-{i}", "question": q, "answers": [{"text": a, "answer_start": context.index(a)}]}
+            for i, (q, a) in enumerate(answers.items())
+        ]
+        paragraphs.append({"context": context, "qas": questions})
+    squad = {"version": "1.1", "data": [{"title": "animals", "paragraphs": paragraphs}]}
+    (path.parent / "questions.json").write_text(json.dumps(squad), encoding="utf8")
     path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf8")
     return path
 
@@ -113,9 +125,10 @@ def test_relative_paths_start_at_data_else_at_the_file(tmp_path):
     (tmp_path / "corpora").mkdir()
     (tmp_path / "corpora" / "wiki.txt").write_text("A b c.\n", encoding="utf8")
     path = write(tmp_path / "s.yaml", changed(stimuli__plain__source="wiki.txt"))
+    (tmp_path / "questions.json").rename(tmp_path / "corpora" / "questions.json")
     config = read_study(path, data=tmp_path / "corpora")
     assert config.stimuli["plain"].source == str(tmp_path / "corpora" / "wiki.txt")
-    with pytest.raises(BertftError, match=r"stimuli\.plain\.source: no such file: .*wiki\.txt"):
+    with pytest.raises(BertftError, match=r"tasks\.squad\.train: no such file: .*questions\.json"):
         read_study(path)
 
 
@@ -311,12 +324,14 @@ def test_folder_describes_itself(finished, config):
 def test_a_second_run_does_nothing_twice(finished, config, monkeypatch):
     for stage in ("_finetune", "_compare", "_probe"):
         monkeypatch.setattr(study_module, stage, interrupted)
+    monkeypatch.setattr("bertft.report.write_report", lambda folder, progress: folder / "report.html")
     before = (finished / "results.csv").read_bytes()
     assert run_study(config, finished) == finished / "report.html"
     assert (finished / "results.csv").read_bytes() == before
 
 
-def test_a_lost_or_damaged_stage_is_made_again_with_the_same_numbers(finished, config):
+def test_a_lost_or_damaged_stage_is_made_again_with_the_same_numbers(finished, config, monkeypatch):
+    monkeypatch.setattr("bertft.report.write_report", lambda folder, progress: folder / "report.html")
     before = (finished / "results.csv").read_bytes()
     (finished / "rsa" / "plain.done.json").unlink()
     table = finished / "rsa" / "dep.csv"
@@ -325,7 +340,8 @@ def test_a_lost_or_damaged_stage_is_made_again_with_the_same_numbers(finished, c
     assert (finished / "results.csv").read_bytes() == before
 
 
-def test_another_run_has_the_same_numbers(finished, config, tmp_path):
+def test_another_run_has_the_same_numbers(finished, config, tmp_path, monkeypatch):
+    monkeypatch.setattr("bertft.report.write_report", lambda folder, progress: folder / "report.html")
     smaller = dataclasses.replace(config, tasks={"dep": config.tasks["dep"]}, probes=None)
     run_study(smaller, tmp_path / "again")
     first = {row.key: row.value for row in read_results(finished / "results.csv")}
@@ -352,8 +368,7 @@ def test_passages_come_once_and_pairs_beyond_the_window_are_left_out(config, tmp
 
     materials = study_module._Materials(config, tmp_path, study_module.SILENT)
     text = materials.stimuli("squad")
-    assert len({q.context for q in text}) == len(text) > 1
-    assert {q.id for q in text} <= {q.id for q in materials.task("squad", "dev")}
+    assert [q.id for q in text] == [f"{number}-0" for number in range(8)] and len(materials.task("squad", "dev")) == 16
     base = materials.encoder("base")
     long = Pair("2", "the cat " * 200, "b", "neutral")
     assert study_module.fitting(base, [Pair("1", "a", "b", "neutral"), long]) == [Pair("1", "a", "b", "neutral")]
