@@ -270,23 +270,26 @@ def _load() -> dict[str, object]:
         return state | {"reason": str(error)}
 
 
+def find_or_build() -> tuple[Path, dict[str, object]]:
+    """The library to load, compiled if need be, and what `status` tells about it; raises BuildError. Loads nothing."""
+    root = source_root()
+    if aot_matches(root):
+        return AOT_LIBRARY, {"reason": "compiled ahead of time with the package"}
+    compiler = find_compiler()
+    key = build_key(root, compiler)
+    there = (cache_folder() / f"bertft_cpu-{key}.so").is_file()
+    library = build(cache_folder(), key, root, compiler)
+    reason = "found in the cache" if there else "compiled at first use"
+    return library, {"reason": reason, "key": key, "compiler": compiler, "flags": " ".join(compile_flags())}
+
+
 def _find_and_load() -> dict[str, object]:
     import torch
 
     if os.name != "posix":
         raise BuildError("compiled kernels need Linux or macOS")
     started = time.perf_counter()
-    root = source_root()
-    found: dict[str, object] = {}
-    if aot_matches(root):
-        library, why = AOT_LIBRARY, "compiled ahead of time with the package"
-    else:
-        compiler = find_compiler()
-        key = build_key(root, compiler)
-        library = cache_folder() / f"bertft_cpu-{key}.so"
-        why = "found in the cache" if library.is_file() else "compiled at first use"
-        library = build(cache_folder(), key, root, compiler)
-        found = {"key": key, "compiler": compiler, "flags": " ".join(compile_flags())}
+    library, found = find_or_build()
     try:
         torch.ops.load_library(str(library))
     except OSError as error:
@@ -294,7 +297,6 @@ def _find_and_load() -> dict[str, object]:
     return found | {
         "loaded": True,
         "kernels": "compiled",
-        "reason": why,
         "library": str(library),
         "capability": torch.ops.bertft.cpu_capability(),
         "seconds": time.perf_counter() - started,
