@@ -247,12 +247,12 @@ def naive_bayes(train: Sequence[tuple[list[str], str]], dev: Sequence[tuple[list
     totals = Counter(label for _, label in train)
     for words, label in train:
         counts[label].update(set(words))
+    vocabulary = {word for counter in counts.values() for word in counter}
+    weights = {g: {w: math.log((counts[g][w] + 1) / (totals[g] + 2)) for w in vocabulary} for g in LABELS}
     right = 0
     for words, label in dev:
-        scores = {g: math.log(totals[g]) for g in LABELS}
-        for word in set(words):
-            for g in LABELS:
-                scores[g] += math.log((counts[g][word] + 1) / (totals[g] + 2))
+        known = vocabulary.intersection(words)
+        scores = {g: math.log(totals[g]) + sum(weights[g][w] for w in known) for g in LABELS}
         right += max(scores, key=scores.__getitem__) == label
     return right / len(dev)
 

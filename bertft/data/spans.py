@@ -1,0 +1,86 @@
+"""Edge probing (Tenney et al., 2019): labelled spans, or pairs of spans, of tokenised sentences."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from bertft.data.files import check_text, parse_json, read_lines, shorten
+from bertft.errors import BertftError
+
+Span = tuple[int, int]
+"""First word, from 0, and the word behind the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpanTarget:
+    """A span, or two (``second`` is None in one-span tasks), and its labels: one in most tasks, any number in some."""
+
+    first: Span
+    second: Span | None
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SpanText:
+    """A text cut into words with its targets."""
+
+    id: str
+    words: tuple[str, ...]
+    targets: tuple[SpanTarget, ...]
+
+
+def read_spans(path: str | os.PathLike[str]) -> list[SpanText]:
+    """The texts of a file in jiant's edge-probing layout, plain or ``.gz``, one JSON object a line.
+
+    ``{"text": "...", "targets": [{"span1": [i, j], "span2": [k, l], "label": "..."}]}``: words are separated by one
+    space, ``span2`` is in every target or in none, ``label`` is a string or a list of strings. A text's id is its line.
+    Raises ``BertftError`` naming file, line and target for anything else, and for a file without a target.
+    """
+    texts: list[SpanText] = []
+    paired: bool | None = None
+    for number, line in read_lines(path):
+        if not line.strip():
+            continue
+        where = f"{path}: line {number}"
+        record = parse_json(line, path, number)
+        if not isinstance(record, dict):
+            raise BertftError(f"{where}: expected a JSON object, found {shorten(line)}")
+        words = tuple(check_text(record.get("text"), "text", where).split(" "))
+        items = record.get("targets")
+        if not isinstance(items, list):
+            raise BertftError(f"{where}: expected a list 'targets', found {shorten(items)}")
+        targets = []
+        for t, item in enumerate(items):
+            target = _target(item, len(words), f"{where}: targets[{t}]")
+            if paired is None:
+                paired = target.second is not None
+            if paired != (target.second is not None):
+                expected = "span2, as in the targets before" if paired else "no span2, as in the targets before"
+                raise BertftError(f"{where}: targets[{t}]: expected {expected}")
+            targets.append(target)
+        texts.append(SpanText(str(number), words, tuple(targets)))
+    if paired is None:
+        raise BertftError(f"{path}: expected texts with targets, found none")
+    return texts
+
+
+def _target(item: object, n: int, where: str) -> SpanTarget:
+    if not isinstance(item, dict):
+        raise BertftError(f"{where}: expected a JSON object, found {shorten(item)}")
+    label = item.get("label")
+    labels = label if isinstance(label, list) else [label]
+    second = _span(item["span2"], "span2", n, where) if "span2" in item else None
+    return SpanTarget(
+        _span(item.get("span1"), "span1", n, where),
+        second,
+        tuple(check_text(one, "label", where) for one in labels),
+    )
+
+
+def _span(value: object, name: str, n: int, where: str) -> Span:
+    if isinstance(value, list) and len(value) == 2 and all(type(v) is int for v in value):
+        start, end = value
+        if 0 <= start < end <= n:
+            return start, end
+    raise BertftError(f"{where}: expected {name} as [start, end] with 0 <= start < end <= {n}, found {shorten(value)}")
