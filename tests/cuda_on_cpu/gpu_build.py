@@ -1,8 +1,9 @@
 """Compiles CUDA sources, and the runtime that executes them, with g++; results are cached per user.
 
-Cache: ``$BERTFT_EXECUTOR_CACHE``, else ``$XDG_CACHE_HOME/bertft/cuda_on_cpu`` (``~/.cache/...``). A file's name holds
-a digest of everything that went into it, so nothing is ever stale; processes that want the same file at once wait for
-one of them to build it; files unused for two weeks are deleted.
+Cache: ``cuda_on_cpu`` in ``$BERTFT_CACHE``, else in ``bertft`` of ``$XDG_CACHE_HOME`` (``~/.cache``). A file's name
+holds a digest of everything that went into it, so nothing is ever stale; processes that want the same file at once
+wait for one of them to build it; a build that was killed leaves nothing that blocks or breaks the next one; files
+unused for two weeks are deleted.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import hashlib
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
@@ -56,10 +59,21 @@ def compiler() -> str:
     return os.environ.get("CXX", "g++")
 
 
+def unavailable() -> str | None:
+    """Why kernels cannot be executed on this machine, or None when they can."""
+    if not sys.platform.startswith("linux"):
+        return f"the CUDA executor needs Linux, this is {sys.platform}"
+    if shutil.which(compiler()) is None:
+        return f"the CUDA executor needs a C++ compiler, {compiler()} is not installed"
+    if "clang" in _compiler_version():
+        return f"the CUDA executor needs GCC's instrumentation, {compiler()} is clang"
+    return None
+
+
 def cache_folder() -> Path:
     """Where compiled files are kept; created when missing."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "bertft" / "cuda_on_cpu"
-    folder = Path(os.environ.get("BERTFT_EXECUTOR_CACHE", default))
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bertft"
+    folder = Path(os.environ.get("BERTFT_CACHE") or user) / "cuda_on_cpu"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -165,15 +179,12 @@ def _cached(name: str, build: Callable[[Path, Path], None]) -> Path:
     if not target.exists():
         with _lock(folder / f"{name}.lock"):
             if not target.exists():
-                scratch = folder / f"{name}.{os.getpid()}"
-                scratch.mkdir(exist_ok=True)
+                scratch = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=folder))
                 try:
                     build(target, scratch)
                     os.replace(scratch / "out", target)
                 finally:
-                    for path in scratch.iterdir():
-                        path.unlink()
-                    scratch.rmdir()
+                    shutil.rmtree(scratch)
                 _forget_unused(folder)
     os.utime(target)
     return target
@@ -182,14 +193,18 @@ def _cached(name: str, build: Callable[[Path, Path], None]) -> Path:
 @contextmanager
 def _lock(path: Path):
     with open(path, "w", encoding="utf-8") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX)  # the kernel lifts it when this process ends, however it ends
         yield
 
 
 def _forget_unused(folder: Path, days: float = 14.0) -> None:
-    for path in folder.glob("*.so*"):
+    for path in folder.iterdir():
         try:
-            if path.is_file() and time.time() - path.stat().st_mtime > days * 86400:
+            if time.time() - path.stat().st_mtime < days * 86400:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
                 path.unlink()
         except FileNotFoundError:  # another process was faster
             pass

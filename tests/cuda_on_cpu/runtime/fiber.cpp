@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__x86_64__)
+#if defined(EXECUTOR_X86_64)
 
 // Saves the six registers that a call must preserve and the stack pointer, then takes over the other fiber's.
 extern "C" void executor_switch_stacks(void** save, void* load);

@@ -3,14 +3,16 @@
 
 #include <cstddef>
 
-#if !defined(__x86_64__)
+#if defined(__x86_64__) && !defined(EXECUTOR_UCONTEXT)
+#define EXECUTOR_X86_64 1
+#else
 #include <ucontext.h>
 #endif
 
 namespace executor {
 
 struct Fiber {
-#if defined(__x86_64__)
+#if defined(EXECUTOR_X86_64)
   void* stack_pointer = nullptr;
 #else
   ucontext_t context;
