@@ -45,7 +45,7 @@ class WordVectors:
         return torch.from_numpy(np.concatenate([np.arange(self.starts[i], self.starts[i + 1]) for i in sentences]))
 
     def batch(self, sentences: Sequence[int], layers: Tensor | None = None) -> Tensor:
-        """(L, T', D) in the stored dtype: the words of ``sentences`` in the given layers (default all)."""
+        """(L, T', D) strided, in the stored dtype: the words of ``sentences`` in the given layers (default all)."""
         picked = self.vectors.index_select(0, self.rows(sentences))
         if layers is not None and len(layers) < self.layers:
             picked = picked.index_select(1, layers)

