@@ -110,9 +110,9 @@ def _range(panel: Panel) -> tuple[float, float]:
 
 def _ticks(panel: Panel) -> dict[str, Any]:
     layers = sorted({layer for curve in panel.curves for layer in curve.line.layers})
-    shown = [layer for layer in layers if len(layers) <= 13 or layer % 2 == 0]
+    shown = [layer for layer in layers if len(layers) <= 9 or layer % 2 == 0]
     edge = 0.03 * max(1, layers[-1] - layers[0]) + 0.05
-    return {"tickvals": shown, "range": [layers[0] - edge, layers[-1] + edge]}
+    return {"tickvals": shown, "tickangle": 0, "range": [layers[0] - edge, layers[-1] + edge]}
 
 
 def _plain(text: str) -> str:

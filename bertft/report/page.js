@@ -39,7 +39,7 @@
     const longest = Math.max(...panel.layout.annotations.map((label) => label.text.length), 4);
     return {
       autosize: true, hovermode: "closest", annotations: labels,
-      margin: { t: 14, l: 70, b: 48, r: Math.min(24 + 7.6 * longest, 170) },
+      margin: { t: 14, l: 70, b: 54, r: Math.min(24 + 7.6 * longest, 170) },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: colour("text"), size: 13, family: getComputedStyle(document.body).fontFamily },
       hoverlabel: { bgcolor: colour("card"), font: { color: colour("text") }, bordercolor: colour("line") },

@@ -16,7 +16,7 @@ from bertft.report.figures import Figure, slot
 from bertft.report.headline import headline
 from bertft.report.interactive import panels
 from bertft.report.palette import DARK, LIGHT
-from bertft.report.series import Context, number, score
+from bertft.report.series import Context, point, score
 from bertft.results import Row
 
 HERE = Path(__file__).parent
@@ -149,8 +149,9 @@ def _numbers(figure: Figure) -> str:
             cells = ""
             for layer in layers:
                 at = line.at(layer)
-                text = "" if at is None else number(line.values[at], line.lows[at], line.highs[at])
-                cells += f'<td class="number">{text}</td>'
+                value, _, interval = ("", "", "") if at is None else point(line, at).partition(" ")
+                small = f"<br><small>{interval}</small>" if interval else ""
+                cells += f'<td class="number">{value}{small}</td>'
             body += f'<tr><th scope="row">{escape(curve.label)}</th>{cells}</tr>'
         tables.append(
             f'<h3>{escape(panel.title)}: {escape(panel.ylabel)}</h3><div class="scroll" tabindex="0"><table>'
