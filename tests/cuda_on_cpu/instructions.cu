@@ -43,10 +43,10 @@ __global__ void tf32_bits_kernel(const float* x, unsigned* bits) { bits[threadId
 
 }  // namespace
 
-#define LAUNCHER(name, Operand, Sum)                                                                 \
-  extern "C" int run_##name(const Operand* a, const Operand* b, Sum* d, cudaStream_t stream) {       \
-    BERTFT_LAUNCH(name##_kernel, dim3(1), dim3(32), 0, stream, a, b, d);                             \
-    return static_cast<int>(cudaGetLastError());                                                     \
+#define LAUNCHER(name, Operand, Sum)                                                           \
+  extern "C" int run_##name(const Operand* a, const Operand* b, Sum* d, cudaStream_t stream) { \
+    BERTFT_LAUNCH(name##_kernel, dim3(1), dim3(32), 0, stream, a, b, d);                       \
+    return static_cast<int>(cudaGetLastError());                                               \
   }
 LAUNCHER(tf32, unsigned, float)
 LAUNCHER(bf16, unsigned, float)

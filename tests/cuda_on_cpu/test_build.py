@@ -58,7 +58,7 @@ def test_unused_files_are_forgotten(tmp_path):
 def test_a_compiler_error_is_quoted(tmp_path):
     source = tmp_path / "broken.cu"
     source.write_text('#include "gpu.h"\nextern "C" int broken(int n) { return m; }\n', encoding="utf-8")
-    with pytest.raises(gpu_build.BuildError, match=".m. was not declared"):
+    with pytest.raises(gpu_build.BuildError, match=r".m. was not declared"):
         gpu_build.kernel_library(source, "plain")
 
 

@@ -27,7 +27,7 @@ BUGS = [
     ("sentence_spread", 2, "word tail: <= for <", "OUT OF BOUNDS read|UNINITIALISED|wrong result", WRONG),
     ("sentence_spread", 3, "half a warp calls a shuffle", "deadlock|exits while lanes", "deadlock|exits while lanes"),
     ("sentence_spread", 4, "early return before a barrier", "exit", "exit"),
-    ("sentence_spread", 5, "dynamic shared memory too small", "OUT OF BOUNDS write: shared memory", None),
+    ("sentence_spread", 5, "dynamic shared memory too small", "OUT OF BOUNDS write: shared memory", "past the end of dynamic shared"),
     ("sentence_spread", 6, "barrier in a branch", "deadlock|exit", "deadlock|exit"),
     ("sentence_spread", 7, "shared memory of the block before", "UNINITIALISED", WRONG),
     ("tensor_tile", 1, "last copy not waited for", "cp.async", "cp.async"),

@@ -1,8 +1,8 @@
 // bind.h -- turns launchers (functions with C linkage) into a table that the Python driver can call generically.
 //
 // The driver compiles one generated file for each kernel file: it includes the .cu, this header, and says
-// EXECUTOR_TABLE(EXECUTOR_LAUNCHER(name, "x,n"), ...). A launcher's parameters are described by its C++ type and arrive as
-// 64-bit slots: the address of an array, or the bits of a scalar.
+// EXECUTOR_TABLE(EXECUTOR_LAUNCHER(name, "x,n"), ...). A launcher's parameters are described by its C++ type and arrive
+// as 64-bit slots: the address of an array, or the bits of a scalar.
 #pragma once
 
 #include <cstdint>
@@ -25,10 +25,10 @@ struct TypeName {
   static constexpr const char *value = "unsupported", *pointer = "unsupported*", *constant = "const unsupported*";
 };
 
-#define EXECUTOR_TYPE(T, text)                                                                           \
-  template <>                                                                                            \
-  struct TypeName<T> {                                                                                   \
-    static constexpr const char *value = text, *pointer = text "*", *constant = "const " text "*";       \
+#define EXECUTOR_TYPE(T, text)                                                                     \
+  template <>                                                                                      \
+  struct TypeName<T> {                                                                             \
+    static constexpr const char *value = text, *pointer = text "*", *constant = "const " text "*"; \
   };
 EXECUTOR_TYPE(void, "void")
 EXECUTOR_TYPE(bool, "bool")
@@ -90,6 +90,6 @@ struct Binding<function> {
 
 #define EXECUTOR_LAUNCHER(name, parameters) \
   {#name, parameters, ::executor::Binding<&::name>::types, &::executor::Binding<&::name>::call}
-#define EXECUTOR_TABLE(...)                                                    \
-  extern "C" __attribute__((visibility("default")))                            \
+#define EXECUTOR_TABLE(...)                         \
+  extern "C" __attribute__((visibility("default"))) \
   const ::executor::Launcher executor_launchers[] = {__VA_ARGS__, {nullptr, nullptr, nullptr, nullptr}};

@@ -22,18 +22,12 @@ struct dim3 {
 };
 
 // Alignments are CUDA's: a load through a misaligned vector pointer is an error on the GPU too.
-#define EXECUTOR_VECTOR_TYPES(T, name, align2, align4)                               \
-  struct alignas(align2) name##2 {                                                   \
-    T x, y;                                                                          \
-  };                                                                                 \
-  struct name##3 {                                                                   \
-    T x, y, z;                                                                       \
-  };                                                                                 \
-  struct alignas(align4) name##4 {                                                   \
-    T x, y, z, w;                                                                    \
-  };                                                                                 \
-  static inline name##2 make_##name##2(T x, T y) { return {x, y}; }                  \
-  static inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; }          \
+#define EXECUTOR_VECTOR_TYPES(T, name, align2, align4)                      \
+  struct alignas(align2) name##2 { T x, y; };                               \
+  struct name##3 { T x, y, z; };                                            \
+  struct alignas(align4) name##4 { T x, y, z, w; };                         \
+  static inline name##2 make_##name##2(T x, T y) { return {x, y}; }         \
+  static inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; } \
   static inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 
 EXECUTOR_VECTOR_TYPES(float, float, 8, 16)

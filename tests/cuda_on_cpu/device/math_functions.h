@@ -93,8 +93,8 @@ using std::isfinite;
 using std::isinf;
 using std::isnan;
 
-#define EXECUTOR_MIN_MAX(T)                                    \
-  static inline T min(T a, T b) { return b < a ? b : a; }      \
+#define EXECUTOR_MIN_MAX(T)                               \
+  static inline T min(T a, T b) { return b < a ? b : a; } \
   static inline T max(T a, T b) { return a < b ? b : a; }
 EXECUTOR_MIN_MAX(int)
 EXECUTOR_MIN_MAX(unsigned)

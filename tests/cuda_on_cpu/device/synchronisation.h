@@ -20,6 +20,7 @@ static inline int __syncthreads_or(int predicate, EXECUTOR_CALLER) {
 static inline void __syncwarp(unsigned mask = 0xffffffffu, EXECUTOR_CALLER) {
   executor::warp_operation(executor::WarpOp::sync, mask, 0, 0, 32, EXECUTOR_SITE);
 }
+static inline void __trap(EXECUTOR_CALLER) { executor::trap("__trap()", EXECUTOR_SITE); }
 static inline void __threadfence() { executor::note_fence(); }
 static inline void __threadfence_block() {}
 

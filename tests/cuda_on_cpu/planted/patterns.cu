@@ -137,10 +137,10 @@ __global__ void unwritten_lane(float* out) {  // lane 31 of 48 threads' second w
 
 }  // namespace
 
-#define LAUNCHER(kernel, blocks, threads)                                 \
-  extern "C" int run_##kernel(float* out, cudaStream_t stream) {          \
-    BERTFT_LAUNCH(kernel, dim3(blocks), dim3(threads), 0, stream, out);   \
-    return static_cast<int>(cudaGetLastError());                          \
+#define LAUNCHER(kernel, blocks, threads)                               \
+  extern "C" int run_##kernel(float* out, cudaStream_t stream) {        \
+    BERTFT_LAUNCH(kernel, dim3(blocks), dim3(threads), 0, stream, out); \
+    return static_cast<int>(cudaGetLastError());                        \
   }
 
 LAUNCHER(syncwarp_orders, 1, 64)

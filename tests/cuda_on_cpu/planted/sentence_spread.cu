@@ -13,7 +13,7 @@ constexpr int kThreads = 64, kWarps = kThreads / 32;
 
 template <int BUG>
 __global__ void __launch_bounds__(kThreads)
-spread_kernel(const float* __restrict__ h, const int* __restrict__ offsets, int d, float* __restrict__ spread) {
+    spread_kernel(const float* __restrict__ h, const int* __restrict__ offsets, int d, float* __restrict__ spread) {
   BERTFT_DYN_SHARED(float, words);
   BERTFT_SHARED(float, warps, [kWarps]);
   const int s = blockIdx.x, t = threadIdx.x, warp = t / 32, lane = t % 32;
@@ -41,7 +41,8 @@ spread_kernel(const float* __restrict__ h, const int* __restrict__ offsets, int 
 
 }  // namespace
 
-extern "C" int spread(const float* h, const int* offsets, int sentences, int longest, int d, float* out, int bug, cudaStream_t stream) {
+extern "C" int spread(const float* h, const int* offsets, int sentences, int longest, int d, float* out, int bug,
+                      cudaStream_t stream) {
   return with_bug<7>(bug, [&](auto number) {
     constexpr int BUG = number;
     const size_t words = BUG == 5 ? longest - 1 : longest;  // 5: room for one word too few

@@ -19,7 +19,8 @@ __device__ void fetch(float* to, const float* from, int rows, int k) {
 }
 
 template <int BUG>
-__global__ void tf32_kernel(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ c, int n, int k) {
+__global__ void tf32_kernel(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ c, int n,
+                            int k) {
   BERTFT_SHARED(__align__(16) float, sa, [2][kRows * kStride]);
   BERTFT_SHARED(__align__(16) float, sb, [2][kColumns * kStride]);
   const int lane = threadIdx.x, g = lane / 4, q = lane % 4;
@@ -53,14 +54,15 @@ __global__ void tf32_kernel(const float* __restrict__ a, const float* __restrict
 }
 
 template <int BUG>
-__global__ void bf16_kernel(const __nv_bfloat16* __restrict__ a, const __nv_bfloat16* __restrict__ b, float* __restrict__ c,
-                            int n, int k) {
+__global__ void bf16_kernel(const __nv_bfloat16* __restrict__ a, const __nv_bfloat16* __restrict__ b,
+                            float* __restrict__ c, int n, int k) {
   constexpr int stride = BUG == 5 ? 18 : 24;  // 5: rows that ldmatrix cannot address, 36 bytes apart
   BERTFT_SHARED(__align__(16) __nv_bfloat16, sa, [kRows][stride]);
   const int lane = threadIdx.x, g = lane / 4, q = lane % 4;
   float d[4] = {0, 0, 0, 0};
   for (int k0 = 0; k0 < k; k0 += 16) {
-    for (int e = lane; e < kRows * 16; e += 32) sa[e / 16][e % 16] = a[((size_t)blockIdx.y * kRows + e / 16) * k + k0 + e % 16];
+    for (int e = lane; e < kRows * 16; e += 32)
+      sa[e / 16][e % 16] = a[((size_t)blockIdx.y * kRows + e / 16) * k + k0 + e % 16];
     __syncwarp();
     unsigned fa[4], fb[2];
     // matrices 0, 1: upper and lower rows of the left half; 2, 3: of the right half (6: halves and rows exchanged)
@@ -80,7 +82,8 @@ __global__ void bf16_kernel(const __nv_bfloat16* __restrict__ a, const __nv_bflo
 
 }  // namespace
 
-extern "C" int product_tf32(const float* a, const float* b, float* c, int m, int n, int k, int bug, cudaStream_t stream) {
+extern "C" int product_tf32(const float* a, const float* b, float* c, int m, int n, int k, int bug,
+                            cudaStream_t stream) {
   return with_bug<7>(bug, [&](auto number) {
     constexpr int BUG = number;
     BERTFT_LAUNCH(tf32_kernel<BUG>, dim3(n / kColumns, m / kRows), dim3(32), 0, stream, a, b, c, n, k);

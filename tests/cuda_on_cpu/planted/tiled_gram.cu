@@ -32,7 +32,7 @@ __device__ double block_sum(double v, double (&warps)[kWarps]) {
 
 template <int BUG>
 __global__ void __launch_bounds__(kThreads)
-gram_kernel(const float* __restrict__ x, int n, int d, float* __restrict__ g, double* __restrict__ partial) {
+    gram_kernel(const float* __restrict__ x, int n, int d, float* __restrict__ g, double* __restrict__ partial) {
   BERTFT_SHARED(float, a, [kTile][kChunk + 1]);
   BERTFT_SHARED(float, b, [kTile][kChunk + 1]);
   BERTFT_SHARED(double, warps, [kWarps]);
@@ -55,7 +55,8 @@ gram_kernel(const float* __restrict__ x, int n, int d, float* __restrict__ g, do
 }
 
 template <int BUG>
-__global__ void __launch_bounds__(kThreads) fold_kernel(const double* __restrict__ partial, int count, double* __restrict__ out) {
+__global__ void __launch_bounds__(kThreads)
+    fold_kernel(const double* __restrict__ partial, int count, double* __restrict__ out) {
   BERTFT_SHARED(double, warps, [kWarps]);
   double v = 0;
   for (int b = threadIdx.x; b < count; b += kThreads) v += partial[b];
@@ -65,7 +66,8 @@ __global__ void __launch_bounds__(kThreads) fold_kernel(const double* __restrict
 
 }  // namespace
 
-extern "C" int gram(const float* x, int n, int d, float* g, double* partial, double* total, int bug, cudaStream_t stream) {
+extern "C" int gram(const float* x, int n, int d, float* g, double* partial, double* total, int bug,
+                    cudaStream_t stream) {
   return with_bug<9>(bug, [&](auto number) {
     constexpr int BUG = number;
     const int tiles = (n + kTile - 1) / kTile;

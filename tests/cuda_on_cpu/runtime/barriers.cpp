@@ -44,7 +44,8 @@ static void check_mask(WarpOp kind, unsigned mask, int width, int lanes, Site si
   const Thread* me = state.current;
   const int base = (int)(me->linear - me->lane());
   const char* name = name_of(kind);
-  if (!((mask >> me->lane()) & 1)) fail(site, "%s: mask 0x%08x does not name the calling lane %u", name, mask, me->lane());
+  if (!((mask >> me->lane()) & 1))
+    fail(site, "%s: mask 0x%08x does not name the calling lane %u", name, mask, me->lane());
   if (lanes < kLanes && mask >> lanes)
     fail(site, "%s: mask 0x%08x names lanes beyond the block's last thread (this warp has %d)", name, mask, lanes);
   if (width < 1 || width > kLanes || (width & (width - 1)))
@@ -89,7 +90,8 @@ static void finish(const Meeting& meeting, int base, int lanes) {
   }
   if (meeting.kind == WarpOp::sync) join_clocks(meeting.mask, base);
   const bool shuffles = meeting.kind >= WarpOp::shuffle && meeting.kind <= WarpOp::shuffle_xor;
-  for (int i = 0; i < lanes; ++i) {
+  for (int k = 0; k < lanes; ++k) {
+    const int i = state.options.order == 1 ? lanes - 1 - k : k;
     if (!((meeting.mask >> i) & 1)) continue;
     Thread& t = state.thread[base + i];
     const int source = source_lane(meeting.kind, i, t.argument, meeting.width);
@@ -107,9 +109,8 @@ uint64_t warp_operation(WarpOp kind, unsigned mask, uint64_t value, int argument
   me->value = value;
   me->argument = argument;
   me->site = site;
-  auto found = std::find_if(meetings.begin(), meetings.end(), [&](const Meeting& m) {
-    return m.kind == kind && m.mask == mask && m.width == width;
-  });
+  auto found = std::find_if(meetings.begin(), meetings.end(),
+                            [&](const Meeting& m) { return m.kind == kind && m.mask == mask && m.width == width; });
   if (found == meetings.end()) found = meetings.insert(meetings.end(), Meeting{kind, mask, 0, width, site});
   if (!same(found->site, site))
     fail(site, "divergent warp operation: %s here meets the one at %s", name_of(kind), at(found->site).c_str());

@@ -26,7 +26,8 @@ struct Cell {
 };
 
 static Cell* reserve_cells(size_t count) {
-  void* p = mmap(nullptr, count * sizeof(Cell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* p =
+      mmap(nullptr, count * sizeof(Cell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   return static_cast<Cell*>(p);
 }
 
@@ -90,8 +91,8 @@ static const char* verb(Access kind) {
   }
 }
 
-[[noreturn]] static void report_race(const Record& r, const char* theirs, Access kind, const std::string& name, long offset,
-                                     Site site) {
+[[noreturn]] static void report_race(const Record& r, const char* theirs, Access kind, const std::string& name,
+                                     long offset, Site site) {
   const dim3 b = state.block;
   const unsigned t = r.thread;
   fail(site, "RACE on %s, byte %ld: %s by this thread and %s by thread (%u,%u,%u) of %s with no barrier between",
@@ -120,8 +121,8 @@ struct Region {
     const uintptr_t distance = after ? address - b.end : before ? b.begin - address : 0;
     if (distance >= nearest) continue;
     nearest = distance;
-    text = std::to_string(distance) + (after ? " byte(s) past the end of '" : " byte(s) before the start of '") + b.name +
-           "' (" + std::to_string(b.end - b.begin) + " bytes)";
+    text = std::to_string(distance) + (after ? " byte(s) past the end of '" : " byte(s) before the start of '") +
+           b.name + "' (" + std::to_string(b.end - b.begin) + " bytes)";
   }
   fail(site, "OUT OF BOUNDS %s of %u bytes: %s", writes ? "write" : "read", bytes, text.c_str());
 }
@@ -146,7 +147,8 @@ static bool find_region(uintptr_t address, unsigned bytes, bool writes, Site sit
   last = i;
   const Buffer& b = state.buffers[i];
   if (address + bytes > b.end)
-    fail(site, "OUT OF BOUNDS %s of %u bytes straddles the end of '%s'", writes ? "write" : "read", bytes, b.name.c_str());
+    fail(site, "OUT OF BOUNDS %s of %u bytes straddles the end of '%s'", writes ? "write" : "read", bytes,
+         b.name.c_str());
   if (writes && b.read_only)
     fail(site, "WRITE to read-only '%s', byte %lu", b.name.c_str(), (unsigned long)(address - b.begin));
   *region = {b.cells, b.begin & ~uintptr_t{3}, false, &b};
@@ -164,7 +166,8 @@ static void check_contents(Cell& cell, uint8_t mask, Access kind, const Region& 
   }
   if ((cell.in_flight & mask) && kind != Access::copy_lands) {
     const std::string name = region.name(address, &offset);
-    fail(site, "RACE on %s, byte %ld: %s while a cp.async copy to it has not been waited for", name.c_str(), offset, verb(kind));
+    fail(site, "RACE on %s, byte %ld: %s while a cp.async copy to it has not been waited for", name.c_str(), offset,
+         verb(kind));
   }
   if (kind == Access::copy_begins) cell.in_flight |= mask;
   if (kind == Access::copy_lands) cell.in_flight &= (uint8_t)~mask;
@@ -236,11 +239,10 @@ void check_access(uintptr_t address, unsigned bytes, Access kind, Site site) {
       if (!(kind == Access::atomic && r.atomic)) collide(r, r.atomic ? "an atomic" : "a write");
     if (writes)
       for (const Record& r : cell.readers) collide(r, "a read");
-    const Record now{state.epoch, state.block_number, me.clock[me.lane()], (uint16_t)me.linear, mask, kind == Access::atomic};
-    if (writes)
-      remember_write(cell, now);
-    else
-      remember_read(cell, now);
+    const Record now{state.epoch, state.block_number,    me.clock[me.lane()], (uint16_t)me.linear,
+                     mask,        kind == Access::atomic};
+    if (writes) remember_write(cell, now);
+    else remember_read(cell, now);
   }
 }
 

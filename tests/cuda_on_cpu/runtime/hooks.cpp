@@ -60,7 +60,8 @@ void note_fence() {
 }
 
 static inline void hook(const void* address, size_t bytes, Access kind, const void* pc) {
-  if (state.current && bytes) check_access(reinterpret_cast<uintptr_t>(address), (unsigned)bytes, kind, {nullptr, 0, pc});
+  if (state.current && bytes)
+    check_access(reinterpret_cast<uintptr_t>(address), (unsigned)bytes, kind, {nullptr, 0, pc});
 }
 
 }  // namespace executor
@@ -76,12 +77,12 @@ HOOK void __tsan_func_exit() {}
 HOOK void __tsan_vptr_update(void**, void*) {}
 HOOK void __tsan_vptr_read(void**) {}
 
-#define EXECUTOR_HOOKS(n)                                                                \
-  HOOK void __tsan_read##n(void* p) { hook(p, n, Access::read, CALLER); }                \
-  HOOK void __tsan_write##n(void* p) { hook(p, n, Access::write, CALLER); }              \
-  HOOK void __tsan_unaligned_read##n(void* p) { hook(p, n, Access::read, CALLER); }      \
-  HOOK void __tsan_unaligned_write##n(void* p) { hook(p, n, Access::write, CALLER); }    \
-  HOOK void __tsan_volatile_read##n(void* p) { hook(p, n, Access::read, CALLER); }       \
+#define EXECUTOR_HOOKS(n)                                                             \
+  HOOK void __tsan_read##n(void* p) { hook(p, n, Access::read, CALLER); }             \
+  HOOK void __tsan_write##n(void* p) { hook(p, n, Access::write, CALLER); }           \
+  HOOK void __tsan_unaligned_read##n(void* p) { hook(p, n, Access::read, CALLER); }   \
+  HOOK void __tsan_unaligned_write##n(void* p) { hook(p, n, Access::write, CALLER); } \
+  HOOK void __tsan_volatile_read##n(void* p) { hook(p, n, Access::read, CALLER); }    \
   HOOK void __tsan_volatile_write##n(void* p) { hook(p, n, Access::write, CALLER); }
 EXECUTOR_HOOKS(1)
 EXECUTOR_HOOKS(2)
@@ -112,8 +113,8 @@ struct UbsanPlace {
   uint32_t line, column;
 };
 
-#define EXECUTOR_UBSAN(name, text)                                                        \
-  HOOK void __ubsan_handle_##name(const UbsanPlace* place) {                              \
+#define EXECUTOR_UBSAN(name, text)                                                               \
+  HOOK void __ubsan_handle_##name(const UbsanPlace* place) {                                     \
     if (executor::state.current) executor::fail({place->file, (int)place->line, nullptr}, text); \
   }
 EXECUTOR_UBSAN(out_of_bounds, "INDEX outside the declared bounds of an array")

@@ -11,11 +11,11 @@ struct Place {
 };
 
 struct MmaLayout {
-  int M, N, K;                         // A is M x K, B is K x N, C and D are M x N
-  int a_values, b_values, c_values;    // per lane
-  Place (*a)(int lane, int value);     // row of M, column of K
-  Place (*b)(int lane, int value);     // row of K, column of N
-  Place (*c)(int lane, int value);     // row of M, column of N
+  int M, N, K;                       // A is M x K, B is K x N, C and D are M x N
+  int a_values, b_values, c_values;  // per lane
+  Place (*a)(int lane, int value);   // row of M, column of K
+  Place (*b)(int lane, int value);   // row of K, column of N
+  Place (*c)(int lane, int value);   // row of M, column of N
 };
 
 namespace layouts {

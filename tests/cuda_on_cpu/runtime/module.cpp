@@ -60,6 +60,7 @@ int call(uintptr_t function, const std::vector<uint64_t>& slots) {
 }
 
 void configure(int order, uint64_t seed, int shared_limit, int multiprocessors, int compute_capability) {
+  state.dynamic_limits.clear();  // a launcher has to ask for its shared memory in every call, not once in a process
   state.options = {order, 88172645463325252ull ^ (seed * 0x9E3779B97F4A7C15ull), shared_limit, multiprocessors,
                    compute_capability};
 }

@@ -186,6 +186,7 @@ int launch_grid(const char* name, const void* kernel, dim3 grid, dim3 block, siz
     ++state.block_number;
     ++state.epoch;
     run_block();
+    check_shared_guard();
   }
   return state.error.code;
 }

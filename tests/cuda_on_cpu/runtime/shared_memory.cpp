@@ -6,7 +6,8 @@
 
 namespace executor {
 
-static const int kPoison = 0xff;  // NaN in every float format, -1 in every integer
+static const size_t kGuard = 512;  // bytes behind dynamic shared memory that must stay poisoned
+static const int kPoison = 0xff;   // NaN in every float format, -1 in every integer
 
 void begin_shared(size_t dynamic_bytes) {
   for (const SharedArray& a : state.shared) set_valid(a.offset, a.size, false);
@@ -21,7 +22,19 @@ void begin_shared(size_t dynamic_bytes) {
 // No value may survive from the block before.
 void poison_shared() {
   std::memset(state.arena, kPoison, state.static_used);
-  std::memset(state.arena + kDynamicOffset, kPoison, state.dynamic_size);
+  std::memset(state.arena + kDynamicOffset, kPoison, state.dynamic_size + kGuard);
+}
+
+// For plain mode, which does not see the access itself.
+void check_shared_guard() {
+  const char* end = state.arena + kDynamicOffset + state.dynamic_size;
+  for (size_t i = 0; i < kGuard; ++i)
+    if (static_cast<unsigned char>(end[i]) != kPoison) {
+      const std::string size = std::to_string(state.dynamic_size);
+      refuse(kLaunchFailure, "OUT OF BOUNDS write past the end of dynamic shared memory (" + size + " bytes)");
+      state.aborted = true;
+      return;
+    }
 }
 
 void* static_shared(const void* key, size_t size, size_t alignment, const char* name) {

@@ -15,7 +15,7 @@ namespace executor {
 constexpr int kLanes = 32;
 constexpr int kMaxThreads = 1024;
 constexpr size_t kStackBytes = 128 << 10;
-constexpr size_t kArenaBytes = 384 << 10;      // shared memory: static from 0, dynamic from kDynamicOffset
+constexpr size_t kArenaBytes = 384 << 10;  // shared memory: static from 0, dynamic from kDynamicOffset
 constexpr size_t kDynamicOffset = 128 << 10;
 constexpr size_t kStaticLimit = 48 << 10;
 constexpr int kLaunchFailure = 719, kInvalidValue = 1;  // CUDA's error numbers
@@ -40,9 +40,9 @@ struct Thread {
   const double *a, *b;  // mma fragments
   const void* row;      // ldmatrix
   std::vector<PendingCopy> copies;
-  std::vector<size_t> groups;     // number of copies up to each commit
-  uint32_t clock[kLanes];         // vector clock: what of each lane is ordered before this thread by __syncwarp
-  bool fenced;                    // __threadfence since the last global write
+  std::vector<size_t> groups;  // number of copies up to each commit
+  uint32_t clock[kLanes];      // vector clock: what of each lane is ordered before this thread by __syncwarp
+  bool fenced;                 // __threadfence since the last global write
   unsigned lane() const { return linear % kLanes; }
   unsigned warp() const { return linear / kLanes; }
 };
@@ -125,7 +125,7 @@ struct State {
   std::vector<Buffer> buffers;
   std::vector<std::pair<const void*, int>> dynamic_limits;
   std::unordered_map<uintptr_t, std::vector<uint32_t>> released;  // blocks that passed a fence, then this atomic
-  std::unordered_set<uint32_t> acquired;                           // blocks that the running block has seen released
+  std::unordered_set<uint32_t> acquired;                          // blocks that the running block has seen released
   // figures for the curious
   uint64_t switches = 0, accesses = 0;
 };
@@ -135,10 +135,10 @@ extern State state;
 // scheduler.cpp
 uint32_t random_bits();
 void make_ready(unsigned linear);
-void park();                   // the current thread waits (or is finished); another one goes on
+void park();  // the current thread waits (or is finished); another one goes on
 void run_block();
 void release_barrier();
-void abandon_block();          // leave the fiber for good, back to the host
+void abandon_block();  // leave the fiber for good, back to the host
 
 // error.cpp
 [[noreturn]] void fail(Site site, const char* format, ...) __attribute__((format(printf, 2, 3)));
@@ -150,6 +150,7 @@ const char* name_of(WarpOp kind);
 // shared_memory.cpp
 void begin_shared(size_t dynamic_bytes);
 void poison_shared();
+void check_shared_guard();
 std::string shared_name(uintptr_t address, long* offset);
 
 // checker.cpp

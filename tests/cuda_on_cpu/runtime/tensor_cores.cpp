@@ -35,11 +35,14 @@ void mma(MmaShape shape, int M, int N, int K, const double* a, const double* b, 
   me->a = a;
   me->b = b;
   const int base = (int)(me->linear - me->lane()), lane = (int)me->lane();
-  warp_operation(WarpOp::mma, 0xffffffffu, 0, 0, kLanes, site);  // all have arrived, their fragments are on their stacks
+  warp_operation(WarpOp::mma, 0xffffffffu, 0, 0, kLanes,
+                 site);  // all have arrived, their fragments are on their stacks
   Matrices m;
   if (shape == MmaShape::wmma) {  // row-major over the lanes, as device/wmma.h loads and stores
-    for (int e = 0; e < M * K; ++e) m.a[e / K][e % K] = state.thread[base + e / (M * K / kLanes)].a[e % (M * K / kLanes)];
-    for (int e = 0; e < K * N; ++e) m.b[e / N][e % N] = state.thread[base + e / (K * N / kLanes)].b[e % (K * N / kLanes)];
+    for (int e = 0; e < M * K; ++e)
+      m.a[e / K][e % K] = state.thread[base + e / (M * K / kLanes)].a[e % (M * K / kLanes)];
+    for (int e = 0; e < K * N; ++e)
+      m.b[e / N][e % N] = state.thread[base + e / (K * N / kLanes)].b[e % (K * N / kLanes)];
     const int share = M * N / kLanes;
     for (int v = 0; v < share; ++v) d[v] = dot(m, (lane * share + v) / N, (lane * share + v) % N, K, c[v]);
   } else {
@@ -67,7 +70,8 @@ void ldmatrix(unsigned* registers, int count, bool transposed, const void* row, 
   me->row = row;
   if (reinterpret_cast<uintptr_t>(row) % 16) fail(site, "ldmatrix: row address not 16-byte aligned");
   const char* address = static_cast<const char*>(row);
-  if (address < state.arena || address >= state.arena + kArenaBytes) fail(site, "ldmatrix: row is not in shared memory");
+  if (address < state.arena || address >= state.arena + kArenaBytes)
+    fail(site, "ldmatrix: row is not in shared memory");
   const int base = (int)(me->linear - me->lane()), group = (int)me->lane() / 4, quad = (int)me->lane() % 4;
   warp_operation(WarpOp::ldmatrix, 0xffffffffu, 0, 0, kLanes, site);
   for (int m = 0; m < count; ++m) {
