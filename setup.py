@@ -22,7 +22,7 @@ setup(
     ],
     package_dir={"bertft._csrc": "csrc"},
     package_data={
-        "bertft": ["py.typed", "report/*.html", "report/*.css", "report/*.js"],
+        "bertft": ["py.typed", "report/*.html", "report/*.css", "report/*.js", "studies/*.yaml"],
         "bertft._csrc": ["*.h", "*.cpp", "cpu/*", "cuda/*"],
     },
     **options,
