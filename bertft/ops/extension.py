@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import json
 import os
 import platform
@@ -61,11 +62,12 @@ def sources(root: Path) -> list[Path]:
 
 
 def find_compiler() -> str:
-    """Path of ``$CXX`` or of the first of c++, g++, clang++ on the path."""
+    """Command of ``$CXX`` (such as ``g++-13`` or ``ccache g++``), else the path of the first of c++, g++, clang++."""
     wanted = os.environ.get("CXX")
     for name in [wanted] if wanted else ["c++", "g++", "clang++"]:
-        if path := shutil.which(name):
-            return path
+        program, *rest = shlex.split(name)
+        if path := shutil.which(program):
+            return shlex.join([path, *rest])
     raise BuildError(f"there is no C++ compiler ({wanted or 'c++, g++ or clang++'} is not on the path)")
 
 
@@ -109,19 +111,19 @@ def _digest(files: list[Path], root: Path) -> str:
 def build_key(root: Path, compiler: str) -> str:
     """Hex key of the library: changes with sources, torch, compiler, flags, CPU, and nothing else.
 
-    The compiler is known by its resolved path, size and time of change: asking it for its version would cost more
-    than loading the library.
+    The programs of the compiler's command are known by resolved path, size and time of change: asking for a version
+    would cost more than loading the library.
     """
     import torch
 
-    binary = Path(compiler).resolve()
-    stat = binary.stat()
+    programs = [Path(path).resolve() for word in shlex.split(compiler) if (path := shutil.which(word))]
     model, features = cpu_features()
     parts = [
         _digest(sources(root), root),
         torch.__version__,
         str(Path(torch.__file__).parent),
-        f"{binary} {stat.st_size} {stat.st_mtime_ns}",
+        compiler,
+        *(f"{program} {program.stat().st_size} {program.stat().st_mtime_ns}" for program in programs),
         *compile_flags(),
         model,
         *sorted(features),
@@ -152,7 +154,7 @@ def write_ninja(folder: Path, root: Path, compiler: str, output: Path) -> None:
     def path(file: Path) -> str:
         return str(file).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
-    flags = command(compiler, *compile_flags())
+    flags = command(*shlex.split(compiler), *compile_flags())
     link = command(
         "-shared", f"-L{home / 'lib'}", f"-Wl,-rpath,{home / 'lib'}", "-ltorch_cpu", "-ltorch", "-lc10", "-ldl"
     )
@@ -175,8 +177,11 @@ def write_ninja(folder: Path, root: Path, compiler: str, output: Path) -> None:
 def run_ninja(folder: Path) -> None:
     """Runs the build described in ``folder``; raises BuildError with the compiler's own words."""
     ninja = shutil.which("ninja") or shutil.which("ninja", path=str(Path(sys.executable).parent))
-    if ninja is None:
-        raise BuildError("the build tool ninja is missing (pip install ninja)")
+    if ninja is None:  # the package may be there without its script on the path
+        try:
+            ninja = str(Path(importlib.import_module("ninja").BIN_DIR) / "ninja")
+        except (ImportError, AttributeError):
+            raise BuildError("the build tool ninja is missing (pip install ninja)") from None
     jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
     done = subprocess.run([ninja, "-C", str(folder), *jobs], capture_output=True, text=True, check=False)
     if done.returncode != 0:
