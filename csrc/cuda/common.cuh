@@ -7,7 +7,7 @@
 
 namespace bertft {
 
-// Codes of the launchers' `dtype` and `metric` arguments; bind_cuda.cpp maps torch's types and the metric names to them.
+// Codes of the launchers' `dtype` and `metric` arguments; bind_cuda.cpp maps torch's types, ops/metrics.py the names.
 enum DType : int { kFloat32 = 0, kFloat64 = 1, kFloat16 = 2, kBFloat16 = 3, kUInt8 = 4 };
 enum Metric : int { kDot = 0, kCosine = 1, kCorrelation = 2, kSqEuclidean = 3, kEuclidean = 4, kManhattan = 5 };
 
@@ -17,8 +17,12 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr long long kNoRow = 0x7f7f7f7f7f7f7f7fll;  // "no offending row": what memset(0x7f) leaves
 
 // Sums run in float for float, half and bfloat16 inputs, in double for double.
-template <class T> struct ComputeOf { using type = float; };
-template <> struct ComputeOf<double> { using type = double; };
+template <class T> struct ComputeOf {
+  using type = float;
+};
+template <> struct ComputeOf<double> {
+  using type = double;
+};
 template <class T> using Compute = typename ComputeOf<T>::type;
 
 __device__ __forceinline__ float to_compute(float v) { return v; }
@@ -39,11 +43,16 @@ __device__ __forceinline__ double root(double v) { return sqrt(v); }
 // Calls f with a value of the element type that `dtype` names.
 template <class F> int with_dtype(int dtype, F&& f) {
   switch (dtype) {
-    case kFloat32: return f(float{});
-    case kFloat64: return f(double{});
-    case kFloat16: return f(__half{});
-    case kBFloat16: return f(__nv_bfloat16{});
-    default: return kInvalid;
+    case kFloat32:
+      return f(float{});
+    case kFloat64:
+      return f(double{});
+    case kFloat16:
+      return f(__half{});
+    case kBFloat16:
+      return f(__nv_bfloat16{});
+    default:
+      return kInvalid;
   }
 }
 

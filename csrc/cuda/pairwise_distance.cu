@@ -5,8 +5,8 @@
 //   f: dot x.y | cosine 1 - x.y / (|x| |y|) | correlation: cosine of rows less their own mean
 //      sqeuclidean sum (x_k - y_k)^2 | euclidean its root | manhattan sum |x_k - y_k|
 // Types: float, double, half, bfloat16; sums in float (double for double); row norms in double.
-// Gradient: out_x[b, i, :] = sum_j w_ij (y_j | x_i - y_j | sign(x_i - y_j)), w from the gradient of out; cosine and
-//   correlation are then carried through the norm (and the mean) by a pass over rows. 0 at distance 0.
+// Gradient, with respect to the rows in their metric's form (normalised, centred): sum_j w_ij (y_j | x_i - y_j |
+//   sign(x_i - y_j)), w from the gradient of out. 0 at distance 0.
 // Work split: 256 threads own a tile of 16 R x 16 R pairs, R x R each (R = 8, double: 4); the next 8 columns travel to
 //   registers while the present ones are worked on; two stages of shared memory, one barrier a stage. Without y only
 //   tiles on and above the diagonal are computed and written twice: exact symmetry, zero diagonal. The gradient: a tile
@@ -14,7 +14,8 @@
 // Differences are formed before they are squared: no cancellation, duplicates are at distance exactly 0.
 // Shared memory: 16.9 KB (forward), 8.7 KB (gradient); both 17.4 for double.
 // registers: <= 128
-// Expected limit: arithmetic. N M D products (half of that without y), one FFMA each, two instructions where differences
+// Expected limit: arithmetic. N M D products (half of that without y), one FFMA each, two instructions where
+// differences
 //   are formed; (N + M) D / 128 reads of L2 a product, N M writes. 67 TFLOP/s on an H100 SXM on paper.
 // Presumption: N and M in the hundreds or more and D in the hundreds; one tile of a few rows wastes the rest of it.
 #include "pairwise_gradient.cuh"
@@ -29,8 +30,7 @@ template <class C> __device__ __forceinline__ C finish(C v, int metric) {
   return metric == kEuclidean ? root(v) : v;
 }
 
-template <class T, int KIND, int R>
-__global__ void __launch_bounds__(NT, 2)
+template <class T, int KIND, int R> __global__ void __launch_bounds__(NT, 2)
     pairwise_distance_kernel(const T* __restrict__ x, const T* __restrict__ y, const Compute<T>* __restrict__ stats_x,
                              const Compute<T>* __restrict__ stats_y, Compute<T>* __restrict__ out, Shape s) {
   using C = Compute<T>;
@@ -40,8 +40,10 @@ __global__ void __launch_bounds__(NT, 2)
   const int t = static_cast<int>(threadIdx.x), tx = t % 16, ty = t / 16;
   const int tiles = static_cast<int>((s.m + P::kRows - 1) / P::kRows);
   int bi, bj;
-  if (s.symmetric) triangle_tile(blockIdx.x, tiles, bi, bj);
-  else bi = static_cast<int>(blockIdx.x / tiles), bj = static_cast<int>(blockIdx.x % tiles);
+  if (s.symmetric)
+    triangle_tile(blockIdx.x, tiles, bi, bj);
+  else
+    bi = static_cast<int>(blockIdx.x / tiles), bj = static_cast<int>(blockIdx.x % tiles);
   const long long i0 = static_cast<long long>(bi) * P::kRows, j0 = static_cast<long long>(bj) * P::kRows;
   const int rows = at_most(s.n - i0, P::kRows), cols = at_most(s.m - j0, P::kRows);
   const bool diagonal = s.symmetric && bi == bj;
@@ -78,9 +80,12 @@ __global__ void __launch_bounds__(NT, 2)
       for (int r = 0; r < R; ++r)
 #pragma unroll
         for (int q = 0; q < R; ++q) {
-          if constexpr (KIND == kProduct) acc[r][q] += a[r] * c[q];
-          else if constexpr (KIND == kSquare) acc[r][q] += (a[r] - c[q]) * (a[r] - c[q]);
-          else acc[r][q] += absolute(a[r] - c[q]);
+          if constexpr (KIND == kProduct)
+            acc[r][q] += a[r] * c[q];
+          else if constexpr (KIND == kSquare)
+            acc[r][q] += (a[r] - c[q]) * (a[r] - c[q]);
+          else
+            acc[r][q] += absolute(a[r] - c[q]);
         }
     }
   }
@@ -106,27 +111,27 @@ __global__ void __launch_bounds__(NT, 2)
   }
 }
 
-template <class T> int row_statistics_of(const void* x, long long rows, int d, int metric, void* stats,
-                                         long long* zero_row, cudaStream_t stream) {
+template <class T> int row_statistics_of(const void* x, long long rows, int d, int metric, void* stats, BadRows* bad,
+                                         cudaStream_t stream) {
   BERTFT_LAUNCH((row_statistics_kernel<T>), dim3(at_most(ceil_div(rows, 8), 1 << 16)), dim3(256), 0, stream,
-                static_cast<const T*>(x), rows, d, metric, static_cast<Compute<T>*>(stats), zero_row);
+                static_cast<const T*>(x), rows, d, metric, static_cast<Compute<T>*>(stats), bad);
   return static_cast<int>(cudaGetLastError());
 }
 
-template <class T, int KIND>
-int forward(const T* x, const T* y, const Compute<T>* sx, const Compute<T>* sy, Compute<T>* out, Shape s, cudaStream_t stream) {
+template <class T, int KIND> int forward(const T* x, const T* y, const Compute<T>* sx, const Compute<T>* sy,
+                                         Compute<T>* out, Shape s, cudaStream_t stream) {
   constexpr int R = sizeof(Compute<T>) == 8 ? 4 : 8;
   const long long rows = ceil_div(s.n, 16 * R), cols = ceil_div(s.m, 16 * R);
   const long long tiles = s.symmetric ? rows * (rows + 1) / 2 : rows * cols;
   if (tiles > 0x7fffffffll || s.n > 1 << 23 || s.m > 1 << 23 || s.d > 1 << 23) return kInvalid;
-  BERTFT_LAUNCH((pairwise_distance_kernel<T, KIND, R>), dim3(unsigned(tiles), unsigned(s.batch)),
-                dim3(NT), 0, stream, x, y, sx, sy, out, s);
+  BERTFT_LAUNCH((pairwise_distance_kernel<T, KIND, R>), dim3(unsigned(tiles), unsigned(s.batch)), dim3(NT), 0, stream,
+                x, y, sx, sy, out, s);
   return static_cast<int>(cudaGetLastError());
 }
 
-template <class T, int KIND>
-int gradient(const T* x, const T* y, const Compute<T>* sy, const Compute<T>* g, const Compute<T>* dist, Compute<T>* grad, Shape s,
-             bool transposed, cudaStream_t stream) {
+template <class T, int KIND> int gradient(const T* x, const T* y, const Compute<T>* sy, const Compute<T>* g,
+                                          const Compute<T>* dist, Compute<T>* grad, Shape s, bool transposed,
+                                          cudaStream_t stream) {
   const dim3 grid(unsigned(ceil_div(s.n, 64)), unsigned(ceil_div(s.d, 64)), unsigned(s.batch));
   BERTFT_LAUNCH((pairwise_gradient_kernel<T, KIND>), grid, dim3(NT), 0, stream, x, y, sy, g, dist, grad, s, transposed);
   return static_cast<int>(cudaGetLastError());
@@ -145,15 +150,15 @@ template <class F> int with_kind(int metric, F&& f) {
 
 using namespace bertft;
 
-// stats (rows, 2): mean and inverse norm of the rows of x (rows, D) in the type sums run in; *zero_row becomes the
-// least row without a direction, kNoRow if there is none.
-extern "C" int row_statistics_launch(const void* x, void* stats, long long* zero_row, int dtype, int metric,
-                                     long long rows, int d, cudaStream_t stream) {
-  if (!scales_rows(metric) || rows < 0 || d < 0) return kInvalid;
-  if (int rc = static_cast<int>(cudaMemsetAsync(zero_row, 0x7f, sizeof *zero_row, stream))) return rc;
+// stats (rows, 2), unless null: mean and inverse norm of the rows of x (rows, D), in the type sums run in. bad (2): the
+// least row that is not finite, and the least without a direction, kNoRow for none.
+extern "C" int row_statistics_launch(const void* x, void* stats, long long* bad, int dtype, int metric, long long rows,
+                                     int d, cudaStream_t stream) {
+  if (metric < kDot || metric > kManhattan || rows < 0 || d < 0) return kInvalid;
+  if (int rc = static_cast<int>(cudaMemsetAsync(bad, 0x7f, sizeof(BadRows), stream))) return rc;
   if (rows == 0) return 0;
   return with_dtype(dtype, [&](auto zero) {
-    return row_statistics_of<decltype(zero)>(x, rows, d, metric, stats, zero_row, stream);
+    return row_statistics_of<decltype(zero)>(x, rows, d, metric, stats, reinterpret_cast<BadRows*>(bad), stream);
   });
 }
 
@@ -162,7 +167,8 @@ extern "C" int row_statistics_launch(const void* x, void* stats, long long* zero
 extern "C" int pairwise_distance_launch(const void* x, const void* y, const void* stats_x, const void* stats_y,
                                         void* out, int dtype, int metric, int batch, long long n, long long m, int d,
                                         int condensed, cudaStream_t stream) {
-  if (batch < 0 || batch > 65535 || n < 0 || m < 0 || d < 0 || (condensed && y) || scales_rows(metric) != (stats_x != nullptr)) {
+  if (batch < 0 || batch > 65535 || n < 0 || m < 0 || d < 0 || (condensed && y) ||
+      scales_rows(metric) != (stats_x != nullptr)) {
     return kInvalid;
   }
   const Shape s{n, y ? m : n, d, batch, metric, y == nullptr, condensed != 0};
@@ -185,8 +191,8 @@ extern "C" int pairwise_gradient_launch(const void* x, const void* y, const void
                                         const void* g, const void* dist, void* grad, int dtype, int metric, int batch,
                                         long long n, long long m, int d, int condensed, int transposed,
                                         cudaStream_t stream) {
-  if (batch < 0 || batch > 65535 || n < 0 || m < 0 || d < 0 || (condensed && y) || scales_rows(metric) != (stats_x != nullptr) ||
-      (metric == kEuclidean) != (dist != nullptr)) {
+  if (batch < 0 || batch > 65535 || n < 0 || m < 0 || d < 0 || (condensed && y) ||
+      scales_rows(metric) != (stats_x != nullptr) || (metric == kEuclidean) != (dist != nullptr)) {
     return kInvalid;
   }
   const Shape s{n, y ? m : n, d, batch, metric, y == nullptr, condensed != 0};
@@ -195,17 +201,11 @@ extern "C" int pairwise_gradient_launch(const void* x, const void* y, const void
     using T = decltype(zero);
     using C = Compute<T>;
     const T *px = static_cast<const T*>(x), *py = y ? static_cast<const T*>(y) : px;
-    const C* sx = static_cast<const C*>(stats_x);
-    const C* sy = y ? static_cast<const C*>(stats_y) : sx;
+    const C* sy = static_cast<const C*>(y ? stats_y : stats_x);
     C* out = static_cast<C*>(grad);
-    const int rc = with_kind(metric, [&](auto kind) {
+    return with_kind(metric, [&](auto kind) {
       return gradient<T, decltype(kind)::value>(px, py, sy, static_cast<const C*>(g), static_cast<const C*>(dist), out,
                                                 s, transposed != 0, stream);
     });
-    if (rc || !scales_rows(metric)) return rc;
-    const long long rows = s.batch * s.n;
-    BERTFT_LAUNCH((normalised_gradient_kernel<T>), dim3(at_most(ceil_div(rows, 8), 1 << 16)), dim3(NT), 0, stream, px,
-                  sx, rows, d, metric == kCorrelation, out);
-    return static_cast<int>(cudaGetLastError());
   });
 }

@@ -6,9 +6,8 @@ namespace bertft {
 namespace pairwise {
 
 // Weight of partner j in the gradient of row i, from the gradient of the distances (and, for the root, from them).
-template <class C>
-__device__ __forceinline__ C weight(const C* g, const C* dist, long long i, long long j, const Shape& s,
-                                    bool transposed) {
+template <class C> __device__ __forceinline__ C weight(const C* g, const C* dist, long long i, long long j,
+                                                       const Shape& s, bool transposed) {
   if (s.symmetric && i == j && s.metric != kDot) return 0;
   long long e = transposed ? j * s.n + i : i * s.m + j;
   if (s.condensed) {
@@ -23,13 +22,10 @@ __device__ __forceinline__ C weight(const C* g, const C* dist, long long i, long
 }
 
 // grad[b, i, k] of the rows of x (for y: x and y change places and `transposed` is set, so that n counts y's rows).
-template <class T, int KIND>
-__global__ void __launch_bounds__(NT) pairwise_gradient_kernel(const T* __restrict__ x, const T* __restrict__ y,
-                                                               const Compute<T>* __restrict__ stats_y,
-                                                               const Compute<T>* __restrict__ g,
-                                                               const Compute<T>* __restrict__ dist,
-                                                               Compute<T>* __restrict__ grad, Shape s,
-                                                               bool transposed) {
+template <class T, int KIND> __global__ void __launch_bounds__(NT)
+    pairwise_gradient_kernel(const T* __restrict__ x, const T* __restrict__ y, const Compute<T>* __restrict__ stats_y,
+                             const Compute<T>* __restrict__ g, const Compute<T>* __restrict__ dist,
+                             Compute<T>* __restrict__ grad, Shape s, bool transposed) {
   using C = Compute<T>;
   using P = Panel<T, 4>;
   constexpr int kStride = P::kStride, kRows = P::kRows, kPartners = 16, kUnroll = sizeof(C) == 8 ? 1 : 4;
@@ -82,9 +78,12 @@ __global__ void __launch_bounds__(NT) pairwise_gradient_kernel(const T* __restri
       for (int r = 0; r < 4; ++r)
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
-          if constexpr (KIND == kProduct) acc[r][c] += w[r] * v[c];
-          else if constexpr (KIND == kSquare) acc[r][c] += w[r] * (own[r][c] - v[c]);
-          else acc[r][c] += own[r][c] > v[c] ? w[r] : own[r][c] < v[c] ? -w[r] : C(0);
+          if constexpr (KIND == kProduct)
+            acc[r][c] += w[r] * v[c];
+          else if constexpr (KIND == kSquare)
+            acc[r][c] += w[r] * (own[r][c] - v[c]);
+          else
+            acc[r][c] += own[r][c] > v[c] ? w[r] : own[r][c] < v[c] ? -w[r] : C(0);
         }
     }
     __syncthreads();
@@ -97,31 +96,6 @@ __global__ void __launch_bounds__(NT) pairwise_gradient_kernel(const T* __restri
       const int i = owned(ty, r), k = owned(tx, c);
       if (i < rows && k < columns) to[i * s.d + k] = acc[r][c];
     }
-}
-
-// Carries a gradient with respect to z = (x - mean) scale over to x, in place: one warp per row.
-template <class T>
-__global__ void __launch_bounds__(NT) normalised_gradient_kernel(const T* __restrict__ x,
-                                                                 const Compute<T>* __restrict__ stats, long long rows,
-                                                                 int d, bool centred, Compute<T>* __restrict__ grad) {
-  using C = Compute<T>;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const long long step = static_cast<long long>(gridDim.x) * (NT / 32);
-  for (long long r = static_cast<long long>(blockIdx.x) * (NT / 32) + threadIdx.x / 32; r < rows; r += step) {
-    const C mean = stats[2 * r], scale = stats[2 * r + 1];
-    double along = 0, total = 0;
-    for (int k = lane; k < d; k += 32) {
-      const C g = grad[r * d + k];
-      along += static_cast<double>((to_compute(x[r * d + k]) - mean) * scale) * g;
-      total += g;
-    }
-    along = warp_sum(along);
-    total = centred ? warp_sum(total) / d : 0.0;
-    for (int k = lane; k < d; k += 32) {
-      const double z = static_cast<double>((to_compute(x[r * d + k]) - mean) * scale);
-      grad[r * d + k] = static_cast<C>(scale * (grad[r * d + k] - total - z * along));
-    }
-  }
 }
 
 }  // namespace pairwise

@@ -9,7 +9,7 @@ constexpr int NT = 256, KC = 8;
 enum Kind { kProduct, kSquare, kAbsolute };
 
 struct Shape {
-  long long n, m;        // rows of x and of y
+  long long n, m;  // rows of x and of y
   int d, batch, metric;
   bool symmetric, condensed;
 };

@@ -1,15 +1,16 @@
 // probe_loss: distance and depth loss of structural probes over packed sentences, with their gradients.
 //
 //   p[l, t, :] = B_l' h_lt, made by a library product; columns [0, RD) for distances, [RD, R) for depths
-//   loss[l, 0] = mean_s 1/n^2 sum_ij | |p_i - p_j|^2 - distances_ij |    loss[l, 1] = mean_s 1/n sum_i | |p_i|^2 - depths_i |
-//   dp_i = 2 / (S n^2) sum_j (sign e_ij + sign e_ji) (p_i - p_j)         dp_i = 2 / (S n) sign(e_i) p_i
-//   p, dp (L, T, R), distances packed sum n_s^2, depths (T,), loss (L, 2); S counts sentences with words; sign 0 = 0.
+//   loss[l, 0] = mean_s 1/n^2 sum_ij | |p_i - p_j|^2 - distances_ij |    loss[l, 1] = mean_s 1/n sum_i | |p_i|^2 -
+//   depths_i | dp_i = 2 / (S n^2) sum_j (sign e_ij + sign e_ji) (p_i - p_j)         dp_i = 2 / (S n) sign(e_i) p_i p,
+//   dp (L, T, R), distances packed sum n_s^2, depths (T,), loss (L, 2); S counts sentences with words; sign 0 = 0.
 // Types: float or double throughout; distances also uint8; loss summed in double.
 // Work split: a block of 128 threads owns 32 words of one sentence in one layer; `tiles` lists them (plan in
-//   probe_loss.cuh), long sentences first. Pass 1 walks the sentence 32 partners at a time, 4 x 2 pairs to a thread, and
-//   leaves the signs in shared memory; pass 2 multiplies them with the sentence, 64 columns at a time, 4 x 4 sums to a
-//   thread. The depth of a word is one warp's work. Partial losses are folded in a fixed order: same input, same bits.
-// Shared memory: 18 KB + 128 bytes a word of the longest sentence (double: twice that): 1,600 words on an H100.
+//   probe_loss.cuh), long sentences first. Pass 1 walks the sentence 32 partners at a time, 4 x 2 pairs to a thread,
+//   and leaves the signs in shared memory; pass 2 multiplies them with the sentence, 64 columns at a time, 4 x 4 sums
+//   to a thread. The depth of a word is one warp's work. Partial losses are folded in a fixed order: same input, same
+//   bits.
+// Shared memory: 13.3 KB + 128 bytes a word of the longest sentence (double: twice): up to 1,700 words on an H100.
 // registers: <= 128
 // Expected limit: arithmetic of pass 1 and 2, 3 n^2 R instructions a layer; p read n / 32 + 1 times from L2, dp written
 //   once. At n = 20, R = 128 the two library products (4 T D R flops each) cost ten times as much.
@@ -80,9 +81,9 @@ __device__ __forceinline__ double distance_signs(const C* sentence, const G* gol
 }
 
 // Pass 2: dp of the tile's words, 64 columns at a time.
-template <class C>
-__device__ __forceinline__ void distance_gradient(const C* sentence, C* out, const ProbeTile& tile, C scale, int rank,
-                                                  int ld, C* partners, const C* signs) {
+template <class C> __device__ __forceinline__ void distance_gradient(const C* sentence, C* out, const ProbeTile& tile,
+                                                                     C scale, int rank, int ld, C* partners,
+                                                                     const C* signs) {
   const int tx = static_cast<int>(threadIdx.x) % 16, ty = static_cast<int>(threadIdx.x) / 16, n = tile.words;
   for (int k0 = 0; k0 < rank; k0 += kWide) {
     C acc[4][4] = {}, total[4] = {};
@@ -117,9 +118,8 @@ __device__ __forceinline__ void distance_gradient(const C* sentence, C* out, con
 }
 
 // Depth loss of the tile's words, one warp a word; the warp's share of the loss in every lane.
-template <class C>
-__device__ __forceinline__ double depth_loss(const C* sentence, C* out, const C* gold, const ProbeTile& tile, C scale,
-                                             int rank, int ld) {
+template <class C> __device__ __forceinline__ double depth_loss(const C* sentence, C* out, const C* gold,
+                                                                const ProbeTile& tile, C scale, int rank, int ld) {
   const int lane = static_cast<int>(threadIdx.x) % 32, end = min(tile.words, tile.first + kTile);
   double loss = 0;
   for (int i = tile.first + static_cast<int>(threadIdx.x) / 32; i < end; i += NT / 32) {
@@ -135,13 +135,10 @@ __device__ __forceinline__ double depth_loss(const C* sentence, C* out, const C*
 }
 
 // Block (tile, layer); partial[l][tile][2] double.
-template <class C, class G>
-__global__ void __launch_bounds__(NT, 4) probe_loss_kernel(const C* __restrict__ p, const G* __restrict__ distances,
-                                                        const C* __restrict__ depths,
-                                                        const ProbeTile* __restrict__ tiles, int first_tile,
-                                                        int all_tiles, double sentences, long long words, int rank,
-                                                        int distance_rank, C* __restrict__ dp,
-                                                        double* __restrict__ partial) {
+template <class C, class G> __global__ void __launch_bounds__(NT, 4)
+    probe_loss_kernel(const C* __restrict__ p, const G* __restrict__ distances, const C* __restrict__ depths,
+                      const ProbeTile* __restrict__ tiles, int first_tile, int all_tiles, double sentences,
+                      long long words, int rank, int distance_rank, C* __restrict__ dp, double* __restrict__ partial) {
   BERTFT_DYN_SHARED(C, shared);
   BERTFT_SHARED(double, scratch, [NT / 32]);
   C *rows = shared, *partners = rows + kTile * kStride, *signs = partners + kTile * kWideStride;
@@ -172,8 +169,8 @@ __global__ void __launch_bounds__(NT, 4) probe_loss_kernel(const C* __restrict__
 }
 
 // loss[l, k] = sum of partial[l][0..tiles)[k]: one block a layer, always in the same order.
-template <class C>
-__global__ void __launch_bounds__(NT) fold_kernel(const double* __restrict__ partial, int tiles, C* __restrict__ loss) {
+template <class C> __global__ void __launch_bounds__(NT)
+    fold_kernel(const double* __restrict__ partial, int tiles, C* __restrict__ loss) {
   BERTFT_SHARED(double, scratch, [NT / 32]);
   const double* mine = partial + static_cast<long long>(blockIdx.x) * tiles * 2;
   for (int k = 0; k < 2; ++k) {
@@ -191,15 +188,13 @@ template <class C, class G> int run(const void* p, const void* distances, const 
   const auto shared = [](int n) {
     return sizeof(C) * kTile * (kStride + kWideStride + size_t(ceil_div(n, kTile)) * kTile);
   };
-  const auto kernel = probe_loss_kernel<C, G>;
   const int first[3] = {0, long_tiles, num_tiles}, reach[2] = {longest, kProbeShort};
-  if (long_tiles > 0)
-    if (int rc = allow_shared(kernel, shared(longest))) return rc;
+  if (int rc = allow_shared(probe_loss_kernel<C, G>, shared(long_tiles ? longest : kProbeShort))) return rc;
   for (int part = 0; part < 2; ++part) {
     if (first[part] == first[part + 1]) continue;
-    BERTFT_LAUNCH(kernel, dim3(first[part + 1] - first[part], layers), dim3(NT), shared(reach[part]), stream,
-                  static_cast<const C*>(p), static_cast<const G*>(distances), static_cast<const C*>(depths), tiles,
-                  first[part], num_tiles, static_cast<double>(sentences), words, rank, distance_rank,
+    BERTFT_LAUNCH((probe_loss_kernel<C, G>), dim3(first[part + 1] - first[part], layers), dim3(NT), shared(reach[part]),
+                  stream, static_cast<const C*>(p), static_cast<const G*>(distances), static_cast<const C*>(depths),
+                  tiles, first[part], num_tiles, static_cast<double>(sentences), words, rank, distance_rank,
                   static_cast<C*>(dp), partial);
     if (int rc = static_cast<int>(cudaGetLastError())) return rc;
   }
@@ -212,9 +207,20 @@ template <class C, class G> int run(const void* p, const void* distances, const 
 
 using namespace bertft;
 
-// tiles (num_tiles) from plan_probe_tiles, the first long_tiles of them of sentences above kProbeShort words; longest:
-// words of the longest sentence; sentences: how many have words. dp may be null. partial: (L, num_tiles, 2) double.
-// dtype: kFloat32 or kFloat64; distance_dtype: the same or kUInt8.
+// lengths (S,) on the host -> counts (3,): tiles, those of sentences above kProbeShort words, words of the longest
+// sentence; and unless it is null, tiles: 24 bytes each.
+extern "C" int probe_loss_plan(const long long* lengths, long long sentences, void* tiles, int* counts) {
+  const std::vector<ProbeTile> plan = plan_probe_tiles(lengths, sentences);
+  counts[0] = static_cast<int>(plan.size());
+  counts[1] = static_cast<int>(
+      std::count_if(plan.begin(), plan.end(), [](const ProbeTile& tile) { return tile.words > kProbeShort; }));
+  counts[2] = plan.empty() ? 0 : plan.front().words;
+  if (tiles) std::copy(plan.begin(), plan.end(), static_cast<ProbeTile*>(tiles));
+  return 0;
+}
+
+// tiles, num_tiles, long_tiles, longest: from probe_loss_plan; sentences: how many have words. dp may be null. partial:
+// (L, num_tiles, 2) double. dtype: kFloat32 or kFloat64; distance_dtype: the same or kUInt8.
 extern "C" int probe_loss_launch(const void* p, const void* distances, const void* depths, const void* tiles,
                                  int num_tiles, int long_tiles, int longest, long long sentences, int dtype,
                                  int distance_dtype, int layers, long long words, int rank, int distance_rank, void* dp,

@@ -11,8 +11,8 @@ constexpr int kProbeTile = 32;    // words of a tile
 constexpr int kProbeShort = 128;  // sentences up to here share one launch with little shared memory
 
 struct ProbeTile {
-  long long pairs;  // first entry of the sentence in the packed distances
-  long long word;   // first word of the sentence
+  long long pairs;   // first entry of the sentence in the packed distances
+  long long word;    // first word of the sentence
   int words, first;  // words of the sentence; first word of the tile within it
 };
 
@@ -26,7 +26,8 @@ inline std::vector<ProbeTile> plan_probe_tiles(const long long* lengths, long lo
     word += n;
     pairs += static_cast<long long>(n) * n;
   }
-  std::stable_sort(tiles.begin(), tiles.end(), [](const ProbeTile& a, const ProbeTile& b) { return a.words > b.words; });
+  std::stable_sort(tiles.begin(), tiles.end(),
+                   [](const ProbeTile& a, const ProbeTile& b) { return a.words > b.words; });
   return tiles;
 }
 

@@ -1,0 +1,351 @@
+// Torch bindings of the CUDA kernels, through torch's stable ABI; the schemas are those of bind_cpu.cpp.
+//
+// Every op: device guard, the current stream, outputs and scratch from torch's allocator, launch, check of the launch.
+// Inputs come checked from Python. No CUDA header is needed: the launchers of csrc/cuda are plain C functions.
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+typedef struct CUstream_st* cudaStream_t;
+extern "C" const char* cudaGetErrorString(int error);
+
+// Launchers (csrc/cuda/*.cu): sizes and types are described there.
+extern "C" {
+int row_statistics_launch(const void* x, void* stats, long long* bad, int dtype, int metric, long long rows, int d,
+                          cudaStream_t stream);
+int pairwise_distance_launch(const void* x, const void* y, const void* stats_x, const void* stats_y, void* out,
+                             int dtype, int metric, int batch, long long n, long long m, int d, int condensed,
+                             cudaStream_t stream);
+int pairwise_gradient_launch(const void* x, const void* y, const void* stats_x, const void* stats_y, const void* g,
+                             const void* dist, void* grad, int dtype, int metric, int batch, long long n, long long m,
+                             int d, int condensed, int transposed, cudaStream_t stream);
+int prepare_rows_launch(const void* x, const double* mean, void* u, double* a, double* p, long long* bad, int dtype,
+                        int u_dtype, int metric, long long n, int d, cudaStream_t stream);
+int moment_rows_of_block(int* rows);
+int space_sums_launch(const void* u, const double* a, const double* p, double* partial, double* stats, int u_dtype,
+                      long long n, int d, cudaStream_t stream);
+int pair_sums_launch(const void* u, const void* v, const double* a, const double* p, const double* b, const double* q,
+                     double* partial, double* stats, int u_dtype, long long n, int d, int e, cudaStream_t stream);
+int accumulate_launch(const void* product, double* total, int dtype, long long size, cudaStream_t stream);
+int rdm_correlation_launch(const void* x, const void* y, double* out, long long* bad, void* workspace,
+                           long long* workspace_bytes, int dtype, int path, int metric_x, int metric_y, int compare,
+                           int layers_x, int layers_y, long long n, int d, int e, int bins, cudaStream_t stream);
+int probe_loss_plan(const long long* lengths, long long sentences, void* tiles, int* counts);
+int probe_loss_launch(const void* p, const void* distances, const void* depths, const void* tiles, int num_tiles,
+                      int long_tiles, int longest, long long sentences, int dtype, int distance_dtype, int layers,
+                      long long words, int rank, int distance_rank, void* dp, double* partial, void* loss,
+                      cudaStream_t stream);
+}
+
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+constexpr long long kNoRow = 0x7f7f7f7f7f7f7f7fll;
+constexpr int kRankBins = 1 << 16;
+constexpr int64_t kChunk = 4096;  // rows of one float32 product; further sums are double
+
+// The tensor's device is current while this lives; its stream is torch's.
+struct OnDevice {
+  torch::stable::accelerator::DeviceGuard guard;
+  cudaStream_t stream;
+  explicit OnDevice(const Tensor& x) : guard(x.get_device_index()) {
+    void* handle = nullptr;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &handle));
+    stream = static_cast<cudaStream_t>(handle);
+  }
+};
+
+void check_launch(const char* op, int error) {
+  STD_TORCH_CHECK(error == 0, op, ": the CUDA launch failed (", error, ": ", cudaGetErrorString(error), ")");
+}
+
+int code(const Tensor& x) {
+  switch (x.scalar_type()) {
+    case ScalarType::Float:
+      return 0;
+    case ScalarType::Double:
+      return 1;
+    case ScalarType::Half:
+      return 2;
+    case ScalarType::BFloat16:
+      return 3;
+    case ScalarType::Byte:
+      return 4;
+    default:
+      STD_TORCH_CHECK(false, "tensors must be float64, float32, bfloat16 or float16");
+  }
+  return -1;
+}
+
+Tensor empty(const Tensor& like, std::vector<int64_t> sizes, ScalarType type) {
+  return torch::stable::new_empty(like, sizes, type);
+}
+
+ScalarType sum_type(const Tensor& x) {
+  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+template <class T> T* data(const Tensor& t) { return static_cast<T*>(t.mutable_data_ptr()); }
+
+// The first bad row as the sentence that the CPU kernels raise; waits for the device. bad: (2,) int64 of the side
+// named, or (2, 2) of x and of y; rows: of a layer, 0 where layers are not to be named.
+void refuse(const char* op, const Tensor& bad, int64_t rows, const char* side = "x") {
+  const Tensor host = torch::stable::to(bad, torch::stable::Device(torch::headeronly::DeviceType::CPU));
+  const auto* found = static_cast<const int64_t*>(host.const_data_ptr());
+  for (int64_t k = 0; k < host.numel(); ++k) {
+    if (found[k] == kNoRow) continue;
+    std::string text = "<bertft>" + std::string(op) + ": row " + std::to_string(rows ? found[k] % rows : found[k]) +
+                       " of " + (k < 2 ? side : "y");
+    if (rows) text += " in layer " + std::to_string(found[k] / rows);
+    text += k % 2 ? " has norm 0, so its cosine or correlation is undefined" : " holds NaN or infinity";
+    throw std::runtime_error(text + "</bertft>");
+  }
+}
+
+// Statistics that the metric needs of the rows of x (B, N, D); without elements where it needs none.
+Tensor statistics(const Tensor& x, int64_t metric, const Tensor* bad, cudaStream_t stream) {
+  const bool needed = metric == 1 || metric == 2;
+  const int64_t rows = x.size(0) * x.size(1);
+  Tensor stats = empty(x, {needed ? rows : 0, 2}, sum_type(x));
+  const Tensor ignored = bad ? *bad : empty(x, {2}, ScalarType::Long);
+  if (needed || bad) {
+    check_launch("pairwise_distance",
+                 row_statistics_launch(x.const_data_ptr(), needed ? stats.mutable_data_ptr() : nullptr,
+                                       data<long long>(ignored), code(x), int(metric), rows, int(x.size(2)), stream));
+  }
+  return stats;
+}
+
+const void* pointer(const Tensor& t) { return t.numel() ? t.const_data_ptr() : nullptr; }
+
+Tensor pairwise_distance(Tensor x, std::optional<Tensor> y, int64_t metric, bool condensed, bool check) {
+  const OnDevice on(x);
+  x = torch::stable::contiguous(x);
+  if (y) y = torch::stable::contiguous(*y);
+  const int64_t B = x.size(0), N = x.size(1), M = y ? y->size(1) : N, D = x.size(2);
+  const Tensor bad = empty(x, {2}, ScalarType::Long);
+  const Tensor stats_x = statistics(x, metric, check ? &bad : nullptr, on.stream);
+  if (check) refuse("pairwise_distance", bad, N);
+  const Tensor stats_y = y ? statistics(*y, metric, check ? &bad : nullptr, on.stream) : stats_x;
+  if (check && y) refuse("pairwise_distance", bad, M, "y");
+  Tensor out =
+      empty(x, condensed ? std::vector<int64_t>{B, N * (N - 1) / 2} : std::vector<int64_t>{B, N, M}, sum_type(x));
+  if (out.numel() == 0) return out;
+  check_launch("pairwise_distance",
+               pairwise_distance_launch(x.const_data_ptr(), y ? y->const_data_ptr() : nullptr, pointer(stats_x),
+                                        pointer(stats_y), out.mutable_data_ptr(), code(x), int(metric), int(B), N, M,
+                                        int(D), condensed, on.stream));
+  return out;
+}
+
+std::tuple<Tensor, Tensor> pairwise_distance_backward(Tensor grad, Tensor x, std::optional<Tensor> y, Tensor out,
+                                                      int64_t metric, bool condensed) {
+  const OnDevice on(x);
+  for (Tensor* t : {&grad, &x, &out}) *t = torch::stable::contiguous(*t);
+  if (y) y = torch::stable::contiguous(*y);
+  const int64_t B = x.size(0), N = x.size(1), M = y ? y->size(1) : N, D = x.size(2);
+  Tensor grad_x = empty(x, {B, N, D}, sum_type(x)), grad_y = empty(x, {y ? B : 0, y ? M : 0, D}, sum_type(x));
+  const Tensor stats_x = statistics(x, metric, nullptr, on.stream);
+  const Tensor stats_y = y ? statistics(*y, metric, nullptr, on.stream) : stats_x;
+  const void* distances = metric == 4 ? out.const_data_ptr() : nullptr;
+  const auto run = [&](const void* a, const void* b, const Tensor& sa, const Tensor& sb, int64_t n, int64_t m,
+                       Tensor& to, bool transposed) {
+    if (to.numel() == 0) return;
+    check_launch("pairwise_distance_backward",
+                 pairwise_gradient_launch(a, b, pointer(sa), pointer(sb), grad.const_data_ptr(), distances,
+                                          to.mutable_data_ptr(), code(x), int(metric), int(B), n, m, int(D), condensed,
+                                          transposed, on.stream));
+  };
+  const void *px = x.const_data_ptr(), *py = y ? y->const_data_ptr() : nullptr;
+  run(px, py, stats_x, stats_y, N, M, grad_x, false);
+  if (y) run(py, px, stats_y, stats_x, M, N, grad_y, true);
+  return {grad_x, grad_y};
+}
+
+// Rows of one side in the metric's form (csrc/cuda/cross_moments.cu).
+struct Rows {
+  Tensor u, a, p;
+};
+
+Rows prepare(const Tensor& x, const Tensor& mean, int64_t metric, ScalarType type, const Tensor& bad,
+             cudaStream_t stream) {
+  const int64_t n = x.size(0), d = x.size(1);
+  Rows rows{empty(x, {n, d}, type), empty(x, {n}, ScalarType::Double), empty(x, {n}, ScalarType::Double)};
+  check_launch("cross_moments", prepare_rows_launch(x.const_data_ptr(), data<double>(mean), rows.u.mutable_data_ptr(),
+                                                    data<double>(rows.a), data<double>(rows.p), data<long long>(bad),
+                                                    code(x), code(rows.u), int(metric), n, int(d), stream));
+  return rows;
+}
+
+// total += u'v, in products of kChunk rows.
+void add_product(const Tensor& u, const Tensor& v, const Tensor& total, cudaStream_t stream) {
+  for (int64_t first = 0; first < u.size(0); first += kChunk) {
+    const int64_t rows = std::min(kChunk, u.size(0) - first);
+    Tensor left = u, right = v;
+    left = torch::stable::narrow(left, 0, first, rows);
+    right = torch::stable::narrow(right, 0, first, rows);
+    const Tensor product =
+        torch::stable::contiguous(torch::stable::matmul(torch::stable::transpose(left, 0, 1), right));
+    check_launch("cross_moments", accumulate_launch(product.const_data_ptr(), data<double>(total), code(product),
+                                                    product.numel(), stream));
+  }
+}
+
+void cross_moments_add(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::optional<Tensor> mean_y, int64_t metric_x,
+                       int64_t metric_y, bool float64, bool check, Tensor gram_x, Tensor stats_x, Tensor cross,
+                       Tensor stats_xy, Tensor gram_y, Tensor stats_y) {
+  const OnDevice on(x);
+  x = torch::stable::contiguous(x);
+  mean_x = torch::stable::contiguous(mean_x);
+  if (y) y = torch::stable::contiguous(*y), mean_y = torch::stable::contiguous(*mean_y);
+  for (const Tensor* t : {&gram_x, &stats_x, &cross, &stats_xy, &gram_y, &stats_y}) {
+    STD_TORCH_CHECK(t->numel() == 0 || (t->is_contiguous() && t->scalar_type() == ScalarType::Double),
+                    "cross_moments: a sum has the wrong type or layout");
+  }
+  const int64_t n = x.size(0), d = x.size(1), e = y ? y->size(1) : 0;
+  const bool wide = float64 || x.scalar_type() == ScalarType::Double || (y && y->scalar_type() == ScalarType::Double);
+  const ScalarType type = wide ? ScalarType::Double : ScalarType::Float;
+  const Tensor bad = empty(x, {2, 2}, ScalarType::Long);
+  int rows_of_block = 1;
+  moment_rows_of_block(&rows_of_block);
+  const Tensor partial = empty(x, {(n + rows_of_block - 1) / rows_of_block * 3 * std::max(d, e)}, ScalarType::Double);
+  const Tensor bad_x = torch::stable::select(bad, 0, 0), bad_y = torch::stable::select(bad, 0, 1);
+  const Rows of_x = prepare(x, mean_x, metric_x, type, bad_x, on.stream);
+  std::optional<Rows> of_y;
+  if (y) of_y = prepare(*y, *mean_y, metric_y, type, bad_y, on.stream);
+  if (check) refuse("cross_moments", y ? bad : bad_x, 0);
+  if (n == 0) return;
+  const auto space = [&](const Rows& rows, const Tensor& stats, int64_t width) {
+    if (stats.numel() == 0) return;
+    check_launch("cross_moments",
+                 space_sums_launch(rows.u.const_data_ptr(), data<double>(rows.a), data<double>(rows.p),
+                                   data<double>(partial), data<double>(stats), code(rows.u), n, int(width), on.stream));
+  };
+  if (gram_x.numel()) add_product(of_x.u, of_x.u, gram_x, on.stream);
+  space(of_x, stats_x, d);
+  if (!of_y) return;
+  if (cross.numel()) add_product(of_x.u, of_y->u, cross, on.stream);
+  if (gram_y.numel()) add_product(of_y->u, of_y->u, gram_y, on.stream);
+  space(*of_y, stats_y, e);
+  if (stats_xy.numel()) {
+    check_launch("cross_moments", pair_sums_launch(of_x.u.const_data_ptr(), of_y->u.const_data_ptr(),
+                                                   data<double>(of_x.a), data<double>(of_x.p), data<double>(of_y->a),
+                                                   data<double>(of_y->p), data<double>(partial), data<double>(stats_xy),
+                                                   code(of_x.u), n, int(d), int(e), on.stream));
+  }
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> cross_moments(Tensor x, std::optional<Tensor> y,
+                                                                         Tensor mean_x, std::optional<Tensor> mean_y,
+                                                                         int64_t metric_x, int64_t metric_y, bool grams,
+                                                                         bool float64, bool check) {
+  const int64_t D = x.size(1), E = y ? y->size(1) : 0;
+  const auto zeros = [&](bool wanted, std::vector<int64_t> sizes) {
+    if (!wanted) sizes.assign(sizes.size(), 0);
+    return torch::stable::new_zeros(x, sizes, ScalarType::Double);
+  };
+  const bool of_x = grams || !y, both = y.has_value(), of_y = grams && y;
+  Tensor gram_x = zeros(of_x, {D, D}), stats_x = zeros(of_x, {3 * D + 6}), cross = zeros(both, {D, E});
+  Tensor stats_xy = zeros(both, {2 * (D + E) + 4}), gram_y = zeros(of_y, {E, E}), stats_y = zeros(of_y, {3 * E + 6});
+  cross_moments_add(x, y, mean_x, mean_y, metric_x, metric_y, float64, check, gram_x, stats_x, cross, stats_xy, gram_y,
+                    stats_y);
+  return {gram_x, stats_x, cross, stats_xy, gram_y, stats_y};
+}
+
+Tensor rdm_tiles(Tensor x, std::optional<Tensor> y, int64_t metric_x, int64_t metric_y, int64_t compare, int64_t path,
+                 bool check) {
+  const OnDevice on(x);
+  x = torch::stable::contiguous(x);
+  if (y) y = torch::stable::contiguous(*y);
+  STD_TORCH_CHECK(!y || y->scalar_type() == x.scalar_type(), "rdm_tiles: x and y must be of one type");
+  const int64_t L = x.size(0), M = y ? y->size(0) : L, N = x.size(1);
+  Tensor out = empty(x, {L, M}, ScalarType::Double), bad = empty(x, {2, 2}, ScalarType::Long);
+  long long bytes = 0;
+  const auto launch = [&](void* workspace) {
+    check_launch("rdm_tiles",
+                 rdm_correlation_launch(x.const_data_ptr(), y ? y->const_data_ptr() : nullptr, data<double>(out),
+                                        data<long long>(bad), workspace, &bytes, code(x), int(path), int(metric_x),
+                                        int(metric_y), int(compare), int(L), int(M), N, int(x.size(2)),
+                                        int(y ? y->size(2) : x.size(2)), kRankBins, on.stream));
+  };
+  launch(nullptr);
+  const Tensor workspace = empty(x, {std::max<int64_t>(bytes, 1)}, ScalarType::Byte);
+  launch(workspace.mutable_data_ptr());
+  if (check) refuse("rdm_correlation", y ? bad : torch::stable::select(bad, 0, 0), N);
+  return out;
+}
+
+std::tuple<Tensor, Tensor, Tensor> probe_loss(Tensor h, Tensor weight, int64_t distance_rank, Tensor distances,
+                                              Tensor depths, Tensor lengths, bool with_weight, bool with_h) {
+  const OnDevice on(weight);
+  const ScalarType type = weight.scalar_type();
+  h = torch::stable::contiguous(torch::stable::to(h, type));
+  for (Tensor* t : {&weight, &distances, &depths, &lengths}) *t = torch::stable::contiguous(*t);
+  const int64_t L = h.size(0), T = h.size(1), D = h.size(2), R = weight.size(2), S = lengths.size(0);
+  const int64_t kinds = (distance_rank > 0) + (distance_rank < R);
+  const auto* n = static_cast<const int64_t*>(lengths.const_data_ptr());
+  int64_t words = 0, pairs = 0, sentences = 0;
+  for (int64_t s = 0; s < S; ++s) words += n[s], pairs += n[s] * n[s], sentences += n[s] > 0;
+  STD_TORCH_CHECK(words == T, "probe_loss: lengths sum to ", words, ", but h has ", T, " words");
+  STD_TORCH_CHECK(distance_rank == 0 || distances.numel() == pairs, "probe_loss: distances has ", distances.numel(),
+                  " entries, expected ", pairs);
+  STD_TORCH_CHECK(distance_rank == R || depths.numel() == T, "probe_loss: depths has ", depths.numel(),
+                  " entries, expected ", T);
+
+  int counts[3];
+  const auto* host_lengths = reinterpret_cast<const long long*>(n);
+  probe_loss_plan(host_lengths, S, nullptr, counts);
+  Tensor tiles = empty(lengths, {counts[0], 3}, ScalarType::Long);
+  probe_loss_plan(host_lengths, S, tiles.mutable_data_ptr(), counts);
+  tiles = torch::stable::to(tiles, weight.device());
+
+  const Tensor p = torch::stable::contiguous(torch::stable::matmul(h, weight));
+  const bool with_gradient = with_weight || with_h;
+  Tensor dp = empty(p, {with_gradient ? L : 0, T, R}, type), loss = empty(p, {L, 2}, type);
+  const Tensor partial = empty(p, {L, counts[0], 2}, ScalarType::Double);
+  check_launch("probe_loss", probe_loss_launch(p.const_data_ptr(), distances.const_data_ptr(), depths.const_data_ptr(),
+                                               tiles.const_data_ptr(), counts[0], counts[1], counts[2], sentences,
+                                               code(p), distance_rank ? code(distances) : code(p), int(L), T, int(R),
+                                               int(distance_rank), with_gradient ? dp.mutable_data_ptr() : nullptr,
+                                               data<double>(partial), loss.mutable_data_ptr(), on.stream));
+  Tensor grad_weight =
+      with_weight ? torch::stable::matmul(torch::stable::transpose(h, 1, 2), dp) : empty(p, {0, D, R}, type);
+  Tensor grad_h = empty(p, {with_h ? kinds : 0, L, T, D}, type);
+  int64_t slot = 0;
+  for (int kind = 0; with_h && kind < 2; ++kind) {
+    const int64_t first = kind ? distance_rank : 0, columns = kind ? R - distance_rank : distance_rank;
+    if (columns == 0) continue;
+    Tensor own = torch::stable::narrow(dp, 2, first, columns), b = torch::stable::narrow(weight, 2, first, columns);
+    Tensor to = torch::stable::select(grad_h, 0, slot++);
+    torch::stable::copy_(to, torch::stable::matmul(own, torch::stable::transpose(b, 1, 2)));
+  }
+  return {loss, grad_weight, grad_h};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(bertft, m) {
+  // x (L, N, D), y (M, N, E) -> (L, M) float64: rdm_correlation by tiles of pairs. metric_x, metric_y: index in
+  // ops/metrics.py; compare: in ops/rdm_correlation.py (no kendall); path: 0 FFMA, 1 tf32 in three terms, 2 bfloat16.
+  m.def("rdm_tiles(Tensor x, Tensor? y, int metric_x, int metric_y, int compare, int path, bool check) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(bertft, CUDA, m) {
+  m.impl("probe_loss", TORCH_BOX(&probe_loss));
+  m.impl("pairwise_distance", TORCH_BOX(&pairwise_distance));
+  m.impl("pairwise_distance_backward", TORCH_BOX(&pairwise_distance_backward));
+  m.impl("cross_moments", TORCH_BOX(&cross_moments));
+  m.impl("cross_moments_add", TORCH_BOX(&cross_moments_add));
+  m.impl("rdm_tiles", TORCH_BOX(&rdm_tiles));
+}

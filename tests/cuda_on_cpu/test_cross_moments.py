@@ -1,0 +1,118 @@
+"""csrc/cuda/cross_moments.cu, executed on the CPU, against float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from accuracy import CODES, METRICS, MODES, ORDERS, assert_as_exact, stored
+from gpu_executor import KernelError, Kernels, Uninitialised
+
+from bertft.ops import reference
+
+LINEAR = METRICS[:4]
+NO_ROW = 0x7F7F7F7F7F7F7F7F
+SHAPES = [(1, 3, 2), (9, 33, 5), (40, 7, 32), (530, 4, 3)]  # n, D, E: tails of 8 rows, 32 columns, 512 rows
+
+
+def prepare(kernels, x, mean, dtype, metric, u_type=np.float32, **options):
+    n, d = x.shape
+    u, a, p, bad = np.empty((n, d), u_type), np.empty(n), np.empty(n), np.zeros(2, np.int64)
+    kernels.prepare_rows_launch(
+        x, mean, Uninitialised(u), Uninitialised(a), Uninitialised(p), bad, CODES[dtype], CODES[np.dtype(u_type).name],
+        METRICS.index(metric), n, d, **options
+    )  # fmt: skip
+    return u, a, p, bad
+
+
+def scratch(kernels, n, width):
+    rows = np.zeros(1, np.int32)
+    kernels.moment_rows_of_block(rows)
+    return Uninitialised(np.empty((-(-n // int(rows[0])), 3, width)))
+
+
+def moments(kernels, x, y, mean_x, mean_y, dtype, metric_x, metric_y, totals, u_type=np.float32, **options):
+    """The op as the binding composes it, products by NumPy in the type of u; added to ``totals``."""
+    (n, d), e, code = x.shape, y.shape[1], CODES[np.dtype(u_type).name]
+    u, a, p, bad_x = prepare(kernels, x, mean_x, dtype, metric_x, u_type, **options)
+    v, b, q, bad_y = prepare(kernels, y, mean_y, dtype, metric_y, u_type, **options)
+    assert (bad_x == NO_ROW).all() and (bad_y == NO_ROW).all()
+    gram_x, stats_x, cross, stats_xy, gram_y, stats_y = totals
+    for product, total in ((u.T @ u, gram_x), (u.T @ v, cross), (v.T @ v, gram_y)):
+        kernels.accumulate_launch(np.ascontiguousarray(product), total, code, total.size, **options)
+    kernels.space_sums_launch(u, a, p, scratch(kernels, n, d), stats_x, code, n, d, **options)
+    kernels.space_sums_launch(v, b, q, scratch(kernels, n, e), stats_y, code, n, e, **options)
+    kernels.pair_sums_launch(u, v, a, p, b, q, scratch(kernels, n, max(d, e)), stats_xy, code, n, d, e, **options)
+
+
+def zeros(d, e):
+    return [np.zeros(s) for s in ((d, d), 3 * d + 6, (d, e), 2 * d + 2 * e + 4, (e, e), 3 * e + 6)]
+
+
+def data(shape, dtype, seed=0):
+    n, d, e = shape
+    random = np.random.default_rng(seed)
+    means = [random.standard_normal(k).astype(np.float32).astype(np.float64) / k**0.5 for k in (d, e)]
+    return stored(random.standard_normal((n, d)) + 1, dtype), stored(random.standard_normal((n, e)) - 1, dtype), means
+
+
+def check(kernels, shape, dtype, metric_x, metric_y, u_type=np.float32, **options):
+    (x, exact_x), (y, exact_y), means = data(shape, dtype)
+    results = zeros(*shape[1:])
+    half = shape[0] // 2  # in two chunks
+    for part in (slice(half), slice(half, None)):
+        chunk = [np.ascontiguousarray(v[part]) for v in (x, y)]
+        moments(kernels, *chunk, *means, dtype, metric_x, metric_y, results, u_type, **options)
+    exact = reference.cross_moments(
+        torch.tensor(exact_x), torch.tensor(exact_y), *map(torch.tensor, means), metric_x, metric_y
+    )
+    for result, wanted in zip(results, exact, strict=True):
+        wanted = wanted.numpy()
+        if u_type is np.float64:
+            np.testing.assert_allclose(result, wanted, rtol=1e-12, atol=1e-12 * max(1, np.abs(wanted).max()))
+        else:  # rows are rounded to float32
+            np.testing.assert_allclose(result, wanted, rtol=0, atol=3e-7 * max(1, np.abs(wanted).max()))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("order", ORDERS)
+def test_sums(mode, order):
+    kernels = Kernels("cross_moments.cu", mode)
+    for k, shape in enumerate(SHAPES):
+        check(kernels, shape, "float32", LINEAR[k], LINEAR[(k + 1) % 4], order=order)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_types(mode, dtype):
+    kernels = Kernels("cross_moments.cu", mode)
+    for metric in LINEAR:
+        check(kernels, (18, 9, 33), dtype, metric, metric, np.float64)
+        check(kernels, (18, 9, 33), dtype, metric, metric)
+
+
+@pytest.mark.parametrize("metric", LINEAR)
+def test_rows(metric):
+    """u as exact as plain PyTorch in float32 makes it; a and p are those of u as rounded."""
+    (x, exact_x), _, (mean, _) = data((20, 65, 1), "float32")
+    u, a, p, _ = prepare(Kernels("cross_moments.cu", "checked"), x, mean, "float32", metric)
+    exact, _ = reference.prepared_rows(torch.tensor(exact_x), torch.tensor(mean), metric)
+    plain = reference.metric_rows(torch.tensor(x), metric) - torch.tensor(mean).float()
+    assert_as_exact(u, plain, exact, roundings=1)
+    np.testing.assert_allclose(a, (u.astype(np.float64) ** 2).sum(1), rtol=1e-14)
+    wanted = -a / 2 if metric == "sqeuclidean" else u.astype(np.float64) @ mean
+    np.testing.assert_allclose(p, wanted, rtol=1e-12, atol=1e-14)
+
+
+def test_bad_rows_are_found_and_nothing_is_done_for_none():
+    kernels = Kernels("cross_moments.cu", "checked")
+    (x, _), (y, _), means = data((9, 5, 4), "float32")
+    x[3], x[6], x[7, 1] = 0.5, 0, np.inf
+    for metric, no_direction in (("dot", NO_ROW), ("sqeuclidean", NO_ROW), ("cosine", 6), ("correlation", 3)):
+        for order in ORDERS:
+            assert prepare(kernels, x, means[0], "float32", metric, order=order)[3].tolist() == [7, no_direction]
+    totals = zeros(5, 4)
+    moments(kernels, x[:0], y[:0], *means, "float32", "cosine", "dot", totals)
+    assert not any(total.any() for total in totals)
+    with pytest.raises(KernelError):
+        prepare(kernels, x, means[0], "float32", "manhattan")
