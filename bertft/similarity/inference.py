@@ -106,6 +106,8 @@ def _intervals(
     for layer, value in enumerate(values.tolist()):
         mean_x, mean_y = moments.means(layer, layer)
         z, w = augment(x[layer], mean_x, moments.metric_x), augment(y[layer], mean_y, moments.metric_y)
+        if x.dtype != torch.float64:  # an interval's width needs three digits, not sixteen
+            z, w = z.float(), w.float()
         influence = influence_of(moments.moments(layer, layer), z, w)
         intervals.append(clustered_interval(value, influence, groups, stimuli=len(moments), sentences=sentences))
     return intervals
@@ -114,11 +116,13 @@ def _intervals(
 def _pair_projection(form: Form, xy: Tensor, z: Tensor, w: Tensor) -> Tensor:
     """sum over j != i of K_ij L_ij for each row i, (R,)."""
     bilinear = form.apply(form.apply(xy).mT).mT
-    return ((z @ bilinear) * w).sum(1) - form.diagonal(z) * form.diagonal(w)
+    quadratic = ((z @ bilinear.to(z.dtype)) * w).sum(1)
+    return quadratic.double() - form.diagonal(z).double() * form.diagonal(w).double()
 
 
 def _single_projection(form: Form, moments: Tensor, z: Tensor) -> Tensor:
     """sum over j != i of K_ij for each row i, (R,)."""
+    z = z.double()
     return z @ form.apply(moments[:, -1:])[:, 0] - form.diagonal(z)
 
 
@@ -162,11 +166,12 @@ def _hsic_influence(xy: Tensor, z: Tensor, w: Tensor) -> tuple[float, Tensor]:
     mean_kl = float((core * xy).sum() - k_ii @ xy @ l_ii) / (n * (n - 1))
     mean_k, mean_l = float(rows_x @ xy[:, -1]) / n, float(rows_y @ xy[-1]) / n
     mean_rows = float(rows_x @ xy @ rows_y) / n
+    pair = 2 * (_pair_projection(LINEAR, xy, z, w) / (n - 1) - mean_kl)
+    z, w = z.double(), w.double()
     k, l_ = z @ rows_x, w @ rows_y
     # sum over j != i of K_ij (row mean of L)_j, and the same with K and L exchanged
     k_l = (z @ apply((xy @ rows_y).unsqueeze(1))[:, 0] - LINEAR.diagonal(z) * l_) / (n - 1)
     l_k = (w @ apply((xy.mT @ rows_x).unsqueeze(1))[:, 0] - LINEAR.diagonal(w) * k) / (n - 1)
-    pair = 2 * (_pair_projection(LINEAR, xy, z, w) / (n - 1) - mean_kl)
     product = 2 * (mean_l * (k - mean_k) + mean_k * (l_ - mean_l))
     triple = k * l_ + k_l + l_k - 3 * mean_rows
     return mean_kl + mean_k * mean_l - 2 * mean_rows, pair + product - 2 * triple
@@ -177,7 +182,7 @@ def clustered_interval(value: float, influence: Tensor, groups: Tensor, *, stimu
 
     Needs at least 2 sentences. Student's t with one degree of freedom less than sentences in the reservoir.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     kept = int(groups.max()) + 1 if len(groups) else 0
     if kept < 2:
@@ -189,5 +194,5 @@ def clustered_interval(value: float, influence: Tensor, groups: Tensor, *, stimu
     room = 1 - value * value
     if room < 1e-12 or error < 1e-12:
         return Interval(value, value, value, error)
-    z, half = math.atanh(value), float(t.ppf(0.975, kept - 1)) * error / room
+    z, half = math.atanh(value), float(stdtrit(kept - 1, 0.975)) * error / room
     return Interval(value, math.tanh(z - half), math.tanh(z + half), error)
