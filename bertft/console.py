@@ -1,4 +1,4 @@
-"""Progress on the terminal: bars with rate and time left on stderr, or plain lines where stderr is no terminal."""
+"""Progress on the terminal: bars with rate and time left on stderr, or a line now and then where that is none."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
+
+HEARTBEAT = 30.0  # seconds between two lines about one piece of work where no bar can be drawn
 
 
 class ConsoleProgress:
@@ -50,11 +52,11 @@ class _Bar:
     ) -> None:
         self._owner, self._bars = owner, bars
         self._description, self._total, self._unit = description, total, unit
-        self._done, self._note, self._start = 0.0, "", 0.0
+        self._done, self._note, self._start, self._said = 0.0, "", 0.0, 0.0
         self._task: TaskID | None = None
 
     def __enter__(self) -> _Bar:
-        self._start = time.monotonic()
+        self._start = self._said = time.monotonic()
         self._task = self._bars.add_task(self._description, total=self._total, unit=self._unit, note="")
         return self
 
@@ -71,6 +73,17 @@ class _Bar:
         self._done += n
         if self._task is not None:
             self._bars.advance(self._task, n)
+        now = time.monotonic()
+        if not self._owner.console.is_terminal and now - self._said >= HEARTBEAT and self._unit != "stage":
+            self._said = now
+            self._owner.say(f"  {self._description}: {self._so_far(now - self._start)}")
+
+    def _so_far(self, seconds: float) -> str:
+        amount = f"{_short(self._done)} {self._unit} in {_clock(seconds)}"
+        if not self._total or not self._done:
+            return amount
+        left = seconds * (self._total - self._done) / self._done
+        return f"{_short(self._done)}/{_short(self._total)} {self._unit} in {_clock(seconds)}, {_clock(left)} left"
 
     def note(self, text: str) -> None:
         self._note = text

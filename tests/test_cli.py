@@ -240,6 +240,18 @@ def test_progress_on_a_pipe_is_plain_lines(capsys):
     assert [_clock(s) for s in (5.4, 65, 3700)] == ["5 s", "1 min 05 s", "1 h 01 min"]
 
 
+def test_long_work_on_a_pipe_says_that_it_is_alive(capsys, monkeypatch):
+    from rich.console import Console
+
+    import bertft.console as console
+
+    monkeypatch.setattr(console, "HEARTBEAT", 0.0)
+    pipe = Console(stderr=True, force_terminal=False)
+    with console.ConsoleProgress(pipe) as progress, progress.step("train", total=4, unit="steps") as bar:
+        bar.advance()
+    assert capsys.readouterr().err == "  train: 1/4 steps in 0 s, 0 s left\n"
+
+
 def test_bars_on_a_terminal_show_amount_rate_and_time():
     import io
 
