@@ -4,11 +4,13 @@
 """
 
 import os
+import sys
 
 from setuptools import find_namespace_packages, setup
 
 options = {}
 if os.environ.get("BERTFT_AOT") == "1":
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     from bertft.ops.extension import aot_options
 
     options = aot_options()
