@@ -79,7 +79,7 @@ def tools() -> dict[str, str]:
 
 def kernels() -> dict[str, str]:
     """Which kernels are in use and why; builds or loads them, which takes some seconds the first time."""
-    from bertft.ops import extension
+    from bertft.ops import extension, extension_cuda
 
     status = extension.status()
     words = {"compiled": "compiled for this machine", "reference": "plain PyTorch"}
@@ -94,6 +94,8 @@ def kernels() -> dict[str, str]:
                 if isinstance(value, (list, tuple))
                 else str(round(value, 2) if isinstance(value, float) else value)
             )
+    cuda = extension_cuda.status()
+    shown["on a GPU"] = ("compiled" if cuda["loaded"] else "plain PyTorch") + f": {cuda['reason']}"
     return shown
 
 

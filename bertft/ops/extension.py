@@ -142,18 +142,21 @@ def cache_folder() -> Path:
 # Building --------------------------------------------------------------------------------------------------------
 
 
+def ninja_command(*words: object) -> str:
+    """A command line for a rule of build.ninja."""
+    return " ".join(shlex.quote(str(word)) for word in words).replace("$", "$$")
+
+
+def ninja_path(file: Path) -> str:
+    """A file's path for a build line of build.ninja."""
+    return str(file).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
 def write_ninja(folder: Path, root: Path, compiler: str, output: Path) -> None:
     """Writes ``folder/build.ninja`` that compiles every source of ``root`` and links ``output``."""
     import torch
 
-    home = Path(torch.__file__).parent
-
-    def command(*words: object) -> str:
-        return " ".join(shlex.quote(str(word)) for word in words).replace("$", "$$")
-
-    def path(file: Path) -> str:
-        return str(file).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
-
+    home, command, path = Path(torch.__file__).parent, ninja_command, ninja_path
     flags = command(*shlex.split(compiler), *compile_flags())
     link = command(
         "-shared", f"-L{home / 'lib'}", f"-Wl,-rpath,{home / 'lib'}", "-ltorch_cpu", "-ltorch", "-lc10", "-ldl"
@@ -190,30 +193,37 @@ def run_ninja(folder: Path) -> None:
 
 
 def build(cache: Path, key: str, root: Path, compiler: str) -> Path:
-    """The library for ``key`` in ``cache``, compiled if it is not there.
+    """The CPU library for ``key`` in ``cache``, compiled if it is not there."""
+    library = cache / f"bertft_cpu-{key}.so"
+    return build_once(library, lambda folder, output: write_ninja(folder, root, compiler, output))
+
+
+def build_once(library: Path, write: Callable[[Path, Path], None]) -> Path:
+    """``library``, made if it is not there by the build.ninja that ``write(folder, output)`` puts into a folder.
 
     One process compiles, the others wait for it: an flock, which the system drops with the process that held it. The
     library appears by a rename, so a build killed half-way leaves only a temporary folder that the next one removes.
     """
-    library = cache / f"bertft_cpu-{key}.so"
     if library.is_file():
         return library
     import fcntl
 
+    cache, name = library.parent, library.stem
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        lock = open(cache / f"bertft_cpu-{key}.lock", "w", encoding="utf-8")  # noqa: SIM115 (held below)
+        lock = open(cache / f"{name}.lock", "w", encoding="utf-8")  # noqa: SIM115 (held below)
     except OSError as error:
         raise BuildError(f"the cache folder {cache} cannot be written ({error.strerror}); set BERTFT_CACHE") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if library.is_file():
             return library
+        key = name.rpartition("-")[2]
         for left in cache.glob(f"build-{key}-*"):
             shutil.rmtree(left, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=f"build-{key}-", dir=cache))
         try:
-            write_ninja(folder, root, compiler, folder / "library.so")
+            write(folder, folder / "library.so")
             run_ninja(folder)
             os.replace(folder / "library.so", library)
         finally:
@@ -255,8 +265,13 @@ load._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def serves(tensor: object) -> bool:
-    """Whether a compiled kernel takes this tensor: it lies on the CPU and the kernels are in use."""
-    return tensor.device.type == "cpu" and load()  # type: ignore[attr-defined]
+    """Whether a compiled kernel takes this tensor: it lies on the CPU or a GPU whose kernels are in use."""
+    device = tensor.device.type  # type: ignore[attr-defined]
+    if device == "cuda":
+        from bertft.ops import extension_cuda
+
+        return extension_cuda.load()
+    return device == "cpu" and load()
 
 
 def _load() -> dict[str, object]:

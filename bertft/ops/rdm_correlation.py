@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops import reference
+from bertft.ops import extension, reference
 from bertft.ops.cross_moments import Moments, cross_moments, provisional_mean
-from bertft.ops.metrics import LINEAR, check_metric
+from bertft.ops.metrics import LINEAR, METRICS, check_metric
 from bertft.ops.moment_formulas import rsa_from_moments
 from bertft.ops.pairwise_distance import pairwise_distance
 from bertft.ops.rows import check_matrix, check_nan, with_sentence
@@ -51,9 +51,39 @@ def rdm_correlation(
             raise BertftError(
                 f"rdm_correlation: x and y must hold the same stimuli, found {x.shape[1]} and {y.shape[1]} rows"
             )
+    if _by_tiles(x, y, metric, metric_y, compare):
+        return _tiles(x, y, metric, metric_y, compare, float64, nan)
     if compare in ("pearson", "cosine") and metric in LINEAR and metric_y in LINEAR:
         return _linear(x, y, metric, metric_y, compare, float64, nan)
     return _matrices(x, y, metric, metric_y, compare, float64, nan)
+
+
+def _by_tiles(x: Tensor, y: Tensor | None, metric: str, metric_y: str, compare: str) -> bool:
+    """On a GPU: whether tiles of pairs cost less than the other ways.
+
+    Tiles take (L + M) N^2 D / 2 products for all layers against all, sums over stimuli (L M + L + M) N D^2. Ranks of few
+    stimuli are exact the other way, and their matrices small.
+    """
+    if x.device.type != "cuda" or compare == "kendall" or not extension.serves(x):
+        return False
+    L, N, D = x.shape
+    M = L if y is None else len(y)
+    if compare in ("spearman", "rho_a"):
+        return N > 1000
+    if metric not in LINEAR or metric_y not in LINEAR:
+        return True
+    return N * (L if y is None else L + M) < 2 * D * (L * M + L + M)
+
+
+def _tiles(x: Tensor, y: Tensor | None, metric: str, metric_y: str, compare: str, float64: bool, nan: str) -> Tensor:
+    """All layers of both sides in one pass over tiles of pairs (csrc/cuda/rdm_correlation.cu), no matrix in memory."""
+    types = {x.dtype, x.dtype if y is None else y.dtype}
+    if float64 or len(types) > 1:
+        common = torch.float64 if float64 or torch.float64 in types else torch.float32
+        x, y = x.to(common), None if y is None else y.to(common)
+    path = 1 if torch.cuda.get_device_capability(x.device) >= (8, 0) else 0  # three-term tf32: float32 accuracy
+    codes = METRICS.index(metric), METRICS.index(metric_y), COMPARISONS.index(compare), path
+    return with_sentence(lambda: torch.ops.bertft.rdm_tiles(x, y, *codes, nan == "raise"))
 
 
 def _linear(x: Tensor, y: Tensor | None, metric: str, metric_y: str, compare: str, float64: bool, nan: str) -> Tensor:

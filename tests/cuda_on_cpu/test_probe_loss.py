@@ -40,7 +40,9 @@ def test_plan_covers_every_word_once_and_starts_with_the_longest():
     assert (np.diff(tiles["words"]) <= 0).all() and (tiles["words"][:long_tiles] > SHORT).all()
     words = [w for t in tiles for w in range(t["word"] + t["first"], t["word"] + min(t["first"] + TILE, t["words"]))]
     assert sorted(words) == list(range(sum(lengths)))
-    starts = dict(zip(np.cumsum((0, *lengths)).tolist(), np.cumsum((0, *(n * n for n in lengths))).tolist()))
+    starts = dict(
+        zip(np.cumsum((0, *lengths)).tolist(), np.cumsum((0, *(n * n for n in lengths))).tolist(), strict=True)
+    )
     assert all(starts[t["word"]] == t["pairs"] for t in tiles if t["words"])
 
 
