@@ -61,8 +61,8 @@ def rdm_correlation(
 def _by_tiles(x: Tensor, y: Tensor | None, metric: str, metric_y: str, compare: str) -> bool:
     """On a GPU: whether tiles of pairs cost less than the other ways.
 
-    Tiles take (L + M) N^2 D / 2 products for all layers against all, sums over stimuli (L M + L + M) N D^2. Ranks of few
-    stimuli are exact the other way, and their matrices small.
+    Tiles take (L + M) N^2 D / 2 products for all layers against all, sums over stimuli (L M + L + M) N D^2. Ranks of
+    few stimuli are exact the other way, and their matrices small.
     """
     if x.device.type != "cuda" or compare == "kendall" or not extension.serves(x):
         return False
