@@ -1,4 +1,4 @@
-"""How the same numbers are computed today: pure PyTorch as people write it, as well as it can be written, and libraries.
+"""How the same numbers are computed today: pure PyTorch as people write it and as well as it can be, and libraries.
 
 Libraries are optional (``pip install '.[bench]'``); one that is absent is left out of the table.
 """
