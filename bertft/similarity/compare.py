@@ -79,8 +79,8 @@ def compare_encoders(
             keep, lengths = _cut(index, lengths, left)
             if keep is not None:
                 spaces = [space[:, keep.to(space.device)] for space in spaces]
-            for pair, space in zip(pairs, spaces[1:], strict=True):
-                pair.update(spaces[0], space)
+            for name, pair, space in zip(tuned, pairs, spaces[1:], strict=True):
+                pair.update(name, spaces[0], space)
             sample.offer(index, lengths, *(space.cpu() for space in spaces))
             step.advance(int(lengths.sum()))
         groups, kept = sample.contents()
@@ -99,11 +99,14 @@ class _Pair:
         self.rsa = CrossMoments(layers, layers, metric)
         self.raw = self.rsa if metric in ("dot", "sqeuclidean") else CrossMoments(layers, layers, "dot")
 
-    def update(self, x: torch.Tensor, y: torch.Tensor) -> None:
+    def update(self, name: str, x: torch.Tensor, y: torch.Tensor) -> None:
         x, y = x[: self.layers], y[: self.layers]
-        self.rsa.update(x, y)
-        if self.raw is not self.rsa:
-            self.raw.update(x, y)
+        try:
+            self.rsa.update(x, y)
+            if self.raw is not self.rsa:
+                self.raw.update(x, y)
+        except BertftError as error:
+            raise BertftError(f"compare_encoders: base (x) and {name} (y): {error}") from None
 
     def intervals(
         self, groups: torch.Tensor, x: torch.Tensor, y: torch.Tensor, sentences: int

@@ -59,9 +59,9 @@ class Reservoir:
     def offer(self, ids: Tensor, lengths: Tensor, *spaces: Tensor) -> None:
         """Offer sentences: ids (S,) and lengths (S,), spaces (L, T, D) packed, T the sum of the lengths."""
         stop = 0
-        for identity, length in zip(ids.tolist(), lengths.tolist(), strict=True):
+        drawn = _priorities(self.seed, ids.numpy()).tolist()
+        for identity, length, priority in zip(ids.tolist(), lengths.tolist(), drawn, strict=True):
             start, stop = stop, stop + length
-            priority = float(np.random.default_rng([self.seed, identity]).random())
             if not length or priority >= self._limit:
                 continue
             if identity not in self._parts:
@@ -81,6 +81,17 @@ class Reservoir:
         parts = [(i, part) for i, key in enumerate(sorted(self._parts)) for part in self._parts[key]]
         groups = torch.cat([torch.full((part[0].shape[1],), i) for i, part in parts])
         return groups, [torch.cat(space, dim=1) for space in zip(*(part for _, part in parts), strict=True)]
+
+
+def _priorities(seed: int, ids: np.ndarray) -> np.ndarray:
+    """Uniform numbers in [0, 1) from (seed, id): the finaliser of splitmix64, which mixes all bits."""
+    with np.errstate(over="ignore"):
+        z = ids.astype(np.uint64) + np.uint64(seed % 2**32 + 1) * np.uint64(0x9E3779B97F4A7C15)
+        for _ in range(2):  # twice, so that neighbouring seeds do not give shifted sequences
+            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            z = z ^ (z >> np.uint64(31))
+    return (z >> np.uint64(11)).astype(np.float64) / 2**53
 
 
 def rsa_intervals(moments: CrossMoments, groups: Tensor, x: Tensor, y: Tensor, *, sentences: int) -> list[Interval]:

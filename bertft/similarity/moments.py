@@ -83,7 +83,8 @@ class CrossMoments:
     def update(self, x: Tensor, y: Tensor) -> CrossMoments:
         """Add stimuli: x (L, n, D) and y (M, n, E), row i of both the same stimulus; any float dtype.
 
-        A row that is not finite, or has no direction where the metric needs one, is an error that names it.
+        A row that is not finite, or has no direction where the metric needs one, is an error that names layer and row;
+        the sums then hold some layers of the chunk and not others, and must not be used.
         """
         self._check(x, y)
         if x.shape[1] == 0:

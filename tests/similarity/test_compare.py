@@ -141,6 +141,15 @@ def test_refusals(encoders, texts):
         compare_encoders(base, {"t": tuned}, texts, tokens=3)
 
 
+def test_an_encoder_that_gives_nan_is_named(encoders, texts, tiny_model):
+    base, _ = encoders
+    broken = Encoder.from_pretrained(str(tiny_model))
+    with torch.no_grad():
+        next(w for n, w in broken.model.named_parameters() if "layer.1." in n).fill_(float("nan"))
+    with pytest.raises(BertftError, match=r"base \(x\) and broken \(y\): layer 2: .*y"):
+        compare_encoders(base, {"broken": broken}, texts, tokens=50)
+
+
 def test_streams_that_do_not_match_are_an_error(encoders, texts):
     base, tuned = encoders
     with pytest.raises(BertftError, match="do not hold the same texts"):

@@ -7,12 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kstest
 
 from bertft.errors import BertftError
 from bertft.ops.cross_moments import Moments
 from bertft.similarity.augmented import augment, pack, unpack
 from bertft.similarity.inference import (
     Reservoir,
+    _priorities,
     cka_influence,
     cka_intervals,
     clustered_interval,
@@ -95,6 +97,14 @@ def test_reservoir_does_not_depend_on_the_order_of_the_stream():
         kept.append(reservoir.contents())
     assert torch.equal(kept[0][0], kept[1][0])
     assert all(torch.equal(a, b) for a, b in zip(kept[0][1], kept[1][1], strict=True))
+
+
+def test_priorities_are_uniform_and_unrelated_between_seeds():
+    a, b = (_priorities(seed, np.arange(20_000)) for seed in (0, 1))
+    assert kstest(a, "uniform").pvalue > 0.01 and kstest(b, "uniform").pvalue > 0.01
+    for lag in range(3):
+        assert abs(np.corrcoef(a[lag:], b[: len(b) - lag])[0, 1]) < 0.03
+        assert lag == 0 or abs(np.corrcoef(a[lag:], a[:-lag])[0, 1]) < 0.03
 
 
 def test_a_sentence_may_come_in_parts():

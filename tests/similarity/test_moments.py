@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from scipy.spatial.distance import pdist
 from scipy.stats import pearsonr
 
@@ -187,25 +190,30 @@ def test_save_and_load(tmp_path):
         CrossMoments.load(tmp_path / "other")
 
 
-def _process(rank: int, world: int, port: int, x: torch.Tensor, y: torch.Tensor, path: str) -> None:
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
-    moments = CrossMoments(2, 2, "cosine")
-    if rank:  # process 0 has no stimuli
-        part = slice(0, 25) if rank == 1 else slice(25, None)
-        moments.update(x[:, part], y[:, part])
-    moments.all_reduce()
-    moments.save(f"{path}/{rank}.safetensors")
-    dist.destroy_process_group()
+WORKER = """
+import sys, torch, torch.distributed as dist
+from safetensors.torch import load_file
+from bertft.similarity import CrossMoments
+rank, port, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=3)
+moments = CrossMoments(2, 2, "cosine")
+if rank:  # process 0 has no stimuli
+    data, part = load_file(f"{folder}/data.safetensors"), slice(0, 25) if rank == 1 else slice(25, None)
+    moments.update(data["x"][:, part], data["y"][:, part])
+moments.all_reduce().save(f"{folder}/{rank}.safetensors")
+dist.destroy_process_group()
+"""
 
 
 def test_all_reduce_equals_one_process(tmp_path):
     x, y = spaces("rogue")
+    save_file({"x": x, "y": y}, tmp_path / "data.safetensors")
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    torch.multiprocessing.spawn(_process, (3, port, x, y, str(tmp_path)), nprocs=3)
+        port = str(s.getsockname()[1])
+    workers = [subprocess.Popen([sys.executable, "-c", WORKER, str(rank), port, str(tmp_path)]) for rank in range(3)]
+    assert [worker.wait(timeout=240) for worker in workers] == [0, 0, 0]
     one = stream(x, y, "cosine")
     for rank in range(3):
         moments = CrossMoments.load(tmp_path / f"{rank}.safetensors")
