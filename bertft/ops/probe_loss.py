@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops import extension, reference
-from bertft.ops.autograd import differentiable, first_order
+from bertft.ops import extension, probe_gradient, reference
+from bertft.ops.autograd import differentiable
 from bertft.ops.checks import check_probe, explain_not_finite
 
 
@@ -181,41 +181,8 @@ def _check_finite(loss: Tensor, args: Prepared) -> None:
 
 
 def _register() -> None:
-    """Shape rule and gradient of the compiled op, whose forward has computed the gradients already."""
     global _op
-
-    def fake(h, weight, distance_rank, distances, depths, lengths, with_weight, with_h):
-        (L, T, D), R = h.shape, weight.shape[2]
-        kinds = (distance_rank > 0) + (distance_rank < R)
-        return (
-            weight.new_empty(L, 2),
-            weight.new_empty(L if with_weight else 0, D, R),
-            weight.new_empty(kinds if with_h else 0, L, T, D),
-        )
-
-    def setup_context(ctx, inputs, output):
-        h, weight, ctx.distance_rank, *_, with_weight, with_h = inputs
-        ctx.flags, ctx.h_dtype = (with_weight, with_h), h.dtype
-        ctx.mark_non_differentiable(output[1], output[2])
-        ctx.save_for_backward(output[1], output[2], h, weight)
-
-    def backward(ctx, grad, _, __):
-        grad_weight, grad_h, h, weight = ctx.saved_tensors
-        needs = ctx.needs_input_grad
-        if (needs[1] and not ctx.flags[0]) or (needs[0] and not ctx.flags[1]):
-            raise BertftError("bertft::probe_loss was called without the gradient that backward now needs")
-        kinds = [k for k, used in enumerate((ctx.distance_rank > 0, ctx.distance_rank < weight.shape[2])) if used]
-        out_h = out_weight = None
-        if needs[1] and len(kinds) == 1:
-            out_weight = grad_weight * grad[:, kinds[0], None, None]
-        elif needs[1]:
-            widths = torch.tensor([ctx.distance_rank, weight.shape[2] - ctx.distance_rank], device=grad.device)
-            out_weight = grad_weight * grad.repeat_interleave(widths, dim=1, output_size=weight.shape[2]).unsqueeze(1)
-        if needs[0]:
-            out_h = sum(grad_h[slot] * grad[:, k, None, None] for slot, k in enumerate(kinds)).to(ctx.h_dtype)
-        return *first_order("probe_loss", (out_h, out_weight), (h, weight)), None, None, None, None, None, None
-
-    _op = differentiable("probe_loss", fake, setup_context, backward)
+    _op = differentiable("probe_loss", probe_gradient.fake, probe_gradient.setup_context, probe_gradient.backward)
 
 
 extension.on_load(_register)
