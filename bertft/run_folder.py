@@ -46,7 +46,11 @@ class RunFolder:
         self.config = config
 
     def check(self) -> None:
-        """Refuse, writing nothing, a folder that holds another study or anything else."""
+        """Refuse, writing nothing, a folder that holds another study or anything else.
+
+        A folder ``models`` may be there already: fine-tuning takes those that were made with the study's settings, and
+        refuses others.
+        """
         if not self.path.exists():
             return
         if not self.path.is_dir():
@@ -59,7 +63,7 @@ class RunFolder:
                     f"--out {self.path}: the folder holds another study ({_difference(text, self.config)}); "
                     "choose another folder, or remove this one first"
                 )
-        elif any(entry.name != LOCK for entry in self.path.iterdir()):
+        elif any(entry.name not in (LOCK, "models") for entry in self.path.iterdir()):
             raise BertftError(f"--out {self.path}: the folder is not empty and holds no study; choose another folder")
 
     @contextlib.contextmanager

@@ -237,6 +237,8 @@ def test_a_folder_with_other_things_and_a_file_are_refused(tmp_path):
     with pytest.raises(BertftError, match="expected a folder, found a file"):
         RunFolder(tmp_path / "notes.txt", "a: 1\n").check()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    (tmp_path / "run" / "models").mkdir(parents=True)
+    RunFolder(tmp_path / "run", "a: 1\n").check()  # models made beforehand may wait there
 
 
 def test_two_processes_cannot_have_one_folder(tmp_path):
