@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,11 @@ def extract(
     shape = (sum(lengths), encoder.num_layers, encoder.dim)
     if path is not None and size_of(*shape, dtype) > IN_MEMORY:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        size, free = size_of(*shape, dtype), shutil.disk_usage(Path(path).parent).free
+        if size > free:
+            raise BertftError(
+                f"{path}: the word vectors take {size >> 20} MiB, expected that much free, found {free >> 20}"
+            )
         count = shape[0] * shape[1] * shape[2]
         vectors = torch.from_file(os.fspath(path), shared=True, size=count, dtype=dtype).view(shape)
     else:
