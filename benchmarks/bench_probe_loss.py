@@ -8,7 +8,7 @@ import torch
 from benchmarks.harness import OURS, Contender, GemmLimit
 from benchmarks.peers import expand_loss, pad, padded_gram_loss
 from benchmarks.stimuli import sentence_lengths, tree_distances
-from bertft.ops import distance_probe_loss
+from bertft.ops import distance_probe_loss, probe_loss_and_gradient
 
 SIZES = [(384, 128, 20), (768, 64, 20), (768, 128, 20), (768, 768, 20), (768, 128, 64)]
 
@@ -33,7 +33,11 @@ def test_distance_step(run_race, d, r, batch):
 
     truth = step(lambda w: padded_gram_loss(vectors.double(), gold.double(), lengths, w), weight[0].double())
     contenders = [
-        Contender(OURS, lambda: step(lambda w: distance_probe_loss(h[None], w, distances, lengths), weight)),
+        Contender(OURS, lambda: probe_loss_and_gradient(h, weight, distances, None, lengths)[1][0]),
+        Contender(
+            "bertft, through autograd",
+            lambda: step(lambda w: distance_probe_loss(h, w, distances, lengths), weight),
+        ),
         Contender("its two GEMMs alone", gemm_pair, verify=False),
         Contender(
             "PyTorch, padded Gram", lambda: step(lambda w: padded_gram_loss(vectors, gold, lengths, w), weight[0])
