@@ -10,6 +10,8 @@ _HOMES = {
     "Reservoir": "bertft.similarity.inference",
     "cka_intervals": "bertft.similarity.inference",
     "compare_encoders": "bertft.similarity.compare",
+    "local_rsa": "bertft.similarity.local",
+    "mean_by_label": "bertft.similarity.local",
     "rsa": "bertft.similarity.pairwise",
     "rsa_intervals": "bertft.similarity.inference",
 }
