@@ -57,7 +57,9 @@ def pairwise_distance(
             common = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
             x, y = x.to(common), y.to(common)
     lead = x.shape[:-2]
-    x3, y3 = x.reshape(-1, *x.shape[-2:]), None if y is None else y.reshape(-1, *y.shape[-2:])
+    layers = lead.numel()
+    x3 = x.reshape(layers, *x.shape[-2:])
+    y3 = None if y is None else y.reshape(layers, *y.shape[-2:])
     if extension.serves(x):
         op = torch.ops.bertft.pairwise_distance
         out = with_sentence(lambda: op(x3, y3, METRICS.index(metric), condensed, check))
