@@ -172,6 +172,11 @@ void cross_moments_add(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::op
   bertft::binding::cross_moments(x, y, mean_x, mean_y, metric_x, metric_y, float64, check, m, torch_pool());
 }
 
+std::tuple<Tensor, Tensor, Tensor, Tensor> rdm_moments(Tensor x, std::optional<Tensor> y, int64_t metric_x,
+                                                       int64_t metric_y, bool ranks, bool float64, bool check) {
+  return bertft::binding::rdm_moments(x, y, metric_x, metric_y, ranks, float64, check, torch_pool());
+}
+
 }  // namespace
 
 // Shapes: L, M layers; N stimuli; T packed words; S sentences; D hidden size; R probe rank.
@@ -200,6 +205,11 @@ STABLE_TORCH_LIBRARY(bertft, m) {
       "cross_moments_add(Tensor x, Tensor? y, Tensor mean_x, Tensor? mean_y, int metric_x, int metric_y, bool float64, "
       "bool check, Tensor(a!) gram_x, Tensor(b!) stats_x, Tensor(c!) cross, Tensor(d!) stats_xy, Tensor(e!) gram_y, "
       "Tensor(f!) stats_y) -> ()");
+  // x (L, N, D), y (M, N, E) -> second moments of entries, or of their ranks, over the pairs of stimuli i < j, of P = L + M
+  // layers: sums (P,), products (P, P), shifts (P,), within (P,); see cpu/rdm_correlation.h.
+  m.def(
+      "rdm_moments(Tensor x, Tensor? y, int metric_x, int metric_y, bool ranks, bool float64, bool check) -> (Tensor "
+      "sums, Tensor products, Tensor shifts, Tensor within)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(bertft, CompositeExplicitAutograd, m) {
@@ -212,4 +222,5 @@ STABLE_TORCH_LIBRARY_IMPL(bertft, CPU, m) {
   m.impl("pairwise_distance_backward", TORCH_BOX(&pairwise_distance_backward));
   m.impl("cross_moments", TORCH_BOX(&cross_moments));
   m.impl("cross_moments_add", TORCH_BOX(&cross_moments_add));
+  m.impl("rdm_moments", TORCH_BOX(&rdm_moments));
 }

@@ -4,13 +4,17 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
+#include <limits>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "cpu/cross_moments.h"
 #include "cpu/pairwise_distance.h"
+#include "cpu/rdm_correlation.h"
 
 namespace bertft::binding {
 namespace {  // included once, by bind_cpu.cpp
@@ -125,9 +129,47 @@ inline void cross_moments(const Tensor& x_in, const std::optional<Tensor>& y_in,
   m.gram_y = target(sums.gram_y, e * e), m.stats_y = target(sums.stats_y, 3 * e + 6);
   STD_TORCH_CHECK(y_in || !(m.cross || m.stats_xy || m.gram_y || m.stats_y), "cross_moments: sums of y without y");
   if (x.size(0) == 0) return;
-  const bool wide = float64 || result_type(x) == ScalarType::Double || result_type(y) == ScalarType::Double;
+  constexpr int64_t kSmall = 128;  // columns up to which float64 products cost about as much as preparing the rows
+  const bool wide = float64 || std::max(d, e) <= kSmall || result_type(x) == ScalarType::Double ||
+                    result_type(y) == ScalarType::Double;
   const BadRow bad = wide ? cross_moments_cpu<double>(m, check, pool) : cross_moments_cpu<float>(m, check, pool);
   if (check) refuse("cross_moments", bad, x.size(0), -1);
+}
+
+// Sums (P,), products (P, P), shifts (P,), within (P,) of P = L + M layers.
+inline std::tuple<Tensor, Tensor, Tensor, Tensor> rdm_moments(const Tensor& x_in, const std::optional<Tensor>& y_in,
+                                                            int64_t metric_x, int64_t metric_y, bool ranks,
+                                                            bool float64, bool check, const Pool& pool) {
+  STD_TORCH_CHECK(x_in.dim() == 3 && (!y_in || (y_in->dim() == 3 && y_in->size(1) == x_in.size(1))),
+                  "rdm_moments: x must be (L, N, D), y (M, N, E)");
+  STD_TORCH_CHECK(metric_x >= 0 && metric_x <= 5 && metric_y >= 0 && metric_y <= 5, "rdm_moments: unknown metric");
+  const Tensor x = rows_in_order(x_in), y = y_in ? rows_in_order(*y_in) : x;
+  const int64_t L = x.size(0), M = y_in ? y.size(0) : 0, P = L + M;
+  const auto zeros = [&](std::vector<int64_t> sizes) {
+    return torch::stable::new_zeros(x, sizes, ScalarType::Double);
+  };
+  Tensor sums = zeros({P}), products = zeros({P, P}), shifts = zeros({P}), within = zeros({P});
+  const auto pointer = [](Tensor& t) { return static_cast<double*>(t.mutable_data_ptr()); };
+  RdmTiles problem{{}, {}, L, ranks, pointer(sums), pointer(products), pointer(shifts), pointer(within)};
+  bool wide = float64;
+  std::vector<int64_t> without_ranks;  // NaN has no rank
+  for (int64_t l = 0; l < P; ++l) {
+    const bool of_x = l < L;
+    problem.layers.push_back(of_x ? matrix(x, l) : matrix(y, l - L));
+    problem.metrics.push_back(Metric(of_x ? metric_x : metric_y));
+    wide = wide || problem.layers[l].element == Element::float64;
+    if (!check && !ranks) continue;
+    BadRow bad = find_bad_row(problem.layers[l], problem.metrics[l], pool);
+    if (!check && bad.row >= 0) without_ranks.push_back(l);
+    if (!check) continue;
+    if (bad.row >= 0 && !of_x) bad.row += x.size(1);
+    refuse("rdm_correlation", bad, x.size(1), of_x ? l : l - L);
+  }
+  if (P > 0 && x.size(1) > 1) (wide ? rdm_tiles_cpu<double> : rdm_tiles_cpu<float>)(problem, pool);
+  for (int64_t l : without_ranks)
+    for (int64_t k = 0; k < P; ++k)
+      problem.products[l * P + k] = problem.products[k * P + l] = std::numeric_limits<double>::quiet_NaN();
+  return {sums, products, shifts, within};
 }
 
 }  // namespace

@@ -47,7 +47,8 @@ def cross_moments(
         mean_x, mean_y: provisional means in the metric's own form (`provisional_mean`), the same for every chunk.
         metric, metric_y: dot, cosine, correlation or sqeuclidean; ``metric_y`` defaults to ``metric``.
         grams: False leaves out U'U, V'V and the sums of single spaces.
-        float64: products in float64 (always so for float64 input) instead of float32 summed in float64.
+        float64: products in float64 (always so for float64 input and up to 128 dimensions) instead of float32 summed in
+            float64.
         nan: ``raise`` for a row that is not finite, or of norm 0 under cosine or correlation; or ``propagate`` NaN.
         out: moments to which those of the chunk are added in place (not differentiable); returned.
 

@@ -48,9 +48,20 @@ def _product(cross: Tensor, x: Space, y: Space, xy: Pair) -> Tensor:
     )
 
 
+def _with_itself(s: Space) -> Pair:
+    return Pair(s.pu, s.au, s.pu, s.au, s.aa, s.pp, s.ap, s.ap)
+
+
 def self_product(gram: Tensor, s: Space) -> Tensor:
     """sum K K (...) of one space: the product formula with L = K."""
-    return _product(gram, s, s, Pair(s.pu, s.au, s.pu, s.au, s.aa, s.pp, s.ap, s.ap))
+    return _product(gram, s, s, _with_itself(s))
+
+
+def self_pair(gram: Tensor, stats: Tensor) -> Moments:
+    """The moments of one space taken twice."""
+    xy = _with_itself(Moments(gram, stats, None, None, None, None).x)
+    both = torch.cat([*xy[:4], torch.stack(xy[4:], -1)], -1)
+    return Moments(gram, stats, gram, both, gram, stats)
 
 
 def pair_sums(m: Moments) -> PairSums:

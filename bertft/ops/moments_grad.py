@@ -14,7 +14,8 @@ class Rows:
 
     def __init__(self, x: Tensor, mean: Tensor, metric: str, dtype: torch.dtype) -> None:
         self.x, self.metric, self.mean = x, metric, mean.to(dtype)
-        self.u = reference.metric_rows(x.to(dtype), metric) - self.mean
+        rows = reference.metric_rows(x.double(), metric) - mean  # differences of nearly equal numbers: in float64
+        self.u = rows.to(dtype)
         self.a = (self.u * self.u).sum(-1)
         self.p = -self.a / 2 if metric == "sqeuclidean" else self.u @ self.mean
         self.of_u = torch.zeros_like(self.u)

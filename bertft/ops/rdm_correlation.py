@@ -1,4 +1,4 @@
-"""Similarity of all layers of two models: correlation of their dissimilarity matrices."""
+"""Similarity of all layers of two models: comparison of their dissimilarity matrices (RSA)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops import extension, reference
-from bertft.ops.cross_moments import Moments, cross_moments, provisional_mean
+from bertft.ops import extension
 from bertft.ops.metrics import LINEAR, METRICS, check_metric
-from bertft.ops.moment_formulas import rsa_from_moments
-from bertft.ops.pairwise_distance import pairwise_distance
-from bertft.ops.rows import check_matrix, check_nan, with_sentence
-
-COMPARISONS = ("pearson", "cosine", "spearman", "rho_a", "kendall")
+from bertft.ops.rdm_routes import COMPARISONS, ROUTES, Route, choose_route, run_route
+from bertft.ops.rows import check_matrix, check_nan
 
 
 def rdm_correlation(
@@ -24,127 +20,65 @@ def rdm_correlation(
     compare: str = "pearson",
     metric_y: str | None = None,
     float64: bool = False,
+    route: str = "auto",
+    samples: int = 100_000,
+    seed: int = 0,
     nan: str = "raise",
-) -> Tensor:
-    """``out[l, m]`` = comparison of the upper triangles (i < j) of the matrices of x[k] and y[m]: RSA.
+    return_route: bool = False,
+) -> Tensor | tuple[Tensor, Route]:
+    """``out[l, m]`` = comparison of the upper triangles (i < j) of the matrices of x[l] and y[m].
 
     Args:
-        x: (L, N, D) float64, float32, bfloat16 or float16.
+        x: (L, N, D) float64, float32, bfloat16 or float16; any strides.
         y: (M, N, E), other vectors of the same N stimuli; None compares the layers of x with one another.
-        metric: an entry of a matrix, as in `pairwise_distance`; ``metric_y`` for y if it differs.
-        compare: pearson, cosine, spearman, rho_a or kendall (tau-b).
+        metric: an entry of a matrix, as in `pairwise_distance` (``cosine`` is 1 minus the similarity, ``dot`` is the
+            plain inner product); ``metric_y`` for y where it differs.
+        compare: ``pearson``; ``cosine`` (no centring: entries count as they are); ``spearman`` (average ranks of ties);
+            ``rho_a`` (Schuett et al. 2023: the expected Spearman under random breaks of ties); ``kendall`` (tau-b).
         float64: compute in float64 throughout; float64 input always does.
+        route: ``auto`` takes the cheapest. ``linear``: n d^2 work, dot, cosine, correlation and sqeuclidean under
+            pearson and cosine, differentiable. ``tiles``: n^2 d work, everything but kendall; never more than a tile of
+            a matrix in memory; ranks are those of bins, with the error that `Route` states. ``exact``: each matrix
+            in memory, N (N-1) / 2 numbers each; exact ranks. ``sampled``: kendall on ``samples`` pairs of stimuli drawn
+            with ``seed`` (all pairs where there are no more).
         nan: raise for rows that are not finite or have norm 0 under cosine or correlation, or propagate NaN.
+        return_route: return (out, `Route`), which says what was done, why, in which precision and how exactly.
 
     Returns:
-        (L, M) float64; NaN where a matrix is constant. Without y symmetric, with ones on the diagonal.
+        (L, M) float64; NaN where a matrix is constant or N < 2. Without y symmetric. Where x or y requires a gradient
+        only the linear route serves; the gradient costs n d^2 too.
     """
     check_metric(metric, op="rdm_correlation")
     metric_y = check_metric(metric_y or metric, op="rdm_correlation (metric_y)")
-    if compare not in COMPARISONS:
-        raise BertftError(f"rdm_correlation: compare must be one of {', '.join(COMPARISONS)}, not {compare!r}")
-    check_nan(nan, op="rdm_correlation")
+    for name, value, allowed in (("compare", compare, COMPARISONS), ("route", route, ("auto", *ROUTES))):
+        if value not in allowed:
+            raise BertftError(f"rdm_correlation: {name} must be one of {', '.join(allowed)}, not {value!r}")
+    check = check_nan(nan, op="rdm_correlation")
     check_matrix(x, "(L, N, D)", (3,), op="rdm_correlation", name="x")
     if y is not None:
         check_matrix(y, "(M, N, E)", (3,), op="rdm_correlation", name="y")
-        if y.shape[1] != x.shape[1]:
+        if y.shape[1] != x.shape[1] or y.device != x.device:
             raise BertftError(
-                f"rdm_correlation: x and y must hold the same stimuli, found {x.shape[1]} and {y.shape[1]} rows"
+                "rdm_correlation: x and y must hold the same stimuli on one device, "
+                f"found {x.shape[1]} on {x.device} and {y.shape[1]} on {y.device}"
             )
-    if _by_tiles(x, y, metric, metric_y, compare):
-        return _tiles(x, y, metric, metric_y, compare, float64, nan)
-    if compare in ("pearson", "cosine") and metric in LINEAR and metric_y in LINEAR:
-        return _linear(x, y, metric, metric_y, compare, float64, nan)
-    return _matrices(x, y, metric, metric_y, compare, float64, nan)
+    if y is None and metric_y != metric:
+        raise BertftError("rdm_correlation: metric_y needs y")
+    chosen = choose_route(x, y, (metric, metric_y), compare, route, float64)
+    out, chosen = run_route(chosen, x, y, (metric, metric_y), compare, check=check, samples=samples, seed=seed)
+    return (out, chosen) if return_route else out
 
 
-def _by_tiles(x: Tensor, y: Tensor | None, metric: str, metric_y: str, compare: str) -> bool:
-    """On a GPU: whether tiles of pairs cost less than the other ways.
+def _register() -> None:
+    """Shape rule; the tiles have no gradient."""
 
-    Tiles take (L + M) N^2 D / 2 products for all layers against all, sums over stimuli (L M + L + M) N D^2. Ranks of
-    few stimuli are exact the other way, and their matrices small.
-    """
-    if x.device.type != "cuda" or compare == "kendall" or not extension.serves(x):
-        return False
-    L, N, D = x.shape
-    M = L if y is None else len(y)
-    if compare in ("spearman", "rho_a"):
-        return N > 1000
-    if metric not in LINEAR or metric_y not in LINEAR:
-        return True
-    return N * (L if y is None else L + M) < 2 * D * (L * M + L + M)
+    def fake(x, y, metric_x, metric_y, ranks, float64, check):
+        layers = x.shape[0] + (0 if y is None else y.shape[0])
+        return tuple(x.new_empty(s, dtype=torch.float64) for s in ((layers,), (layers, layers), (layers,), (layers,)))
+
+    torch.library.register_fake("bertft::rdm_moments", fake)
 
 
-def _tiles(x: Tensor, y: Tensor | None, metric: str, metric_y: str, compare: str, float64: bool, nan: str) -> Tensor:
-    """All layers of both sides in one pass over tiles of pairs (csrc/cuda/rdm_correlation.cu), no matrix in memory."""
-    types = {x.dtype, x.dtype if y is None else y.dtype}
-    if float64 or len(types) > 1:
-        common = torch.float64 if float64 or torch.float64 in types else torch.float32
-        x, y = x.to(common), None if y is None else y.to(common)
-    path = 1 if torch.cuda.get_device_capability(x.device) >= (8, 0) else 0  # three-term tf32: float32 accuracy
-    codes = METRICS.index(metric), METRICS.index(metric_y), COMPARISONS.index(compare), path
-    return with_sentence(lambda: torch.ops.bertft.rdm_tiles(x, y, *codes, nan == "raise"))
+extension.on_load(_register)
 
-
-def _linear(x: Tensor, y: Tensor | None, metric: str, metric_y: str, compare: str, float64: bool, nan: str) -> Tensor:
-    """Layer by layer through the sums of `cross_moments`: n d^2 work and d^2 memory for a pair."""
-    means = [provisional_mean(layer, metric) for layer in x]
-    options = {"float64": float64, "nan": nan}
-    of_x = [_space(x, k, means[k], metric, options, "x") for k in range(len(x))]
-    if y is None:
-        other, means_y, of_y = x, means, of_x
-    else:
-        other, means_y = y, [provisional_mean(layer, metric_y) for layer in y]
-        of_y = [_space(y, m, means_y[m], metric_y, options, "y") for m in range(len(y))]
-    rows = []
-    for k in range(len(x)):
-        row = []
-        for m in range(len(other)):
-            if y is None and m < k:
-                row.append(rows[m][k])
-                continue
-            if y is None and m == k:
-                pair = Moments(*of_x[k][:2], None, None, None, None)
-                cross = (
-                    pair.gram_x,
-                    torch.cat([pair.x.pu, pair.x.au] * 2 + [torch.stack([pair.x.aa, pair.x.pp, pair.x.ap, pair.x.ap])]),
-                )
-            else:
-                cross = cross_moments(
-                    x[k],
-                    other[m],
-                    mean_x=means[k],
-                    mean_y=means_y[m],
-                    metric=metric,
-                    metric_y=metric_y,
-                    grams=False,
-                    **options,
-                )[2:4]
-            moments = Moments(*of_x[k][:2], *cross, *of_y[m][:2])
-            row.append(
-                rsa_from_moments(
-                    moments, metric=metric, metric_y=metric_y, compare=compare, mean_x=means[k], mean_y=means_y[m]
-                )
-            )
-        rows.append(row)
-    if not rows or not rows[0]:
-        return x.new_zeros(len(x), len(other), dtype=torch.float64)
-    return torch.stack([torch.stack(row) for row in rows])
-
-
-def _space(x: Tensor, k: int, mean: Tensor, metric: str, options: dict, name: str) -> Moments:
-    call = lambda: cross_moments(x[k], mean_x=mean, metric=metric, **options)
-    return with_sentence(call, op="rdm_correlation", x=f"{name} in layer {k}")
-
-
-def _matrices(x: Tensor, y: Tensor | None, metric: str, metric_y: str, compare: str, float64: bool, nan: str) -> Tensor:
-    def condensed(x: Tensor, metric: str) -> Tensor:
-        return pairwise_distance(x.double() if float64 else x, metric=metric, condensed=True, nan=nan)
-
-    a = condensed(x, metric)
-    b = a if y is None else condensed(y, metric_y)
-    out = torch.zeros(len(a), len(b), dtype=torch.float64)
-    for k in range(len(a)):
-        for m in range(len(b)):
-            out[k, m] = reference.compare_matrices(a[k], b[m], compare)
-    return out
+__all__ = ["LINEAR", "METRICS", "Route", "rdm_correlation"]

@@ -128,6 +128,22 @@ def pairwise_distance(
     return (condense(d) if condensed else d).to(result)
 
 
+def paired_distance(x: Tensor, i: Tensor, j: Tensor, metric: str) -> Tensor:
+    """out[k] = d(x[i[k]], x[j[k]]) in float64; x (N, D), i and j (K,)."""
+    x = metric_rows(x.double(), metric)
+    parts = []
+    for some_i, some_j in zip(i.split(4096), j.split(4096), strict=True):  # bounds memory, nothing else
+        u, v = x[some_i], x[some_j]
+        if metric in ("dot", *NORMALISED):
+            parts.append((u * v).sum(-1) if metric == "dot" else 1 - (u * v).sum(-1))
+        elif metric == "manhattan":
+            parts.append((u - v).abs().sum(-1))
+        else:
+            square = (u - v).square().sum(-1)
+            parts.append(square if metric == "sqeuclidean" else square.sqrt())
+    return torch.cat(parts) if parts else x.new_zeros(0)
+
+
 def average_ranks(values: Tensor) -> Tensor:
     """(P,) -> (P,) float64 ranks 1..P, the mean rank for ties."""
     _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
@@ -139,13 +155,14 @@ def compare_matrices(a: Tensor, b: Tensor, compare: str) -> Tensor:
     """Two condensed matrices (P,), (P,) -> () float64.
 
     ``pearson``; ``cosine`` (no centring); ``spearman`` (Pearson of average ranks); ``rho_a`` (Schuett et al. 2023:
-    12 sum r s / (P^3 - P) - 3 (P + 1) / (P - 1), the expected Spearman under random tie breaks); ``kendall`` (tau-b).
+    12 sum r s / (P^3 - P) - 3 (P + 1) / (P - 1), the expected Spearman under random tie breaks), also as
+    ``rho_a of ranks`` where a and b are ranks; ``kendall`` (tau-b).
     """
     a, b = a.double(), b.double()
     if compare in ("spearman", "rho_a"):
         a, b = average_ranks(a), average_ranks(b)
-    if compare == "rho_a":
-        n = float(len(a))
+    if compare.startswith("rho_a"):
+        n = a.new_tensor(float(len(a)))
         return 12 * (a * b).sum() / (n**3 - n) - 3 * (n + 1) / (n - 1)
     if compare == "kendall":
         s, t = torch.sign(a[:, None] - a[None, :]), torch.sign(b[:, None] - b[None, :])

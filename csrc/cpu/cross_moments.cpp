@@ -36,8 +36,8 @@ struct Side {
   Side(const Matrix& matrix, Metric metric, const double* mean, int64_t rows)
       : x(&matrix), metric(metric), mean(mean), dim(matrix.dim), u(rows * dim), p(rows), a(rows) {}
 
-  void prepare(int64_t row, int64_t at, double* buffer) {
-    metric_row(*x, row, metric, buffer);
+  BadRow::Why prepare(int64_t row, int64_t at, double* buffer) {
+    const BadRow::Why why = metric_row(*x, row, metric, buffer);
     T* out = u.data() + at * dim;
     double square = 0, with_mean = 0;
     constexpr int W = kLanes<double>;
@@ -53,6 +53,7 @@ struct Side {
     for (; k < dim; ++k) square += buffer[k] * buffer[k], with_mean += buffer[k] * mean[k];
     a[at] = square + lane_sum<double>(s);
     p[at] = metric == Metric::sqeuclidean ? -a[at] / 2 : with_mean + lane_sum<double>(t);
+    return why;
   }
 };
 
@@ -145,16 +146,28 @@ void flush(Product<T>& product, int64_t i0, int64_t j0) {
         }
 }
 
+// Lengths of the vectors of sums, which lie one after the other.
+struct Stats {
+  int64_t of_x, of_y, of_xy;
+  int64_t size() const { return of_x + of_y + of_xy; }
+
+  void flush(std::vector<double>& pending, const CrossMoments& m) const {
+    for (int64_t k = 0; k < of_x; ++k) m.stats_x[k] += pending[k];
+    for (int64_t k = 0; k < of_y; ++k) m.stats_y[k] += pending[of_x + k];
+    for (int64_t k = 0; k < of_xy; ++k) m.stats_xy[k] += pending[of_x + of_y + k];
+    std::fill(pending.begin(), pending.end(), 0.0);
+  }
+};
+
 }  // namespace
 
 template <class T>
 BadRow cross_moments_cpu(const CrossMoments& m, bool check, const Pool& pool) {
   const int64_t n = m.x.rows, d = m.x.dim, e = m.y.data ? m.y.dim : 0;
-  if (check) {
+  if (check && n > kChunk * kChunksPerFlush) {  // fewer rows are checked on the way: nothing is added before the flush
     BadRow bad = find_bad_row(m.x, m.metric_x, pool);
+    if (bad.row < 0 && m.y.data && (bad = find_bad_row(m.y, m.metric_y, pool)).row >= 0) bad.row += n;
     if (bad.row >= 0) return bad;
-    if (m.y.data) bad = find_bad_row(m.y, m.metric_y, pool);
-    if (bad.row >= 0) return {n + bad.row, bad.why};
   }
   const int64_t chunk = std::min(n, kChunk);
   Side<T> x(m.x, m.metric_x, m.mean_x, chunk), y(m.y, m.metric_y, m.mean_y, m.y.data ? chunk : 0);
@@ -168,30 +181,31 @@ BadRow cross_moments_cpu(const CrossMoments& m, bool check, const Pool& pool) {
     for (int64_t i = 0; i < products[k].a->dim; i += kColumns)
       for (int64_t j = products[k].symmetric() ? i : 0; j < products[k].b->dim; j += kColumns) blocks.push_back({k, i, j});
 
-  const int64_t size_x = m.stats_x ? 3 * d + 6 : 0, size_y = m.stats_y ? 3 * e + 6 : 0;
-  const int64_t size_xy = m.stats_xy ? 2 * (d + e) + 4 : 0, size = size_x + size_y + size_xy;
-  const int64_t most_tasks = (chunk + kBlock - 1) / kBlock;
-  std::vector<double> partial(size * most_tasks);
+  const Stats stats{m.stats_x ? 3 * d + 6 : 0, m.stats_y ? 3 * e + 6 : 0, m.stats_xy ? 2 * (d + e) + 4 : 0};
+  std::vector<double> partial(stats.size() * ((chunk + kBlock - 1) / kBlock)), pending(stats.size());
   for (int64_t start = 0, index = 0; start < n; start += kChunk, ++index) {
     const int64_t rows = std::min(kChunk, n - start), tasks = (rows + kBlock - 1) / kBlock;
     std::fill(partial.begin(), partial.end(), 0.0);
+    std::vector<BadRow> found(2 * tasks);  // of x, then of y
     parallel_tasks(pool, tasks, [&](int, int64_t task) {
       std::vector<double> buffer(std::max(d, e));
       const int64_t at = task * kBlock, count = std::min(kBlock, rows - at);
-      double* stats = partial.data() + task * size;
-      for (int64_t r = at; r < at + count; ++r) x.prepare(start + r, r, buffer.data());
-      if (m.y.data)
-        for (int64_t r = at; r < at + count; ++r) y.prepare(start + r, r, buffer.data());
-      if (m.stats_x) space_stats(x, at, count, stats);
-      if (m.stats_y) space_stats(y, at, count, stats + size_x);
-      if (m.stats_xy) pair_stats(x, y, at, count, stats + size_x + size_y);
+      double* sums = partial.data() + task * stats.size();
+      for (int side = 0; side < (m.y.data ? 2 : 1); ++side)
+        for (int64_t r = at; r < at + count; ++r) {
+          const BadRow::Why why = (side ? y : x).prepare(start + r, r, buffer.data());
+          BadRow& first = found[side * tasks + task];
+          if (why != BadRow::none && first.row < 0) first = {side * n + start + r, why};
+        }
+      if (m.stats_x) space_stats(x, at, count, sums);
+      if (m.stats_y) space_stats(y, at, count, sums + stats.of_x);
+      if (m.stats_xy) pair_stats(x, y, at, count, sums + stats.of_x + stats.of_y);
     });
-    for (int64_t task = 0; task < tasks; ++task) {
-      const double* stats = partial.data() + task * size;
-      for (int64_t k = 0; k < size_x; ++k) m.stats_x[k] += stats[k];
-      for (int64_t k = 0; k < size_y; ++k) m.stats_y[k] += stats[size_x + k];
-      for (int64_t k = 0; k < size_xy; ++k) m.stats_xy[k] += stats[size_x + size_y + k];
-    }
+    if (check)
+      for (const BadRow& bad : found)
+        if (bad.row >= 0) return bad;
+    for (int64_t task = 0; task < tasks; ++task)
+      for (int64_t k = 0; k < stats.size(); ++k) pending[k] += partial[task * stats.size() + k];
     const bool first = index % kChunksPerFlush == 0;
     const bool last = index % kChunksPerFlush == kChunksPerFlush - 1 || start + kChunk >= n;
     parallel_tasks(pool, int64_t(blocks.size()), [&](int, int64_t task) {
@@ -199,6 +213,7 @@ BadRow cross_moments_cpu(const CrossMoments& m, bool check, const Pool& pool) {
       multiply(products[block.product], block.i, block.j, rows, first ? T(0) : T(1));
       if (last) flush(products[block.product], block.i, block.j);
     });
+    if (last) stats.flush(pending, m);
   }
   return {};
 }

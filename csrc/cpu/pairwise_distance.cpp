@@ -218,36 +218,37 @@ BadRow pairwise_distance_cpu(const PairwiseDistance<T>& p, const Pool& pool) {
 
 namespace {
 
-// W[i, j] = dL/d(|u_i - v_j|^2) (dot: dL/d(u_i.v_j), manhattan: dL/dd_ij) for a tile; without y plus its transpose.
+// W[i, j] = dL/d(|u_i - v_j|^2) (dot: dL/d(u_i.v_j), manhattan: dL/dd_ij) for a tile; without y plus its transpose,
+// which is read in squares of kSquare, so that its cache lines are used whole.
 template <class T>
 void weight_tile(const PairwiseDistanceGrad<T>& p, int64_t n, int64_t m, int64_t i0, int64_t h, int64_t j0, int64_t w,
                  T* out, int64_t ld) {
+  constexpr int64_t kSquare = 16;
   const bool same = !p.y.data;
   const T scale = normalised(p.metric) || p.metric == Metric::euclidean ? T(0.5) : T(1);
-  for (int64_t i = 0; i < h; ++i) {
-    const int64_t r = i0 + i;
-    T* row = out + i * ld;
-    for (int64_t j = 0; j < w; ++j) {
-      const int64_t c = j0 + j;
-      if (p.condensed) {
-        const int64_t at = r < c ? condensed_row(r, n) + c : condensed_row(c, n) + r;
-        row[j] = r == c ? T(0) : p.grad[at * p.col_stride];
-      } else {
-        row[j] = p.grad[r * p.row_stride + c * p.col_stride];
-        if (same && r != c) row[j] += p.grad[c * p.row_stride + r * p.col_stride];
-        if (same && r == c) row[j] = p.metric == Metric::dot ? 2 * row[j] : T(0);
+  for (int64_t ib = 0; ib < h; ib += kSquare)
+    for (int64_t jb = 0; jb < w; jb += kSquare)
+      for (int64_t i = ib; i < std::min(h, ib + kSquare); ++i) {
+        const int64_t r = i0 + i;
+        T* row = out + i * ld;
+        for (int64_t j = jb; j < std::min(w, jb + kSquare); ++j) {
+          const int64_t c = j0 + j;
+          const int64_t at = !p.condensed ? r * m + c : r < c ? condensed_row(r, n) + c : condensed_row(c, n) + r;
+          T g = 0;
+          if (p.condensed) {
+            if (r != c) g = p.grad[at * p.col_stride];
+          } else {
+            g = p.grad[r * p.row_stride + c * p.col_stride];
+            if (same) g += p.grad[c * p.row_stride + r * p.col_stride];
+            if (same && r == c && p.metric != Metric::dot) g = 0;
+          }
+          if (p.metric == Metric::euclidean) {
+            const T d = p.condensed && r == c ? T(0) : p.out[at];
+            g = d == 0 ? T(0) : g / d;  // the subgradient 0 at zero distance
+          }
+          row[j] = scale * g;
+        }
       }
-    }
-    if (p.metric == Metric::euclidean)
-      for (int64_t j = 0; j < w; ++j) {
-        const int64_t c = j0 + j;
-        const int64_t at = !p.condensed ? r * m + c : r < c ? condensed_row(r, n) + c : condensed_row(c, n) + r;
-        const T d = p.condensed && r == c ? T(0) : p.out[at];
-        row[j] = d == 0 ? T(0) : row[j] / d;  // the subgradient 0 at zero distance
-      }
-    if (scale != 1)
-      for (int64_t j = 0; j < w; ++j) row[j] *= scale;
-  }
 }
 
 }  // namespace

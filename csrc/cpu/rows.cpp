@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "half.h"
 #include "simd.h"
 
 namespace bertft {
@@ -12,32 +13,19 @@ namespace {
 
 constexpr double kConstantRow = 1e-13;  // centred norm over norm below which a row counts as constant
 
-void widen(const Matrix& x, int64_t i, double* row) {
-  const int64_t d = x.dim;
+void read_row(const Matrix& x, int64_t i, double* row) {
+  const int64_t d = x.dim, at = i * x.stride;
   switch (x.element) {
     case Element::float32: {
-      const float* from = static_cast<const float*>(x.data) + i * x.stride;
+      const float* from = static_cast<const float*>(x.data) + at;
       for (int64_t k = 0; k < d; ++k) row[k] = from[k];
       break;
     }
     case Element::float64:
-      std::copy_n(static_cast<const double*>(x.data) + i * x.stride, d, row);
+      std::copy_n(static_cast<const double*>(x.data) + at, d, row);
       break;
-    case Element::bfloat16: {
-      const uint16_t* from = static_cast<const uint16_t*>(x.data) + i * x.stride;
-      for (int64_t k = 0; k < d; ++k) {
-        const uint32_t bits = uint32_t(from[k]) << 16;
-        float value;
-        std::memcpy(&value, &bits, 4);
-        row[k] = value;
-      }
-      break;
-    }
-    case Element::float16: {
-      const _Float16* from = static_cast<const _Float16*>(x.data) + i * x.stride;
-      for (int64_t k = 0; k < d; ++k) row[k] = double(from[k]);
-      break;
-    }
+    default:
+      widen(x.element == Element::float16, static_cast<const uint16_t*>(x.data) + at, d, row);
   }
 }
 
@@ -95,7 +83,7 @@ BadRow::Why unit_norm(double* row, int64_t d, Metric metric, Sums total) {
 }  // namespace
 
 BadRow::Why metric_row(const Matrix& x, int64_t i, Metric metric, double* row) {
-  widen(x, i, row);
+  read_row(x, i, row);
   const Sums total = sums(row, x.dim);
   if (!std::isfinite(total.squares) && !all_finite(row, x.dim)) {
     std::fill_n(row, x.dim, std::numeric_limits<double>::quiet_NaN());
