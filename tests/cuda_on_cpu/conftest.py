@@ -1,20 +1,56 @@
-"""Everything here needs Linux and g++; elsewhere it is skipped with the reason."""
+"""Skips where kernels cannot be executed, leaves plain mode to .ci/run, and compiles ahead of the tests."""
 
 from __future__ import annotations
 
-import sys
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from gpu_build import unavailable
+from gpu_build import CSRC, MODES, kernel_library, unavailable
+
+HERE = Path(__file__).parent
+PLANTED = {
+    "test_planted_bugs": ["planted/tiled_gram.cu", "planted/sentence_spread.cu", "planted/tensor_tile.cu"],
+    "test_patterns": ["planted/patterns.cu"],
+    "test_instructions": ["instructions.cu"],
+}
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects what is slow
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if reason := unavailable():
-        for item in items:
-            if Path(__file__).parent in item.path.parents:
-                item.add_marker(pytest.mark.skip(reason=reason))
+    reason = unavailable()
+    for item in items:
+        if HERE not in item.path.parents:
+            continue
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
+        elif "plain" in _modes(item):  # checked mode sees more; plain mode doubles the time of compilation
+            item.add_marker(pytest.mark.slow)
 
 
-def pytest_report_header() -> str:
-    return f"CUDA kernels on the CPU: {unavailable() or sys.platform}"
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Compiles in the background what the selected tests will ask for; whoever comes first waits for the file."""
+    if session.config.option.collectonly or unavailable():
+        return
+    wanted: dict[tuple[Path, str], None] = {}
+    for item in session.items:
+        if HERE in item.path.parents:
+            for source in _sources(item.path.stem):
+                wanted.update(dict.fromkeys((source, mode) for mode in _modes(item) or {"checked"}))
+    pool = ThreadPoolExecutor(os.cpu_count())
+    for source, mode in wanted:
+        pool.submit(kernel_library, source, mode)  # a failure shows in the test, which tries again
+    pool.shutdown(wait=False)
+
+
+def _modes(item: pytest.Item) -> set[str]:
+    callspec = getattr(item, "callspec", None)
+    return {value for value in callspec.params.values() if isinstance(value, str)} & set(MODES) if callspec else set()
+
+
+def _sources(module: str) -> list[Path]:
+    if module in PLANTED:
+        return [HERE / name for name in PLANTED[module]]
+    source = CSRC / "cuda" / f"{module.removeprefix('test_')}.cu"
+    return [source] if source.exists() else []

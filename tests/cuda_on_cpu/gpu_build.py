@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -54,19 +55,19 @@ class BuildError(RuntimeError):
     """A compiler's complaint, with the command that provoked it."""
 
 
-def compiler() -> str:
-    """The C++ compiler: ``$CXX``, else g++."""
-    return os.environ.get("CXX", "g++")
+def compiler() -> list[str]:
+    """The command of the C++ compiler: ``$CXX`` (which may be of several words), else g++."""
+    return shlex.split(os.environ.get("CXX", "")) or ["g++"]
 
 
 def unavailable() -> str | None:
     """Why kernels cannot be executed on this machine, or None when they can."""
     if not sys.platform.startswith("linux"):
         return f"the CUDA executor needs Linux, this is {sys.platform}"
-    if shutil.which(compiler()) is None:
-        return f"the CUDA executor needs a C++ compiler, {compiler()} is not installed"
+    if shutil.which(compiler()[0]) is None:
+        return f"the CUDA executor needs a C++ compiler, {compiler()[0]} is not installed"
     if "clang" in _compiler_version():
-        return f"the CUDA executor needs GCC's instrumentation, {compiler()} is clang"
+        return f"the CUDA executor needs GCC's instrumentation, {compiler()[0]} is clang"
     return None
 
 
@@ -81,6 +82,15 @@ def cache_folder() -> Path:
 @functools.cache
 def runtime() -> ModuleType:
     """The executor's runtime as an imported module; built at first use."""
+    spec = importlib.util.spec_from_file_location(RUNTIME_MODULE, runtime_library())
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[RUNTIME_MODULE] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def runtime_library() -> Path:
+    """The file of the executor's runtime: a Python module, and the library that compiled kernels are linked with."""
     sources = sorted((HERE / "runtime").glob("*.cpp"))
     headers = [*(HERE / "runtime").glob("*.h"), HERE / "device" / "runtime_api.h", HERE / "device" / "language.h"]
     import pybind11
@@ -90,8 +100,8 @@ def runtime() -> ModuleType:
         include = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
         binding = [*COMMON, "-O0", "-g0", "-fvisibility=hidden", f"-DEXECUTOR_MODULE={RUNTIME_MODULE}", *include]
         commands = [
-            [compiler(), *COMMON, "-O2", "-c", *map(str, core)],
-            [compiler(), *binding, "-c", str(HERE / "runtime" / "module.cpp")],
+            [*compiler(), *COMMON, "-O2", "-c", *map(str, core)],
+            [*compiler(), *binding, "-c", str(HERE / "runtime" / "module.cpp")],
         ]
         running = [subprocess.Popen(c, cwd=scratch, stderr=subprocess.PIPE, text=True) for c in commands]
         for process, command in zip(running, commands, strict=True):
@@ -99,22 +109,17 @@ def runtime() -> ModuleType:
             if process.returncode:
                 raise BuildError(f"{' '.join(command)}\n{complaint}")
         objects = sorted(str(path) for path in scratch.glob("*.o"))
-        _compile([compiler(), "-shared", f"-Wl,-soname,{target.name}", *objects, "-ldl", "-o", str(scratch / "out")])
+        _compile([*compiler(), "-shared", f"-Wl,-soname,{target.name}", *objects, "-ldl", "-o", str(scratch / "out")])
 
     key = _digest([*sources, *headers], [pybind11.__version__, sysconfig.get_config_var("SOABI") or "", *COMMON])
-    path = _cached(f"{RUNTIME_MODULE}-{key}.so", build)
-    spec = importlib.util.spec_from_file_location(RUNTIME_MODULE, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[RUNTIME_MODULE] = module
-    spec.loader.exec_module(module)
-    return module
+    return _cached(f"{RUNTIME_MODULE}-{key}.so", build)
 
 
 def kernel_library(source: Path, mode: str, defines: Mapping[str, object] | None = None) -> Path:
     """Compiles one kernel file for ``mode`` ("plain" or "checked") and returns the shared library."""
     flags = [*KERNEL, *MODES[mode], *(f"-D{name}={value}" for name, value in sorted((defines or {}).items()))]
     include = [f"-I{CSRC}", f"-I{HERE / 'device'}", f"-I{source.parent}"]
-    library = runtime().__file__
+    library = str(runtime_library())
     headers = [
         path for folder in {CSRC, CSRC / "cuda", HERE / "device", source.parent} for path in folder.glob("*.h*")
     ] + [path for folder in {CSRC, CSRC / "cuda", source.parent} for path in folder.glob("*.cuh")]
@@ -126,9 +131,9 @@ def kernel_library(source: Path, mode: str, defines: Mapping[str, object] | None
         table = ", ".join(f'EXECUTOR_LAUNCHER({name}, "{",".join(words)}")' for name, words in found.items())
         unit, result = scratch / "unit.cpp", str(scratch / "unit.o")
         unit.write_text(f'#include "{source}"\n#include "bind.h"\nEXECUTOR_TABLE({table})\n', encoding="utf-8")
-        _compile([compiler(), *flags, *include, "-c", str(unit), "-o", result])
+        _compile([*compiler(), *flags, *include, "-c", str(unit), "-o", result])
         # linked without the -fsanitize flags, which would look for the sanitizers' own libraries
-        _compile([compiler(), "-shared", "-Wl,-Bsymbolic", result, library, "-o", str(scratch / "out")])
+        _compile([*compiler(), "-shared", "-Wl,-Bsymbolic", result, library, "-o", str(scratch / "out")])
 
     key = _digest([source, *headers], [*flags, library])
     return _cached(f"{source.stem}-{mode}-{key}.so", build)
@@ -136,7 +141,7 @@ def kernel_library(source: Path, mode: str, defines: Mapping[str, object] | None
 
 def launchers(source: Path, flags: Iterable[str]) -> dict[str, list[str]]:
     """{name: parameter names} of the functions with C linkage that ``source`` itself defines, by hand or by a macro."""
-    text = _compile([compiler(), *flags, "-x", "c++", "-E", str(source)])
+    text = _compile([*compiler(), *flags, "-x", "c++", "-E", str(source)])
     own, kept = False, []
     for line in text.splitlines():
         if marker := re.match(r'# \d+ "([^"]*)"', line):
@@ -160,7 +165,7 @@ def _compile(command: list[str]) -> str:
 
 @functools.cache
 def _compiler_version() -> str:
-    return _compile([compiler(), "--version"])
+    return _compile([*compiler(), "--version"])
 
 
 def _digest(files: Iterable[Path], words: Iterable[str]) -> str:

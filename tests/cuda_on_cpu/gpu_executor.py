@@ -142,7 +142,7 @@ class Kernels:
             engine.release_buffers()
         self.switches, self.accesses = engine.counts()
         if (fault := engine.error()) is not None:
-            raise _kernel_error(fault)
+            raise _kernel_error(fault, name)
         if code:
             raise KernelError(f"launcher {name} returned {code}", code=code)
         for copy in copies:
@@ -187,14 +187,14 @@ def _slot(where: str, name: str, text: str, argument, copies: list[_Copy]) -> in
     return copy.address
 
 
-def _kernel_error(fault: dict) -> KernelError:
+def _kernel_error(fault: dict, launcher: str) -> KernelError:
     file, line = fault["file"], fault["line"]
     if fault["pc"] is not None:
         file, line = _source_line(*fault["pc"])
     return KernelError(
         fault["message"],
         code=fault["code"],
-        kernel=fault["kernel"],
+        kernel=fault["kernel"] or launcher,
         block=fault["block"],
         thread=fault["thread"],
         file=file,

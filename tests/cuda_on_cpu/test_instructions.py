@@ -108,6 +108,6 @@ def test_the_tables_are_read_as_cute_means_them():
 
 
 def test_a_warp_instruction_needs_the_whole_warp():
-    kernels = Kernels(Path(__file__).parent / "instructions.cu", "plain")
+    kernels = Kernels(Path(__file__).parent / "instructions.cu", "checked")
     with pytest.raises(KernelError, match="block size"):
         kernels.run_tf32_bits(np.zeros(0, np.float32), np.zeros(0, np.uint32), 0)

@@ -73,7 +73,7 @@ def test_the_next_call_starts_clean(kernels):
 
 
 def test_a_smaller_device_refuses_more():
-    small = Kernels(SOURCE, "plain", device=Device(shared_limit=100 << 10))
+    small = Kernels(SOURCE, "checked", device=Device(shared_limit=100 << 10))
     with pytest.raises(KernelError, match="above the device limit") as fault:
         small.run_shared_beyond_device(np.zeros(64, np.float32))
     assert fault.value.code == 1

@@ -68,7 +68,8 @@ int fill_memory(void* memory, int value, size_t bytes) {
     std::memset(memory, value, bytes);
     return 0;
   }
-  return bytes ? refuse(kInvalidValue, "cudaMemset outside the writable arrays of this call") : 0;
+  if (!bytes) return 0;
+  return refuse(kInvalidValue, "cudaMemset of " + std::to_string(bytes) + " bytes outside the call's writable arrays");
 }
 
 static bool stale(const Record& r) { return r.block != state.block_number || r.epoch != state.epoch; }

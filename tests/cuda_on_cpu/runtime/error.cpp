@@ -13,6 +13,7 @@ static void keep(int code, const std::string& message, const Thread* thread, Sit
   Error& e = state.error;
   e.code = code;
   e.kernel = state.kernel_name;
+  if (e.kernel.size() > 2 && e.kernel[0] == '(') e.kernel = e.kernel.substr(1, e.kernel.size() - 2);
   e.message = message;
   e.site = site;
   e.block = state.block_index;

@@ -55,6 +55,7 @@ py::object error() {
 
 int call(uintptr_t function, const std::vector<uint64_t>& slots) {
   state.error = {};
+  state.kernel_name = "";
   state.switches = state.accesses = 0;
   return reinterpret_cast<int (*)(const uint64_t*)>(function)(slots.data());
 }

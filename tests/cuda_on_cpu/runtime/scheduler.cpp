@@ -188,6 +188,7 @@ int launch_grid(const char* name, const void* kernel, dim3 grid, dim3 block, siz
     run_block();
     check_shared_guard();
   }
+  state.kernel_name = "";
   return state.error.code;
 }
 

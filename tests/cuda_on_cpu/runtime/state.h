@@ -96,7 +96,7 @@ struct State {
   Options options;
   Error error;
   // launch
-  const char* kernel_name = "?";
+  const char* kernel_name = "";  // of the launch that runs, else empty
   const void* kernel = nullptr;
   bool checked = false;
   void (*body)(void*) = nullptr;
