@@ -32,13 +32,13 @@
     ticks: "outside", fixedrange: true, title: { ...given.title, font: { size: 13 } },
   });
 
-  const layout = (panel, off) => {
+  const layout = (node, panel, off) => {
     const labels = panel.layout.annotations
       .filter((label) => !off.has(label.model))
       .map(({ model, ...label }) => ({ ...label, font: { ...label.font, color: colour(label.font.color) } }));
     const longest = Math.max(...panel.layout.annotations.map((label) => label.text.length), 4);
     return {
-      autosize: true, hovermode: "closest", annotations: labels,
+      width: node.clientWidth, height: node.clientHeight, hovermode: "closest", annotations: labels,
       margin: { t: 14, l: 70, b: 54, r: Math.min(24 + 7.6 * longest, 170) },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: colour("text"), size: 13, family: getComputedStyle(document.body).fontFamily },
@@ -48,11 +48,11 @@
     };
   };
 
-  const config = { displaylogo: false, responsive: true, displayModeBar: false };
+  const config = { displaylogo: false, displayModeBar: false };
 
   const draw = () => {
     const off = hidden();
-    for (const [node, panel] of plots) Plotly.react(node, traces(panel, off), layout(panel, off), config);
+    for (const [node, panel] of plots) Plotly.react(node, traces(panel, off), layout(node, panel, off), config);
   };
 
   for (const node of document.querySelectorAll(".plot")) {
@@ -60,6 +60,11 @@
   }
   draw();
   for (const box of document.querySelectorAll(".toggles input")) box.addEventListener("change", draw);
+  let width = document.body.clientWidth;
+  new ResizeObserver(() => {
+    if (document.body.clientWidth !== width) draw();
+    width = document.body.clientWidth;
+  }).observe(document.body);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   document.documentElement.dataset.drawn = String(plots.length);
 })();
