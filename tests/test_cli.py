@@ -214,11 +214,11 @@ def test_ctrl_c_in_the_middle_ends_with_130_and_says_what_to_type(tiny_model, tm
     command = [sys.executable, "-m", "bertft", "study", "study.yaml", "--out", "run"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not (tmp_path / "run" / "models").exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=400)
     assert process.returncode == 130, errors
     assert errors.strip().endswith("to go on, type: bertft study study.yaml --out run") and "Traceback" not in errors
     assert (tmp_path / "run" / "config.yaml").exists() and not (tmp_path / "run" / "results.csv").exists()

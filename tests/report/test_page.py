@@ -141,7 +141,7 @@ def test_a_browser_draws_every_panel_inside_the_page_without_a_word_on_the_conso
             "--virtual-time-budget=10000",
             f"--window-size={width},2000", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri(),
         ],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=400, check=True,
     )  # fmt: skip
     assert 'data-drawn="8"' in done.stdout
     assert done.stdout.count('class="main-svg"') >= 8
