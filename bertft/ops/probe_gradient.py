@@ -31,11 +31,13 @@ def backward(ctx, grad, _, __):
     if (needs[1] and not ctx.flags[0]) or (needs[0] and not ctx.flags[1]):
         raise BertftError("bertft::probe_loss was called without the gradient that backward now needs")
     widths = (ctx.distance_rank, weight.shape[2] - ctx.distance_rank)
+    kinds = [kind for kind, width in enumerate(widths) if width > 0]
     out_h = out_weight = None
-    if needs[1]:
+    if needs[1] and len(kinds) == 1:
+        out_weight = grad_weight * grad[:, kinds[0], None, None]
+    elif needs[1]:
         columns = torch.cat([grad[:, kind, None].expand(-1, width) for kind, width in enumerate(widths)], dim=1)
         out_weight = grad_weight * columns.unsqueeze(1)
     if needs[0]:
-        kinds = [kind for kind, width in enumerate(widths) if width > 0]
         out_h = sum(grad_h[slot] * grad[:, kind, None, None] for slot, kind in enumerate(kinds)).to(ctx.h_dtype)
     return *first_order("probe_loss", (out_h, out_weight), (h, weight)), None, None, None, None, None, None

@@ -105,16 +105,15 @@ def probe_loss_and_gradient(
         raise BertftError(f"probe_loss: distance_rank {distance_rank} does not go with the weight and golds given")
     if depths is None and distance_rank < weight.shape[-1]:
         raise BertftError(f"probe_loss: depths are needed for the columns of weight from {distance_rank} on")
-    args, weight = _prepare(h.detach(), weight.detach(), distances, depths, lengths), weight.detach()
+    args = _prepare(h, weight, distances, depths, lengths)
     if extension.serves(h):
-        h, w, *golds = args
-        loss, gradient, _ = _op(h, w, distance_rank, *golds, True, False)
-        gradient = gradient.to(weight.dtype)
+        loss, gradient, _ = _op.without_graph(*args[:2], distance_rank, *args[2:], True, False)
+        gradient = gradient if gradient.dtype == weight.dtype else gradient.to(weight.dtype)
     else:
         with torch.enable_grad():
-            weight.requires_grad_()
-            loss = _reference(*_prepare(h.detach(), weight, distances, depths, lengths), distance_rank)
-            (gradient,) = torch.autograd.grad(loss.sum(), weight)
+            leaf = weight.detach().requires_grad_()
+            loss = _reference(*_prepare(h.detach(), leaf, distances, depths, lengths), distance_rank)
+            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
         loss = loss.detach()
     if check_finite:
         _check_finite(loss, args)
@@ -152,12 +151,16 @@ def _prepare(h: Tensor, weight: Tensor, distances: Tensor | None, depths: Tensor
     if h.dim() == 2:
         h = h.expand(weight.shape[0], *h.shape)
     if h.dtype not in (torch.bfloat16, torch.float16) or dtype == torch.float64:
-        h = h.to(dtype)
-    weight = weight.to(dtype)
+        h = _cast(h, dtype)
+    weight = _cast(weight, dtype)
     distances = weight.new_empty(0) if distances is None else distances
-    distances = distances if distances.dtype == torch.uint8 else distances.to(dtype)
-    depths = weight.new_empty(0) if depths is None else depths.to(dtype)
-    return h, weight, distances, depths, lengths.to(torch.int64)
+    distances = distances if distances.dtype == torch.uint8 else _cast(distances, dtype)
+    depths = weight.new_empty(0) if depths is None else _cast(depths, dtype)
+    return h, weight, distances, depths, _cast(lengths, torch.int64)
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)  # a microsecond less for each that need not change
 
 
 def _reference(
@@ -175,7 +178,7 @@ def _reference(
 
 
 def _check_finite(loss: Tensor, args: Prepared) -> None:
-    if not torch.compiler.is_compiling() and not math.isfinite(loss.detach().sum().item()):
+    if not torch.compiler.is_compiling() and not math.isfinite(sum(map(sum, loss.tolist()))):
         h, weight, distances, depths, _ = args
         explain_not_finite("probe_loss", loss, h=h, weight=weight, distances=distances, depths=depths)
 

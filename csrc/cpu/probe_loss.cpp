@@ -101,15 +101,16 @@ class Pass {
 
   void run_round(int64_t layer, const Pool& pool, const Run* runs, int64_t count, bool accumulate) {
     const int64_t start = runs[0].word, words = runs[count - 1].word + runs[count - 1].words - start;
-    const int64_t reals = words * p.rank, ahead = kReadAhead * p.rank + kLanes<T> * 2;
-    std::unique_ptr<T[]> projected(new T[size_t(reals + ahead)]), converted;
-    std::fill_n(projected.get() + reals, ahead, T(0));
+    const int64_t ld = padded<T>(p.rank);
+    const Aligned<T> projected = aligned<T>((words + kReadAhead) * ld);
+    std::fill_n(projected.get() + words * ld, kReadAhead * ld, T(0));
+    Aligned<T> converted;
     const T* h;  // word `start` of this layer, (words, D)
     int64_t stride = p.word_stride;
     if (p.storage == Storage::same) {
       h = static_cast<const T*>(p.h) + layer * p.layer_stride + start * stride;
     } else {
-      converted.reset(new T[size_t(words * p.dim)]);
+      converted = aligned<T>(words * p.dim);
       h = converted.get();
     }
     parallel_tasks(pool, count, [&](int, int64_t r) {
@@ -117,11 +118,11 @@ class Pass {
       if (converted) convert_words(layer, runs[r], converted.get() + offset * p.dim);
       const T* run_h = converted ? h + offset * p.dim : h + offset * stride;
       const int64_t run_stride = converted ? p.dim : stride;
-      T* run_p = projected.get() + offset * p.rank;
+      T* run_p = projected.get() + offset * ld;
       const T* weight = p.weight + layer * p.dim * p.rank;
-      gemm(false, false, n, p.rank, p.dim, T(1), run_h, run_stride, weight, p.rank, T(0), run_p, p.rank);
-      probe_sentences(layer, runs[r], run_p);
-      if (p.grad_h) write_grad_h(layer, runs[r], run_p);
+      gemm(false, false, n, p.rank, p.dim, T(1), run_h, run_stride, weight, p.rank, T(0), run_p, ld);
+      probe_sentences(layer, runs[r], run_p, ld);
+      if (p.grad_h) write_grad_h(layer, runs[r], run_p, ld);
     });
     if (converted) stride = p.dim;
     if (!p.grad_weight) return;
@@ -129,7 +130,7 @@ class Pass {
     const int64_t slices = std::min<int64_t>(pool.threads, p.dim);
     parallel_tasks(pool, slices, [&](int, int64_t slice) {
       const int64_t begin = p.dim * slice / slices, end = p.dim * (slice + 1) / slices;
-      gemm(true, false, end - begin, p.rank, words, T(1), h + begin, stride, projected.get(), p.rank, T(accumulate),
+      gemm(true, false, end - begin, p.rank, words, T(1), h + begin, stride, projected.get(), ld, T(accumulate),
            grad + begin * p.rank, p.rank);
     });
   }
@@ -142,38 +143,38 @@ class Pass {
   }
 
   // Losses of the run's sentences; turns its P into Q.
-  void probe_sentences(int64_t layer, const Run& run, T* projected) {
+  void probe_sentences(int64_t layer, const Run& run, T* projected, int64_t ld) {
     SentenceScratch<T> scratch(longest_);
     const double count = double(sentences_.size());
     for (int64_t s = run.first; s < run.last; ++s) {
       const auto [word, n, gold] = sentences_[s];
-      T* points = projected + (word - run.word) * p.rank;
+      T* points = projected + (word - run.word) * ld;
       double* loss = &losses_[size_t(layer * int64_t(sentences_.size()) + s) * 2];
       if (p.distance_rank > 0) {
         const T scale = T(2 / (count * double(n) * double(n)));
         if (p.distances_are_bytes)
-          loss[0] = probe_distances(n, p.distance_rank, points, p.rank,
+          loss[0] = probe_distances(n, p.distance_rank, points, ld,
                                     static_cast<const uint8_t*>(p.distances) + gold, scale, scratch);
         else
-          loss[0] = probe_distances(n, p.distance_rank, points, p.rank, static_cast<const T*>(p.distances) + gold,
+          loss[0] = probe_distances(n, p.distance_rank, points, ld, static_cast<const T*>(p.distances) + gold,
                                     scale, scratch);
         loss[0] /= double(n) * double(n);
       }
       if (p.distance_rank < p.rank)
-        loss[1] = probe_depths(n, p.rank - p.distance_rank, points + p.distance_rank, p.rank, p.depths + word,
+        loss[1] = probe_depths(n, p.rank - p.distance_rank, points + p.distance_rank, ld, p.depths + word,
                                T(2 / (count * double(n)))) /
                   double(n);
     }
   }
 
   // dL/dH = Q B', one product for each kind, since each kind's loss may be weighted differently downstream.
-  void write_grad_h(int64_t layer, const Run& run, const T* gradient) const {
+  void write_grad_h(int64_t layer, const Run& run, const T* gradient, int64_t ld) const {
     const int64_t ranks[2] = {p.distance_rank, p.rank - p.distance_rank};
     for (int64_t kind = 0, column = 0, slot = 0; kind < 2; column += ranks[kind++]) {
       if (ranks[kind] == 0) continue;
       T* out = p.grad_h + ((slot++ * p.layers + layer) * p.words + run.word) * p.dim;
       const T* weight = p.weight + layer * p.dim * p.rank + column;
-      gemm(false, true, run.words, p.dim, ranks[kind], T(1), gradient + column, p.rank, weight, p.rank, T(0), out, p.dim);
+      gemm(false, true, run.words, p.dim, ranks[kind], T(1), gradient + column, ld, weight, p.rank, T(0), out, p.dim);
     }
   }
 

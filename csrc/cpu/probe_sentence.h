@@ -1,8 +1,8 @@
 // One sentence of the structural-probe losses: predicted values, loss, and gradient in place.
 //
-// `points` is the sentence's part of P, (n, rank) with row stride ld. Both functions replace it by Q, the gradient with
-// respect to the points. Reads run on past the sentence by up to kReadAhead rows and a vector (the caller
-// allocates them); what lies there, the next sentence or nothing in particular, never reaches a result.
+// `points` is the sentence's part of P, (n, rank) with row stride ld, whole vectors. Both functions replace it by Q, the
+// gradient with respect to the points. Reads run on past the sentence by up to kReadAhead rows (the caller allocates
+// them) and to the end of ld; what lies there, the next sentence or nothing in particular, never reaches a result.
 //
 // Presumption: sentences are short (tens of words), ranks in the tens or hundreds; the n x n matrix and a panel of
 // n x 2 vectors stay in the first cache level.
@@ -20,14 +20,14 @@ constexpr int kReadAhead = 3;  // the last group of Gram columns, less the one t
 template <class T>
 struct SentenceScratch {
   explicit SentenceScratch(int64_t longest)
-      : gram(new T[size_t(padded<T>(longest) * padded<T>(longest))]),
-        panel(new T[size_t(longest * 2 * kLanes<T>)]),
-        line(new T[size_t(padded<T>(longest))]),
-        squares(new T[size_t(padded<T>(longest))]) {}
-  std::unique_ptr<T[]> gram;     // (n, n), both rounded up to whole vectors
-  std::unique_ptr<T[]> panel;    // (n, 2 vectors)
-  std::unique_ptr<T[]> line;     // (n), rounded up
-  std::unique_ptr<T[]> squares;  // (n), rounded up
+      : gram(aligned<T>(padded<T>(longest) * padded<T>(longest))),
+        panel(aligned<T>(longest * 2 * kLanes<T>)),
+        golds(aligned<T>(longest * longest + kLanes<T>)),
+        squares(aligned<T>(padded<T>(longest))) {}
+  Aligned<T> gram;     // (n, n), both rounded up to whole vectors
+  Aligned<T> panel;    // (n, 2 vectors)
+  Aligned<T> golds;    // (n, n), and a vector read past the end
+  Aligned<T> squares;  // (n), rounded up
 };
 
 // gram[u, c] = p_(i+u) . p_(j+c) for U rows and one group of columns: lanes run along the coordinates and are summed
@@ -127,20 +127,18 @@ void mirror(int64_t n, T* gram, int64_t width) {
 }
 
 // Turns the Gram matrix into s_ij = sign(d_ij - gold_ij), 0 in lanes past word n; returns sum_ij |d_ij - gold_ij|.
-template <class T, class Gold>
-double signs(int64_t n, T* gram, int64_t width, const T* squares, const Gold* gold, T* line) {
+template <class T>
+double signs(int64_t n, T* gram, int64_t width, const T* squares, const T* golds) {
   constexpr int64_t kFlush = 8;  // rows summed in T before they go to double
   const Vector<T> zero{}, one = splat(T(1));
   double loss = 0;
   Vector<T> sum{};
-  std::fill(line + n, line + width, T(0));
   for (int64_t i = 0; i < n; ++i) {
     T* row = gram + i * width;
-    for (int64_t j = 0; j < n; ++j) line[j] = T(gold[i * n + j]);
     const Vector<T> square = splat(squares[i]);
     for (int64_t j = 0; j < n; j += kLanes<T>) {
       const Vector<T> predicted = square + load(squares + j) - T(2) * load(row + j);
-      Vector<T> error = predicted - load(line + j);
+      Vector<T> error = predicted - load(golds + i * n + j);
       if (n - j < kLanes<T>) error = keep<T>(error, first_lanes<T>(n - j));
       sum += magnitude<T>(error);
       store(row + j, Vector<T>(error > zero ? one : error < zero ? -one : zero));
@@ -187,8 +185,10 @@ double probe_distances(int64_t n, int64_t rank, T* points, int64_t ld, const Gol
   for (int64_t i = 0; i < n; ++i) squares[i] = gram[i * width + i];
   std::fill(squares + n, squares + width, T(0));
   mirror(n, gram, width);
-  const double loss = signs(n, gram, width, squares, gold, scratch.line.get());
-  signs_to_matrix(n, gram, width, scratch.line.get());
+  T* golds = scratch.golds.get();  // all at once: rows have odd lengths
+  for (int64_t pair = 0; pair < n * n; ++pair) golds[pair] = T(gold[pair]);
+  const double loss = signs(n, gram, width, squares, golds);
+  signs_to_matrix(n, gram, width, squares);
   int64_t k = 0;
   for (; k + kLanes<T> < rank; k += 2 * kLanes<T>)
     gradient_panel<T, 2>(n, gram, width, points + k, ld, rank - k, -scale, scratch.panel.get());

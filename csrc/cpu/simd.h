@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <memory>
+#include <new>
 #include <utility>
 
 #ifndef BERTFT_VECTOR_BYTES
@@ -43,6 +45,17 @@ using Mask = typename SimdTypes<T>::mask;
 
 template <class T>
 inline constexpr int kLanes = BERTFT_VECTOR_BYTES / int(sizeof(T));
+
+struct AlignedFree {
+  void operator()(void* memory) const { ::operator delete(memory, std::align_val_t(64)); }
+};
+// Uninitialised numbers from the start of a cache line on, so that vectors of aligned rows never straddle two.
+template <class T>
+using Aligned = std::unique_ptr<T[], AlignedFree>;
+template <class T>
+inline Aligned<T> aligned(int64_t count) {
+  return Aligned<T>(static_cast<T*>(::operator new(size_t(count) * sizeof(T), std::align_val_t(64))));
+}
 
 // n rounded up to whole vectors.
 template <class T>
