@@ -17,7 +17,6 @@ _HOMES = {
     "write_results": "bertft.results",
     "Encoder": "bertft.encoder",
     "FinetuneConfig": "bertft.finetune",
-    "finetune": "bertft.finetune",
     "StudyConfig": "bertft.study",
     "run_study": "bertft.study",
 }
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from bertft.encoder import Encoder as Encoder
     from bertft.errors import BertftError as BertftError
     from bertft.finetune import FinetuneConfig as FinetuneConfig
-    from bertft.finetune import finetune as finetune
     from bertft.results import Row as Row
     from bertft.results import read_results as read_results
     from bertft.results import write_results as write_results

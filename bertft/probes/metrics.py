@@ -207,7 +207,8 @@ def summarise(scores: SentenceScores, *, resamples: int = 1000, seed: int = 0) -
     for name, drawn in estimates(scores, draws.astype(float)).items():
         # A resample can miss a length altogether, which moves the mean over lengths: the shift is taken out.
         shift = drawn.mean(1) - value[name][:, 0]
-        spread[name] = np.percentile(drawn, [2.5, 97.5], axis=1) - shift
+        lowest = -1.0 if name in ("dspr", "nspr") else 0.0  # what is taken out must not lead out of the range
+        spread[name] = np.clip(np.percentile(drawn, [2.5, 97.5], axis=1) - shift, lowest, 1.0)
     return [
         {
             name: Score(float(value[name][k, 0]), float(spread[name][0, k]), float(spread[name][1, k]), measured[name])
