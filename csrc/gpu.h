@@ -31,41 +31,62 @@
 // float32 -> tf32 bits, round to nearest, ties away from zero
 static __device__ __forceinline__ unsigned bertft_tf32(float x) {
   unsigned bits;
+#if __CUDA_ARCH__ >= 800
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+#else
+  bits = 0;
+  __trap();
+#endif
   return bits;
 }
 
 // A 16x8 row-major, B 8x8 column-major, tf32 in 32-bit registers; D 16x8 float32
 static __device__ __forceinline__ void bertft_mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4],
                                                                const unsigned (&b)[2]) {
+#if __CUDA_ARCH__ >= 800
   asm volatile(
       "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  __trap();  // launchers offer tensor cores from compute capability 8.0 on
+#endif
 }
 
 // A 16x16 row-major, B 16x8 column-major, two 16-bit values to a register, the lower column in the lower half
 static __device__ __forceinline__ void bertft_mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4],
                                                                 const unsigned (&b)[2]) {
+#if __CUDA_ARCH__ >= 800
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  __trap();  // launchers offer tensor cores from compute capability 8.0 on
+#endif
 }
 
 static __device__ __forceinline__ void bertft_mma_m16n8k16_f16(float (&d)[4], const unsigned (&a)[4],
                                                                const unsigned (&b)[2]) {
+#if __CUDA_ARCH__ >= 800
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  __trap();  // launchers offer tensor cores from compute capability 8.0 on
+#endif
 }
 
 // A 8x4 row-major, B 4x8 column-major, D 8x8, all float64
 static __device__ __forceinline__ void bertft_mma_m8n8k4_f64(double (&d)[2], double a, double b) {
+#if __CUDA_ARCH__ >= 800
   asm volatile("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0,%1}, {%2}, {%3}, {%0,%1};"
                : "+d"(d[0]), "+d"(d[1])
                : "d"(a), "d"(b));
+#else
+  __trap();  // launchers offer tensor cores from compute capability 8.0 on
+#endif
 }
 
 // Four 8x8 matrices of 16-bit values from shared memory. Lane i gives the 16-byte aligned start of row i % 8 of

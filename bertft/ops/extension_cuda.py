@@ -23,7 +23,7 @@ import subprocess
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bertft.errors import BertftError
@@ -39,6 +39,7 @@ NVCC_FLAGS = [
 ]
 
 _lock = threading.RLock()
+_hooks: list[Callable[[], None]] = []
 _state: dict[str, object] | None = None
 
 
@@ -188,6 +189,14 @@ def find_or_build() -> tuple[Path, dict[str, object]]:
     return library, found
 
 
+def on_load(hook: Callable[[], None]) -> None:
+    """Calls ``hook`` once the ops that only a GPU has exist: at once, or when `load` first succeeds."""
+    with _lock:
+        _hooks.append(hook)
+        if _state is not None and _state["loaded"]:
+            hook()
+
+
 def load() -> bool:
     """Whether the compiled CUDA kernels are in use; the first call finds, or compiles, and loads them.
 
@@ -198,6 +207,9 @@ def load() -> bool:
         with _lock:
             if _state is None:
                 _state = _load()
+                if _state["loaded"]:
+                    for hook in _hooks:
+                        hook()
     return bool(_state["loaded"])
 
 

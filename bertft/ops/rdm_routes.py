@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops import extension, reference
+from bertft.ops import extension, extension_cuda, reference
 from bertft.ops.cross_moments import cross_moments, provisional_mean
 from bertft.ops.metrics import LINEAR, METRICS
 from bertft.ops.moment_formulas import PairSums, compare_sums, rsa_from_moments, self_pair
@@ -178,6 +178,18 @@ def _tiles_on_gpu(
     path = 1 if torch.cuda.get_device_capability(x.device) >= (8, 0) else 0  # three-term tf32: float32 accuracy
     op = torch.ops.bertft.rdm_tiles
     return with_sentence(lambda: op(x, y, *codes, COMPARISONS.index(compare), path, check))
+
+
+def _register_on_gpu() -> None:
+    """Shape rule of the op that only a GPU has."""
+
+    def fake(x, y, metric_x, metric_y, compare, path, check):
+        return x.new_empty(len(x), len(x if y is None else y), dtype=torch.float64)
+
+    torch.library.register_fake("bertft::rdm_tiles", fake)
+
+
+extension_cuda.on_load(_register_on_gpu)
 
 
 def _binning_error(v: Tensor, w: Tensor, rho: Tensor, pairs: Tensor) -> dict[str, float]:

@@ -207,6 +207,7 @@ extern "C" int rdm_correlation_launch(const void* x, const void* y, double* out,
     return kInvalid;
   }
   if (metric_x == kManhattan || metric_y == kManhattan) path = kPlain;
+  if (path != kPlain && device_attribute(cudaDevAttrComputeCapabilityMajor) < 8) return kInvalid;
   const Problem q{x,      y,    out, bad,   {metric_x, y ? metric_y : metric_x}, compare, {layers_x, layers_y},
                   {d, e}, bins, n,   stream};
   size_t bytes = 0;

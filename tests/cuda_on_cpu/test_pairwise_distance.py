@@ -23,15 +23,16 @@ def compute_type(dtype: str) -> type:
 
 
 def statistics(kernels, x, dtype, metric, **options):
-    """(rows, 2) mean and inverse norm, and the first row without a direction."""
+    """(rows, 2) mean and inverse norm, and the first row without a direction; every row here is finite."""
     if metric not in NORMALISED:
         return None, NO_ROW
     rows, d = int(np.prod(x.shape[:-1])), x.shape[-1]
-    stats, zero = np.empty((rows, 2), compute_type(dtype)), np.zeros(1, np.int64)
+    stats, bad = np.empty((rows, 2), compute_type(dtype)), np.zeros(2, np.int64)
     kernels.row_statistics_launch(
-        x, Uninitialised(stats), zero, CODES[dtype], METRICS.index(metric), rows, d, **options
+        x, Uninitialised(stats), bad, CODES[dtype], METRICS.index(metric), rows, d, **options
     )
-    return stats, int(zero[0])
+    assert bad[0] == NO_ROW
+    return stats, int(bad[1])
 
 
 def forward(kernels, x, y, dtype, metric, condensed=False, **options):

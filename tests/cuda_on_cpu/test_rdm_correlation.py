@@ -205,5 +205,9 @@ def test_bad_arguments_are_refused():
         correlate(kernels, x, None, "float32", "cosine", "kendall")
     with pytest.raises(KernelError):
         correlate(kernels, x, None, "float32", "cosine", bins=0)
+    older = Kernels("rdm_correlation.cu", "plain", device=Device(compute_capability=75))
+    assert correlate(older, x, None, "float32", "dot")[0].shape == (1, 1)
+    with pytest.raises(KernelError):  # these tensor cores came with 8.0
+        correlate(older, x, None, "float32", "dot", path="tf32")
     with pytest.raises(KernelError):  # no room even for two layers
         correlate(Kernels("rdm_correlation.cu", "plain", device=Device(shared_limit=14 << 10)), x, x, "float32", "dot")
