@@ -209,6 +209,20 @@ def test_a_library_compiled_ahead_of_time_is_used_where_it_fits(tmp_path, tree, 
         assert extension.aot_matches(tree) == fits, change
 
 
+def test_building_ahead_of_time(tmp_path, tree, monkeypatch):
+    setuptools = pytest.importorskip("setuptools")
+    monkeypatch.setattr(extension, "source_root", lambda: tree)
+    distribution = setuptools.Distribution({"name": "any", **extension.aot_options()})
+    command = distribution.get_command_obj("build_ext")
+    command.build_lib = str(tmp_path / "lib")
+    command.ensure_finalized()
+    command.run()
+    monkeypatch.setattr(extension, "AOT_LIBRARY", tmp_path / "lib" / "bertft" / extension.AOT_LIBRARY.name)
+    assert extension.aot_matches(tree)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert extension.find_or_build()[0] == extension.AOT_LIBRARY
+
+
 # Processor seconds, which are those on the clock unless the machine is busy with something else.
 SCRIPT = """
 import time, torch
