@@ -31,7 +31,7 @@ namespace {
 bertft::Pool torch_pool() {
   return {int(torch::stable::get_num_threads()),
           [](int64_t begin, int64_t end, int64_t grain, bertft::Pool::Body body, void* context) {
-            STABLE_TORCH_ERROR_CODE_CHECK(torch_parallel_for(begin, end, grain, body, context));
+            STD_TORCH_CHECK(torch_parallel_for(begin, end, grain, body, context) == 0, "a parallel loop failed");
           }};
 }
 
