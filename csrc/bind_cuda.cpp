@@ -61,7 +61,7 @@ struct OnDevice {
   cudaStream_t stream;
   explicit OnDevice(const Tensor& x) : guard(x.get_device_index()) {
     void* handle = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &handle));
+    STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &handle) == 0, "no current CUDA stream");
     stream = static_cast<cudaStream_t>(handle);
   }
 };
