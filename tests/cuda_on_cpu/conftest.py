@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 PLANTED = {
     "test_planted_bugs": ["planted/tiled_gram.cu", "planted/sentence_spread.cu", "planted/tensor_tile.cu"],
     "test_patterns": ["planted/patterns.cu"],
+    "test_executor": ["planted/driver.cu"],
     "test_instructions": ["instructions.cu"],
 }
 

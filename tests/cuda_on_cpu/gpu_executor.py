@@ -76,6 +76,7 @@ class _Copy:
         self.bytes = self.memory[self.start : self.start + array.nbytes]
         if not uninitialised:
             self.bytes[:] = _bytes(array)
+        self.given = self.bytes.copy()
 
     @property
     def address(self) -> int:
@@ -86,7 +87,7 @@ class _Copy:
         before, after = self.memory[: self.start], self.memory[self.start + self.array.nbytes :]
         if (before != POISON).any() or (after != POISON).any():
             return f"OUT OF BOUNDS write beside '{self.name}' ({self.array.nbytes} bytes)"
-        if self.read_only and not np.array_equal(self.bytes, _bytes(self.array)):
+        if self.read_only and not np.array_equal(self.bytes, self.given):
             return f"WRITE to read-only '{self.name}'"
         return None
 
