@@ -20,7 +20,7 @@ constexpr int64_t kChunk = 2048;          // rows: 12 MB of prepared rows at d =
 constexpr int64_t kChunksPerFlush = 4;    // T accumulates this many chunks before double takes over
 constexpr int64_t kBlock = 64;            // rows of a preparation task
 constexpr int64_t kShort = 16;            // rows summed in T before double takes over
-constexpr int64_t kColumns = 256;         // columns of a product's block
+constexpr int64_t kColumns = 384;         // columns of a product's block
 constexpr int64_t kStripColumns = 64;     // strip of a diagonal block
 
 // One space of the chunk.
@@ -37,23 +37,10 @@ struct Side {
       : x(&matrix), metric(metric), mean(mean), dim(matrix.dim), u(rows * dim), p(rows), a(rows) {}
 
   BadRow::Why prepare(int64_t row, int64_t at, double* buffer) {
-    const BadRow::Why why = metric_row(*x, row, metric, buffer);
-    T* out = u.data() + at * dim;
-    double square = 0, with_mean = 0;
-    constexpr int W = kLanes<double>;
-    Vector<double> s = {}, t = {};
-    int64_t k = 0;
-    for (int64_t i = 0; i < dim; ++i) out[i] = T(buffer[i] - mean[i]);
-    for (int64_t i = 0; i < dim; ++i) buffer[i] = out[i];
-    for (; k + W <= dim; k += W) {
-      const Vector<double> v = load(buffer + k);
-      s += v * v;
-      t += v * load(mean + k);
-    }
-    for (; k < dim; ++k) square += buffer[k] * buffer[k], with_mean += buffer[k] * mean[k];
-    a[at] = square + lane_sum<double>(s);
-    p[at] = metric == Metric::sqeuclidean ? -a[at] / 2 : with_mean + lane_sum<double>(t);
-    return why;
+    const MetricRow form = metric_row(*x, row, metric, buffer);
+    a[at] = round_row(buffer, form.scale, mean, dim, u.data() + at * dim, &p[at]);
+    if (metric == Metric::sqeuclidean) p[at] = -a[at] / 2;
+    return form.why;
   }
 };
 

@@ -145,14 +145,12 @@ struct Copies {
     const int64_t d = mx.dim, n = mx.rows, k = my.data ? my.rows : 0;
     memory.reset(new T[size_t((n + k) * (d + 1))]);
     std::vector<double> mean(d, 0.0);
-    const bool centred = metric != Metric::dot && metric != Metric::manhattan;
-    if (centred) sample_mean(mx, metric, kMeanSample, mean.data());
-    const double* m = centred ? mean.data() : nullptr;
+    if (metric != Metric::dot && metric != Metric::manhattan) sample_mean(mx, metric, kMeanSample, mean.data());
     T *u = memory.get(), *v = u + n * d, *a = v + k * d, *b = a + n;
-    bad = prepare_rows(mx, metric, m, u, a, pool);
+    bad = prepare_rows(mx, metric, mean.data(), u, a, pool);
     x = y = {u, a, n, d};
     if (my.data) {
-      const BadRow bad_y = prepare_rows(my, metric, m, v, b, pool);
+      const BadRow bad_y = prepare_rows(my, metric, mean.data(), v, b, pool);
       if (bad.row < 0 && bad_y.row >= 0) bad = {n + bad_y.row, bad_y.why};
       y = {v, b, k, d};
     }

@@ -21,6 +21,8 @@
 namespace bertft {
 namespace {
 
+constexpr int64_t kShiftRows = 48;            // rows whose pairs give the shift
+constexpr int64_t kRankRows = 512;            // rows whose pairs give the range of the cells
 constexpr int64_t kCells = 1 << 16;
 constexpr int64_t kBins = 2048;               // of the joint table
 constexpr double kTail = 5e-4;                // share of the sample beyond either end of the cells' range
@@ -45,7 +47,7 @@ template <class T>
 void moments_of_entries(const RdmTiles& p, Tiles<T>& tiles) {
   const int64_t P = tiles.layers();
   for (int64_t l = 0; l < P; ++l) {
-    const std::vector<T> values = tiles.sample(l);
+    const std::vector<T> values = tiles.sample(l, kShiftRows);
     double total = 0;
     for (T v : values) total += double(v);
     p.shifts[l] = values.empty() ? 0 : T(total / double(values.size()));
@@ -80,10 +82,13 @@ std::vector<double> mid_ranks(const std::vector<uint64_t>& counts, double* withi
 }
 
 template <class T>
-Cells<T> cells_of(const std::vector<T>& sorted) {
-  if (sorted.empty()) return {};
-  const int64_t skip = int64_t(kTail * double(sorted.size()));
-  const T low = sorted[skip], high = sorted[sorted.size() - 1 - skip];
+Cells<T> cells_of(std::vector<T>& values) {
+  if (values.empty()) return {};
+  const int64_t skip = int64_t(kTail * double(values.size()));
+  std::nth_element(values.begin(), values.begin() + skip, values.end());
+  const T low = values[skip];
+  std::nth_element(values.begin(), values.end() - 1 - skip, values.end());
+  const T high = *(values.end() - 1 - skip);
   return {low, high > low ? T(kCells) / (high - low) : T(0)};
 }
 
@@ -117,7 +122,10 @@ template <class T>
 void moments_of_ranks(const RdmTiles& p, Tiles<T>& tiles, const Pool& pool) {
   const int64_t P = tiles.layers(), ld = tiles.edge();
   std::vector<Cells<T>> cells;
-  for (int64_t l = 0; l < P; ++l) cells.push_back(cells_of(tiles.sample(l)));
+  for (int64_t l = 0; l < P; ++l) {
+    std::vector<T> values = tiles.sample(l, kRankRows);
+    cells.push_back(cells_of(values));
+  }
   std::vector<Counters> workers(pool.threads);
   tiles.each([&](int worker, int64_t, std::vector<std::vector<T>>& g, int64_t rows, int64_t columns, bool diagonal) {
     Counters& w = workers[worker];
@@ -157,15 +165,15 @@ void moments_of_ranks(const RdmTiles& p, Tiles<T>& tiles, const Pool& pool) {
 
 // Bin of each cell, such that the sample falls evenly into kBins bins.
 template <class T>
-std::vector<uint16_t> bins_of(const std::vector<T>& sorted, Cells<T> cells) {
+std::vector<uint16_t> bins_of(const std::vector<T>& values, Cells<T> cells) {
   std::vector<int64_t> counts(kCells);
-  std::vector<int32_t> at(sorted.size());
-  cells(sorted.data(), 0, int64_t(sorted.size()), at.data());
+  std::vector<int32_t> at(values.size());
+  cells(values.data(), 0, int64_t(values.size()), at.data());
   for (int32_t cell : at) ++counts[cell];
   std::vector<uint16_t> bins(kCells);
   double before = 0;
   for (int64_t k = 0; k < kCells; ++k) {
-    const double middle = (before + 0.5 * double(counts[k])) / std::max<double>(1, double(sorted.size()));
+    const double middle = (before + 0.5 * double(counts[k])) / std::max<double>(1, double(values.size()));
     bins[k] = uint16_t(std::min<double>(kBins - 1, middle * kBins));
     before += double(counts[k]);
   }
@@ -178,9 +186,9 @@ void ranks_of_one_pair(const RdmTiles& p, Tiles<T>& tiles, const Pool& pool) {
   Cells<T> cells[2];
   std::vector<uint16_t> bins[2];
   for (int l = 0; l < 2; ++l) {
-    const std::vector<T> sorted = tiles.sample(l);
-    cells[l] = cells_of(sorted);
-    bins[l] = bins_of(sorted, cells[l]);
+    std::vector<T> values = tiles.sample(l, kRankRows);
+    cells[l] = cells_of(values);
+    bins[l] = bins_of(values, cells[l]);
   }
   std::vector<Counters> workers(pool.threads);
   tiles.each([&](int worker, int64_t, std::vector<std::vector<T>>& g, int64_t rows, int64_t columns, bool diagonal) {

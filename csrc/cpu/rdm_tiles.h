@@ -16,7 +16,6 @@ namespace bertft {
 
 constexpr int64_t kTileMemory = 48 << 20;   // bytes of panels and tiles for all workers together
 constexpr int64_t kMeanRows = 256;          // rows whose mean is subtracted from all rows of a layer
-constexpr int64_t kEntryRows = 512;         // rows whose pairs are the sample of entries
 
 template <class T>
 class Tiles {
@@ -34,7 +33,8 @@ class Tiles {
     means_.resize(P);
     for (int64_t l = 0; l < P; ++l) {
       means_[l].assign(p_.layers[l].dim, 0.0);
-      if (centred(l)) sample_mean(p_.layers[l], p_.metrics[l], kMeanRows, means_[l].data());
+      if (p_.metrics[l] != Metric::dot && p_.metrics[l] != Metric::manhattan)
+        sample_mean(p_.layers[l], p_.metrics[l], kMeanRows, means_[l].data());
     }
     workers_.resize(pool.threads);
   }
@@ -46,19 +46,18 @@ class Tiles {
   }
   int64_t edge() const { return edge_; }
 
-  // The entries i < j among a sample of rows, sorted.
-  std::vector<T> sample(int64_t layer) const {
+  // The entries i < j among `most` rows, spread over all.
+  std::vector<T> sample(int64_t layer, int64_t most) const {
     Matrix m = p_.layers[layer];
-    const int64_t step = std::max<int64_t>(1, m.rows / kEntryRows);
+    const int64_t step = std::max<int64_t>(1, m.rows / most);
     m.stride *= step;
-    m.rows = std::min((m.rows + step - 1) / step, kEntryRows);
+    m.rows = std::min((m.rows + step - 1) / step, most);
     std::vector<T> u(m.rows * (m.dim + 1)), g(m.rows * m.rows), values;
     const Prepared<T> rows = prepare(m, layer, u.data());
     distance_tile(rows, 0, m.rows, rows, 0, m.rows, p_.metrics[layer], true, g.data(), m.rows);
     for (int64_t i = 0; i < m.rows; ++i)
       for (int64_t j = i + 1; j < m.rows; ++j)
         if (!std::isnan(g[i * m.rows + j])) values.push_back(g[i * m.rows + j]);
-    std::sort(values.begin(), values.end());
     return values;
   }
 
@@ -103,8 +102,6 @@ class Tiles {
     }
   };
 
-  bool centred(int64_t l) const { return p_.metrics[l] != Metric::dot && p_.metrics[l] != Metric::manhattan; }
-
   Matrix panel(int64_t l, int64_t from, int64_t rows) const {
     Matrix m = p_.layers[l];
     const int64_t bytes = m.element == Element::float64 ? 8 : m.element == Element::float32 ? 4 : 2;
@@ -115,7 +112,7 @@ class Tiles {
 
   Prepared<T> prepare(const Matrix& m, int64_t l, T* memory) const {
     T* squares = memory + m.rows * m.dim;
-    prepare_rows(m, p_.metrics[l], centred(l) ? means_[l].data() : nullptr, memory, squares, serial());
+    prepare_rows(m, p_.metrics[l], means_[l].data(), memory, squares, serial());
     return {memory, squares, m.rows, m.dim};
   }
 

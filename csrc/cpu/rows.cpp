@@ -13,40 +13,60 @@ namespace {
 
 constexpr double kConstantRow = 1e-13;  // centred norm over norm below which a row counts as constant
 
-void read_row(const Matrix& x, int64_t i, double* row) {
-  const int64_t d = x.dim, at = i * x.stride;
-  switch (x.element) {
-    case Element::float32: {
-      const float* from = static_cast<const float*>(x.data) + at;
-      for (int64_t k = 0; k < d; ++k) row[k] = from[k];
-      break;
-    }
-    case Element::float64:
-      std::copy_n(static_cast<const double*>(x.data) + at, d, row);
-      break;
-    default:
-      widen(x.element == Element::float16, static_cast<const uint16_t*>(x.data) + at, d, row);
-  }
-}
-
 struct Sums {
   double sum, squares;
 };
 
-// NaN or infinity anywhere makes both sums NaN or infinite.
-Sums sums(const double* row, int64_t d) {
-  constexpr int W = kLanes<double>;
+// As many floats as a vector holds doubles.
+typedef float Floats __attribute__((vector_size(BERTFT_VECTOR_BYTES / 2)));
+constexpr int W = kLanes<double>;
+
+Vector<double> wide(const float* from) {
+  Floats f;
+  std::memcpy(&f, from, sizeof f);
+  return __builtin_convertvector(f, Vector<double>);
+}
+Vector<double> wide(const double* from) { return load(from); }
+
+// Rounds v to T, stores it, and returns it as it was stored.
+Vector<double> rounded(float* to, Vector<double> v) {
+  const Floats f = __builtin_convertvector(v, Floats);
+  std::memcpy(to, &f, sizeof f);
+  return __builtin_convertvector(f, Vector<double>);
+}
+Vector<double> rounded(double* to, Vector<double> v) {
+  store(to, v);
+  return v;
+}
+
+// Copies a row into doubles. NaN or infinity anywhere makes both sums NaN or infinite.
+template <class T>
+Sums read_row(const T* from, int64_t d, double* row) {
   Vector<double> s[2] = {}, q[2] = {};
   int64_t k = 0;
   for (; k + 2 * W <= d; k += 2 * W)
     for (int half = 0; half < 2; ++half) {
-      const Vector<double> v = load(row + k + half * W);
+      const Vector<double> v = wide(from + k + half * W);
+      store(row + k + half * W, v);
       s[half] += v;
       q[half] += v * v;
     }
   Sums total{lane_sum<double>(s[0] + s[1]), lane_sum<double>(q[0] + q[1])};
-  for (; k < d; ++k) total.sum += row[k], total.squares += row[k] * row[k];
+  for (; k < d; ++k) {
+    row[k] = from[k];
+    total.sum += row[k], total.squares += row[k] * row[k];
+  }
   return total;
+}
+
+Sums sums(double* row, int64_t d) { return read_row(row, d, row); }
+
+Sums read_row(const Matrix& x, int64_t i, double* row) {
+  const int64_t at = i * x.stride;
+  if (x.element == Element::float32) return read_row(static_cast<const float*>(x.data) + at, x.dim, row);
+  if (x.element == Element::float64) return read_row(static_cast<const double*>(x.data) + at, x.dim, row);
+  widen(x.element == Element::float16, static_cast<const uint16_t*>(x.data) + at, x.dim, row);
+  return sums(row, x.dim);
 }
 
 double largest(const double* row, int64_t d) {
@@ -61,7 +81,9 @@ bool all_finite(const double* row, int64_t d) {
   return true;
 }
 
-BadRow::Why unit_norm(double* row, int64_t d, Metric metric, Sums total) {
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+MetricRow unit_norm(double* row, int64_t d, Metric metric, Sums total) {
   if (!(total.squares > 1e-280 && total.squares < 1e280)) {  // rescale what would underflow or overflow when squared
     const double most = largest(row, d);
     if (most > 0)
@@ -74,23 +96,41 @@ BadRow::Why unit_norm(double* row, int64_t d, Metric metric, Sums total) {
     for (int64_t k = 0; k < d; ++k) row[k] -= mean;
     total = sums(row, d);
   }
-  const bool zero = !(total.squares > (metric == Metric::correlation ? kConstantRow * kConstantRow * before : 0));
-  const double scale = zero ? std::numeric_limits<double>::quiet_NaN() : 1 / std::sqrt(total.squares);
-  for (int64_t k = 0; k < d; ++k) row[k] *= scale;
-  return zero ? BadRow::no_norm : BadRow::none;
+  if (!(total.squares > (metric == Metric::correlation ? kConstantRow * kConstantRow * before : 0)))
+    return {kNaN, BadRow::no_norm};
+  return {1 / std::sqrt(total.squares), BadRow::none};
 }
 
 }  // namespace
 
-BadRow::Why metric_row(const Matrix& x, int64_t i, Metric metric, double* row) {
-  read_row(x, i, row);
-  const Sums total = sums(row, x.dim);
-  if (!std::isfinite(total.squares) && !all_finite(row, x.dim)) {
-    std::fill_n(row, x.dim, std::numeric_limits<double>::quiet_NaN());
-    return BadRow::not_finite;
-  }
-  return normalised(metric) ? unit_norm(row, x.dim, metric, total) : BadRow::none;
+MetricRow metric_row(const Matrix& x, int64_t i, Metric metric, double* row) {
+  const Sums total = read_row(x, i, row);
+  if (!std::isfinite(total.squares) && !all_finite(row, x.dim)) return {kNaN, BadRow::not_finite};
+  return normalised(metric) ? unit_norm(row, x.dim, metric, total) : MetricRow{1, BadRow::none};
 }
+
+template <class T>
+double round_row(const double* row, double scale, const double* mean, int64_t dim, T* u, double* with_mean) {
+  Vector<double> s[2] = {}, t[2] = {};
+  int64_t k = 0;
+  for (; k + 2 * W <= dim; k += 2 * W)
+    for (int half = 0; half < 2; ++half) {
+      const int64_t at = k + half * W;
+      const Vector<double> m = load(mean + at), v = rounded(u + at, load(row + at) * scale - m);
+      s[half] += v * v;
+      t[half] += v * m;
+    }
+  double square = lane_sum<double>(s[0] + s[1]), product = lane_sum<double>(t[0] + t[1]);
+  for (; k < dim; ++k) {
+    u[k] = T(row[k] * scale - mean[k]);
+    square += double(u[k]) * double(u[k]), product += double(u[k]) * mean[k];
+  }
+  *with_mean = product;
+  return square;
+}
+
+template double round_row<float>(const double*, double, const double*, int64_t, float*, double*);
+template double round_row<double>(const double*, double, const double*, int64_t, double*, double*);
 
 namespace {
 
@@ -104,7 +144,7 @@ BadRow first_bad(const std::vector<BadRow>& found) {
   return {};
 }
 
-// f(i, row) for every row of x, in its metric's form.
+// f(i, row, scale) for every row of x.
 template <class F>
 BadRow each_row(const Matrix& x, Metric metric, const Pool& pool, const F& f) {
   std::vector<BadRow> found(row_tasks(x.rows));
@@ -112,9 +152,9 @@ BadRow each_row(const Matrix& x, Metric metric, const Pool& pool, const F& f) {
     std::vector<double> row(x.dim);
     const int64_t end = std::min(x.rows, (task + 1) * kRowsPerTask);
     for (int64_t i = task * kRowsPerTask; i < end; ++i) {
-      const BadRow::Why why = metric_row(x, i, metric, row.data());
-      if (why != BadRow::none && found[task].row < 0) found[task] = {i, why};
-      f(i, row.data());
+      const MetricRow form = metric_row(x, i, metric, row.data());
+      if (form.why != BadRow::none && found[task].row < 0) found[task] = {i, form.why};
+      f(i, row.data(), form.scale);
     }
   });
   return first_bad(found);
@@ -123,17 +163,14 @@ BadRow each_row(const Matrix& x, Metric metric, const Pool& pool, const F& f) {
 }  // namespace
 
 BadRow find_bad_row(const Matrix& x, Metric metric, const Pool& pool) {
-  return each_row(x, metric, pool, [](int64_t, const double*) {});
+  return each_row(x, metric, pool, [](int64_t, const double*, double) {});
 }
 
 template <class T>
 BadRow prepare_rows(const Matrix& x, Metric metric, const double* mean, T* u, T* squares, const Pool& pool) {
-  const int64_t d = x.dim;
-  return each_row(x, metric, pool, [&](int64_t i, double* row) {
-    T* out = u + i * d;
-    for (int64_t k = 0; k < d; ++k) out[k] = T(mean ? row[k] - mean[k] : row[k]);
-    for (int64_t k = 0; k < d; ++k) row[k] = out[k];
-    squares[i] = T(sums(row, d).squares);
+  return each_row(x, metric, pool, [&](int64_t i, const double* row, double scale) {
+    double unused;
+    squares[i] = T(round_row(row, scale, mean, x.dim, u + i * x.dim, &unused));
   });
 }
 
@@ -146,8 +183,9 @@ void sample_mean(const Matrix& x, Metric metric, int64_t most, double* mean) {
   int64_t used = 0;
   const int64_t count = std::min(most, x.rows);
   for (int64_t s = 0; s < count; ++s) {  // spread over all rows: the first may all come from one sentence
-    if (metric_row(x, s * x.rows / count, metric, row.data()) != BadRow::none) continue;
-    for (int64_t k = 0; k < x.dim; ++k) mean[k] += row[k];
+    const MetricRow form = metric_row(x, s * x.rows / count, metric, row.data());
+    if (form.why != BadRow::none) continue;
+    for (int64_t k = 0; k < x.dim; ++k) mean[k] += form.scale * row[k];
     ++used;
   }
   for (int64_t k = 0; k < x.dim && used; ++k) mean[k] /= double(used);

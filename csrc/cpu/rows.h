@@ -27,14 +27,24 @@ struct BadRow {
 
 inline bool normalised(Metric metric) { return metric == Metric::cosine || metric == Metric::correlation; }
 
-// Reads row i into `row` (dim doubles); correlation subtracts its mean, it and cosine divide by the norm. A row of norm
-// 0 becomes NaN there. Correlation calls a row constant when its centred norm is below 1e-13 of its norm.
-BadRow::Why metric_row(const Matrix& x, int64_t i, Metric metric, double* row);
+// A row in its metric's form is scale * row; NaN for a bad row.
+struct MetricRow {
+  double scale;
+  BadRow::Why why;
+};
+
+// Reads row i into `row` (dim doubles) and finds its scale: 1, or 1 / norm for cosine and correlation, which also has its
+// mean subtracted. Correlation calls a row constant when its centred norm is below 1e-13 of its norm.
+MetricRow metric_row(const Matrix& x, int64_t i, Metric metric, double* row);
+
+// u = scale * row - mean, rounded to T; returns |u|^2 and sets *with_mean to u.mean, both of the rounded u.
+template <class T>
+double round_row(const double* row, double scale, const double* mean, int64_t dim, T* u, double* with_mean);
 
 // The first bad row of x, in order of rows.
 BadRow find_bad_row(const Matrix& x, Metric metric, const Pool& pool);
 
-// u (rows, dim) = metric rows - mean, squares[i] = |u_i|^2 of the rounded u; mean null for 0.
+// u (rows, dim) = metric rows - mean, squares[i] = |u_i|^2 of the rounded u.
 template <class T>
 BadRow prepare_rows(const Matrix& x, Metric metric, const double* mean, T* u, T* squares, const Pool& pool);
 
