@@ -7,6 +7,7 @@ import gzip
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -88,7 +89,7 @@ def changed(**changes):
 
 
 def test_every_study_in_the_repository_reads(data_root):
-    experiments = BUILTIN.parents[1] / "experiments"
+    experiments = Path(__file__).parents[1] / "experiments"
     for path in [*BUILTIN.glob("*.yaml"), *experiments.glob("*.yaml")]:
         names = [None, *yaml.safe_load(path.read_text(encoding="utf8"))["variants"]]
         for variant in names:
@@ -382,7 +383,7 @@ def test_passages_come_once_and_pairs_beyond_the_window_are_left_out(config, tmp
 @pytest.mark.realdata
 @pytest.mark.slow
 def test_the_experiment_runs_on_real_text(data_root, tiny_model, tmp_path):
-    path = BUILTIN.parents[1] / "experiments" / "merchant2020_minilm.yaml"
+    path = Path(__file__).parents[1] / "experiments" / "merchant2020_minilm.yaml"
     config = read_study(path, variant="tiny", data=data_root, model=str(tiny_model))
     page = run_study(config, tmp_path / "run")
     assert "Synthetic." not in page.read_text(encoding="utf8")
