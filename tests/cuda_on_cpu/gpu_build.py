@@ -29,6 +29,8 @@ from types import ModuleType
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parents[1] / "csrc"
 RUNTIME_MODULE = "cuda_on_cpu_runtime"
+# Asked here, by one thread: the first question to sysconfig is not safe from others asked at the same time (3.11).
+SOABI = sysconfig.get_config_var("SOABI") or ""
 
 COMMON = ["-std=c++20", "-g1", "-gdwarf-4", "-fPIC", "-pipe"]
 KERNEL = [
@@ -111,7 +113,7 @@ def runtime_library() -> Path:
         objects = sorted(str(path) for path in scratch.glob("*.o"))
         _compile([*compiler(), "-shared", f"-Wl,-soname,{target.name}", *objects, "-ldl", "-o", str(scratch / "out")])
 
-    key = _digest([*sources, *headers], [pybind11.__version__, sysconfig.get_config_var("SOABI") or "", *COMMON])
+    key = _digest([*sources, *headers], [pybind11.__version__, SOABI, *COMMON])
     return _cached(f"{RUNTIME_MODULE}-{key}.so", build)
 
 

@@ -162,9 +162,9 @@ def test_coverage_at_300_sentences():
         assert ratio == pytest.approx(1, abs=0.27)
 
 
-@pytest.mark.slow
+@pytest.mark.simulation
 def test_coverage_at_2000_sentences():
-    """93-97 % of intervals cover, up to the simulation's own error; run with ``-m slow``."""
+    """93-97 % of intervals cover, up to the simulation's own error; run with ``-m simulation``."""
     runs = 600
     rsa, cka, *_ = coverage(2000, runs, 5000, parts=20)
     for covered in (rsa, cka):

@@ -94,7 +94,7 @@ def rejections(runs: int, permutations: int, equal: bool, seed: int = 0) -> floa
     return rejected / runs
 
 
-@pytest.mark.slow
+@pytest.mark.simulation
 @pytest.mark.parametrize("equal", [True, False])
 def test_true_nulls_are_rejected_at_their_rate(equal):
     rate = rejections(2000, 199, equal)
