@@ -60,14 +60,16 @@ def pairwise_distance(
     layers = lead.numel()
     x3 = x.reshape(layers, *x.shape[-2:])
     y3 = None if y is None else y.reshape(layers, *y.shape[-2:])
-    if extension.serves(x):
+    served = extension.serves(x)
+    nothing = y3 is not None and 0 in (x3.shape[1], y3.shape[1])  # the kernel is not run, and so looks at no row
+    if check and (nothing or not served):
+        check_rows(x3, metric, op="pairwise_distance")
+        if y3 is not None:
+            check_rows(y3, metric, op="pairwise_distance", name="y")
+    if served:
         op = torch.ops.bertft.pairwise_distance
         out = with_sentence(lambda: op(x3, y3, METRICS.index(metric), condensed, check))
     else:
-        if check:
-            check_rows(x3, metric, op="pairwise_distance")
-            if y3 is not None:
-                check_rows(y3, metric, op="pairwise_distance", name="y")
         out = reference.pairwise_distance(x3, y3, metric=metric, condensed=condensed)
     return out.reshape(*lead, *out.shape[1:])
 

@@ -28,9 +28,7 @@ def statistics(kernels, x, dtype, metric, **options):
         return None, NO_ROW
     rows, d = int(np.prod(x.shape[:-1])), x.shape[-1]
     stats, bad = np.empty((rows, 2), compute_type(dtype)), np.zeros(2, np.int64)
-    kernels.row_statistics_launch(
-        x, Uninitialised(stats), bad, CODES[dtype], METRICS.index(metric), rows, d, **options
-    )
+    kernels.row_statistics_launch(x, Uninitialised(stats), bad, CODES[dtype], METRICS.index(metric), rows, d, **options)
     assert bad[0] == NO_ROW
     return stats, int(bad[1])
 
@@ -127,12 +125,22 @@ def test_types(mode, dtype):
 
 
 def compare_gradients(kernels, dtype, metric, x, exact_x, y, exact_y, out, g, condensed, **options):
+    """Gradients with respect to the rows in their metric's form: normalised, centred."""
+
     def autograd(kind):
-        inputs = [t.requires_grad_() for t in torches(kind, exact_x, exact_y) if t is not None]
+        inputs = [t for t in torches(kind, exact_x, exact_y) if t is not None]
+        if metric in NORMALISED:
+            inputs = [reference.metric_rows(t, metric) for t in inputs]
+        inputs = [t.detach().requires_grad_() for t in inputs]
         a, b = (*inputs, None)[:2]
-        d = reference.pairwise_distance(a, b, metric=metric, condensed=condensed) if kind == "float64" else plain(
-            a, b, metric, condensed
-        )  # fmt: skip
+        if metric in NORMALISED:
+            d = 1 - a @ (a if b is None else b).mT
+            d = d if b is not None else d * (1 - torch.eye(d.shape[-1], dtype=d.dtype))
+            d = reference.condense(d) if condensed else d
+        elif kind == "float64":
+            d = reference.pairwise_distance(a, b, metric=metric, condensed=condensed)
+        else:
+            d = plain(a, b, metric, condensed)
         return torch.autograd.grad(d, inputs, torch.tensor(g, dtype=d.dtype))
 
     exact, expected = autograd("float64"), autograd(dtype)
@@ -180,7 +188,7 @@ def test_duplicates_are_at_distance_zero_and_have_no_gradient():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_first_row_without_direction_is_found(mode):
+def test_first_bad_rows_are_found(mode):
     kernels = Kernels("pairwise_distance.cu", mode)
     x = np.random.default_rng(0).standard_normal((2, 9, 5)).astype(np.float32)
     assert statistics(kernels, x, "float32", "cosine")[1] == NO_ROW
@@ -189,6 +197,11 @@ def test_first_row_without_direction_is_found(mode):
     for order in ORDERS:
         assert statistics(kernels, x, "float32", "cosine", order=order)[1] == 9 + 7
         assert statistics(kernels, x, "float32", "correlation", order=order)[1] == 9 + 4
+    x[0, 3, 2], x[1, 8, 0] = np.inf, np.nan
+    for metric in ("correlation", "manhattan"):  # which needs no statistics, only the check
+        bad = np.zeros(2, np.int64)
+        kernels.row_statistics_launch(x, None, bad, CODES["float32"], METRICS.index(metric), 18, 5)
+        assert bad.tolist() == [3, 9 + 4 if metric == "correlation" else NO_ROW]
 
 
 def test_bad_arguments_are_refused():
