@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import os
@@ -213,7 +214,11 @@ def test_ctrl_c_in_the_middle_ends_with_130_and_says_what_to_type(tiny_model, tm
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf8")
     command = [sys.executable, "-m", "bertft", "study", "study.yaml", "--out", "run"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment)
+    # A parent in a background job ignores SIGINT, and its children inherit that: a terminal's child would not.
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=listen
+    )
     deadline = time.monotonic() + 400
     while not (tmp_path / "run" / "models").exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
