@@ -12,7 +12,7 @@
 //   Spearman: two passes before (range, histogram), then ranks take the values' place (rdm_ranks.cuh).
 // Shared memory: 256 TJ bytes a layer (double twice), 12.8 to 30.7 KB of stages; TJ = 64, 32 or 16 is the largest that
 //   fits; layers that do not fit at TJ = 16 are compared group by group.
-// registers: <= 224
+// registers: <= 192
 // Expected limit: (L + M) N^2 D / 2 multiply-adds; a tile reads (64 + TJ) D floats a layer from L2. BERT-base, L = M =
 //   13, N = 5000, on paper on an H100: 2.5e11, 7.5 ms of FFMA (67 TFLOP/s) or 3 ms of three-term tf32 (495 TFLOP/s);
 //   47 GB of L2 traffic at TJ = 32, 8.5 ms at 5.5 TB/s: the traffic is the limit there.

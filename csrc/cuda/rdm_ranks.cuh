@@ -97,7 +97,7 @@ template <class C> __global__ void __launch_bounds__(32)
 }
 
 // table (layers, bins, 3) of rank_of; ranks are centred and divided by the number of pairs.
-template <class C> __global__ void __launch_bounds__(NT, 2)
+template <class C> __global__ void __launch_bounds__(NT)
     rank_table_kernel(const Bin* __restrict__ histogram, int bins, double pairs, C* __restrict__ table) {
   BERTFT_SHARED(double, before, [NT + 1]);
   const int t = static_cast<int>(threadIdx.x), each = (bins + NT - 1) / NT;
