@@ -5,8 +5,9 @@ The public names load on first use, so that ``import bertft`` costs nothing.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from bertft.lazy import exports
 
 __version__ = "0.1.0"
 
@@ -20,23 +21,12 @@ _HOMES = {
     "StudyConfig": "bertft.study",
     "run_study": "bertft.study",
 }
-_MODULES = {"data", "ops", "probes", "report", "similarity"}
+_MODULES = frozenset({"data", "ops", "probes", "report", "similarity"})
 
 __all__ = sorted([*_HOMES, *_MODULES, "__version__"])
 
 
-def __getattr__(name: str) -> object:
-    if name in _MODULES:
-        return importlib.import_module(f"bertft.{name}")
-    if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'bertft' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = exports(__name__, _HOMES, _MODULES)
 
 
 if TYPE_CHECKING:

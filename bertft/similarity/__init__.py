@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from bertft.lazy import exports
 
 _HOMES = {
     "CrossMoments": "bertft.similarity.moments",
@@ -19,13 +19,4 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'bertft.similarity' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = exports(__name__, _HOMES)
