@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -106,40 +107,43 @@ def run_route(
 def _linear(route: Route, x: Tensor, y: Tensor | None, metrics: tuple[str, str], compare: str, check: bool) -> Tensor:
     """Through the sums of `cross_moments`, pair by pair of layers: d^2 memory."""
     options = {"float64": route.dtype == torch.float64, "nan": "raise" if check else "propagate"}
+    mean_x = [provisional_mean(layer, metrics[0]) for layer in x]
+    of_x: dict[int, tuple[Tensor, Tensor]] = {}
+    if y is None:
+        other, mean_y, of_y = x, mean_x, of_x
+    else:
+        other, mean_y, of_y = y, [provisional_mean(layer, metrics[1]) for layer in y], {}
 
-    def spaces(x: Tensor, metric: str, name: str) -> list[tuple[Tensor, Tensor, Tensor]]:
-        out = []
-        for k, layer in enumerate(x):
-            mean = provisional_mean(layer, metric)
-            call = lambda layer=layer, mean=mean: cross_moments(layer, mean_x=mean, metric=metric, **options)
+    def space(layers: Tensor, k: int, mean: Tensor, metric: str, name: str, known: dict) -> tuple[Tensor, Tensor]:
+        if k not in known:
+            call = lambda: cross_moments(layers[k], mean_x=mean, metric=metric, **options)
             sums = with_sentence(call, op="rdm_correlation", x=f"{name} in layer {k}")
-            out.append((mean, sums.gram_x, sums.stats_x))
-        return out
+            known[k] = sums.gram_x, sums.stats_x
+        return known[k]
 
-    of_x = spaces(x, metrics[0], "x")
-    of_y, other = (of_x, x) if y is None else (spaces(y, metrics[1], "y"), y)
-    rows: list[list[Tensor]] = []
-    for k, (mean_x, *sums_x) in enumerate(of_x):
-        row: list[Tensor] = []
-        for m, (mean_y, *sums_y) in enumerate(of_y):
-            if y is None and m < k:
-                row.append(rows[m][k])
-                continue
-            if y is None and m == k:
-                moments = self_pair(*sums_x)
-            else:
-                means = {"mean_x": mean_x, "mean_y": mean_y, "metric": metrics[0], "metric_y": metrics[1]}
-                cross = cross_moments(x[k], other[m], **means, grams=False, **options)
-                moments = Moments(*sums_x, cross.cross, cross.stats_xy, *sums_y)
-            row.append(
-                rsa_from_moments(
-                    moments, metric=metrics[0], metric_y=metrics[1], compare=compare, mean_x=mean_x, mean_y=mean_y
-                )
-            )
-        rows.append(row)
-    if not of_x or not of_y:
-        return x.new_zeros(len(of_x), len(of_y), dtype=torch.float64)
-    return torch.stack([torch.stack(row) for row in rows])
+    def pair(k: int, m: int) -> Moments:
+        sides = (x, k, mean_x[k], metrics[0], "x", of_x), (other, m, mean_y[m], metrics[1], "y", of_y)
+        if y is None and k == m:
+            return self_pair(*space(*sides[0]))
+        fresh = y is not None and k not in of_x and m not in of_y  # both spaces' own sums in the same call
+        means = {"mean_x": mean_x[k], "mean_y": mean_y[m], "metric": metrics[0], "metric_y": metrics[1]}
+        call = lambda: cross_moments(x[k], other[m], **means, grams=fresh, **options)
+        sums = with_sentence(call, op="rdm_correlation", x=f"x in layer {k}", y=f"y in layer {m}")
+        if fresh:
+            of_x[k], of_y[m] = (sums.gram_x, sums.stats_x), (sums.gram_y, sums.stats_y)
+            return sums
+        return Moments(*space(*sides[0]), sums.cross, sums.stats_xy, *space(*sides[1]))
+
+    if not len(x) or not len(other):
+        return x.new_zeros(len(x), len(other), dtype=torch.float64)
+    found: dict[tuple[int, int], Tensor] = {}
+    for k, m in sorted(itertools.product(range(len(x)), range(len(other))), key=lambda at: at[0] != at[1]):
+        if y is None and m < k:
+            continue
+        means = {"mean_x": mean_x[k], "mean_y": mean_y[m]}
+        found[k, m] = rsa_from_moments(pair(k, m), metric=metrics[0], metric_y=metrics[1], compare=compare, **means)
+    at = lambda k, m: found[(k, m) if y is not None or k <= m else (m, k)]
+    return torch.stack([torch.stack([at(k, m) for m in range(len(other))]) for k in range(len(x))])
 
 
 def _tiles(
