@@ -7,7 +7,7 @@ from bertft.lazy import exports
 _HOMES = {
     "CrossMoments": "bertft.similarity.moments",
     "Interval": "bertft.similarity.inference",
-    "Reservoir": "bertft.similarity.inference",
+    "Reservoir": "bertft.similarity.reservoir",
     "cka_intervals": "bertft.similarity.inference",
     "compare_encoders": "bertft.similarity.compare",
     "local_rsa": "bertft.similarity.local",

@@ -13,22 +13,26 @@ The interval is symmetric in Fisher's z = atanh(f), so that it stays inside (-1,
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops.cross_moments import Moments
-from bertft.ops.moment_formulas import pair_sums
-from bertft.similarity.augmented import LINEAR, RDM, Form, augment, pack
+from bertft.ops.metrics import SCALE
+from bertft.ops.moment_formulas import metric_offset, pair_sums
+from bertft.similarity import measures
+from bertft.similarity.augmented import EXTRA, LINEAR, RDM, Form, augment, pack
 from bertft.similarity.moments import CrossMoments
+from bertft.similarity.reservoir import Reservoir
+
+__all__ = ["Interval", "Reservoir", "cka_intervals", "clustered_interval", "rsa_intervals"]
 
 Influence = Callable[[Moments, Tensor, Tensor], Tensor]
+Entries = tuple[tuple[float, float], tuple[float, float]]  # scale and offset of the entries of each RDM
 
 
 class Interval(NamedTuple):
@@ -38,60 +42,6 @@ class Interval(NamedTuple):
     low: float
     high: float
     standard_error: float
-
-
-class Reservoir:
-    """A random sample of whole sentences with their vectors in several spaces, at most ``capacity`` stimuli.
-
-    Each sentence has a priority drawn from (seed, id) alone, and the lowest ones stay (two at least), so that the
-    sample depends neither on the order of the stream nor on how it is cut into batches. A sentence may come in parts.
-    """
-
-    def __init__(self, capacity: int = 5000, seed: int = 0) -> None:
-        if capacity < 1:
-            raise BertftError(f"Reservoir: capacity must be positive, found {capacity}")
-        self.capacity, self.seed = capacity, seed
-        self.stimuli = 0  # kept now
-        self._limit = math.inf  # the lowest priority that was turned away
-        self._heap: list[tuple[float, int]] = []  # (-priority, id), so that the highest priority leaves first
-        self._parts: dict[int, list[tuple[Tensor, ...]]] = {}
-
-    def offer(self, ids: Tensor, lengths: Tensor, *spaces: Tensor) -> None:
-        """Offer sentences: ids (S,) and lengths (S,), spaces (L, T, D) packed, T the sum of the lengths."""
-        stop = 0
-        drawn = _priorities(self.seed, ids.numpy()).tolist()
-        for identity, length, priority in zip(ids.tolist(), lengths.tolist(), drawn, strict=True):
-            start, stop = stop, stop + length
-            if not length or priority >= self._limit:
-                continue
-            if identity not in self._parts:
-                heapq.heappush(self._heap, (-priority, identity))
-                self._parts[identity] = []
-            self._parts[identity].append(tuple(space[:, start:stop].clone() for space in spaces))
-            self.stimuli += length
-            while len(self._heap) > 2 and self.stimuli > self.capacity:
-                highest, leaving = heapq.heappop(self._heap)
-                self._limit = -highest
-                self.stimuli -= sum(part[0].shape[1] for part in self._parts.pop(leaving))
-
-    def contents(self) -> tuple[Tensor, list[Tensor]]:
-        """Sentence of each kept stimulus (R,) int64, 0.. in order of id, and the spaces (L, R, D)."""
-        if not self._parts:
-            raise BertftError("Reservoir: needs at least 2 sentences, found 0")
-        parts = [(i, part) for i, key in enumerate(sorted(self._parts)) for part in self._parts[key]]
-        groups = torch.cat([torch.full((part[0].shape[1],), i) for i, part in parts])
-        return groups, [torch.cat(space, dim=1) for space in zip(*(part for _, part in parts), strict=True)]
-
-
-def _priorities(seed: int, ids: np.ndarray) -> np.ndarray:
-    """Uniform numbers in [0, 1) from (seed, id): the finaliser of splitmix64, which mixes all bits."""
-    with np.errstate(over="ignore"):
-        z = ids.astype(np.uint64) + np.uint64(seed % 2**32 + 1) * np.uint64(0x9E3779B97F4A7C15)
-        for _ in range(2):  # twice, so that neighbouring seeds do not give shifted sequences
-            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            z = z ^ (z >> np.uint64(31))
-    return (z >> np.uint64(11)).astype(np.float64) / 2**53
 
 
 def rsa_intervals(moments: CrossMoments, groups: Tensor, x: Tensor, y: Tensor, *, sentences: int) -> list[Interval]:
@@ -115,13 +65,24 @@ def _intervals(
         raise BertftError("intervals: need CrossMoments with pairs='diagonal', found pairs='all'")
     intervals = []
     for layer, value in enumerate(values.tolist()):
-        mean_x, mean_y = moments.means(layer, layer)
-        z, w = augment(x[layer], mean_x, moments.metric_x), augment(y[layer], mean_y, moments.metric_y)
-        if x.dtype != torch.float64:  # an interval's width needs three digits, not sixteen
-            z, w = z.float(), w.float()
-        influence = influence_of(moments.moments(layer, layer), z, w)
+        influence = influence_of(moments.moments(layer, layer), *augmented_rows(moments, layer, x[layer], y[layer]))
         intervals.append(clustered_interval(value, influence, groups, stimuli=len(moments), sentences=sentences))
     return intervals
+
+
+def augmented_rows(moments: CrossMoments, layer: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows z (R, D+3), w (R, E+3) about the means of diagonal ``moments``, as the influences take them."""
+    mean_x, mean_y = moments.means(layer, layer)
+    z, w = augment(x, mean_x, moments.metric_x), augment(y, mean_y, moments.metric_y)
+    # an interval's width needs three digits, not sixteen
+    return (z, w) if x.dtype == torch.float64 else (z.float(), w.float())
+
+
+def entries(moments: CrossMoments, layer: int) -> Entries:
+    """Scale and offset of the entries of both RDMs of ``layer``, for ``rsa_influence`` on the cosine comparison."""
+    mean_x, mean_y = moments.means(layer, layer)
+    x, y = moments.metric_x, moments.metric_y
+    return (SCALE[x], float(metric_offset(x, mean_x))), (SCALE[y], float(metric_offset(y, mean_y)))
 
 
 def _pair_projection(form: Form, xy: Tensor, z: Tensor, w: Tensor) -> Tensor:
@@ -137,8 +98,11 @@ def _single_projection(form: Form, moments: Tensor, z: Tensor) -> Tensor:
     return z @ form.apply(moments[:, -1:])[:, 0] - form.diagonal(z)
 
 
-def rsa_influence(m: Moments, z: Tensor, w: Tensor) -> Tensor:
-    """Influence (R,) of augmented rows z (R, D+3), w (R, E+3) on RSA (Pearson); NaN where an RDM is constant."""
+def rsa_influence(m: Moments, z: Tensor, w: Tensor, form: Entries | None = None) -> Tensor:
+    """Influence (R,) of augmented rows z (R, D+3), w (R, E+3) on RSA; NaN where an RDM is constant.
+
+    Pearson, or the cosine comparison of the matrices whose ``entries`` are ``form``.
+    """
     xx, yy, xy = pack(m)
     others = float(m.x.n) - 1
     sums = pair_sums(m)
@@ -148,6 +112,13 @@ def rsa_influence(m: Moments, z: Tensor, w: Tensor) -> Tensor:
     kk = _pair_projection(RDM, xx, z, z) / others - kk0
     ll = _pair_projection(RDM, yy, w, w) / others - ll0
     kl = _pair_projection(RDM, xy, z, w) / others - kl0
+    if form is not None:
+        (sx, tx), (sy, ty) = form
+        xx0, yy0 = sx * sx * kk0 + 2 * sx * tx * k0 + tx * tx, sy * sy * ll0 + 2 * sy * ty * l0 + ty * ty
+        xy0 = sx * sy * kl0 + sx * ty * k0 + sy * tx * l0 + tx * ty
+        dx, dy = sx * sx * kk + 2 * sx * tx * k, sy * sy * ll + 2 * sy * ty * l_
+        dxy, root = sx * sy * kl + sx * ty * k + sy * tx * l_, math.sqrt(xx0 * yy0)
+        return 2 * (dxy / root - xy0 / root / 2 * (dx / xx0 + dy / yy0))
     vx, vy = kk0 - k0 * k0, ll0 - l0 * l0
     if vx <= 0 or vy <= 0:
         return torch.full_like(k, math.nan)
@@ -165,6 +136,24 @@ def cka_influence(m: Moments, z: Tensor, w: Tensor) -> Tensor:
     if own_x <= 0 or own_y <= 0:
         return torch.full_like(d_cross, math.nan)
     return (d_cross - cross / 2 * (d_x / own_x + d_y / own_y)) / math.sqrt(own_x * own_y)
+
+
+def scatter_influence(function: Callable[..., Tensor], m: Moments, z: Tensor, w: Tensor) -> Tensor:
+    """Influence (R,) on a ``function`` of the centred scatter matrices (`bertft.similarity.measures`), by its gradient.
+
+    With G the gradient of f with respect to a mean scatter matrix C, stimulus i adds <G, c_i c_i' - C> for its centred
+    row c_i. The functions do not notice a common factor, so that the terms in C add up to nothing.
+    """
+    n = float(m.x.n)
+    spread = [(c / n).requires_grad_() for c in measures.scatter(m)]
+    with torch.enable_grad():
+        value = function(*spread)
+    xx, yy, xy = (g if g is not None else torch.zeros_like(c) for g, c in zip(
+        torch.autograd.grad(value, spread, allow_unused=True), spread, strict=True
+    ))  # fmt: skip
+    u, v = z[:, :-EXTRA].double() - m.x.s / n, w[:, :-EXTRA].double() - m.y.s / n
+    influence = ((u @ xx) * u).sum(1) + ((v @ yy) * v).sum(1) + ((u @ xy) * v).sum(1)
+    return influence - sum((g * c).sum() for g, c in zip((xx, yy, xy), spread, strict=True)).detach()
 
 
 def _hsic_influence(xy: Tensor, z: Tensor, w: Tensor) -> tuple[float, Tensor]:
@@ -193,17 +182,34 @@ def clustered_interval(value: float, influence: Tensor, groups: Tensor, *, stimu
 
     Needs at least 2 sentences. Student's t with one degree of freedom less than sentences in the reservoir.
     """
+    error, t = _clustered(influence, groups, stimuli, sentences)
+    if not math.isfinite(value):
+        return Interval(value, math.nan, math.nan, math.nan)
+    room = 1 - value * value
+    if room < 1e-12 or error < 1e-12:
+        return Interval(value, value, value, error)
+    z, half = math.atanh(value), t * error / room
+    return Interval(value, math.tanh(z - half), math.tanh(z + half), error)
+
+
+def clustered_difference(
+    first: float, second: float, influences: tuple[Tensor, Tensor], groups: Tensor, *, stimuli: int, sentences: int
+) -> Interval:
+    """``first - second`` of one measure on the same stimuli with its 95 % interval, from the influences on both.
+
+    The sentences are the same, so their influences are subtracted before they are squared: what both share goes out.
+    """
+    error, t = _clustered(influences[0] - influences[1], groups, stimuli, sentences)
+    value = first - second
+    return Interval(value, value - t * error, value + t * error, error)
+
+
+def _clustered(influence: Tensor, groups: Tensor, stimuli: int, sentences: int) -> tuple[float, float]:
+    """Standard error of a measure and the quantile of Student's t that goes with it."""
     from scipy.special import stdtrit
 
     kept = int(groups.max()) + 1 if len(groups) else 0
     if kept < 2:
         raise BertftError(f"intervals: need stimuli of at least 2 sentences, found {kept}")
-    if not math.isfinite(value):
-        return Interval(value, math.nan, math.nan, math.nan)
     totals = torch.zeros(kept, dtype=torch.float64).index_add_(0, groups, influence)
-    error = math.sqrt(sentences * float(totals.var())) / stimuli
-    room = 1 - value * value
-    if room < 1e-12 or error < 1e-12:
-        return Interval(value, value, value, error)
-    z, half = math.atanh(value), float(stdtrit(kept - 1, 0.975)) * error / room
-    return Interval(value, math.tanh(z - half), math.tanh(z + half), error)
+    return math.sqrt(sentences * float(totals.var())) / stimuli, float(stdtrit(kept - 1, 0.975))

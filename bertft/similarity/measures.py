@@ -5,8 +5,8 @@ RSA and CKA over all pairs are in `bertft.ops.moment_formulas`; here is what fol
 
     xx = X'X (D, D)        yy = Y'Y (E, E)        xy = X'Y (D, E)        float64
 
-See `scatter` for how they follow from streamed moments. All measures are invariant under translation of either space;
-what else each ignores is in its docstring.
+and gives a tensor () float64, differentiable. See `scatter` for how they follow from streamed moments. All measures are
+invariant under translation of either space; what else each ignores is in its docstring.
 """
 
 from __future__ import annotations
@@ -52,54 +52,54 @@ def canonical_correlations(
     return s.clamp(max=1.0), left @ u
 
 
-def cca(xx: Tensor, yy: Tensor, xy: Tensor) -> float:
+def cca(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
     """Mean canonical correlation, over min(rank X, rank Y). Ignores any invertible linear map of either space.
 
     Uninformative (1) when n <= D: with as many dimensions as stimuli everything correlates.
     """
-    return float(canonical_correlations(xx, yy, xy)[0].mean())
+    return canonical_correlations(xx, yy, xy)[0].mean()
 
 
-def svcca(xx: Tensor, yy: Tensor, xy: Tensor, variance: float = 0.99) -> float:
+def svcca(xx: Tensor, yy: Tensor, xy: Tensor, variance: float = 0.99) -> Tensor:
     """Mean canonical correlation of the leading directions that hold ``variance`` of each space (Raghu et al. 2017).
 
     Ignores rotation, reflection and isotropic scale of either space.
     """
-    return float(canonical_correlations(xx, yy, xy, variance=variance)[0].mean())
+    return canonical_correlations(xx, yy, xy, variance=variance)[0].mean()
 
 
-def pwcca(xx: Tensor, yy: Tensor, xy: Tensor) -> float:
+def pwcca(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
     """Projection-weighted CCA (Morcos et al. 2018): weights sum_j |h_i . x_j| over the columns x_j of X, h_i = X a_i.
 
     Not symmetric. Ignores any invertible linear map of Y and an isotropic scale of X.
     """
     correlations, projections = canonical_correlations(xx, yy, xy)
     weights = (projections.mT @ xx).abs().sum(1)
-    return float((weights * correlations).sum() / weights.sum())
+    return (weights * correlations).sum() / weights.sum()
 
 
-def procrustes(xx: Tensor, yy: Tensor, xy: Tensor) -> float:
+def procrustes(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
     """|X'Y|_* / (|X|_F |Y|_F): 1 where a rotation, reflection and scale map one space on the other.
 
     Its arc cosine is the shape distance of Williams et al. (2021), 2 - 2 x it the squared Procrustes distance of the
     spaces scaled to Frobenius norm 1.
     """
-    return float(torch.linalg.svdvals(xy).sum() / (xx.trace() * yy.trace()).sqrt())
+    return torch.linalg.svdvals(xy).sum() / (xx.trace() * yy.trace()).sqrt()
 
 
-def linear_r2(xx: Tensor, yy: Tensor, xy: Tensor, ridge: float = 0.0) -> float:
+def linear_r2(xx: Tensor, yy: Tensor, xy: Tensor, ridge: float = 0.0) -> Tensor:
     """Share of Y's variance that a linear map of X explains in the sample; not symmetric.
 
     ``ridge`` is the penalty as a share of X's mean variance per dimension. Ignores any invertible linear map of X (for
     ridge 0) and rotation and isotropic scale of Y.
     """
     if ridge == 0.0:
-        return float((_whitener(xx, None).mT @ xy).square().sum() / yy.trace())
+        return (_whitener(xx, None).mT @ xy).square().sum() / yy.trace()
     penalty = ridge * xx.trace() / xx.shape[0]
     w = torch.linalg.solve(xx + penalty * torch.eye(xx.shape[0], dtype=xx.dtype), xy)
-    return float((2 * (w * xy).sum() - (w * (xx @ w)).sum()) / yy.trace())
+    return (2 * (w * xy).sum() - (w * (xx @ w)).sum()) / yy.trace()
 
 
-def effective_dimension(xx: Tensor) -> float:
+def effective_dimension(xx: Tensor) -> Tensor:
     """Participation ratio (sum e)^2 / sum e^2 of the covariance's eigenvalues e: 1 for a line, D for a ball."""
-    return float(xx.trace().square() / xx.square().sum())
+    return xx.trace().square() / xx.square().sum()

@@ -89,17 +89,18 @@ class CrossMoments:
         self._check(x, y)
         if x.shape[1] == 0:
             return self
-        if not self._state:
-            self._allocate(
-                torch.stack([provisional_mean(layer, self.metric_x).cpu() for layer in x]),
-                torch.stack([provisional_mean(layer, self.metric_y).cpu() for layer in y]),
-            )
+        self.start(x, y)
         mean_x, mean_y = self._state["mean_x"], self._state["mean_y"]
         both = {"metric": self.metric_x, "metric_y": self.metric_y, "float64": self.float64}
         if self.pairs == "diagonal":
             for k in range(self.layers_x):
+                total = self.moments(k, k)
                 with _naming(k):
-                    _add(self.moments(k, k), cross_moments(x[k], y[k], mean_x=mean_x[k], mean_y=mean_y[k], **both))
+                    means = {"mean_x": mean_x[k], "mean_y": mean_y[k]}
+                    if x.device.type == y.device.type == "cpu":
+                        cross_moments(x[k], y[k], **means, **both, out=total)
+                    else:
+                        _add(total, cross_moments(x[k], y[k], **means, **both))
             return self
         for side, rows, means, metric in (("x", x, mean_x, self.metric_x), ("y", y, mean_y, self.metric_y)):
             for k, row in enumerate(rows):
@@ -111,6 +112,19 @@ class CrossMoments:
             for m in range(self.layers_y):
                 part = cross_moments(x[k], y[m], mean_x=mean_x[k], mean_y=mean_y[m], grams=False, **both)
                 _add(self.moments(k, m), part)
+        return self
+
+    def start(self, x: Tensor, y: Tensor) -> CrossMoments:
+        """Fix the provisional means by the first of these rows, adding none; of no effect once they are fixed.
+
+        Accumulators that start from the same rows agree to the last bits however the stimuli are divided among them.
+        """
+        if not self._state:
+            self._check(x, y)
+            self._allocate(
+                torch.stack([provisional_mean(layer, self.metric_x).cpu() for layer in x]),
+                torch.stack([provisional_mean(layer, self.metric_y).cpu() for layer in y]),
+            )
         return self
 
     def _allocate(self, mean_x: Tensor, mean_y: Tensor) -> None:
@@ -229,6 +243,18 @@ class CrossMoments:
     def widths(self) -> tuple[int, int]:
         """D and E; (0, 0) before the first update."""
         return (self._state["mean_x"].shape[1], self._state["mean_y"].shape[1]) if self._state else (0, 0)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Means and sums by name, the very tensors; empty before the first update. ``restore`` takes them back."""
+        return self._state
+
+    def restore(self, state: dict[str, Tensor]) -> CrossMoments:
+        """Go on from the ``state`` of an accumulator of the same configuration."""
+        if set(state) not in (set(), set(_NAMES)):
+            raise BertftError(f"CrossMoments.restore: expected {', '.join(_NAMES)}, found {', '.join(sorted(state))}")
+        self._state = dict(state)
+        return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the sums as safetensors, through a temporary name; the configuration is in the file's metadata."""

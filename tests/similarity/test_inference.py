@@ -11,17 +11,22 @@ from scipy.stats import kstest
 
 from bertft.errors import BertftError
 from bertft.ops.cross_moments import Moments
+from bertft.similarity import measures
 from bertft.similarity.augmented import augment, pack, unpack
 from bertft.similarity.inference import (
     Reservoir,
-    _priorities,
+    augmented_rows,
     cka_influence,
     cka_intervals,
+    clustered_difference,
     clustered_interval,
+    entries,
     rsa_influence,
     rsa_intervals,
+    scatter_influence,
 )
 from bertft.similarity.moments import CrossMoments
+from bertft.similarity.reservoir import _priorities
 
 
 def sample(sentences: int, generator: torch.Generator, words: int = 10, d: int = 12):
@@ -57,6 +62,69 @@ def test_influence_is_what_leaving_a_stimulus_out_changes(metric):
             left_out[i] = (n - 1) * (whole - getattr(part, measure)())
         assert torch.corrcoef(torch.stack([influence, left_out]))[0, 1] > 0.995
         assert (left_out.std() / influence.std()).item() == pytest.approx(1, abs=10 / n)
+
+
+@pytest.mark.parametrize("name", ["cca", "svcca", "pwcca", "procrustes", "linear_r2"])
+def test_influence_on_functions_of_scatter_is_what_leaving_out_changes(name):
+    g = torch.Generator().manual_seed(3)
+    x, y, *_ = sample(50, g, d=6)
+    x, y, n = x, y[..., :5], x.shape[1]
+    whole = CrossMoments(1, 1, "dot").update(x, y)
+    rows = augmented_rows(whole, 0, x[0], y[0])
+    influence = scatter_influence(getattr(measures, name), whole.moments(0, 0), *rows)
+    left_out = torch.zeros(n, dtype=torch.float64)
+    for i in range(n):
+        others = torch.arange(n) != i
+        part = CrossMoments(1, 1, "dot").update(x[:, others], y[:, others])
+        left_out[i] = (n - 1) * (getattr(whole, name)() - getattr(part, name)())
+    assert influence.mean().item() == pytest.approx(0, abs=1e-12)
+    assert torch.corrcoef(torch.stack([influence, left_out]))[0, 1] > 0.995
+    assert (left_out.std() / influence.std()).item() == pytest.approx(1, abs=10 / n)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "sqeuclidean", "dot"])
+def test_influence_on_the_cosine_comparison(metric):
+    x, y, *_ = sample(12, torch.Generator().manual_seed(3))
+    n = x.shape[1]
+    whole = CrossMoments(1, 1, metric).update(x, y)
+    rows = augmented_rows(whole, 0, x[0], y[0])
+    influence = rsa_influence(whole.moments(0, 0), *rows, entries(whole, 0))
+    left_out = torch.zeros(n, dtype=torch.float64)
+    for i in range(n):
+        others = torch.arange(n) != i
+        part = CrossMoments(1, 1, metric).update(x[:, others], y[:, others])
+        left_out[i] = (n - 1) * (whole.rsa("cosine") - part.rsa("cosine"))
+    assert influence.mean().item() == pytest.approx(0, abs=1e-12)
+    assert torch.corrcoef(torch.stack([influence, left_out]))[0, 1] > 0.995
+    assert (left_out.std() / influence.std()).item() == pytest.approx(1, abs=10 / n)
+
+
+def test_a_difference_is_that_of_the_influences():
+    influence = torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    groups = torch.arange(40) // 4
+    size = {"stimuli": 40, "sentences": 10}
+    same = clustered_difference(0.7, 0.7, (influence, influence), groups, **size)
+    assert same == (0, 0, 0, 0)
+    nothing = clustered_difference(0.7, 0.5, (influence, torch.zeros(40).double()), groups, **size)
+    alone = clustered_interval(0.0, influence, groups, **size)
+    assert nothing.standard_error == alone.standard_error and nothing.value == pytest.approx(0.2)
+    assert nothing.high - nothing.value == pytest.approx(nothing.value - nothing.low)
+
+
+@pytest.mark.parametrize("cuts", [(), (11, 23), (1, 2, 3)])
+def test_the_sample_of_a_stream_follows_from_the_samples_of_its_parts(cuts):
+    x, _, _, lengths = sample(40, torch.Generator().manual_seed(0))
+    spaces = list(x.split(lengths.tolist(), 1))
+    whole, parts = Reservoir(90, seed=4), []
+    for ids in torch.arange(40).tensor_split(torch.tensor(cuts)):
+        part = Reservoir(90, seed=4)
+        for reservoir in (whole, part):
+            reservoir.offer(ids, lengths[ids], torch.cat([spaces[i] for i in ids.tolist()], 1))
+        state, limit = part.state()
+        parts.append(Reservoir(90, seed=4).restore(state, limit))
+    union = parts[0].of_parts(*(part.only(set(part.ids)) for part in parts))
+    assert union.ids == whole.ids and union.counts == whole.counts and union.stimuli == whole.stimuli
+    assert torch.equal(union.contents()[1][0], whole.contents()[1][0])
 
 
 def test_packed_moments_come_back():
