@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,24 @@ if TYPE_CHECKING:
 
 # Vectors above this many bytes are memory-mapped where a folder is given.
 IN_MEMORY = 256 << 20
+
+
+class Vectors(Protocol):
+    """What probes read: vectors of the words of S sentences, some sentences at a time.
+
+    ``lengths`` (S,) words of each; ``batch`` gives (L, T', D), the words of the sentences asked for in the layers asked
+    for (default all).
+    """
+
+    lengths: np.ndarray
+
+    @property
+    def layers(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    def batch(self, sentences: Sequence[int], layers: Tensor | None = None) -> Tensor: ...
 
 
 class WordVectors:
@@ -62,6 +80,7 @@ def extract(
     encoder: Encoder,
     sentences: Sequence[Sequence[str]],
     *,
+    kept: Sequence[np.ndarray] | None = None,
     path: str | os.PathLike[str] | None = None,
     dtype: torch.dtype = torch.float16,
     window: str = "refuse",
@@ -70,14 +89,13 @@ def extract(
 ) -> WordVectors:
     """Vectors of all layers of the words of ``sentences`` (mean of a word's pieces), kept as ``dtype``.
 
-    float16 halves the size and moves probe scores by far less than their intervals; bfloat16 is not offered because
-    it does not. Vectors of more than 256 MiB go to a memory-mapped file at ``path`` where one is given; the caller
-    removes it.
+    ``kept`` lists for each sentence the numbers of the words that are wanted, ascending; default all. float16 halves
+    the size and moves probe scores by far less than their intervals; bfloat16 is not offered because it does not.
+    Vectors of more than 256 MiB go to a memory-mapped file at ``path`` where one is given; the caller removes it.
     """
-    if dtype not in (torch.float16, torch.float32):
-        raise BertftError(f"extract: dtype must be float16 or float32, found {dtype}")
-    lengths = [len(words) for words in sentences]
-    shape = (sum(lengths), encoder.num_layers, encoder.dim)
+    check_dtype(dtype)
+    lengths = kept_lengths(sentences, kept)
+    shape = (int(lengths.sum()), encoder.num_layers, encoder.dim)
     if path is not None and size_of(*shape, dtype) > IN_MEMORY:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         size, free = size_of(*shape, dtype), shutil.disk_usage(Path(path).parent).free
@@ -90,6 +108,7 @@ def extract(
     else:
         vectors = torch.empty(shape, dtype=dtype)
     store = WordVectors(vectors, lengths)
+    seen = np.zeros(len(sentences), dtype=np.int64)  # words that have come, of each sentence
     filled = store.starts[:-1].copy()
     stream: Any = encoder.stream(sentences, unit="word", window=window, batch_tokens=batch_tokens, progress=progress)
     for batch in stream:
@@ -97,14 +116,64 @@ def extract(
         stop = 0
         for index, length in zip(batch.index.tolist(), batch.lengths.tolist(), strict=True):
             start, stop = stop, stop + length
-            vectors[filled[index] : filled[index] + length] = packed[start:stop]
-            filled[index] += length
+            part = packed[start:stop]
+            if kept is not None:
+                own = kept[index]
+                part = part[own[(own >= seen[index]) & (own < seen[index] + length)] - seen[index]]
+            vectors[filled[index] : filled[index] + len(part)] = part
+            filled[index] += len(part)
+            seen[index] += length
         if not bool(torch.isfinite(packed).all()):
             raise BertftError(f"{encoder.name}: a word's vector is not finite or beyond the range of {dtype}")
-    if not np.array_equal(filled, store.starts[1:]):
-        sentence = int(np.flatnonzero(filled != store.starts[1:])[0])
+    wanted = np.array([len(words) for words in sentences])
+    if not np.array_equal(seen, wanted):
+        sentence = int(np.flatnonzero(seen != wanted)[0])
         raise BertftError(
-            f"{encoder.name}: expected {lengths[sentence]} word vectors of sentence {sentence}, "
-            f"found {int(filled[sentence] - store.starts[sentence])}"
+            f"{encoder.name}: expected {wanted[sentence]} word vectors of sentence {sentence}, found {seen[sentence]}"
         )
     return store
+
+
+class StreamedVectors:
+    """Vectors that are never stored: ``batch`` runs the encoder on the sentences asked for. float32."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        sentences: Sequence[Sequence[str]],
+        *,
+        kept: Sequence[np.ndarray] | None = None,
+        window: str = "refuse",
+    ) -> None:
+        self.encoder, self.sentences, self.kept, self.window = encoder, sentences, kept, window
+        self.lengths = kept_lengths(sentences, kept)
+
+    @property
+    def layers(self) -> int:
+        return self.encoder.num_layers
+
+    @property
+    def width(self) -> int:
+        return self.encoder.dim
+
+    def batch(self, sentences: Sequence[int], layers: Tensor | None = None) -> Tensor:
+        """(L, T', D): the words of ``sentences`` in the given layers (default all)."""
+        own = None if self.kept is None else [self.kept[i] for i in sentences]
+        chosen = [self.sentences[i] for i in sentences]
+        found = extract(self.encoder, chosen, kept=own, dtype=torch.float32, window=self.window)
+        return found.batch(range(len(chosen)), layers)
+
+
+def kept_lengths(sentences: Sequence[Sequence[str]], kept: Sequence[np.ndarray] | None) -> np.ndarray:
+    """(S,) how many vectors each sentence has."""
+    return np.array([len(words) for words in (sentences if kept is None else kept)], dtype=np.int64)
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    """Refuse storage that is not float16 or float32."""
+    if dtype not in (torch.float16, torch.float32):
+        reason = ": its 8 bits of precision move similarities and probe scores, float16's 11 do not"
+        raise BertftError(
+            f"features: dtype must be float16 or float32, found {str(dtype).removeprefix('torch.')}"
+            + (reason if dtype == torch.bfloat16 else "")
+        )
