@@ -10,17 +10,18 @@ CODES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3, "uint8": 4}
 METRICS = ("dot", "cosine", "correlation", "sqeuclidean", "euclidean", "manhattan")
 
 
-def assert_as_exact(result, plain, exact, *, roundings: float = 4.0) -> None:
+def assert_as_exact(result, plain, exact, *, roundings: float = 4.0, size=None) -> None:
     """``result`` and ``plain`` (PyTorch, same type) against ``exact`` (float64), each by its largest error.
 
-    ``roundings`` units in the last place of the largest value are always allowed: plain may be right by luck.
+    ``roundings`` units in the last place of the largest value are always allowed: plain may be right by luck. For sums
+    whose terms cancel, ``size`` says what is the largest: the sums of absolute terms.
     """
     result, plain, exact = (np.asarray(v) for v in (result, plain, exact))
     assert result.shape == exact.shape
     if exact.size == 0:
         return
     assert np.isfinite(result).all(), f"{(~np.isfinite(result)).sum()} values are not finite"
-    floor = roundings * np.finfo(result.dtype).eps * np.abs(exact).max()
+    floor = roundings * np.finfo(plain.dtype).eps * np.abs(exact if size is None else np.asarray(size)).max()
     worst = np.abs(result.astype(np.float64) - exact).max()
     allowed = 2 * np.abs(plain.astype(np.float64) - exact).max() + floor
     assert worst <= allowed, f"error {worst:.2e}, allowed {allowed:.2e}"

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from gpu_build import CSRC, MODES, kernel_library, unavailable
+from gpu_build import CSRC, kernel_library, unavailable
 
 HERE = Path(__file__).parent
-PLANTED = {
+SOURCES = {  # where it is not csrc/cuda/<op>.cu of test_<op>.py
+    "test_rdm_ranks": [str(CSRC / "cuda" / "rdm_correlation.cu")],
     "test_planted_bugs": ["planted/tiled_gram.cu", "planted/sentence_spread.cu", "planted/tensor_tile.cu"],
     "test_patterns": ["planted/patterns.cu"],
     "test_executor": ["planted/driver.cu"],
@@ -47,11 +48,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def _modes(item: pytest.Item) -> set[str]:
     callspec = getattr(item, "callspec", None)
-    return {value for value in callspec.params.values() if isinstance(value, str)} & set(MODES) if callspec else set()
+    return {callspec.params[name] for name in ("mode", "kernels") if name in callspec.params} if callspec else set()
 
 
 def _sources(module: str) -> list[Path]:
-    if module in PLANTED:
-        return [HERE / name for name in PLANTED[module]]
+    if module in SOURCES:
+        return [HERE / name for name in SOURCES[module]]
     source = CSRC / "cuda" / f"{module.removeprefix('test_')}.cu"
     return [source] if source.exists() else []

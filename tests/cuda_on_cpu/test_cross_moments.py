@@ -56,6 +56,50 @@ def data(shape, dtype, seed=0):
     return stored(random.standard_normal((n, d)) + 1, dtype), stored(random.standard_normal((n, e)) - 1, dtype), means
 
 
+def spaces(x, y, means, metrics, kind):
+    """(u, a, p) and (v, b, q) by plain PyTorch in one type."""
+    for rows, mean, metric in zip((x, y), means, metrics, strict=True):
+        u = reference.metric_rows(torch.tensor(rows, dtype=kind), metric) - torch.tensor(mean, dtype=kind)
+        a = (u * u).sum(-1)
+        yield u, a, -a / 2 if metric == "sqeuclidean" else u @ torch.tensor(mean, dtype=kind)
+
+
+def pieces(of_x, of_y):
+    """Every sum of the six tensors, one array for each line of the formula."""
+    (u, a, p), (v, b, q) = of_x, of_y
+    one = torch.ones_like(a)
+    weighted = [(u, one), (u, p), (u, a), (v, one), (v, q), (v, b), (u, q), (u, b), (v, p), (v, a)]
+    scalars = [(one, one), (a, one), (p, one), (a, a), (a, p), (p, p)]
+    scalars += [(one, one), (b, one), (q, one), (b, b), (b, q), (q, q), (a, b), (p, q), (q, a), (p, b)]
+    products = [
+        u.mT @ u,
+        u.mT @ v,
+        v.mT @ v,
+        *(weight @ rows for rows, weight in weighted),
+        *(s @ t for s, t in scalars),
+    ]
+    return [piece.numpy() for piece in products]
+
+
+def split(totals):
+    """The same of what the kernels wrote."""
+    gram_x, stats_x, cross, stats_xy, gram_y, stats_y = totals
+    d, e = cross.shape
+    vectors = np.split(stats_x, [d, 2 * d, 3 * d]), np.split(stats_y, [e, 2 * e, 3 * e])
+    both = np.split(stats_xy, [d, 2 * d, 2 * d + e, 2 * d + 2 * e])
+    return [
+        gram_x,
+        cross,
+        gram_y,
+        *vectors[0][:3],
+        *vectors[1][:3],
+        *both[:4],
+        *vectors[0][3],
+        *vectors[1][3],
+        *both[4],
+    ]
+
+
 def check(kernels, shape, dtype, metric_x, metric_y, u_type=np.float32, **options):
     (x, exact_x), (y, exact_y), means = data(shape, dtype)
     results = zeros(*shape[1:])
@@ -63,15 +107,14 @@ def check(kernels, shape, dtype, metric_x, metric_y, u_type=np.float32, **option
     for part in (slice(half), slice(half, None)):
         chunk = [np.ascontiguousarray(v[part]) for v in (x, y)]
         moments(kernels, *chunk, *means, dtype, metric_x, metric_y, results, u_type, **options)
-    exact = reference.cross_moments(
-        torch.tensor(exact_x), torch.tensor(exact_y), *map(torch.tensor, means), metric_x, metric_y
-    )
-    for result, wanted in zip(results, exact, strict=True):
-        wanted = wanted.numpy()
-        if u_type is np.float64:
-            np.testing.assert_allclose(result, wanted, rtol=1e-12, atol=1e-12 * max(1, np.abs(wanted).max()))
-        else:  # rows are rounded to float32
-            np.testing.assert_allclose(result, wanted, rtol=0, atol=3e-7 * max(1, np.abs(wanted).max()))
+    inputs = exact_x, exact_y, means, (metric_x, metric_y)
+    exact = list(spaces(*inputs, torch.float64))
+    plain = pieces(*spaces(*inputs, torch.float64 if u_type is np.float64 else torch.float32))
+    sizes = pieces(*([v.abs() for v in space] for space in exact))
+    # in double the yardstick is off too, by the roundings of a sum: over the rows, and over D in a and p
+    roundings = 4 if u_type is np.float32 else shape[0] + 2 * max(shape[1:])
+    for result, in_type, wanted, size in zip(split(results), plain, pieces(*exact), sizes, strict=True):
+        assert_as_exact(result, in_type, wanted, roundings=roundings, size=size)
 
 
 @pytest.mark.parametrize("mode", MODES)

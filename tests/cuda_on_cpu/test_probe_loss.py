@@ -35,7 +35,7 @@ def plan(kernels, lengths):
 
 def test_plan_covers_every_word_once_and_starts_with_the_longest():
     lengths = (3, 0, 200, 33, 128, 129, 1)
-    tiles, count, long_tiles, longest = plan(Kernels("probe_loss.cu", "plain"), lengths)
+    tiles, count, long_tiles, longest = plan(Kernels("probe_loss.cu", "checked"), lengths)
     assert (count, long_tiles, longest) == (1 + 7 + 2 + 4 + 5 + 1, 7 + 5, 200)
     assert (np.diff(tiles["words"]) <= 0).all() and (tiles["words"][:long_tiles] > SHORT).all()
     words = [w for t in tiles for w in range(t["word"] + t["first"], t["word"] + min(t["first"] + TILE, t["words"]))]
@@ -126,7 +126,7 @@ def test_same_words_have_no_gradient():
 
 
 def test_same_input_same_bits():
-    kernels = Kernels("probe_loss.cu", "plain")
+    kernels = Kernels("probe_loss.cu", "checked")
     arguments, lengths = data(2, (30, 50, 7), 12, "float32", "uint8"), (30, 50, 7)
     first = run(kernels, *arguments, lengths, 8)
     for order in ORDERS:
@@ -135,7 +135,7 @@ def test_same_input_same_bits():
 
 
 def test_bad_arguments_are_refused():
-    kernels = Kernels("probe_loss.cu", "plain")
+    kernels = Kernels("probe_loss.cu", "checked")
     p, distances, depths = data(1, (2,), 2, "float32", "float64")
     with pytest.raises(KernelError):  # float32 vectors, float64 distances
         run(kernels, p, distances, depths, (2,), 1)

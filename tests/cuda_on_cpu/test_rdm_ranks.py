@@ -1,0 +1,127 @@
+"""Spearman and rho_a of csrc/cuda/rdm_correlation.cu, executed on the CPU: ranks by bins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from accuracy import MODES, ORDERS
+from binned_ranks import binned_ranks, binning_deviation, border_distance, divisions, product_bound, rounding_bound
+from gpu_executor import Device, Kernels
+from rdm import correlate, exact_torch, layers, plain_torch
+
+from bertft.ops import reference
+
+COMPARISONS = ("spearman", "rho_a")
+BINS = (65, 4096, 1 << 16)
+RANK_ROUNDING = 2.0**-25 * 12**0.5  # ranks in units of P, within 1/2 and rounded twice, beside their deviation 12^-1/2
+
+
+def entries(x: np.ndarray, metric: str) -> list[np.ndarray]:
+    """What the kernel ranks: distances in float64, similarities where the metric is one less a similarity."""
+    matrices = reference.pairwise_distance(torch.tensor(x, dtype=torch.float64), metric=metric, condensed=True).numpy()
+    if (x == np.round(x)).all() and metric != "euclidean":
+        matrices = np.round(matrices)  # of integers: equal ones are equal
+    return list(matrices if metric in ("dot", "manhattan", "euclidean") else -matrices)
+
+
+def of_ranks(a: np.ndarray, b: np.ndarray, compare: str) -> float:
+    """Correlation of ranks as they are."""
+    how = "pearson" if compare == "spearman" else "rho_a of ranks"
+    return float(reference.compare_matrices(torch.tensor(a), torch.tensor(b), how))
+
+
+def compare_with_formula(kernels, x, dtype, metric, compare, bins, **options):
+    """The kernel's correlations of layers with themselves against those of `binned_ranks`."""
+    out, _ = correlate(kernels, x, None, dtype, metric, compare, bins=bins, **options)
+    kind, values = np.dtype(dtype).type, entries(x, metric)
+    ranks, bound = [binned_ranks(v, bins) for v in values], [rounding_bound(v, bins, kind) for v in values]
+    for v in values:  # else rounding may put a value into the next bin, and neither side is wrong
+        distance = 3 * np.finfo(kind).eps * divisions(bins) if kind is np.float32 else 1e-9
+        assert border_distance(v, bins) > distance
+    for i in range(len(x)):
+        for j in range(len(x)):
+            expected, allowed = of_ranks(ranks[i], ranks[j], compare), bound[i] + bound[j] + product_bound(kind)
+            assert abs(out[i, j] - expected) <= allowed, (i, j, out[i, j] - expected, allowed)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("order", ORDERS)
+def test_double_follows_the_formula(mode, order):
+    (x, _), _ = layers((2, None, 70, 12, 12), "float64")
+    for metric, compare in (("cosine", "spearman"), ("euclidean", "rho_a"), ("manhattan", "spearman")):
+        for bins in BINS:
+            compare_with_formula(Kernels("rdm_correlation.cu", mode), x, "float64", metric, compare, bins, order=order)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("path", ["plain", "tf32"])
+def test_float_follows_the_formula(mode, order, path):
+    """Of integers, so that values are exact in float32 (the mean is one of 64 rows) and only ranks are rounded.
+
+    The seed is the first that leaves no value on the border of a bin.
+    """
+    x = np.random.default_rng(222).integers(0, 8, (2, 70, 7)).astype(np.float32)
+    for metric, compare in (("dot", "spearman"), ("sqeuclidean", "rho_a"), ("manhattan", "spearman")):
+        for bins in BINS:
+            kernels = Kernels("rdm_correlation.cu", mode)
+            compare_with_formula(kernels, x, "float32", metric, compare, bins, order=order, path=path)
+
+
+def compare_with_exact(kernels, case, metric, metric_y, compare, bins, **options):
+    """Ranks by bins against exact ranks of exact values.
+
+    Allowed are five standard deviations of what binning adds (one draw in two million is further off), twice the error
+    of plain PyTorch's float32 values, and the roundings of ranks and products.
+    """
+    (x, exact_x), (y, exact_y) = layers(case)
+    out, _ = correlate(kernels, x, y, "float32", metric, compare, metric_y, bins=bins, **options)
+    exact = exact_torch(exact_x, exact_y, metric, compare, metric_y)
+    plain = plain_torch(exact_x, exact_y, torch.float32, metric, compare, metric_y)
+    deviations = [
+        np.array([binning_deviation(v, bins) for v in entries(side, name)])
+        for side, name in ((exact_x, metric), (exact_y, metric_y))
+    ]
+    rounding = product_bound(np.float32) + 2 * RANK_ROUNDING
+    allowed = 5 * np.hypot(deviations[0][:, None], deviations[1]) + 2 * np.abs(plain - exact).max() + rounding
+    assert (np.abs(out - exact) <= allowed).all(), (np.abs(out - exact), allowed)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("order", ORDERS)
+def test_float_against_exact_ranks(mode, order):
+    kernels = Kernels("rdm_correlation.cu", mode)
+    for compare in COMPARISONS:
+        for bins in BINS:
+            compare_with_exact(kernels, (2, 1, 70, 12, 9), "cosine", "cosine", compare, bins, order=order)
+        compare_with_exact(kernels, (2, 1, 70, 12, 9), "cosine", "dot", compare, BINS[-1], order=order)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["plain", "tf32"])
+def test_400_stimuli(path):
+    """Where 79,800 pairs crowd 60,480 bins; the figure in docs/gpu.md is the largest error seen here."""
+    compare_with_exact(
+        Kernels("rdm_correlation.cu", "plain"), (1, 2, 400, 16, 16), "cosine", "cosine", "spearman", BINS[-1], path=path
+    )
+
+
+def test_ties_get_their_mid_rank():
+    """Of few integers; the mean of 40 rows is no float32, so that equal values come out unequal by a rounding."""
+    x = np.random.default_rng(5).integers(0, 3, (2, 40, 2)).astype(np.float32)
+    for metric in ("sqeuclidean", "manhattan", "dot"):
+        out, _ = correlate(Kernels("rdm_correlation.cu", "checked"), x, None, "float32", metric, "spearman")
+        exact = exact_torch(x.astype(np.float64), None, metric, "spearman")
+        assert np.abs(out - exact).max() <= product_bound(np.float32) + 2 * RANK_ROUNDING
+
+
+@pytest.mark.parametrize("limit", [60, 47, 38])
+def test_layers_that_do_not_fit_are_ranked_in_groups(limit):
+    """Each value is the same in every group, and so is its rank; only the order of the products differs."""
+    ample = Kernels("rdm_correlation.cu", "checked")
+    scarce = Kernels("rdm_correlation.cu", "checked", device=Device(shared_limit=limit << 10))
+    for case in ((5, None, 70, 8, 8), (4, 3, 20, 9, 5)):
+        (x, _), (y, _) = layers(case)
+        whole, groups = (correlate(kernels, x, y, "float32", "cosine", "spearman")[0] for kernels in (ample, scarce))
+        assert np.abs(groups - whole).max() <= 2 * product_bound(np.float32)
