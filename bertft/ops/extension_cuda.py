@@ -48,7 +48,7 @@ _state: dict[str, object] | None = None
 
 def sources(root: Path) -> list[Path]:
     """Files that go into the CUDA library, headers included, in a fixed order."""
-    return sorted([root / "bind_cuda.cpp", root / "gpu.h", *root.glob("cuda/*.cu"), *root.glob("cuda/*.cuh")])
+    return sorted([*root.glob("bind_cuda.*"), root / "gpu.h", *root.glob("cuda/*.cu"), *root.glob("cuda/*.cuh")])
 
 
 def _toolkit_candidates() -> Iterator[Path]:

@@ -52,7 +52,7 @@ def test_binding_declares_the_launchers_as_the_kernels_define_them():
         return {name: " ".join(parameters.split()) for name, parameters in found}
 
     root = extension.source_root()
-    declared = declarations((root / "bind_cuda.cpp").read_text())
+    declared = declarations((root / "bind_cuda.h").read_text())
     defined = {}
     for file in root.glob("cuda/*.cu"):
         defined |= declarations(file.read_text())

@@ -1,0 +1,112 @@
+// What the bindings of bind_cuda.cpp share: the launchers, the device and its stream, types, checks, sentences.
+#pragma once
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+typedef struct CUstream_st* cudaStream_t;
+extern "C" const char* cudaGetErrorString(int error);
+
+// Launchers (csrc/cuda/*.cu): sizes and types are described there.
+extern "C" {
+int row_statistics_launch(const void* x, void* stats, long long* bad, int dtype, int metric, long long rows, int d,
+                          cudaStream_t stream);
+int pairwise_distance_launch(const void* x, const void* y, const void* stats_x, const void* stats_y, void* out,
+                             int dtype, int metric, int batch, long long n, long long m, int d, int condensed,
+                             cudaStream_t stream);
+int pairwise_gradient_launch(const void* x, const void* y, const void* stats_x, const void* stats_y, const void* g,
+                             const void* dist, void* grad, int dtype, int metric, int batch, long long n, long long m,
+                             int d, int condensed, int transposed, cudaStream_t stream);
+int prepare_rows_launch(const void* x, const double* mean, void* u, double* a, double* p, long long* bad, int dtype,
+                        int u_dtype, int metric, long long n, int d, cudaStream_t stream);
+int moment_rows_of_block(int* rows);
+int space_sums_launch(const void* u, const double* a, const double* p, double* partial, double* stats, int u_dtype,
+                      long long n, int d, cudaStream_t stream);
+int pair_sums_launch(const void* u, const void* v, const double* a, const double* p, const double* b, const double* q,
+                     double* partial, double* stats, int u_dtype, long long n, int d, int e, cudaStream_t stream);
+int accumulate_launch(const void* product, double* total, int dtype, long long size, cudaStream_t stream);
+int rdm_correlation_launch(const void* x, const void* y, double* out, long long* bad, void* workspace,
+                           long long* workspace_bytes, int dtype, int path, int metric_x, int metric_y, int compare,
+                           int layers_x, int layers_y, long long n, int d, int e, int bins, cudaStream_t stream);
+int probe_loss_plan(const long long* lengths, long long sentences, void* tiles, int* counts);
+int probe_loss_launch(const void* p, const void* distances, const void* depths, const void* tiles, int num_tiles,
+                      int long_tiles, int longest, long long sentences, int dtype, int distance_dtype, int layers,
+                      long long words, int rank, int distance_rank, void* dp, double* partial, void* loss,
+                      cudaStream_t stream);
+}
+
+namespace bertft::binding {
+namespace {  // included once, by bind_cuda.cpp
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+constexpr long long kNoRow = 0x7f7f7f7f7f7f7f7fll;
+
+// The tensor's device is current while this lives; its stream is torch's.
+struct OnDevice {
+  torch::stable::accelerator::DeviceGuard guard;
+  cudaStream_t stream;
+  explicit OnDevice(const Tensor& x) : guard(x.get_device_index()) {
+    void* handle = nullptr;
+    STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &handle) == 0, "no current CUDA stream");
+    stream = static_cast<cudaStream_t>(handle);
+  }
+};
+
+void check_launch(const char* op, int error) {
+  STD_TORCH_CHECK(error == 0, op, ": the CUDA launch failed (", error, ": ", cudaGetErrorString(error), ")");
+}
+
+int code(const Tensor& x) {
+  switch (x.scalar_type()) {
+    case ScalarType::Float:
+      return 0;
+    case ScalarType::Double:
+      return 1;
+    case ScalarType::Half:
+      return 2;
+    case ScalarType::BFloat16:
+      return 3;
+    case ScalarType::Byte:
+      return 4;
+    default:
+      STD_TORCH_CHECK(false, "tensors must be float64, float32, bfloat16 or float16");
+  }
+  return -1;
+}
+
+Tensor empty(const Tensor& like, std::vector<int64_t> sizes, ScalarType type) {
+  return torch::stable::new_empty(like, sizes, type);
+}
+
+ScalarType sum_type(const Tensor& x) {
+  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+template <class T> T* data(const Tensor& t) { return static_cast<T*>(t.mutable_data_ptr()); }
+
+// The first bad row as the sentence that the CPU kernels raise; waits for the device. bad: (2,) int64 of the side
+// named, or (2, 2) of x and of y; rows: of a layer, 0 where layers are not to be named.
+void refuse(const char* op, const Tensor& bad, int64_t rows, const char* side = "x") {
+  const Tensor host = torch::stable::to(bad, torch::stable::Device(torch::headeronly::DeviceType::CPU));
+  const auto* found = static_cast<const int64_t*>(host.const_data_ptr());
+  for (int64_t k = 0; k < host.numel(); ++k) {
+    if (found[k] == kNoRow) continue;
+    std::string text = "<bertft>" + std::string(op) + ": row " + std::to_string(rows ? found[k] % rows : found[k]) +
+                       " of " + (k < 2 ? side : "y");
+    if (rows) text += " in layer " + std::to_string(found[k] / rows);
+    text += k % 2 ? " has norm 0, so its cosine or correlation is undefined" : " holds NaN or infinity";
+    throw std::runtime_error(text + "</bertft>");
+  }
+}
+
+const void* pointer(const Tensor& t) { return t.numel() ? t.const_data_ptr() : nullptr; }
+
+}  // namespace
+}  // namespace bertft::binding
