@@ -22,7 +22,7 @@ from bertft.cli import run
 from bertft.results import read_results
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = (["study"], ["finetune"], ["rsa"], ["probe", "structural"], ["report"], ["doctor"])
+COMMANDS = (["study"], ["finetune"], ["rsa"], ["probe", "structural"], ["probe", "edge"], ["report"], ["doctor"])
 
 GOOD_TREE = "".join(
     f"{i}\t{word}\t_\tNOUN\tNN\t_\t{head}\t{relation}\t_\t_\n"
@@ -312,9 +312,7 @@ def test_the_readme_gives_the_two_commands():
 
 
 def test_the_readme_names_every_command_and_no_other():
-    named = {
-        tuple(match.split()) for match in re.findall(r"^bertft (probe structural|\w+)", "\n".join(LINES), re.MULTILINE)
-    }
+    named = {tuple(match.split()) for match in re.findall(r"^bertft (probe \w+|\w+)", "\n".join(LINES), re.MULTILINE)}
     assert named == {tuple(command) for command in COMMANDS}
 
 
@@ -332,7 +330,7 @@ def test_the_readme_executes(here, capsys):
             continue  # pytest is running now; the study of real text has a test of its own
         small = ["--variant", "tiny"] if words[1] == "study" else []
         assert run([*words[1:], *small]) == 0, capsys.readouterr().err
-    assert {path.name for path in (here / "runs").iterdir()} == {"quickstart", "mnli", "rsa", "probe"}
+    assert {path.name for path in (here / "runs").iterdir()} == {"quickstart", "mnli", "rsa", "probe", "edge"}
     for folder in (here / "runs").iterdir():
         assert (folder / "results.csv").exists() and (folder / "config.yaml").exists()
     assert all((here / "runs" / "quickstart" / "models" / task).is_dir() for task in ("dep", "mnli", "squad"))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from bertft.errors import BertftError
-from bertft.progress import SILENT, Progress
+from bertft.cli.options import MODEL_HELP, SOURCE_HELP, Out, Quiet, Seed, named_encoders, showing_progress
+from bertft.cli.probe_commands import probe_app
 
 app = typer.Typer(
     name="bertft",
@@ -21,25 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-probe_app = typer.Typer(no_args_is_help=True, help="Probe the layers of an encoder.", rich_markup_mode="rich")
 app.add_typer(probe_app, name="probe")
-
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; an interrupted run resumes in it.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
-Seed = Annotated[int, typer.Option(help="Same seed, same numbers.")]
-MODEL_HELP = "Hugging Face id, folder, or builtin:minilm."
-SOURCE_HELP = "File (.gz too), saved data set folder, hub data set id, or builtin:synthetic."
-
-
-@contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Progress]:
-    if quiet:
-        yield SILENT
-        return
-    from bertft.console import ConsoleProgress
-
-    with ConsoleProgress() as progress:
-        yield progress
 
 
 @app.command(
@@ -63,7 +43,7 @@ def study(
 
     config = read_study(study, variant=variant or None, data=data, model=model or None)
     out = out or Path("runs") / "-".join(filter(None, (config.name, config.variant)))
-    with _progress(quiet) as progress:
+    with showing_progress(quiet) as progress:
         page = run_study(config, out, progress=progress)
     print(f"The page is at {page.resolve()}")
 
@@ -97,7 +77,7 @@ def finetune(
         "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size,
         "max_train": max_train, "max_dev": max_dev, "seed": seed,
     }  # fmt: skip
-    with _progress(quiet) as progress:
+    with showing_progress(quiet) as progress:
         line = run_finetune({k: v for k, v in chosen.items() if v is not None}, out, progress)
     print(line)
 
@@ -120,36 +100,9 @@ def rsa(
     """Similarity of every layer of tuned encoders to the base, with 95 % intervals."""
     from bertft.cli.runs import run_rsa
 
-    named = _named(tuned)
-    with _progress(quiet) as progress:
+    named = named_encoders(tuned)
+    with showing_progress(quiet) as progress:
         line = run_rsa(base, named, text, out, tokens=tokens, metric=metric, seed=seed, progress=progress)
-    print(line)
-
-
-@probe_app.command(
-    epilog="""[bold]Example[/bold]\n
-    bertft probe structural --model bert-base-cased --train en-train.conllu --dev en-dev.conllu --out runs/probe"""
-)
-def structural(
-    model: Annotated[list[str], typer.Option(help=f"Encoder, or NAME=encoder; repeat for several. {MODEL_HELP}")],
-    train: Annotated[str, typer.Option(help=f"CoNLL-U. {SOURCE_HELP}")],
-    dev: Annotated[str, typer.Option(help=f"CoNLL-U. {SOURCE_HELP}")],
-    out: Out,
-    rank: Annotated[int, typer.Option(min=1, help="Rank of the probes.")] = 128,
-    epochs: Annotated[int, typer.Option(min=1, help="At most so many epochs.")] = 10,
-    max_train: Annotated[Optional[int], typer.Option(help="At most so many training sentences.")] = None,  # noqa: UP045
-    max_dev: Annotated[Optional[int], typer.Option(help="At most so many dev sentences.")] = None,  # noqa: UP045
-    seed: Seed = 1337,
-    quiet: Quiet = False,
-) -> None:
-    """Distance and depth probes of every layer: DSpr, UUAS, NSpr, root accuracy."""
-    from bertft.cli.runs import run_structural
-
-    with _progress(quiet) as progress:
-        line = run_structural(
-            _named(model), train, dev, out,
-            rank=rank, epochs=epochs, max_train=max_train, max_dev=max_dev, seed=seed, progress=progress,
-        )  # fmt: skip
     print(line)
 
 
@@ -199,18 +152,3 @@ def top(
     ] = False,
 ) -> None:
     """What did fine-tuning change inside my encoder?"""
-
-
-def _named(encoders: list[str]) -> dict[str, str]:
-    """``NAME=encoder`` or a bare encoder, which is named after its last part."""
-    named: dict[str, str] = {}
-    for entry in encoders:
-        name, equals, source = entry.partition("=")
-        if not equals:
-            name, source = Path(entry.rstrip("/")).name.replace("builtin:", ""), entry
-        if not name or not source:
-            raise BertftError(f"{entry!r}: expected an encoder or NAME=encoder")
-        if name in named:
-            raise BertftError(f"{entry!r}: two encoders are called {name!r}; give each a name with NAME=encoder")
-        named[name] = source
-    return named

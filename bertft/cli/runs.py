@@ -1,4 +1,4 @@
-"""What ``finetune``, ``rsa`` and ``probe`` do beyond their options: check first, work, then write the run folder."""
+"""What ``finetune`` and ``rsa`` do beyond their options: check first, work, then write the run folder."""
 
 from __future__ import annotations
 
@@ -57,50 +57,6 @@ def run_rsa(
         progress=progress,
     )
     with folder.claim():
-        return _finish(folder, rows)
-
-
-def run_structural(
-    models: dict[str, str],
-    train: str,
-    dev: str,
-    out: Path,
-    *,
-    rank: int,
-    epochs: int,
-    max_train: int | None,
-    max_dev: int | None,
-    seed: int,
-    progress: Progress,
-) -> str:
-    """Probe every layer of ``models``; returns the lines that say where the result is.
-
-    The trained probes are kept in ``out/probes``; those that are there already are not trained again.
-    """
-    from bertft.data.sources import load
-    from bertft.encoder import Encoder
-    from bertft.probes.structural import structural_probes
-
-    command = {
-        "command": "probe structural", "model": models, "train": train, "dev": dev, "rank": rank, "epochs": epochs,
-        "max_train": max_train, "max_dev": max_dev, "seed": seed,
-    }  # fmt: skip
-    folder = _vacant(out, command)
-    training = load("dep", train, split="train", limit=max_train)
-    held_out = load("dep", dev, split="dev" if dev.startswith("builtin:") else "validation", limit=max_dev)
-    encoders = {name: Encoder.from_pretrained(source) for name, source in models.items()}
-    with folder.claim():
-        rows = structural_probes(
-            encoders,
-            training,
-            held_out,
-            rank=rank,
-            epochs=epochs,
-            seed=seed,
-            data=_data_name(dev),
-            out=out / "probes",
-            progress=progress,
-        )
         return _finish(folder, rows)
 
 

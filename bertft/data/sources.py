@@ -19,6 +19,7 @@ from bertft.data.conllu import find_tree_flaw, read_conllu
 from bertft.data.examples import Pair, Question, Sentence, Text
 from bertft.data.files import check_text, shorten
 from bertft.data.nli import pair_of, read_nli
+from bertft.data.spans import SpanText, arcs_as_spans, read_spans, span_text_of
 from bertft.data.squad import question_of, read_squad
 from bertft.data.text import read_text
 from bertft.errors import BertftError
@@ -26,7 +27,7 @@ from bertft.errors import BertftError
 if TYPE_CHECKING:
     import datasets
 
-Example = Sentence | Pair | Question | Text
+Example = Sentence | Pair | Question | Text | SpanText
 T = TypeVar("T")
 
 KINDS: dict[str, Callable[[str | os.PathLike[str]], Sequence[Example]]] = {
@@ -34,12 +35,14 @@ KINDS: dict[str, Callable[[str | os.PathLike[str]], Sequence[Example]]] = {
     "nli": read_nli,
     "qa": read_squad,
     "text": read_text,
+    "spans": read_spans,
 }
 _GENERATORS = {
     "dep": synthetic.sentences,
     "nli": synthetic.pairs,
     "qa": synthetic.questions,
     "text": synthetic.texts,
+    "spans": lambda n, seed, *, split: arcs_as_spans(synthetic.sentences(n, seed, split=split)),
 }
 _SYNTHETIC = "builtin:synthetic"
 _SYNTHETIC_SIZES = {"train": 1000, "dev": 200, "test": 200}
@@ -57,7 +60,7 @@ def load(
     limit: int | None = None,
     seed: int = 0,
 ) -> list[Example]:
-    """The examples of a ``kind`` (``dep``, ``nli``, ``qa``, ``text``) that ``source`` names.
+    """The examples of a ``kind`` (``dep``, ``nli``, ``qa``, ``text``, ``spans``) that ``source`` names.
 
     ``source`` is, tried in this order:
 
@@ -304,6 +307,7 @@ _ROWS: dict[str, Callable[[Mapping[str, object], str, str], Example | None]] = {
     "nli": lambda row, where, identifier: pair_of(row, where, identifier),
     "qa": _qa_row,
     "text": _text_row,
+    "spans": lambda row, where, identifier: span_text_of(row, identifier, where),
 }
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bertft.data.examples import Sentence
 from bertft.data.files import check_text, parse_json, read_lines, shorten
 from bertft.errors import BertftError
 
@@ -46,22 +48,38 @@ def read_spans(path: str | os.PathLike[str]) -> list[SpanText]:
         record = parse_json(line, path, number)
         if not isinstance(record, dict):
             raise BertftError(f"{where}: expected a JSON object, found {shorten(line)}")
-        words = tuple(check_text(record.get("text"), "text", where).split(" "))
-        items = record.get("targets")
-        if not isinstance(items, list):
-            raise BertftError(f"{where}: expected a list 'targets', found {shorten(items)}")
-        targets = []
-        for t, item in enumerate(items):
-            target = _target(item, len(words), f"{where}: targets[{t}]")
+        text = span_text_of(record, str(number), where)
+        for t, target in enumerate(text.targets):
             if paired is None:
                 paired = target.second is not None
             if paired != (target.second is not None):
                 expected = "span2, as in the targets before" if paired else "no span2, as in the targets before"
                 raise BertftError(f"{where}: targets[{t}]: expected {expected}")
-            targets.append(target)
-        texts.append(SpanText(str(number), words, tuple(targets)))
+        texts.append(text)
     if paired is None:
         raise BertftError(f"{path}: expected texts with targets, found none")
+    return texts
+
+
+def span_text_of(record: Mapping[str, object], identifier: str, where: str) -> SpanText:
+    """One text with its targets from a record in jiant's layout; ``where`` opens the sentence of an error."""
+    words = tuple(check_text(record.get("text"), "text", where).split(" "))
+    items = record.get("targets")
+    if not isinstance(items, list):
+        raise BertftError(f"{where}: expected a list 'targets', found {shorten(items)}")
+    targets = tuple(_target(item, len(words), f"{where}: targets[{t}]") for t, item in enumerate(items))
+    return SpanText(identifier, words, targets)
+
+
+def arcs_as_spans(sentences: Sequence[Sentence]) -> list[SpanText]:
+    """Dependency arcs as a two-span task: the dependent, its head (the root: itself), labelled with the relation."""
+    texts = []
+    for s in sentences:
+        targets = []
+        for word, (head, relation) in enumerate(zip(s.heads, s.relations, strict=True)):
+            other = head - 1 if head else word
+            targets.append(SpanTarget((word, word + 1), (other, other + 1), (relation,)))
+        texts.append(SpanText(s.id, s.words, tuple(targets)))
     return texts
 
 

@@ -1,0 +1,46 @@
+"""What several commands share: options, encoders by name, the progress bar."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bertft.errors import BertftError
+from bertft.progress import SILENT, Progress
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; an interrupted run resumes in it.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same numbers.")]
+MODEL_HELP = "Hugging Face id, folder, or builtin:minilm."
+SOURCE_HELP = "File (.gz too), saved data set folder, hub data set id, or builtin:synthetic."
+
+
+@contextlib.contextmanager
+def showing_progress(quiet: bool) -> Iterator[Progress]:
+    """A progress bar on stderr, or none."""
+    if quiet:
+        yield SILENT
+        return
+    from bertft.console import ConsoleProgress
+
+    with ConsoleProgress() as progress:
+        yield progress
+
+
+def named_encoders(encoders: list[str]) -> dict[str, str]:
+    """``NAME=encoder`` or a bare encoder, which is named after its last part."""
+    named: dict[str, str] = {}
+    for entry in encoders:
+        name, equals, source = entry.partition("=")
+        if not equals:
+            name, source = Path(entry.rstrip("/")).name.replace("builtin:", ""), entry
+        if not name or not source:
+            raise BertftError(f"{entry!r}: expected an encoder or NAME=encoder")
+        if name in named:
+            raise BertftError(f"{entry!r}: two encoders are called {name!r}; give each a name with NAME=encoder")
+        named[name] = source
+    return named

@@ -1,0 +1,169 @@
+"""What the ``probe`` commands do beyond their options: check first, work, then write the run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bertft.cli.runs import _data_name, _vacant
+from bertft.doctor import versions
+from bertft.errors import BertftError
+from bertft.progress import Progress
+from bertft.results import Row, write_results
+from bertft.run_folder import RESULTS, RunFolder
+
+if TYPE_CHECKING:
+    from bertft.encoder import Encoder
+    from bertft.probes.store import FeatureStore
+
+RANDOM = "random"
+LABELS = "labels.csv"
+
+
+@dataclass(frozen=True)
+class EdgeCommand:
+    """The settings of ``bertft probe edge``."""
+
+    models: dict[str, str]
+    train: str
+    dev: str
+    test: str | None
+    name: str
+    control: bool
+    code_length: bool
+    random: bool
+    learning_rate: float
+    batch_size: int
+    interval: int
+    steps: int
+    max_train: int | None
+    max_dev: int | None
+    max_test: int | None
+    dtype: str
+    stream: bool
+    window: str
+    seed: int
+
+
+def run_edge(command: EdgeCommand, out: Path, features: Path | None, progress: Progress) -> str:
+    """Edge probes into ``out``; returns the lines that say how it went and where the result is."""
+    from bertft.data.sources import load
+    from bertft.probes.edge import edge_probes
+    from bertft.probes.edge_train import EdgeTraining
+
+    folder = _vacant(out, {"command": "probe edge", **dataclasses.asdict(command)})
+    training = EdgeTraining(
+        command.learning_rate, command.batch_size, command.interval, command.steps, command.seed
+    )  # fmt: skip
+    train = load("spans", command.train, split="train", limit=command.max_train)
+    dev = load("spans", command.dev, split="dev", limit=command.max_dev)
+    test = None if command.test is None else load("spans", command.test, split="test", limit=command.max_test)
+    encoders = load_encoders(command.models, command.random, command.seed)
+    with (
+        folder.claim(),
+        feature_store(out, features, command.dtype, command.window, command.stream) as store,
+    ):
+        result = edge_probes(
+            encoders, train, dev, test,
+            data=command.name or task_name(command.train), training=training, control=command.control,
+            code_length=command.code_length, store=store, out=out / "probes", progress=progress,
+        )  # fmt: skip
+        write_results(out / LABELS, result.labels)
+        said = finish(folder, result.rows, {"notes": result.notes, "seconds": result.seconds})
+    return "\n".join([*(f"note: {note}" for note in result.notes), *said])
+
+
+def run_structural(
+    models: dict[str, str],
+    train: str,
+    dev: str,
+    out: Path,
+    *,
+    rank: int,
+    epochs: int,
+    max_train: int | None,
+    max_dev: int | None,
+    seed: int,
+    progress: Progress,
+) -> str:
+    """Probe every layer of ``models``; returns the lines that say where the result is.
+
+    The trained probes are kept in ``out/probes``; those that are there already are not trained again.
+    """
+    from bertft.data.sources import load
+    from bertft.probes.structural import structural_probes
+
+    command = {
+        "command": "probe structural", "model": models, "train": train, "dev": dev, "rank": rank, "epochs": epochs,
+        "max_train": max_train, "max_dev": max_dev, "seed": seed,
+    }  # fmt: skip
+    folder = _vacant(out, command)
+    training = load("dep", train, split="train", limit=max_train)
+    held_out = load("dep", dev, split="dev" if dev.startswith("builtin:") else "validation", limit=max_dev)
+    encoders = load_encoders(models, False, seed)
+    with folder.claim():
+        rows = structural_probes(
+            encoders,
+            training,
+            held_out,
+            rank=rank,
+            epochs=epochs,
+            seed=seed,
+            data=_data_name(dev),
+            out=out / "probes",
+            progress=progress,
+        )
+        return "\n".join(finish(folder, rows, {}))
+
+
+def load_encoders(models: dict[str, str], random: bool, seed: int) -> dict[str, Encoder]:
+    """The encoders by name, and with ``random`` the first one's architecture with weights drawn from ``seed``."""
+    from bertft.encoder import Encoder, reinitialise
+
+    if random and RANDOM in models:
+        raise BertftError(f"--random: an encoder is called {RANDOM!r} already; give it another name with NAME=encoder")
+    encoders = {name: Encoder.from_pretrained(source) for name, source in models.items()}
+    if random:
+        first = next(iter(encoders.values()))
+        model = reinitialise(first.model, seed).to(first.device)
+        encoders[RANDOM] = Encoder(model, first.tokenizer, RANDOM)
+    return encoders
+
+
+@contextlib.contextmanager
+def feature_store(out: Path, features: Path | None, dtype: str, window: str, stream: bool) -> Iterator[FeatureStore]:
+    """The feature store of a run: in ``features``, kept, or in the run folder until the run is finished."""
+    import torch
+
+    from bertft.probes.store import FeatureStore
+
+    if window not in ("refuse", "split"):
+        raise BertftError(f"--window: expected refuse or split, found {window!r}")
+    kind = getattr(torch, dtype, None)
+    if not isinstance(kind, torch.dtype):
+        raise BertftError(f"--dtype: expected float16 or float32, found {dtype!r}")
+    own = out / "features"
+    yield FeatureStore(features or own, dtype=kind, window=window, stream=stream)
+    if features is None:
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def finish(folder: RunFolder, rows: list[Row], record: dict[str, object]) -> list[str]:
+    """Write the table, the record and the page; the lines that say where they are."""
+    from bertft.report import write_report
+
+    folder.write_table(rows)
+    folder.write_record({"versions": versions(), **record})
+    page = write_report(folder.path)
+    return [f"Results are in {(folder.path / RESULTS).resolve()}", f"The page is at {page.resolve()}"]
+
+
+def task_name(source: str) -> str:
+    """A short name for a task: ``edge_probing/pos_ewt/train.jsonl.gz`` is ``pos_ewt``."""
+    name = _data_name(source)
+    return Path(source).parent.name or name if name in ("train", "dev", "test") and "/" in source else name
