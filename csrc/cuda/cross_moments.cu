@@ -35,7 +35,7 @@ struct Weights {
 };
 
 // partial[block row][w][k] = sum over the block's rows of weight w times u[., k].
-template <class E> __global__ void __launch_bounds__(NT)
+template <class E> __global__ void __launch_bounds__(NT, 2)
     weighted_sums_kernel(const E* __restrict__ u, long long n, int d, Weights weights, int count,
                          double* __restrict__ partial) {
   BERTFT_SHARED(double, slices, [kMost][kSlices][kLanes]);

@@ -22,7 +22,7 @@ template <class C> __device__ __forceinline__ C weight(const C* g, const C* dist
 }
 
 // grad[b, i, k] of the rows of x (for y: x and y change places and `transposed` is set, so that n counts y's rows).
-template <class T, int KIND> __global__ void __launch_bounds__(NT)
+template <class T, int KIND> __global__ void __launch_bounds__(NT, 2)
     pairwise_gradient_kernel(const T* __restrict__ x, const T* __restrict__ y, const Compute<T>* __restrict__ stats_y,
                              const Compute<T>* __restrict__ g, const Compute<T>* __restrict__ dist,
                              Compute<T>* __restrict__ grad, Shape s, bool transposed) {

@@ -1,19 +1,21 @@
 // probe_loss: distance and depth loss of structural probes over packed sentences, with their gradients.
 //
 //   p[l, t, :] = B_l' h_lt, made by a library product; columns [0, RD) for distances, [RD, R) for depths
-//   loss[l, 0] = mean_s 1/n^2 sum_ij | |p_i - p_j|^2 - distances_ij |    loss[l, 1] = mean_s 1/n sum_i | |p_i|^2 -
-//   depths_i | dp_i = 2 / (S n^2) sum_j (sign e_ij + sign e_ji) (p_i - p_j)         dp_i = 2 / (S n) sign(e_i) p_i p,
-//   dp (L, T, R), distances packed sum n_s^2, depths (T,), loss (L, 2); S counts sentences with words; sign 0 = 0.
+//   e_ij = |p_i - p_j|^2 - distances_ij     loss[l, 0] = mean_s 1 / n^2 sum_ij |e_ij|
+//   e_i = |p_i|^2 - depths_i                loss[l, 1] = mean_s 1 / n sum_i |e_i|
+//   dp_i = 2 / (S n^2) sum_j (sign e_ij + sign e_ji) (p_i - p_j)  |  2 / (S n) sign(e_i) p_i
+//   p, dp (L, T, R), distances packed sum n_s^2, depths (T,), loss (L, 2); S counts sentences with words; sign 0 = 0.
 // Types: float or double throughout; distances also uint8; loss summed in double.
 // Work split: a block of 128 threads owns 32 words of one sentence in one layer; `tiles` lists them (plan in
 //   probe_loss.cuh), long sentences first. Pass 1 walks the sentence 32 partners at a time, 4 x 2 pairs to a thread,
-//   and leaves the signs in shared memory; pass 2 multiplies them with the sentence, 64 columns at a time, 4 x 4 sums
-//   to a thread. The depth of a word is one warp's work. Partial losses are folded in a fixed order: same input, same
-//   bits.
+//   read by 16-byte loads, and leaves the signs in shared memory; pass 2 multiplies them with the sentence, 64 columns
+//   at a time, 4 x 4 sums to a thread. The depth of a word is one warp's work. Partial losses are folded in a fixed
+//   order: same input, same bits.
 // Shared memory: 13.3 KB + 128 bytes a word of the longest sentence (double: twice): up to 1,700 words on an H100.
 // registers: <= 128
-// Expected limit: arithmetic of pass 1 and 2, 3 n^2 R instructions a layer; p read n / 32 + 1 times from L2, dp written
-//   once. At n = 20, R = 128 the two library products (4 T D R flops each) cost ten times as much.
+// Expected limit: arithmetic of pass 1 and 2, 3 n R instructions a word; p read 3 n / 32 + 1 times (n rounded up to 32)
+//   from L2, dp written once, 4 bytes each. At n = 20, R = 128, D = 768, tiles 40 % full, that is 19,000 instructions
+//   a word; the three library products around it (p, and the gradients of h and B: 6 D R flops) take 15 times as many.
 // Presumption: sentences of 10 to 60 words, hundreds of them; a tile of 32 x 32 pairs is 40 % full at 20 words.
 #include "probe_loss.cuh"
 

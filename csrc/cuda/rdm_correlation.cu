@@ -5,14 +5,15 @@
 // Types: float, double, half, bfloat16. Rows are first brought into the metric's form less a provisional mean, in float
 //   (double; bfloat16 for path kBf16), so that an entry is scale (u_i.u_j + p_i + p_j) + offset (rows.cuh).
 // Work split: blocks of 256 threads walk tiles of 64 x TJ pairs on and above the diagonal. For a tile a block makes the
-//   values of *all* layers, one layer after the other, in a ring of three stages filled by cp.async, 16 columns a stage
-//   (bf16: 32), and keeps them in shared memory. Then warps take 4 x 4 layer pairs each and add up products over the
-//   tile: 16 in float, further in double. One partial sum a block, folded in a fixed order: same card, same bits.
+//   values of *all* layers, one layer after the other, in a ring of three stages filled by cp.async (16-byte loads),
+//   16 columns a stage (bf16: 32), and keeps them in shared memory. Then warps take 4 x 4 layer pairs each and add up
+//   products over the tile: 16 in float, further in double. One partial sum a block, folded in a fixed order: same
+//   card, same bits.
 //   Products: FFMA, or tensor cores (mma.m16n8k8 tf32, three terms to a product: float accuracy; mma.m16n8k16 bf16).
 //   Spearman: two passes before (range, histogram), then ranks take the values' place (rdm_ranks.cuh).
 // Shared memory: 256 TJ bytes a layer (double twice), 12.8 to 30.7 KB of stages; TJ = 64, 32 or 16 is the largest that
 //   fits; layers that do not fit at TJ = 16 are compared group by group.
-// registers: <= 192
+// registers: <= 64, rdm_tiles_kernel <= 224 (double; float at TJ = 64 below 192; else 128, two blocks a processor)
 // Expected limit: (L + M) N^2 D / 2 multiply-adds; a tile reads (64 + TJ) D floats a layer from L2. BERT-base, L = M =
 //   13, N = 5000, on paper on an H100: 2.5e11, 7.5 ms of FFMA (67 TFLOP/s) or 3 ms of three-term tf32 (495 TFLOP/s);
 //   47 GB of L2 traffic at TJ = 32, 8.5 ms at 5.5 TB/s: the traffic is the limit there.

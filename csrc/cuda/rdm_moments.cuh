@@ -128,7 +128,7 @@ __device__ __forceinline__ void make_values(const Side<E, C>& x, const Side<E, C
 }
 
 template <class E, class C, int TJ, int PATH>
-__global__ void __launch_bounds__(NT, TJ == 64 || sizeof(C) == 8 ? 1 : 2)  // what shared memory lets reside
+__global__ void __launch_bounds__(NT, TJ == 64 || sizeof(C) == 8 ? 1 : 2)  // held to 128 registers, these would spill
     rdm_tiles_kernel(Side<E, C> x, Side<E, C> y, Group g, long long n, Pass pass, Work<C> work) {
   BERTFT_DYN_SHARED(E, stages);
   C* values = reinterpret_cast<C*>(stages + kStages * Stage<E, TJ>::kSize);

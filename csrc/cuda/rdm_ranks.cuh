@@ -105,6 +105,7 @@ template <class C> __global__ void __launch_bounds__(NT)
   C* out = table + static_cast<long long>(blockIdx.x) * bins * 3;
   const int first = min(t * each, bins), last = min(first + each, bins);
   double total = 0;
+#pragma unroll 1
   for (int b = first; b < last; ++b) total += static_cast<double>(mine[b].count);
   before[t + 1] = total;
   if (t == 0) before[0] = 0;
@@ -114,6 +115,7 @@ template <class C> __global__ void __launch_bounds__(NT)
   __syncthreads();
   double rank = before[t];
   const bool complete = before[NT] == pairs;  // else a value was not a number, and nothing is
+#pragma unroll 1  // divisions side by side would take three times the registers
   for (int b = first; b < last; ++b) {
     const double count = static_cast<double>(mine[b].count);
     const double middle = count > 0 ? static_cast<double>(mine[b].fraction) / (kFraction * count) : 0;

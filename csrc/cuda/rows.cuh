@@ -60,7 +60,7 @@ template <class T> __global__ void __launch_bounds__(256)
 // per layer of x (L, N, D). square[l] = |m|^2. Any m will do; without one float products of encoders' vectors lose
 // digits.
 constexpr int kMeanRows = 64;
-template <class T> __global__ void __launch_bounds__(256)
+template <class T> __global__ void __launch_bounds__(256, 2)
     sample_mean_kernel(const T* __restrict__ x, long long n, int d, int metric, double* __restrict__ mean,
                        double* __restrict__ square) {
   BERTFT_SHARED(double, stats, [kMeanRows][2]);
