@@ -105,6 +105,7 @@ class Encoder:
         layers: Sequence[int] | None = None,
         batch_tokens: int = 4096,
         window: str = "refuse",
+        skip: int = 0,
         progress: Progress = SILENT,
     ) -> Iterator[Batch]:
         """Yield the vectors of ``examples`` in batches of similar length, each of at most ``batch_tokens`` pieces.
@@ -114,7 +115,8 @@ class Encoder:
         defaults to all; blocks above the highest asked for are not run. Within a buffer of 2,048 examples batches
         come longest first, so an iterator of any length is never held; ``Batch.index`` tells the order. An example
         longer than the model's window raises ``BertftError``; with ``window="split"`` a long word sequence or text is
-        run as consecutive windows instead.
+        run as consecutive windows instead. The first ``skip`` batches are left out, their forward passes not run: how
+        a stream goes on where it was cut off.
         """
         if unit not in ("word", "token"):
             raise BertftError(f'stream: unit must be "word" or "token", found {unit!r}')
@@ -123,7 +125,7 @@ class Encoder:
         wanted = list(range(self.num_layers)) if layers is None else [int(layer) for layer in layers]
         if not wanted or not all(0 <= layer < self.num_layers for layer in wanted):
             raise BertftError(f"stream: layers must be some of 0..{self.num_layers - 1}, found {wanted}")
-        return self._stream(examples, unit, wanted, batch_tokens, window, progress)
+        return self._stream(examples, unit, wanted, batch_tokens, window, skip, progress)
 
     def _stream(
         self,
@@ -132,6 +134,7 @@ class Encoder:
         wanted: list[int],
         batch_tokens: int,
         window: str,
+        skip: int,
         progress: Progress,
     ) -> Iterator[Batch]:
         total = len(examples) if hasattr(examples, "__len__") else None
@@ -142,6 +145,9 @@ class Encoder:
                 if not buffer:
                     return
                 for group in length_sorted_batches(self._encode(buffer, start, unit, window), batch_tokens):
+                    if skip > 0:
+                        skip -= 1
+                        continue
                     yield self._run(group, wanted)
                     step.advance(len(group))
 

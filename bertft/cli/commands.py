@@ -7,8 +7,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from bertft.cli.options import MODEL_HELP, SOURCE_HELP, Out, Quiet, Seed, named_encoders, showing_progress
+from bertft.cli.options import MODEL_HELP, SOURCE_HELP, Out, Quiet, Seed, showing_progress
 from bertft.cli.probe_commands import probe_app
+from bertft.cli.rsa_command import RSA_EXAMPLES, rsa
 
 app = typer.Typer(
     name="bertft",
@@ -82,28 +83,7 @@ def finetune(
     print(line)
 
 
-@app.command(
-    epilog="""[bold]Examples[/bold]\n
-    bertft rsa --base bert-base-cased --tuned runs/mnli --text wikipedia.txt.gz --out runs/rsa\n
-    bertft rsa --base builtin:minilm --tuned dep=runs/dep --tuned mnli=runs/mnli --text sentences.txt --out runs/rsa"""
-)
-def rsa(
-    base: Annotated[str, typer.Option(help=f"The encoder to compare with: {MODEL_HELP}")],
-    tuned: Annotated[list[str], typer.Option(help="Tuned encoder, or NAME=encoder; repeat for several.")],
-    text: Annotated[str, typer.Option(help=f"Plain text, a sentence a line. {SOURCE_HELP}")],
-    out: Out,
-    tokens: Annotated[int, typer.Option(min=3, help="How many tokens to compare on.")] = 5000,
-    metric: Annotated[str, typer.Option(help="cosine, dot, correlation or sqeuclidean.")] = "cosine",
-    seed: Seed = 1337,
-    quiet: Quiet = False,
-) -> None:
-    """Similarity of every layer of tuned encoders to the base, with 95 % intervals."""
-    from bertft.cli.runs import run_rsa
-
-    named = named_encoders(tuned)
-    with showing_progress(quiet) as progress:
-        line = run_rsa(base, named, text, out, tokens=tokens, metric=metric, seed=seed, progress=progress)
-    print(line)
+app.command(epilog=RSA_EXAMPLES)(rsa)
 
 
 @app.command(epilog="[bold]Example[/bold]\n\n    bertft report runs/quickstart")

@@ -1,4 +1,4 @@
-"""What ``finetune`` and ``rsa`` do beyond their options: check first, work, then write the run folder."""
+"""What ``finetune`` does beyond its options, and what all commands do before and after their work."""
 
 from __future__ import annotations
 
@@ -24,40 +24,6 @@ def run_finetune(chosen: dict[str, Any], out: Path, progress: Progress) -> str:
     write_results(out / RESULTS, result.rows)
     scores = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
     return f"{scores}\nThe encoder and its {RESULTS} are in {out.resolve()}"
-
-
-def run_rsa(
-    base: str,
-    tuned: dict[str, str],
-    text: str,
-    out: Path,
-    *,
-    tokens: int,
-    metric: str,
-    seed: int,
-    progress: Progress,
-) -> str:
-    """Compare ``tuned`` encoders with ``base`` on ``text``; returns the lines that say where the result is."""
-    from bertft.data.sources import load
-    from bertft.encoder import Encoder
-    from bertft.similarity import compare_encoders
-
-    command = {
-        "command": "rsa", "base": base, "tuned": tuned, "text": text, "tokens": tokens, "metric": metric, "seed": seed
-    }  # fmt: skip
-    folder = _vacant(out, command)
-    rows = compare_encoders(
-        Encoder.from_pretrained(base),
-        {name: Encoder.from_pretrained(source) for name, source in tuned.items()},
-        load("text", text),
-        metric=metric,
-        tokens=tokens,
-        seed=seed,
-        data=_data_name(text),
-        progress=progress,
-    )
-    with folder.claim():
-        return _finish(folder, rows)
 
 
 def _vacant(out: Path, command: dict[str, Any]) -> RunFolder:

@@ -14,8 +14,7 @@ from bertft.errors import BertftError
 from bertft.ops.metrics import LINEAR
 from bertft.progress import SILENT, Progress
 from bertft.results import Row
-from bertft.similarity.inference import Interval, Reservoir, cka_intervals, rsa_intervals
-from bertft.similarity.moments import CrossMoments
+from bertft.similarity.comparison import Comparison, Plan
 
 if TYPE_CHECKING:
     from bertft.encoder import Batch, Encoder
@@ -60,7 +59,7 @@ def compare_encoders(
     if tokens is not None and tokens < 4:
         raise BertftError(f"compare_encoders: tokens must be at least 4, found {tokens}")
     if unit == "token":
-        _check_tokenizers(base, tuned)
+        check_tokenizers(base, tuned)
     examples = [example_of(text, unit) for text in texts]
     chosen, counts = choose(base, examples, tokens=tokens, unit=unit, seed=seed)
     total = sum(counts)
@@ -69,61 +68,23 @@ def compare_encoders(
     if tokens is not None and total < tokens:
         progress.say(f"{data}: {total} {unit}s in all, fewer than the {tokens} asked for")
 
+    plan = Plan(metrics=(metric,), sample=reservoir, seed=seed)
+    comparison = Comparison(plan, shared_layers(base, tuned))
+    comparison.sentences = len(chosen)
     encoders = [base, *tuned.values()]
     streams = [encoder.stream(chosen, unit=unit, batch_tokens=batch_tokens, window=window) for encoder in encoders]
-    pairs = [_Pair(min(base.num_layers, encoder.num_layers), metric) for encoder in tuned.values()]
-    sample = Reservoir(reservoir, seed)
     left = torch.tensor(counts)
     with progress.step(f"compare on {data}", total=total, unit=f"{unit}s") as step, torch.inference_mode():
         for index, lengths, spaces in side_by_side(streams):
-            keep, lengths = _cut(index, lengths, left)
-            if keep is not None:
-                spaces = [space[:, keep.to(space.device)] for space in spaces]
-            for name, pair, space in zip(tuned, pairs, spaces[1:], strict=True):
-                pair.update(name, spaces[0], space)
-            sample.offer(index, lengths, *(space.cpu() for space in spaces))
+            lengths, spaces = cut(index, lengths, left, spaces)
+            comparison.update(index, lengths, spaces)
             step.advance(int(lengths.sum()))
-        groups, kept = sample.contents()
-        rows: list[Row] = []
-        for name, pair, space in zip(tuned, pairs, kept[1:], strict=True):
-            for measure, intervals in pair.intervals(groups, kept[0], space, len(chosen)):
-                rows += _rows(name, data, measure, intervals, total, seed)
-    return rows
+    return [row for row in comparison.rows(data, progress=progress) if row.task == "rsa"]
 
 
-class _Pair:
-    """The moments of base and one tuned encoder: of the metric's rows for RSA, of raw rows for CKA."""
-
-    def __init__(self, layers: int, metric: str) -> None:
-        self.layers, self.metric = layers, metric
-        self.rsa = CrossMoments(layers, layers, metric)
-        self.raw = self.rsa if metric in ("dot", "sqeuclidean") else CrossMoments(layers, layers, "dot")
-
-    def update(self, name: str, x: torch.Tensor, y: torch.Tensor) -> None:
-        x, y = x[: self.layers], y[: self.layers]
-        try:
-            self.rsa.update(x, y)
-            if self.raw is not self.rsa:
-                self.raw.update(x, y)
-        except BertftError as error:
-            raise BertftError(f"compare_encoders: base (x) and {name} (y): {error}") from None
-
-    def intervals(
-        self, groups: torch.Tensor, x: torch.Tensor, y: torch.Tensor, sentences: int
-    ) -> Iterator[tuple[str, list[Interval]]]:
-        x, y = x[: self.layers], y[: self.layers]
-        yield f"rsa_{self.metric}_pearson", rsa_intervals(self.rsa, groups, x, y, sentences=sentences)
-        yield "cka_debiased", cka_intervals(self.raw, groups, x, y, sentences=sentences)
-
-
-def _rows(name: str, data: str, measure: str, intervals: list[Interval], n: int, seed: int) -> list[Row]:
-    for layer, interval in enumerate(intervals):
-        if not math.isfinite(interval.value):
-            raise BertftError(f"{measure} of {name} at layer {layer} on {data}: all dissimilarities are equal")
-    return [
-        Row(name, "rsa", data, layer, measure, interval.value, interval.low, interval.high, n, seed)
-        for layer, interval in enumerate(intervals)
-    ]
+def shared_layers(base: Encoder, tuned: Mapping[str, Encoder]) -> dict[str, int]:
+    """How many layers each tuned encoder shares with the base."""
+    return {name: min(base.num_layers, encoder.num_layers) for name, encoder in tuned.items()}
 
 
 def example_of(text: Any, unit: str) -> Any:
@@ -151,7 +112,7 @@ def choose(
     room = math.inf if tokens is None else tokens
     for start in range(0, len(order), 256):
         block = [examples[i] for i in order[start : start + 256]]
-        for example, count in zip(block, _counts(encoder, block, unit), strict=True):
+        for example, count in zip(block, count_stimuli(encoder, block, unit), strict=True):
             if room <= 0:
                 return chosen, counts
             if count:
@@ -161,7 +122,7 @@ def choose(
     return chosen, counts
 
 
-def _counts(encoder: Encoder, examples: list[Any], unit: str) -> list[int]:
+def count_stimuli(encoder: Encoder, examples: list[Any], unit: str) -> list[int]:
     if unit == "word":
         return [len(example) for example in examples]
     if all(isinstance(example, str) for example in examples):
@@ -177,12 +138,12 @@ def _counts(encoder: Encoder, examples: list[Any], unit: str) -> list[int]:
     return [len(ids) for ids in encodings["input_ids"]]
 
 
-def _check_tokenizers(base: Encoder, tuned: Mapping[str, Encoder]) -> None:
+def check_tokenizers(base: Encoder, tuned: Mapping[str, Encoder]) -> None:
     for name, encoder in tuned.items():
         if encoder.tokenizer.get_vocab() != base.tokenizer.get_vocab():
             raise BertftError(
                 f"compare_encoders: {name} and the base encoder have different tokenizers, so their tokens cannot be "
-                "paired; use word sequences with unit='word'"
+                "paired; use word sequences with unit='word' (--unit word)"
             )
 
 
@@ -222,15 +183,17 @@ def side_by_side(streams: Sequence[Iterator[Batch]]) -> Iterator[tuple[torch.Ten
         raise BertftError("compare_encoders: the encoders' streams do not hold the same texts")
 
 
-def _cut(index: torch.Tensor, lengths: torch.Tensor, left: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
-    """Which packed rows stay, (T',) or None for all, and the lengths that remain; ``left`` counts down in place."""
+def cut(
+    index: torch.Tensor, lengths: torch.Tensor, left: torch.Tensor, spaces: list[torch.Tensor]
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Lengths and vectors without the stimuli beyond those ``left`` of each example, which counts down in place."""
     allowed = []
     for example, length in zip(index.tolist(), lengths.tolist(), strict=True):
         allowed.append(min(length, int(left[example])))
         left[example] -= allowed[-1]
     kept = torch.tensor(allowed)
     if torch.equal(kept, lengths):
-        return None, lengths
+        return lengths, spaces
     starts = lengths.cumsum(0) - lengths
     rows = [torch.arange(start, start + count) for start, count in zip(starts.tolist(), allowed, strict=True)]
-    return torch.cat(rows), kept
+    return kept, [space[:, torch.cat(rows).to(space.device)] for space in spaces]

@@ -1,13 +1,13 @@
 """RSA of stimuli in memory, any metric and comparison, with bootstrap interval and permutation test.
 
-For a few thousand stimuli: intervals and tests visit all n (n - 1) / 2 pairs. A corpus goes through
-`bertft.similarity.CrossMoments`, whose intervals need no pair.
+For some thousand stimuli: all n (n - 1) / 2 pairs are visited, in tiles; only the permutation test holds them. A corpus
+goes through `bertft.similarity.CrossMoments`, whose intervals need no pair.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,10 @@ from bertft.errors import BertftError
 from bertft.ops.metrics import METRICS
 
 COMPARISONS = ("pearson", "cosine", "spearman", "rho_a", "kendall")
-LARGEST = 10_000  # stimuli whose two n x n matrices intervals and tests will hold
+LARGEST = 10_000  # stimuli whose two n x n matrices the permutation test will hold
+EXACT = 1024  # stimuli up to which resampled ranks are exact
+GRID = 16_384  # points at which ranks are known beyond that
+TILE = 256  # rows of a strip of dissimilarities
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,9 @@ def rsa(
         groups: (N,) what each stimulus belongs to, its sentence for tokens; groups are resampled and permuted whole.
             Default: every stimulus alone.
         bootstrap: resamples for the 95 % percentile interval, 0 for none. Resampled stimuli carry integer weights, and
-            copies of one stimulus never form a pair. Rank comparisons keep the ranks of the full sample. Not for
-            kendall.
+            copies of one stimulus never form a pair. Rank comparisons keep the ranks of the full sample (beyond 1,024
+            stimuli those read off a million of its pairs). Kendall draws 50,000 of 200,000 pairs for each resample, and
+            no more than 200 resamples.
         permutations: of the groups of y for the Mantel test, 0 for none: p = (1 + #{null >= estimate}) / (K + 1).
             Groups are put in random order and their stimuli read off in it, so that stimuli of one group stay
             neighbours on both sides; exact for groups of one size. Not for kendall.
@@ -68,17 +72,12 @@ def rsa(
     """
     sizes, order = _check(x, y, metric, compare, groups)
     n = x.shape[0]
-    if bootstrap or permutations:
-        if compare == "kendall":
-            raise BertftError(
-                "rsa: compare='kendall' has no interval or test, use 'spearman' or bootstrap=permutations=0"
-            )
-        if len(sizes) < 2:
-            raise BertftError(f"rsa: an interval or test needs at least 2 groups, found {len(sizes)}")
-        if n > LARGEST:
-            raise BertftError(
-                f"rsa: intervals and tests take at most {LARGEST} stimuli, found {n}; sample them, or use CrossMoments"
-            )
+    if permutations and compare == "kendall":
+        raise BertftError("rsa: compare='kendall' has no permutation test, use 'spearman' or permutations=0")
+    if (bootstrap or permutations) and len(sizes) < 2:
+        raise BertftError(f"rsa: an interval or test needs at least 2 groups, found {len(sizes)}")
+    if permutations and n > LARGEST:
+        raise BertftError(f"rsa: the permutation test takes at most {LARGEST} stimuli, found {n}; sample them")
     from bertft.ops.rdm_correlation import rdm_correlation
 
     estimate = float(rdm_correlation(x.unsqueeze(0), y.unsqueeze(0), metric=metric, compare=compare))
@@ -86,12 +85,17 @@ def rsa(
         raise BertftError(f"rsa: no correlation of {n} stimuli, all dissimilarities of x or of y are equal ({metric})")
     low = high = p_value = None
     if bootstrap or permutations:
-        a, b = (_matrix(t[order], metric, compare) for t in (x, y))
         generator = np.random.default_rng(seed)
         if bootstrap:
-            drawn = _bootstrap(a, b, compare, sizes, bootstrap, generator)
+            if compare == "kendall":
+                drawn = _bootstrap_kendall(x[order], y[order], metric, sizes, min(bootstrap, 200), generator)
+            else:
+                drawn = _bootstrap(
+                    block_sums(x[order], y[order], metric, compare, sizes), compare, sizes, bootstrap, generator
+                )
             low, high = (float(v) for v in np.nanpercentile(drawn, [2.5, 97.5]))
         if permutations:
+            a, b = (_matrix(t[order], metric, compare) for t in (x, y))
             p_value = _permutation_test(a, b, compare, sizes, permutations, generator)
     return Rsa(estimate, low, high, p_value, n, len(sizes))
 
@@ -129,15 +133,71 @@ def _matrix(x: Tensor, metric: str, compare: str) -> np.ndarray:
     return squareform(pairs if compare == "cosine" else pairs - pairs.mean(), checks=False)
 
 
+def block_sums(x: Tensor, y: Tensor, metric: str, compare: str, sizes: np.ndarray) -> list[np.ndarray]:
+    """Sums of K, L, K K, L L and K L over the ordered pairs of stimuli of each two groups: five (G, G) float64.
+
+    K and L are the dissimilarities or their ranks, less a constant unless compared by cosine; stimuli lie group by
+    group. Taken tile by tile: memory is a strip of TILE rows and the result.
+    """
+    from bertft.ops.pairwise_distance import pairwise_distance
+
+    n, starts = len(x), np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    forms = [_form(t, metric, compare) for t in (x, y)]
+    sums = [np.zeros((len(sizes), len(sizes))) for _ in range(5)]
+    bounds = [0, *(int(b) for b in np.flatnonzero(np.diff(np.concatenate([starts, [n]]).astype(int) // TILE)) + 1)]
+    for first, last in zip(bounds, [*bounds[1:], len(sizes)], strict=True):
+        if first == last:
+            continue
+        begin, end = int(starts[first]), int(starts[last]) if last < len(sizes) else n
+        rows = np.arange(end - begin)
+        strip = []
+        for t, form in zip((x, y), forms, strict=True):
+            values = form(pairwise_distance(t[begin:end], t, metric=metric).double().cpu().numpy())
+            values[rows, rows + begin] = 0.0
+            strip.append(values)
+        k, l_ = strip
+        for total, values in zip(sums, (k, l_, k * k, l_ * l_, k * l_), strict=True):
+            columns = np.add.reduceat(values, starts, axis=1)
+            total[first:last] += np.add.reduceat(columns, starts[first:last] - begin, axis=0)
+    return sums
+
+
+def _form(x: Tensor, metric: str, compare: str) -> Callable[[np.ndarray], np.ndarray]:
+    """What turns dissimilarities into the numbers that are compared, centred: as they are, or their ranks."""
+    from bertft.ops import reference
+    from bertft.ops.pairwise_distance import pairwise_distance
+
+    if compare == "cosine":
+        return lambda values: values
+    n = len(x)
+    pairs = n * (n - 1) // 2
+    if n <= EXACT:
+        drawn = pairwise_distance(x, metric=metric, condensed=True).double().cpu().numpy()
+    else:
+        generator = torch.Generator().manual_seed(0)
+        i = torch.randint(0, n, (1_000_000,), generator=generator)
+        j = (i + torch.randint(1, n, (1_000_000,), generator=generator)) % n
+        parts = zip(i.split(65_536), j.split(65_536), strict=True)
+        drawn = torch.cat([reference.paired_distance(x, a, b, metric) for a, b in parts]).double().cpu().numpy()
+    if compare not in ("spearman", "rho_a"):
+        mean = drawn.mean()
+        return lambda values: values - mean
+    values, counts = np.unique(drawn, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2) * (pairs / len(drawn))
+    if len(values) > GRID and n > EXACT:  # between neighbours of the grid ranks are all but linear
+        kept = np.unique(np.linspace(0, len(values) - 1, GRID).astype(int))
+        values, ranks = values[kept], ranks[kept]
+    return lambda entries: np.interp(entries, values, ranks) - (pairs + 1) / 2
+
+
 def _bootstrap(
-    a: np.ndarray, b: np.ndarray, compare: str, sizes: np.ndarray, resamples: int, generator: np.random.Generator
+    blocks: list[np.ndarray],
+    compare: str,
+    sizes: np.ndarray,
+    resamples: int,
+    generator: np.random.Generator,
 ) -> np.ndarray:
-    """Correlations (B,) under resampled groups, from sums over pairs of groups: w' M w for each sum's matrix M."""
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-
-    def blocks(matrix: np.ndarray) -> np.ndarray:
-        return np.add.reduceat(np.add.reduceat(matrix, starts, axis=0), starts, axis=1)
-
+    """Correlations (B,) under resampled groups, from sums over pairs of groups: w' M w for each of ``block_sums``."""
     groups = len(sizes)
     weights = generator.multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(np.float64)
 
@@ -146,14 +206,39 @@ def _bootstrap(
 
     counts = np.outer(sizes, sizes).astype(np.float64)
     counts[np.diag_indices(groups)] -= sizes
-    pairs = total(counts)
-    k, l_, kk, ll, kl = (total(blocks(m)) / pairs for m in (a, b, a * a, b * b, a * b))
+    pairs, stimuli = total(counts), float(sizes.sum())
+    k, l_, kk, ll, kl = (total(block) / pairs for block in blocks)
     with np.errstate(invalid="ignore", divide="ignore"):
         if compare == "cosine":
             return kl / np.sqrt(kk * ll)
         if compare == "rho_a":  # ranks are those of the full sample, so its number of pairs sets the scale
-            return 12 * (kl - k * l_) / ((len(a) * (len(a) - 1) / 2) ** 2 - 1)
+            return 12 * (kl - k * l_) / ((stimuli * (stimuli - 1) / 2) ** 2 - 1)
         return (kl - k * l_) / np.sqrt((kk - k * k) * (ll - l_ * l_))
+
+
+def _bootstrap_kendall(
+    x: Tensor, y: Tensor, metric: str, sizes: np.ndarray, resamples: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Kendall's tau-b (B,) under resampled groups: a pair of stimuli counts as often as both its groups were drawn."""
+    from scipy.stats import kendalltau
+
+    from bertft.ops import reference
+
+    n, group = len(x), np.repeat(np.arange(len(sizes)), sizes)
+    i = torch.from_numpy(generator.integers(0, n, 200_000))
+    j = (i + torch.from_numpy(generator.integers(1, n, 200_000))) % n
+    a, b = (
+        torch.cat(
+            [reference.paired_distance(t, p, q, metric) for p, q in zip(i.split(8192), j.split(8192), strict=True)]
+        )
+        for t in (x.cpu(), y.cpu())
+    )
+    found = []
+    for weights in generator.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=resamples):
+        of_pair = (weights[group[i]] * weights[group[j]]).astype(np.float64)
+        pairs = generator.choice(len(of_pair), 50_000, p=of_pair / of_pair.sum())
+        found.append(kendalltau(a[pairs].numpy(), b[pairs].numpy()).statistic)
+    return np.asarray(found)
 
 
 def _permutation_test(

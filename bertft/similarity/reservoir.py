@@ -86,6 +86,21 @@ class Reservoir:
         self._limit = math.inf if limit is None else limit
         return self
 
+    def listing(self) -> list[tuple[float, int, int]]:
+        """(priority, sentence, stimuli) of each sentence kept."""
+        return [(-negative, key, _length(self._parts[key])) for negative, key in self._heap]
+
+    def best_of(self, listing: list[tuple[float, int, int]]) -> set[int]:
+        """Which sentences of a ``listing`` this reservoir would keep."""
+        chosen: set[int] = set()
+        stimuli = 0
+        for _, key, length in sorted(listing):
+            stimuli += length
+            if stimuli > self.capacity and len(chosen) >= 2:
+                break
+            chosen.add(key)
+        return chosen
+
     def only(self, ids: set[int]) -> dict[int, list[tuple[Tensor, ...]]]:
         """The parts of those of ``ids`` that are kept; ``of_parts`` makes a reservoir of them."""
         return {key: parts for key, parts in self._parts.items() if key in ids}

@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
 from bertft.errors import BertftError
-from bertft.similarity.pairwise import _bootstrap, _matrix, rsa
+from bertft.similarity.pairwise import _bootstrap, _matrix, block_sums, rsa
 
 
 def data(n: int = 40, seed: int = 0, noise: float = 1.0):
@@ -38,7 +38,8 @@ def test_bootstrap_counts_no_pair_of_copies(compare):
     sizes = np.array([3, 1, 4, 2, 2])
     group = np.repeat(np.arange(5), sizes)
     a, b = _matrix(x, "sqeuclidean", compare), _matrix(y, "sqeuclidean", compare)
-    drawn = _bootstrap(a, b, compare, sizes, 50, np.random.default_rng(2))
+    blocks = block_sums(x, y, "sqeuclidean", compare, sizes)
+    drawn = _bootstrap(blocks, compare, sizes, 50, np.random.default_rng(2))
     draws = np.random.default_rng(2).multinomial(5, np.full(5, 0.2), size=50)
     for weights, value in zip(draws, drawn, strict=True):
         items = np.concatenate([np.repeat(i, weights[group[i]]) for i in range(12)])
@@ -122,7 +123,7 @@ def test_bad_input():
     with pytest.raises(BertftError, match="at least 2 groups, found 1"):
         rsa(x, y, groups=[1] * 40, bootstrap=10)
     with pytest.raises(BertftError, match="kendall"):
-        rsa(x, y, compare="kendall", bootstrap=10)
+        rsa(x, y, compare="kendall", permutations=10)
 
 
 def test_matrix_is_squareform():

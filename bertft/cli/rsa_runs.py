@@ -1,0 +1,164 @@
+"""What ``bertft rsa`` does beyond its options: check everything first, stream, then write the run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bertft.cli.runs import _data_name, _finish, _vacant
+from bertft.errors import BertftError
+from bertft.progress import SILENT, Progress
+from bertft.run_folder import CONFIG, LOCK, RunFolder, Stage
+
+if TYPE_CHECKING:
+    from bertft.encoder import Encoder
+
+CHECKPOINTS = "checkpoint"
+ALIASES = {"r2": "linear_r2", "knn": "mutual_knn"}
+
+
+def run_rsa(
+    base: str,
+    tuned: dict[str, str],
+    text: str,
+    out: Path,
+    *,
+    tokens: int | None,
+    unit: str,
+    metrics: list[str],
+    compares: list[str],
+    measures: list[str],
+    sample: int,
+    intervals: bool,
+    dtype: str,
+    split: str | None,
+    seed: int,
+    progress: Progress,
+) -> str:
+    """Compare ``tuned`` encoders with ``base`` on ``text``; returns the lines that say where the result is.
+
+    With several processes (torchrun) the first alone writes and speaks; the others return an empty string.
+    """
+    from bertft.data.streams import drawn, stream
+    from bertft.similarity.checkpoint import Checkpoint
+    from bertft.similarity.comparison import Plan
+    from bertft.similarity.stream import compare_stream
+    from bertft.similarity.team import team
+
+    if unit not in ("token", "word"):
+        raise BertftError(f"--unit: expected token or word, found {unit!r}")
+    plan = Plan(tuple(metrics), tuple(compares), tuple(measures), intervals, sample, seed)
+    command = {
+        "command": "rsa", "base": base, "tuned": tuned, "text": text, "split": split,
+        "tokens": "all" if tokens is None else tokens, "unit": unit, "metric": metrics, "compare": compares,
+        "measures": measures, "sample": sample, "intervals": intervals, "dtype": dtype, "seed": seed,
+    }  # fmt: skip
+    folder = _vacant(out, command)
+    source = stream("dep" if ".conllu" in Path(text).name else "text", text, split=split)
+    encoders = {name: load_encoder(model, dtype) for name, model in {"": base, **tuned}.items()}
+    depends = {**command, "source": source.digest, "weights": {name: digest(e) for name, e in encoders.items()}}
+    first, data = encoders.pop(""), _data_name(text.rstrip("/"))
+    stage = Stage(f"rsa/{data}", depends, list)
+    with team() as members, _claimed(folder, members.leads):
+        rows = folder.done(stage)
+        if rows is not None:
+            progress.say(f"{data} was done before with the same settings")
+            return _finish(folder, rows) if members.leads else ""
+        begun = time.monotonic()
+        _refuse_other_teams(out / CHECKPOINTS, members.size)
+        name = f"{members.rank}-of-{members.size}"
+        checkpoint = Checkpoint(out / CHECKPOINTS, {**depends, "processes": members.size}, name)
+        rows = compare_stream(
+            first,
+            encoders,
+            source if tokens is None else drawn(source, seed),
+            plan,
+            tokens=tokens,
+            unit=unit,
+            data=data,
+            checkpoint=checkpoint,
+            team=members,
+            texts_in_all=source.count,
+            progress=progress if members.leads else SILENT,
+        )
+        if rows is None:
+            return ""
+        folder.finish(stage, rows, time.monotonic() - begun)
+        checkpoint.remove()
+        return _finish(folder, rows)
+
+
+def load_encoder(name: str, dtype: str) -> Encoder:
+    """An encoder in float32, bfloat16 or float16, on this process's own device."""
+    import torch
+
+    from bertft.encoder import Encoder
+    from bertft.similarity.team import own_device
+
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in kinds:
+        raise BertftError(f"--dtype: expected one of {', '.join(kinds)}, found {dtype!r}")
+    return Encoder.from_pretrained(name, dtype=kinds[dtype], device=own_device())
+
+
+def digest(encoder: Encoder) -> str:
+    """Of names, shapes and about a thousand numbers of each weight: tells two encoders of one name apart."""
+    import torch
+
+    found = hashlib.sha256()
+    for name, weight in encoder.model.state_dict().items():
+        drawn = weight.flatten()[:: max(1, weight.numel() // 1024)].cpu().contiguous()
+        found.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        found.update(drawn.view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def parse_tokens(text: str) -> int | None:
+    """``--tokens``: a number, or None for all."""
+    if text == "all":
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 16 and int(text) >= 4):
+        raise BertftError(f"--tokens: expected a number of at least 4 or all, found {text!r}")
+    return int(text)
+
+
+def listed(text: str) -> list[str]:
+    """The entries between commas, each once, in order."""
+    return list(dict.fromkeys(entry.strip() for entry in text.split(",") if entry.strip()))
+
+
+def measures_of(text: str) -> list[str]:
+    """``--measures`` by their full names."""
+    return list(dict.fromkeys(ALIASES.get(entry, entry) for entry in listed(text)))
+
+
+@contextlib.contextmanager
+def _claimed(folder: RunFolder, leads: bool) -> Iterator[None]:
+    """The folder, claimed by the process that leads; taken away again where an error came before any checkpoint."""
+    if not leads:
+        yield
+        return
+    existed = folder.path.exists()
+    try:
+        with folder.claim():
+            yield
+    except BertftError:
+        if not existed and not (folder.path / CHECKPOINTS).exists():
+            for name in (CONFIG, LOCK):
+                (folder.path / name).unlink(missing_ok=True)
+            if folder.path.is_dir() and not any(folder.path.iterdir()):
+                folder.path.rmdir()
+        raise
+
+
+def _refuse_other_teams(folder: Path, size: int) -> None:
+    for file in folder.glob("*-of-*.json"):
+        other = file.stem.partition("-of-")[2]
+        if other != str(size):
+            raise BertftError(
+                f"{folder}: holds the sums of {other} processes, found {size}; start as many again, or remove it"
+            )

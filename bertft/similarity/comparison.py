@@ -1,0 +1,235 @@
+"""What is measured between a base encoder and tuned ones, accumulated batch by batch: sums, a reservoir, rows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bertft.errors import BertftError
+from bertft.ops.metrics import LINEAR, METRICS
+from bertft.progress import SILENT, Progress
+from bertft.results import Row
+from bertft.similarity import measures, sampled
+from bertft.similarity.inference import (
+    augmented_rows,
+    cka_influence,
+    clustered_difference,
+    clustered_interval,
+    entries,
+    rsa_influence,
+    scatter_influence,
+)
+from bertft.similarity.moments import CrossMoments
+from bertft.similarity.reservoir import Reservoir
+
+COMPARISONS = ("pearson", "cosine", "spearman", "rho_a", "kendall")
+SCATTER = ("cca", "svcca", "pwcca", "procrustes", "linear_r2")
+SPACES = ("effective_dimension", "anisotropy")  # of each encoder alone
+PAIRS = ("mutual_knn", "cka_rbf")  # of the sampled stimuli
+MEASURES = ("rsa", "cka", *SCATTER, *SPACES, *PAIRS)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which similarities are measured.
+
+    ``metrics`` and ``compares`` make the kinds of RSA: dot, cosine, correlation and sqeuclidean under pearson or cosine
+    are exact over all stimuli, all others are taken on the ``sample``. ``measures`` are some of `MEASURES`. ``sample``
+    is the size of the random sample of whole sentences that intervals and measures over pairs rest on.
+    """
+
+    metrics: tuple[str, ...] = ("cosine",)
+    compares: tuple[str, ...] = ("pearson",)
+    measures: tuple[str, ...] = ("rsa", "cka")
+    intervals: bool = True
+    sample: int = 5000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, chosen, allowed in (
+            ("metric", self.metrics, METRICS),
+            ("compare", self.compares, COMPARISONS),
+            ("measures", self.measures, MEASURES),
+        ):
+            for entry in chosen or ("",):
+                if entry not in allowed:
+                    raise BertftError(f"similarity: {name} must be one of {', '.join(allowed)}, found {entry!r}")
+        if self.sample < 4:
+            raise BertftError(f"similarity: sample must be at least 4, found {self.sample}")
+
+    @property
+    def streamed(self) -> list[tuple[str, str]]:
+        """The kinds of RSA that are exact over all stimuli, as (metric, compare)."""
+        return [kind for kind in self._kinds if kind[0] in LINEAR and kind[1] in ("pearson", "cosine")]
+
+    @property
+    def pairwise(self) -> list[tuple[str, str]]:
+        """The kinds of RSA that need every pair: of the sampled stimuli."""
+        return [kind for kind in self._kinds if kind not in self.streamed]
+
+    @property
+    def _kinds(self) -> list[tuple[str, str]]:
+        if "rsa" not in self.measures:
+            return []
+        return list(dict.fromkeys(itertools.product(self.metrics, self.compares)))
+
+    @property
+    def preparations(self) -> list[str]:
+        """The metrics whose sums are needed."""
+        wanted = [metric for metric, _ in self.streamed]
+        if "anisotropy" in self.measures:
+            wanted.append("cosine")
+        raw = {"cka", "effective_dimension", *SCATTER} & set(self.measures)
+        if (raw and not {"dot", "sqeuclidean"} & set(wanted)) or not wanted:
+            wanted.append("dot")
+        return list(dict.fromkeys(wanted))
+
+    @property
+    def of_raw_rows(self) -> str:
+        """The metric whose sums serve what is measured on raw vectors."""
+        return next(metric for metric in self.preparations if metric in ("dot", "sqeuclidean"))
+
+
+class _Streamed(NamedTuple):
+    name: str
+    metric: str  # whose sums it takes
+    values: Callable[[CrossMoments], Tensor]
+    influence: Callable[[CrossMoments, int, Tensor, Tensor], Tensor]
+
+
+class Comparison:
+    """Sums and reservoir of a base encoder beside tuned ones; ``layers`` says how many layers each pair compares."""
+
+    def __init__(self, plan: Plan, layers: Mapping[str, int]) -> None:
+        self.plan, self.layers = plan, dict(layers)
+        self.sums = {
+            name: {metric: CrossMoments(count, count, metric) for metric in plan.preparations}
+            for name, count in layers.items()
+        }
+        self.reservoir = Reservoir(plan.sample, plan.seed)
+        self.sentences = 0
+
+    def __len__(self) -> int:
+        """Stimuli so far."""
+        return len(next(iter(next(iter(self.sums.values())).values())))
+
+    def start(self, spaces: Sequence[Tensor]) -> None:
+        """Fix the provisional means by these rows without adding them."""
+        self._feed(spaces, CrossMoments.start)
+
+    def update(self, index: Tensor, lengths: Tensor, spaces: Sequence[Tensor]) -> None:
+        """Add a batch: examples ``index`` (S,) of ``lengths`` (S,), and of the base and each tuned encoder (L, T, D).
+
+        A row that is not finite or has no direction is a BertftError that names encoder, layer and row.
+        """
+        self._feed(spaces, CrossMoments.update)
+        self.reservoir.offer(index, lengths, *spaces)
+
+    def _feed(self, spaces: Sequence[Tensor], method: Callable[[CrossMoments, Tensor, Tensor], object]) -> None:
+        for (name, table), space in zip(self.sums.items(), spaces[1:], strict=True):
+            count = self.layers[name]
+            for moments in table.values():
+                try:
+                    method(moments, spaces[0][:count], space[:count])
+                except BertftError as error:
+                    raise BertftError(f"similarity: base (x) and {name} (y): {error}") from None
+
+    def rows(self, data: str, *, progress: Progress = SILENT) -> list[Row]:
+        """Every measure of every pair and layer, and with several tuned encoders their differences."""
+        total, plan = len(self), self.plan
+        if plan.intervals and self.sentences < 2:
+            raise BertftError(f"similarity: needs at least 2 texts for an interval, found {self.sentences} in {data}")
+        needed = plan.intervals or plan.pairwise or set(PAIRS) & set(plan.measures)
+        groups, kept = self.reservoir.contents() if needed else (torch.zeros(0), [None] * (len(self.sums) + 1))
+        rows: list[Row] = []
+        influences: dict[str, dict[tuple[str, int], tuple[float, Tensor]]] = {}
+        for (name, table), space in zip(self.sums.items(), kept[1:], strict=True):
+            found: dict[tuple[str, int], tuple[float, Tensor]] = {}
+            for measure in self._streamed():
+                values = measure.values(table[measure.metric]).tolist()
+                for layer, value in enumerate(values):
+                    low = high = None
+                    if not math.isfinite(value):
+                        raise BertftError(
+                            f"{measure.name} of {name} at layer {layer} on {data}: all dissimilarities are equal"
+                        )
+                    if plan.intervals:
+                        influence = measure.influence(table[measure.metric], layer, kept[0][layer], space[layer])
+                        found[measure.name, layer] = value, influence
+                        size = {"stimuli": total, "sentences": self.sentences}
+                        _, low, high, _ = clustered_interval(value, influence, groups, **size)
+                    rows.append(
+                        Row(name, _task(measure.name), data, layer, measure.name, value, low, high, total, plan.seed)
+                    )
+            influences[name] = found
+        rows += self._of_spaces(data)
+        if plan.intervals:
+            rows += self._differences(influences, groups, data)
+        if plan.pairwise or set(PAIRS) & set(plan.measures):
+            for (name, count), space in zip(self.layers.items(), kept[1:], strict=True):
+                rows += sampled.rows(name, data, plan, groups, kept[0][:count], space[:count], progress=progress)
+        return rows
+
+    def _streamed(self) -> Iterator[_Streamed]:
+        """The measures that follow from sums, in the order of the plan."""
+        for measure in self.plan.measures:
+            if measure == "rsa":
+                for metric, compare in self.plan.streamed:
+                    yield _rsa(metric, compare)
+            elif measure == "cka":
+                yield _Streamed(
+                    "cka_debiased", self.plan.of_raw_rows, lambda m: m.cka(debiased=True),
+                    lambda m, k, x, y: cka_influence(m.moments(k, k), *augmented_rows(m, k, x, y)),
+                )  # fmt: skip
+            elif measure in SCATTER:
+                function = getattr(measures, measure)
+                yield _Streamed(
+                    measure, self.plan.of_raw_rows, lambda m, measure=measure: getattr(m, measure)(),
+                    lambda m, k, x, y, f=function: scatter_influence(f, m.moments(k, k), *augmented_rows(m, k, x, y)),
+                )  # fmt: skip
+
+    def _of_spaces(self, data: str) -> list[Row]:
+        """Measures of single spaces: the base's once, then each tuned encoder's."""
+        rows: dict[tuple[str, str, int], Row] = {}
+        for measure in (m for m in SPACES if m in self.plan.measures):
+            metric = "cosine" if measure == "anisotropy" else self.plan.of_raw_rows
+            for name, table in self.sums.items():
+                for model, values in zip(("base", name), getattr(table[metric], measure)(), strict=True):
+                    for layer, value in enumerate(values.tolist()):
+                        row = Row(model, "similarity", data, layer, measure, value, n=len(self), seed=self.plan.seed)
+                        rows.setdefault((measure, model, layer), row)
+        return list(rows.values())
+
+    def _differences(
+        self, influences: Mapping[str, Mapping[tuple[str, int], tuple[float, Tensor]]], groups: Tensor, data: str
+    ) -> Iterator[Row]:
+        """First minus second of each two tuned encoders, measure by measure, with the paired interval."""
+        size = {"stimuli": len(self), "sentences": self.sentences}
+        for first, second in itertools.combinations(influences, 2):
+            for measure, layer in influences[first]:
+                if (measure, layer) in influences[second]:
+                    (a, of_a), (b, of_b) = influences[first][measure, layer], influences[second][measure, layer]
+                    value, low, high, _ = clustered_difference(a, b, (of_a, of_b), groups, **size)
+                    yield Row(
+                        f"{first} - {second}", "difference", data, layer, measure, value, low, high,
+                        len(self), self.plan.seed,
+                    )  # fmt: skip
+
+
+def _rsa(metric: str, compare: str) -> _Streamed:
+    def influence(m: CrossMoments, k: int, x: Tensor, y: Tensor) -> Tensor:
+        form = entries(m, k) if compare == "cosine" else None
+        return rsa_influence(m.moments(k, k), *augmented_rows(m, k, x, y), form)
+
+    return _Streamed(f"rsa_{metric}_{compare}", metric, lambda m: m.rsa(compare), influence)
+
+
+def _task(measure: str) -> str:
+    """RSA and CKA are what the report draws; the others stand in the table only."""
+    return "rsa" if measure.startswith(("rsa_", "cka_")) else "similarity"

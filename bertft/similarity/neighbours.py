@@ -1,0 +1,163 @@
+"""Mutual nearest neighbours and CKA with a Gaussian kernel: similarity of two spaces over all pairs, tile by tile."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bertft.errors import BertftError
+from bertft.ops.rows import check_rows
+from bertft.similarity.inference import clustered_interval
+
+K = 10  # neighbours
+TILE = 1024
+
+
+def mutual_knn(x: Tensor, y: Tensor, k: int = K, *, metric: str = "cosine") -> Tensor:
+    """x (n, D), y (n, E) -> (n,) float64: share of the k nearest neighbours of each stimulus that both spaces have.
+
+    Its mean is the alignment of Huh et al. (2024). ``metric``: cosine, or sqeuclidean (neighbours are those of
+    euclidean). Chance is k / (n - 1). Work n^2 (D + E) / 2 products, memory (n + tile) x tile.
+    """
+    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
+        raise BertftError(f"mutual_knn: expected x (n, D) and y (n, E), found {tuple(x.shape)} and {tuple(y.shape)}")
+    if not 1 <= k < len(x):
+        raise BertftError(f"mutual_knn: k must lie in 1..{len(x) - 1} for {len(x)} stimuli, found {k}")
+    a, b = nearest(x, k, metric=metric), nearest(y, k, metric=metric)
+    return (a.unsqueeze(2) == b.unsqueeze(1)).any(2).double().mean(1)
+
+
+def nearest(x: Tensor, k: int, *, metric: str = "cosine") -> Tensor:
+    """Indices (n, k) int64 of each row's k nearest other rows, in no particular order.
+
+    Every pair of tiles is multiplied once and serves the rows of both. An entry is looked at again only where it
+    exceeds the row's k-th best so far, which after the first tiles is true of few.
+    """
+    if metric not in ("cosine", "sqeuclidean"):
+        raise BertftError(f"nearest: metric must be cosine or sqeuclidean, found {metric!r}")
+    check_rows(x, metric, op="nearest")
+    rows = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    rows = torch.nn.functional.normalize(rows) if metric == "cosine" else rows - rows.mean(0)
+    half = None if metric == "cosine" else (rows * rows).sum(1) / 2
+    n = len(rows)
+    best = rows.new_full((n, k), -math.inf)
+    where = torch.zeros(n, k, dtype=torch.int64)
+    for i in range(0, n, TILE):
+        for j in range(i, n, TILE):
+            tile = rows[i : i + TILE] @ rows[j : j + TILE].mT
+            if half is not None:
+                tile -= half[i : i + TILE, None]
+                tile -= half[j : j + TILE]
+            if i == j:
+                tile.fill_diagonal_(-math.inf)
+            _take(best, where, tile, i, j)
+            if i != j:
+                _take(best, where, tile.mT.contiguous(), j, i)
+    return where
+
+
+def _take(best: Tensor, where: Tensor, tile: Tensor, i: int, j: int) -> None:
+    """Let the entries of ``tile`` (rows i.., columns j..) into the k best of their rows."""
+    m, k = tile.shape[0], best.shape[1]
+    mine = best[i : i + m]
+    least = mine.amin(1, keepdim=True)
+    if least.isneginf().any():  # the first tile of these rows: all of them
+        taken = tile.topk(min(k, tile.shape[1]), dim=1)
+        values, columns = taken.values, taken.indices + j
+    else:
+        row, column = (tile > least).nonzero(as_tuple=True)
+        if not len(row):
+            return
+        counts = torch.bincount(row, minlength=m)
+        place = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
+        values = tile.new_full((m, int(counts.max())), -math.inf)
+        columns = torch.zeros(values.shape, dtype=torch.int64)
+        values[row, place], columns[row, place] = tile[row, column], column + j
+    every, index = torch.cat([mine, values], 1), torch.cat([where[i : i + m], columns], 1)
+    kept = every.topk(k, dim=1)
+    best[i : i + m], where[i : i + m] = kept.values, index.gather(1, kept.indices)
+
+
+def knn_interval(x: Tensor, y: Tensor, groups: Tensor, interval: bool) -> tuple[float, float | None, float | None]:
+    """Mean of ``mutual_knn`` with its 95 % interval, clustered by sentence, ``groups`` (n,)."""
+    shares = mutual_knn(x, y, min(K, len(x) - 1))
+    value = float(shares.mean())
+    if not interval:
+        return value, None, None
+    sentences = int(groups.max()) + 1
+    _, low, high, _ = clustered_interval(value, shares - value, groups, stimuli=len(shares), sentences=sentences)
+    return value, low, high
+
+
+def rbf_cka(
+    x: Tensor, y: Tensor, groups: Tensor | None = None, *, sigma: float = 0.5
+) -> tuple[float, float | None, float | None]:
+    """CKA of the kernels exp(-|x_i - x_j|^2 / (2 s^2)) of x (n, D) and y (n, E), s = ``sigma`` x median distance.
+
+    As first published (Kornblith et al. 2019): diagonals count, the median is that of all pairs including each stimulus
+    with itself (beyond 1,000 stimuli that of a million drawn pairs). With ``groups`` (n,), sentences, also its 95 %
+    interval by influences, for the widths s as they are; else None, None. Two passes over tiles.
+    """
+    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 3:
+        raise BertftError(f"rbf_cka: expected x (n, D) and y (n, E), n >= 3, found {tuple(x.shape)}, {tuple(y.shape)}")
+    for rows, name in ((x, "x"), (y, "y")):
+        check_rows(rows, "sqeuclidean", op="rbf_cka", name=name)
+    x, y, n = x.double() - x.double().mean(0), y.double() - y.double().mean(0), len(x)
+    kernels = (_Gaussian(x, sigma), _Gaussian(y, sigma))
+    k, l_, kl, kk, ll = (torch.empty(n, dtype=torch.float64) for _ in range(5))  # means of each row
+    for start in range(0, n, TILE):
+        rows = slice(start, start + TILE)
+        a, b = (kernel(rows) for kernel in kernels)
+        for out, values in ((k, a), (l_, b), (kl, a * b), (kk, a * a), (ll, b * b)):
+            out[rows] = values.mean(1)
+    onto = torch.empty(n, 2, 2, dtype=torch.float64)  # mean over j of K_ij k_j, K_ij l_j; L_ij k_j, L_ij l_j
+    for start in range(0, n, TILE if groups is not None else n):
+        if groups is not None:
+            rows = slice(start, start + TILE)
+            for side, kernel in enumerate(kernels):
+                onto[rows, side] = kernel(rows) @ torch.stack([k, l_], 1) / n
+    cross, d_cross = _hsic(kl, k, l_, onto[:, 0, 1], onto[:, 1, 0])
+    own_x, d_x = _hsic(kk, k, k, onto[:, 0, 0], onto[:, 0, 0])
+    own_y, d_y = _hsic(ll, l_, l_, onto[:, 1, 1], onto[:, 1, 1])
+    if own_x <= 0 or own_y <= 0:
+        return math.nan, None, None
+    root = math.sqrt(own_x * own_y)
+    if groups is None:
+        return cross / root, None, None
+    influence = (d_cross - cross / 2 * (d_x / own_x + d_y / own_y)) / root
+    sentences = int(groups.max()) + 1
+    return clustered_interval(cross / root, influence, groups, stimuli=n, sentences=sentences)[:3]
+
+
+class _Gaussian:
+    """Rows of a kernel matrix, made when asked for."""
+
+    def __init__(self, x: Tensor, sigma: float) -> None:
+        n = len(x)
+        self.x, self.half = x, (x * x).sum(1) / 2
+        if n <= 1000:
+            squares = self._squares(slice(0, n)).flatten()
+        else:
+            i, j = torch.randint(0, n, (2, 1_000_000), generator=torch.Generator().manual_seed(0))
+            squares = torch.cat([
+                (x[a] - x[b]).square().sum(1) for a, b in zip(i.split(65_536), j.split(65_536), strict=True)
+            ])  # fmt: skip
+        self.width = 2 * sigma**2 * float(np.median(squares.numpy()))
+        if not self.width > 0:
+            raise BertftError("rbf_cka: half of all pairs of stimuli are equal, so the kernel has no width")
+
+    def _squares(self, rows: slice) -> Tensor:
+        return (2 * (self.half[rows, None] + self.half - self.x[rows] @ self.x.mT)).clamp_(min=0)
+
+    def __call__(self, rows: slice) -> Tensor:
+        return self._squares(rows).div_(-self.width).exp_()
+
+
+def _hsic(kl: Tensor, k: Tensor, l_: Tensor, k_onto_l: Tensor, l_onto_k: Tensor) -> tuple[float, Tensor]:
+    """mean KL + mean K mean L - 2 mean_i k_i l_i with its influences (n,), from the means of rows."""
+    mean_kl, mean_k, mean_l, mean_rows = (float(t.mean()) for t in (kl, k, l_, k * l_))
+    first = 2 * (kl - mean_kl) + 2 * (mean_l * (k - mean_k) + mean_k * (l_ - mean_l))
+    return mean_kl + mean_k * mean_l - 2 * mean_rows, first - 2 * (k * l_ + k_onto_l + l_onto_k - 3 * mean_rows)
