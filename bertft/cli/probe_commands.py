@@ -23,30 +23,40 @@ Random = Annotated[bool, typer.Option(help="Also probe the first encoder with ra
 
 
 @probe_app.command(
-    epilog="""[bold]Example[/bold]\n
-    bertft probe structural --model bert-base-cased --train en-train.conllu --dev en-dev.conllu --out runs/probe"""
+    epilog="""[bold]Examples[/bold]\n
+    bertft probe structural --model bert-base-cased --train en-train.conllu --dev en-dev.conllu --out runs/probe\n
+    bertft probe structural --model base=builtin:minilm --model dep=runs/dep --random --control --rank 8 --rank 128
+    --train en-train.conllu --dev en-dev.conllu --out runs/ranks"""
 )
 def structural(
     model: Models,
     train: Annotated[str, typer.Option(help=f"CoNLL-U. {SOURCE_HELP}")],
     dev: Annotated[str, typer.Option(help=f"CoNLL-U. {SOURCE_HELP}")],
     out: Out,
-    rank: Annotated[int, typer.Option(min=1, help="Rank of the probes.")] = 128,
+    rank: Annotated[Optional[list[int]], typer.Option(min=1, help="Rank, default 128; repeat for a sweep.")] = None,  # noqa: UP045
+    control: Annotated[
+        bool, typer.Option("--control", help="Train on control trees too, for the selectivity.")
+    ] = False,
+    random: Random = False,
     epochs: Annotated[int, typer.Option(min=1, help="At most so many epochs.")] = 10,
     max_train: Annotated[Optional[int], typer.Option(help="At most so many training sentences.")] = None,  # noqa: UP045
     max_dev: Annotated[Optional[int], typer.Option(help="At most so many dev sentences.")] = None,  # noqa: UP045
+    features: Features = None,
+    dtype: Dtype = "float16",
+    stream: Stream = False,
+    window: Window = "refuse",
     seed: Seed = 1337,
     quiet: Quiet = False,
 ) -> None:
     """Distance and depth probes of every layer: DSpr, UUAS, NSpr, root accuracy."""
-    from bertft.cli.probe_runs import run_structural
+    from bertft.cli.probe_runs import StructuralCommand, run_structural
 
+    command = StructuralCommand(
+        models=named_encoders(model), train=train, dev=dev, rank=list(rank or [128]), control=control, random=random,
+        epochs=epochs, max_train=max_train, max_dev=max_dev, dtype=dtype, stream=stream, window=window, seed=seed,
+    )  # fmt: skip
     with showing_progress(quiet) as progress:
-        line = run_structural(
-            named_encoders(model), train, dev, out,
-            rank=rank, epochs=epochs, max_train=max_train, max_dev=max_dev, seed=seed, progress=progress,
-        )  # fmt: skip
-    print(line)
+        print(run_structural(command, out, features, progress))
 
 
 @probe_app.command(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from bertft.cli.runs import _data_name, _vacant
 from bertft.doctor import versions
 from bertft.errors import BertftError
 from bertft.progress import Progress
-from bertft.results import Row, write_results
+from bertft.results import Row, write_results, write_text_atomically
 from bertft.run_folder import RESULTS, RunFolder
 
 if TYPE_CHECKING:
@@ -78,47 +79,63 @@ def run_edge(command: EdgeCommand, out: Path, features: Path | None, progress: P
     return "\n".join([*(f"note: {note}" for note in result.notes), *said])
 
 
-def run_structural(
-    models: dict[str, str],
-    train: str,
-    dev: str,
-    out: Path,
-    *,
-    rank: int,
-    epochs: int,
-    max_train: int | None,
-    max_dev: int | None,
-    seed: int,
-    progress: Progress,
-) -> str:
-    """Probe every layer of ``models``; returns the lines that say where the result is.
+@dataclass(frozen=True)
+class StructuralCommand:
+    """The settings of ``bertft probe structural``."""
 
-    The trained probes are kept in ``out/probes``; those that are there already are not trained again.
+    models: dict[str, str]
+    train: str
+    dev: str
+    rank: list[int]
+    control: bool
+    random: bool
+    epochs: int
+    max_train: int | None
+    max_dev: int | None
+    dtype: str
+    stream: bool
+    window: str
+    seed: int
+
+
+def run_structural(command: StructuralCommand, out: Path, features: Path | None, progress: Progress) -> str:
+    """Structural probes into ``out``; returns the lines that say where the result is.
+
+    The trained probes and their trees are kept in ``out/probes``; those that are there already are not trained again.
     """
     from bertft.data.sources import load
     from bertft.probes.structural import structural_probes
 
-    command = {
-        "command": "probe structural", "model": models, "train": train, "dev": dev, "rank": rank, "epochs": epochs,
-        "max_train": max_train, "max_dev": max_dev, "seed": seed,
-    }  # fmt: skip
-    folder = _vacant(out, command)
-    training = load("dep", train, split="train", limit=max_train)
-    held_out = load("dep", dev, split="dev" if dev.startswith("builtin:") else "validation", limit=max_dev)
-    encoders = load_encoders(models, False, seed)
-    with folder.claim():
+    folder = _vacant(out, {"command": "probe structural", **dataclasses.asdict(command)})
+    train = load("dep", command.train, split="train", limit=command.max_train)
+    split = "dev" if command.dev.startswith("builtin:") else "validation"
+    dev = load("dep", command.dev, split=split, limit=command.max_dev)
+    encoders = load_encoders(command.models, command.random, command.seed)
+    with (
+        folder.claim(),
+        feature_store(out, features, command.dtype, command.window, command.stream) as store,
+    ):
+        started = time.monotonic()
         rows = structural_probes(
-            encoders,
-            training,
-            held_out,
-            rank=rank,
-            epochs=epochs,
-            seed=seed,
-            data=_data_name(dev),
-            out=out / "probes",
-            progress=progress,
-        )
-        return "\n".join(finish(folder, rows, {}))
+            encoders, train, dev,
+            rank=command.rank, epochs=command.epochs, seed=command.seed, data=_data_name(command.dev),
+            out=out / "probes", control=command.control, differences=len(encoders) > 1, store=store, progress=progress,
+        )  # fmt: skip
+        _draw_trees(out, dev)
+        return "\n".join(finish(folder, rows, {"seconds": {"probe structural": round(time.monotonic() - started, 2)}}))
+
+
+def _draw_trees(out: Path, dev: list) -> None:
+    """One sentence's gold and predicted tree for every set of probes: the first of 8 to 16 words, else the first."""
+    from bertft.data.conllu import read_conllu
+    from bertft.report.trees import tree_svg
+
+    chosen = next((i for i, s in enumerate(dev) if 8 <= len(s.words) <= 16), 0)
+    for path in sorted((out / "probes").glob("*.conllu")):
+        if not path.stem.endswith(".control"):
+            gold, predicted = dev[chosen], read_conllu(path)[chosen]
+            picture = tree_svg(gold.words, gold.heads, predicted.heads, f"{path.stem}: gold above, predicted below")
+            write_text_atomically(out / "figures" / f"tree_{path.stem}.svg", picture)
 
 
 def load_encoders(models: dict[str, str], random: bool, seed: int) -> dict[str, Encoder]:

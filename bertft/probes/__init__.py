@@ -5,11 +5,13 @@ from __future__ import annotations
 from bertft.lazy import exports
 
 _HOMES = {
-    "Probes": "bertft.probes.structural",
+    "Probes": "bertft.probes.structural_training",
+    "FeatureStore": "bertft.probes.store",
     "WordVectors": "bertft.probes.features",
+    "edge_probes": "bertft.probes.edge",
     "extract": "bertft.probes.features",
     "structural_probes": "bertft.probes.structural",
-    "train_probes": "bertft.probes.structural",
+    "train_probes": "bertft.probes.structural_training",
 }
 
 __all__ = sorted(_HOMES)

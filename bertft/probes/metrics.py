@@ -201,18 +201,29 @@ def summarise(scores: SentenceScores, *, resamples: int = 1000, seed: int = 0) -
             f"structural probes: need at least 2 sentences of {SHORTEST} to {LONGEST} words with words that are not "
             f"punctuation, found {min(measured.values())} of {sentences}"
         )
-    value = estimates(scores, np.ones((1, sentences)))
-    draws = np.random.default_rng(seed).multinomial(sentences, np.full(sentences, 1 / sentences), size=resamples)
-    spread = {}
-    for name, drawn in estimates(scores, draws.astype(float)).items():
-        # A resample can miss a length altogether, which moves the mean over lengths: the shift is taken out.
-        shift = drawn.mean(1) - value[name][:, 0]
-        lowest = -1.0 if name in ("dspr", "nspr") else 0.0  # what is taken out must not lead out of the range
-        spread[name] = np.clip(np.percentile(drawn, [2.5, 97.5], axis=1) - shift, lowest, 1.0)
+    drawn = resampled(scores, resamples=resamples, seed=seed)
+    low, high = ({name: np.percentile(values[:, 1:], q, axis=1) for name, values in drawn.items()} for q in (2.5, 97.5))
     return [
         {
-            name: Score(float(value[name][k, 0]), float(spread[name][0, k]), float(spread[name][1, k]), measured[name])
-            for name in value
+            name: Score(float(drawn[name][k, 0]), float(low[name][k]), float(high[name][k]), measured[name])
+            for name in drawn
         }
         for k in range(scores.dspr.shape[0])
     ]
+
+
+def resampled(scores: SentenceScores, *, resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
+    """Each measure (L, B + 1): the figure itself, then those of B bootstrap samples of the sentences.
+
+    Equal sentences, resamples and seed give equal samples: two encoders' figures can be paired.
+    """
+    sentences = len(scores.lengths)
+    value = estimates(scores, np.ones((1, sentences)))
+    draws = np.random.default_rng(seed).multinomial(sentences, np.full(sentences, 1 / sentences), size=resamples)
+    found = {}
+    for name, drawn in estimates(scores, draws.astype(float)).items():
+        # A resample can miss a length altogether, which moves the mean over lengths: the shift is taken out.
+        shift = drawn.mean(1, keepdims=True) - value[name]
+        lowest = -1.0 if name in ("dspr", "nspr") else 0.0  # what is taken out must not lead out of the range
+        found[name] = np.concatenate([value[name], np.clip(drawn - shift, lowest, 1.0)], axis=1)
+    return found

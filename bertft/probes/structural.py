@@ -1,7 +1,8 @@
-"""Structural probes (Hewitt and Manning 2019): distance and depth, all layers in one training loop."""
+"""Structural probes (Hewitt and Manning 2019) of every layer of every encoder, beside their controls."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -11,203 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bertft.data.examples import Sentence
 from bertft.errors import BertftError
-from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient
-from bertft.probes.features import WordVectors, extract
-from bertft.probes.metrics import score_sentences, summarise
-from bertft.probes.trees import packed_trees, punctuation
+from bertft.probes.features import Vectors, extract
+from bertft.probes.metrics import SentenceScores, score_sentences
+from bertft.probes.predicted import write_trees
+from bertft.probes.store import FeatureStore, fingerprint
+from bertft.probes.structural_rows import rows_of
+from bertft.probes.structural_training import KINDS, Probes, Trees, predict, train_probes
+from bertft.probes.trees import control_trees, punctuation
 from bertft.progress import SILENT, Progress
 from bertft.results import Row, write_bytes_atomically, write_text_atomically
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder
 
-LEARNING_RATE = 1e-3
-DECAY = 0.1
-PATIENCE = 5  # epochs without an improvement of IMPROVEMENT until a probe stops
-IMPROVEMENT = 1e-4
-BATCH = 20
-KINDS = ("distance", "depth")
+__all__ = ["Probes", "Trees", "predict", "structural_probes", "train_probes"]
 
-
-@dataclass
-class Probes:
-    """Trained probes of all layers.
-
-    ``weights`` (2, L, D, R), distance then depth, the B of d_ij = |B'(h_i - h_j)|^2 and of depth |B'h_i|^2;
-    ``dev_loss`` (2, L) of these weights; ``epochs`` (2, L) how many each probe was trained.
-    """
-
-    weights: Tensor
-    dev_loss: Tensor
-    epochs: Tensor
-
-
-class Trees:
-    """Gold distances and depths of a corpus, packed a sentence at a time as the losses take them."""
-
-    def __init__(self, sentences: Sequence[Sentence]) -> None:
-        self.distances, self.depths = packed_trees(sentences)
-
-    def batch(self, sentences: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Packed distances (sum n^2,), depths (T,) and lengths (S,) of some sentences."""
-        return (
-            torch.from_numpy(np.concatenate([self.distances[i] for i in sentences])),
-            torch.from_numpy(np.concatenate([self.depths[i] for i in sentences])),
-            torch.tensor([len(self.depths[i]) for i in sentences]),
-        )
-
-
-class _Schedule:
-    """The published schedule, for each of P probes apart: decay, best weights, stop."""
-
-    def __init__(self, weights: Tensor) -> None:
-        self.weights = weights  # (P, D, R), trained in place
-        self.best = weights.clone()
-        self.lowest = torch.full((len(weights),), torch.inf, dtype=torch.float64)  # of the stopping rule
-        self.plateau = self.lowest.clone()  # of the decay rule
-        self.last_gain = [-1] * len(weights)
-        self.active = [True] * len(weights)
-        self.epochs = torch.zeros(len(weights), dtype=torch.int64)
-        self.optimizer = torch.optim.Adam([{"params": [w]} for w in weights], lr=LEARNING_RATE, fused=True)
-
-    def step(self, probes: Sequence[int], gradients: Tensor) -> None:
-        """One step of Adam on ``probes`` with gradients (len(probes), D, R)."""
-        for probe, gradient in zip(probes, gradients, strict=True):
-            self.optimizer.param_groups[probe]["params"][0].grad = gradient
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def end_epoch(self, epoch: int, losses: Tensor) -> None:
-        """Take the dev losses (P,) of an epoch; those of probes that have stopped are not read."""
-        for probe, loss in enumerate(losses.tolist()):
-            if not self.active[probe]:
-                continue
-            self.epochs[probe] = epoch + 1
-            if loss < self.plateau[probe] * (1 - IMPROVEMENT):
-                self.plateau[probe] = loss
-            else:
-                group = self.optimizer.param_groups[probe]
-                group["lr"] *= DECAY
-                self.optimizer.state.pop(group["params"][0], None)
-            if loss < self.lowest[probe] - IMPROVEMENT:
-                self.lowest[probe] = loss
-                self.last_gain[probe] = epoch
-                self.best[probe] = self.weights[probe]
-            elif epoch - self.last_gain[probe] >= PATIENCE:
-                self.active[probe] = False
-
-
-def train_probes(
-    train: WordVectors,
-    train_trees: Trees,
-    dev: WordVectors,
-    dev_trees: Trees,
-    *,
-    rank: int = 128,
-    epochs: int = 40,
-    seed: int = 0,
-    progress: Progress = SILENT,
-) -> Probes:
-    """Train a distance and a depth probe on every layer, together.
-
-    As published: B uniform in (-0.05, 0.05); L1 loss normalised by squared length (depth: by length), mean over the
-    sentences of a batch of 20; Adam at 1e-3; after an epoch whose dev loss is not lower than the best by a factor
-    1 - 1e-4 (the scheduler's rule, patience 0) the probe's learning rate falls to a tenth and its Adam state is reset;
-    the weights of the best dev loss are kept; a probe stops after 5 epochs without an improvement of 1e-4, or after
-    ``epochs``. Each probe has its own schedule; those that have stopped cost nothing. All layers start from the same B
-    and see the same batches, in an order drawn with ``seed``.
-    """
-    layers, width = train.layers, train.width
-    if rank < 1 or epochs < 1:
-        raise BertftError(f"structural probes: rank and epochs must be positive, found {rank} and {epochs}")
-    start = torch.Generator().manual_seed(seed)
-    init = (torch.rand(2, 1, width, rank, generator=start) - 0.5) / 10
-    schedule = _Schedule(init.repeat(1, layers, 1, 1).view(2 * layers, width, rank))
-    order = np.random.default_rng(seed)
-    sentences = len(train.lengths)
-    with progress.step("train probes", total=epochs * sentences, unit="sentences") as step:
-        for epoch in range(epochs):
-            shuffled = order.permutation(sentences)
-            for first in range(0, sentences, BATCH):
-                members = shuffled[first : first + BATCH]
-                for kinds, chosen in _groups(schedule.active, layers):
-                    probes = [kind * layers + layer for kind in kinds for layer in chosen]
-                    weights = _columns(schedule.weights[probes], len(kinds))
-                    h, distances, depths, lengths = _batch(train, train_trees, members, kinds, chosen)
-                    _, gradients = probe_loss_and_gradient(
-                        h, weights, distances, depths, lengths, distance_rank=rank if len(kinds) == 2 else None
-                    )
-                    schedule.step(probes, torch.cat(gradients.split(rank, dim=2)))
-                step.advance(len(members))
-            losses = _dev_losses(dev, dev_trees, schedule)
-            schedule.end_epoch(epoch, losses)
-            step.note(f"epoch {epoch + 1}, {sum(schedule.active)} of {len(schedule.active)} probes left")
-            if not any(schedule.active):
-                break
-    shape = (2, layers)
-    return Probes(schedule.best.view(*shape, width, rank), schedule.lowest.view(shape), schedule.epochs.view(shape))
-
-
-def _groups(active: Sequence[bool], layers: int) -> list[tuple[tuple[int, ...], list[int]]]:
-    """Active layers by the kinds that still train there: both in one call, then each alone."""
-    wanted: dict[tuple[int, ...], list[int]] = {}
-    for layer in range(layers):
-        kinds = tuple(kind for kind in (0, 1) if active[kind * layers + layer])
-        if kinds:
-            wanted.setdefault(kinds, []).append(layer)
-    return list(wanted.items())
-
-
-def _columns(weights: Tensor, kinds: int) -> Tensor:
-    """Weights (kinds * L, D, R) as the losses take them: (L, D, kinds * R), distance before depth."""
-    return torch.cat(weights.chunk(kinds), dim=2)
-
-
-def _batch(
-    data: WordVectors, trees: Trees, members: Sequence[int], kinds: tuple[int, ...], layers: list[int]
-) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
-    """h (L, T, D) float32, packed distances, depths (those that ``kinds`` learn from) and lengths of some sentences."""
-    distances, depths, lengths = trees.batch(members)
-    h = data.batch(members, torch.tensor(layers)).float()
-    return h, distances if 0 in kinds else None, depths if 1 in kinds else None, lengths
-
-
-@torch.no_grad()
-def _dev_losses(data: WordVectors, trees: Trees, schedule: _Schedule) -> Tensor:
-    """(P,) float64 mean over dev sentences; infinite for probes that have stopped."""
-    sentences = len(data.lengths)
-    totals = torch.zeros(len(schedule.active), dtype=torch.float64)
-    for kinds, chosen in _groups(schedule.active, data.layers):
-        probes = [kind * data.layers + layer for kind in kinds for layer in chosen]
-        distance, depth = (schedule.weights[[kind * data.layers + k for k in chosen]] for kind in (0, 1))
-        for first in range(0, sentences, BATCH):
-            members = range(first, min(first + BATCH, sentences))
-            h, distances, depths, lengths = _batch(data, trees, members, kinds, chosen)
-            if len(kinds) == 2:
-                losses = probe_loss(h, distance, depth, distances, depths, lengths).T.flatten()
-            elif kinds == (0,):
-                losses = distance_probe_loss(h, distance, distances, lengths)
-            else:
-                losses = depth_probe_loss(h, depth, depths, lengths)
-            totals[probes] += losses.double() * len(members)
-    losses = totals / sentences
-    losses[[not active for active in schedule.active]] = torch.inf
-    return losses
-
-
-@torch.no_grad()
-def predict(probes: Probes, data: WordVectors, words: int = 4096) -> tuple[Tensor, Tensor]:
-    """Projected words (L, T, R) of the distance probes and depths (L, T) of the depth probes, float32."""
-    points, depths = [], []
-    for part in data.vectors.split(words):
-        h = part.transpose(0, 1).float()
-        points.append(h @ probes.weights[0])
-        depths.append((h @ probes.weights[1]).square().sum(-1))
-    return torch.cat(points, dim=1), torch.cat(depths, dim=1)
+SCORES = ("lengths", "dspr", "nspr", "edges", "gold_edges", "root")
 
 
 def structural_probes(
@@ -215,118 +38,159 @@ def structural_probes(
     train: Sequence[Sentence],
     dev: Sequence[Sentence],
     *,
-    rank: int = 128,
+    rank: int | Sequence[int] = 128,
     epochs: int = 40,
     seed: int = 0,
     data: str = "ewt",
     out: str | os.PathLike[str] | None = None,
     window: str = "refuse",
     resamples: int = 1000,
+    control: bool = False,
+    differences: bool = False,
+    store: FeatureStore | None = None,
     progress: Progress = SILENT,
 ) -> list[Row]:
     """Distance and depth probes on every layer of every encoder, scored on ``dev``.
 
     Rows, for each encoder (by its name in ``encoders``) and layer: ``dspr``, ``nspr``, ``uuas`` and ``root_accuracy``
     (`bertft.probes.metrics`), each with a 95 % bootstrap interval over sentences. Layer k is Hugging Face's
-    ``hidden_states[k]``, one less than Hewitt's counting. A control is one more entry: a randomly initialised encoder
-    under the name ``random`` (`bertft.encoder.reinitialise`).
+    ``hidden_states[k]``, one less than Hewitt's counting. A baseline is one more entry: a randomly initialised encoder
+    under the name ``random`` (`bertft.encoder.reinitialise`). What ``control`` (`control_trees`), ``differences`` (to
+    the first encoder) and several ranks add is said at `bertft.probes.structural_rows.rows_of`.
 
-    Encoders are taken one after another: the vectors of one (float16) are extracted once, memory-mapped under ``out``
-    when large, used by all its probes in one loop, and removed. With ``out``, each encoder leaves
-    ``<name>.safetensors`` (weights ``distance`` and ``depth``, (L, D, R)) and ``<name>.json`` (configuration, dev
-    losses, scores); a later call with the same configuration and data takes those it finds there. Raises
-    ``BertftError`` for empty data, heads that form no tree, and sentences beyond an encoder's window unless
-    ``window="split"``.
+    Encoders are taken one after another: the vectors of one (float16) are extracted once, used by all its probes, and,
+    unless they come from a ``store``, removed. With ``out``, each encoder leaves ``<name>.safetensors`` (weights
+    ``distance`` and ``depth``, (L, D, R), and every sentence's scores), ``<name>.json`` (configuration, dev losses)
+    and ``<name>.conllu`` (the trees predicted for ``dev`` at the layer of the best UUAS); a later call with the same
+    configuration and data takes those it finds there. Raises ``BertftError`` for empty data, heads that form no tree,
+    and sentences beyond an encoder's window unless ``window="split"``.
     """
     for name, sentences in (("train", train), ("dev", dev)):
         if not sentences:
             raise BertftError(f"structural probes: {name} holds no sentence")
     if not encoders:
         raise BertftError("structural probes: encoders holds no encoder")
-    train_trees, dev_trees = Trees(train), Trees(dev)
-    skip, column = punctuation(dev)
-    folder = None if out is None else Path(out)
-    rows: list[Row] = []
+    ranks = [rank] if isinstance(rank, int) else list(dict.fromkeys(rank))
+    if store is not None:
+        window = store.window
+    corpora = {"": (train, dev)}
+    if control:
+        corpora["control_"] = (control_trees(train, seed), control_trees(dev, seed))
+    scores: dict[tuple[str, int, str], SentenceScores] = {}
     for name, encoder in encoders.items():
+        with _Run(name, encoder, train, dev, None if out is None else Path(out), store, window, progress) as run:
+            for r in ranks:
+                for part, (own_train, own_dev) in corpora.items():
+                    suffix = (f".rank{r}" if len(ranks) > 1 else "") + (f".{part[:-1]}" if part else "")
+                    scores[name, r, part] = run.measure(suffix, own_train, own_dev, r, epochs, seed)
+    return rows_of(scores, data, seed, resamples, differences)
+
+
+@dataclass
+class _Run:
+    """The probes of one encoder: each set is trained and scored once, and kept."""
+
+    name: str
+    encoder: Encoder
+    train: Sequence[Sentence]
+    dev: Sequence[Sentence]
+    folder: Path | None
+    store: FeatureStore | None
+    window: str
+    progress: Progress
+    _found: tuple[Vectors, Vectors] | None = None
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._found = None
+        if self.folder is not None:
+            self._scratch().unlink(missing_ok=True)
+
+    def _scratch(self) -> Path:
+        assert self.folder is not None
+        return self.folder / f".{self.name}.vectors"
+
+    def _vectors(self) -> tuple[Vectors, Vectors]:
+        """Vectors of the words of ``train`` and ``dev``, made when they are first asked for."""
+        if self._found is None:
+            words = [[s.words for s in sentences] for sentences in (self.train, self.dev)]
+            if self.store is not None:
+                names = [[s.id for s in sentences] for sentences in (self.train, self.dev)]
+                train, dev = (
+                    self.store.vectors(self.encoder, w, names=n, progress=self.progress)
+                    for w, n in zip(words, names, strict=True)
+                )
+            else:
+                paths = [None if self.folder is None else self._scratch(), None]
+                train, dev = (
+                    extract(self.encoder, w, path=path, window=self.window, progress=self.progress)
+                    for w, path in zip(words, paths, strict=True)
+                )
+            self._found = train, dev
+        return self._found
+
+    def measure(
+        self, suffix: str, train: Sequence[Sentence], dev: Sequence[Sentence], rank: int, epochs: int, seed: int
+    ) -> SentenceScores:
+        """Every dev sentence's scores under probes of ``rank`` trained on ``train``, which has the encoder's words."""
+        train_trees, dev_trees = Trees(train), Trees(dev)
+        skip, column = punctuation(dev)
         config = {
-            "encoder": _fingerprint(encoder), "train": _digest(train), "dev": _digest(dev), "rank": rank,
-            "epochs": epochs, "seed": seed, "data": data, "window": window, "resamples": resamples,
-            "punctuation": column,
+            "encoder": fingerprint(self.encoder), "train": _digest(train), "dev": _digest(dev), "rank": rank,
+            "epochs": epochs, "seed": seed, "window": self.window, "punctuation": column,
+            "dtype": "float16" if self.store is None else str(self.store.dtype).removeprefix("torch."),
         }  # fmt: skip
-        found = None if folder is None else _finished(folder / f"{name}.json", config)
-        if found is None:
-            scores, probes = _probe_one(
-                encoder, train, dev, train_trees, dev_trees, skip,
-                folder, name, rank, epochs, seed, window, resamples, progress,
-            )  # fmt: skip
-            found = [{m: [s.value, s.low, s.high, s.n] for m, s in layer.items()} for layer in scores]
-            if folder is not None:
-                _keep(folder, name, config, probes, found)
-        for layer, measures in enumerate(found):
-            for measure, (value, low, high, n) in measures.items():
-                rows.append(Row(name, "structural", data, layer, measure, value, low, high, n, seed))
-    return rows
-
-
-def _probe_one(
-    encoder, train, dev, train_trees, dev_trees, skip, folder, name, rank, epochs, seed, window, resamples, progress
-):
-    """Extract, train and score one encoder."""
-    path = None if folder is None else folder / f".{name}.vectors"
-    try:
-        vectors = [
-            extract(encoder, [s.words for s in sentences], path=place, window=window, progress=progress)
-            for sentences, place in ((train, path), (dev, None))
-        ]
+        stem = None if self.folder is None else self.folder / f"{self.name}{suffix}"
+        found = None if stem is None else _finished(stem, config)
+        if found is not None:
+            return found
+        vectors = self._vectors()
         probes = train_probes(
-            vectors[0], train_trees, vectors[1], dev_trees, rank=rank, epochs=epochs, seed=seed, progress=progress
+            vectors[0], train_trees, vectors[1], dev_trees, rank=rank, epochs=epochs, seed=seed, progress=self.progress
         )
         points, depths = predict(probes, vectors[1])
-    finally:
-        if path is not None:
-            path.unlink(missing_ok=True)
-    scored = score_sentences(points, depths, dev_trees.distances, dev_trees.depths, skip)
-    return summarise(scored, resamples=resamples, seed=seed), probes
+        scores = score_sentences(points, depths, dev_trees.distances, dev_trees.depths, skip)
+        if stem is not None:
+            best = int((scores.edges.sum(1)).argmax())
+            write_trees(Path(f"{stem}.conllu"), dev, points[best], depths[best], layer=best)
+            _keep(stem, config, probes, scores)
+        return scores
 
 
-def _keep(folder: Path, name: str, config: dict[str, Any], probes: Probes, scores: list[dict[str, list]]) -> None:
+def _keep(stem: Path, config: dict[str, Any], probes: Probes, scores: SentenceScores) -> None:
     from safetensors.torch import save
 
     tensors = {kind: weights.contiguous() for kind, weights in zip(KINDS, probes.weights, strict=True)}
-    write_bytes_atomically(folder / f"{name}.safetensors", save(tensors, {"format": "bertft.structural/1"}))
+    tensors |= {f"scores.{name}": torch.from_numpy(np.ascontiguousarray(getattr(scores, name))) for name in SCORES}
+    write_bytes_atomically(f"{stem}.safetensors", save(tensors, {"format": "bertft.structural/2"}))
     record = {
         "config": config,
         "dev_loss": dict(zip(KINDS, probes.dev_loss.tolist(), strict=True)),
         "epochs": dict(zip(KINDS, probes.epochs.tolist(), strict=True)),
-        "scores": scores,
     }
-    write_text_atomically(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
+    write_text_atomically(f"{stem}.json", json.dumps(record, indent=1) + "\n")
 
 
-def _finished(path: Path, config: dict[str, Any]) -> list[dict[str, list]] | None:
-    """The scores in ``path`` if they are of the same configuration, encoder and data."""
+def _finished(stem: Path, config: dict[str, Any]) -> SentenceScores | None:
+    """The scores kept under ``stem`` if they are of the same configuration, encoder and data.
+
+    The JSON is written last: where it is there and of this configuration, the tensors are too.
+    """
+    from safetensors import SafetensorError, safe_open
+
     try:
-        record = json.loads(path.read_text(encoding="utf8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        if json.loads(Path(f"{stem}.json").read_text(encoding="utf8")).get("config") != config:
+            return None
+        with safe_open(f"{stem}.safetensors", framework="np") as file:
+            return SentenceScores(*(file.get_tensor(f"scores.{name}") for name in SCORES))
+    except (OSError, ValueError, SafetensorError):
         return None
-    return record["scores"] if record.get("config") == config else None
 
 
 def _digest(sentences: Sequence[Sentence]) -> str:
-    import hashlib
-
     digest = hashlib.sha256()
     for s in sentences:
         digest.update(repr((s.words, s.heads, s.xpos, s.upos)).encode())
-    return digest.hexdigest()[:16]
-
-
-def _fingerprint(encoder: Encoder) -> str:
-    """A digest of the encoder's weights, so that finished probes of another encoder are never taken for its own."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(encoder.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
     return digest.hexdigest()[:16]

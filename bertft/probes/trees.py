@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -58,3 +60,22 @@ def punctuation(sentences: Sequence[Sentence]) -> tuple[list[np.ndarray], str]:
     tags = {tag for sentence in sentences for tag in sentence.xpos}
     column, marks = ("xpos", PENN_PUNCTUATION) if tags & PENN_WORDS else ("upos", UNIVERSAL_PUNCTUATION)
     return [np.array([tag in marks for tag in getattr(s, column)], dtype=bool) for s in sentences], column
+
+
+def control_trees(sentences: Sequence[Sentence], seed: int) -> list[Sentence]:
+    """The sentences with control trees, after Hewitt and Liang's (2019) control task for dependency edges.
+
+    The first word is the root; every other word hangs from the first word or from the word before it, as one draw for
+    its type (the form as written) and ``seed`` decides, the same in every corpus. So a tree follows from the words
+    alone, and a probe that reproduces it has learned the words, not the encoder's syntax.
+    """
+
+    def hangs_from_first(word: str) -> bool:
+        return bool(hashlib.sha256(f"{seed} {word}".encode()).digest()[0] & 1)
+
+    return [
+        dataclasses.replace(
+            s, heads=tuple(0 if i == 0 else 1 if hangs_from_first(word) else i for i, word in enumerate(s.words))
+        )
+        for s in sentences
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,9 +13,13 @@ from safetensors.torch import load_file
 from bertft.data import synthetic
 from bertft.encoder import Encoder
 from bertft.errors import BertftError
-from bertft.probes import features, structural
+from bertft.probes import features, structural, structural_training
 from bertft.probes.features import WordVectors, extract
-from bertft.probes.structural import Trees, structural_probes, train_probes
+from bertft.probes.predicted import predicted_heads
+from bertft.probes.store import FeatureStore
+from bertft.probes.structural import structural_probes
+from bertft.probes.structural_training import Trees, train_probes
+from bertft.probes.trees import control_trees
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +103,7 @@ def test_all_probes_at_once_equal_each_alone(sentences):
 
 def test_schedule_decays_resets_and_stops():
     weights = torch.ones(2, 3, 2)
-    schedule = structural._Schedule(weights.clone())
+    schedule = structural_training._Schedule(weights.clone())
     gradient = torch.ones(1, 3, 2)
     losses = [1.0, 0.9, 0.89999, 0.95, 0.9, 0.9, 0.9, 0.9]
     rates = []
@@ -118,7 +123,11 @@ def test_schedule_decays_resets_and_stops():
 
 
 def test_groups_leave_out_what_has_stopped():
-    assert structural._groups([True, False, True, False, True, True], 3) == [((0,), [0]), ((1,), [1]), ((0, 1), [2])]
+    assert structural_training._groups([True, False, True, False, True, True], 3) == [
+        ((0,), [0]),
+        ((1,), [1]),
+        ((0, 1), [2]),
+    ]
 
 
 def test_rows_of_two_encoders(sentences, encoder, tmp_path):
@@ -133,10 +142,78 @@ def test_rows_of_two_encoders(sentences, encoder, tmp_path):
     assert all(r.low <= r.value <= r.high and r.task == "structural" and r.data == "toy" for r in rows)
     assert rows == structural_probes(encoders, sentences[:60], sentences[60:], rank=8, epochs=2, data="toy")
     weights = load_file(tmp_path / "base.safetensors")
-    assert {k: tuple(v.shape) for k, v in weights.items()} == {"distance": (4, 32, 8), "depth": (4, 32, 8)}
+    shapes = {k: tuple(v.shape) for k, v in weights.items() if not k.startswith("scores.")}
+    assert shapes == {"distance": (4, 32, 8), "depth": (4, 32, 8)}
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "base.json", "base.safetensors", "random.json", "random.safetensors",
+        "base.conllu", "base.json", "base.safetensors", "random.conllu", "random.json", "random.safetensors",
     ]  # fmt: skip
+
+
+def test_ranks_control_and_differences(sentences, encoder, tmp_path):
+    from bertft.data.conllu import read_conllu
+    from bertft.encoder import reinitialise
+
+    random = Encoder(reinitialise(encoder.model, 0), encoder.tokenizer, "random")
+    settings = {"rank": [2, 4], "epochs": 1, "control": True, "differences": True, "resamples": 40}
+    arguments = ({"base": encoder, "random": random}, sentences[:30], sentences[60:])
+    rows = structural_probes(*arguments, **settings, out=tmp_path)
+    by = {(r.model, r.layer, r.measure): r for r in rows}
+    assert len(by) == len(rows) == 2 * 4 * 4 * 2 * 3 + 4 * 4 * 2 * 2
+    for rank in (2, 4):
+        own = by["base", 2, f"uuas_rank{rank}"].value
+        gap = by["base", 2, f"uuas_selectivity_rank{rank}"]
+        assert gap.value == pytest.approx(own - by["base", 2, f"control_uuas_rank{rank}"].value)
+        difference = by["random", 2, f"uuas_difference_rank{rank}"]
+        assert difference.value == pytest.approx(by["random", 2, f"uuas_rank{rank}"].value - own)
+        assert difference.low <= difference.value <= difference.high
+        assert 0 <= by["random", 2, f"uuas_difference_p_rank{rank}"].value <= 1
+    assert structural_probes(*arguments, **settings, out=tmp_path) == rows
+    # The trees that are written are those of the scores: each is one tree over the sentence's own words.
+    trees = read_conllu(tmp_path / "base.rank4.conllu")
+    assert [t.words for t in trees] == [s.words for s in sentences[60:]]
+    text = (tmp_path / "base.rank4.conllu").read_text()
+    layer = int(re.search(r"# layer = (\d)", text)[1])
+    assert max(by["base", k, "uuas_rank4"].value for k in range(4)) == by["base", layer, "uuas_rank4"].value
+
+
+def test_predicted_trees_are_minimum_spanning_trees():
+    from scipy.sparse.csgraph import minimum_spanning_tree
+    from scipy.spatial.distance import pdist, squareform
+
+    rng = np.random.default_rng(3)
+    for n in (2, 7, 20):
+        points, depths = rng.normal(size=(n, 5)), rng.normal(size=n)
+        heads = predicted_heads(torch.tensor(points), torch.tensor(depths))
+        wanted = zip(*minimum_spanning_tree(squareform(pdist(points, "sqeuclidean"))).nonzero(), strict=True)
+        assert {frozenset((i, h - 1)) for i, h in enumerate(heads) if h} == {frozenset(map(int, e)) for e in wanted}
+        assert heads.index(0) == depths.argmin() and heads.count(0) == 1
+
+
+def test_predicted_heads_of_known_points():
+    points = torch.tensor([[0.0], [1.0], [2.1], [3.3]])
+    assert predicted_heads(points, torch.tensor([3.0, 0.5, 1.0, 2.0])) == [2, 0, 2, 3]
+    assert predicted_heads(points[:1], torch.tensor([1.0])) == [0]
+
+
+def test_control_trees_follow_from_the_words(sentences):
+    drawn: dict[str, set] = {}
+    for s in control_trees(sentences, 5):
+        assert s.heads[0] == 0
+        for i in range(2, len(s.words)):
+            assert s.heads[i] in (1, i)
+            drawn.setdefault(s.words[i], set()).add(s.heads[i] == 1)
+    assert all(len(v) == 1 for v in drawn.values()) and set.union(*drawn.values()) == {True, False}
+
+
+def test_a_store_and_a_stream_give_the_same_scores(sentences, encoder, tmp_path):
+    arguments = ({"base": encoder}, sentences[:20], sentences[60:])
+    settings = {"rank": 4, "epochs": 1}
+    plain = structural_probes(*arguments, **settings)
+    assert structural_probes(*arguments, **settings, store=FeatureStore(tmp_path)) == plain
+    exact = structural_probes(*arguments, **settings, store=FeatureStore(tmp_path, dtype=torch.float32))
+    streamed = structural_probes(*arguments, **settings, store=FeatureStore(stream=True))
+    for a, b, c in zip(plain, exact, streamed, strict=True):
+        assert a.value == pytest.approx(b.value, abs=0.03) and b.value == pytest.approx(c.value, abs=0.03)
 
 
 def test_finished_encoders_are_taken_and_others_not(sentences, encoder, tmp_path, monkeypatch):

@@ -1,0 +1,201 @@
+"""Structural probes (Hewitt and Manning 2019): distance and depth, all layers in one training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bertft.data.examples import Sentence
+from bertft.errors import BertftError
+from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient
+from bertft.probes.features import Vectors
+from bertft.probes.trees import packed_trees
+from bertft.progress import SILENT, Progress
+
+LEARNING_RATE = 1e-3
+DECAY = 0.1
+PATIENCE = 5  # epochs without an improvement of IMPROVEMENT until a probe stops
+IMPROVEMENT = 1e-4
+BATCH = 20
+KINDS = ("distance", "depth")
+
+
+@dataclass
+class Probes:
+    """Trained probes of all layers.
+
+    ``weights`` (2, L, D, R), distance then depth, the B of d_ij = |B'(h_i - h_j)|^2 and of depth |B'h_i|^2;
+    ``dev_loss`` (2, L) of these weights; ``epochs`` (2, L) how many each probe was trained.
+    """
+
+    weights: Tensor
+    dev_loss: Tensor
+    epochs: Tensor
+
+
+class Trees:
+    """Gold distances and depths of a corpus, packed a sentence at a time as the losses take them."""
+
+    def __init__(self, sentences: Sequence[Sentence]) -> None:
+        self.distances, self.depths = packed_trees(sentences)
+
+    def batch(self, sentences: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Packed distances (sum n^2,), depths (T,) and lengths (S,) of some sentences."""
+        return (
+            torch.from_numpy(np.concatenate([self.distances[i] for i in sentences])),
+            torch.from_numpy(np.concatenate([self.depths[i] for i in sentences])),
+            torch.tensor([len(self.depths[i]) for i in sentences]),
+        )
+
+
+class _Schedule:
+    """The published schedule, for each of P probes apart: decay, best weights, stop."""
+
+    def __init__(self, weights: Tensor) -> None:
+        self.weights = weights  # (P, D, R), trained in place
+        self.best = weights.clone()
+        self.lowest = torch.full((len(weights),), torch.inf, dtype=torch.float64)  # of the stopping rule
+        self.plateau = self.lowest.clone()  # of the decay rule
+        self.last_gain = [-1] * len(weights)
+        self.active = [True] * len(weights)
+        self.epochs = torch.zeros(len(weights), dtype=torch.int64)
+        self.optimizer = torch.optim.Adam([{"params": [w]} for w in weights], lr=LEARNING_RATE, fused=True)
+
+    def step(self, probes: Sequence[int], gradients: Tensor) -> None:
+        """One step of Adam on ``probes`` with gradients (len(probes), D, R)."""
+        for probe, gradient in zip(probes, gradients, strict=True):
+            self.optimizer.param_groups[probe]["params"][0].grad = gradient
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def end_epoch(self, epoch: int, losses: Tensor) -> None:
+        """Take the dev losses (P,) of an epoch; those of probes that have stopped are not read."""
+        for probe, loss in enumerate(losses.tolist()):
+            if not self.active[probe]:
+                continue
+            self.epochs[probe] = epoch + 1
+            if loss < self.plateau[probe] * (1 - IMPROVEMENT):
+                self.plateau[probe] = loss
+            else:
+                group = self.optimizer.param_groups[probe]
+                group["lr"] *= DECAY
+                self.optimizer.state.pop(group["params"][0], None)
+            if loss < self.lowest[probe] - IMPROVEMENT:
+                self.lowest[probe] = loss
+                self.last_gain[probe] = epoch
+                self.best[probe] = self.weights[probe]
+            elif epoch - self.last_gain[probe] >= PATIENCE:
+                self.active[probe] = False
+
+
+def train_probes(
+    train: Vectors,
+    train_trees: Trees,
+    dev: Vectors,
+    dev_trees: Trees,
+    *,
+    rank: int = 128,
+    epochs: int = 40,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> Probes:
+    """Train a distance and a depth probe on every layer, together.
+
+    As published: B uniform in (-0.05, 0.05); L1 loss normalised by squared length (depth: by length), mean over the
+    sentences of a batch of 20; Adam at 1e-3; after an epoch whose dev loss is not lower than the best by a factor
+    1 - 1e-4 (the scheduler's rule, patience 0) the probe's learning rate falls to a tenth and its Adam state is reset;
+    the weights of the best dev loss are kept; a probe stops after 5 epochs without an improvement of 1e-4, or after
+    ``epochs``. Each probe has its own schedule; those that have stopped cost nothing. All layers start from the same B
+    and see the same batches, in an order drawn with ``seed``.
+    """
+    layers, width = train.layers, train.width
+    if rank < 1 or epochs < 1:
+        raise BertftError(f"structural probes: rank and epochs must be positive, found {rank} and {epochs}")
+    start = torch.Generator().manual_seed(seed)
+    init = (torch.rand(2, 1, width, rank, generator=start) - 0.5) / 10
+    schedule = _Schedule(init.repeat(1, layers, 1, 1).view(2 * layers, width, rank))
+    order = np.random.default_rng(seed)
+    sentences = len(train.lengths)
+    with progress.step("train probes", total=epochs * sentences, unit="sentences") as step:
+        for epoch in range(epochs):
+            shuffled = order.permutation(sentences)
+            for first in range(0, sentences, BATCH):
+                members = shuffled[first : first + BATCH]
+                for kinds, chosen in _groups(schedule.active, layers):
+                    probes = [kind * layers + layer for kind in kinds for layer in chosen]
+                    weights = _columns(schedule.weights[probes], len(kinds))
+                    h, distances, depths, lengths = _batch(train, train_trees, members, kinds, chosen)
+                    _, gradients = probe_loss_and_gradient(
+                        h, weights, distances, depths, lengths, distance_rank=rank if len(kinds) == 2 else None
+                    )
+                    schedule.step(probes, torch.cat(gradients.split(rank, dim=2)))
+                step.advance(len(members))
+            losses = _dev_losses(dev, dev_trees, schedule)
+            schedule.end_epoch(epoch, losses)
+            step.note(f"epoch {epoch + 1}, {sum(schedule.active)} of {len(schedule.active)} probes left")
+            if not any(schedule.active):
+                break
+    shape = (2, layers)
+    return Probes(schedule.best.view(*shape, width, rank), schedule.lowest.view(shape), schedule.epochs.view(shape))
+
+
+def _groups(active: Sequence[bool], layers: int) -> list[tuple[tuple[int, ...], list[int]]]:
+    """Active layers by the kinds that still train there: both in one call, then each alone."""
+    wanted: dict[tuple[int, ...], list[int]] = {}
+    for layer in range(layers):
+        kinds = tuple(kind for kind in (0, 1) if active[kind * layers + layer])
+        if kinds:
+            wanted.setdefault(kinds, []).append(layer)
+    return list(wanted.items())
+
+
+def _columns(weights: Tensor, kinds: int) -> Tensor:
+    """Weights (kinds * L, D, R) as the losses take them: (L, D, kinds * R), distance before depth."""
+    return torch.cat(weights.chunk(kinds), dim=2)
+
+
+def _batch(
+    data: Vectors, trees: Trees, members: Sequence[int], kinds: tuple[int, ...], layers: list[int]
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
+    """h (L, T, D) float32, packed distances, depths (those that ``kinds`` learn from) and lengths of some sentences."""
+    distances, depths, lengths = trees.batch(members)
+    h = data.batch(members, torch.tensor(layers)).float()
+    return h, distances if 0 in kinds else None, depths if 1 in kinds else None, lengths
+
+
+@torch.no_grad()
+def _dev_losses(data: Vectors, trees: Trees, schedule: _Schedule) -> Tensor:
+    """(P,) float64 mean over dev sentences; infinite for probes that have stopped."""
+    sentences = len(data.lengths)
+    totals = torch.zeros(len(schedule.active), dtype=torch.float64)
+    for kinds, chosen in _groups(schedule.active, data.layers):
+        probes = [kind * data.layers + layer for kind in kinds for layer in chosen]
+        distance, depth = (schedule.weights[[kind * data.layers + k for k in chosen]] for kind in (0, 1))
+        for first in range(0, sentences, BATCH):
+            members = range(first, min(first + BATCH, sentences))
+            h, distances, depths, lengths = _batch(data, trees, members, kinds, chosen)
+            if len(kinds) == 2:
+                losses = probe_loss(h, distance, depth, distances, depths, lengths).T.flatten()
+            elif kinds == (0,):
+                losses = distance_probe_loss(h, distance, distances, lengths)
+            else:
+                losses = depth_probe_loss(h, depth, depths, lengths)
+            totals[probes] += losses.double() * len(members)
+    losses = totals / sentences
+    losses[[not active for active in schedule.active]] = torch.inf
+    return losses
+
+
+@torch.no_grad()
+def predict(probes: Probes, data: Vectors, sentences: int = 256) -> tuple[Tensor, Tensor]:
+    """Projected words (L, T, R) of the distance probes and depths (L, T) of the depth probes, float32."""
+    points, depths = [], []
+    for first in range(0, len(data.lengths), sentences):
+        h = data.batch(range(first, min(first + sentences, len(data.lengths)))).float()
+        points.append(h @ probes.weights[0])
+        depths.append((h @ probes.weights[1]).square().sum(-1))
+    return torch.cat(points, dim=1), torch.cat(depths, dim=1)

@@ -1,0 +1,71 @@
+"""A sentence's gold and predicted tree in one picture: arcs above the words and below them, as SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from bertft.errors import BertftError
+from bertft.report.palette import LIGHT
+
+LETTER, GAP, STEP, MARGIN = 7.8, 18, 16, 14  # pixels: a letter of 13-pixel monospace, between words, a level, around
+
+
+def tree_svg(words: Sequence[str], gold: Sequence[int], predicted: Sequence[int], title: str = "") -> str:
+    """SVG of ``words`` with the gold arcs above and the predicted edges below.
+
+    ``gold`` and ``predicted`` are 1-based heads, 0 for the root, which gets a dot. A predicted edge that joins the same
+    two words as a gold one is drawn solid, another one dashed and in another colour.
+    """
+    if not len(words) == len(gold) == len(predicted):
+        raise BertftError(f"tree: {len(words)} words, {len(gold)} gold heads and {len(predicted)} predicted ones")
+    centres, x = [], float(MARGIN)
+    for word in words:
+        width = len(word) * LETTER
+        centres.append(x + width / 2)
+        x += width + GAP
+    width = max(x - GAP + MARGIN, 2 * MARGIN + len(title) * LETTER)
+    above, below = _edges(gold), _edges(predicted)
+    tops, depths = _levels(above), _levels(below)
+    head = MARGIN + (20 if title else 0)
+    upper = head + (max(tops.values(), default=0) + 1) * STEP
+    lower = upper + 22
+    height = lower + (max(depths.values(), default=0) + 1) * STEP + MARGIN
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
+        f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="DejaVu Sans Mono, monospace" font-size="13">',
+        f'<rect width="{width:.0f}" height="{height:.0f}" fill="#ffffff"/>',
+    ]
+    if title:
+        parts.append(f'<text x="{MARGIN}" y="{MARGIN + 6}" fill="{LIGHT["muted"]}">{escape(title)}</text>')
+    for word, centre in zip(words, centres, strict=True):
+        parts.append(f'<text x="{centre:.1f}" y="{upper + 15}" text-anchor="middle">{escape(word)}</text>')
+    for edge in sorted(above):
+        parts.append(_arc(centres, edge, upper, -STEP * (tops[edge] + 1), LIGHT["ink"], ""))
+    for edge in sorted(below):
+        found = edge in above
+        colour, dash = (LIGHT["c0"], "") if found else (LIGHT["c1"], ' stroke-dasharray="5 3"')
+        parts.append(_arc(centres, edge, lower, STEP * (depths[edge] + 1), colour, dash))
+    for heads, y, colour in ((gold, upper - 4, LIGHT["ink"]), (predicted, lower + 4, LIGHT["c0"])):
+        for i in (i for i, h in enumerate(heads) if h == 0):
+            parts.append(f'<circle cx="{centres[i]:.1f}" cy="{y}" r="3" fill="{colour}"/>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _edges(heads: Sequence[int]) -> set[tuple[int, int]]:
+    return {(min(i, h - 1), max(i, h - 1)) for i, h in enumerate(heads) if h}
+
+
+def _levels(edges: set[tuple[int, int]]) -> dict[tuple[int, int], int]:
+    """A height for each edge, so that edges that overlap lie at different heights, the shorter the lower."""
+    levels: dict[tuple[int, int], int] = {}
+    for edge in sorted(edges, key=lambda e: (e[1] - e[0], e)):
+        taken = {levels[o] for o in levels if o[0] < edge[1] and edge[0] < o[1]}
+        levels[edge] = next(level for level in range(len(taken) + 1) if level not in taken)
+    return levels
+
+
+def _arc(centres: Sequence[float], edge: tuple[int, int], y: float, rise: float, colour: str, dash: str) -> str:
+    left, right = centres[edge[0]] + 2, centres[edge[1]] - 2
+    path = f"M{left:.1f} {y} V{y + rise} H{right:.1f} V{y}"
+    return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.4"{dash}/>'
