@@ -10,14 +10,6 @@ from dataclasses import dataclass
 from bertft.report.series import BASE, RANDOM, Context, Line, count, lines
 from bertft.results import Row
 
-MEASURES = {
-    "dspr": ("Tree distances", "DSpr (Spearman, mean of lengths 5–50)"),
-    "uuas": ("Tree edges", "UUAS (share of gold edges)"),
-    "nspr": ("Tree depths", "NSpr (Spearman, mean of lengths 5–50)"),
-    "root_accuracy": ("Root", "root accuracy (share of sentences)"),
-}
-"""Structural-probe measures: panel title and axis label."""
-
 COMPARISONS = {"cka_debiased": "linear CKA, debiased (1 = same geometry)"}
 
 
@@ -79,6 +71,8 @@ def slot(model: str, context: Context) -> str:
 
 def figures(rows: Sequence[Row], context: Context) -> list[Figure]:
     """Every figure the rows have numbers for, the most telling first."""
+    from bertft.report.probe_figures import edge_figure, structural_figure  # which builds on this module
+
     similar = lines(rows, "rsa")
     probed = lines(rows, "structural")
     found: list[Figure] = []
@@ -89,7 +83,9 @@ def figures(rows: Sequence[Row], context: Context) -> list[Figure]:
         domains = _domains(measure, by_measure[measure], context)
         found += [domains] if domains else []
     if probed:
-        found.append(_probes(probed, context))
+        found.append(structural_figure(probed, context))
+    if edges := lines(rows, "edge"):
+        found.append(edge_figure(edges, context))
     found += [_by_layer(measure, by_measure[measure], context, first=False) for measure in measures[1:]]
     return found
 
@@ -113,9 +109,7 @@ def _by_layer(measure: str, similar: list[Line], context: Context, *, first: boo
         Panel(
             f"on {text}",
             axis_label(measure),
-            tuple(
-                Curve(line.model, line, slot(line.model, context)) for line in _in_order(similar, context, data=text)
-            ),
+            tuple(Curve(line.model, line, slot(line.model, context)) for line in in_order(similar, context, data=text)),
         )
         for text in outside
     )
@@ -124,7 +118,7 @@ def _by_layer(measure: str, similar: list[Line], context: Context, *, first: boo
     return Figure(
         f"{'rsa' if first and measure.startswith('rsa_') else measure}_by_layer",
         f"{kind} of each layer to the base encoder",
-        f"1 = the layer is as it was before fine-tuning. {_interval(shown, 'sentences')}",
+        f"1 = the layer is as it was before fine-tuning. {interval(shown, 'sentences')}",
         panels,
     )
 
@@ -152,44 +146,19 @@ def _domains(measure: str, similar: list[Line], context: Context) -> Figure | No
         "rsa_domains",
         "The same similarity on the task's own text and on other text",
         "Solid: the task's own dev text. Dashed: text of no task. Dotted: the other tasks' dev text. "
-        + _interval(shown, "sentences"),
+        + interval(shown, "sentences"),
         tuple(panels),
     )
 
 
-def _probes(probed: list[Line], context: Context) -> Figure:
-    panels = []
-    for measure in dict.fromkeys([*MEASURES, *(line.measure for line in probed)]):
-        curves = tuple(
-            Curve(
-                "random" if line.model == RANDOM else line.model,
-                line,
-                slot(line.model, context),
-                "dash" if line.model == RANDOM else "solid",
-            )
-            for line in _in_order([line for line in probed if line.measure == measure], context)
-        )
-        if curves:
-            title, label = MEASURES.get(measure, (measure, measure))
-            panels.append(Panel(title, label, curves))
-    shown = [curve.line for panel in panels for curve in panel.curves]
-    random = " random: the same architecture with weights drawn anew, the control." if RANDOM in context.models else ""
-    return Figure(
-        "probes_by_layer",
-        "What structural probes read from each layer",
-        f"Measured on {', '.join(dict.fromkeys(line.data for line in shown))}.{random} {_interval(shown, 'sentences')}",
-        tuple(panels),
-        share_y=False,
-        columns=2,
-    )
-
-
-def _in_order(wanted: list[Line], context: Context, data: str | None = None) -> list[Line]:
+def in_order(wanted: list[Line], context: Context, data: str | None = None) -> list[Line]:
+    """The lines on one text (default all), in the order of the models."""
     chosen = [line for line in wanted if data is None or line.data == data]
     return sorted(chosen, key=lambda line: context.models.index(line.model))
 
 
-def _interval(shown: list[Line], cluster: str) -> str:
+def interval(shown: list[Line], cluster: str) -> str:
+    """The sentence of a caption that says what the bands are and how many items there were."""
     banded = any(low is not None for line in shown for low in line.lows)
     n = count(shown)
     interval = f"Bands: 95 % interval, clustered by {cluster.removesuffix('s')}" if banded else "No intervals"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from bertft.report.figures import MEASURES
+from bertft.report.probe_figures import MEASURES
 from bertft.report.series import BASE, RANDOM, Context, Line, apart, lines, point, score
 from bertft.results import Row
 
