@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bertft.cli.runs import _data_name, _vacant
 from bertft.doctor import versions
@@ -54,9 +53,10 @@ class EdgeCommand:
 def run_edge(command: EdgeCommand, out: Path, features: Path | None, progress: Progress) -> str:
     """Edge probes into ``out``; returns the lines that say how it went and where the result is."""
     from bertft.data.sources import load
-    from bertft.probes.edge import edge_probes
+    from bertft.probes.edge import checked, edge_probes
     from bertft.probes.edge_train import EdgeTraining
 
+    store = feature_store(command, out, features)
     folder = _vacant(out, {"command": "probe edge", **dataclasses.asdict(command)})
     training = EdgeTraining(
         command.learning_rate, command.batch_size, command.interval, command.steps, command.seed
@@ -65,10 +65,8 @@ def run_edge(command: EdgeCommand, out: Path, features: Path | None, progress: P
     dev = load("spans", command.dev, split="dev", limit=command.max_dev)
     test = None if command.test is None else load("spans", command.test, split="test", limit=command.max_test)
     encoders = load_encoders(command.models, command.random, command.seed)
-    with (
-        folder.claim(),
-        feature_store(out, features, command.dtype, command.window, command.stream) as store,
-    ):
+    check_lengths(store, encoders, checked(train, dev, test))
+    with folder.claim():
         result = edge_probes(
             encoders, train, dev, test,
             data=command.name or task_name(command.train), training=training, control=command.control,
@@ -76,7 +74,27 @@ def run_edge(command: EdgeCommand, out: Path, features: Path | None, progress: P
         )  # fmt: skip
         write_results(out / LABELS, result.labels)
         said = finish(folder, result.rows, {"notes": result.notes, "seconds": result.seconds})
-    return "\n".join([*(f"note: {note}" for note in result.notes), *said])
+    return "\n".join([*(f"note: {note}" for note in result.notes), *_table(result.rows), *said])
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
+    """Of each encoder the lexical layer, the best one, top beside lexical and the full mix, each beside its control."""
+    by = {(row.model, row.measure, row.layer): row for row in rows}
+    said = []
+    for model in dict.fromkeys(row.model for row in rows):
+        layers = [row for row in rows if row.model == model and row.measure == "micro_f1"]
+        best, top = max(layers, key=lambda row: row.value), max(layers, key=lambda row: row.layer or 0)
+        places = (
+            ("lexical, layer 0", "", 0), (f"best, layer {best.layer}", "", best.layer),
+            (f"layers 0 and {top.layer}", "cat_", top.layer), (f"mix of 0 to {top.layer}", "mix_", top.layer),
+        )  # fmt: skip
+        for place, prefix, layer in places:
+            row = by.get((model, f"{prefix}micro_f1", layer))
+            control = by.get((model, f"{prefix}control_micro_f1", layer))
+            if row is not None:
+                beside = "" if control is None else f", control {control.value:.3f}"
+                said.append(f"{model}, {place}: micro-F1 {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]{beside}")
+    return said
 
 
 @dataclass(frozen=True)
@@ -106,15 +124,14 @@ def run_structural(command: StructuralCommand, out: Path, features: Path | None,
     from bertft.data.sources import load
     from bertft.probes.structural import structural_probes
 
+    store = feature_store(command, out, features)
     folder = _vacant(out, {"command": "probe structural", **dataclasses.asdict(command)})
     train = load("dep", command.train, split="train", limit=command.max_train)
     split = "dev" if command.dev.startswith("builtin:") else "validation"
     dev = load("dep", command.dev, split=split, limit=command.max_dev)
     encoders = load_encoders(command.models, command.random, command.seed)
-    with (
-        folder.claim(),
-        feature_store(out, features, command.dtype, command.window, command.stream) as store,
-    ):
+    check_lengths(store, encoders, {"train": train, "dev": dev})
+    with folder.claim():
         started = time.monotonic()
         rows = structural_probes(
             encoders, train, dev,
@@ -152,22 +169,29 @@ def load_encoders(models: dict[str, str], random: bool, seed: int) -> dict[str, 
     return encoders
 
 
-@contextlib.contextmanager
-def feature_store(out: Path, features: Path | None, dtype: str, window: str, stream: bool) -> Iterator[FeatureStore]:
-    """The feature store of a run: in ``features``, kept, or in the run folder until the run is finished."""
+def feature_store(command: EdgeCommand | StructuralCommand, out: Path, features: Path | None) -> FeatureStore:
+    """The feature store of a run: in ``features``, or in the run folder."""
     import torch
 
     from bertft.probes.store import FeatureStore
 
-    if window not in ("refuse", "split"):
-        raise BertftError(f"--window: expected refuse or split, found {window!r}")
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype):
-        raise BertftError(f"--dtype: expected float16 or float32, found {dtype!r}")
-    own = out / "features"
-    yield FeatureStore(features or own, dtype=kind, window=window, stream=stream)
-    if features is None:
-        shutil.rmtree(own, ignore_errors=True)
+    if command.window not in ("refuse", "split"):
+        raise BertftError(f"--window: expected refuse or split, found {command.window!r}")
+    dtype = getattr(torch, command.dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise BertftError(f"--dtype: expected float16 or float32, found {command.dtype!r}")
+    return FeatureStore(features or out / "features", dtype=dtype, window=command.window, stream=command.stream)
+
+
+def check_lengths(store: FeatureStore, encoders: dict[str, Encoder], corpora: dict[str, Sequence[Any]]) -> None:
+    """Refuse sentences longer than a window, unless they are to be split, before the run folder is made."""
+    from bertft.data.words import align_words
+
+    if store.window == "refuse":
+        for encoder in encoders.values():
+            for name, examples in corpora.items():
+                names = [f"{example.id} of the {name} data" for example in examples]
+                align_words(encoder.tokenizer, [e.words for e in examples], encoder.max_length, names=names)
 
 
 def finish(folder: RunFolder, rows: list[Row], record: dict[str, object]) -> list[str]:
@@ -177,6 +201,7 @@ def finish(folder: RunFolder, rows: list[Row], record: dict[str, object]) -> lis
     folder.write_table(rows)
     folder.write_record({"versions": versions(), **record})
     page = write_report(folder.path)
+    shutil.rmtree(folder.path / "features", ignore_errors=True)  # only needed to go on after an interruption
     return [f"Results are in {(folder.path / RESULTS).resolve()}", f"The page is at {page.resolve()}"]
 
 

@@ -71,12 +71,7 @@ def edge_probes(
     store = store or FeatureStore()
     if not encoders:
         raise BertftError("edge probes: encoders holds no encoder")
-    corpora = {"train": with_targets(train, "the training data"), "dev": with_targets(dev, "the dev data")}
-    if test is not None:
-        corpora["test"] = with_targets(test, "the test data")
-    for name in ("dev", "test"):
-        if name in corpora:
-            check_roles(corpora["train"], corpora[name], f"the {name} data")
+    corpora = checked(train, dev, test)
     result = EdgeResult([], [])
     parts = {"probes": corpora}
     if control:
@@ -94,6 +89,20 @@ def edge_probes(
     texts = len(corpora["test" if test is not None else "dev"])
     result.rows, result.labels = rows_of(measured, inventory, data, texts, resamples, training.seed)
     return result
+
+
+def checked(
+    train: Sequence[SpanText], dev: Sequence[SpanText], test: Sequence[SpanText] | None = None
+) -> dict[str, list[SpanText]]:
+    """The corpora by name without texts that have no target; a ``BertftError`` if they cannot be probed together."""
+    corpora = {"train": with_targets(train, "the training data"), "dev": with_targets(dev, "the dev data")}
+    if test is not None:
+        corpora["test"] = with_targets(test, "the test data")
+    for name in ("dev", "test"):
+        if name in corpora:
+            check_roles(corpora["train"], corpora[name], f"the {name} data")
+    label_inventory(corpora["train"])
+    return corpora
 
 
 def _notes(scored: EdgeTargets, on_dev: bool) -> list[str]:

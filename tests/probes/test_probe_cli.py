@@ -1,0 +1,115 @@
+"""``bertft probe``: what it writes, what it refuses with nothing left behind, and how it goes on when killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from bertft.cli import run
+from bertft.results import read_results
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--steps", "4", "--interval", "2", "--learning-rate", "1e-3", "--batch-size", "8"]
+TRAIN, DEV = "builtin:synthetic?size=12", "builtin:synthetic?split=dev&size=8"
+
+
+def line(words: str, *targets: dict) -> str:
+    return json.dumps({"text": words, "targets": list(targets)}) + "\n"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_edge_writes_a_folder_and_shows_the_control(here, tiny_model, capsys):
+    command = ["probe", "edge", "--model", f"base={tiny_model}", "--random", "--train", TRAIN, "--dev", DEV, *SMALL]
+    assert run([*command, "--out", "run", "--features", "kept", "--quiet"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert sum("micro-F1" in text and "control" in text for text in shown) == 8
+    assert shown[-1] == f"The page is at {here / 'run' / 'report.html'}" and shown[0].startswith("note: ")
+    rows = read_results(here / "run" / "results.csv")
+    assert {row.data for row in rows} == {"synthetic"} and {row.model for row in rows} == {"base", "random"}
+    assert read_results(here / "run" / "labels.csv") and (here / "run" / "figures" / "edge_by_layer.svg").exists()
+    assert len(list((here / "kept").iterdir())) == 4 and not (here / "run" / "features").exists()
+    assert run([*command, "--out", "again", "--quiet"]) == 0
+    assert (here / "again" / "results.csv").read_bytes() == (here / "run" / "results.csv").read_bytes()
+    assert not (here / "again" / "features").exists()
+
+
+def test_structural_sweep_draws_a_tree(here, tiny_model, capsys):
+    command = ["probe", "structural", "--model", tiny_model, "--train", TRAIN, "--dev", DEV, "--epochs", "1"]
+    assert run([*map(str, command), "--rank", "2", "--rank", "3", "--control", "--out", "run", "--quiet"]) == 0
+    measures = {row.measure for row in read_results(here / "run" / "results.csv")}
+    assert {"uuas_rank2", "control_dspr_rank3", "root_accuracy_selectivity_rank2"} <= measures
+    pictures = [path.name for path in (here / "run" / "figures").glob("tree_*.svg")]
+    assert sorted(pictures) == [f"tree_{tiny_model.name}.rank{rank}.svg" for rank in (2, 3)]
+
+
+BAD = {
+    "span outside": (line("a b", {"span1": [1, 3], "label": "x"}), [], ["line 1", "targets[0]", "<= 2"]),
+    "no target": (line("a b"), [], ["bad.jsonl", "found none"]),
+    "half a line": (line("a b", {"span1": [0, 1], "label": "x"})[:-9], [], ["line 1", "not valid JSON"]),
+    "one text": (line("a b", {"span1": [0, 1], "span2": [0, 1], "label": "x"}), [], ["at least 2 texts", "found 1"]),
+    "one span": (line("a", {"span1": [0, 1], "label": "x"}) * 2, [], ["1 span", "training data of 2"]),
+    "too long": (
+        line("dog " * 200 + ".", {"span1": [0, 1], "span2": [0, 1], "label": "x"}) * 2, [],
+        ["sentence 1 of the dev data", "at most 128", "window"],
+    ),
+    "bfloat16": ("", ["--dtype", "bfloat16"], ["bfloat16", "float16 or float32"]),
+    "no dtype": ("", ["--dtype", "fp16"], ["--dtype", "fp16"]),
+    "window": ("", ["--window", "cut"], ["--window", "cut"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_and_leaves_no_folder(case, here, tiny_model, capsys):
+    content, options, wanted = BAD[case]
+    (here / "bad.jsonl").write_text(content, encoding="utf8")
+    command = ["probe", "edge", "--model", tiny_model, "--train", TRAIN, "--dev", "bad.jsonl", *SMALL, *options]
+    assert run([*map(str, command), "--out", "run", "--quiet"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and len(shown.err.splitlines()) == 1 and shown.err.startswith("error: ")
+    for word in wanted:
+        assert word in shown.err, shown.err
+    assert [path.name for path in here.iterdir()] == ["bad.jsonl"]
+
+
+def test_killed_in_the_middle_of_training_it_goes_on_to_the_same_table(here, tiny_model, capsys):
+    command = ["probe", "edge", "--model", str(tiny_model), "--train", TRAIN, "--dev", DEV, *SMALL, "--quiet"]
+    script = textwrap.dedent(f"""
+        import time
+        import bertft.probes.edge as edge
+        train = edge.train_heads
+        calls = []
+        def second_is_slow(*arguments):
+            calls.append(1)
+            if len(calls) == 2:  # the probes are done, the control is being trained
+                open("training", "w").close()
+                time.sleep(300)
+            return train(*arguments)
+        edge.train_heads = second_is_slow
+        from bertft.cli import run
+        run({[*command, "--out", "killed"]!r})
+    """)
+    process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    deadline = time.monotonic() + 300
+    while not (here / "training").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    kept = sorted(path.name for path in (here / "killed" / "probes").iterdir())
+    assert kept == [f"{tiny_model.name}.probes.safetensors"] and not (here / "killed" / "results.csv").exists()
+    before = (here / "killed" / "probes" / kept[0]).stat().st_mtime_ns
+    assert run([*command, "--out", "killed"]) == 0 and run([*command, "--out", "whole"]) == 0
+    assert (here / "killed" / "probes" / kept[0]).stat().st_mtime_ns == before
+    assert (here / "killed" / "results.csv").read_bytes() == (here / "whole" / "results.csv").read_bytes()
