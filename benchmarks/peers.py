@@ -116,6 +116,27 @@ def library_contenders(x: torch.Tensor, y: torch.Tensor, metric: str, compare: s
     return [Contender(name, run, rounds=2) for module, name, run in found if have(module)]
 
 
+def feature_space_cka(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Debiased linear CKA by the best plain PyTorch: no n x n matrix (Song et al. 2012 in the feature space)."""
+    n = len(x)
+
+    def hsic(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        p, q, cross = (a * a).sum(1), (b * b).sum(1), a.T @ b
+        s, t = a.sum(0), b.sum(0)
+        trace = (cross * cross).sum() - p @ q
+        rows = (a @ s - p) @ (b @ t - q)
+        return trace + (s @ s - p.sum()) * (t @ t - q.sum()) / ((n - 1) * (n - 2)) - 2 * rows / (n - 2)
+
+    return hsic(x, y) / torch.sqrt(hsic(x, x) * hsic(y, y))
+
+
+def pytorch_cka(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """pytorch-cka: debiased linear CKA from two n x n Gram matrices."""
+    from cka import cka_from_features
+
+    return cka_from_features(x, y)
+
+
 # --- pairwise distances -------------------------------------------------------------------------------------------
 
 

@@ -1,8 +1,8 @@
 // Sums over stimuli i of products of u_i, p_i, a_i = |u_i|^2 and v_i, q_i, b_i = |v_i|^2.
 //
 // In chunks of kChunk rows: rows are prepared in double and rounded to T (one task per kBlock rows, which also sums the
-// vectors and scalars, in T within a block and in double beyond), then U'U, U'V, V'V are products of column blocks (one
-// task each; of the symmetric ones only blocks on and above the diagonal, diagonal blocks in strips: half the work),
+// vectors and scalars, in T within a few rows and in double beyond), then U'U, U'V, V'V are products of column blocks
+// (one task each; of the symmetric ones only what is on and above the diagonal: half the work; column_products.h),
 // accumulated in T over at most kChunksPerFlush chunks and then in double.
 #include "cross_moments.h"
 
@@ -10,7 +10,7 @@
 #include <memory>
 #include <vector>
 
-#include "gemm.h"
+#include "column_products.h"
 #include "simd.h"
 
 namespace bertft {
@@ -18,10 +18,9 @@ namespace {
 
 constexpr int64_t kChunk = 2048;          // rows: 12 MB of prepared rows at d = 768 for two spaces
 constexpr int64_t kChunksPerFlush = 4;    // T accumulates this many chunks before double takes over
-constexpr int64_t kBlock = 64;            // rows of a preparation task
+constexpr int64_t kBlock = 128;           // rows of a preparation task
 constexpr int64_t kShort = 16;            // rows summed in T before double takes over
-constexpr int64_t kColumns = 384;         // columns of a product's block
-constexpr int64_t kStripColumns = 64;     // strip of a diagonal block
+constexpr int64_t kBlockPanels = 8;       // panels to a side of a product's block: 192 floats of 32-byte vectors
 
 // One space of the chunk.
 template <class T>
@@ -30,15 +29,17 @@ struct Side {
   Metric metric;
   const double* mean;
   int64_t dim;
-  std::vector<T> u;          // (kChunk, dim)
+  Panels<T> u;
   std::vector<double> p, a;  // (kChunk,)
 
   Side(const Matrix& matrix, Metric metric, const double* mean, int64_t rows)
-      : x(&matrix), metric(metric), mean(mean), dim(matrix.dim), u(rows * dim), p(rows), a(rows) {}
+      : x(&matrix), metric(metric), mean(mean), dim(matrix.dim), u(matrix.dim, rows), p(rows), a(rows) {}
 
-  BadRow::Why prepare(int64_t row, int64_t at, double* buffer) {
+  // `buffer` and `rounded` hold a row each.
+  BadRow::Why prepare(int64_t row, int64_t at, double* buffer, T* rounded) {
     const MetricRow form = metric_row(*x, row, metric, buffer);
-    a[at] = round_row(buffer, form.scale, mean, dim, u.data() + at * dim, &p[at]);
+    a[at] = round_row(buffer, form.scale, mean, dim, rounded, &p[at]);
+    u.put(at, rounded);
     if (metric == Metric::sqeuclidean) p[at] = -a[at] / 2;
     return form.why;
   }
@@ -46,25 +47,24 @@ struct Side {
 
 // out[w] (dim) += sum over rows of weight[w][row] u[row], W weights at once.
 template <class T, int W>
-void weighted_sums(const T* u, int64_t dim, int64_t rows, const double* const (&weight)[W], double* const (&out)[W]) {
+void weighted_sums(const Panels<T>& u, int64_t at, int64_t rows, const double* const (&weight)[W],
+                   double* const (&out)[W]) {
   T short_weight[W][kShort];
   for (int64_t r0 = 0; r0 < rows; r0 += kShort) {
     const int64_t count = std::min(kShort, rows - r0);
     for (int w = 0; w < W; ++w)
       for (int64_t r = 0; r < count; ++r) short_weight[w][r] = weight[w] ? T(weight[w][r0 + r]) : T(1);
-    int64_t k = 0;
-    for (; k + kLanes<T> <= dim; k += kLanes<T>) {
+    for (int64_t k = 0; k < u.columns(); k += kLanes<T>) {
+      const T* from = u.at(k / kPanel<T>, at + r0) + k % kPanel<T>;
       Vector<T> sum[W] = {};
       for (int64_t r = 0; r < count; ++r) {
-        const Vector<T> v = load(u + (r0 + r) * dim + k);
+        const Vector<T> v = load(from + r * kPanel<T>);
         for (int w = 0; w < W; ++w) sum[w] += short_weight[w][r] * v;
       }
+      const int64_t lanes = std::min<int64_t>(kLanes<T>, u.columns() - k);
       for (int w = 0; w < W; ++w)
-        for (int lane = 0; lane < kLanes<T>; ++lane) out[w][k + lane] += double(sum[w][lane]);
+        for (int64_t lane = 0; lane < lanes; ++lane) out[w][k + lane] += double(sum[w][lane]);
     }
-    for (; k < dim; ++k)
-      for (int w = 0; w < W; ++w)
-        for (int64_t r = 0; r < count; ++r) out[w][k] += double(short_weight[w][r]) * double(u[(r0 + r) * dim + k]);
   }
 }
 
@@ -72,7 +72,7 @@ template <class T>
 void space_stats(const Side<T>& side, int64_t at, int64_t rows, double* stats) {
   const int64_t d = side.dim;
   const double *p = side.p.data() + at, *a = side.a.data() + at;
-  weighted_sums<T, 3>(side.u.data() + at * d, d, rows, {nullptr, p, a}, {stats, stats + d, stats + 2 * d});
+  weighted_sums<T, 3>(side.u, at, rows, {nullptr, p, a}, {stats, stats + d, stats + 2 * d});
   double* s = stats + 3 * d;
   s[0] += double(rows);
   for (int64_t i = 0; i < rows; ++i) {
@@ -85,52 +85,50 @@ template <class T>
 void pair_stats(const Side<T>& x, const Side<T>& y, int64_t at, int64_t rows, double* stats) {
   const int64_t d = x.dim, e = y.dim;
   const double *p = x.p.data() + at, *a = x.a.data() + at, *q = y.p.data() + at, *b = y.a.data() + at;
-  weighted_sums<T, 2>(x.u.data() + at * d, d, rows, {q, b}, {stats, stats + d});
-  weighted_sums<T, 2>(y.u.data() + at * e, e, rows, {p, a}, {stats + 2 * d, stats + 2 * d + e});
+  weighted_sums<T, 2>(x.u, at, rows, {q, b}, {stats, stats + d});
+  weighted_sums<T, 2>(y.u, at, rows, {p, a}, {stats + 2 * d, stats + 2 * d + e});
   double* s = stats + 2 * (d + e);
   for (int64_t i = 0; i < rows; ++i) s[0] += a[i] * b[i], s[1] += p[i] * q[i], s[2] += q[i] * a[i], s[3] += p[i] * b[i];
 }
 
-// A product A'B of the chunk's columns: C (dim_a, dim_b), accumulated in T, then added to `total`.
+// A product A'B of the chunk's columns, accumulated in T in whole panels, then added to `total` (dim_a, dim_b).
 template <class T>
 struct Product {
   const Side<T>*a, *b;
   double* total;
-  std::vector<T> c;
+  Aligned<T> sums;
+  Product(const Side<T>& a, const Side<T>& b, double* total)
+      : a(&a), b(&b), total(total), sums(aligned<T>(a.u.panels() * kPanel<T> * width())) {}
   bool symmetric() const { return a == b; }
+  int64_t width() const { return b->u.panels() * kPanel<T>; }
 };
 
 struct Block {
   int product;
-  int64_t i, j;
+  int64_t i, j;  // panels
 };
 
 template <class T>
-void multiply(Product<T>& product, int64_t i, int64_t j, int64_t rows, T beta) {
-  const int64_t d = product.a->dim, e = product.b->dim;
-  const int64_t h = std::min(kColumns, d - i), w = std::min(kColumns, e - j);
-  const int64_t strip = product.symmetric() && i == j ? kStripColumns : h;
-  for (int64_t s = 0; s < h; s += strip) {
-    const int64_t skip = strip < h ? s : 0;
-    gemm(true, false, std::min(strip, h - s), w - skip, rows, T(1), product.a->u.data() + i + s, d,
-         product.b->u.data() + j + skip, e, beta, product.c.data() + (i + s) * e + j + skip, e);
-  }
+void multiply(Product<T>& p, int64_t i, int64_t j, int64_t rows, bool add) {
+  column_products(p.a->u, p.b->u, rows, i, std::min(i + kBlockPanels, p.a->u.panels()), j,
+                  std::min(j + kBlockPanels, p.b->u.panels()), p.symmetric(), add, p.sums.get(), p.width());
 }
 
 template <class T>
-void flush(Product<T>& product, int64_t i0, int64_t j0) {
-  const int64_t d = product.a->dim, e = product.b->dim;
-  const int64_t i1 = std::min(d, i0 + kColumns), j1 = std::min(e, j0 + kColumns);
-  const bool diagonal = product.symmetric() && i0 == j0;
+void flush(Product<T>& p, int64_t i, int64_t j) {
+  const int64_t d = p.a->dim, e = p.b->dim, edge = kBlockPanels * kPanel<T>, j0 = j * kPanel<T>;
+  for (int64_t row = i * kPanel<T>; row < std::min(d, i * kPanel<T> + edge); ++row)
+    for (int64_t k = p.symmetric() ? std::max(row, j0) : j0; k < std::min(e, j0 + edge); ++k)
+      p.total[row * e + k] += double(p.sums[row * p.width() + k]);
+}
+
+// total[i, j] = total[j, i] below the diagonal of rows i0..i1-1, in squares that use cache lines whole.
+void mirror(double* total, int64_t d, int64_t i0, int64_t i1) {
   constexpr int64_t B = 16;
   for (int64_t ib = i0; ib < i1; ib += B)
-    for (int64_t jb = diagonal ? ib : j0; jb < j1; jb += B)
+    for (int64_t jb = 0; jb < i1; jb += B)
       for (int64_t i = ib; i < std::min(i1, ib + B); ++i)
-        for (int64_t j = diagonal ? std::max(i, jb) : jb; j < std::min(j1, jb + B); ++j) {
-          const double value = product.c[i * e + j];
-          product.total[i * e + j] += value;
-          if (product.symmetric() && i != j) product.total[j * e + i] += value;
-        }
+        for (int64_t j = jb; j < std::min(i, jb + B); ++j) total[i * d + j] = total[j * d + i];
 }
 
 // Lengths of the vectors of sums, which lie one after the other.
@@ -160,13 +158,14 @@ BadRow cross_moments_cpu(const CrossMoments& m, bool check, const Pool& pool) {
   Side<T> x(m.x, m.metric_x, m.mean_x, chunk), y(m.y, m.metric_y, m.mean_y, m.y.data ? chunk : 0);
 
   std::vector<Product<T>> products;
-  if (m.gram_x) products.push_back({&x, &x, m.gram_x, std::vector<T>(d * d)});
-  if (m.cross) products.push_back({&x, &y, m.cross, std::vector<T>(d * e)});
-  if (m.gram_y) products.push_back({&y, &y, m.gram_y, std::vector<T>(e * e)});
+  if (m.gram_x) products.emplace_back(x, x, m.gram_x);
+  if (m.cross) products.emplace_back(x, y, m.cross);
+  if (m.gram_y) products.emplace_back(y, y, m.gram_y);
   std::vector<Block> blocks;
   for (int k = 0; k < int(products.size()); ++k)
-    for (int64_t i = 0; i < products[k].a->dim; i += kColumns)
-      for (int64_t j = products[k].symmetric() ? i : 0; j < products[k].b->dim; j += kColumns) blocks.push_back({k, i, j});
+    for (int64_t i = 0; i < products[k].a->u.panels(); i += kBlockPanels)
+      for (int64_t j = products[k].symmetric() ? i : 0; j < products[k].b->u.panels(); j += kBlockPanels)
+        blocks.push_back({k, i, j});
 
   const Stats stats{m.stats_x ? 3 * d + 6 : 0, m.stats_y ? 3 * e + 6 : 0, m.stats_xy ? 2 * (d + e) + 4 : 0};
   std::vector<double> partial(stats.size() * ((chunk + kBlock - 1) / kBlock)), pending(stats.size());
@@ -176,11 +175,12 @@ BadRow cross_moments_cpu(const CrossMoments& m, bool check, const Pool& pool) {
     std::vector<BadRow> found(2 * tasks);  // of x, then of y
     parallel_tasks(pool, tasks, [&](int, int64_t task) {
       std::vector<double> buffer(std::max(d, e));
+      std::vector<T> rounded(std::max(d, e));
       const int64_t at = task * kBlock, count = std::min(kBlock, rows - at);
       double* sums = partial.data() + task * stats.size();
       for (int side = 0; side < (m.y.data ? 2 : 1); ++side)
         for (int64_t r = at; r < at + count; ++r) {
-          const BadRow::Why why = (side ? y : x).prepare(start + r, r, buffer.data());
+          const BadRow::Why why = (side ? y : x).prepare(start + r, r, buffer.data(), rounded.data());
           BadRow& first = found[side * tasks + task];
           if (why != BadRow::none && first.row < 0) first = {side * n + start + r, why};
         }
@@ -197,10 +197,17 @@ BadRow cross_moments_cpu(const CrossMoments& m, bool check, const Pool& pool) {
     const bool last = index % kChunksPerFlush == kChunksPerFlush - 1 || start + kChunk >= n;
     parallel_tasks(pool, int64_t(blocks.size()), [&](int, int64_t task) {
       const Block& block = blocks[task];
-      multiply(products[block.product], block.i, block.j, rows, first ? T(0) : T(1));
+      multiply(products[block.product], block.i, block.j, rows, !first);
       if (last) flush(products[block.product], block.i, block.j);
     });
     if (last) stats.flush(pending, m);
+  }
+  for (const Product<T>& product : products) {
+    if (!product.symmetric()) continue;
+    const int64_t dim = product.a->dim;
+    parallel_tasks(pool, (dim + kBlock - 1) / kBlock, [&](int, int64_t task) {
+      mirror(product.total, dim, task * kBlock, std::min(dim, (task + 1) * kBlock));
+    });
   }
   return {};
 }

@@ -1,0 +1,58 @@
+"""What follows from the moments: CKA, and RSA as a loss."""
+
+from __future__ import annotations
+
+from benchmarks.harness import OURS, Contender, GemmLimit
+from benchmarks.peers import feature_space_cka, have, pytorch_cka, torch_at_best
+from benchmarks.stimuli import isotropic
+from bertft.ops import rdm_correlation
+from bertft.similarity import CrossMoments
+
+N, D = 5000, 768
+
+
+def test_debiased_cka(run_race):
+    x, y = isotropic(N, D)
+    truth = feature_space_cka(x.double(), y.double()).item()
+    contenders = [
+        Contender(OURS, lambda: CrossMoments(1, 1, "dot").update(x[None], y[None]).cka()),
+        Contender("PyTorch, features", lambda: feature_space_cka(x, y), rounds=5),
+    ]
+    if have("cka"):
+        contenders.append(Contender("pytorch-cka", lambda: pytorch_cka(x, y), rounds=2))
+    record = run_race(
+        "cross_moments",
+        "CKA, debiased, linear, n=5000, d=768",
+        contenders,
+        GemmLimit(4 * N * D * D),
+        error=lambda r: abs(float(r) - truth),
+        tolerance=1e-7,
+    )
+    assert record.rows
+
+
+def test_rsa_as_a_loss(run_race):
+    x, y = isotropic(N, D)
+
+    def gradient(similarity, z=x, other=y):
+        leaf = z.detach().clone().requires_grad_()
+        similarity(leaf, other).sum().backward()
+        return leaf.grad
+
+    ours = lambda z, w: rdm_correlation(z[None], w[None], metric="cosine")
+    truth = gradient(ours, x.double(), y.double())
+    contenders = [
+        Contender(OURS, lambda: gradient(ours), rounds=5),
+        Contender("PyTorch at best", lambda: gradient(lambda z, w: torch_at_best(z, w, "cosine")), rounds=2),
+    ]
+    record = run_race(
+        "cross_moments",
+        "RSA, cosine, Pearson, with gradient of one side, n=5000, d=768",
+        contenders,
+        GemmLimit(8 * N * D * D),  # the three products of the value; U G_xx and V G_xy' for the gradient
+        error=lambda r: float((r.double() - truth).abs().max() / truth.abs().max()),
+        tolerance=1e-3,
+        peers_tolerance=1e-1,
+        rounds=5,
+    )
+    assert record.rows

@@ -1,0 +1,87 @@
+// C += A'B for matrices that are filled row by row, such as U'V of two spaces over stimuli.
+//
+// A `Panels` holds a matrix as panels of kPanel columns, each panel row after row, so that a tile of C, kTall by kPanel
+// numbers in registers, reads both its operands in order: kTall of A are broadcast against three vectors of B. The same
+// copy serves on either side, and the upper triangle of A'A costs half a product plus half a panel: BLAS offers neither
+// (its general product repacks both operands at each call and knows no triangle; torch does not export syrk).
+//
+// Presumption: kSlab rows of a panel stay in the first cache level, kSlab rows of the panels of a block of C in the
+// second. Columns past the last are zero.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#include "simd.h"
+
+namespace bertft {
+
+template <class T>
+inline constexpr int kPanel = 3 * kLanes<T>;                        // columns
+inline constexpr int kTall = BERTFT_VECTOR_BYTES == 64 ? 8 : 4;     // rows of a tile: what 32 or 16 registers hold
+constexpr int64_t kSlab = 256;                                      // rows: 24 KB of a panel of 32-byte vectors
+static_assert(kPanel<float> % kTall == 0 && kPanel<double> % kTall == 0);
+
+template <class T>
+class Panels {
+ public:
+  Panels(int64_t columns, int64_t rows)
+      : columns_(columns), rows_(rows), data_(aligned<T>(panels() * rows * kPanel<T>)) {}
+
+  int64_t columns() const { return columns_; }
+  int64_t panels() const { return (columns_ + kPanel<T> - 1) / kPanel<T>; }
+  const T* at(int64_t panel, int64_t row) const { return data_.get() + (panel * rows_ + row) * kPanel<T>; }
+
+  void put(int64_t row, const T* from) {
+    T* to = data_.get() + row * kPanel<T>;
+    int64_t k = 0;
+    for (; k + kPanel<T> <= columns_; k += kPanel<T>, to += rows_ * kPanel<T>)
+      for (int v = 0; v < 3; ++v) store(to + v * kLanes<T>, load(from + k + v * kLanes<T>));
+    for (int column = 0; k < columns_ && column < kPanel<T>; ++column)
+      to[column] = k + column < columns_ ? from[k + column] : T(0);
+  }
+
+ private:
+  int64_t columns_, rows_;
+  Aligned<T> data_;
+};
+
+// C (kTall, kPanel) = or += sum over rows of a[row, u] b[row, :].
+template <class T>
+inline void product_tile(const T* a, const T* b, int64_t rows, bool add, T* c, int64_t ldc) {
+  constexpr int W = kLanes<T>;
+  Vector<T> sum[kTall][3];
+#pragma GCC unroll 24  // all loops over tiles, or the sums go through memory
+  for (int at = 0; at < 3 * kTall; ++at) sum[at / 3][at % 3] = Vector<T>{};
+#pragma GCC unroll 2
+  for (int64_t row = 0; row < rows; ++row, a += kPanel<T>, b += kPanel<T>) {
+    Vector<T> right[3];
+    for (int v = 0; v < 3; ++v) right[v] = load(b + v * W), pin<T>(right[v]);
+#pragma GCC unroll 8
+    for (int u = 0; u < kTall; ++u) {
+      const Vector<T> left = splat(a[u]);
+      for (int v = 0; v < 3; ++v) sum[u][v] += left * right[v];
+    }
+  }
+#pragma GCC unroll 24
+  for (int at = 0; at < 3 * kTall; ++at) {
+    T* to = c + at / 3 * ldc + at % 3 * W;
+    store(to, add ? load(to) + sum[at / 3][at % 3] : sum[at / 3][at % 3]);
+  }
+}
+
+// Panels i0..i1-1 of A by j0..j1-1 of B: C = or += A'B over `rows` rows. C lies in whole panels, row stride ldc; with
+// `upper` only panels on and above the diagonal are touched.
+template <class T>
+void column_products(const Panels<T>& a, const Panels<T>& b, int64_t rows, int64_t i0, int64_t i1, int64_t j0,
+                     int64_t j1, bool upper, bool add, T* c, int64_t ldc) {
+  constexpr int P = kPanel<T>;
+  for (int64_t row = 0; row < rows; row += kSlab)
+    for (int64_t j = j0; j < j1; ++j)
+      for (int64_t i = i0; i < (upper ? std::min(i1, j + 1) : i1); ++i)
+        for (int u = 0; u < P; u += kTall)
+          product_tile(a.at(i, row) + u, b.at(j, row), std::min(kSlab, rows - row), add || row > 0,
+                       c + (i * P + u) * ldc + j * P, ldc);
+}
+
+}  // namespace bertft
