@@ -61,8 +61,8 @@ def rsa(
             Default: every stimulus alone.
         bootstrap: resamples for the 95 % percentile interval, 0 for none. Resampled stimuli carry integer weights, and
             copies of one stimulus never form a pair. Rank comparisons keep the ranks of the full sample (beyond 1,024
-            stimuli those read off a million of its pairs). Kendall draws 50,000 of 200,000 pairs for each resample, and
-            no more than 200 resamples.
+            stimuli those read off a million of its pairs). Kendall draws 30,000 of 200,000 pairs for each resample, and
+            no more than 100 resamples.
         permutations: of the groups of y for the Mantel test, 0 for none: p = (1 + #{null >= estimate}) / (K + 1).
             Groups are put in random order and their stimuli read off in it, so that stimuli of one group stay
             neighbours on both sides; exact for groups of one size. Not for kendall.
@@ -88,7 +88,7 @@ def rsa(
         generator = np.random.default_rng(seed)
         if bootstrap:
             if compare == "kendall":
-                drawn = _bootstrap_kendall(x[order], y[order], metric, sizes, min(bootstrap, 200), generator)
+                drawn = _bootstrap_kendall(x[order], y[order], metric, sizes, min(bootstrap, 100), generator)
             else:
                 drawn = _bootstrap(
                     block_sums(x[order], y[order], metric, compare, sizes), compare, sizes, bootstrap, generator
@@ -236,7 +236,7 @@ def _bootstrap_kendall(
     found = []
     for weights in generator.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=resamples):
         of_pair = (weights[group[i]] * weights[group[j]]).astype(np.float64)
-        pairs = generator.choice(len(of_pair), 50_000, p=of_pair / of_pair.sum())
+        pairs = generator.choice(len(of_pair), 30_000, p=of_pair / of_pair.sum())
         found.append(kendalltau(a[pairs].numpy(), b[pairs].numpy()).statistic)
     return np.asarray(found)
 

@@ -54,7 +54,7 @@ def compare_stream(
     batch_tokens: int = 4096,
     window: str = "split",
     checkpoint: Checkpoint | None = None,
-    every: float = EVERY,
+    every: float | None = None,
     team: Team = ALONE,
     texts_in_all: int | None = None,
     progress: Progress = SILENT,
@@ -67,8 +67,8 @@ def compare_stream(
         tokens: stop after so many stimuli (the last example is cut); None goes to the end.
         unit: ``token`` (pieces) or ``word`` (texts are cut at white space), which encoders with different tokenizers
             need.
-        checkpoint: where to keep sums every ``every`` seconds, and at SIGINT and SIGTERM; the run goes on from what it
-            holds.
+        checkpoint: where to keep sums every ``every`` seconds (None: `EVERY`), and at SIGINT and SIGTERM; the run goes
+            on from what it holds.
         team: the processes that share the text.
         texts_in_all: how many texts there are, for the time left.
 
@@ -98,7 +98,7 @@ def compare_stream(
         step.advance(run.taken if tokens is not None else run.first)
         for stimuli, examples in run.batches(texts):
             step.advance((stimuli if tokens is not None else examples) * team.size)
-            if checkpoint and (asked or time.monotonic() - last >= every):
+            if checkpoint and (asked or time.monotonic() - last >= (EVERY if every is None else every)):
                 checkpoint.save(*run.state())
                 last = time.monotonic()
             if asked:
