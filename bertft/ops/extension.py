@@ -58,7 +58,9 @@ def source_root() -> Path:
 
 def sources(root: Path) -> list[Path]:
     """Files that go into the CPU library, headers included, in a fixed order."""
-    return sorted([root / "bind_cpu.cpp", root / "bind_similarity.h", *root.glob("cpu/*.cpp"), *root.glob("cpu/*.h")])
+    return sorted(
+        [root / "bind_cpu.cpp", *root.glob("bind_similarity.h"), *root.glob("cpu/*.cpp"), *root.glob("cpu/*.h")]
+    )
 
 
 def find_compiler() -> str:

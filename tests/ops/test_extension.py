@@ -136,6 +136,7 @@ def test_the_key_changes_with_everything_that_matters(tmp_path, tree, compiler, 
     changed()
     assert len(set(keys)) == len(keys)
     (tree / "notes.txt").write_text("no source")
+    (tree / "bind_cuda.h").write_text("a source of the GPU's library")
     assert extension.build_key(tree, compiler) == keys[-1]
 
 
