@@ -11,8 +11,9 @@
 //   partial sums of the row blocks are added in a fixed order, as are those of the scalars. Accumulate: elementwise.
 // Shared memory: 6 KB.
 // registers: <= 64
-// Expected limit: memory. Prepare reads and writes n D, each weighted sum reads n D, accumulate moves 20 bytes an
-//   element and chunk; the products' 2 n D E flops take several times as long at D = 768.
+// Expected limit: memory. Prepare reads and writes n D values, a weighted sum reads n D, accumulate moves 20 bytes an
+//   element and chunk. On paper on an H100, two spaces in float, n = 4096, D = E = 768: 135 MB, 0.04 ms at 3.35 TB/s;
+//   the three library products between them, 1.4e10 flops, take 0.22 ms at 67 TFLOP/s.
 // Presumption: chunks of thousands of rows, so that accumulate (n-independent) and the folds do not matter.
 #include "rows.cuh"
 
