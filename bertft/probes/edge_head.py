@@ -89,10 +89,11 @@ class Heads:
         return slice(probe, probe + 1)
 
     def select(self, probes: Sequence[int], tensors: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """The stacked tensors of some probes alone; the very tensors, not copies, where that is all of them."""
+        """The stacked tensors of some probes alone; views, not copies, where these follow one another."""
         tensors = self.tensors if tensors is None else tensors
-        if list(probes) == list(range(len(self.inputs))):
-            return dict(tensors)
+        first, last = probes[0], probes[-1]
+        if list(probes) == list(range(first, last + 1)):
+            return {name: t[self.rows(name, first).start : self.rows(name, last).stop] for name, t in tensors.items()}
         return {name: torch.cat([t[self.rows(name, p)] for p in probes]) for name, t in tensors.items()}
 
     def logits(
@@ -141,7 +142,8 @@ class _Slots:
             + [q for q, (kind, _) in enumerate(slots) if kind == "mix"]
         )
         self.back = self.order.argsort()
-        self.fixed = x if self.plain == list(range(layers)) else x[self.plain]
+        follow = self.plain and self.plain == list(range(self.plain[0], self.plain[-1] + 1))
+        self.fixed = x[self.plain[0] : self.plain[-1] + 1] if follow else x[self.plain]
         tops = [i.layer for i in inputs if i.kind == "mix"]
         self.mixed: Tensor | None = None
         if tops:

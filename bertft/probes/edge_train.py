@@ -20,6 +20,7 @@ from bertft.progress import SILENT, Progress
 CLIP = 5.0
 HALVE_AFTER, STOP_AFTER = 5, 20  # validations without a gain
 EVALUATE = 64  # texts scored together
+TOGETHER = 4  # probes passed through together
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def train_heads(
             if not queue:
                 shuffled = order.permutation(texts)
                 queue = [shuffled[i : i + config.batch] for i in range(0, texts, config.batch)]
-            schedule.step(_gradients(schedule, train, targets, queue.pop(0), masks))
+            _descend(schedule, train, targets, queue.pop(0), masks)
             step.advance()
             if number % config.interval == 0 or number == config.steps:
                 validate(number)
@@ -120,18 +121,22 @@ def train_heads(
     return TrainedHeads(heads, schedule.highest, schedule.steps)
 
 
-def _gradients(
+def _descend(
     schedule: _Schedule, train: Vectors, targets: EdgeTargets, members: Sequence[int], masks: torch.Generator
-) -> dict[str, Tensor]:
-    """Gradients of the active probes' stacked tensors on the texts ``members``."""
-    leaves = {name: t.detach().requires_grad_() for name, t in schedule.active_tensors().items()}
-    batch = targets.batch(members)
+) -> None:
+    """One step of the active probes on the texts ``members``."""
+    x, batch = words(train, members), targets.batch(members)
     keep = (torch.rand(len(batch.labels), WIDTH, generator=masks) >= DROPOUT).float() / (1 - DROPOUT)
-    logits = schedule.heads.logits(leaves, schedule.active, words(train, members), batch, keep)
-    # Means over targets and labels, one a probe; their sum has each probe's own gradient.
-    losses = F.binary_cross_entropy_with_logits(logits, batch.labels.expand_as(logits), reduction="none")
-    losses.mean((1, 2)).sum().backward()
-    return {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+    # A few probes at a time: what their passes leave between them stays small enough for the cache.
+    for first in range(0, len(schedule.active), TOGETHER):
+        group = schedule.active[first : first + TOGETHER]
+        leaves = {name: t.detach().requires_grad_() for name, t in schedule.heads.select(group).items()}
+        logits = schedule.heads.logits(leaves, group, x, batch, keep)
+        # Means over targets and labels, one a probe; their sum has each probe's own gradient.
+        losses = F.binary_cross_entropy_with_logits(logits, batch.labels.expand_as(logits), reduction="none")
+        losses.mean((1, 2)).sum().backward()
+        schedule.take(group, {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None})
+    schedule.step()
 
 
 def words(vectors: Vectors, members: Sequence[int]) -> Tensor:
@@ -197,13 +202,10 @@ class _Schedule:
         groups = [{"params": [v for v in views.values() if v.numel()]} for views in self.views]
         self.optimizer = torch.optim.Adam(groups, lr=learning_rate, fused=True)
 
-    def active_tensors(self) -> dict[str, Tensor]:
-        return self.heads.select(self.active)
-
-    def step(self, gradients: dict[str, Tensor]) -> None:
-        """One step on stacked gradients of the active probes (a name that is left out has none)."""
+    def take(self, group: Sequence[int], gradients: dict[str, Tensor]) -> None:
+        """Keep the clipped gradients of the probes ``group``, stacked (a name that is left out has none)."""
         taken = dict.fromkeys(gradients, 0)
-        for probe in self.active:
+        for probe in group:
             own = {}
             for name, gradient in gradients.items():
                 rows = self.heads.rows(name, probe)
@@ -217,6 +219,9 @@ class _Schedule:
             for name, gradient in own.items():
                 if gradient.numel():
                     self.views[probe][name].grad = gradient
+
+    def step(self) -> None:
+        """One step of Adam on the gradients that were taken."""
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 

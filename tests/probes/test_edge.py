@@ -179,7 +179,8 @@ def test_gradients_are_clipped_probe_by_probe():
     schedule = edge_train._Schedule(heads, 1e-3)
     gradients = {name: torch.zeros_like(t) for name, t in heads.tensors.items()}
     gradients["out"][0, 0, 0], gradients["out"][1, 0, 0] = 500.0, 3.0
-    schedule.step(gradients)
+    schedule.take([0, 1], gradients)
+    schedule.step()
     assert gradients["out"][:, 0, 0].tolist() == pytest.approx([5.0, 3.0])
 
 
