@@ -3,7 +3,7 @@
 Each kernel is first checked against float64, then timed with CUDA events, the L2 cache flushed before every run,
 beside plain PyTorch (cuBLAS where that is a product) and beside what this card was measured to do: its GEMM rates and
 its memory bandwidth. Without a visible GPU the program says so and exits with code 1; ``--dry-run`` then still runs
-every work, tiny, on the CPU and checks its result, to test the benchmark itself. It prints no times. It is meant to take
+every work, tiny, on the CPU and checks its result, to test the benchmark itself. It prints no times. Meant to take
 under eight minutes; it has not run on a GPU yet.
 """
 
