@@ -64,8 +64,12 @@ def length_sorted_batches(items: Sequence[Any], batch_tokens: int) -> Iterator[l
 
 
 def pad_inputs(inputs: Sequence[dict[str, list[int]]], tokenizer: Any) -> dict[str, Tensor]:
-    """Pad every input to the longest: (B, P) int64 tensors by name, with ``attention_mask``."""
-    padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+    """Pad every input to the longest: (B, P) int64 tensors by name, with ``attention_mask``.
+
+    On the right whatever the tokenizer's own side, so that positions count from the text's start in decoders too. A
+    tokenizer without a padding token gets index 0, which the mask hides.
+    """
+    padding = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
     padded = {key: pad([row[key] for row in inputs], padding.get(key, 0)) for key in inputs[0]}
     padded["attention_mask"] = pad([[1] * len(row["input_ids"]) for row in inputs], 0)
     return padded

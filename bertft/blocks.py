@@ -16,12 +16,17 @@ from bertft.errors import BertftError
 def load_pretrained(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Any]:
     """The encoder called ``name`` and its fast tokenizer: from safetensors, without remote code, nothing printed.
 
-    ``name`` is a folder, a Hugging Face id or ``builtin:minilm``; anything that is no encoder raises ``BertftError``.
+    ``name`` is a folder, a Hugging Face id or ``builtin:minilm``; a folder with an adapter (`bertft.adapters`) is its
+    base with the adapter merged in. A decoder (GPT-2, Llama) serves as an encoder that looks to the left alone.
+    Anything else raises ``BertftError``.
     """
     from transformers import AutoModel, AutoTokenizer
 
+    from bertft.adapters import is_adapter, load_adapter
     from bertft.data.sources import resolve_model
 
+    if is_adapter(str(name)):
+        return load_adapter(str(name), dtype=dtype)
     where = resolve_model(str(name))
     with quiet_transformers():
         try:

@@ -1,0 +1,73 @@
+"""Adapters as tuned encoders: what PEFT saves, merged into the weights of the base it was trained on."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bertft.errors import BertftError
+
+CONFIG = "adapter_config.json"
+
+
+def is_adapter(name: str) -> bool:
+    """Whether ``name`` is a folder that holds an adapter."""
+    return "\0" not in name and (Path(name).expanduser() / CONFIG).is_file()
+
+
+def load_adapter(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Any]:
+    """The encoder that the adapter in the folder ``name`` makes of its base model, and the base's tokenizer.
+
+    Of an adapter trained under a task's head (classification, a language model) the encoder's part is taken; weights
+    that belong to the head are left out. Only adapters that can be merged into the base's weights, LoRA and its kin.
+    Raises ``BertftError`` for any other, one whose weights do not fit the base, and where ``peft`` is not installed.
+    """
+    try:
+        import peft
+    except ImportError:
+        raise BertftError(f"{name}: an adapter needs the package peft: pip install 'bertft[peft]'") from None
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from bertft.blocks import load_pretrained, quiet_transformers
+
+    folder = Path(name).expanduser()
+    try:
+        config = peft.PeftConfig.from_pretrained(str(folder))
+        weights = load_file(folder / "adapter_model.safetensors")
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        raise BertftError(f"{name}: not a usable adapter: {' '.join(str(error).split())}") from None
+    if not config.base_model_name_or_path:
+        raise BertftError(f"{folder / CONFIG}: names no base model (base_model_name_or_path)")
+    model, tokenizer = load_pretrained(config.base_model_name_or_path, dtype=dtype)
+    config.task_type, config.modules_to_save, config.inference_mode = None, None, True
+    with quiet_transformers(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft's own, about the versions it sits on
+        try:
+            wrapped = peft.get_peft_model(model, config)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BertftError(f"{name}: does not fit its base: {' '.join(str(error).split())}") from None
+        if not hasattr(wrapped.base_model, "merge_and_unload"):
+            raise BertftError(
+                f"{name}: expected an adapter that can be merged, as LoRA, found {config.peft_type.value}"
+            )
+        # under a head the encoder is one attribute of the whole: base_model.model.bert.encoder... is ours without bert
+        head = f"base_model.model.{model.base_model_prefix}."
+        own = "base_model.model."
+        weights = {own + key.removeprefix(head) if key.startswith(head) else key: v for key, v in weights.items()}
+        try:
+            outcome = peft.set_peft_model_state_dict(wrapped, weights)
+        except RuntimeError as error:
+            raise BertftError(f"{name}: does not fit its base: {' '.join(str(error).split())[:200]}") from None
+        missing = [key for key in outcome.missing_keys if "lora_" in key]
+        lost = [key for key in outcome.unexpected_keys if "lora_" in key]
+        if missing or lost:
+            raise BertftError(
+                f"{name}: does not fit its base {config.base_model_name_or_path}: "
+                f"{'no weights for ' + missing[0] if missing else 'no place for ' + lost[0]}"
+            )
+        return wrapped.merge_and_unload(), tokenizer

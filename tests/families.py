@@ -1,0 +1,142 @@
+"""Tiny randomly initialised models of the families that people fine-tune, with tokenizers of their kinds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from bertft.data import synthetic
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+POSITIONS = {"max_position_embeddings": 130}
+VOCABULARY = 300
+
+
+def wordpiece() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    _train(tokenizer, trainers.WordPieceTrainer(vocab_size=VOCABULARY, special_tokens=special))
+    return _closed(tokenizer, "[CLS]", "[SEP]")
+
+
+def byte_level(closed: bool) -> Tokenizer:
+    """As RoBERTa's and ModernBERT's (``closed``: <s> ... </s>) or GPT-2's, which puts nothing around a text."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "<pad>", "</s>", "<unk>"] if closed else ["<|endoftext|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    _train(
+        tokenizer,
+        trainers.BpeTrainer(vocab_size=VOCABULARY + 100, special_tokens=special, initial_alphabet=alphabet),
+    )
+    return _closed(tokenizer, "<s>", "</s>") if closed else tokenizer
+
+
+def unigram(first: str | None, last: str | None) -> Tokenizer:
+    """As Llama's (<s> in front, no padding token) and DeBERTa-v3's, with spaces as part of pieces."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<unk>", "<s>", "</s>", "[PAD]", "[CLS]", "[SEP]"]
+    _train(tokenizer, trainers.UnigramTrainer(vocab_size=VOCABULARY, special_tokens=special, unk_token="<unk>"))
+    return _closed(tokenizer, first, last)
+
+
+def _train(tokenizer: Tokenizer, trainer) -> None:
+    trainer.show_progress = False
+    tokenizer.train_from_iterator((" ".join(s.words) for s in synthetic.sentences(200, seed=0)), trainer)
+
+
+def _closed(tokenizer: Tokenizer, first: str | None, last: str | None) -> Tokenizer:
+    names = [name for name in (first, last) if name]
+    single = " ".join(filter(None, (first, "$A", last)))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=single,
+        pair=single + " " + " ".join(filter(None, ("$B", last))),
+        special_tokens=[(name, tokenizer.token_to_id(name)) for name in names],
+    )
+    return tokenizer
+
+
+BERT = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+ROBERTA = {"unk_token": "<unk>", "pad_token": "<pad>", "cls_token": "<s>", "sep_token": "</s>"}
+DEBERTA = {"unk_token": "<unk>", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+
+FAMILIES = {
+    "bert": (transformers.BertConfig, SIZES | POSITIONS, wordpiece, BERT),
+    "roberta": (
+        transformers.RobertaConfig,
+        SIZES | POSITIONS | {"type_vocab_size": 1, "pad_token_id": 1},
+        lambda: byte_level(True),
+        ROBERTA,
+    ),
+    "distilbert": (
+        transformers.DistilBertConfig,
+        {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32} | POSITIONS,
+        wordpiece,
+        BERT,
+    ),
+    "deberta-v2": (
+        transformers.DebertaV2Config,
+        SIZES | POSITIONS | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0},
+        lambda: unigram("[CLS]", "[SEP]"),
+        DEBERTA,
+    ),
+    "deberta-v3": (
+        transformers.DebertaV2Config,
+        SIZES
+        | POSITIONS
+        | {
+            "relative_attention": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "type_vocab_size": 0,
+            "position_buckets": 16,
+            "share_att_key": True,
+            "norm_rel_ebd": "layer_norm",
+            "position_biased_input": False,
+        },
+        lambda: unigram("[CLS]", "[SEP]"),
+        DEBERTA,
+    ),
+    "modernbert": (
+        transformers.ModernBertConfig,
+        SIZES
+        | POSITIONS
+        | {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2},
+        lambda: byte_level(True),
+        ROBERTA,
+    ),
+    "gpt2": (
+        transformers.GPT2Config,
+        {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 130, "bos_token_id": 0, "eos_token_id": 0},
+        lambda: byte_level(False),
+        {"eos_token": "<|endoftext|>", "padding_side": "left"},
+    ),
+    "llama": (
+        transformers.LlamaConfig,
+        SIZES | POSITIONS | {"num_key_value_heads": 1},
+        lambda: unigram("<s>", None),
+        {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "padding_side": "left"},
+    ),
+}
+
+
+def save(family: str, folder: Path, seed: int = 0) -> Path:
+    """A model folder of ``family``, as the hub holds them."""
+    kind, sizes, tokenizer_of, names = FAMILIES[family]
+    backend = tokenizer_of()
+    config = kind(vocab_size=backend.get_vocab_size(), **sizes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = transformers.AutoModel.from_config(config)
+        for weight in model.parameters():  # initial weights are so small that layers hardly differ
+            weight.data.add_(0.1 * torch.randn_like(weight))
+    model.save_pretrained(folder)
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=128, **names)
+    tokenizer.save_pretrained(folder)
+    return folder
