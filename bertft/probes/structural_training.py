@@ -63,12 +63,14 @@ class _Schedule:
         self.last_gain = [-1] * len(weights)
         self.active = [True] * len(weights)
         self.epochs = torch.zeros(len(weights), dtype=torch.int64)
-        self.optimizer = torch.optim.Adam([{"params": [w]} for w in weights], lr=LEARNING_RATE, fused=True)
+        self.parts = list(weights)  # views, one a probe: Adam writes through them
+        self.rates = [LEARNING_RATE] * len(weights)
+        self.optimizer = torch.optim.Adam(self.parts, lr=LEARNING_RATE, fused=True)
 
     def step(self, probes: Sequence[int], gradients: Tensor) -> None:
         """One step of Adam on ``probes`` with gradients (len(probes), D, R)."""
         for probe, gradient in zip(probes, gradients, strict=True):
-            self.optimizer.param_groups[probe]["params"][0].grad = gradient
+            self.parts[probe].grad = gradient
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -81,15 +83,20 @@ class _Schedule:
             if loss < self.plateau[probe] * (1 - IMPROVEMENT):
                 self.plateau[probe] = loss
             else:
-                group = self.optimizer.param_groups[probe]
-                group["lr"] *= DECAY
-                self.optimizer.state.pop(group["params"][0], None)
+                self.rates[probe] *= DECAY
+                self.optimizer.state.pop(self.parts[probe], None)
             if loss < self.lowest[probe] - IMPROVEMENT:
                 self.lowest[probe] = loss
                 self.last_gain[probe] = epoch
                 self.best[probe] = self.weights[probe]
             elif epoch - self.last_gain[probe] >= PATIENCE:
                 self.active[probe] = False
+        # One group a rate, not one a probe: a step costs a call for every group.
+        common = self.optimizer.param_groups[0]
+        self.optimizer.param_groups = [
+            {**common, "lr": rate, "params": [p for p, own in zip(self.parts, self.rates, strict=True) if own == rate]}
+            for rate in dict.fromkeys(self.rates)
+        ]
 
 
 def train_probes(

@@ -112,9 +112,11 @@ def test_schedule_decays_resets_and_stops():
         if active[0]:
             schedule.step([0], gradient)
         schedule.end_epoch(epoch, torch.tensor([loss, 1.0 - epoch / 10]))
-        rates.append(schedule.optimizer.param_groups[0]["lr"])
+        rates.append(schedule.rates[0])
     assert rates[:3] == pytest.approx([1e-3, 1e-3, 1e-4])  # 1e-5 is not an improvement
-    assert schedule.optimizer.param_groups[1]["lr"] == pytest.approx(1e-3)
+    assert schedule.rates[1] == pytest.approx(1e-3)
+    groups = [(group["lr"], len(group["params"])) for group in schedule.optimizer.param_groups]
+    assert groups == [(pytest.approx(schedule.rates[0]), 1), (pytest.approx(1e-3), 1)]
     assert schedule.active == [False, True] and schedule.epochs.tolist() == [7, 8]
     assert schedule.lowest[0] == pytest.approx(0.9)
     assert not schedule.optimizer.state  # reset at the decay, nothing since
