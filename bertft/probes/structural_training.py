@@ -125,6 +125,7 @@ def train_probes(
     start = torch.Generator().manual_seed(seed)
     init = (torch.rand(2, 1, width, rank, generator=start) - 0.5) / 10
     schedule = _Schedule(init.repeat(1, layers, 1, 1).view(2 * layers, width, rank))
+    columns = _Columns(rank)
     order = np.random.default_rng(seed)
     sentences = len(train.lengths)
     with progress.step("train probes", total=epochs * sentences, unit="sentences") as step:
@@ -134,12 +135,12 @@ def train_probes(
                 members = shuffled[first : first + BATCH]
                 for kinds, chosen in _groups(schedule.active, layers):
                     probes = [kind * layers + layer for kind in kinds for layer in chosen]
-                    weights = _columns(schedule.weights[probes], len(kinds))
+                    weights = columns.take(schedule.weights, probes, len(kinds))
                     h, distances, depths, lengths = _batch(train, train_trees, members, kinds, chosen)
                     _, gradients = probe_loss_and_gradient(
                         h, weights, distances, depths, lengths, distance_rank=rank if len(kinds) == 2 else None
                     )
-                    schedule.step(probes, torch.cat(gradients.split(rank, dim=2)))
+                    schedule.step(probes, columns.give(gradients))
                 step.advance(len(members))
             losses = _dev_losses(dev, dev_trees, schedule)
             schedule.end_epoch(epoch, losses)
@@ -160,9 +161,32 @@ def _groups(active: Sequence[bool], layers: int) -> list[tuple[tuple[int, ...], 
     return list(wanted.items())
 
 
-def _columns(weights: Tensor, kinds: int) -> Tensor:
-    """Weights (kinds * L, D, R) as the losses take them: (L, D, kinds * R), distance before depth."""
-    return torch.cat(weights.chunk(kinds), dim=2)
+class _Columns:
+    """Weights and gradients as the losses have them, (L, D, kinds * R) with distance before depth, and back.
+
+    Each form is written into memory that is kept from step to step: fresh pages would cost more than the copy.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self._kept: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+
+    def _room(self, name: str, *shape: int) -> Tensor:
+        if (name, shape) not in self._kept:
+            self._kept[name, shape] = torch.empty(shape)
+        return self._kept[name, shape]
+
+    def take(self, weights: Tensor, probes: Sequence[int], kinds: int) -> Tensor:
+        """The weights (P, D, R) of ``probes``, a kind after the other, as (P / kinds, D, kinds * R)."""
+        chosen = weights if len(probes) == len(weights) else weights[list(probes)]
+        count, width, rank = len(probes) // kinds, weights.shape[1], self.rank
+        return torch.cat(chosen.chunk(kinds), dim=2, out=self._room("weights", count, width, kinds * rank))
+
+    def give(self, gradients: Tensor) -> Tensor:
+        """The gradients (L, D, kinds * R) probe by probe, (kinds * L, D, R)."""
+        layers, width, columns = gradients.shape
+        room = self._room("gradients", layers * columns // self.rank, width, self.rank)
+        return torch.cat(gradients.split(self.rank, dim=2), out=room)
 
 
 def _batch(
