@@ -12,6 +12,7 @@ RSA_EXAMPLES = """[bold]Examples[/bold]\n
     bertft rsa --base bert-base-cased --tuned runs/mnli --text wikipedia.txt.gz --out runs/rsa\n
     bertft rsa --base builtin:minilm --tuned dep=runs/dep --tuned mnli=runs/mnli --text sentences.txt --out runs/rsa\n
     bertft rsa --base gpt2 --tuned runs/adapter --text folder --tokens all --measures rsa,cka,cca --out runs/all\n
+    bertft rsa --base builtin:minilm --tuned runs/dep --text en-dev.conllu --by upos,relation --out runs/words\n
     torchrun --nproc-per-node 2 -m bertft rsa --base gpt2 --tuned runs/gpt2 --text folder --tokens all --out runs/all"""
 
 METRIC_HELP = "cosine, dot, correlation, sqeuclidean, euclidean or manhattan; several with commas."
@@ -19,6 +20,7 @@ COMPARE_HELP = "pearson, cosine, spearman, rho_a or kendall; several with commas
 MEASURES_HELP = (
     "rsa, cka, cca, svcca, pwcca, procrustes, r2, effective_dimension, anisotropy, knn, cka_rbf; several with commas."
 )
+BY_HELP = "Of trees as text also which words moved, by some of upos, xpos, relation, depth, position, frequency."
 
 
 def rsa(
@@ -33,6 +35,7 @@ def rsa(
     measures: Annotated[str, typer.Option(help=MEASURES_HELP)] = "rsa,cka",
     sample: Annotated[int, typer.Option(min=4, help="Stimuli for intervals and for what needs all pairs.")] = 5000,
     intervals: Annotated[bool, typer.Option(help="95 % intervals, clustered by text.")] = True,
+    by: Annotated[str, typer.Option(help=BY_HELP)] = "",
     dtype: Annotated[str, typer.Option(help="Of the encoders: float32, bfloat16 or float16.")] = "float32",
     split: Annotated[Optional[str], typer.Option(help="Of a data set.")] = None,  # noqa: UP045
     seed: Seed = 1337,
@@ -49,8 +52,8 @@ def rsa(
         line = run_rsa(
             base, named, text, out,
             tokens=count, unit=unit, metrics=listed(metric), compares=listed(compare),
-            measures=measures_of(measures), sample=sample, intervals=intervals, dtype=dtype, split=split,
-            seed=seed, progress=progress,
+            measures=measures_of(measures), sample=sample, intervals=intervals, by=listed(by), dtype=dtype,
+            split=split, seed=seed, progress=progress,
         )  # fmt: skip
     if line:
         print(line)

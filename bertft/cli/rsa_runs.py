@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bertft.cli.runs import _data_name, _finish, _vacant
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
+from bertft.results import write_text_atomically
 from bertft.run_folder import CONFIG, LOCK, RunFolder, Stage
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder
 
 CHECKPOINTS = "checkpoint"
+WORDS = ("local.csv", "words.csv")
 ALIASES = {"r2": "linear_r2", "knn": "mutual_knn"}
 
 
@@ -34,6 +38,7 @@ def run_rsa(
     measures: list[str],
     sample: int,
     intervals: bool,
+    by: list[str],
     dtype: str,
     split: str | None,
     seed: int,
@@ -48,6 +53,7 @@ def run_rsa(
     from bertft.similarity.comparison import Plan
     from bertft.similarity.stream import compare_stream
     from bertft.similarity.team import team
+    from bertft.similarity.words import LABELS
 
     if unit not in ("token", "word"):
         raise BertftError(f"--unit: expected token or word, found {unit!r}")
@@ -55,10 +61,12 @@ def run_rsa(
     command = {
         "command": "rsa", "base": base, "tuned": tuned, "text": text, "split": split,
         "tokens": "all" if tokens is None else tokens, "unit": unit, "metric": metrics, "compare": compares,
-        "measures": measures, "sample": sample, "intervals": intervals, "dtype": dtype, "seed": seed,
+        "measures": measures, "sample": sample, "intervals": intervals, "by": by, "dtype": dtype, "seed": seed,
     }  # fmt: skip
+    if unknown := [name for name in by if name not in LABELS]:
+        raise BertftError(f"--by: expected some of {', '.join(LABELS)}, found {unknown[0]!r}")
     folder = _vacant(out, command)
-    source = stream("dep" if ".conllu" in Path(text).name else "text", text, split=split)
+    source = stream("dep" if by or ".conllu" in Path(text).name else "text", text, split=split)
     encoders = {name: load_encoder(model, dtype) for name, model in {"": base, **tuned}.items()}
     depends = {**command, "source": source.digest, "weights": {name: digest(e) for name, e in encoders.items()}}
     first, data = encoders.pop(""), _data_name(text.rstrip("/"))
@@ -66,8 +74,12 @@ def run_rsa(
     with team() as members, _claimed(folder, members.leads):
         rows = folder.done(stage)
         if rows is not None:
+            if not members.leads:
+                return ""
             progress.say(f"{data} was done before with the same settings")
-            return _finish(folder, rows) if members.leads else ""
+            written = not by or (out / WORDS[1]).exists()
+            said = "" if written else _write_words(first, encoders, list(source), by, out, data, progress)
+            return said + _finish(folder, rows)
         begun = time.monotonic()
         _refuse_other_teams(out / CHECKPOINTS, members.size)
         name = f"{members.rank}-of-{members.size}"
@@ -89,7 +101,34 @@ def run_rsa(
             return ""
         folder.finish(stage, rows, time.monotonic() - begun)
         checkpoint.remove()
-        return _finish(folder, rows)
+        said = _write_words(first, encoders, list(source), by, out, data, progress) if by else ""
+        return said + _finish(folder, rows)
+
+
+def _write_words(
+    base: Encoder,
+    tuned: dict[str, Encoder],
+    sentences: list[Any],
+    by: list[str],
+    out: Path,
+    data: str,
+    progress: Progress,
+) -> str:
+    """``local.csv``, the means by label, and ``words.csv``, the extremes in context; returns where they are."""
+    from bertft.similarity.words import words_that_moved
+
+    means: list[list[object]] = [["model", "data", "layer", "by", "label", "value", "low", "high", "n"]]
+    words: list[list[object]] = [["model", "data", "layer", "moved", "value", "word", "sentence", "context"]]
+    for name, moved in words_that_moved(base, tuned, sentences, by, progress=progress).items():
+        for kind, table in moved.by.items():
+            means += [[name, data, r.layer, kind, r.label, r.value, r.low, r.high, r.n] for r in table]
+        for which, listing in (("most", moved.most), ("least", moved.least)):
+            words += [[name, data, w.layer, which, w.value, w.word, w.sentence, w.context] for w in listing]
+    for file, rows in zip(WORDS, (means, words), strict=True):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        write_text_atomically(out / file, text.getvalue())
+    return f"Which words moved is in {(out / WORDS[0]).resolve()} and {WORDS[1]} beside it\n"
 
 
 def load_encoder(name: str, dtype: str) -> Encoder:

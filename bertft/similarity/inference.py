@@ -151,6 +151,9 @@ def scatter_influence(function: Callable[..., Tensor], m: Moments, z: Tensor, w:
     xx, yy, xy = (g if g is not None else torch.zeros_like(c) for g, c in zip(
         torch.autograd.grad(value, spread, allow_unused=True), spread, strict=True
     ))  # fmt: skip
+    if abs(float(value.detach()) - 1) < 1e-9:
+        # two equal spaces: f is at its largest and flat, where the gradient of a decomposition with equal values is 0/0
+        return torch.zeros(len(z), dtype=torch.float64)
     u, v = z[:, :-EXTRA].double() - m.x.s / n, w[:, :-EXTRA].double() - m.y.s / n
     influence = ((u @ xx) * u).sum(1) + ((v @ yy) * v).sum(1) + ((u @ xy) * v).sum(1)
     return influence - sum((g * c).sum() for g, c in zip((xx, yy, xy), spread, strict=True)).detach()

@@ -14,6 +14,7 @@ import itertools
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +188,9 @@ class _Run:
         """The buffer's batches from the ``skip``-th on. Encoders that batch alike do not run those before."""
         chosen = [i for i, count in enumerate(counts) if count > 0]
         texts = [examples[i] for i in chosen]
+        if not self.alike:  # windows must end at the same words in all of them
+            parts = list(_in_windows(texts, self.encoders))
+            chosen, texts = [chosen[i] for i, _ in parts], [part for _, part in parts]
         left_out = skip if self.alike else 0
         streams = [encoder.stream(texts, **self.options, skip=left_out) for encoder in self.encoders]
         whole = torch.tensor(chosen)
@@ -231,6 +235,27 @@ class _Run:
         for name, table in comparison.sums.items():
             for metric, moments in table.items():
                 moments.restore(_under(f"sums/{name}/{metric}/", tensors))
+
+
+def _in_windows(texts: Sequence[Sequence[str]], encoders: Sequence[Encoder]) -> Iterator[tuple[int, Sequence[str]]]:
+    """Word sequences cut where any of the ``encoders`` would have to, with the place of each in ``texts``."""
+    from bertft.data.words import SPECIAL, align_words
+
+    cut_to = []
+    for encoder in encoders:
+        aligned = align_words(encoder.tokenizer, texts)
+        pieces = [Counter(word for word in words if word != SPECIAL) for words in aligned.words]
+        room = [encoder.max_length - words.count(SPECIAL) for words in aligned.words]
+        cut_to.append((pieces, room))
+    for i, text in enumerate(texts):
+        start, used = 0, [0] * len(encoders)
+        for word in range(len(text)):
+            sizes = [pieces[i][word] for pieces, _ in cut_to]
+            if word > start and any(u + size > room[i] for u, size, (_, room) in zip(used, sizes, cut_to, strict=True)):
+                yield i, text[start:word]
+                start, used = word, [0] * len(encoders)
+            used = [u + size for u, size in zip(used, sizes, strict=True)]
+        yield i, text[start:]
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,166 @@
+"""``bertft rsa``: what it measures and writes, what it refuses in one sentence, going on where it was."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+import torch
+import yaml
+
+from bertft.cli import run
+from bertft.encoder import Encoder
+from bertft.results import read_results
+
+TEXT = "builtin:synthetic?size=40"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def disturbed(tiny_model, folder, change) -> str:
+    encoder = Encoder.from_pretrained(str(tiny_model))
+    with torch.no_grad():
+        change(encoder.model)
+    encoder.model.save_pretrained(folder)
+    encoder.tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def shifted(model) -> None:
+    g = torch.Generator().manual_seed(0)
+    for weight in model.encoder.layer[1].parameters():
+        weight.add_(0.1 * torch.randn(weight.shape, generator=g))
+
+
+def rsa(base, tuned, *options: str, text: str = TEXT) -> int:
+    return run(["rsa", "--base", str(base), "--tuned", str(tuned), "--text", text, "--out", "run", "-q", *options])
+
+
+def fails(capsys, code: int, *words: str) -> None:
+    shown = capsys.readouterr()
+    lines = [line for line in shown.err.replace("\r", "\n").splitlines() if line and not line.startswith("Writing")]
+    assert code == 2 and shown.out == "" and len(lines) == 1 and lines[0].startswith("error: "), shown
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+def test_everything_at_once(here, tiny_model, capsys):
+    tuned = disturbed(tiny_model, here / "tuned", shifted)
+    options = [
+        "--tokens",
+        "all",
+        "--metric",
+        "cosine,euclidean",
+        "--compare",
+        "pearson,spearman",
+        "--tuned",
+        f"b={tiny_model}",
+    ]
+    options += ["--measures", "rsa,cka,svcca,pwcca,procrustes,r2,effective_dimension,knn,cka_rbf", "--sample", "120"]
+    assert rsa(tiny_model, f"a={tuned}", *options) == 0
+    shown = capsys.readouterr().out
+    assert str(here / "run" / "results.csv") in shown and str(here / "run" / "report.html") in shown
+    rows = read_results(here / "run" / "results.csv")
+    found = {(row.model, row.measure): row for row in rows if row.layer == 3}
+    streamed = ["rsa_cosine_pearson", "cka_debiased", "svcca", "pwcca", "procrustes", "linear_r2"]
+    sampled = ["rsa_cosine_spearman", "rsa_euclidean_pearson", "rsa_euclidean_spearman", "mutual_knn_10", "cka_rbf"]
+    for measure in streamed + sampled:
+        changed, same = found["a", measure], found["b", measure]
+        assert changed.low <= changed.value <= changed.high and changed.value < 0.999 < same.value
+        assert changed.n == same.n and (changed.n <= 120) == (measure in sampled)
+    for measure in streamed:
+        assert found["a - b", measure].high < 0
+    assert {"base", "a", "b"} == {model for model, measure in found if measure == "effective_dimension"}
+    config = yaml.safe_load((here / "run" / "config.yaml").read_text(encoding="utf8"))
+    assert config["tokens"] == "all" and config["measures"][5] == "linear_r2"
+    before = (here / "run" / "results.csv").read_bytes()
+    assert rsa(tiny_model, f"a={tuned}", *options) == 0  # done before: nothing is run again
+    assert (here / "run" / "results.csv").read_bytes() == before and not (here / "run" / "checkpoint").exists()
+
+
+def test_tokenizers_that_differ_are_refused_or_compared_by_word(here, tiny_model, tmp_path_factory, capsys):
+    from families import save
+
+    other = save("roberta", tmp_path_factory.mktemp("roberta"))
+    fails(capsys, rsa(tiny_model, f"o={other}"), "different tokenizers", "--unit word")
+    assert not (here / "run").exists()
+    assert rsa(tiny_model, f"o={other}", "--unit", "word", "--no-intervals") == 0
+    rows = read_results(here / "run" / "results.csv")
+    assert [row.layer for row in rows] == [0, 1, 2] * 2 and all(row.low is None for row in rows)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 0.0])
+def test_a_layer_of_nan_or_of_zero_rows(here, tiny_model, capsys, value):
+    def broken(model) -> None:
+        model.encoder.layer[1].output.LayerNorm.weight.fill_(value)
+        model.encoder.layer[1].output.LayerNorm.bias.fill_(value)
+
+    tuned = disturbed(tiny_model, here / "tuned", broken)
+    fails(capsys, rsa(tiny_model, tuned), "tuned (y): layer 2", "row")
+    assert not (here / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--tokens", "3"], ["--tokens", "at least 4 or all", "'3'"]),
+        (["--tokens", "many"], ["--tokens", "'many'"]),
+        (["--unit", "letter"], ["--unit", "'letter'"]),
+        (["--compare", "tau"], ["compare must be one of", "'tau'"]),
+        (["--measures", "rsa,cosinus"], ["measures must be one of", "'cosinus'"]),
+        (["--dtype", "int8"], ["--dtype", "'int8'"]),
+    ],
+)
+def test_bad_options(here, tiny_model, capsys, options, words):
+    fails(capsys, rsa(tiny_model, tiny_model, *options), *words)
+    assert list(here.iterdir()) == []
+
+
+def test_too_few_stimuli_and_too_few_texts(here, tiny_model, capsys):
+    (here / "one.txt").write_text("the dogs saw them in the garden", encoding="utf8")
+    fails(capsys, rsa(tiny_model, tiny_model, text="one.txt"), "at least 2 texts", "found 1 in one")
+    (here / "three.txt").write_text("a\nb\nc\n", encoding="utf8")
+    fails(capsys, rsa(tiny_model, tiny_model, text="three.txt"), "at least 4 stimuli, found 3")
+    assert not (here / "run").exists()
+
+
+def test_a_checkpoint_of_another_comparison(here, tiny_model, capsys, monkeypatch):
+    """An interrupted run whose tuned encoder was replaced since."""
+    import bertft.similarity.stream as stream
+
+    monkeypatch.setattr(stream, "BUFFER", 8)
+    monkeypatch.setattr(stream, "EVERY", 0)
+    tuned = disturbed(tiny_model, here / "tuned", shifted)
+
+    def lost(self, tensors, record, save=stream.Checkpoint.save):
+        save(self, tensors, record)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stream.Checkpoint, "save", lost)
+        assert rsa(tiny_model, tuned) == 130
+    assert "to go on, type: bertft rsa" in capsys.readouterr().err
+    disturbed(tiny_model, here / "tuned", lambda model: None)
+    fails(capsys, rsa(tiny_model, tuned), "a checkpoint of another comparison", "weights.tuned")
+    disturbed(tiny_model, here / "tuned", shifted)
+    assert rsa(tiny_model, tuned) == 0
+    assert rsa(tiny_model, tuned, "--seed", "3") == 2  # the folder holds another seed's run
+
+
+def test_which_words_moved(here, tiny_model, capsys):
+    tuned = disturbed(tiny_model, here / "tuned", shifted)
+    fails(capsys, rsa(tiny_model, tuned, "--by", "colour"), "--by", "upos", "'colour'")
+    assert rsa(tiny_model, tuned, "--by", "upos,depth", "--tokens", "300") == 0
+    assert str(here / "run" / "local.csv") in capsys.readouterr().out
+    with (here / "run" / "local.csv").open(encoding="utf8", newline="") as file:
+        means = list(csv.DictReader(file))
+    with (here / "run" / "words.csv").open(encoding="utf8", newline="") as file:
+        words = list(csv.DictReader(file))
+    assert {row["by"] for row in means} == {"upos", "depth"} and {row["model"] for row in means} == {"tuned"}
+    nouns = next(row for row in means if row["label"] == "NOUN" and row["layer"] == "3")
+    assert float(nouns["low"]) < float(nouns["value"]) < float(nouns["high"]) and int(nouns["n"]) > 20
+    assert len(words) == 4 * 2 * 20 and all(f"[{row['word']}]" in row["context"] for row in words)
