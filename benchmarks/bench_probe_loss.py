@@ -11,6 +11,44 @@ from benchmarks.stimuli import sentence_lengths, tree_distances
 from bertft.ops import distance_probe_loss, probe_loss_and_gradient
 
 SIZES = [(384, 128, 20), (768, 64, 20), (768, 128, 20), (768, 768, 20), (768, 128, 64)]
+LAYERS = 7
+
+
+def test_all_layers_step(run_race):
+    """As probes are trained: every layer in one call, so that what a call costs is shared."""
+    d, r, batch = 384, 128, 20
+    lengths = sentence_lengths(batch, seed=batch)
+    words = int(lengths.sum())
+    distances = tree_distances(lengths, seed=batch)
+    generator = torch.Generator().manual_seed(0)
+    h = torch.randn(LAYERS, words, d, generator=generator)
+    weight = (torch.rand(LAYERS, d, r, generator=generator) - 0.5) / 10
+    padded = [pad(layer, distances, lengths) for layer in h]
+
+    def layer_by_layer(dtype=torch.float32):
+        found = []
+        for (vectors, gold), start in zip(padded, weight, strict=True):
+            leaf = start.to(dtype, copy=True).requires_grad_()
+            padded_gram_loss(vectors.to(dtype), gold.to(dtype), lengths, leaf).backward()
+            found.append(leaf.grad)
+        return torch.stack(found)
+
+    truth = layer_by_layer(torch.float64)
+    contenders = [
+        Contender(OURS, lambda: probe_loss_and_gradient(h, weight, distances, None, lengths)[1]),
+        Contender("its two GEMMs alone", lambda: [x.T @ (x @ w) for x, w in zip(h, weight, strict=True)], verify=False),
+        Contender("PyTorch, padded Gram", layer_by_layer),
+    ]
+    record = run_race(
+        "probe_loss",
+        f"distance probe step, {LAYERS} layers, d={d}, r={r}, {batch} sentences, {words} words",
+        contenders,
+        GemmLimit(LAYERS * 4 * words * d * r),
+        error=lambda g: float((g.double() - truth).abs().max() / truth.abs().max()),
+        tolerance=1e-5,
+        rounds=15,
+    )
+    assert record.rows
 
 
 @pytest.mark.parametrize(("d", "r", "batch"), SIZES)
