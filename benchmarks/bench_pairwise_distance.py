@@ -26,7 +26,7 @@ def test_forward(run_race):
     if have("scipy"):
         from scipy.spatial.distance import pdist, squareform
 
-        contenders.append(Contender("SciPy", lambda: torch.from_numpy(squareform(pdist(x.numpy()))), rounds=1))
+        contenders.append(Contender("SciPy", lambda: torch.from_numpy(squareform(pdist(x.numpy()))), 1, one_core=True))
     record = run_race(
         "pairwise_distance",
         "distances, euclidean, forward, n=5000, d=768",

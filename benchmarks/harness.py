@@ -24,12 +24,16 @@ SLOW = 3.0  # seconds from which on the verified run counts as a timed one
 
 @dataclass
 class Contender:
-    """One way to do the work. ``run`` returns the result; ``rounds`` caps how often a slow one is timed."""
+    """One way to do the work. ``run`` returns the result; ``rounds`` caps how often a slow one is timed.
+
+    ``one_core``: it uses no more than one, and is left out where more are given.
+    """
 
     name: str
     run: Callable[[], object]
     rounds: int = 1000
     verify: bool = True
+    one_core: bool = False
 
 
 @dataclass
@@ -175,6 +179,7 @@ def race(
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    contenders = [c for c in contenders if threads == 1 or not c.one_core]
     try:
         errors, peaks, repeats = {}, {}, {}
         times: dict[str, list[float]] = {c.name: [] for c in contenders}

@@ -102,7 +102,7 @@ def mne_rsa_rsa(x: np.ndarray, y: np.ndarray, metric: str, compare: str = "pears
 
 
 def library_contenders(x: torch.Tensor, y: torch.Tensor, metric: str, compare: str = "pearson") -> list[Contender]:
-    """Every installed library that computes this RSA; each is timed twice, since one run takes seconds."""
+    """Every installed library that computes this RSA; each is timed once or twice, since one run takes seconds."""
     a, b = x.numpy(), y.numpy()
     found: list[tuple[str, str, Callable[[], object]]] = [
         ("scipy", "SciPy", lambda: scipy_rsa(a, b, metric, compare)),
@@ -113,7 +113,10 @@ def library_contenders(x: torch.Tensor, y: torch.Tensor, metric: str, compare: s
     if metric == "correlation":
         name = "corr" if compare == "pearson" else "spearman"
         found.append(("rsatoolbox", "rsatoolbox", lambda: rsatoolbox_rsa(a, b, metric, name)))
-    return [Contender(name, run, rounds=2) for module, name, run in found if have(module)]
+    rounds = 2 if compare == "pearson" else 1
+    return [
+        Contender(name, run, rounds, one_core=name != "scikit-learn") for module, name, run in found if have(module)
+    ]
 
 
 def feature_space_cka(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
