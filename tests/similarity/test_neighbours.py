@@ -1,0 +1,105 @@
+"""Mutual nearest neighbours and RBF CKA against dense matrices, golden values and leaving stimuli out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bertft.errors import BertftError
+from bertft.similarity import neighbours
+from bertft.similarity.neighbours import mutual_knn, nearest, rbf_cka
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    monkeypatch.setattr(neighbours, "TILE", 64)
+
+
+def spaces(n: int, seed: int = 0):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 12, generator=g, dtype=torch.float64) + 2
+    return x, x[:, :9] + torch.randn(n, 9, generator=g, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "sqeuclidean"])
+@pytest.mark.parametrize(("n", "k"), [(300, 10), (65, 3), (12, 11)])
+def test_neighbours_are_those_of_the_whole_matrix(metric, n, k):
+    x, y = spaces(n)
+
+    def dense(t: torch.Tensor) -> torch.Tensor:
+        if metric == "cosine":
+            unit = torch.nn.functional.normalize(t)
+            similar = unit @ unit.T
+        else:
+            similar = -torch.cdist(t, t, compute_mode="donot_use_mm_for_euclid_dist")
+        return similar.fill_diagonal_(-torch.inf).topk(k, dim=1).indices
+
+    for t in (x, y):
+        assert torch.equal(nearest(t, k, metric=metric).sort(1).values, dense(t).sort(1).values)
+    shared = [len(set(a) & set(b)) / k for a, b in zip(dense(x).tolist(), dense(y).tolist(), strict=True)]
+    assert mutual_knn(x, y, k, metric=metric).tolist() == pytest.approx(shared)
+
+
+def test_neighbours_of_equal_and_of_unrelated_spaces():
+    x, _ = spaces(400)
+    assert mutual_knn(x, x).mean() == 1
+    assert mutual_knn(x, 3 * x).mean() == 1  # cosine ignores scale
+    unrelated = mutual_knn(x, spaces(400, seed=7)[0]).mean()
+    assert unrelated == pytest.approx(10 / 399, abs=0.015)
+
+
+def dense_rbf(x: torch.Tensor, y: torch.Tensor) -> float:
+    centre = torch.eye(len(x), dtype=torch.float64) - 1 / len(x)
+    kernels = []
+    for t in (x, y):
+        squares = torch.cdist(t, t, compute_mode="donot_use_mm_for_euclid_dist").square()
+        kernels.append(centre @ torch.exp(-squares / (2 * 0.25 * np.median(squares.numpy()))) @ centre)
+    k, l_ = kernels
+    return float((k * l_).sum() / (k.norm() * l_.norm()))
+
+
+def test_rbf_cka():
+    rng = np.random.RandomState(1337)
+    x = rng.randn(100, 10)
+    y = rng.randn(100, 10) + x
+    value, low, high = rbf_cka(torch.tensor(x), torch.tensor(y))
+    assert value == pytest.approx(0.65483, abs=5e-6) and low is high is None
+    x, y = spaces(200)
+    assert rbf_cka(x, y)[0] == pytest.approx(dense_rbf(x, y), abs=1e-10)
+
+
+def test_rbf_interval_is_the_jackknife_s(monkeypatch):
+    """For the kernels' widths as they are in the whole."""
+    x, y = spaces(300)
+    widths = {tuple(t.shape[1:]): neighbours._Gaussian(t - t.mean(0), 0.5).width for t in (x, y)}
+    groups = torch.arange(300) // 3
+    value, low, high = rbf_cka(x, y, groups)
+    start = neighbours._Gaussian.__init__
+
+    def fixed(self, t: torch.Tensor, sigma: float) -> None:
+        start(self, t, sigma)
+        self.width = widths[tuple(t.shape[1:])]
+
+    monkeypatch.setattr(neighbours._Gaussian, "__init__", fixed)
+    left_out = np.array([rbf_cka(x[groups != g], y[groups != g])[0] for g in range(100)])
+    error = np.sqrt(99 / 100 * ((left_out - left_out.mean()) ** 2).sum())
+    assert low < value < high
+    # Fisher's z stretches an interval near 1 a little
+    assert (high - low) / 2 == pytest.approx(1.984 * error, rel=0.1)
+
+
+def test_refusals():
+    x, y = spaces(20)
+    with pytest.raises(BertftError, match=r"k must lie in 1\.\.19"):
+        mutual_knn(x, y, 20)
+    with pytest.raises(BertftError, match="expected x"):
+        mutual_knn(x, y[:5])
+    with pytest.raises(BertftError, match="metric must be cosine or sqeuclidean"):
+        nearest(x, 3, metric="dot")
+    with pytest.raises(BertftError, match="norm 0"):
+        mutual_knn(torch.zeros(20, 3), y)
+    with pytest.raises(BertftError, match="NaN"):
+        rbf_cka(x * torch.nan, y)
+    with pytest.raises(BertftError, match="are equal"):
+        rbf_cka(torch.ones(20, 3), y)
