@@ -45,9 +45,11 @@ def nearest(x: Tensor, k: int, *, metric: str = "cosine") -> Tensor:
     n = len(rows)
     best = rows.new_full((n, k), -math.inf)
     where = torch.zeros(n, k, dtype=torch.int64)
+    room = rows.new_empty(min(n, TILE) ** 2)  # the same memory for every tile
     for i in range(0, n, TILE):
         for j in range(i, n, TILE):
-            tile = rows[i : i + TILE] @ rows[j : j + TILE].mT
+            a, b = rows[i : i + TILE], rows[j : j + TILE]
+            tile = torch.mm(a, b.mT, out=room[: len(a) * len(b)].view(len(a), len(b)))
             if half is not None:
                 tile -= half[i : i + TILE, None]
                 tile -= half[j : j + TILE]
@@ -55,30 +57,38 @@ def nearest(x: Tensor, k: int, *, metric: str = "cosine") -> Tensor:
                 tile.fill_diagonal_(-math.inf)
             _take(best, where, tile, i, j)
             if i != j:
-                _take(best, where, tile.mT.contiguous(), j, i)
+                _take(best, where, tile.mT, j, i)
     return where
 
 
 def _take(best: Tensor, where: Tensor, tile: Tensor, i: int, j: int) -> None:
-    """Let the entries of ``tile`` (rows i.., columns j..) into the k best of their rows."""
+    """Let the entries of ``tile`` (rows i.., columns j..), which may be a transpose, into the k best of their rows."""
     m, k = tile.shape[0], best.shape[1]
     mine = best[i : i + m]
     least = mine.amin(1, keepdim=True)
     if least.isneginf().any():  # the first tile of these rows: all of them
         taken = tile.topk(min(k, tile.shape[1]), dim=1)
         values, columns = taken.values, taken.indices + j
+        rows = slice(None)
     else:
-        row, column = (tile > least).nonzero(as_tuple=True)
+        above = tile > least
+        if above.stride(1) == 1:
+            row, column = above.nonzero(as_tuple=True)
+        else:  # few are left: sorting them is cheaper than transposing the tile
+            column, row = above.mT.nonzero(as_tuple=True)
+            order = row.argsort(stable=True)
+            column, row = column[order], row[order]
         if not len(row):
             return
-        counts = torch.bincount(row, minlength=m)
-        place = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
-        values = tile.new_full((m, int(counts.max())), -math.inf)
+        rows, counts = torch.unique_consecutive(row, return_counts=True)
+        line = torch.repeat_interleave(torch.arange(len(rows)), counts)
+        place = torch.arange(len(row)) - (counts.cumsum(0) - counts)[line]
+        values = tile.new_full((len(rows), int(counts.max())), -math.inf)
         columns = torch.zeros(values.shape, dtype=torch.int64)
-        values[row, place], columns[row, place] = tile[row, column], column + j
-    every, index = torch.cat([mine, values], 1), torch.cat([where[i : i + m], columns], 1)
+        values[line, place], columns[line, place] = tile[row, column], column + j
+    every, index = torch.cat([mine[rows], values], 1), torch.cat([where[i : i + m][rows], columns], 1)
     kept = every.topk(k, dim=1)
-    best[i : i + m], where[i : i + m] = kept.values, index.gather(1, kept.indices)
+    best[i : i + m][rows], where[i : i + m][rows] = kept.values, index.gather(1, kept.indices)
 
 
 def knn_interval(x: Tensor, y: Tensor, groups: Tensor, interval: bool) -> tuple[float, float | None, float | None]:
