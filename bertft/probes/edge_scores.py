@@ -10,8 +10,6 @@ from bertft.probes.edge_head import Input
 from bertft.probes.edge_train import Counts
 from bertft.probes.metrics import Score
 
-BLOCK = 1 << 24  # numbers of a block of resampled counts
-
 
 def resamples_of(texts: int, count: int, seed: int) -> np.ndarray:
     """(B + 1, S) weights: 1 for every text, then ``count`` bootstrap draws of S texts."""
