@@ -37,9 +37,15 @@ def _sum(s: Space) -> Tensor:
     return (s.s * s.s).sum(-1) - s.a + 2 * (s.n - 1) * s.p
 
 
+def _squares(cross: Tensor) -> Tensor:
+    """Sum of squares of (..., D, E) -> (...), without a product of that size in memory."""
+    flat = cross.flatten(-2)
+    return (flat.unsqueeze(-2) @ flat.unsqueeze(-1)).flatten(-2).squeeze(-1)
+
+
 def _product(cross: Tensor, x: Space, y: Space, xy: Pair) -> Tensor:
     return (
-        (cross * cross).sum((-2, -1))
+        _squares(cross)
         - xy.ab
         + 2 * ((xy.qu * x.s).sum(-1) - xy.qa)
         + 2 * ((xy.pv * y.s).sum(-1) - xy.pb)
@@ -128,7 +134,7 @@ def pearson_from_moments(m: Moments) -> Tensor:
 def _hsic(cross: Tensor, x: Space, y: Space, bu: Tensor, av: Tensor, ab: Tensor) -> Tensor:
     """Unbiased HSIC (Song et al. 2012) of the linear kernels U U' and V V'."""
     n = x.n
-    t = (cross * cross).sum((-2, -1)) - ab
+    t = _squares(cross) - ab
     k = (x.s * x.s).sum(-1) - x.a
     l = (y.s * y.s).sum(-1) - y.a  # noqa: E741
     kl = (x.s.unsqueeze(-2) @ cross @ y.s.unsqueeze(-1)).flatten(-2).squeeze(-1)

@@ -19,7 +19,7 @@ namespace bertft {
 template <class T>
 inline constexpr int kPanel = 3 * kLanes<T>;                        // columns
 inline constexpr int kTall = BERTFT_VECTOR_BYTES == 64 ? 8 : 4;     // rows of a tile: what 32 or 16 registers hold
-constexpr int64_t kSlab = 256;                                      // rows: 24 KB of a panel of 32-byte vectors
+constexpr int64_t kSlab = 128;                                      // rows: 12 KB of a panel of 32-byte vectors
 static_assert(kPanel<float> % kTall == 0 && kPanel<double> % kTall == 0);
 
 template <class T>
