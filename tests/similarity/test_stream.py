@@ -15,6 +15,7 @@ from scipy.stats import kendalltau, spearmanr
 from bertft.data import synthetic
 from bertft.encoder import Encoder
 from bertft.errors import BertftError
+from bertft.similarity import sampled
 from bertft.similarity import stream as module
 from bertft.similarity.checkpoint import Checkpoint, write_tensors
 from bertft.similarity.comparison import Plan
@@ -29,6 +30,7 @@ FULL = Plan(measures=("rsa", "cka", "cca", "procrustes", "effective_dimension"),
 @pytest.fixture(autouse=True)
 def small_buffers(monkeypatch):
     monkeypatch.setattr(module, "BUFFER", 16)
+    monkeypatch.setattr(sampled, "RESAMPLES", 40)
 
 
 @pytest.fixture(scope="module")
