@@ -62,22 +62,22 @@ def _figure(records: list[Record], folder: Path) -> list[Path]:
     for record in records:
         labels.append(f"{record.work}, {record.threads} thread{'s' if record.threads > 1 else ''}")
         shares.append(record.limit_seconds / record.seconds(OURS))
-        peers = [row.median for row in record.rows if row.name != OURS]
-        best.append(record.limit_seconds / min(peers) if peers else 0.0)
-    figure, axes = plt.subplots(figsize=(9, 1 + 0.34 * len(labels)), layout="constrained")
+        peers = [row.median for row in record.rows if not row.name.startswith(OURS) and row.error is not None]
+        best.append(record.limit_seconds / min(peers) if peers else float("nan"))
+    figure, axes = plt.subplots(figsize=(11, 1.5 + 0.26 * len(labels)), layout="constrained")
     rows = range(len(labels))
     axes.barh(rows, shares, height=0.6, color="#0072B2", label="bertft")
     axes.plot(best, rows, "D", color="#D55E00", label="fastest other way", linestyle="none")
     axes.axvline(1.0, color="black", linewidth=1, linestyle="--", label="limit measured in the same run")
     axes.set_yticks(rows, labels, fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("share of the machine's limit (1 = necessary work at the measured rate)")
-    axes.legend(
-        fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.12 if len(labels) > 6 else -0.3), ncols=3, frameon=False
-    )
+    axes.margins(y=0.01)
+    axes.set_xlabel("share of the limit (1 = necessary work at the measured rate)")
+    figure.legend(fontsize=8, loc="outside upper center", ncols=3, frameon=False)
     paths = [folder / "benchmarks.png", folder / "benchmarks.svg"]
-    for path in paths:
-        figure.savefig(path, dpi=110)
+    with plt.rc_context({"svg.fonttype": "none"}):
+        for path in paths:
+            figure.savefig(path, dpi=80)
     plt.close(figure)
     return paths
 
