@@ -16,7 +16,7 @@ from bertft.errors import BertftError
 from bertft.probes.edge_data import EdgeTargets
 from bertft.probes.edge_head import Input
 from bertft.probes.edge_train import EdgeTraining, code_bits, train_heads
-from bertft.probes.features import Vectors
+from bertft.probes.features import Room, Vectors
 from bertft.progress import SILENT, Progress
 
 # Shares of the training texts at which the online code's blocks end (Voita and Titov 2020).
@@ -102,5 +102,7 @@ class Chosen:
         self.lengths = vectors.lengths[self._members]
         self.layers, self.width = vectors.layers, vectors.width
 
-    def batch(self, sentences: Sequence[int], layers: torch.Tensor | None = None) -> torch.Tensor:
-        return self._vectors.batch(self._members[list(sentences)].tolist(), layers)
+    def batch(
+        self, sentences: Sequence[int], layers: torch.Tensor | None = None, *, room: Room | None = None
+    ) -> torch.Tensor:
+        return self._vectors.batch(self._members[list(sentences)].tolist(), layers, room=room)

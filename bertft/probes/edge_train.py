@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,7 +95,8 @@ def train_heads(
     schedule = _Schedule(heads, config.learning_rate)
     order = np.random.default_rng(config.seed)
     masks = torch.Generator().manual_seed(config.seed)
-    texts, queue = len(targets.texts), []
+    texts = len(targets.texts)
+    queue: list[np.ndarray] = []
 
     def validate(number: int) -> None:
         if criterion == "f1":
@@ -122,10 +124,14 @@ def train_heads(
 
 
 def _descend(
-    schedule: _Schedule, train: Vectors, targets: EdgeTargets, members: Sequence[int], masks: torch.Generator
+    schedule: _Schedule,
+    train: Vectors,
+    targets: EdgeTargets,
+    members: Sequence[int] | np.ndarray,
+    masks: torch.Generator,
 ) -> None:
     """One step of the active probes on the texts ``members``."""
-    x, batch = words(train, members), targets.batch(members)
+    x, batch = train.batch(members), targets.batch(members)
     keep = (torch.rand(len(batch.labels), WIDTH, generator=masks) >= DROPOUT).float() / (1 - DROPOUT)
     # A few probes at a time: what their passes leave between them stays small enough for the cache.
     for first in range(0, len(schedule.active), TOGETHER):
@@ -137,11 +143,6 @@ def _descend(
         losses.mean((1, 2)).sum().backward()
         schedule.take(group, {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None})
     schedule.step()
-
-
-def words(vectors: Vectors, members: Sequence[int]) -> Tensor:
-    """(L, T, D) float32, layer by layer in memory: the words of some texts."""
-    return vectors.batch(members).float().contiguous()
 
 
 @torch.no_grad()
@@ -158,13 +159,13 @@ def count(heads: Heads, probes: Sequence[int], vectors: Vectors, targets: EdgeTa
 
 
 @torch.no_grad()
-def predictions(heads: Heads, probes: Sequence[int], vectors: Vectors, targets: EdgeTargets):
+def predictions(heads: Heads, probes: Sequence[int], vectors: Vectors, targets: EdgeTargets) -> Iterator[Any]:
     """(first text, batch, logits (P', N, K)) of all texts, some at a time, in their order."""
     tensors = heads.select(probes)
     for first in range(0, len(targets.texts), EVALUATE):
         members = range(first, min(first + EVALUATE, len(targets.texts)))
         batch = targets.batch(members)
-        yield first, batch, heads.logits(tensors, probes, words(vectors, members), batch, None)
+        yield first, batch, heads.logits(tensors, probes, vectors.batch(members), batch, None)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -25,8 +26,9 @@ IN_MEMORY = 256 << 20
 class Vectors(Protocol):
     """What probes read: vectors of the words of S sentences, some sentences at a time.
 
-    ``lengths`` (S,) words of each; ``batch`` gives (L, T', D), the words of the sentences asked for in the layers asked
-    for (default all).
+    ``lengths`` (S,) words of each; ``batch`` gives (L, T', D) float32, layer by layer in memory: the words of the
+    sentences asked for, one after the other, in the layers asked for (default all). With ``room`` they are in its
+    memory, until the next batch from there.
     """
 
     lengths: np.ndarray
@@ -37,7 +39,21 @@ class Vectors(Protocol):
     @property
     def width(self) -> int: ...
 
-    def batch(self, sentences: Sequence[int], layers: Tensor | None = None) -> Tensor: ...
+    def batch(self, sentences: Sequence[int], layers: Tensor | None = None, *, room: Room | None = None) -> Tensor: ...
+
+
+class Room:
+    """Memory that is kept from step to step, by name: fresh pages cost more than what is written into them."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Tensor] = {}
+
+    def take(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Uninitialised memory of this shape; it overwrites what was taken under that name before."""
+        size = math.prod(shape)
+        if name not in self._kept or len(self._kept[name]) < size or self._kept[name].dtype != dtype:
+            self._kept[name] = torch.empty(size + size // 4, dtype=dtype)
+        return self._kept[name][:size].view(shape)
 
 
 class WordVectors:
@@ -46,7 +62,7 @@ class WordVectors:
     Sentence-major, so that a batch of random sentences reads few long runs of the file.
     """
 
-    def __init__(self, vectors: Tensor, lengths: Sequence[int]) -> None:
+    def __init__(self, vectors: Tensor, lengths: Sequence[int] | np.ndarray) -> None:
         self.vectors = vectors
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
@@ -59,16 +75,19 @@ class WordVectors:
     def width(self) -> int:
         return self.vectors.shape[2]
 
-    def rows(self, sentences: Sequence[int]) -> Tensor:
-        """Row numbers (T',) of the words of ``sentences``, one sentence after the other."""
-        return torch.from_numpy(np.concatenate([np.arange(self.starts[i], self.starts[i + 1]) for i in sentences]))
-
-    def batch(self, sentences: Sequence[int], layers: Tensor | None = None) -> Tensor:
-        """(L, T', D) strided, in the stored dtype: the words of ``sentences`` in the given layers (default all)."""
-        picked = self.vectors.index_select(0, self.rows(sentences))
-        if layers is not None and len(layers) < self.layers:
-            picked = picked.index_select(1, layers)
-        return picked.transpose(0, 1)
+    def batch(self, sentences: Sequence[int], layers: Tensor | None = None, *, room: Room | None = None) -> Tensor:
+        """(L, T', D) float32: the words of ``sentences`` in the given layers (default all)."""
+        rows = np.concatenate([np.arange(self.starts[i], self.starts[i + 1]) for i in sentences]) * self.layers
+        chosen = np.arange(self.layers) if layers is None else layers.numpy()
+        # Row by row of (T * L, D): gathering and turning are one copy of whole rows, widening is another.
+        numbers = torch.from_numpy((rows + chosen[:, None]).ravel())
+        shape = (len(chosen), len(rows), self.width)
+        room = room or Room()
+        stored = room.take("stored", len(numbers), self.width, dtype=self.vectors.dtype)
+        torch.index_select(self.vectors.view(-1, self.width), 0, numbers, out=stored)
+        return (stored if stored.dtype == torch.float32 else room.take("words", *stored.shape).copy_(stored)).view(
+            shape
+        )
 
 
 def size_of(words: int, layers: int, width: int, dtype: torch.dtype = torch.float16) -> int:
@@ -156,12 +175,12 @@ class StreamedVectors:
     def width(self) -> int:
         return self.encoder.dim
 
-    def batch(self, sentences: Sequence[int], layers: Tensor | None = None) -> Tensor:
+    def batch(self, sentences: Sequence[int], layers: Tensor | None = None, *, room: Room | None = None) -> Tensor:
         """(L, T', D): the words of ``sentences`` in the given layers (default all)."""
         own = None if self.kept is None else [self.kept[i] for i in sentences]
         chosen = [self.sentences[i] for i in sentences]
         found = extract(self.encoder, chosen, kept=own, dtype=torch.float32, window=self.window)
-        return found.batch(range(len(chosen)), layers)
+        return found.batch(range(len(chosen)), layers, room=room)
 
 
 def kept_lengths(sentences: Sequence[Sequence[str]], kept: Sequence[np.ndarray] | None) -> np.ndarray:

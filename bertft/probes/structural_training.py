@@ -12,7 +12,7 @@ from torch import Tensor
 from bertft.data.examples import Sentence
 from bertft.errors import BertftError
 from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient
-from bertft.probes.features import Vectors
+from bertft.probes.features import Room, Vectors
 from bertft.probes.trees import packed_trees
 from bertft.progress import SILENT, Progress
 
@@ -57,6 +57,7 @@ class _Schedule:
 
     def __init__(self, weights: Tensor) -> None:
         self.weights = weights  # (P, D, R), trained in place
+        self.gradients = torch.zeros_like(weights)  # of the next step
         self.best = weights.clone()
         self.lowest = torch.full((len(weights),), torch.inf, dtype=torch.float64)  # of the stopping rule
         self.plateau = self.lowest.clone()  # of the decay rule
@@ -64,15 +65,14 @@ class _Schedule:
         self.active = [True] * len(weights)
         self.epochs = torch.zeros(len(weights), dtype=torch.int64)
         self.parts = list(weights)  # views, one a probe: Adam writes through them
+        for part, gradient in zip(self.parts, self.gradients, strict=True):
+            part.grad = gradient
         self.rates = [LEARNING_RATE] * len(weights)
         self.optimizer = torch.optim.Adam(self.parts, lr=LEARNING_RATE, fused=True)
 
-    def step(self, probes: Sequence[int], gradients: Tensor) -> None:
-        """One step of Adam on ``probes`` with gradients (len(probes), D, R)."""
-        for probe, gradient in zip(probes, gradients, strict=True):
-            self.parts[probe].grad = gradient
+    def step(self) -> None:
+        """One step of Adam on the probes that still train."""
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
 
     def end_epoch(self, epoch: int, losses: Tensor) -> None:
         """Take the dev losses (P,) of an epoch; those of probes that have stopped are not read."""
@@ -91,6 +91,7 @@ class _Schedule:
                 self.best[probe] = self.weights[probe]
             elif epoch - self.last_gain[probe] >= PATIENCE:
                 self.active[probe] = False
+                self.parts[probe].grad = None
         # One group a rate, not one a probe: a step costs a call for every group.
         common = self.optimizer.param_groups[0]
         self.optimizer.param_groups = [
@@ -125,24 +126,25 @@ def train_probes(
     start = torch.Generator().manual_seed(seed)
     init = (torch.rand(2, 1, width, rank, generator=start) - 0.5) / 10
     schedule = _Schedule(init.repeat(1, layers, 1, 1).view(2 * layers, width, rank))
-    columns = _Columns(rank)
+    room = Room()
+    columns = _Columns(layers, room)
     order = np.random.default_rng(seed)
     sentences = len(train.lengths)
     with progress.step("train probes", total=epochs * sentences, unit="sentences") as step:
         for epoch in range(epochs):
-            shuffled = order.permutation(sentences)
+            shuffled, groups = order.permutation(sentences), _groups(schedule.active, layers)
             for first in range(0, sentences, BATCH):
                 members = shuffled[first : first + BATCH]
-                for kinds, chosen in _groups(schedule.active, layers):
-                    probes = [kind * layers + layer for kind in kinds for layer in chosen]
-                    weights = columns.take(schedule.weights, probes, len(kinds))
-                    h, distances, depths, lengths = _batch(train, train_trees, members, kinds, chosen)
+                for kinds, chosen in groups:
+                    weights = columns.take(schedule.weights, kinds, chosen)
+                    h, distances, depths, lengths = _batch(train, train_trees, members, kinds, chosen, room)
                     _, gradients = probe_loss_and_gradient(
                         h, weights, distances, depths, lengths, distance_rank=rank if len(kinds) == 2 else None
                     )
-                    schedule.step(probes, columns.give(gradients))
+                    columns.give(gradients, schedule.gradients, kinds, chosen)
+                schedule.step()
                 step.advance(len(members))
-            losses = _dev_losses(dev, dev_trees, schedule)
+            losses = _dev_losses(dev, dev_trees, schedule, room)
             schedule.end_epoch(epoch, losses)
             step.note(f"epoch {epoch + 1}, {sum(schedule.active)} of {len(schedule.active)} probes left")
             if not any(schedule.active):
@@ -162,44 +164,48 @@ def _groups(active: Sequence[bool], layers: int) -> list[tuple[tuple[int, ...], 
 
 
 class _Columns:
-    """Weights and gradients as the losses have them, (L, D, kinds * R) with distance before depth, and back.
+    """Weights and gradients as the losses have them, (L', D, kinds * R) with distance before depth, and back.
 
-    Each form is written into memory that is kept from step to step: fresh pages would cost more than the copy.
+    Kind by kind, layer by layer they are (2 * L, D, R); of a group (`_groups`) only some of these are wanted.
     """
 
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
-        self._kept: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+    def __init__(self, layers: int, room: Room) -> None:
+        self.layers, self.room = layers, room
 
-    def _room(self, name: str, *shape: int) -> Tensor:
-        if (name, shape) not in self._kept:
-            self._kept[name, shape] = torch.empty(shape)
-        return self._kept[name, shape]
+    def take(self, weights: Tensor, kinds: Sequence[int], chosen: Sequence[int]) -> Tensor:
+        """The weights (2 * L, D, R) of a group, side by side."""
+        _, width, rank = weights.shape
+        parts = [weights[kind * self.layers :][: self.layers] for kind in kinds]
+        if len(chosen) < self.layers:
+            parts = [part[list(chosen)] for part in parts]
+        return torch.cat(parts, dim=2, out=self.room.take("weights", len(chosen), width, len(kinds) * rank))
 
-    def take(self, weights: Tensor, probes: Sequence[int], kinds: int) -> Tensor:
-        """The weights (P, D, R) of ``probes``, a kind after the other, as (P / kinds, D, kinds * R)."""
-        chosen = weights if len(probes) == len(weights) else weights[list(probes)]
-        count, width, rank = len(probes) // kinds, weights.shape[1], self.rank
-        return torch.cat(chosen.chunk(kinds), dim=2, out=self._room("weights", count, width, kinds * rank))
-
-    def give(self, gradients: Tensor) -> Tensor:
-        """The gradients (L, D, kinds * R) probe by probe, (kinds * L, D, R)."""
-        layers, width, columns = gradients.shape
-        room = self._room("gradients", layers * columns // self.rank, width, self.rank)
-        return torch.cat(gradients.split(self.rank, dim=2), out=room)
+    def give(self, gradients: Tensor, into: Tensor, kinds: Sequence[int], chosen: Sequence[int]) -> None:
+        """Put a group's gradients (L', D, kinds * R) where they belong in (2 * L, D, R)."""
+        for kind, own in zip(kinds, gradients.chunk(len(kinds), dim=2), strict=True):
+            place = into[kind * self.layers :][: self.layers]
+            if len(chosen) < self.layers:
+                place[list(chosen)] = own
+            else:
+                place.copy_(own)
 
 
 def _batch(
-    data: Vectors, trees: Trees, members: Sequence[int], kinds: tuple[int, ...], layers: list[int]
+    data: Vectors,
+    trees: Trees,
+    members: Sequence[int] | np.ndarray,
+    kinds: tuple[int, ...],
+    layers: list[int],
+    room: Room,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
     """h (L, T, D) float32, packed distances, depths (those that ``kinds`` learn from) and lengths of some sentences."""
     distances, depths, lengths = trees.batch(members)
-    h = data.batch(members, torch.tensor(layers)).float()
+    h = data.batch(members, torch.tensor(layers), room=room)
     return h, distances if 0 in kinds else None, depths if 1 in kinds else None, lengths
 
 
 @torch.no_grad()
-def _dev_losses(data: Vectors, trees: Trees, schedule: _Schedule) -> Tensor:
+def _dev_losses(data: Vectors, trees: Trees, schedule: _Schedule, room: Room) -> Tensor:
     """(P,) float64 mean over dev sentences; infinite for probes that have stopped."""
     sentences = len(data.lengths)
     totals = torch.zeros(len(schedule.active), dtype=torch.float64)
@@ -208,12 +214,13 @@ def _dev_losses(data: Vectors, trees: Trees, schedule: _Schedule) -> Tensor:
         distance, depth = (schedule.weights[[kind * data.layers + k for k in chosen]] for kind in (0, 1))
         for first in range(0, sentences, BATCH):
             members = range(first, min(first + BATCH, sentences))
-            h, distances, depths, lengths = _batch(data, trees, members, kinds, chosen)
-            if len(kinds) == 2:
+            h, distances, depths, lengths = _batch(data, trees, members, kinds, chosen, room)
+            if distances is not None and depths is not None:
                 losses = probe_loss(h, distance, depth, distances, depths, lengths).T.flatten()
-            elif kinds == (0,):
+            elif distances is not None:
                 losses = distance_probe_loss(h, distance, distances, lengths)
             else:
+                assert depths is not None
                 losses = depth_probe_loss(h, depth, depths, lengths)
             totals[probes] += losses.double() * len(members)
     losses = totals / sentences
@@ -226,7 +233,7 @@ def predict(probes: Probes, data: Vectors, sentences: int = 256) -> tuple[Tensor
     """Projected words (L, T, R) of the distance probes and depths (L, T) of the depth probes, float32."""
     points, depths = [], []
     for first in range(0, len(data.lengths), sentences):
-        h = data.batch(range(first, min(first + sentences, len(data.lengths)))).float()
+        h = data.batch(range(first, min(first + sentences, len(data.lengths))))
         points.append(h @ probes.weights[0])
         depths.append((h @ probes.weights[1]).square().sum(-1))
     return torch.cat(points, dim=1), torch.cat(depths, dim=1)

@@ -104,13 +104,13 @@ def test_all_probes_at_once_equal_each_alone(sentences):
 def test_schedule_decays_resets_and_stops():
     weights = torch.ones(2, 3, 2)
     schedule = structural_training._Schedule(weights.clone())
-    gradient = torch.ones(1, 3, 2)
+    schedule.gradients[0] = 1.0
     losses = [1.0, 0.9, 0.89999, 0.95, 0.9, 0.9, 0.9, 0.9]
     rates = []
     for epoch, loss in enumerate(losses):
         active = list(schedule.active)
         if active[0]:
-            schedule.step([0], gradient)
+            schedule.step()
         schedule.end_epoch(epoch, torch.tensor([loss, 1.0 - epoch / 10]))
         rates.append(schedule.rates[0])
     assert rates[:3] == pytest.approx([1e-3, 1e-3, 1e-4])  # 1e-5 is not an improvement
@@ -119,7 +119,7 @@ def test_schedule_decays_resets_and_stops():
     assert groups == [(pytest.approx(schedule.rates[0]), 1), (pytest.approx(1e-3), 1)]
     assert schedule.active == [False, True] and schedule.epochs.tolist() == [7, 8]
     assert schedule.lowest[0] == pytest.approx(0.9)
-    assert not schedule.optimizer.state  # reset at the decay, nothing since
+    assert list(schedule.optimizer.state) == [schedule.parts[1]]  # the other's was reset at its decay
     assert torch.allclose(schedule.best[0], torch.full((3, 2), 1 - 2e-3), atol=1e-6)  # after two full steps
     assert torch.equal(schedule.weights[1], weights[1])
 
