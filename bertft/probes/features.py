@@ -85,9 +85,8 @@ class WordVectors:
         room = room or Room()
         stored = room.take("stored", len(numbers), self.width, dtype=self.vectors.dtype)
         torch.index_select(self.vectors.view(-1, self.width), 0, numbers, out=stored)
-        return (stored if stored.dtype == torch.float32 else room.take("words", *stored.shape).copy_(stored)).view(
-            shape
-        )
+        wide = stored if stored.dtype == torch.float32 else room.take("words", *stored.shape).copy_(stored)
+        return wide.view(shape)
 
 
 def size_of(words: int, layers: int, width: int, dtype: torch.dtype = torch.float16) -> int:
