@@ -13,7 +13,9 @@ from bertft.ops.rows import check_rows
 from bertft.similarity.inference import clustered_interval
 
 K = 10  # neighbours
-TILE = 1024
+TILE = 2048  # rows and columns of similarities at a time
+GROUP = 16  # of them that are looked at as one
+STRIP = 1024  # rows of a kernel's matrix at a time
 
 
 def mutual_knn(x: Tensor, y: Tensor, k: int = K, *, metric: str = "cosine") -> Tensor:
@@ -38,9 +40,11 @@ def nearest(x: Tensor, k: int, *, metric: str = "cosine") -> Tensor:
     """
     if metric not in ("cosine", "sqeuclidean"):
         raise BertftError(f"nearest: metric must be cosine or sqeuclidean, found {metric!r}")
-    check_rows(x, metric, op="nearest")
     rows = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    rows = torch.nn.functional.normalize(rows) if metric == "cosine" else rows - rows.mean(0)
+    length = torch.linalg.vector_norm(rows, dim=1)
+    if not ((length > 0) & length.isfinite()).all():
+        check_rows(x, metric, op="nearest")
+    rows = rows / length[:, None].clamp(min=1e-12) if metric == "cosine" else rows - rows.mean(0)
     half = None if metric == "cosine" else (rows * rows).sum(1) / 2
     n = len(rows)
     best = rows.new_full((n, k), -math.inf)
@@ -55,40 +59,49 @@ def nearest(x: Tensor, k: int, *, metric: str = "cosine") -> Tensor:
                 tile -= half[j : j + TILE]
             if i == j:
                 tile.fill_diagonal_(-math.inf)
-            _take(best, where, tile, i, j)
+            _take(best[i : i + TILE], where[i : i + TILE], tile, j, across=False)
             if i != j:
-                _take(best, where, tile.mT, j, i)
+                _take(best[j : j + TILE], where[j : j + TILE], tile, i, across=True)
     return where
 
 
-def _take(best: Tensor, where: Tensor, tile: Tensor, i: int, j: int) -> None:
-    """Let the entries of ``tile`` (rows i.., columns j..), which may be a transpose, into the k best of their rows."""
-    m, k = tile.shape[0], best.shape[1]
-    mine = best[i : i + m]
-    least = mine.amin(1, keepdim=True)
-    if least.isneginf().any():  # the first tile of these rows: all of them
-        taken = tile.topk(min(k, tile.shape[1]), dim=1)
-        values, columns = taken.values, taken.indices + j
-        rows = slice(None)
+def _take(best: Tensor, where: Tensor, tile: Tensor, first: int, *, across: bool) -> None:
+    """Let a contiguous ``tile`` into the ``best`` (m, k) of its rows, of columns ``first``..; ``across``: the transpose.
+
+    Largest entries of groups of `GROUP` come first, one pass in the order of memory whichever way; only groups that
+    exceed a row's k-th best are looked into. On the rows' first tile that is the k-th largest of the groups.
+    """
+    (m, k), lines = best.shape, tile.shape[0] if across else tile.shape[1]
+    size = GROUP if lines % GROUP == 0 else 1
+    step = lines // size  # group g holds the columns g, g + step, ...
+    largest = tile.view(size, step, m).amax(0).mT if across else tile.view(m, size, step).amax(1)
+    least = best.amin(1)
+    if k <= step:
+        bound = largest.topk(k, dim=1).values[:, -1] if least.isneginf().any() else least
+        # at least k entries reach the k-th largest of the groups
+        least = torch.where(least.isneginf(), bound.nextafter(bound.new_tensor(-math.inf)), least)
+    if across:
+        group, row = (largest.mT > least).nonzero(as_tuple=True)
+        row, order = row.sort(stable=True)
+        group = group[order]
     else:
-        above = tile > least
-        if above.stride(1) == 1:
-            row, column = above.nonzero(as_tuple=True)
-        else:  # few are left: sorting them is cheaper than transposing the tile
-            column, row = above.mT.nonzero(as_tuple=True)
-            order = row.argsort(stable=True)
-            column, row = column[order], row[order]
-        if not len(row):
-            return
-        rows, counts = torch.unique_consecutive(row, return_counts=True)
-        line = torch.repeat_interleave(torch.arange(len(rows)), counts)
-        place = torch.arange(len(row)) - (counts.cumsum(0) - counts)[line]
-        values = tile.new_full((len(rows), int(counts.max())), -math.inf)
-        columns = torch.zeros(values.shape, dtype=torch.int64)
-        values[line, place], columns[line, place] = tile[row, column], column + j
-    every, index = torch.cat([mine[rows], values], 1), torch.cat([where[i : i + m][rows], columns], 1)
-    kept = every.topk(k, dim=1)
-    best[i : i + m][rows], where[i : i + m][rows] = kept.values, index.gather(1, kept.indices)
+        row, group = (largest > least[:, None]).nonzero(as_tuple=True)
+    columns = group[:, None] + step * torch.arange(size)
+    place = columns * m + row[:, None] if across else columns + row[:, None] * lines
+    found = tile.view(-1).index_select(0, place.view(-1)).view(place.shape)
+    hit = (found > least[row, None]).view(-1).nonzero().view(-1)
+    row, column, found = row[hit // size], columns.view(-1)[hit], found.view(-1)[hit]
+    if not len(row):
+        return
+    rows, counts = torch.unique_consecutive(row, return_counts=True)
+    at = torch.arange(len(row)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    values = tile.new_full((len(rows), k + int(counts.max())), -math.inf)
+    indices = torch.zeros(values.shape, dtype=torch.int64)
+    values[:, :k], indices[:, :k] = best[rows], where[rows]
+    line = torch.arange(len(rows)).repeat_interleave(counts)
+    values[line, k + at], indices[line, k + at] = found, column + first
+    kept = values.topk(k, dim=1)
+    best[rows], where[rows] = kept.values, indices.gather(1, kept.indices)
 
 
 def knn_interval(x: Tensor, y: Tensor, groups: Tensor, interval: bool) -> tuple[float, float | None, float | None]:
@@ -118,17 +131,17 @@ def rbf_cka(
     x, y, n = x.double() - x.double().mean(0), y.double() - y.double().mean(0), len(x)
     kernels = (_Gaussian(x, sigma), _Gaussian(y, sigma))
     k, l_, kl, kk, ll = (torch.empty(n, dtype=torch.float64) for _ in range(5))  # means of each row
-    for start in range(0, n, TILE):
-        rows = slice(start, start + TILE)
-        a, b = (kernel(rows) for kernel in kernels)
+    for start in range(0, n, STRIP):
+        some = slice(start, start + STRIP)
+        a, b = (kernel(some) for kernel in kernels)
         for out, values in ((k, a), (l_, b), (kl, a * b), (kk, a * a), (ll, b * b)):
-            out[rows] = values.mean(1)
+            out[some] = values.mean(1)
     onto = torch.empty(n, 2, 2, dtype=torch.float64)  # mean over j of K_ij k_j, K_ij l_j; L_ij k_j, L_ij l_j
-    for start in range(0, n, TILE if groups is not None else n):
+    for start in range(0, n, STRIP if groups is not None else n):
         if groups is not None:
-            rows = slice(start, start + TILE)
+            some = slice(start, start + STRIP)
             for side, kernel in enumerate(kernels):
-                onto[rows, side] = kernel(rows) @ torch.stack([k, l_], 1) / n
+                onto[some, side] = kernel(some) @ torch.stack([k, l_], 1) / n
     cross, d_cross = _hsic(kl, k, l_, onto[:, 0, 1], onto[:, 1, 0])
     own_x, d_x = _hsic(kk, k, k, onto[:, 0, 0], onto[:, 0, 0])
     own_y, d_y = _hsic(ll, l_, l_, onto[:, 1, 1], onto[:, 1, 1])

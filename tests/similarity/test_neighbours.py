@@ -14,6 +14,7 @@ from bertft.similarity.neighbours import mutual_knn, nearest, rbf_cka
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
     monkeypatch.setattr(neighbours, "TILE", 64)
+    monkeypatch.setattr(neighbours, "STRIP", 64)
 
 
 def spaces(n: int, seed: int = 0):
