@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from bertft.progress import Step
+
 HEARTBEAT = 30.0  # seconds between two lines about one piece of work where no bar can be drawn
 
 
@@ -34,10 +36,12 @@ class ConsoleProgress:
         self._bars.start()
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bars.stop()
 
-    def step(self, description: str, total: float | None = None, unit: str = "it") -> _Bar:
+    def step(self, description: str, total: float | None = None, unit: str = "it") -> Step:
         return _Bar(self, self._bars, description, total, unit)
 
     def say(self, message: str) -> None:
@@ -60,7 +64,9 @@ class _Bar:
         self._task = self._bars.add_task(self._description, total=self._total, unit=self._unit, note="")
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._task is not None:
             self._bars.remove_task(self._task)
         seconds = time.monotonic() - self._start

@@ -7,7 +7,7 @@ vector is the mean of its word pieces' vectors; special tokens and padding never
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +86,8 @@ class Encoder:
     @property
     def dim(self) -> int:
         """D, the hidden size."""
-        return int(self.model.config.hidden_size)
+        config: Any = self.model.config
+        return int(config.hidden_size)
 
     @property
     def device(self) -> torch.device:
@@ -137,7 +138,7 @@ class Encoder:
         skip: int,
         progress: Progress,
     ) -> Iterator[Batch]:
-        total = len(examples) if hasattr(examples, "__len__") else None
+        total = len(examples) if isinstance(examples, Sized) else None
         with progress.step(f"encode {self.name}", total=total, unit="examples") as step:
             source = iter(examples)
             for start in itertools.count(0, BUFFER):

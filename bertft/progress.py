@@ -5,6 +5,7 @@ Every driver takes ``progress: Progress = SILENT``. The command line hands in a 
 
 from __future__ import annotations
 
+from types import TracebackType
 from typing import Protocol
 
 
@@ -13,7 +14,9 @@ class Step(Protocol):
 
     def __enter__(self) -> Step: ...
 
-    def __exit__(self, *exc: object) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
 
     def advance(self, n: float = 1) -> None: ...
 
@@ -32,7 +35,9 @@ class _SilentStep:
     def __enter__(self) -> _SilentStep:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
         return None
 
     def advance(self, n: float = 1) -> None:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from bertft.errors import BertftError
 
@@ -105,7 +106,8 @@ def read_results(path: str | os.PathLike[str]) -> list[Row]:
         if len(cells) != len(COLUMNS):
             raise BertftError(f"{path}: line {number}: expected {len(COLUMNS)} cells, found {len(cells)}")
         try:
-            rows.append(Row(**{name: _parse(name, cell) for name, cell in zip(COLUMNS, cells, strict=True)}))
+            values: dict[str, Any] = {name: _parse(name, cell) for name, cell in zip(COLUMNS, cells, strict=True)}
+            rows.append(Row(**values))
         except ValueError as error:
             raise BertftError(f"{path}: line {number}: {error}") from None
     return rows

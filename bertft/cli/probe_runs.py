@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +105,7 @@ class StructuralCommand:
     train: str
     dev: str
     rank: list[int]
+    orthogonal: bool
     control: bool
     random: bool
     epochs: int
@@ -135,14 +136,14 @@ def run_structural(command: StructuralCommand, out: Path, features: Path | None,
         started = time.monotonic()
         rows = structural_probes(
             encoders, train, dev,
-            rank=command.rank, epochs=command.epochs, seed=command.seed, data=_data_name(command.dev),
-            out=out / "probes", control=command.control, differences=len(encoders) > 1, store=store, progress=progress,
+            rank=command.rank, orthogonal=command.orthogonal, epochs=command.epochs, seed=command.seed,
+            data=_data_name(command.dev), out=out / "probes", control=command.control, differences=len(encoders) > 1, store=store, progress=progress,
         )  # fmt: skip
         _draw_trees(out, dev)
         return "\n".join(finish(folder, rows, {"seconds": {"probe structural": round(time.monotonic() - started, 2)}}))
 
 
-def _draw_trees(out: Path, dev: list) -> None:
+def _draw_trees(out: Path, dev: list[Any]) -> None:
     """One sentence's gold and predicted tree for every set of probes: the first of 8 to 16 words, else the first."""
     from bertft.data.conllu import read_conllu
     from bertft.report.trees import tree_svg
@@ -183,7 +184,7 @@ def feature_store(command: EdgeCommand | StructuralCommand, out: Path, features:
     return FeatureStore(features or out / "features", dtype=dtype, window=command.window, stream=command.stream)
 
 
-def check_lengths(store: FeatureStore, encoders: dict[str, Encoder], corpora: dict[str, Sequence[Any]]) -> None:
+def check_lengths(store: FeatureStore, encoders: dict[str, Encoder], corpora: Mapping[str, Sequence[Any]]) -> None:
     """Refuse sentences longer than a window, unless they are to be split, before the run folder is made."""
     from bertft.data.words import align_words
 

@@ -107,7 +107,9 @@ def find_tree_flaw(heads: Sequence[int]) -> tuple[int, str] | None:
 
 
 def _sentence(path: str | os.PathLike[str], identifier: str, block: list[tuple[int, str]]) -> Sentence:
-    words, heads, relations, upos, xpos, numbers = [], [], [], [], [], []
+    words: list[str] = []
+    heads, numbers = list[int](), list[int]()
+    relations, upos, xpos = list[str](), list[str](), list[str]()
     for number, line in block:
         cells = line.split("\t")
         if len(cells) != _COLUMNS:

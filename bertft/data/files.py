@@ -8,7 +8,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, cast
 
 from bertft.errors import BertftError
 
@@ -75,14 +75,14 @@ def shorten(text: object, limit: int = 40) -> str:
     return repr(text if len(text) <= limit else text[: limit - 1] + "…")
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> IO[bytes]:
     with path.open("rb") as file:
         compressed = file.read(2) == _GZIP_MAGIC
     if path.suffix == ".gz" and not compressed:
         if path.stat().st_size == 0:
             raise EOFError
         raise BertftError(f"{path}: expected a gzip file, as its name says, found other data")
-    return gzip.open(path, "rb") if compressed else path.open("rb")
+    return cast(IO[bytes], gzip.open(path, "rb")) if compressed else path.open("rb")
 
 
 def _decode(path: Path, number: int, raw: bytes) -> str:

@@ -10,7 +10,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 from urllib.request import getproxies
 
@@ -37,7 +37,7 @@ KINDS: dict[str, Callable[[str | os.PathLike[str]], Sequence[Example]]] = {
     "text": read_text,
     "spans": read_spans,
 }
-_GENERATORS = {
+_GENERATORS: dict[str, Callable[..., list[Any]]] = {
     "dep": synthetic.sentences,
     "nli": synthetic.pairs,
     "qa": synthetic.questions,
@@ -59,7 +59,7 @@ def load(
     split: str | None = None,
     limit: int | None = None,
     seed: int = 0,
-) -> list[Example]:
+) -> list[Any]:
     """The examples of a ``kind`` (``dep``, ``nli``, ``qa``, ``text``, ``spans``) that ``source`` names.
 
     ``source`` is, tried in this order:
@@ -265,11 +265,13 @@ def _column(row: Mapping[str, object], names: Sequence[str], where: str) -> obje
 
 
 def _dep_row(row: Mapping[str, object], where: str, identifier: str) -> Sentence:
-    columns = [_column(row, (name,), where) for name in ("tokens", "head", "deprel", "upos")]
-    columns.append(row.get("xpos") or ["_"] * len(columns[0]))
+    columns: list[Any] = [_column(row, (name,), where) for name in ("tokens", "head", "deprel", "upos")]
+    if isinstance(columns[0], list):
+        columns.append(row.get("xpos") or ["_"] * len(columns[0]))
     if not all(isinstance(c, list) and len(c) == len(columns[0]) for c in columns):
         raise BertftError(f"{where}: expected tokens, head, deprel, upos and xpos to be lists of one length")
-    words, heads, relations, upos, xpos = [], [], [], [], []
+    words, heads = list[str](), list[int]()
+    relations, upos, xpos = list[str](), list[str](), list[str]()
     for word, head, relation, u, x in zip(*columns, strict=True):
         if str(head) in ("None", "_"):  # the line of a multiword token or of an empty node
             continue
@@ -287,7 +289,7 @@ def _dep_row(row: Mapping[str, object], where: str, identifier: str) -> Sentence
 
 
 def _qa_row(row: Mapping[str, object], where: str, identifier: str) -> Question:
-    answers = _column(row, ("answers",), where)
+    answers: Any = _column(row, ("answers",), where)
     if isinstance(answers, Mapping):  # two parallel lists instead of SQuAD's list of objects
         texts, starts = answers.get("text"), answers.get("answer_start")
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):

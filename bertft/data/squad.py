@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from bertft.data.examples import Answer, Question
 from bertft.data.files import check_text, parse_json, read_lines, shorten
@@ -72,7 +73,7 @@ def _answer(answer: object, context: str, where: str) -> Answer:
     return Answer(text, start)
 
 
-def _list(holder: object, name: str, where: str) -> list[object]:
+def _list(holder: object, name: str, where: str) -> list[Any]:
     if not isinstance(holder, dict):
         raise BertftError(f"{where}: expected a JSON object, found {shorten(holder)}")
     value = holder.get(name)

@@ -123,7 +123,8 @@ def _rows(kind: str, table: Iterable[dict[str, object]], source: str) -> Iterato
         except Exception as error:  # network and format errors of the hub's streams share no base class
             raise BertftError(f"{source}: row {i} cannot be read ({_first_line(error)})") from None
         for column, name_of in names.items():
-            row[column] = name_of(row[column]) if isinstance(row[column], int) and row[column] >= 0 else row[column]
+            value = row[column]
+            row[column] = name_of(value) if isinstance(value, int) and value >= 0 else value
         if (example := _ROWS[kind](row, f"{source}: row {i}", str(i))) is not None:
             yield example
 

@@ -52,6 +52,12 @@ class Event:
     place: tuple[str, Noun] | None = None
     time: str | None = None
 
+    @property
+    def thing(self) -> Referent:
+        """The object of an event that has one."""
+        assert self.object is not None
+        return self.object
+
 
 @dataclass(slots=True)
 class Clause:

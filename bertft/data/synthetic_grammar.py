@@ -85,7 +85,7 @@ class Grammar(Phrases):
             return self._wh_question().add(punctuation("?"))
         if kind < 0.13:
             frame, verb = self.draw.pick(self.verbs["transitive"])
-            root = Node(verb.base, "VERB", "VB", "root").add(self.phrase(frame.object, "obj", 1), *self.adjuncts(1))
+            root = Node(verb.base, "VERB", "VB", "root").add(self.phrase(frame.thing, "obj", 1), *self.adjuncts(1))
             return root.add(punctuation(self.draw.pick(".!")))
         root = self.clause(0)
         root.relation = "root"
@@ -137,14 +137,14 @@ class Grammar(Phrases):
     def _transitive(self, depth: int, inverted: bool, tense: str) -> Node:
         frame, verb = self.draw.pick(self.verbs["transitive"])
         subject = self.phrase(frame.subject, "nsubj", depth)
-        target = self.phrase(frame.object, "obj", depth)
+        target = self.phrase(frame.thing, "obj", depth)
         return self._verbal(subject, verb, tense, [target, *self.adjuncts()], inverted)
 
     def _passive(self, depth: int, inverted: bool, tense: str) -> Node:
         frame, verb = self.draw.pick(self.verbs["transitive"])
         if tense in ("progressive", "past progressive"):
             tense = "past"
-        target = self.phrase(frame.object, "nsubj:pass", depth)
+        target = self.phrase(frame.thing, "nsubj:pass", depth)
         complements = []
         if self.draw.chance(0.55):
             complements.append(with_case("by", self.simple_phrase(frame.subject, "obl:agent"), "obl:agent"))
@@ -202,7 +202,7 @@ class Grammar(Phrases):
     def _open_complement(self, depth: int, inverted: bool, tense: str) -> Node:
         frames: list[tuple[Frame, Verb]] = self.verbs["transitive" if self.draw.chance(0.6) else "intransitive"]
         frame, verb = self.draw.pick([o for o in frames if o[0].subject == "person"])
-        objects = [self.phrase(frame.object, "obj", depth + 1)] if frame.object else []
+        objects = [self.phrase(frame.thing, "obj", depth + 1)] if frame.object else []
         inner = infinitive(verb, objects + self.adjuncts(0.7))
         return self._verbal(
             self.phrase("person", "nsubj", depth), self.draw.pick(self.domain.wanting), tense, [inner], inverted
@@ -227,7 +227,7 @@ class Grammar(Phrases):
         heads = []
         for i in range(2 if self.draw.chance(0.8) else 3):
             frame, verb = self.draw.pick(options)
-            complements = [self.phrase(frame.object, "obj", MAX_DEPTH + 1)] if frame.object else []
+            complements = [self.phrase(frame.thing, "obj", MAX_DEPTH + 1)] if frame.object else []
             complements += self.adjuncts(0.4)
             heads.append(verbal_clause(None if i else subject, verb, tense, complements, agreement=subject.agreement))
         return coordinate(heads, "and")
@@ -239,13 +239,13 @@ class Grammar(Phrases):
         kind = draw.random()
         if kind < 0.35 and frame.subject == "person":
             subject = Node("who", "PRON", "WP", "nsubj")
-            return verbal_clause(subject, verb, tense, [self.phrase(frame.object, "obj", 1), *self.adjuncts()])
+            return verbal_clause(subject, verb, tense, [self.phrase(frame.thing, "obj", 1), *self.adjuncts()])
         subject = self.phrase(frame.subject, "nsubj", 2)
         if kind < 0.65:
             word = Node("who" if frame.object == "person" else "what", "PRON", "WP", "obj")
             root = verbal_clause(subject, verb, tense, self.adjuncts(), inverted=True)
         else:
             word = Node(draw.pick(("where", "when", "why", "how")), "ADV", "WRB", "advmod")
-            root = verbal_clause(subject, verb, tense, [self.phrase(frame.object, "obj", 2)], inverted=True)
+            root = verbal_clause(subject, verb, tense, [self.phrase(frame.thing, "obj", 2)], inverted=True)
         root.left.insert(0, word)
         return root

@@ -38,6 +38,12 @@ class Frame(NamedTuple):
     object: str | None
     verbs: tuple[Verb, ...]
 
+    @property
+    def thing(self) -> str:
+        """The kind of object, of verbs that take one."""
+        assert self.object is not None
+        return self.object
+
 
 def plural(noun: str) -> str:
     """The regular plural."""

@@ -7,8 +7,9 @@ frequent under every label, so that no single word gives it away.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bertft.data.synthetic_events import (
     INTRANSITIVE,
@@ -127,7 +128,7 @@ def _draw_event(draw: Draw) -> Event:
     return event
 
 
-_SLOTS = {"manner": draw_manner, "place": draw_place, "time": draw_time}
+_SLOTS: dict[str, Callable[[Draw], Any]] = {"manner": draw_manner, "place": draw_place, "time": draw_time}
 
 
 def _hypernym(noun: Noun) -> Noun:
@@ -148,10 +149,10 @@ def _strengthen(draw: Draw, event: Event, least: int = 0) -> Event:
         if option in _SLOTS:
             event = replace(event, **{option: _SLOTS[option](draw)})
         elif option == "adjective":
-            adjective = draw_adjective(draw, event.object.noun)
-            event = replace(event, object=replace(event.object, adjective=adjective))
+            held = event.thing
+            event = replace(event, object=replace(held, adjective=draw_adjective(draw, held.noun)))
         else:
-            event = replace(event, object=replace(event.object, noun=draw.pick(_hyponyms(target.noun))))
+            event = replace(event, object=replace(event.thing, noun=draw.pick(_hyponyms(event.thing.noun))))
     return event
 
 
@@ -166,11 +167,12 @@ def _weaken(draw: Draw, event: Event, least: int = 0) -> Event:
     draw.shuffle(options)
     for option in options[: max(least, draw.below(3))]:
         if option in _SLOTS:
-            event = replace(event, **{option: None})
+            gone: dict[str, Any] = {option: None}
+            event = replace(event, **gone)
         elif option == "adjective":
-            event = replace(event, object=replace(event.object, adjective=None))
+            event = replace(event, object=replace(event.thing, adjective=None))
         else:
-            event = replace(event, object=replace(event.object, noun=_hypernym(event.object.noun)))
+            event = replace(event, object=replace(event.thing, noun=_hypernym(event.thing.noun)))
     return event
 
 

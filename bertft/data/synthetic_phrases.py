@@ -75,7 +75,7 @@ class Draw:
             point -= weight
             if point < 0:
                 return option
-        return next(reversed(weights))
+        return list(weights)[-1]
 
     def shuffle(self, items: list[T]) -> None:
         for i in range(len(items) - 1, 0, -1):
@@ -106,11 +106,12 @@ class Phrases:
         if depth > MAX_DEPTH or plain:
             return node
         shape = draw.random()
+        many = node.noun is not None and bool(node.noun.plural)
         if shape < 0.11:
             node.add(self._modifier(kind))
-        elif shape < 0.20 and node.noun.plural:
+        elif shape < 0.20 and many:
             node.add(self._relative(kind, node.agreement, depth + 1))
-        elif shape < 0.22 and node.noun.plural and kind in ("person", "animal"):
+        elif shape < 0.22 and many and kind in ("person", "animal"):
             node.add(self._participial(kind))
         elif shape < 0.30:
             others = [self.simple_phrase(kind, "conj") for _ in range(1 if draw.chance(0.75) else 2)]
@@ -213,7 +214,7 @@ class Phrases:
                 word = "who" if people and draw.chance(0.8) else "that"
                 link = Node(word, "PRON", "WP" if word == "who" else "WDT", "nsubj")
                 frame, verb = draw.pick(options)
-                complements = [self.phrase(frame.object, "obj", depth + 1)] if frame.object else []
+                complements = [self.phrase(frame.thing, "obj", depth + 1)] if frame.object else []
                 complements += self.adjuncts(0.5)
                 return verbal_clause(link, verb, tense, complements, relation="acl:relcl", agreement=agreement)
         options = [o for o in self.verbs["transitive"] if o[0].object == kind]

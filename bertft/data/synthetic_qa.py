@@ -53,14 +53,12 @@ def draw_passage(draw: Draw) -> tuple[list[Told], Noun]:
     bystander = people.pop()
     frames = [draw.pick(TRANSITIVE) for _ in range(3)]
     # One description for each thing, so that "the plate" never may also mean "the wooden plate".
-    things = {
-        kind: [_draw_thing(draw, kind), _draw_thing(draw, kind)] for kind in sorted({f.object for f, _ in frames})
-    }
+    things = {kind: [_draw_thing(draw, kind), _draw_thing(draw, kind)] for kind in sorted({f.thing for f, _ in frames})}
     places = [draw_place(draw)[1] for _ in range(2)]
     events: list[Event] = []
     for _ in range(4 + draw.below(4)):
         frame, verb = draw.pick(frames)
-        target = draw.pick(things[frame.object])
+        target = draw.pick(things[frame.thing])
         place = (draw_place(draw)[0], draw.pick(places)) if draw.chance(0.75) else None
         time = draw_time(draw) if draw.chance(0.7) else None
         events.append(Event(draw.pick(people), verb, target, None, place, time))
@@ -98,7 +96,7 @@ def _tell(draw: Draw, event: Event) -> Told:
     passive = draw.chance(0.25)
     early = event.time is not None and draw.chance(0.3)
     clause = realise(replace(event, time=None) if early else event, passive=passive)
-    if early:
+    if early and event.time:
         clause.time = time_phrase(event.time).add(punctuation(","))
         clause.root.left.insert(0, clause.time)
     clause.root.add(punctuation("."))
@@ -129,7 +127,7 @@ def _ask(event: Event, part: str, said: list[str]) -> Node:
     subject = event.subject.node("nsubj") if part != "subject" else Node("who", "PRON", "WP", "nsubj")
     complements = []
     if part != "object":
-        complements.append(event.object.node("obj"))
+        complements.append(event.thing.node("obj"))
     if "place" in said and event.place:
         complements.append(with_case(event.place[0], Referent(event.place[1]).node("obl"), "obl"))
     if "time" in said and event.time:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,9 @@ from torch import Tensor
 from bertft.errors import BertftError
 
 
-def differentiable(name: str, fake: Callable, setup_context: Callable, backward: Callable) -> Callable:
+def differentiable(
+    name: str, fake: Callable[..., Any], setup_context: Callable[..., None], backward: Callable[..., Any]
+) -> Any:
     """Registers ``bertft::<name>`` with torch.library and returns the function to call it by.
 
     ``fake``, ``setup_context`` and ``backward`` are those of torch.library. Eager calls take a short way round the
@@ -21,27 +24,28 @@ def differentiable(name: str, fake: Callable, setup_context: Callable, backward:
     torch.library.register_fake(f"bertft::{name}", fake)
     torch.library.register_autograd(f"bertft::{name}", backward, setup_context=setup_context)
 
-    def without_graph(*args):
+    def without_graph(*args: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
             return op(*args)
 
     class Eager(torch.autograd.Function):
         @staticmethod
-        def forward(ctx, *args):
+        def forward(ctx: Any, *args: Any) -> Any:
             output = without_graph(*args)
             setup_context(ctx, args, output)
             return output
 
-    Eager.__name__, Eager.backward = name, staticmethod(backward)
+    Eager.__name__ = name
+    setattr(Eager, "backward", staticmethod(backward))  # noqa: B010 (a method, to a type checker)
 
-    def call(*args):
+    def call(*args: Any) -> Any:
         if torch.compiler.is_compiling():
             return op(*args)
         if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args):
             return Eager.apply(*args)
         return without_graph(*args)
 
-    call.without_graph = without_graph
+    setattr(call, "without_graph", without_graph)  # noqa: B010
     return call
 
 

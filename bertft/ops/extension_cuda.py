@@ -148,6 +148,7 @@ def write_ninja(folder: Path, root: Path, compiler: str, toolkit: Path, flags: l
     import torch
 
     home, runtime = Path(torch.__file__).parent, runtime_library(toolkit)
+    assert runtime is not None, f"{toolkit}: no libcudart"  # one without it is not chosen
     quote = extension.ninja_command
     device = quote(toolkit / "bin" / "nvcc", *NVCC_FLAGS, *flags, "-ccbin", compiler.split()[0], f"-I{root}")
     host = quote(*compiler.split(), *_host_flags(), "-isystem", home / "include")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops.metrics import SCALE
-from bertft.ops.moments import Moments, Pair, Space
+from bertft.ops.moments import Moments, Pair, Space, held
 
 
 class PairSums(NamedTuple):
@@ -73,8 +73,8 @@ def self_pair(gram: Tensor, stats: Tensor) -> Moments:
 def pair_sums(m: Moments) -> PairSums:
     """The sums over pairs from which Pearson and cosine comparisons follow."""
     x, y = m.x, m.y
-    kk, ll = self_product(m.gram_x, x), self_product(m.gram_y, y)
-    return PairSums(x.n * (x.n - 1), _sum(x), _sum(y), kk, _product(m.cross, x, y, m.xy), ll)
+    kk, ll = self_product(held(m.gram_x), x), self_product(held(m.gram_y), y)
+    return PairSums(x.n * (x.n - 1), _sum(x), _sum(y), kk, _product(held(m.cross), x, y, m.xy), ll)
 
 
 def compare_sums(
@@ -147,15 +147,15 @@ def cka_from_moments(m: Moments, *, debiased: bool = True) -> Tensor:
 
     With ``metric="dot"`` the rows are the vectors themselves; debiased needs n >= 4.
     """
-    x, y = m.x, m.y
+    x, y, cross, gram_x, gram_y = m.x, m.y, held(m.cross), held(m.gram_x), held(m.gram_y)
     if debiased:
-        xy = _hsic(m.cross, x, y, m.xy.bu, m.xy.av, m.xy.ab)
-        xx = _hsic(m.gram_x, x, x, x.au, x.au, x.aa)
-        yy = _hsic(m.gram_y, y, y, y.au, y.au, y.aa)
+        xy = _hsic(cross, x, y, m.xy.bu, m.xy.av, m.xy.ab)
+        xx = _hsic(gram_x, x, x, x.au, x.au, x.aa)
+        yy = _hsic(gram_y, y, y, y.au, y.au, y.aa)
     else:
         xy, xx, yy = (
             ((c - s.s.unsqueeze(-1) * t.s.unsqueeze(-2) / x.n.unsqueeze(-1).unsqueeze(-1)) ** 2).sum((-2, -1))
-            for c, s, t in ((m.cross, x, y), (m.gram_x, x, x), (m.gram_y, y, y))
+            for c, s, t in ((cross, x, y), (gram_x, x, x), (gram_y, y, y))
         )
     return xy / torch.sqrt(xx * yy)
 

@@ -75,19 +75,25 @@ class Moments(NamedTuple):
     @property
     def x(self) -> Space:
         """Named sums of the first space."""
-        return _space(self.stats_x)
+        return _space(held(self.stats_x))
 
     @property
     def y(self) -> Space:
         """Named sums of the second space."""
-        return _space(self.stats_y)
+        return _space(held(self.stats_y))
 
     @property
     def xy(self) -> Pair:
         """Named sums of both spaces."""
-        d, e = self.cross.shape[-2:]
-        *vectors, rest = self.stats_xy.split([d, d, e, e, 4], -1)
+        d, e = held(self.cross).shape[-2:]
+        *vectors, rest = held(self.stats_xy).split([d, d, e, e, 4], -1)
         return Pair(*vectors, *rest.unbind(-1))
+
+
+def held(sums: Tensor | None) -> Tensor:
+    """Sums that must be there."""
+    assert sums is not None, "these sums were not asked for"
+    return sums
 
 
 def _space(stats: Tensor) -> Space:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -181,6 +182,9 @@ def _check_finite(loss: Tensor, args: Prepared) -> None:
     if not torch.compiler.is_compiling() and not math.isfinite(sum(map(sum, loss.tolist()))):
         h, weight, distances, depths, _ = args
         explain_not_finite("probe_loss", loss, h=h, weight=weight, distances=distances, depths=depths)
+
+
+_op: Any  # the differentiable op, once the kernels are loaded
 
 
 def _register() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from bertft.ops import extension, extension_cuda, reference
 from bertft.ops.cross_moments import cross_moments, provisional_mean
 from bertft.ops.metrics import LINEAR, METRICS
 from bertft.ops.moment_formulas import PairSums, compare_sums, rsa_from_moments, self_pair
-from bertft.ops.moments import Moments
+from bertft.ops.moments import Moments, held
 from bertft.ops.pairwise_distance import pairwise_distance
 from bertft.ops.rows import check_rows, with_sentence
 
@@ -106,7 +106,7 @@ def run_route(
 
 def _linear(route: Route, x: Tensor, y: Tensor | None, metrics: tuple[str, str], compare: str, check: bool) -> Tensor:
     """Through the sums of `cross_moments`, pair by pair of layers: d^2 memory."""
-    options = {"float64": route.dtype == torch.float64, "nan": "raise" if check else "propagate"}
+    options: dict[str, Any] = {"float64": route.dtype == torch.float64, "nan": "raise" if check else "propagate"}
     mean_x = [provisional_mean(layer, metrics[0]) for layer in x]
     of_x: dict[int, tuple[Tensor, Tensor]] = {}
     if y is None:
@@ -114,11 +114,13 @@ def _linear(route: Route, x: Tensor, y: Tensor | None, metrics: tuple[str, str],
     else:
         other, mean_y, of_y = y, [provisional_mean(layer, metrics[1]) for layer in y], {}
 
-    def space(layers: Tensor, k: int, mean: Tensor, metric: str, name: str, known: dict) -> tuple[Tensor, Tensor]:
+    def space(
+        layers: Tensor, k: int, mean: Tensor, metric: str, name: str, known: dict[int, tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
         if k not in known:
             call = lambda: cross_moments(layers[k], mean_x=mean, metric=metric, **options)
             sums = with_sentence(call, op="rdm_correlation", x=f"{name} in layer {k}")
-            known[k] = sums.gram_x, sums.stats_x
+            known[k] = held(sums.gram_x), held(sums.stats_x)
         return known[k]
 
     def pair(k: int, m: int) -> Moments:
@@ -126,11 +128,11 @@ def _linear(route: Route, x: Tensor, y: Tensor | None, metrics: tuple[str, str],
         if y is None and k == m:
             return self_pair(*space(*sides[0]))
         fresh = y is not None and k not in of_x and m not in of_y  # both spaces' own sums in the same call
-        means = {"mean_x": mean_x[k], "mean_y": mean_y[m], "metric": metrics[0], "metric_y": metrics[1]}
+        means: dict[str, Any] = {"mean_x": mean_x[k], "mean_y": mean_y[m], "metric": metrics[0], "metric_y": metrics[1]}
         call = lambda: cross_moments(x[k], other[m], **means, grams=fresh, **options)
         sums = with_sentence(call, op="rdm_correlation", x=f"x in layer {k}", y=f"y in layer {m}")
         if fresh:
-            of_x[k], of_y[m] = (sums.gram_x, sums.stats_x), (sums.gram_y, sums.stats_y)
+            of_x[k], of_y[m] = (held(sums.gram_x), held(sums.stats_x)), (held(sums.gram_y), held(sums.stats_y))
             return sums
         return Moments(*space(*sides[0]), sums.cross, sums.stats_xy, *space(*sides[1]))
 
@@ -170,7 +172,8 @@ def _tiles(
         out = compare_sums(pair, compare=how, offset=(shifts[:L, None], shifts[None, second]))
     if not ranks or out.numel() == 0:
         return out, route
-    return out, route._replace(**_binning_error(within[:L, None], within[None, second], out, pairs))
+    error: dict[str, Any] = _binning_error(within[:L, None], within[None, second], out, pairs)
+    return out, route._replace(**error)
 
 
 def _tiles_on_gpu(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from bertft.lazy import exports
 
 _HOMES = {
@@ -18,3 +20,13 @@ __all__ = sorted(_HOMES)
 
 
 __getattr__, __dir__ = exports(__name__, _HOMES)
+
+
+if TYPE_CHECKING:
+    from bertft.probes.edge import edge_probes as edge_probes
+    from bertft.probes.features import WordVectors as WordVectors
+    from bertft.probes.features import extract as extract
+    from bertft.probes.store import FeatureStore as FeatureStore
+    from bertft.probes.structural import structural_probes as structural_probes
+    from bertft.probes.structural_training import Probes as Probes
+    from bertft.probes.structural_training import train_probes as train_probes

@@ -225,7 +225,7 @@ def _load(path: Path, config: dict[str, Any]) -> Measured | None:
         return None
     return Measured(
         [Input(**i) for i in record["inputs"]],
-        Counts(*(c.float() for c in counts[:3]), counts[3]),
+        Counts(counts[0].float(), counts[1].float(), counts[2].float(), counts[3]),
         np.array(record["dev_score"]),
         np.array(record["steps"]),
         np.array(record["mix"]),

@@ -75,7 +75,7 @@ class EdgeTargets:
                         self.unseen_per_text[s] += 1
                 row += 1
 
-    def subset(self, members: Sequence[int]) -> EdgeTargets:
+    def subset(self, members: Sequence[int] | np.ndarray) -> EdgeTargets:
         """The targets of some of the texts, scored as all of them are."""
         return EdgeTargets([self.texts[i] for i in members], self.inventory, self.single)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -134,7 +135,9 @@ class Heads:
 class _Slots:
     """The slots' input vectors: plain layers, which need no gradient, and mixes, which do. Nothing is copied twice."""
 
-    def __init__(self, inputs: Sequence[Input], slots: Sequence[tuple[str, int]], x: Tensor, tensors: dict) -> None:
+    def __init__(
+        self, inputs: Sequence[Input], slots: Sequence[tuple[str, int]], x: Tensor, tensors: dict[str, Any]
+    ) -> None:
         layers, words, dim = x.shape
         self.plain = [layer for kind, layer in slots if kind != "mix"]
         self.order = torch.tensor(

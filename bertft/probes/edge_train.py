@@ -96,7 +96,7 @@ def train_heads(
     order = np.random.default_rng(config.seed)
     masks = torch.Generator().manual_seed(config.seed)
     texts = len(targets.texts)
-    queue: list[np.ndarray] = []
+    queue: list[list[int]] = []
 
     def validate(number: int) -> None:
         if criterion == "f1":
@@ -111,7 +111,7 @@ def train_heads(
         for number in range(1, config.steps + 1):
             if not queue:
                 shuffled = order.permutation(texts)
-                queue = [shuffled[i : i + config.batch] for i in range(0, texts, config.batch)]
+                queue = [shuffled[i : i + config.batch].tolist() for i in range(0, texts, config.batch)]
             _descend(schedule, train, targets, queue.pop(0), masks)
             step.advance()
             if number % config.interval == 0 or number == config.steps:
@@ -127,7 +127,7 @@ def _descend(
     schedule: _Schedule,
     train: Vectors,
     targets: EdgeTargets,
-    members: Sequence[int] | np.ndarray,
+    members: Sequence[int],
     masks: torch.Generator,
 ) -> None:
     """One step of the active probes on the texts ``members``."""

@@ -129,7 +129,7 @@ def score_sentences(
     starts = np.concatenate([[0], np.cumsum(lengths)])
     kept = [np.flatnonzero(~mask) for mask in skip]
     scores = SentenceScores(
-        lengths, *(np.full((layers, len(gold)), np.nan) for _ in range(2)), np.zeros((layers, len(gold))),
+        lengths, np.full((layers, len(gold)), np.nan), np.full((layers, len(gold)), np.nan), np.zeros((layers, len(gold))),
         np.array([max(0, len(k) - 1) for k in kept], dtype=np.float64), np.full((layers, len(gold)), np.nan),
     )  # fmt: skip
     for n, members in _by_size(lengths, layers, points.shape[2]):

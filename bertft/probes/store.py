@@ -201,7 +201,8 @@ def fingerprint(encoder: Encoder) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         # Bytes, for any dtype has them; a tensor without dimensions cannot be viewed as others are.
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    config = {k: v for k, v in encoder.model.config.to_dict().items() if k not in ("_name_or_path", "name_or_path")}
+    about: Any = encoder.model.config
+    config = {k: v for k, v in about.to_dict().items() if k not in ("_name_or_path", "name_or_path")}
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
     digest.update(encoder.tokenizer.backend_tokenizer.to_str().encode())
     return digest.hexdigest()

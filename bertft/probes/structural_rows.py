@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from bertft.results import Row
 
 TASK = "structural"
 CONTROL = "control_"
+ORTHOGONAL = 0
+"""Stands for a rank where the probes are orthogonal ones."""
 
 
 def rows_of(
@@ -22,14 +25,17 @@ def rows_of(
     ``dspr``, ``nspr``, ``uuas``, ``root_accuracy`` of each layer; with a control also ``control_<measure>`` and
     ``<measure>_selectivity``, the first less the second on the same resamples. With several ranks each measure ends in
     its rank: ``uuas_rank8``. With ``differences`` also ``<measure>_difference`` of each encoder to the first, paired by
-    sentence, and ``<measure>_difference_p``, by Holm over all layers, ranks and encoders of a measure.
+    sentence, and ``<measure>_difference_p``, by Holm over all layers, ranks and encoders of a measure. Those of
+    orthogonal probes (rank `ORTHOGONAL`) end in ``_orthogonal``.
     """
     ranks = {rank for _, rank, _ in scores}
     rows: list[Row] = []
     drawn = {key: resampled(own, resamples=resamples, seed=seed) for key, own in scores.items()}
 
     def suffix(rank: int) -> str:
-        return f"_rank{rank}" if len(ranks) > 1 else ""
+        if rank == ORTHOGONAL:
+            return "_orthogonal"
+        return f"_rank{rank}" if len(ranks - {ORTHOGONAL}) > 1 else ""
 
     for (model, rank, part), own in scores.items():
         for layer, measures in enumerate(summarise(own, resamples=resamples, seed=seed)):
@@ -47,7 +53,13 @@ def rows_of(
     return rows + (_differences(scores, drawn, data, seed, suffix) if differences else [])
 
 
-def _differences(scores, drawn, data, seed, suffix) -> list[Row]:
+def _differences(
+    scores: Mapping[tuple[str, int, str], Any],
+    drawn: Mapping[tuple[str, int, str], Any],
+    data: str,
+    seed: int,
+    suffix: Callable[[int], str],
+) -> list[Row]:
     first = next(iter(scores))[0]
     sentences = len(next(iter(scores.values())).lengths)
     rows = []

@@ -29,7 +29,7 @@ def panels(figure: Figure) -> list[dict[str, Any]]:
                 "title": panel.title,
                 "traces": traces,
                 "layout": {
-                    "xaxis": {"title": {"text": figure.xlabel}, **_ticks(panel)},
+                    "xaxis": _ticks(panel) | {"title": {"text": figure.xlabel}},
                     "yaxis": {"title": {"text": panel.ylabel}, "range": [low, high], "automargin": True},
                     "annotations": _labels(panel, low, high),
                 },

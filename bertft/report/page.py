@@ -122,8 +122,11 @@ def _figure(figure: Figure, png: bytes, svg: bytes) -> str:
         f'data-figure="{escape(figure.name)}" data-panel="{index}"></div></div>'
         for index, panel in enumerate(figure.panels)
     )
-    files = (("PNG", "png", "image/png", png), ("SVG", "svg", "image/svg+xml", svg))
-    files = (*files, ("CSV", "csv", "text/csv", figure.to_csv().encode()))
+    files = (
+        ("PNG", "png", "image/png", png),
+        ("SVG", "svg", "image/svg+xml", svg),
+        ("CSV", "csv", "text/csv", figure.to_csv().encode()),
+    )
     downloads = "".join(
         f'<a download="{escape(figure.name)}.{suffix}" href="{_uri(kind, data)}">{label}</a>'
         for label, suffix, kind, data in files
@@ -179,7 +182,7 @@ def _measured(rows: Sequence[Row], context: Context) -> str:
     whole = ""
     single = [row for row in rows if row.layer is None]
     if single:
-        cells = "".join(
+        scores = "".join(
             f"<tr><td>{escape(row.model)}</td><td>{escape(row.data)}</td><td>{escape(row.measure)}</td>"
             f'<td class="number">{score(row)}</td></tr>'
             for row in single
@@ -187,7 +190,7 @@ def _measured(rows: Sequence[Row], context: Context) -> str:
         columns = "".join(f'<th scope="col">{name}</th>' for name in ("model", "text", "measure", "value"))
         whole = (
             "<details><summary>Scores of the fine-tuned models</summary>"
-            f"<table><thead><tr>{columns}</tr></thead><tbody>{cells}</tbody></table></details>"
+            f"<table><thead><tr>{columns}</tr></thead><tbody>{scores}</tbody></table></details>"
         )
     return (
         '<section><h2>What it was measured on</h2><div class="scroll" tabindex="0"><table>'

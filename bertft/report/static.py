@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from bertft.report.figures import Curve, Figure, Panel
+from bertft.report.heat_map import HeatMap, draw_heat_map
 from bertft.report.palette import LIGHT, MARKERS, spread
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ def draw(figure: Figure) -> tuple[bytes, bytes]:
     return files[0], files[1]
 
 
+def on_paper(figure: Figure | HeatMap) -> tuple[bytes, bytes]:
+    """A figure of either kind as PNG and as SVG."""
+    return draw_heat_map(figure) if isinstance(figure, HeatMap) else draw(figure)
+
+
 def _panel(axes: Axes, panel: Panel, figure: Figure) -> None:
     for curve in panel.curves:
         _curve(axes, curve)
@@ -90,8 +96,8 @@ def _curve(axes: Axes, curve: Curve) -> None:
     if banded:
         axes.fill_between(
             [line.layers[i] for i in banded],
-            [line.lows[i] for i in banded],
-            [line.highs[i] for i in banded],
+            [low for low in line.lows if low is not None],
+            [high for high in line.highs if high is not None],
             color=colour,
             alpha=0.16 if curve.emphasis else 0.1,
             linewidth=0,
@@ -119,7 +125,7 @@ def _label(axes: Axes, panel: Panel) -> None:
         axes.text(1.03, place, curve.label, transform=axes.transAxes, va="center", fontsize=8.5, color=colour)
         if abs(place - end) > 0.01:
             at = (curve.line.layers[-1] - left) / (right - left)
-            thread = {"color": colour, "linewidth": 0.6, "alpha": 0.7, "clip_on": False}
+            thread: dict[str, Any] = {"color": colour, "linewidth": 0.6, "alpha": 0.7, "clip_on": False}
             axes.plot([at + 0.015, 1.02], [end, place], transform=axes.transAxes, **thread)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from bertft.lazy import exports
 
 _HOMES = {
@@ -25,3 +27,20 @@ __all__ = sorted(_HOMES)
 
 
 __getattr__, __dir__ = exports(__name__, _HOMES)
+
+
+if TYPE_CHECKING:
+    from bertft.similarity.compare import compare_encoders as compare_encoders
+    from bertft.similarity.comparison import Plan as Plan
+    from bertft.similarity.inference import Interval as Interval
+    from bertft.similarity.inference import cka_intervals as cka_intervals
+    from bertft.similarity.inference import rsa_intervals as rsa_intervals
+    from bertft.similarity.local import local_rsa as local_rsa
+    from bertft.similarity.local import mean_by_label as mean_by_label
+    from bertft.similarity.moments import CrossMoments as CrossMoments
+    from bertft.similarity.neighbours import mutual_knn as mutual_knn
+    from bertft.similarity.neighbours import rbf_cka as rbf_cka
+    from bertft.similarity.pairwise import rsa as rsa
+    from bertft.similarity.reservoir import Reservoir as Reservoir
+    from bertft.similarity.stream import compare_stream as compare_stream
+    from bertft.similarity.words import words_that_moved as words_that_moved

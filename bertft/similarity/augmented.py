@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bertft.ops import reference
 from bertft.ops.cross_moments import Moments
+from bertft.ops.moments import Space, held
 
 EXTRA = 3  # a, p and 1 behind the D dimensions
 
@@ -62,13 +63,13 @@ def pack(m: Moments) -> tuple[Tensor, Tensor, Tensor]:
         low = torch.cat([torch.stack(below), torch.stack([torch.stack(row) for row in corner])], dim=1)
         return torch.cat([top, low])
 
-    def own(gram: Tensor, s) -> Tensor:
+    def own(gram: Tensor, s: Space) -> Tensor:
         corner = [[s.aa, s.ap, s.a], [s.ap, s.pp, s.p], [s.a, s.p, s.n]]
         return block(gram, (s.au, s.pu, s.s), (s.au, s.pu, s.s), corner)
 
     corner = [[xy.ab, xy.qa, x.a], [xy.pb, xy.pq, x.p], [y.a, y.p, x.n]]
-    cross = block(m.cross, (xy.bu, xy.qu, x.s), (xy.av, xy.pv, y.s), corner)
-    return own(m.gram_x, x), own(m.gram_y, y), cross
+    cross = block(held(m.cross), (xy.bu, xy.qu, x.s), (xy.av, xy.pv, y.s), corner)
+    return own(held(m.gram_x), x), own(held(m.gram_y), y), cross
 
 
 def unpack(xx: Tensor, yy: Tensor, xy: Tensor) -> Moments:

@@ -108,7 +108,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
             file.write(len(text).to_bytes(8, "little") + text)
             for tensor in tensors.values():
                 if tensor.numel():
-                    file.write(memoryview(tensor.detach().contiguous().flatten().view(torch.uint8).numpy()))
+                    file.write(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

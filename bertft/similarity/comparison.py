@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -103,6 +105,10 @@ class _Streamed(NamedTuple):
     influence: Callable[[CrossMoments, int, Tensor, Tensor], Tensor]
 
 
+def _influence(function: Callable[..., Tensor], m: CrossMoments, k: int, x: Tensor, y: Tensor) -> Tensor:
+    return scatter_influence(function, m.moments(k, k), *augmented_rows(m, k, x, y))
+
+
 class Comparison:
     """Sums and reservoir of a base encoder beside tuned ones; ``layers`` says how many layers each pair compares."""
 
@@ -146,7 +152,8 @@ class Comparison:
         if plan.intervals and self.sentences < 2:
             raise BertftError(f"similarity: needs at least 2 texts for an interval, found {self.sentences} in {data}")
         needed = plan.intervals or plan.pairwise or set(PAIRS) & set(plan.measures)
-        groups, kept = self.reservoir.contents() if needed else (torch.zeros(0), [None] * (len(self.sums) + 1))
+        nothing = torch.zeros(0)
+        groups, kept = self.reservoir.contents() if needed else (nothing, [nothing] * (len(self.sums) + 1))
         rows: list[Row] = []
         influences: dict[str, dict[tuple[str, int], tuple[float, Tensor]]] = {}
         for (name, table), space in zip(self.sums.items(), kept[1:], strict=True):
@@ -190,8 +197,7 @@ class Comparison:
             elif measure in SCATTER:
                 function = getattr(measures, measure)
                 yield _Streamed(
-                    measure, self.plan.of_raw_rows, lambda m, measure=measure: getattr(m, measure)(),
-                    lambda m, k, x, y, f=function: scatter_influence(f, m.moments(k, k), *augmented_rows(m, k, x, y)),
+                    measure, self.plan.of_raw_rows, operator.methodcaller(measure), partial(_influence, function),
                 )  # fmt: skip
 
     def _of_spaces(self, data: str) -> list[Row]:

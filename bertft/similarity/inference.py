@@ -156,7 +156,8 @@ def scatter_influence(function: Callable[..., Tensor], m: Moments, z: Tensor, w:
         return torch.zeros(len(z), dtype=torch.float64)
     u, v = z[:, :-EXTRA].double() - m.x.s / n, w[:, :-EXTRA].double() - m.y.s / n
     influence = ((u @ xx) * u).sum(1) + ((v @ yy) * v).sum(1) + ((u @ xy) * v).sum(1)
-    return influence - sum((g * c).sum() for g, c in zip((xx, yy, xy), spread, strict=True)).detach()
+    middle = torch.stack([(g * c).sum() for g, c in zip((xx, yy, xy), spread, strict=True)]).sum()
+    return influence - middle.detach()
 
 
 def _hsic_influence(xy: Tensor, z: Tensor, w: Tensor) -> tuple[float, Tensor]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bertft.ops.cross_moments import Moments, Space
+from bertft.ops.moments import held
 
 # Directions whose variance is below this share of the largest are rounding noise of float32 vectors, not a direction.
 NOISE = 1e-10
@@ -26,7 +27,8 @@ def scatter(m: Moments) -> tuple[Tensor, Tensor, Tensor]:
     def centred(gram: Tensor, x: Space, y: Space) -> Tensor:
         return gram - torch.outer(x.s, y.s) / x.n
 
-    return centred(m.gram_x, m.x, m.x), centred(m.gram_y, m.y, m.y), centred(m.cross, m.x, m.y)
+    gram_x, gram_y, cross = held(m.gram_x), held(m.gram_y), held(m.cross)
+    return centred(gram_x, m.x, m.x), centred(gram_y, m.y, m.y), centred(cross, m.x, m.y)
 
 
 def _whitener(c: Tensor, variance: float | None) -> Tensor:

@@ -20,6 +20,7 @@ from bertft.errors import BertftError
 from bertft.ops.cross_moments import Moments, cross_moments, provisional_mean
 from bertft.ops.metrics import LINEAR, SCALE
 from bertft.ops.moment_formulas import cka_from_moments, compare_sums, metric_offset, pair_sums
+from bertft.ops.moments import held
 from bertft.similarity import measures
 from bertft.similarity.augmented import pack, translation, unpack
 
@@ -91,23 +92,23 @@ class CrossMoments:
             return self
         self.start(x, y)
         mean_x, mean_y = self._state["mean_x"], self._state["mean_y"]
-        both = {"metric": self.metric_x, "metric_y": self.metric_y, "float64": self.float64}
+        both: dict[str, Any] = {"metric": self.metric_x, "metric_y": self.metric_y, "float64": self.float64}
         if self.pairs == "diagonal":
             for k in range(self.layers_x):
                 total = self.moments(k, k)
                 with _naming(k):
-                    means = {"mean_x": mean_x[k], "mean_y": mean_y[k]}
+                    means: dict[str, Any] = {"mean_x": mean_x[k], "mean_y": mean_y[k]}
                     if x.device.type == y.device.type == "cpu":
                         cross_moments(x[k], y[k], **means, **both, out=total)
                     else:
                         _add(total, cross_moments(x[k], y[k], **means, **both))
             return self
-        for side, rows, means, metric in (("x", x, mean_x, self.metric_x), ("y", y, mean_y, self.metric_y)):
+        for side, rows, mean, metric in (("x", x, mean_x, self.metric_x), ("y", y, mean_y, self.metric_y)):
             for k, row in enumerate(rows):
                 with _naming(k):
-                    one = cross_moments(row, mean_x=means[k], metric=metric, float64=self.float64)
-                self._state[f"gram_{side}"][k] += one.gram_x.cpu()
-                self._state[f"stats_{side}"][k] += one.stats_x.cpu()
+                    one = cross_moments(row, mean_x=mean[k], metric=metric, float64=self.float64)
+                self._state[f"gram_{side}"][k] += held(one.gram_x).cpu()
+                self._state[f"stats_{side}"][k] += held(one.stats_x).cpu()
         for k in range(self.layers_x):
             for m in range(self.layers_y):
                 part = cross_moments(x[k], y[m], mean_x=mean_x[k], mean_y=mean_y[m], grams=False, **both)
@@ -186,7 +187,7 @@ class CrossMoments:
                 if (m == 0 or not name.endswith("_x") or self.pairs == "diagonal") and (
                     k == 0 or not name.endswith("_y") or self.pairs == "diagonal"
                 ):
-                    moved[name].append(value)
+                    moved[name].append(held(value))
         return {name: torch.stack(values).view(self._state[name].shape) for name, values in moved.items()}
 
     def all_reduce(self, group: Any = None) -> CrossMoments:
@@ -284,7 +285,11 @@ class CrossMoments:
         if expect is not None and expect.config != config:
             raise BertftError(f"{path}: expected sums of {expect.config}, found {config}")
         moments = cls(
-            *config["layers"], metric=tuple(config["metric"]), pairs=config["pairs"], float64=config["float64"]
+            config["layers"][0],
+            config["layers"][1],
+            metric=tuple(config["metric"]),
+            pairs=config["pairs"],
+            float64=config["float64"],
         )
         moments._state = state
         return moments
@@ -344,7 +349,7 @@ class CrossMoments:
 
     def svcca(self, variance: float = 0.99) -> Tensor:
         """Mean canonical correlation of the directions that hold ``variance`` of each space, `measures.svcca`."""
-        return self._scatter(lambda *c: measures.svcca(*c, variance=variance))
+        return self._scatter(lambda x, y, xy: measures.svcca(x, y, xy, variance=variance))
 
     def pwcca(self) -> Tensor:
         """Projection-weighted CCA, weighted by x, `measures.pwcca`."""
@@ -356,9 +361,9 @@ class CrossMoments:
 
     def linear_r2(self, ridge: float = 0.0) -> Tensor:
         """Share of y's variance that a linear map of x explains, `measures.linear_r2`."""
-        return self._scatter(lambda *c: measures.linear_r2(*c, ridge=ridge))
+        return self._scatter(lambda x, y, xy: measures.linear_r2(x, y, xy, ridge=ridge))
 
-    def _scatter(self, function: Callable[..., float]) -> Tensor:
+    def _scatter(self, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
         return self._each(lambda k, m: function(*measures.scatter(self.moments(k, m))))
 
     def effective_dimension(self) -> tuple[Tensor, Tensor]:
@@ -370,13 +375,13 @@ class CrossMoments:
         if (self.metric_x, self.metric_y) != ("cosine", "cosine"):
             raise BertftError(f"anisotropy: needs metric 'cosine', found {self.metric_x!r} and {self.metric_y!r}")
 
-        def one(k: int, m: int, side: int) -> float:
+        def one(k: int, m: int, side: int) -> Tensor:
             sums, mean = pair_sums(self.moments(k, m)), self.means(k, m)[side]
-            return float((sums.k, sums.l)[side] / sums.pairs + mean @ mean)
+            return (sums.k, sums.l)[side] / sums.pairs + mean @ mean
 
         return self._sides(one)
 
-    def _sides(self, function: Callable[[int, int, int], float]) -> tuple[Tensor, Tensor]:
+    def _sides(self, function: Callable[[int, int, int], Tensor]) -> tuple[Tensor, Tensor]:
         if len(self) < 3:
             raise BertftError(f"similarity: needs at least 3 stimuli, found {len(self)}")
         of_x = [function(k, k if self.pairs == "diagonal" else 0, 0) for k in range(self.layers_x)]
@@ -395,7 +400,7 @@ def _naming(layer: int) -> Iterator[None]:
 def _add(total: Moments, part: Moments) -> None:
     for sums, new in zip(total, part, strict=True):
         if new is not None:
-            sums += new.cpu()
+            held(sums).add_(new.cpu())
 
 
 def merged(parts: Sequence[CrossMoments]) -> CrossMoments:

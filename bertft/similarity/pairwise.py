@@ -80,7 +80,9 @@ def rsa(
         raise BertftError(f"rsa: the permutation test takes at most {LARGEST} stimuli, found {n}; sample them")
     from bertft.ops.rdm_correlation import rdm_correlation
 
-    estimate = float(rdm_correlation(x.unsqueeze(0), y.unsqueeze(0), metric=metric, compare=compare))
+    found = rdm_correlation(x.unsqueeze(0), y.unsqueeze(0), metric=metric, compare=compare)
+    assert isinstance(found, Tensor)  # a tuple only where the route is asked for
+    estimate = float(found)
     if not math.isfinite(estimate):
         raise BertftError(f"rsa: no correlation of {n} stimuli, all dissimilarities of x or of y are equal ({metric})")
     low = high = p_value = None

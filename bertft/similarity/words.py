@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,7 @@ def words_that_moved(
     total = int(starts[-1])
     found = {name: torch.full((count, total), math.nan, dtype=torch.float64) for name, count in layers.items()}
 
-    def batches():
+    def batches() -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
         texts = [sentence.words for sentence in sentences]
         return side_by_side([e.stream(texts, batch_tokens=batch_tokens) for e in (base, *tuned.values())])
 
