@@ -134,7 +134,7 @@ def train_probes(
         for epoch in range(epochs):
             shuffled, groups = order.permutation(sentences), _groups(schedule.active, layers)
             for first in range(0, sentences, BATCH):
-                members = shuffled[first : first + BATCH]
+                members = shuffled[first : first + BATCH].tolist()
                 for kinds, chosen in groups:
                     weights = columns.take(schedule.weights, kinds, chosen)
                     h, distances, depths, lengths = _batch(train, train_trees, members, kinds, chosen, room)
@@ -193,7 +193,7 @@ class _Columns:
 def _batch(
     data: Vectors,
     trees: Trees,
-    members: Sequence[int] | np.ndarray,
+    members: Sequence[int],
     kinds: tuple[int, ...],
     layers: list[int],
     room: Room,
