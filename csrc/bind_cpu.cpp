@@ -153,15 +153,19 @@ using SixTensors = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 SixTensors cross_moments(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::optional<Tensor> mean_y,
                          int64_t metric_x, int64_t metric_y, bool grams, bool float64, bool check) {
   const int64_t D = x.size(1), E = y ? y->size(1) : 0;
-  const auto zeros = [&](bool wanted, std::vector<int64_t> sizes) {
-    if (!wanted) sizes.assign(sizes.size(), 0);
-    return torch::stable::new_zeros(x, sizes, ScalarType::Double);
+  const auto zeros = [&](bool wanted, int64_t size) {
+    return torch::stable::new_zeros(x, {wanted ? size : 0}, ScalarType::Double);
+  };
+  const bool written = x.size(0) > 0;  // without rows nothing is
+  const auto matrix = [&](bool wanted, int64_t rows, int64_t columns) {
+    const std::vector<int64_t> sizes{wanted ? rows : 0, wanted ? columns : 0};
+    return written ? empty(x, sizes, ScalarType::Double) : torch::stable::new_zeros(x, sizes, ScalarType::Double);
   };
   const bool of_x = grams || !y, of_y = grams && y;
-  bertft::binding::MomentTensors m{zeros(of_x, {D, D}),         zeros(of_x, {3 * D + 6}),
-                                   zeros(y.has_value(), {D, E}), zeros(y.has_value(), {2 * (D + E) + 4}),
-                                   zeros(of_y, {E, E}),         zeros(of_y, {3 * E + 6})};
-  bertft::binding::cross_moments(x, y, mean_x, mean_y, metric_x, metric_y, float64, check, m, torch_pool());
+  bertft::binding::MomentTensors m{matrix(of_x, D, D),          zeros(of_x, 3 * D + 6),
+                                   matrix(y.has_value(), D, E), zeros(y.has_value(), 2 * (D + E) + 4),
+                                   matrix(of_y, E, E),          zeros(of_y, 3 * E + 6)};
+  bertft::binding::cross_moments(x, y, mean_x, mean_y, metric_x, metric_y, float64, check, !written, m, torch_pool());
   return {m.gram_x, m.stats_x, m.cross, m.stats_xy, m.gram_y, m.stats_y};
 }
 
@@ -169,7 +173,7 @@ void cross_moments_add(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::op
                        int64_t metric_x, int64_t metric_y, bool float64, bool check, Tensor gram_x, Tensor stats_x,
                        Tensor cross, Tensor stats_xy, Tensor gram_y, Tensor stats_y) {
   bertft::binding::MomentTensors m{gram_x, stats_x, cross, stats_xy, gram_y, stats_y};
-  bertft::binding::cross_moments(x, y, mean_x, mean_y, metric_x, metric_y, float64, check, m, torch_pool());
+  bertft::binding::cross_moments(x, y, mean_x, mean_y, metric_x, metric_y, float64, check, true, m, torch_pool());
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> rdm_moments(Tensor x, std::optional<Tensor> y, int64_t metric_x,

@@ -111,7 +111,7 @@ inline double* target(Tensor& t, int64_t elements) {
 
 inline void cross_moments(const Tensor& x_in, const std::optional<Tensor>& y_in, const Tensor& mean_x,
                           const std::optional<Tensor>& mean_y, int64_t metric_x, int64_t metric_y, bool float64,
-                          bool check, MomentTensors& sums, const Pool& pool) {
+                          bool check, bool add, MomentTensors& sums, const Pool& pool) {
   STD_TORCH_CHECK(x_in.dim() == 2 && mean_x.is_contiguous() && mean_x.numel() == x_in.size(1) &&
                   mean_x.scalar_type() == ScalarType::Double, "cross_moments: x must be (n, D), mean_x (D,) float64");
   STD_TORCH_CHECK(!y_in || (y_in->dim() == 2 && y_in->size(0) == x_in.size(0) && mean_y && mean_y->is_contiguous() &&
@@ -123,7 +123,7 @@ inline void cross_moments(const Tensor& x_in, const std::optional<Tensor>& y_in,
   CrossMoments m{};
   m.x = matrix(x), m.metric_x = Metric(metric_x), m.mean_x = static_cast<const double*>(mean_x.const_data_ptr());
   if (y_in) m.y = matrix(y), m.mean_y = static_cast<const double*>(mean_y->const_data_ptr());
-  m.metric_y = Metric(metric_y);
+  m.metric_y = Metric(metric_y), m.add = add;
   m.gram_x = target(sums.gram_x, d * d), m.stats_x = target(sums.stats_x, 3 * d + 6);
   m.cross = target(sums.cross, d * e), m.stats_xy = target(sums.stats_xy, 2 * (d + e) + 4);
   m.gram_y = target(sums.gram_y, e * e), m.stats_y = target(sums.stats_y, 3 * e + 6);

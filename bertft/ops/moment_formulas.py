@@ -39,8 +39,7 @@ def _sum(s: Space) -> Tensor:
 
 def _squares(cross: Tensor) -> Tensor:
     """Sum of squares of (..., D, E) -> (...), without a product of that size in memory."""
-    flat = cross.flatten(-2)
-    return (flat.unsqueeze(-2) @ flat.unsqueeze(-1)).flatten(-2).squeeze(-1)
+    return torch.linalg.vector_norm(cross, dim=(-2, -1)) ** 2
 
 
 def _product(cross: Tensor, x: Space, y: Space, xy: Pair) -> Tensor:

@@ -10,8 +10,8 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 
+#include "rows.h"
 #include "simd.h"
 
 namespace bertft {
@@ -20,26 +20,23 @@ template <class T>
 inline constexpr int kPanel = 3 * kLanes<T>;                        // columns
 inline constexpr int kTall = BERTFT_VECTOR_BYTES == 64 ? 8 : 4;     // rows of a tile: what 32 or 16 registers hold
 constexpr int64_t kSlab = 128;                                      // rows: 12 KB of a panel of 32-byte vectors
+constexpr int64_t kSkew = 10;         // rows between panels: else their heads compete for the same cache sets
 static_assert(kPanel<float> % kTall == 0 && kPanel<double> % kTall == 0);
 
 template <class T>
 class Panels {
  public:
   Panels(int64_t columns, int64_t rows)
-      : columns_(columns), rows_(rows), data_(aligned<T>(panels() * rows * kPanel<T>)) {}
+      : columns_(columns), rows_(rows + kSkew), data_(aligned<T>(panels() * rows_ * kPanel<T>)) {
+    if (columns % kPanel<T>) std::fill_n(data_.get() + (panels() - 1) * rows_ * kPanel<T>, rows_ * kPanel<T>, T(0));
+  }
 
   int64_t columns() const { return columns_; }
   int64_t panels() const { return (columns_ + kPanel<T> - 1) / kPanel<T>; }
   const T* at(int64_t panel, int64_t row) const { return data_.get() + (panel * rows_ + row) * kPanel<T>; }
 
-  void put(int64_t row, const T* from) {
-    T* to = data_.get() + row * kPanel<T>;
-    int64_t k = 0;
-    for (; k + kPanel<T> <= columns_; k += kPanel<T>, to += rows_ * kPanel<T>)
-      for (int v = 0; v < 3; ++v) store(to + v * kLanes<T>, load(from + k + v * kLanes<T>));
-    for (int column = 0; k < columns_ && column < kPanel<T>; ++column)
-      to[column] = k + column < columns_ ? from[k + column] : T(0);
-  }
+  // Where rows from `row` on go; columns past the last are zero.
+  Runs<T> place(int64_t row) { return {data_.get() + row * kPanel<T>, kPanel<T>, kPanel<T>, rows_ * kPanel<T>}; }
 
  private:
   int64_t columns_, rows_;

@@ -35,13 +35,17 @@ struct Side {
   Side(const Matrix& matrix, Metric metric, const double* mean, int64_t rows)
       : x(&matrix), metric(metric), mean(mean), dim(matrix.dim), u(matrix.dim, rows), p(rows), a(rows) {}
 
-  // `buffer` and `rounded` hold a row each.
-  BadRow::Why prepare(int64_t row, int64_t at, double* buffer, T* rounded) {
-    const MetricRow form = metric_row(*x, row, metric, buffer);
-    a[at] = round_row(buffer, form.scale, mean, dim, rounded, &p[at]);
-    u.put(at, rounded);
-    if (metric == Metric::sqeuclidean) p[at] = -a[at] / 2;
-    return form.why;
+  // Rows `row`.. of x become rows `at`.. of the chunk; the first bad one of them.
+  BadRow prepare(int64_t row, int64_t at, int64_t count, double* buffer) {
+    BadRow first;
+    for (int64_t r = 0; r < count; r += kGroupRows) {
+      const int64_t rows = std::min(kGroupRows, count - r);
+      const BadRow bad = prepare_group(*x, row + r, rows, metric, mean, buffer, u.place(at + r), &a[at + r], &p[at + r]);
+      if (first.row < 0) first = bad;
+    }
+    if (metric == Metric::sqeuclidean)
+      for (int64_t r = at; r < at + count; ++r) p[r] = -a[r] / 2;
+    return first;
   }
 };
 
@@ -68,12 +72,23 @@ void weighted_sums(const Panels<T>& u, int64_t at, int64_t rows, const double* c
   }
 }
 
+// The vectors of sums of one side: over u, p u, a u of its own space, and q u, b u of a pair with scalars q and b.
 template <class T>
-void space_stats(const Side<T>& side, int64_t at, int64_t rows, double* stats) {
+void vector_stats(const Side<T>& side, const Side<T>* other, int64_t at, int64_t rows, double* own, double* both) {
   const int64_t d = side.dim;
   const double *p = side.p.data() + at, *a = side.a.data() + at;
-  weighted_sums<T, 3>(side.u, at, rows, {nullptr, p, a}, {stats, stats + d, stats + 2 * d});
-  double* s = stats + 3 * d;
+  const double *q = other ? other->p.data() + at : nullptr, *b = other ? other->a.data() + at : nullptr;
+  if (own && other)
+    weighted_sums<T, 5>(side.u, at, rows, {nullptr, p, a, q, b}, {own, own + d, own + 2 * d, both, both + d});
+  else if (own)
+    weighted_sums<T, 3>(side.u, at, rows, {nullptr, p, a}, {own, own + d, own + 2 * d});
+  else if (other)
+    weighted_sums<T, 2>(side.u, at, rows, {q, b}, {both, both + d});
+}
+
+template <class T>
+void space_scalars(const Side<T>& side, int64_t at, int64_t rows, double* s) {
+  const double *p = side.p.data() + at, *a = side.a.data() + at;
   s[0] += double(rows);
   for (int64_t i = 0; i < rows; ++i) {
     s[1] += a[i], s[2] += p[i];
@@ -82,12 +97,8 @@ void space_stats(const Side<T>& side, int64_t at, int64_t rows, double* stats) {
 }
 
 template <class T>
-void pair_stats(const Side<T>& x, const Side<T>& y, int64_t at, int64_t rows, double* stats) {
-  const int64_t d = x.dim, e = y.dim;
+void pair_scalars(const Side<T>& x, const Side<T>& y, int64_t at, int64_t rows, double* s) {
   const double *p = x.p.data() + at, *a = x.a.data() + at, *q = y.p.data() + at, *b = y.a.data() + at;
-  weighted_sums<T, 2>(x.u, at, rows, {q, b}, {stats, stats + d});
-  weighted_sums<T, 2>(y.u, at, rows, {p, a}, {stats + 2 * d, stats + 2 * d + e});
-  double* s = stats + 2 * (d + e);
   for (int64_t i = 0; i < rows; ++i) s[0] += a[i] * b[i], s[1] += p[i] * q[i], s[2] += q[i] * a[i], s[3] += p[i] * b[i];
 }
 
@@ -114,21 +125,31 @@ void multiply(Product<T>& p, int64_t i, int64_t j, int64_t rows, bool add) {
                   std::min(j + kBlockPanels, p.b->u.panels()), p.symmetric(), add, p.sums.get(), p.width());
 }
 
-template <class T>
-void flush(Product<T>& p, int64_t i, int64_t j) {
-  const int64_t d = p.a->dim, e = p.b->dim, edge = kBlockPanels * kPanel<T>, j0 = j * kPanel<T>;
-  for (int64_t row = i * kPanel<T>; row < std::min(d, i * kPanel<T> + edge); ++row)
-    for (int64_t k = p.symmetric() ? std::max(row, j0) : j0; k < std::min(e, j0 + edge); ++k)
-      p.total[row * e + k] += double(p.sums[row * p.width() + k]);
+// total[j, i] = total[i, j] for i0 <= i < i1, j0 <= j < j1, i < j, in squares that use cache lines whole.
+void mirror(double* total, int64_t d, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
+  constexpr int64_t B = 16;
+  for (int64_t jb = j0; jb < j1; jb += B)
+    for (int64_t ib = i0; ib < i1; ib += B)
+      for (int64_t j = jb; j < std::min(j1, jb + B); ++j)
+        for (int64_t i = ib; i < std::min({i1, ib + B, j}); ++i) total[j * d + i] = total[i * d + j];
 }
 
-// total[i, j] = total[j, i] below the diagonal of rows i0..i1-1, in squares that use cache lines whole.
-void mirror(double* total, int64_t d, int64_t i0, int64_t i1) {
-  constexpr int64_t B = 16;
-  for (int64_t ib = i0; ib < i1; ib += B)
-    for (int64_t jb = 0; jb < i1; jb += B)
-      for (int64_t i = ib; i < std::min(i1, ib + B); ++i)
-        for (int64_t j = jb; j < std::min(i, jb + B); ++j) total[i * d + j] = total[j * d + i];
+// Adds the block's sums to the total, or writes them there; with `mirrored` also to where the other half of a symmetric
+// product lies, while the block is in a near cache.
+template <class T>
+void flush(Product<T>& p, int64_t i, int64_t j, bool add, bool mirrored) {
+  const int64_t d = p.a->dim, e = p.b->dim, edge = kBlockPanels * kPanel<T>;
+  const int64_t i0 = i * kPanel<T>, i1 = std::min(d, i0 + edge), j0 = j * kPanel<T>, j1 = std::min(e, j0 + edge);
+  for (int64_t row = i0; row < i1; ++row) {
+    const T* from = p.sums.get() + row * p.width();
+    double* to = p.total + row * e;
+    const int64_t begin = p.symmetric() ? std::max(row, j0) : j0;
+    if (add)
+      for (int64_t k = begin; k < j1; ++k) to[k] += double(from[k]);
+    else
+      for (int64_t k = begin; k < j1; ++k) to[k] = double(from[k]);
+  }
+  if (p.symmetric() && mirrored) mirror(p.total, d, i0, i1, j0, j1);
 }
 
 // Lengths of the vectors of sums, which lie one after the other.
@@ -174,19 +195,21 @@ BadRow cross_moments_cpu(const CrossMoments& m, bool check, const Pool& pool) {
     std::fill(partial.begin(), partial.end(), 0.0);
     std::vector<BadRow> found(2 * tasks);  // of x, then of y
     parallel_tasks(pool, tasks, [&](int, int64_t task) {
-      std::vector<double> buffer(std::max(d, e));
-      std::vector<T> rounded(std::max(d, e));
+      std::vector<double> buffer(kGroupRows * std::max(d, e));
       const int64_t at = task * kBlock, count = std::min(kBlock, rows - at);
       double* sums = partial.data() + task * stats.size();
-      for (int side = 0; side < (m.y.data ? 2 : 1); ++side)
-        for (int64_t r = at; r < at + count; ++r) {
-          const BadRow::Why why = (side ? y : x).prepare(start + r, r, buffer.data(), rounded.data());
-          BadRow& first = found[side * tasks + task];
-          if (why != BadRow::none && first.row < 0) first = {side * n + start + r, why};
-        }
-      if (m.stats_x) space_stats(x, at, count, sums);
-      if (m.stats_y) space_stats(y, at, count, sums + stats.of_x);
-      if (m.stats_xy) pair_stats(x, y, at, count, sums + stats.of_x + stats.of_y);
+      for (int side = 0; side < (m.y.data ? 2 : 1); ++side) {
+        BadRow bad = (side ? y : x).prepare(start + at, at, count, buffer.data());
+        if (bad.row >= 0) bad.row += side * n;
+        found[side * tasks + task] = bad;
+      }
+      double *of_x = m.stats_x ? sums : nullptr, *of_y = m.stats_y ? sums + stats.of_x : nullptr;
+      double *of_xy = m.stats_xy ? sums + stats.of_x + stats.of_y : nullptr;
+      vector_stats(x, of_xy ? &y : nullptr, at, count, of_x, of_xy);
+      if (m.y.data) vector_stats(y, of_xy ? &x : nullptr, at, count, of_y, of_xy ? of_xy + 2 * d : nullptr);
+      if (of_x) space_scalars(x, at, count, of_x + 3 * d);
+      if (of_y) space_scalars(y, at, count, of_y + 3 * e);
+      if (of_xy) pair_scalars(x, y, at, count, of_xy + 2 * (d + e));
     });
     if (check)
       for (const BadRow& bad : found)
@@ -198,16 +221,9 @@ BadRow cross_moments_cpu(const CrossMoments& m, bool check, const Pool& pool) {
     parallel_tasks(pool, int64_t(blocks.size()), [&](int, int64_t task) {
       const Block& block = blocks[task];
       multiply(products[block.product], block.i, block.j, rows, !first);
-      if (last) flush(products[block.product], block.i, block.j);
+      if (last) flush(products[block.product], block.i, block.j, m.add || index >= kChunksPerFlush, start + kChunk >= n);
     });
     if (last) stats.flush(pending, m);
-  }
-  for (const Product<T>& product : products) {
-    if (!product.symmetric()) continue;
-    const int64_t dim = product.a->dim;
-    parallel_tasks(pool, (dim + kBlock - 1) / kBlock, [&](int, int64_t task) {
-      mirror(product.total, dim, task * kBlock, std::min(dim, (task + 1) * kBlock));
-    });
   }
   return {};
 }

@@ -12,6 +12,7 @@ struct CrossMoments {
   Metric metric_x, metric_y;
   const double *mean_x, *mean_y;                                              // (D,), (E,)
   double *gram_x, *stats_x, *cross, *stats_xy, *gram_y, *stats_y;             // added to; null: left out
+  bool add;                                                                   // false: gram_x, cross, gram_y are written
 };
 
 // The floating-point type of rows and products is T. Where a row is bad and `check` is set, nothing is added; its index

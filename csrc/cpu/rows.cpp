@@ -1,5 +1,9 @@
-// One row at a time, through a buffer of doubles that stays in the first-level cache.
+// Rows are read twice or three times (sums, then the form), after the first time from a near cache.
 #include "rows.h"
+
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
 
 #include <algorithm>
 #include <cmath>
@@ -12,19 +16,23 @@ namespace bertft {
 namespace {
 
 constexpr double kConstantRow = 1e-13;  // centred norm over norm below which a row counts as constant
-
-struct Sums {
-  double sum, squares;
-};
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 // As many floats as a vector holds doubles.
 typedef float Floats __attribute__((vector_size(BERTFT_VECTOR_BYTES / 2)));
 constexpr int W = kLanes<double>;
 
+Vector<double> wide(Floats f) {
+#if defined(__AVX__) && BERTFT_VECTOR_BYTES == 32  // GCC 12 converts the halves apart
+  return Vector<double>(_mm256_cvtps_pd(__m128(f)));
+#else
+  return __builtin_convertvector(f, Vector<double>);
+#endif
+}
 Vector<double> wide(const float* from) {
   Floats f;
   std::memcpy(&f, from, sizeof f);
-  return __builtin_convertvector(f, Vector<double>);
+  return wide(f);
 }
 Vector<double> wide(const double* from) { return load(from); }
 
@@ -32,145 +40,197 @@ Vector<double> wide(const double* from) { return load(from); }
 Vector<double> rounded(float* to, Vector<double> v) {
   const Floats f = __builtin_convertvector(v, Floats);
   std::memcpy(to, &f, sizeof f);
-  return __builtin_convertvector(f, Vector<double>);
+  return wide(f);
 }
 Vector<double> rounded(double* to, Vector<double> v) {
   store(to, v);
   return v;
 }
 
-// Copies a row into doubles. NaN or infinity anywhere makes both sums NaN or infinite.
-template <class T>
-Sums read_row(const T* from, int64_t d, double* row) {
-  Vector<double> s[2] = {}, q[2] = {};
+template <class S>
+double sum(const S* row, int64_t d) {
+  Vector<double> s[4] = {};
   int64_t k = 0;
-  for (; k + 2 * W <= d; k += 2 * W)
-    for (int half = 0; half < 2; ++half) {
-      const Vector<double> v = wide(from + k + half * W);
-      store(row + k + half * W, v);
-      s[half] += v;
-      q[half] += v * v;
-    }
-  Sums total{lane_sum<double>(s[0] + s[1]), lane_sum<double>(q[0] + q[1])};
-  for (; k < d; ++k) {
-    row[k] = from[k];
-    total.sum += row[k], total.squares += row[k] * row[k];
-  }
+  for (; k + 4 * W <= d; k += 4 * W)
+    for (int part = 0; part < 4; ++part) s[part] += wide(row + k + part * W);
+  double total = lane_sum<double>((s[0] + s[1]) + (s[2] + s[3]));
+  for (; k < d; ++k) total += double(row[k]);
   return total;
 }
 
-Sums sums(double* row, int64_t d) { return read_row(row, d, row); }
-
-Sums read_row(const Matrix& x, int64_t i, double* row) {
-  const int64_t at = i * x.stride;
-  if (x.element == Element::float32) return read_row(static_cast<const float*>(x.data) + at, x.dim, row);
-  if (x.element == Element::float64) return read_row(static_cast<const double*>(x.data) + at, x.dim, row);
-  widen(x.element == Element::float16, static_cast<const uint16_t*>(x.data) + at, x.dim, row);
-  return sums(row, x.dim);
+// Sum of (row - centre)^2: not finite where a number of the row is not, or where it overflows.
+template <class S>
+double squares(const S* row, int64_t d, double centre) {
+  Vector<double> s[4] = {};
+  int64_t k = 0;
+  for (; k + 4 * W <= d; k += 4 * W)
+    for (int part = 0; part < 4; ++part) {
+      const Vector<double> v = wide(row + k + part * W) - centre;
+      s[part] += v * v;
+    }
+  double total = lane_sum<double>((s[0] + s[1]) + (s[2] + s[3]));
+  for (; k < d; ++k) total += (double(row[k]) - centre) * (double(row[k]) - centre);
+  return total;
 }
 
-double largest(const double* row, int64_t d) {
-  double most = 0;
-  for (int64_t k = 0; k < d; ++k) most = std::max(most, std::fabs(row[k]));
-  return most;
-}
-
-bool all_finite(const double* row, int64_t d) {
+template <class S>
+bool all_finite(const S* row, int64_t d) {
   for (int64_t k = 0; k < d; ++k)
     if (!std::isfinite(row[k])) return false;
   return true;
 }
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+// A row in its metric's form is scale (row - centre); NaN for a bad row.
+struct Form {
+  double scale, centre;
+  BadRow::Why why;
+};
 
-MetricRow unit_norm(double* row, int64_t d, Metric metric, Sums total) {
-  if (!(total.squares > 1e-280 && total.squares < 1e280)) {  // rescale what would underflow or overflow when squared
-    const double most = largest(row, d);
-    if (most > 0)
-      for (int64_t k = 0; k < d; ++k) row[k] /= most;
-    total = sums(row, d);
-  }
-  const double before = total.squares;
-  if (metric == Metric::correlation) {
-    const double mean = total.sum / double(d);
-    for (int64_t k = 0; k < d; ++k) row[k] -= mean;
-    total = sums(row, d);
-  }
-  if (!(total.squares > (metric == Metric::correlation ? kConstantRow * kConstantRow * before : 0)))
-    return {kNaN, BadRow::no_norm};
-  return {1 / std::sqrt(total.squares), BadRow::none};
+template <class S>
+Form unit_norm(const S* row, int64_t d, Metric metric, double total) {
+  if (metric == Metric::cosine) return total > 0 ? Form{1 / std::sqrt(total), 0, BadRow::none} : Form{kNaN, 0, BadRow::no_norm};
+  const double centre = sum(row, d) / double(d), centred = squares(row, d, centre);
+  if (!(centred > kConstantRow * kConstantRow * total)) return {kNaN, 0, BadRow::no_norm};
+  return {1 / std::sqrt(centred), centre, BadRow::none};
+}
+
+// f(row, form) of row i, the row being of float or double.
+template <class F>
+auto with_form(const Matrix& x, int64_t i, Metric metric, double* buffer, const F& f) {
+  const int64_t at = i * x.stride, d = x.dim;
+  const auto go = [&](const auto* row) {
+    double total = squares(row, d, 0);
+    if (!std::isfinite(total) && !all_finite(row, d)) return f(row, Form{kNaN, 0, BadRow::not_finite});
+    if (!normalised(metric)) return f(row, Form{1, 0, BadRow::none});
+    if (total > 1e-280 && total < 1e280) return f(row, unit_norm(row, d, metric, total));
+    double most = 0;  // rescale what underflows or overflows when squared
+    for (int64_t k = 0; k < d; ++k) most = std::max(most, std::fabs(double(row[k])));
+    for (int64_t k = 0; k < d; ++k) buffer[k] = most > 0 ? double(row[k]) / most : 0;
+    const double* const rescaled = buffer;
+    return f(rescaled, unit_norm(rescaled, d, metric, squares(rescaled, d, 0)));
+  };
+  if (x.element == Element::float32) return go(static_cast<const float*>(x.data) + at);
+  if (x.element == Element::float64) return go(static_cast<const double*>(x.data) + at);
+  widen(x.element == Element::float16, static_cast<const uint16_t*>(x.data) + at, d, buffer);
+  return go(static_cast<const double*>(buffer));
 }
 
 }  // namespace
 
-MetricRow metric_row(const Matrix& x, int64_t i, Metric metric, double* row) {
-  const Sums total = read_row(x, i, row);
-  if (!std::isfinite(total.squares) && !all_finite(row, x.dim)) return {kNaN, BadRow::not_finite};
-  return normalised(metric) ? unit_norm(row, x.dim, metric, total) : MetricRow{1, BadRow::none};
-}
+namespace {
 
-template <class T>
-double round_row(const double* row, double scale, const double* mean, int64_t dim, T* u, double* with_mean) {
+struct Sums {
+  Vector<double> squares, with_mean;
+  double rest, rest_with_mean;  // of what fills no vector
+};
+
+// to[k] = form of row[k] less mean[k], k < count.
+template <class T, class S>
+void fill_run(const S* row, Form form, const double* mean, int64_t count, T* to, Sums& sums) {
   Vector<double> s[2] = {}, t[2] = {};
   int64_t k = 0;
-  for (; k + 2 * W <= dim; k += 2 * W)
+  for (; k + 2 * W <= count; k += 2 * W)
     for (int half = 0; half < 2; ++half) {
       const int64_t at = k + half * W;
-      const Vector<double> m = load(mean + at), v = rounded(u + at, load(row + at) * scale - m);
+      const Vector<double> m = load(mean + at), v = rounded(to + at, (wide(row + at) - form.centre) * form.scale - m);
       s[half] += v * v;
       t[half] += v * m;
     }
-  double square = lane_sum<double>(s[0] + s[1]), product = lane_sum<double>(t[0] + t[1]);
-  for (; k < dim; ++k) {
-    u[k] = T(row[k] * scale - mean[k]);
-    square += double(u[k]) * double(u[k]), product += double(u[k]) * mean[k];
+  sums.squares += s[0] + s[1], sums.with_mean += t[0] + t[1];
+  for (; k < count; ++k) {
+    to[k] = T((double(row[k]) - form.centre) * form.scale - mean[k]);
+    sums.rest += double(to[k]) * double(to[k]), sums.rest_with_mean += double(to[k]) * mean[k];
   }
-  *with_mean = product;
-  return square;
 }
 
-template double round_row<float>(const double*, double, const double*, int64_t, float*, double*);
-template double round_row<double>(const double*, double, const double*, int64_t, double*, double*);
+}  // namespace
+
+// Run by run rather than row by row, so that what is written lies together.
+template <class T>
+BadRow prepare_group(const Matrix& x, int64_t i, int64_t rows, Metric metric, const double* mean, double* buffer,
+                     Runs<T> to, double* squares, double* with_mean) {
+  struct {
+    const float* narrow;
+    const double* wide;
+    Form form;
+    Sums sums;
+  } of[kGroupRows] = {};
+  BadRow bad;
+  for (int64_t r = 0; r < rows; ++r) {
+    of[r].form = with_form(x, i + r, metric, buffer + r * x.dim, [&](const auto* row, Form form) {
+      if constexpr (sizeof *row == sizeof(float))
+        of[r].narrow = row;
+      else
+        of[r].wide = row;
+      return form;
+    });
+    if (of[r].form.why != BadRow::none && bad.row < 0) bad = {i + r, of[r].form.why};
+  }
+  for (int64_t begin = 0; begin < x.dim; begin += to.run, to.at += to.stride) {
+    const int64_t count = std::min(to.run, x.dim - begin);
+    for (int64_t r = 0; r < rows; ++r) {
+      auto& a = of[r];
+      if (a.narrow)
+        fill_run(a.narrow + begin, a.form, mean + begin, count, to.at + r * to.row, a.sums);
+      else
+        fill_run(a.wide + begin, a.form, mean + begin, count, to.at + r * to.row, a.sums);
+    }
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    squares[r] = lane_sum<double>(of[r].sums.squares) + of[r].sums.rest;
+    with_mean[r] = lane_sum<double>(of[r].sums.with_mean) + of[r].sums.rest_with_mean;
+  }
+  return bad;
+}
+
+template BadRow prepare_group<float>(const Matrix&, int64_t, int64_t, Metric, const double*, double*, Runs<float>,
+                                     double*, double*);
+template BadRow prepare_group<double>(const Matrix&, int64_t, int64_t, Metric, const double*, double*, Runs<double>,
+                                      double*, double*);
 
 namespace {
 
 constexpr int64_t kRowsPerTask = 128;
+static_assert(kRowsPerTask % kGroupRows == 0);
 
-int64_t row_tasks(int64_t rows) { return (rows + kRowsPerTask - 1) / kRowsPerTask; }
-
-BadRow first_bad(const std::vector<BadRow>& found) {
+// The first bad row in order; f(i, rows, buffer) looks for it among at most kGroupRows rows from i on.
+template <class F>
+BadRow each_group(const Matrix& x, const Pool& pool, const F& f) {
+  const int64_t tasks = (x.rows + kRowsPerTask - 1) / kRowsPerTask;
+  std::vector<BadRow> found(tasks);
+  parallel_tasks(pool, tasks, [&](int, int64_t task) {
+    std::vector<double> buffer(kGroupRows * x.dim);
+    const int64_t end = std::min(x.rows, (task + 1) * kRowsPerTask);
+    for (int64_t i = task * kRowsPerTask; i < end; i += kGroupRows) {
+      const BadRow bad = f(i, std::min(kGroupRows, end - i), buffer.data());
+      if (found[task].row < 0) found[task] = bad;
+    }
+  });
   for (const BadRow& bad : found)
     if (bad.row >= 0) return bad;
   return {};
 }
 
-// f(i, row, scale) for every row of x.
-template <class F>
-BadRow each_row(const Matrix& x, Metric metric, const Pool& pool, const F& f) {
-  std::vector<BadRow> found(row_tasks(x.rows));
-  parallel_tasks(pool, row_tasks(x.rows), [&](int, int64_t task) {
-    std::vector<double> row(x.dim);
-    const int64_t end = std::min(x.rows, (task + 1) * kRowsPerTask);
-    for (int64_t i = task * kRowsPerTask; i < end; ++i) {
-      const MetricRow form = metric_row(x, i, metric, row.data());
-      if (form.why != BadRow::none && found[task].row < 0) found[task] = {i, form.why};
-      f(i, row.data(), form.scale);
-    }
-  });
-  return first_bad(found);
-}
-
 }  // namespace
 
 BadRow find_bad_row(const Matrix& x, Metric metric, const Pool& pool) {
-  return each_row(x, metric, pool, [](int64_t, const double*, double) {});
+  return each_group(x, pool, [&](int64_t first, int64_t rows, double* buffer) {
+    for (int64_t i = first; i < first + rows; ++i) {
+      const auto why = with_form(x, i, metric, buffer, [](const auto*, Form form) { return form.why; });
+      if (why != BadRow::none) return BadRow{i, why};
+    }
+    return BadRow{};
+  });
 }
 
 template <class T>
 BadRow prepare_rows(const Matrix& x, Metric metric, const double* mean, T* u, T* squares, const Pool& pool) {
-  return each_row(x, metric, pool, [&](int64_t i, const double* row, double scale) {
-    double unused;
-    squares[i] = T(round_row(row, scale, mean, x.dim, u + i * x.dim, &unused));
+  return each_group(x, pool, [&](int64_t i, int64_t rows, double* buffer) {
+    double square[kGroupRows], unused[kGroupRows];
+    const Runs<T> to{u + i * x.dim, x.dim, x.dim, 0};
+    const BadRow bad = prepare_group(x, i, rows, metric, mean, buffer, to, square, unused);
+    std::copy_n(square, rows, squares + i);
+    return bad;
   });
 }
 
@@ -178,16 +238,16 @@ template BadRow prepare_rows<float>(const Matrix&, Metric, const double*, float*
 template BadRow prepare_rows<double>(const Matrix&, Metric, const double*, double*, double*, const Pool&);
 
 void sample_mean(const Matrix& x, Metric metric, int64_t most, double* mean) {
-  std::vector<double> row(x.dim);
+  std::vector<double> buffer(x.dim);
   std::fill_n(mean, x.dim, 0.0);
   int64_t used = 0;
   const int64_t count = std::min(most, x.rows);
-  for (int64_t s = 0; s < count; ++s) {  // spread over all rows: the first may all come from one sentence
-    const MetricRow form = metric_row(x, s * x.rows / count, metric, row.data());
-    if (form.why != BadRow::none) continue;
-    for (int64_t k = 0; k < x.dim; ++k) mean[k] += form.scale * row[k];
-    ++used;
-  }
+  for (int64_t s = 0; s < count; ++s)  // spread over all rows: the first may all come from one sentence
+    used += with_form(x, s * x.rows / count, metric, buffer.data(), [&](const auto* row, Form form) {
+      if (form.why != BadRow::none) return 0;
+      for (int64_t k = 0; k < x.dim; ++k) mean[k] += form.scale * (double(row[k]) - form.centre);
+      return 1;
+    });
   for (int64_t k = 0; k < x.dim && used; ++k) mean[k] /= double(used);
 }
 

@@ -27,19 +27,23 @@ struct BadRow {
 
 inline bool normalised(Metric metric) { return metric == Metric::cosine || metric == Metric::correlation; }
 
-// A row in its metric's form is scale * row; NaN for a bad row.
-struct MetricRow {
-  double scale;
-  BadRow::Why why;
+// Where the numbers of rows go: of row r, `run` of them from `at + r row` on, the next `run` at `stride` further, and so
+// forth.
+template <class T>
+struct Runs {
+  T* at;
+  int64_t row, run, stride;
 };
 
-// Reads row i into `row` (dim doubles) and finds its scale: 1, or 1 / norm for cosine and correlation, which also has its
-// mean subtracted. Correlation calls a row constant when its centred norm is below 1e-13 of its norm.
-MetricRow metric_row(const Matrix& x, int64_t i, Metric metric, double* row);
+constexpr int64_t kGroupRows = 16;  // rows prepared together
 
-// u = scale * row - mean, rounded to T; returns |u|^2 and sets *with_mean to u.mean, both of the rounded u.
+// Rows i.. of at most kGroupRows in their metric's form, less the mean, rounded to T: cosine and correlation divide by the
+// norm, correlation subtracts the row's own mean before and calls a row constant when its centred norm is below 1e-13 of
+// its norm. `buffer` holds kGroupRows dim doubles. Sets squares[r] = |u|^2 and with_mean[r] = u.mean of the rounded u, NaN
+// for a bad row, and returns the first of those.
 template <class T>
-double round_row(const double* row, double scale, const double* mean, int64_t dim, T* u, double* with_mean);
+BadRow prepare_group(const Matrix& x, int64_t i, int64_t rows, Metric metric, const double* mean, double* buffer,
+                     Runs<T> to, double* squares, double* with_mean);
 
 // The first bad row of x, in order of rows.
 BadRow find_bad_row(const Matrix& x, Metric metric, const Pool& pool);
