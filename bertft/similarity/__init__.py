@@ -12,14 +12,19 @@ _HOMES = {
     "Reservoir": "bertft.similarity.reservoir",
     "cka_intervals": "bertft.similarity.inference",
     "Plan": "bertft.similarity.comparison",
+    "Rdms": "bertft.similarity.rdms",
     "compare_encoders": "bertft.similarity.compare",
+    "compare_rdms": "bertft.similarity.rdms",
     "compare_stream": "bertft.similarity.stream",
+    "from_rsatoolbox": "bertft.similarity.rdms",
     "local_rsa": "bertft.similarity.local",
     "mean_by_label": "bertft.similarity.local",
     "mutual_knn": "bertft.similarity.neighbours",
     "rbf_cka": "bertft.similarity.neighbours",
+    "rdms": "bertft.similarity.rdms",
     "rsa": "bertft.similarity.pairwise",
     "rsa_intervals": "bertft.similarity.inference",
+    "to_rsatoolbox": "bertft.similarity.rdms",
     "words_that_moved": "bertft.similarity.words",
 }
 
@@ -41,6 +46,11 @@ if TYPE_CHECKING:
     from bertft.similarity.neighbours import mutual_knn as mutual_knn
     from bertft.similarity.neighbours import rbf_cka as rbf_cka
     from bertft.similarity.pairwise import rsa as rsa
+    from bertft.similarity.rdms import Rdms as Rdms
+    from bertft.similarity.rdms import compare_rdms as compare_rdms
+    from bertft.similarity.rdms import from_rsatoolbox as from_rsatoolbox
+    from bertft.similarity.rdms import rdms as rdms
+    from bertft.similarity.rdms import to_rsatoolbox as to_rsatoolbox
     from bertft.similarity.reservoir import Reservoir as Reservoir
     from bertft.similarity.stream import compare_stream as compare_stream
     from bertft.similarity.words import words_that_moved as words_that_moved
