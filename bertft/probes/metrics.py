@@ -128,10 +128,9 @@ def score_sentences(
     lengths = np.array([len(d) for d in gold_depths])
     starts = np.concatenate([[0], np.cumsum(lengths)])
     kept = [np.flatnonzero(~mask) for mask in skip]
-    scores = SentenceScores(
-        lengths, np.full((layers, len(gold)), np.nan), np.full((layers, len(gold)), np.nan), np.zeros((layers, len(gold))),
-        np.array([max(0, len(k) - 1) for k in kept], dtype=np.float64), np.full((layers, len(gold)), np.nan),
-    )  # fmt: skip
+    nothing, edges = np.full((layers, len(gold)), np.nan), np.zeros((layers, len(gold)))
+    sizes = np.array([max(0, len(k) - 1) for k in kept], dtype=np.float64)
+    scores = SentenceScores(lengths, nothing.copy(), nothing.copy(), edges, sizes, nothing.copy())
     for n, members in _by_size(lengths, layers, points.shape[2]):
         rows = torch.from_numpy(starts[members, None] + np.arange(n))  # (G, n)
         # The reference's differences, not the kernel's inner products: equal distances must stay ties.
