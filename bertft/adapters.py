@@ -1,4 +1,4 @@
-"""Adapters as tuned encoders: what PEFT saves, merged into the weights of the base it was trained on."""
+"""Adapters: what PEFT saves, merged into its base as a tuned encoder; and LoRA as a way to fine-tune."""
 
 from __future__ import annotations
 
@@ -17,6 +17,42 @@ CONFIG = "adapter_config.json"
 def is_adapter(name: str) -> bool:
     """Whether ``name`` is a folder that holds an adapter."""
     return "\0" not in name and (Path(name).expanduser() / CONFIG).is_file()
+
+
+def add_lora(model: nn.Module, rank: int) -> nn.Module:
+    """Freeze ``model`` and put a LoRA of ``rank`` on every linear map of its blocks, in place (Hu et al. 2022).
+
+    W becomes W + 2 BA with A (rank, D) random and B zero, so that the encoder is what it was before it trains.
+    """
+    try:
+        import peft
+    except ImportError:
+        raise BertftError("finetune: lora needs the package peft: pip install 'bertft[peft]'") from None
+    from bertft.blocks import blocks
+
+    inside = {id(module) for module in blocks(model).modules()}
+    targets = [name for name, module in model.named_modules() if id(module) in inside and isinstance(module, nn.Linear)]
+    if not targets:
+        raise BertftError(f"finetune: lora needs linear maps in the blocks, found none in {type(model).__name__}")
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft's own, about the versions it sits on
+        peft.inject_adapter_in_model(config, model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    return model
+
+
+def merge_lora(model: nn.Module) -> nn.Module:
+    """Fold what `add_lora` added into the weights, in place: an ordinary encoder again."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoraLayer):
+            module.merge()
+            model.set_submodule(name, module.get_base_layer())
+    model.requires_grad_(True)
+    return model
 
 
 def load_adapter(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Any]:

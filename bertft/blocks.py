@@ -20,6 +20,7 @@ def load_pretrained(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[n
     base with the adapter merged in. A decoder (GPT-2, Llama) serves as an encoder that looks to the left alone.
     Anything else raises ``BertftError``.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
 
     from bertft.adapters import is_adapter, load_adapter
@@ -32,8 +33,10 @@ def load_pretrained(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[n
         try:
             tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True, trust_remote_code=False)
             model = AutoModel.from_pretrained(where, dtype=dtype, use_safetensors=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise BertftError(f"model {name}: cannot be loaded: {' '.join(str(error).split())}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes where there are no files of one
+        raise BertftError(f"model {name}: expected a tokenizer with a vocabulary, found none")
     if getattr(model.config, "is_encoder_decoder", False) or getattr(model.config, "is_decoder", False):
         raise BertftError(f"model {name}: expected a BERT-like encoder, found {type(model).__name__}")
     blocks(model)
@@ -84,11 +87,22 @@ def _find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     )
 
 
+def _of_transformers(model: nn.Module) -> Any:
+    """The model, whose attributes beyond those of ``nn.Module`` no type checker knows."""
+    return model
+
+
+def embedding_modules(model: nn.Module) -> list[nn.Module]:
+    """The modules that make layer 0."""
+    modules = [getattr(model, name, None) for name in ("embeddings", "embeddings_project")]
+    return [module for module in modules if isinstance(module, nn.Module)] or [
+        _of_transformers(model).get_input_embeddings()
+    ]
+
+
 def embedding_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
     """The parameters that make layer 0."""
-    modules = [getattr(model, name, None) for name in ("embeddings", "embeddings_project")]
-    found = [module for module in modules if isinstance(module, nn.Module)] or [model.get_input_embeddings()]
-    for module in found:
+    for module in embedding_modules(model):
         yield from module.parameters()
 
 
@@ -96,7 +110,7 @@ def freeze(model: nn.Module, k: int) -> nn.Module:
     """Freeze the embeddings and blocks 1..k of ``model`` in place: their parameters ask for no gradient.
 
     ``k = -1`` freezes nothing, ``k = 0`` the embeddings alone. A frozen parameter is left out of the optimiser and
-    stays bitwise the same; dropout inside frozen blocks is left as training has it.
+    stays bitwise the same. `frozen_modules` are what must stay in evaluation mode while the rest trains.
     """
     stack = blocks(model)
     if not -1 <= k <= len(stack):
@@ -109,6 +123,100 @@ def freeze(model: nn.Module, k: int) -> nn.Module:
     return model
 
 
+def frozen_modules(model: nn.Module, k: int) -> list[nn.Module]:
+    """What runs below block k + 1 (none for ``k = -1``): embeddings, blocks 1..k, and dropout outside all blocks.
+
+    In evaluation mode they give the same output in every epoch, so that it can be computed once (`bertft.prefix`).
+    """
+    if k < 0:
+        return []
+    stack = blocks(model)
+    inside = {id(module) for module in stack.modules()}
+    leaves = (m for m in model.modules() if id(m) not in inside and not any(True for _ in m.children()))
+    return [
+        *embedding_modules(model),
+        *stack[:k],
+        *(leaf for leaf in leaves if not any(p.requires_grad for p in leaf.parameters())),
+    ]
+
+
+class _StandIn(nn.Module):
+    """In a block's place: passes its input on, or what ``source`` gives, in the form the block's output has.
+
+    The block's attributes are its own (some encoders read them off), its parameters are not.
+    """
+
+    def __init__(self, block: nn.Module, extras: int | None, source: Callable[[], Tensor] | None) -> None:
+        super().__init__()
+        self.__dict__["block"] = block  # not a submodule
+        self.extras, self.source = extras, source
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["block"], name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        hidden = hidden if self.source is None else self.source()
+        return hidden if self.extras is None else (hidden, *[None] * self.extras)
+
+
+@contextlib.contextmanager
+def stand_in(model: nn.Module, k: int, source: Callable[[], Tensor]) -> Iterator[None]:
+    """Inside, ``model`` has no blocks 1..k (k >= 1): ``source()`` gives what block k would, (B, P, D), at each pass.
+
+    The embeddings still run; they tell the model its mask and positions.
+    """
+    stack = blocks(model)
+    own = list(stack)
+    extras = _extras(model, own[0])
+    try:
+        for i in range(k):
+            stack[i] = _StandIn(own[i], extras, source if i == k - 1 else None)
+        yield
+    finally:
+        for i in range(k):
+            stack[i] = own[i]
+
+
+def _extras(model: nn.Module, block: nn.Module) -> int | None:
+    """How many entries beside the hidden states a block's output has; None where it is no tuple."""
+    training = [module for module in model.modules() if module.training]
+    device = next(model.parameters()).device
+    try:
+        with torch.inference_mode(), stopping_at(block) as found, contextlib.suppress(Reached):
+            model.eval()(
+                input_ids=torch.zeros(1, 2, dtype=torch.int64, device=device),
+                attention_mask=torch.ones(1, 2, dtype=torch.int64, device=device),
+            )
+    finally:
+        for module in training:
+            module.training = True
+    return len(found[0]) - 1 if isinstance(found[0], tuple) else None
+
+
+class Reached(Exception):
+    """The block whose output was wanted has run: what comes after it need not."""
+
+
+@contextlib.contextmanager
+def stopping_at(block: nn.Module) -> Iterator[list[Any]]:
+    """Inside, a forward pass ends after ``block`` with `Reached` and leaves the block's output in the list."""
+    found: list[Any] = []
+
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        found.append(output)
+        raise Reached
+
+    handle = block.register_forward_hook(hook)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
 def truncate(model: nn.Module, k: int) -> nn.Module:
     """Drop the blocks above block k of ``model`` in place, so that its output is block k's; k = 0 leaves embeddings.
 
@@ -118,10 +226,11 @@ def truncate(model: nn.Module, k: int) -> nn.Module:
     if not 0 <= k <= len(stack):
         raise BertftError(f"truncate: k must lie in 0..{len(stack)}, found {k}")
     _set_module(model, name, stack[:k])
-    model.config = copy.deepcopy(model.config)
-    model.config.num_hidden_layers = k
-    if getattr(model.config, "layer_types", None):
-        model.config.layer_types = list(model.config.layer_types)[:k]
+    config: Any = copy.deepcopy(model.config)
+    config.num_hidden_layers = k
+    if getattr(config, "layer_types", None):
+        config.layer_types = list(config.layer_types)[:k]
+    model.config = config
     return model
 
 
@@ -183,5 +292,5 @@ def _shallow_copy(model: nn.Module, path: list[str]) -> nn.Module:
     copied._modules = dict(model._modules)
     copied._forward_hooks = copy.copy(model._forward_hooks)
     if len(path) > 1:
-        copied._modules[path[0]] = _shallow_copy(model._modules[path[0]], path[1:])
+        copied._modules[path[0]] = _shallow_copy(model.get_submodule(path[0]), path[1:])
     return copied

@@ -1,4 +1,4 @@
-"""Fine-tuning on the Hugging Face Trainer: one driver for dependency parsing, NLI and extractive QA.
+"""Fine-tuning on the Hugging Face Trainer: one driver for every task of ``bertft.tasks``.
 
 A finished folder holds the encoder (``AutoModel.from_pretrained`` loads it), its tokenizer, ``head.safetensors`` and
 ``bertft.json`` with the configuration, label set, scores, versions and seconds. It appears whole or not at all. While
@@ -22,14 +22,13 @@ from bertft.progress import SILENT, Progress
 from bertft.results import Row
 
 FORMAT = 1  # of bertft.json
-DEFAULT_LENGTH = {"dep": 512, "mnli": 128, "squad": 384}  # pieces
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
     """What to fine-tune on what.
 
-    - ``task``: ``dep``, ``mnli`` or ``squad``; ``model``: a folder, a Hugging Face id or ``builtin:minilm``.
+    - ``task``: one of ``bertft.tasks.names()``; ``model``: a folder, a Hugging Face id or ``builtin:minilm``.
     - ``train``, ``dev``: sources of ``bertft.data.sources.load``; ``out``: the folder to make.
     - ``learning_rate``: the encoder's peak, after a linear warm-up over the share ``warmup`` of the steps and before a
       linear fall to 0; ``head_learning_rate``: the head's.
@@ -37,6 +36,11 @@ class FinetuneConfig:
     - ``max_length``: pieces with special tokens (default: 512 for dep, 128 for mnli, 384 for squad, at most the model's
       window); ``stride``: pieces that two windows of one passage share (squad).
     - ``freeze``, ``truncate``: see ``bertft.encoder``; -1 and None leave the encoder whole.
+    - ``lora``: train a LoRA of this rank on every linear map of the blocks in place of the encoder's own weights; the
+      finished folder holds the merged encoder.
+    - ``snapshots``: save the encoder after these percentages of the steps too, in folders beside ``out``
+      (`snapshot_folder`).
+    - ``prefix_cache``: a folder that keeps what the frozen blocks give out (`bertft.prefix`), for this run and others.
     - ``max_train``, ``max_dev``: so many examples, drawn at random but always the same ones.
     - ``max_select``: the first so many dev examples choose the best epoch (default: all); scores are of all.
     - ``dev_name``: the dev data's name in rows; ``dev_split``: its split, for a source that has several.
@@ -56,6 +60,9 @@ class FinetuneConfig:
     seed: int = 1337
     freeze: int = -1
     truncate: int | None = None
+    lora: int | None = None
+    snapshots: tuple[int, ...] = ()
+    prefix_cache: str | Path | None = None
     max_train: int | None = None
     max_dev: int | None = None
     max_select: int | None = None
@@ -136,6 +143,19 @@ def dev_split(config: FinetuneConfig) -> str:
     return "validation_matched" if config.task == "mnli" else "validation"
 
 
+def default_length(task: str) -> int:
+    """How many pieces an input of a task may have where nothing is said."""
+    from bertft.tasks import get_task
+
+    return get_task(task).max_length
+
+
+def snapshot_folder(config: FinetuneConfig, percent: int) -> Path:
+    """Where the encoder lies as it was after ``percent`` of the steps."""
+    out = Path(config.out)
+    return out.parent / f"{out.name}.snapshots" / f"{percent:03d}"
+
+
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     from importlib.metadata import version
@@ -150,7 +170,9 @@ def versions() -> dict[str, str]:
 def _check(config: FinetuneConfig) -> None:
     least = {"epochs": 1, "batch_size": 1, "stride": 0, "freeze": -1}
     least |= {
-        name: 1 for name in ("max_length", "max_train", "max_dev", "max_select") if getattr(config, name) is not None
+        name: 1
+        for name in ("max_length", "max_train", "max_dev", "max_select", "lora")
+        if getattr(config, name) is not None
     }
     for name, bound in least.items():
         value = getattr(config, name)
@@ -159,6 +181,12 @@ def _check(config: FinetuneConfig) -> None:
     for name in ("learning_rate", "head_learning_rate", "max_grad_norm"):
         if not getattr(config, name) > 0:
             raise BertftError(f"finetune: {name} must be positive, found {getattr(config, name)!r}")
+    if config.lora is not None and config.freeze >= 0:
+        raise BertftError(f"finetune: lora trains every block, found freeze {config.freeze} beside it")
+    if not all(isinstance(percent, int) and 0 <= percent <= 100 for percent in config.snapshots):
+        raise BertftError(f"finetune: snapshots must be percentages, found {config.snapshots}")
+    if config.snapshots and (config.lora is not None or config.prefix_cache is not None):
+        raise BertftError("finetune: snapshots are of whole encoders: not with lora or prefix_cache")
     if not 0 <= config.warmup < 1 or config.weight_decay < 0:
         raise BertftError(
             f"finetune: expected warmup in [0, 1) and weight_decay >= 0, found {config.warmup} and"
@@ -167,14 +195,20 @@ def _check(config: FinetuneConfig) -> None:
 
 
 # What a configuration is, apart from where things lie and what they are called.
-_PLACES = ("out", "model", "train", "dev", "dev_name", "dev_split", "max_train", "max_dev")
+_PLACES = ("out", "model", "train", "dev", "dev_name", "dev_split", "max_train", "max_dev", "prefix_cache")
+_LATER = ("lora", "snapshots")  # told only where they are used: older folders do not know them
 
 
 def _identity(config: FinetuneConfig, train: Sequence[Any], dev: Sequence[Any]) -> dict[str, Any]:
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in _PLACES}
-    settings["max_length"] = config.max_length or DEFAULT_LENGTH[config.task]
+    settings["max_length"] = config.max_length or default_length(config.task)
     if config.task != "squad":
         del settings["stride"]  # only passages are cut into windows
+    for name in _LATER:
+        if not settings[name]:
+            del settings[name]
+    if config.snapshots:
+        settings["snapshots"] = list(config.snapshots)  # as JSON has it
     return {
         **settings,
         "model": model_fingerprint(config.model),
@@ -186,7 +220,8 @@ def _identity(config: FinetuneConfig, train: Sequence[Any], dev: Sequence[Any]) 
 def _differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """The settings in which two identities differ; one made before a setting existed has its default."""
     defaults = {field.name: field.default for field in dataclasses.fields(FinetuneConfig)}
-    return [key for key in wanted if stored.get(key, defaults.get(key)) != wanted[key]]
+    names = [*wanted, *(key for key in _LATER if key in stored and key not in wanted)]
+    return [key for key in names if stored.get(key, defaults.get(key)) != wanted.get(key, defaults.get(key))]
 
 
 # What an example says, apart from its name. Written out, so that a field added later changes no fingerprint.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bertft.errors import BertftError
+from bertft.progress import SILENT, Progress
 from bertft.results import Row, merge_rows, read_results, write_results, write_text_atomically
 
 CONFIG, RESULTS, RUN, LOCK = "config.yaml", "results.csv", "run.json", ".lock"
@@ -113,6 +116,61 @@ class RunFolder:
         }
         write_text_atomically(self.path / f"{stage.name}.done.json", json.dumps(mark, indent=1) + "\n")
 
+    def run(self, stages: Sequence[Stage], title: str, *, table: bool = True, progress: Progress = SILENT) -> list[Row]:
+        """Do, in order, the stages that are not done, and return all their rows; `results.csv` (``table``) grows with
+        every stage. The folder must be claimed.
+        """
+        finished: dict[str, list[Row]] = {s.name: held for s in stages if (held := self.done(s)) is not None}
+        if finished:
+            progress.say(f"{len(finished)} of {len(stages)} stages were done before: {', '.join(finished)}")
+        rows: list[Row] = []
+        with progress.step(title, total=len(stages), unit="stage") as bar:
+            for stage in stages:
+                bar.note(stage.name)
+                if stage.name not in finished:
+                    begun = time.monotonic()
+                    finished[stage.name] = stage.work()
+                    self.finish(stage, finished[stage.name], time.monotonic() - begun)
+                rows += finished[stage.name]
+                if table:
+                    self.write_table(rows)
+                bar.advance()
+        return rows
+
+    def adopt(self, stages: Sequence[Stage], other: str | os.PathLike[str], within: str = "") -> list[str]:
+        """Take over from the run folder ``other`` the stages that it finished with the same settings.
+
+        ``within`` is the folder inside this one that corresponds to ``other``: stage ``<within>/<name>`` here is
+        ``<name>`` there. Files are linked, or copied where that cannot be; ``other`` is left as it is. Returns the
+        names of the stages taken. The folder must be claimed.
+        """
+        theirs = RunFolder(other, "")
+        taken = []
+        for stage in stages:
+            if not stage.name.startswith(within) or self.done(stage) is not None:
+                continue
+            name = stage.name[len(within) :].lstrip("/")
+            product = stage.product and stage.product[len(within) :].lstrip("/")
+            if theirs.done(dataclasses.replace(stage, name=name, product=product)) is None:
+                continue
+            found = [theirs.path / name] if (theirs.path / name).exists() else []
+            found += theirs.path.glob(f"{name}.*")
+            for path in sorted(found, key=lambda path: path.name.endswith(".done.json")):  # the marker last
+                _link(path, (self.path / stage.name).parent / path.name)
+            taken.append(stage.name)
+        return taken
+
+    def seconds(self, stages: Sequence[Stage]) -> dict[str, float]:
+        """How long each finished stage took."""
+        found = {}
+        for stage in stages:
+            try:
+                mark = json.loads((self.path / f"{stage.name}.done.json").read_text(encoding="utf8"))
+                found[stage.name] = round(float(mark["seconds"]), 2)
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+        return found
+
     def write_table(self, rows: Sequence[Row]) -> None:
         """Write ``results.csv``: every stage's rows so far."""
         write_results(self.path / RESULTS, merge_rows(rows))
@@ -120,6 +178,27 @@ class RunFolder:
     def write_record(self, record: dict[str, Any]) -> None:
         """Write ``run.json``: versions, times, whatever is true of this run rather than of the study."""
         write_text_atomically(self.path / RUN, json.dumps(record, indent=1) + "\n")
+
+
+def _link(source: Path, target: Path) -> None:
+    """``source``, a file or a folder of files, at ``target`` too."""
+    if source.is_dir():
+        if not target.exists():
+            fresh = target.with_name(f".{target.name}.{os.getpid()}")
+            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.copytree(source, fresh, copy_function=_link_file)
+            os.replace(fresh, target)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    _link_file(source, target)
+
+
+def _link_file(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _digest(path: Path) -> str:

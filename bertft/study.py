@@ -13,10 +13,10 @@ on where it stopped.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,14 @@ from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
 from bertft.results import Row
 from bertft.run_folder import RunFolder, Stage
-from bertft.study_config import TASK_KINDS, StudyConfig, read_study
+from bertft.study_config import StudyConfig, read_study
+from bertft.tasks import get_task
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder
     from bertft.finetune import FinetuneConfig
 
-__all__ = ["StudyConfig", "read_study", "run_study"]
+__all__ = ["Materials", "StudyConfig", "read_study", "run_study", "study_stages"]
 
 
 def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Progress = SILENT) -> Path:
@@ -44,33 +45,19 @@ def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Pro
 
     folder = RunFolder(out, config.to_yaml())
     folder.check()
-    materials = _Materials(config, folder.path, progress)
-    stages = _stages(config, materials)
-    finished = {stage.name: rows for stage in stages if (rows := folder.done(stage)) is not None}
-    if len(finished) < len(stages):
+    materials = Materials(config, folder.path, progress)
+    stages = study_stages(config, materials)
+    if any(folder.done(stage) is None for stage in stages):
         materials.check()
     with folder.claim():
-        started, seconds = time.time(), _old_seconds(folder.path)
-        if finished:
-            progress.say(f"{len(finished)} of {len(stages)} stages were done before: {', '.join(finished)}")
-        rows: list[Row] = []
-        with progress.step(config.name, total=len(stages), unit="stage") as bar:
-            for stage in stages:
-                bar.note(stage.name)
-                if stage.name not in finished:
-                    begun = time.monotonic()
-                    finished[stage.name] = stage.work()
-                    seconds[stage.name] = round(time.monotonic() - begun, 2)
-                    folder.finish(stage, finished[stage.name], seconds[stage.name])
-                rows += finished[stage.name]
-                folder.write_table(rows)
-                bar.advance()
+        started = time.time()
+        folder.run(stages, config.name, progress=progress)
         times = {"started": _utc(started), "finished": _utc(time.time())}
-        folder.write_record({"versions": versions(), "seconds": seconds, **times})
+        folder.write_record({"versions": versions(), "seconds": folder.seconds(stages), **times})
         return write_report(folder.path, progress=progress)
 
 
-class _Materials:
+class Materials:
     """Corpora and encoders of a study, each loaded when first needed and kept."""
 
     def __init__(self, config: StudyConfig, out: Path, progress: Progress) -> None:
@@ -83,13 +70,13 @@ class _Materials:
         from bertft.data.sources import resolve_model
 
         resolve_model(self.config.model)
-        readers = [lambda name=name: self.task(name, "train") for name in self.config.tasks]
-        readers += [lambda name=name: self.task(name, "dev") for name in self.config.tasks]
+        readers: list[Callable[[], list[Any]]] = [partial(self.task, name, "train") for name in self.config.tasks]
+        readers += [partial(self.task, name, "dev") for name in self.config.tasks]
         if self.config.rsa:
             texts = dict.fromkeys([*self.config.own_text.values(), *self.config.stimuli])
-            readers += [lambda text=text: self.stimuli(text) for text in texts]
+            readers += [partial(self.stimuli, text) for text in texts]
         if self.config.probes:
-            readers += [lambda: self.trees("train"), lambda: self.trees("dev")]
+            readers += [partial(self.trees, "train"), partial(self.trees, "dev")]
         with self.progress.step("read the corpora", total=len(readers), unit="files") as bar:
             for reader in readers:
                 reader()
@@ -108,8 +95,8 @@ class _Materials:
 
         task = self.config.tasks[name]
         if role == "train":
-            return self._load(TASK_KINDS[task.task], task.train, "train", task.max_train)
-        return self._load(TASK_KINDS[task.task], task.dev, dev_split(self.driver(name)), task.max_dev)
+            return self._load(get_task(task.task).kind, task.train, "train", task.max_train)
+        return self._load(get_task(task.task).kind, task.dev, dev_split(self.driver(name)), task.max_dev)
 
     def stimuli(self, text: str) -> list[Any]:
         """What RSA runs on: a text of the study, or the dev examples of the task of that name.
@@ -164,7 +151,7 @@ class _Materials:
         return self._encoders[name]
 
 
-def _stages(config: StudyConfig, materials: _Materials) -> list[Stage]:
+def study_stages(config: StudyConfig, materials: Materials) -> list[Stage]:
     """Every stage in order: models, RSA on each text, probes of each encoder."""
     seeds = {"model": config.model, "seed": config.seed}
     tuned = {name: dataclasses.asdict(task) for name, task in config.tasks.items()}
@@ -172,7 +159,7 @@ def _stages(config: StudyConfig, materials: _Materials) -> list[Stage]:
         Stage(
             f"models/{name}",
             {"finetune": tuned[name], **seeds},
-            lambda name=name: _finetune(name, materials),
+            partial(_finetune, name, materials),
             product=f"models/{name}/config.json",
         )
         for name in config.tasks
@@ -188,24 +175,24 @@ def _stages(config: StudyConfig, materials: _Materials) -> list[Stage]:
                 Stage(
                     f"rsa/{text}",
                     {"rsa": dataclasses.asdict(config.rsa), "text": read, "models": tuned, **seeds},
-                    lambda text=text: _compare(config, text, materials),
+                    partial(_compare, config, text, materials),
                 )
             )
     if config.probes:
         for name in ["base", *config.tasks, *(["random"] if config.probes.control else [])]:
             depends = {"probes": dataclasses.asdict(config.probes), "encoder": tuned.get(name, name), **seeds}
-            stages.append(Stage(f"probes/{name}", depends, lambda name=name: _probe(config, name, materials)))
+            stages.append(Stage(f"probes/{name}", depends, partial(_probe, config, name, materials)))
     return stages
 
 
-def _finetune(name: str, materials: _Materials) -> list[Row]:
+def _finetune(name: str, materials: Materials) -> list[Row]:
     from bertft.finetune import finetune
 
     result = finetune(materials.driver(name), progress=materials.progress)
     return [dataclasses.replace(row, model=name) for row in result.rows]
 
 
-def _compare(config: StudyConfig, text: str, materials: _Materials) -> list[Row]:
+def _compare(config: StudyConfig, text: str, materials: Materials) -> list[Row]:
     from bertft.similarity import compare_encoders
 
     assert config.rsa is not None
@@ -223,7 +210,7 @@ def _compare(config: StudyConfig, text: str, materials: _Materials) -> list[Row]
     )
 
 
-def _probe(config: StudyConfig, name: str, materials: _Materials) -> list[Row]:
+def _probe(config: StudyConfig, name: str, materials: Materials) -> list[Row]:
     from bertft.probes.structural import structural_probes
 
     assert config.probes is not None
@@ -254,18 +241,6 @@ def _pair(example: Any) -> tuple[str, str] | None:
     if hasattr(example, "premise"):
         return (example.premise, example.hypothesis)
     return (example.question, example.context) if hasattr(example, "context") else None
-
-
-def _old_seconds(out: Path) -> dict[str, float]:
-    """Seconds per stage of earlier runs in this folder, read from the stages' markers."""
-    seconds = {}
-    for marker in sorted(out.glob("*/*.done.json")):
-        try:
-            name = f"{marker.parent.name}/{marker.name.removesuffix('.done.json')}"
-            seconds[name] = float(json.loads(marker.read_text(encoding="utf8"))["seconds"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return seconds
 
 
 def _utc(moment: float) -> str:

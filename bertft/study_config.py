@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import re
 import types
 import typing
@@ -34,8 +35,9 @@ from bertft.errors import BertftError
 BUILTIN = Path(__file__).with_name("studies")
 """Where the studies that travel with the package lie: ``bertft study quickstart`` reads ``quickstart.yaml``."""
 
-TASK_KINDS = {"dep": "dep", "mnli": "nli", "squad": "qa"}
-"""Each fine-tuning task and the kind of its corpus, as ``bertft.data.sources.load`` calls it."""
+
+STIMULI_KINDS = ("text", "dep", "nli", "qa")
+"""What a text to compare representations on may be, as ``bertft.data.sources.load`` calls it."""
 
 RSA_METRICS = ("dot", "cosine", "correlation", "sqeuclidean")
 """The dissimilarities that have a linear-time RSA; ``bertft.similarity.measures.METRICS`` without importing torch."""
@@ -143,7 +145,11 @@ class StudyConfig:
 
 
 def read_study(
-    study: str | Path, *, variant: str | None = None, data: str | Path | None = None, model: str | None = None
+    study: str | os.PathLike[str],
+    *,
+    variant: str | None = None,
+    data: str | Path | None = None,
+    model: str | None = None,
 ) -> StudyConfig:
     """Read a study by file or built-in name, apply ``variant``, and resolve its relative paths against ``data``.
 
@@ -157,8 +163,21 @@ def read_study(
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         raise BertftError(f"{path}: {line}not valid YAML ({_one_line(getattr(error, 'problem', error))})") from None
+    return study_of(tree, path, variant=variant, data=data, model=model)
+
+
+def study_of(
+    tree: object,
+    path: Path,
+    *,
+    variant: str | None = None,
+    data: str | Path | None = None,
+    model: str | None = None,
+) -> StudyConfig:
+    """As `read_study`, of what the YAML file ``path`` (named in errors) holds."""
     if not isinstance(tree, dict):
         raise BertftError(f"{path}: expected a study (a mapping with name, model, tasks), found {_kind(tree)}")
+    tree = dict(tree)
     variants = tree.pop("variants", None) or {}
     if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
         raise BertftError(f"{path}: variants: expected a mapping from name to overrides, found {_kind(variants)}")
@@ -175,7 +194,7 @@ def read_study(
     return _resolve(config, Path(data) if data is not None else path.parent, str(path))
 
 
-def _locate(study: str | Path) -> Path:
+def _locate(study: str | os.PathLike[str]) -> Path:
     path = Path(study)
     builtin = BUILTIN / f"{study}.yaml"
     if str(study) == path.stem and builtin.is_file():  # a bare name; ./quickstart is a folder
@@ -238,10 +257,12 @@ def _build_dataclass(wanted: Any, value: Any, file: str, where: str) -> Any:
 
 
 def _check(config: StudyConfig, file: str) -> None:
+    from bertft import tasks
+
     for name, task in config.tasks.items():
-        if (task.task or name) not in TASK_KINDS:
+        if (task.task or name) not in tasks.names():
             raise BertftError(
-                f"{file}: tasks.{name}: unknown task {task.task or name!r}, expected one of {', '.join(TASK_KINDS)}"
+                f"{file}: tasks.{name}: unknown task {task.task or name!r}, expected one of {', '.join(tasks.names())}"
                 + ("" if task.task else f" as its name or as tasks.{name}.task")
             )
     for name in [*config.tasks, *config.stimuli]:
@@ -253,8 +274,8 @@ def _check(config: StudyConfig, file: str) -> None:
         if name in config.tasks:
             raise BertftError(f"{file}: stimuli.{name}: a task has that name, and its dev text is measured under it")
     for name, stimuli in config.stimuli.items():
-        if stimuli.kind not in ("text", *TASK_KINDS.values()):
-            kinds = ", ".join(("text", *TASK_KINDS.values()))
+        if stimuli.kind not in STIMULI_KINDS:
+            kinds = ", ".join(STIMULI_KINDS)
             raise BertftError(f"{file}: stimuli.{name}.kind: expected one of {kinds}, found {stimuli.kind!r}")
     if config.rsa:
         for key, allowed in (("metric", RSA_METRICS), ("unit", ("token", "word"))):
@@ -289,19 +310,24 @@ def _check_numbers(node: Any, file: str, where: str) -> None:
             raise BertftError(f"{file}: {place}: expected a number above 0, found {value}")
 
 
+def resolve_source(text: str, root: Path, where: str) -> str:
+    """A source with its relative path starting at ``root``; ``where`` names it in errors."""
+    if text.startswith("builtin:"):
+        return text
+    path = root / Path(text).expanduser()
+    if path.exists():
+        return str(path.resolve())
+    if path.name.endswith(_FILE_SUFFIXES) or text.startswith((".", "/", "~")):
+        raise BertftError(f"{where}: no such file: {path}")
+    return text  # a hub data set id
+
+
 def _resolve(config: StudyConfig, root: Path, file: str) -> StudyConfig:
     if not root.is_dir():
         raise BertftError(f"--data {root}: no such folder")
 
     def source(text: str, where: str) -> str:
-        if text.startswith("builtin:"):
-            return text
-        path = root / Path(text).expanduser()
-        if path.exists():
-            return str(path.resolve())
-        if path.name.endswith(_FILE_SUFFIXES) or text.startswith((".", "/", "~")):
-            raise BertftError(f"{file}: {where}: no such file: {path}")
-        return text  # a hub data set id
+        return resolve_source(text, root, f"{file}: {where}")
 
     def resolved(node: Any, where: str, **extra: Any) -> Any:
         paths = [key for key in ("train", "dev", "source") if hasattr(node, key)]

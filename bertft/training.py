@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import math
 import os
 import shutil
 import time
@@ -17,9 +19,11 @@ from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
-from bertft.blocks import freeze, load_pretrained, quiet_transformers, truncate, window_size
+from bertft.adapters import add_lora, merge_lora
+from bertft.blocks import freeze, frozen_modules, load_pretrained, quiet_transformers, truncate, window_size
 from bertft.errors import BertftError
-from bertft.finetune import DEFAULT_LENGTH, FORMAT, FinetuneConfig, versions
+from bertft.finetune import FORMAT, FinetuneConfig, default_length, snapshot_folder, versions
+from bertft.prefix import Prefix, collate
 from bertft.progress import Progress, Step
 from bertft.results import write_text_atomically
 from bertft.tasks.base import Score, Task, TaskModel, Window, predict
@@ -61,13 +65,19 @@ class Evaluator:
     def __init__(self, task: Task, tokenizer: Any, spec: dict[str, Any], window: Window, progress: Progress) -> None:
         self.task, self.tokenizer, self.spec, self.window, self.progress = task, tokenizer, spec, window, progress
 
-    def predictions(self, model: TaskModel, examples: Sequence[Any]) -> list[Any]:
-        """One prediction an example, in order."""
+    def features(self, examples: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """This process's share of the examples, and their features."""
         rank, world = _rank_and_world()
         mine = list(examples[rank::world])
-        features = self.task.features(self.tokenizer, mine, self.spec, self.window, training=False)
+        return mine, self.task.features(self.tokenizer, mine, self.spec, self.window, training=False)
+
+    def predictions(self, model: TaskModel, examples: Sequence[Any]) -> list[Any]:
+        """One prediction an example, in order."""
+        _, world = _rank_and_world()
+        mine, features = self.features(examples)
+        held = features if model.prefix is None else model.prefix.hold(features)
         with self.progress.step(f"evaluate {self.task.name}", total=len(features), unit="features") as step:
-            outputs = predict(self.task, model, self.tokenizer, features, step=step)
+            outputs = predict(self.task, model, self.tokenizer, held, step=step)
         decoded = self.task.decode(mine, features, outputs)
         if world == 1:
             return decoded
@@ -84,6 +94,9 @@ class Evaluator:
 
 class _TaskTrainer(Trainer):
     """The Trainer with our sampler, optimiser groups and evaluation."""
+
+    optimizer: Any
+    control: Any
 
     def __init__(self, config: FinetuneConfig, evaluator: Evaluator, select: Sequence[Any], **options: Any) -> None:
         super().__init__(**options)
@@ -114,6 +127,7 @@ class _TaskTrainer(Trainer):
         if self.args.should_save:
             from safetensors.torch import save_file
 
+            output_dir = output_dir or self.args.output_dir
             os.makedirs(output_dir, exist_ok=True)
             weights = {key: value.contiguous() for key, value in self.model.state_dict().items()}
             save_file(weights, os.path.join(output_dir, "model.safetensors"), metadata={"format": "pt"})
@@ -170,6 +184,29 @@ class _Reporter(TrainerCallback):
             bar.__exit__(None, None, None)
 
 
+class _Snapshots(TrainerCallback):
+    """Saves the encoder once certain shares of the steps are done, as a model folder each."""
+
+    def __init__(self, config: FinetuneConfig, encoder: Any, tokenizer: Any) -> None:
+        self.config, self.encoder, self.tokenizer = config, encoder, tokenizer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._save(state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._save(state)
+
+    def _save(self, state: Any) -> None:
+        for percent in self.config.snapshots:
+            folder = snapshot_folder(self.config, percent)
+            due = state.global_step == math.ceil(percent * state.max_steps / 100)
+            if due and state.is_world_process_zero and not folder.exists():
+                fresh = folder.parent / f".{folder.name}.{os.getpid()}"
+                self.encoder.save_pretrained(fresh)
+                self.tokenizer.save_pretrained(fresh)
+                os.replace(fresh, folder)
+
+
 def train_and_save(
     task: Task,
     config: FinetuneConfig,
@@ -189,12 +226,20 @@ def train_and_save(
     if not features:
         raise BertftError(f"finetune: {config.train} leaves no training feature at max_length {window.max_length}")
     model = build_model(task, encoder, spec, config)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     arguments = _arguments(config, work, task.select)
     _open_work_folder(work, identity)
     reporter = _Reporter(progress, task.name, work / "seconds", task.select)
     evaluator = Evaluator(task, tokenizer, spec, window, progress)
     select = dev[: config.max_select]
-    with quiet_transformers():
+    with contextlib.ExitStack() as during:
+        if config.prefix_cache is not None and config.freeze >= 1:
+            model.prefix = Prefix(encoder, config.freeze, tokenizer, config.prefix_cache, identity["model"], progress)
+            features = model.prefix.hold(features)
+            for examples in (select, dev):
+                model.prefix.hold(evaluator.features(examples)[1])
+            during.enter_context(model.prefix.attached())
+        during.enter_context(quiet_transformers())
         trainer = _TaskTrainer(
             config,
             evaluator,
@@ -203,14 +248,15 @@ def train_and_save(
             args=arguments,
             train_dataset=features,
             eval_dataset=select,
-            data_collator=lambda rows: task.collate(rows, tokenizer),
-            callbacks=[reporter],
+            data_collator=lambda rows: collate(task, rows, tokenizer),
+            callbacks=[reporter, *([_Snapshots(config, encoder, tokenizer)] if config.snapshots else [])],
         )
         try:
             trainer.train(resume_from_checkpoint=_last_checkpoint(work))
         finally:
             reporter.close()
-    scores = evaluator.scores(trainer.model, dev)
+        scores = evaluator.scores(trainer.model, dev)
+    model.prefix = None
     card = {
         "format": FORMAT,
         "task": task.name,
@@ -221,9 +267,12 @@ def train_and_save(
         "scores": describe(scores, config.seed),
         "history": [entry for entry in trainer.state.log_history if any(key.startswith("eval_") for key in entry)],
         "features": len(features),
+        "trained_parameters": trained,
         "seconds": round(reporter.seconds, 1),
         "versions": versions(),
     }
+    if config.lora is not None:
+        merge_lora(encoder)
     if trainer.args.should_save:
         write_folder(out, trainer.model, tokenizer, card)
         shutil.rmtree(work, ignore_errors=True)
@@ -248,9 +297,11 @@ def build_model(task: Task, encoder: nn.Module, spec: dict[str, Any], config: Fi
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         head = task.head(encoder, spec)
-    if not head.uses_pooler and isinstance(getattr(encoder, "pooler", None), nn.Module):
-        encoder.pooler.requires_grad_(False)  # no gradient would reach it, which several processes do not forgive
-    return TaskModel(encoder, head)
+        if config.lora is not None:
+            add_lora(encoder, config.lora)
+    if isinstance(pooler := getattr(encoder, "pooler", None), nn.Module):
+        pooler.requires_grad_(head.uses_pooler)  # if no gradient reaches it, several processes do not forgive that
+    return TaskModel(encoder, head, frozen_modules(encoder, config.freeze))
 
 
 def write_folder(out: Path, model: TaskModel, tokenizer: Any, card: dict[str, Any]) -> None:
@@ -261,7 +312,8 @@ def write_folder(out: Path, model: TaskModel, tokenizer: Any, card: dict[str, An
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         with quiet_transformers():
-            model.encoder.save_pretrained(fresh)
+            encoder: Any = model.encoder
+            encoder.save_pretrained(fresh)
             tokenizer.save_pretrained(fresh)
         save_file({k: v.contiguous().cpu() for k, v in model.head.state_dict().items()}, fresh / "head.safetensors")
         (fresh / "bertft.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
@@ -275,7 +327,7 @@ def write_folder(out: Path, model: TaskModel, tokenizer: Any, card: dict[str, An
 
 def _window(config: FinetuneConfig, encoder: nn.Module, tokenizer: Any) -> Window:
     limit = window_size(encoder, tokenizer)
-    length = config.max_length or min(DEFAULT_LENGTH[config.task], limit)
+    length = config.max_length or min(default_length(config.task), limit)
     if length > limit:
         raise BertftError(f"finetune: max_length must be at most {limit}, the window of {config.model}, found {length}")
     return Window(length, config.stride)

@@ -22,7 +22,16 @@ from bertft.cli import run
 from bertft.results import read_results
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = (["study"], ["finetune"], ["rsa"], ["probe", "structural"], ["probe", "edge"], ["report"], ["doctor"])
+COMMANDS = (
+    ["study"],
+    ["finetune"],
+    ["ablate"],
+    ["rsa"],
+    ["probe", "structural"],
+    ["probe", "edge"],
+    ["report"],
+    ["doctor"],
+)
 
 GOOD_TREE = "".join(
     f"{i}\t{word}\t_\tNOUN\tNN\t_\t{head}\t{relation}\t_\t_\n"

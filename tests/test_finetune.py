@@ -263,7 +263,7 @@ def test_fewer_examples(config):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"task": "ner"}, "task: expected one of dep, mnli, squad, found 'ner'"),
+        ({"task": "ner"}, "task: expected one of dep, mnli, pos, squad, found 'ner'"),
         ({"epochs": 0}, "epochs must be an integer of at least 1, found 0"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"warmup": 1.0}, r"expected warmup in \[0, 1\)"),

@@ -11,6 +11,8 @@ from bertft.cli.options import MODEL_HELP, SOURCE_HELP, Out, Quiet, Seed, showin
 from bertft.cli.probe_commands import probe_app
 from bertft.cli.rsa_command import RSA_EXAMPLES, rsa
 
+TASK_HELP = "dep (parsing), mnli (inference), squad (question answering) or pos (tagging)."
+
 app = typer.Typer(
     name="bertft",
     help="What did fine-tuning change inside my encoder?",
@@ -55,13 +57,14 @@ def study(
     bertft finetune --task dep --model builtin:minilm --train train.conllu --dev dev.conllu --freeze 3 --out runs/dep"""
 )
 def finetune(
-    task: Annotated[str, typer.Option(help="dep (parsing), mnli (inference) or squad (question answering).")],
+    task: Annotated[str, typer.Option(help=TASK_HELP)],
     model: Annotated[str, typer.Option(help=MODEL_HELP)],
     train: Annotated[str, typer.Option(help=SOURCE_HELP)],
     dev: Annotated[str, typer.Option(help=SOURCE_HELP)],
     out: Out,
     freeze: Annotated[int, typer.Option(help="-1 nothing; 0 embeddings; k embeddings and blocks 1..k.")] = -1,
     truncate: Annotated[Optional[int], typer.Option(help="Keep only blocks 1..k.")] = None,  # noqa: UP045
+    lora: Annotated[Optional[int], typer.Option(help="Train a LoRA of this rank on every block instead.")] = None,  # noqa: UP045
     epochs: Annotated[Optional[int], typer.Option(help="Passes over the training data.")] = None,  # noqa: UP045
     learning_rate: Annotated[Optional[float], typer.Option(help="Peak rate of the encoder.")] = None,  # noqa: UP045
     batch_size: Annotated[Optional[int], typer.Option(help="Examples a step.")] = None,  # noqa: UP045
@@ -75,12 +78,50 @@ def finetune(
 
     chosen = {
         "task": task, "model": model, "train": train, "dev": dev, "freeze": freeze, "truncate": truncate,
-        "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size,
+        "lora": lora, "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size,
         "max_train": max_train, "max_dev": max_dev, "seed": seed,
     }  # fmt: skip
     with showing_progress(quiet) as progress:
         line = run_finetune({k: v for k, v in chosen.items() if v is not None}, out, progress)
     print(line)
+
+
+@app.command(
+    epilog="""[bold]Examples[/bold]\n
+    bertft ablate freeze --task dep --model builtin:minilm --train train.conllu --dev dev.conllu --out runs/freeze\n
+    bertft ablate truncate --task mnli --model bert-base-cased --train train.jsonl.gz --dev dev.jsonl.gz -k 6 -k 12
+    --out runs/truncate"""
+)
+def ablate(
+    kind: Annotated[str, typer.Argument(help="freeze (Figure 3 of the paper) or truncate (Figure 4).")],
+    task: Annotated[str, typer.Option(help=TASK_HELP)],
+    model: Annotated[str, typer.Option(help=MODEL_HELP)],
+    train: Annotated[str, typer.Option(help=SOURCE_HELP)],
+    dev: Annotated[str, typer.Option(help=SOURCE_HELP)],
+    out: Out,
+    k: Annotated[Optional[list[int]], typer.Option("--depth", "-k", help="One k; repeat. Default: every one.")] = None,  # noqa: UP045
+    cache: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder that keeps what frozen blocks give out; default OUT/prefix, removed at the end."),
+    ] = None,
+    epochs: Annotated[Optional[int], typer.Option(help="Passes over the training data.")] = None,  # noqa: UP045
+    learning_rate: Annotated[Optional[float], typer.Option(help="Peak rate of the encoder.")] = None,  # noqa: UP045
+    batch_size: Annotated[Optional[int], typer.Option(help="Examples a step.")] = None,  # noqa: UP045
+    max_train: Annotated[Optional[int], typer.Option(help="At most so many training examples.")] = None,  # noqa: UP045
+    max_dev: Annotated[Optional[int], typer.Option(help="At most so many dev examples.")] = None,  # noqa: UP045
+    seed: Seed = 1337,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune with blocks 1..k frozen, or with these alone, for every k: which layers does the task need?"""
+    from bertft.cli.runs import run_ablate
+
+    chosen = {
+        "task": task, "model": model, "train": train, "dev": dev, "epochs": epochs, "learning_rate": learning_rate,
+        "batch_size": batch_size, "max_train": max_train, "max_dev": max_dev, "seed": seed,
+    }  # fmt: skip
+    settings = {name: value for name, value in chosen.items() if value is not None}
+    with showing_progress(quiet) as progress:
+        print(run_ablate(kind, settings, out, k or None, cache, progress))
 
 
 app.command(epilog=RSA_EXAMPLES)(rsa)

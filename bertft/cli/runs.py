@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,24 @@ def run_finetune(chosen: dict[str, Any], out: Path, progress: Progress) -> str:
     write_results(out / RESULTS, result.rows)
     scores = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
     return f"{scores}\nThe encoder and its {RESULTS} are in {out.resolve()}"
+
+
+def run_ablate(
+    kind: str, chosen: dict[str, Any], out: Path, ks: list[int] | None, cache: Path | None, progress: Progress
+) -> str:
+    """Fine-tune once for every k in the run folder ``out``; returns the lines that say where the results are."""
+    from bertft.ablation import sweep_stages
+    from bertft.finetune import FinetuneConfig
+
+    folder = _vacant(out, {"command": f"ablate {kind}", **chosen, **({"k": ks} if ks else {})})
+    config = FinetuneConfig(out=out, **chosen)
+    stages = sweep_stages(kind, config, out, depths_wanted=ks, cache=cache, progress=progress)
+    with folder.claim():
+        rows = folder.run(stages, f"ablate {kind}", progress=progress)
+        shutil.rmtree(out / "prefix", ignore_errors=True)
+        lines = _finish(folder, rows)
+        folder.write_record({"versions": versions(), "seconds": folder.seconds(stages)})
+    return lines
 
 
 def _vacant(out: Path, command: dict[str, Any]) -> RunFolder:

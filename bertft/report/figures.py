@@ -33,7 +33,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """``name`` is its file's stem; ``caption`` says what the interval and n are."""
+    """``name`` is its file's stem; ``caption`` says what the interval and n are, ``x`` in a word what a line runs over."""
 
     name: str
     title: str
@@ -42,12 +42,13 @@ class Figure:
     xlabel: str = "layer (0 = embeddings)"
     share_y: bool = True
     columns: int = 3
+    x: str = "layer"
 
     def to_csv(self) -> str:
         """The numbers behind the figure, a row a point."""
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["panel", "curve", "model", "data", "measure", "layer", "value", "low", "high", "n"])
+        writer.writerow(["panel", "curve", "model", "data", "measure", self.x, "value", "low", "high", "n"])
         for panel in self.panels:
             for curve in panel.curves:
                 line = curve.line
@@ -71,7 +72,8 @@ def slot(model: str, context: Context) -> str:
 
 def figures(rows: Sequence[Row], context: Context) -> list[Figure]:
     """Every figure the rows have numbers for, the most telling first."""
-    from bertft.report.probe_figures import edge_figure, structural_figure  # which builds on this module
+    from bertft.report.ablation_figures import ablation_figure  # which build on this module
+    from bertft.report.probe_figures import edge_figure, rank_figure, structural_figure
 
     similar = lines(rows, "rsa")
     probed = lines(rows, "structural")
@@ -84,8 +86,11 @@ def figures(rows: Sequence[Row], context: Context) -> list[Figure]:
         found += [domains] if domains else []
     if probed:
         found.append(structural_figure(probed, context))
+        ranked = rank_figure(probed, context)
+        found += [ranked] if ranked else []
     if edges := lines(rows, "edge"):
         found.append(edge_figure(edges, context))
+    found += [ablation_figure(kind, swept, context) for kind in ("freeze", "truncate") if (swept := lines(rows, kind))]
     found += [_by_layer(measure, by_measure[measure], context, first=False) for measure in measures[1:]]
     return found
 

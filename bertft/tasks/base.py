@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bertft.batching import length_sorted_batches
+from bertft.prefix import HIDDEN, collate
+
+if TYPE_CHECKING:
+    from bertft.prefix import Prefix
 
 ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -61,7 +65,7 @@ class Head(nn.Module):
 
     uses_pooler = False
 
-    def predict(self, output: Any, **batch: Tensor) -> list[Any]:
+    def predict(self, output: Any, *args: Any, **batch: Any) -> list[Any]:
         raise NotImplementedError
 
 
@@ -71,17 +75,19 @@ class Task(Protocol):
     name: str
     kind: str  # of bertft.data.sources.load
     select: str  # the measure that chooses the best checkpoint
+    max_length: int  # pieces an input has at most, where nothing else is said
 
     def spec(self, train: Sequence[Any]) -> dict[str, Any]:
         """What the head must know of the training data (its label set), as JSON."""
         ...
 
-    def head(self, model: nn.Module, spec: Mapping[str, Any]) -> Head: ...
+    def head(self, model: Any, spec: Mapping[str, Any]) -> Head: ...
 
     def features(
         self, tokenizer: Any, examples: Sequence[Any], spec: Mapping[str, Any], window: Window, *, training: bool
     ) -> list[Any]:
-        """Tokenised examples with ``len`` in pieces; several a passage where windows are needed."""
+        """Tokenised examples with ``inputs``, the encoder's inputs by name, and ``len`` in pieces; several a passage
+        where windows are needed."""
         ...
 
     def collate(self, features: Sequence[Any], tokenizer: Any) -> dict[str, Tensor]: ...
@@ -98,15 +104,25 @@ class TaskModel(nn.Module):
 
     accepts_loss_kwargs = False  # the loss is a mean over this batch, as the Trainer must know
 
-    def __init__(self, encoder: nn.Module, head: Head) -> None:
+    def __init__(self, encoder: nn.Module, head: Head, frozen: Sequence[nn.Module] = ()) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
+        self.frozen = tuple(frozen)  # parts of the encoder that stay in evaluation mode
+        self.prefix: Prefix | None = None  # where the output of the frozen blocks comes from, if it is kept
+
+    def train(self, mode: bool = True) -> TaskModel:
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     def encode(self, batch: Mapping[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
         """The encoder's output, and the part of ``batch`` that is the head's."""
+        if self.prefix is not None:
+            self.prefix.feed(batch[HIDDEN])
         output = self.encoder(**{key: batch[key] for key in ENCODER_INPUTS if key in batch})
-        return output, {key: value for key, value in batch.items() if key not in ENCODER_INPUTS}
+        return output, {key: value for key, value in batch.items() if key not in (*ENCODER_INPUTS, HIDDEN)}
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         output, rest = self.encode(batch)
@@ -124,7 +140,7 @@ def predict(
     model.eval()
     try:
         for group in length_sorted_batches([_Numbered(i, f) for i, f in enumerate(features)], batch_tokens):
-            batch = task.collate([item.feature for item in group], tokenizer)
+            batch = collate(task, [item.feature for item in group], tokenizer)
             output, rest = model.encode({key: value.to(device) for key, value in batch.items()})
             for item, prediction in zip(group, model.head.predict(output, **rest), strict=True):
                 found[item.position] = prediction

@@ -145,11 +145,12 @@ class DependencyTask:
     name = "dep"
     kind = "dep"
     select = "las_conll18"
+    max_length = 512
 
     def spec(self, train: Sequence[Sentence]) -> dict[str, Any]:
         return {"relations": sorted({relation for sentence in train for relation in sentence.relations})}
 
-    def head(self, model: nn.Module, spec: Mapping[str, Any]) -> DependencyHead:
+    def head(self, model: Any, spec: Mapping[str, Any]) -> DependencyHead:
         return DependencyHead(model.config.hidden_size, spec["relations"])
 
     def features(

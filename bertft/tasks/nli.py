@@ -61,11 +61,12 @@ class NliTask:
     name = "mnli"
     kind = "nli"
     select = "accuracy"
+    max_length = 128
 
     def spec(self, train: Sequence[Pair]) -> dict[str, Any]:
         return {"labels": ["entailment", "neutral", "contradiction"]}
 
-    def head(self, model: nn.Module, spec: Mapping[str, Any]) -> NliHead:
+    def head(self, model: Any, spec: Mapping[str, Any]) -> NliHead:
         has_pooler = isinstance(getattr(model, "pooler", None), nn.Module)
         return NliHead(model.config.hidden_size, spec["labels"], has_pooler=has_pooler)
 

@@ -8,7 +8,7 @@ SQuAD v1.1 script: exact match and F1 after its normalisation, best over the acc
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -90,11 +90,12 @@ class QaTask:
     name = "squad"
     kind = "qa"
     select = "f1"
+    max_length = 384
 
     def spec(self, train: Sequence[Question]) -> dict[str, Any]:
         return {}
 
-    def head(self, model: nn.Module, spec: Mapping[str, Any]) -> QaHead:
+    def head(self, model: Any, spec: Mapping[str, Any]) -> QaHead:
         return QaHead(model.config.hidden_size)
 
     def features(
@@ -167,7 +168,7 @@ def best_constant_answer(questions: Sequence[Question], *, words: int = 12) -> t
 
     Returns the best such span over all i <= j < ``words`` (as ``"words 1-3"``) and its F1 in [0, 100] on ``questions``.
     """
-    sums: Counter[tuple[int, int]] = Counter()
+    sums: defaultdict[tuple[int, int], float] = defaultdict(float)
     for question in questions:
         tokens = question.context.split()[:words]
         answers = [answer.text for answer in question.answers]

@@ -1,0 +1,92 @@
+"""Freezing and truncation sweeps: how much of the encoder a task needs to change, and how much of it to have.
+
+Freezing to k (Merchant et al. 2020, Figure 3): embeddings and blocks 1..k keep their weights, -1 keeps none, 0 the
+embeddings. Truncation to k (Figure 4): blocks above k are gone, and the head reads block k.
+
+    out/freeze/k3/            the fine-tuned model (``keep``), an ordinary Hugging Face folder
+    out/freeze/k3.csv         its scores, and k3.done.json that they are complete
+    out/prefix/               what frozen blocks give out, while the sweep runs (`bertft.prefix`)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bertft.errors import BertftError
+from bertft.finetune import FinetuneConfig
+from bertft.progress import SILENT, Progress
+from bertft.results import Row
+from bertft.run_folder import Stage
+
+KINDS = ("freeze", "truncate")
+
+
+def depths(kind: str, model: str) -> list[int]:
+    """Every k there is for ``model``: -1..L for freezing, 0..L for truncation, L its number of blocks."""
+    from transformers import AutoConfig
+
+    from bertft.data.sources import resolve_model
+
+    if kind not in KINDS:
+        raise BertftError(f"ablate: expected one of {', '.join(KINDS)}, found {kind!r}")
+    blocks = int(AutoConfig.from_pretrained(resolve_model(model)).num_hidden_layers)
+    return list(range(-1 if kind == "freeze" else 0, blocks + 1))
+
+
+def sweep_stages(
+    kind: str,
+    config: FinetuneConfig,
+    out: Path,
+    *,
+    depths_wanted: Sequence[int] | None = None,
+    name: str = "",
+    cache: Path | None = None,
+    keep: bool = True,
+    progress: Progress = SILENT,
+) -> list[Stage]:
+    """A stage for every k of a sweep (default: all of `depths`), to be run in this order in a run folder at ``out``.
+
+    ``config`` says everything but k. Stages are called ``<name>/k<k>`` (default name: ``kind``), the models lie in
+    folders of the same names. A stage ends in rows with ``task`` the kind, ``model`` the task's name and ``layer`` k:
+    the task's measures with 95 % intervals over the dev examples, and ``trained_parameters``. ``cache`` holds what
+    frozen blocks give out; sweeps of one base model on the same data share it, whatever their seeds. Without ``keep``
+    each model is removed once it is scored.
+    """
+    wanted = depths(kind, config.model)
+    chosen = wanted if depths_wanted is None else list(depths_wanted)
+    for k in chosen:
+        if k not in wanted:
+            raise BertftError(f"ablate: k must lie in {wanted[0]}..{wanted[-1]}, found {k}")
+    cache = cache or out / "prefix"
+    stages = []
+    for k in chosen:
+        stem = f"{name or kind}/k{k}"
+        depth: dict[str, Any] = {kind: k}
+        own = dataclasses.replace(config, out=out / stem, prefix_cache=cache if kind == "freeze" else None, **depth)
+        depends = {key: v for key, v in dataclasses.asdict(own).items() if key not in ("out", "prefix_cache")}
+        stages.append(
+            Stage(
+                stem,
+                {"ablate": kind, **depends},
+                partial(_work, kind, own, k, keep, progress),
+                product=f"{stem}/config.json" if keep else None,
+            )
+        )
+    return stages
+
+
+def _work(kind: str, config: FinetuneConfig, k: int, keep: bool, progress: Progress) -> list[Row]:
+    from bertft.finetune import finetune, read_card
+
+    result = finetune(config, progress=progress)
+    trained = float(read_card(result.folder)["trained_parameters"])
+    rows = [dataclasses.replace(row, task=kind, layer=k) for row in result.rows]
+    rows.append(dataclasses.replace(rows[0], measure="trained_parameters", value=trained, low=None, high=None, n=None))
+    if not keep:
+        shutil.rmtree(result.folder)
+    return rows

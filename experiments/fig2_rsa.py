@@ -1,0 +1,18 @@
+"""Figure 2: similarity of each layer of the tuned encoders to the base encoder, on text of no task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bertft.lab import Lab
+from bertft.report.figures import Figure
+from bertft.results import Row
+from bertft.run_folder import Stage
+
+
+def stages(lab: Lab) -> list[Stage]:
+    return lab.study_stages("rsa")
+
+
+def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:
+    return lab.drawn(rows, "rsa_by_layer")

@@ -1,0 +1,18 @@
+"""Figure 5: the same similarity on the task's own text, on the other tasks' and on text of no task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bertft.lab import Lab
+from bertft.report.figures import Figure
+from bertft.results import Row
+from bertft.run_folder import Stage
+
+
+def stages(lab: Lab) -> list[Stage]:
+    return lab.study_stages("rsa")
+
+
+def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:
+    return lab.drawn(rows, "rsa_domains")

@@ -1,0 +1,155 @@
+"""The experiments: every script on synthetic text, killed and resumed, models taken over, no row twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bertft.errors import BertftError
+from bertft.lab import Lab, read_setting
+from bertft.results import read_results
+from bertft.study import run_study
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = ROOT / "experiments" / "settings.yaml"
+SCRIPTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if not path.stem.startswith("_"))
+PAPER = [name for name in SCRIPTS if name.startswith(("fig", "table"))]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("experiments") / "run"
+
+
+def lab(tiny_model, out, **changes) -> Lab:
+    setting = read_setting(SETTINGS, "tiny", model=str(tiny_model))
+    return Lab(dataclasses.replace(setting, **changes), out)
+
+
+def run(lab: Lab, name: str):
+    # by path: the tests import modules without putting the repository's root on the path
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    with lab.folder.claim():
+        lab.run(importlib.import_module(f"experiments.{name}"))
+    table = read_results(lab.out / "results" / f"{name}.csv")
+    assert len({row.key for row in table}) == len(table) > 0
+    return table
+
+
+def test_every_script_is_short_and_every_setting_reads(tmp_path):
+    assert len(PAPER) == 6
+    for path in (ROOT / "experiments").glob("*.py"):
+        assert len(path.read_text(encoding="utf8").splitlines()) <= 100, path.name
+    for name in ("tiny", "full"):
+        assert read_setting(SETTINGS, name, data=tmp_path).seeds
+    with pytest.raises(BertftError, match="no setting 'huge', it has: tiny, minilm, full"):
+        read_setting(SETTINGS, "huge")
+
+
+def test_figure_2_of_two_seeds(tiny_model, out):
+    table = run(lab(tiny_model, out), "fig2_rsa")
+    top = {row.seed: row for row in table if (row.model, row.data, row.layer) == ("dep", "plain", 3)}
+    top = {row.seed: row for row in table if row.layer == 3 and row.model == "dep" and row.data == "plain"
+           and row.measure == "rsa_cosine_pearson"}  # fmt: skip
+    assert set(top) == {1, 2, None} and top[1].value != top[2].value
+    assert top[None].value == pytest.approx((top[1].value + top[2].value) / 2)
+    # The two seeds alone, by Student's t with one degree of freedom, make the interval at least this wide.
+    assert top[None].high - top[None].low >= 12.7 * abs(top[1].value - top[2].value)
+    for ending in (".png", ".svg", ".csv"):
+        assert (out / "results" / f"fig2_rsa_rsa_by_layer{ending}").stat().st_size > 0
+    models = {path: path.stat().st_mtime_ns for path in out.glob("seed*/models/*/bertft.json")}
+    assert len(models) == 4
+    again = run(lab(tiny_model, out), "fig5_domains")  # of the same rows: nothing is left to do
+    assert {row.key for row in again} == {row.key for row in table}
+    assert models == {path: path.stat().st_mtime_ns for path in models}
+
+
+def test_figure_3_sweeps_and_keeps_no_models(tiny_model, out):
+    table = run(lab(tiny_model, out), "fig3_freezing")
+    scores = {row.layer: row for row in table if row.measure == "accuracy"}
+    assert set(scores) == {-1, 2, 3} and all(row.low <= row.value <= row.high for row in scores.values())
+    trained = {row.layer: row.value for row in table if row.measure == "trained_parameters"}
+    assert trained[-1] > trained[2] > trained[3] > 0
+    assert not list(out.glob("freeze/*/*/k*/model.safetensors")) and list(out.glob("prefix/*/*/layer2.npy"))
+
+
+def test_finished_stages_are_taken_from_a_study_of_the_same_settings(tiny_model, tmp_path):
+    here = lab(tiny_model, tmp_path / "lab", seeds=(1,))
+    small = dataclasses.replace(
+        here.setting.study, tasks={"dep": here.setting.study.tasks["dep"]}, probes=None, stimuli={}
+    )
+    here = Lab(dataclasses.replace(here.setting, study=small), tmp_path / "lab")
+    there = tmp_path / "there"
+    run_study(here.study(1), there)
+    with here.folder.claim():
+        here.take([there])
+    assert read_results(here.out / "seed1" / "models" / "dep.csv") == read_results(there / "models" / "dep.csv")
+    stamp = (here.out / "seed1" / "models" / "dep" / "bertft.json").stat().st_mtime_ns
+    assert stamp == (there / "models" / "dep" / "bertft.json").stat().st_mtime_ns
+    rows = run(here, "fig2_rsa")
+    assert (here.out / "seed1" / "models" / "dep" / "bertft.json").stat().st_mtime_ns == stamp
+    assert {row.key for row in rows} <= {row.key for row in read_results(there / "results.csv")}
+    other = Lab(dataclasses.replace(here.setting, seeds=(2,)), tmp_path / "other")
+    with other.folder.claim(), pytest.raises(BertftError, match="is of seed 1, expected one of 2"):
+        other.take([there])
+    shorter = dataclasses.replace(small, tasks={"dep": dataclasses.replace(small.tasks["dep"], epochs=2)})
+    changed = Lab(dataclasses.replace(here.setting, study=shorter), tmp_path / "changed")
+    with changed.folder.claim():
+        changed.take([there])
+    assert not (changed.out / "seed1" / "models").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_runs(tiny_model, out, name):
+    started = time.process_time()
+    run(lab(tiny_model, out), name)
+    assert time.process_time() - started < 60
+    assert list((out / "results").glob(f"{name}*.png")) or name == "models"
+
+
+@pytest.mark.slow
+def test_all_is_killed_and_goes_on_without_doing_anything_twice(tiny_model, tmp_path):
+    command = [sys.executable, "-m", "experiments", "all", "--setting", "tiny", "--quiet"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def start(out: Path) -> subprocess.Popen:
+        arguments = [*command, "--model", str(tiny_model), "--out", str(out)]
+        return subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def stages(out: Path) -> dict[Path, int]:
+        return {path.relative_to(out): path.stat().st_mtime_ns for path in out.rglob("*.done.json")}
+
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    done: dict[Path, int] = {}
+    for wanted in (3, 9):
+        process = start(cut)
+        deadline = time.monotonic() + 600
+        while len(stages(cut)) < wanted and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        kept = stages(cut)
+        assert len(kept) >= wanted and all(kept[path] == stamp for path, stamp in done.items())
+        done = kept
+    for out in (cut, whole):
+        process = start(out)
+        printed, errors = process.communicate(timeout=1200)
+        assert process.returncode == 0, errors.decode()
+        assert "Tables and figures are in" in printed.decode()
+    assert all(stages(cut)[path] == stamp for path, stamp in done.items())
+    assert stages(cut).keys() == stages(whole).keys()
+    for name in SCRIPTS:
+        rows, others = (read_results(folder / "results" / f"{name}.csv") for folder in (cut, whole))
+        assert len({row.key for row in rows}) == len(rows)
+        assert [row.key for row in rows] == [row.key for row in others]
+        assert name == "prefix_time" or [row.value for row in rows] == [row.value for row in others]
