@@ -34,6 +34,9 @@ def structural(
     dev: Annotated[str, typer.Option(help=f"CoNLL-U. {SOURCE_HELP}")],
     out: Out,
     rank: Annotated[Optional[list[int]], typer.Option(min=1, help="Rank, default 128; repeat for a sweep.")] = None,  # noqa: UP045
+    orthogonal: Annotated[
+        bool, typer.Option("--orthogonal", help="Orthogonal probes too: a rotation a layer, a scaling a kind.")
+    ] = False,
     control: Annotated[
         bool, typer.Option("--control", help="Train on control trees too, for the selectivity.")
     ] = False,
@@ -52,8 +55,9 @@ def structural(
     from bertft.cli.probe_runs import StructuralCommand, run_structural
 
     command = StructuralCommand(
-        models=named_encoders(model), train=train, dev=dev, rank=list(rank or [128]), control=control, random=random,
-        epochs=epochs, max_train=max_train, max_dev=max_dev, dtype=dtype, stream=stream, window=window, seed=seed,
+        models=named_encoders(model), train=train, dev=dev, rank=list(rank or [128]), orthogonal=orthogonal,
+        control=control, random=random, epochs=epochs, max_train=max_train, max_dev=max_dev, dtype=dtype,
+        stream=stream, window=window, seed=seed,
     )  # fmt: skip
     with showing_progress(quiet) as progress:
         print(run_structural(command, out, features, progress))

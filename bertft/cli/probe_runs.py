@@ -137,7 +137,8 @@ def run_structural(command: StructuralCommand, out: Path, features: Path | None,
         rows = structural_probes(
             encoders, train, dev,
             rank=command.rank, orthogonal=command.orthogonal, epochs=command.epochs, seed=command.seed,
-            data=_data_name(command.dev), out=out / "probes", control=command.control, differences=len(encoders) > 1, store=store, progress=progress,
+            data=_data_name(command.dev), out=out / "probes", control=command.control,
+            differences=len(encoders) > 1, store=store, progress=progress,
         )  # fmt: skip
         _draw_trees(out, dev)
         return "\n".join(finish(folder, rows, {"seconds": {"probe structural": round(time.monotonic() - started, 2)}}))

@@ -17,9 +17,10 @@ from bertft.data.examples import Sentence
 from bertft.errors import BertftError
 from bertft.probes.features import Vectors, extract
 from bertft.probes.metrics import SentenceScores, score_sentences
+from bertft.probes.orthogonal import OrthogonalProbes, train_orthogonal
 from bertft.probes.predicted import write_trees
 from bertft.probes.store import FeatureStore, fingerprint
-from bertft.probes.structural_rows import rows_of
+from bertft.probes.structural_rows import ORTHOGONAL, rows_of
 from bertft.probes.structural_training import KINDS, Probes, Trees, predict, train_probes
 from bertft.probes.trees import control_trees, punctuation
 from bertft.progress import SILENT, Progress
@@ -39,6 +40,7 @@ def structural_probes(
     dev: Sequence[Sentence],
     *,
     rank: int | Sequence[int] = 128,
+    orthogonal: bool = False,
     epochs: int = 40,
     seed: int = 0,
     data: str = "ewt",
@@ -56,7 +58,8 @@ def structural_probes(
     (`bertft.probes.metrics`), each with a 95 % bootstrap interval over sentences. Layer k is Hugging Face's
     ``hidden_states[k]``, one less than Hewitt's counting. A baseline is one more entry: a randomly initialised encoder
     under the name ``random`` (`bertft.encoder.reinitialise`). What ``control`` (`control_trees`), ``differences`` (to
-    the first encoder) and several ranks add is said at `bertft.probes.structural_rows.rows_of`.
+    the first encoder), ``orthogonal`` (`bertft.probes.orthogonal`) and several ranks add is said at
+    `bertft.probes.structural_rows.rows_of`.
 
     Encoders are taken one after another: the vectors of one (float16) are extracted once, used by all its probes, and,
     unless they come from a ``store``, removed. With ``out``, each encoder leaves ``<name>.safetensors`` (weights
@@ -71,6 +74,10 @@ def structural_probes(
     if not encoders:
         raise BertftError("structural probes: encoders holds no encoder")
     ranks = [rank] if isinstance(rank, int) else list(dict.fromkeys(rank))
+    if min(ranks) < 1 or epochs < 1:
+        raise BertftError(f"structural probes: rank and epochs must be positive, found {min(ranks)} and {epochs}")
+    several = len(ranks) > 1
+    ranks += [ORTHOGONAL] if orthogonal else []
     if store is not None:
         window = store.window
     corpora = {"": (train, dev)}
@@ -81,7 +88,8 @@ def structural_probes(
         with _Run(name, encoder, train, dev, None if out is None else Path(out), store, window, progress) as run:
             for r in ranks:
                 for part, (own_train, own_dev) in corpora.items():
-                    suffix = (f".rank{r}" if len(ranks) > 1 else "") + (f".{part[:-1]}" if part else "")
+                    own = ".orthogonal" if r == ORTHOGONAL else f".rank{r}" if several else ""
+                    suffix = own + (f".{part[:-1]}" if part else "")
                     scores[name, r, part] = run.measure(suffix, own_train, own_dev, r, epochs, seed)
     return rows_of(scores, data, seed, resamples, differences)
 
@@ -138,7 +146,8 @@ class _Run:
         train_trees, dev_trees = Trees(train), Trees(dev)
         skip, column = punctuation(dev)
         config = {
-            "encoder": fingerprint(self.encoder), "train": _digest(train), "dev": _digest(dev), "rank": rank,
+            "encoder": fingerprint(self.encoder), "train": _digest(train), "dev": _digest(dev),
+            "rank": "orthogonal" if rank == ORTHOGONAL else rank,
             "epochs": epochs, "seed": seed, "window": self.window, "punctuation": column,
             "dtype": "float16" if self.store is None else str(self.store.dtype).removeprefix("torch."),
         }  # fmt: skip
@@ -147,9 +156,11 @@ class _Run:
         if found is not None:
             return found
         vectors = self._vectors()
-        probes = train_probes(
-            vectors[0], train_trees, vectors[1], dev_trees, rank=rank, epochs=epochs, seed=seed, progress=self.progress
-        )
+        material = (vectors[0], train_trees, vectors[1], dev_trees)
+        if rank == ORTHOGONAL:
+            probes: Probes = train_orthogonal(*material, epochs=epochs, seed=seed, progress=self.progress)
+        else:
+            probes = train_probes(*material, rank=rank, epochs=epochs, seed=seed, progress=self.progress)
         points, depths = predict(probes, vectors[1])
         scores = score_sentences(points, depths, dev_trees.distances, dev_trees.depths, skip)
         if stem is not None:
@@ -164,12 +175,16 @@ def _keep(stem: Path, config: dict[str, Any], probes: Probes, scores: SentenceSc
 
     tensors = {kind: weights.contiguous() for kind, weights in zip(KINDS, probes.weights, strict=True)}
     tensors |= {f"scores.{name}": torch.from_numpy(np.ascontiguousarray(getattr(scores, name))) for name in SCORES}
-    write_bytes_atomically(f"{stem}.safetensors", save(tensors, {"format": "bertft.structural/2"}))
-    record = {
+    record: dict[str, Any] = {
         "config": config,
         "dev_loss": dict(zip(KINDS, probes.dev_loss.tolist(), strict=True)),
         "epochs": dict(zip(KINDS, probes.epochs.tolist(), strict=True)),
     }
+    if isinstance(probes, OrthogonalProbes):
+        tensors |= {"rotation": probes.rotation, "scales": probes.scales}
+        record["dimensions"] = dict(zip(KINDS, probes.dimensions().tolist(), strict=True))
+        record["shared"] = probes.shared().tolist()
+    write_bytes_atomically(f"{stem}.safetensors", save(tensors, {"format": "bertft.structural/2"}))
     write_text_atomically(f"{stem}.json", json.dumps(record, indent=1) + "\n")
 
 

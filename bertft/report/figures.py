@@ -33,7 +33,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """``name`` is its file's stem; ``caption`` says what the interval and n are, ``x`` in a word what a line runs over."""
+    """``name`` is its file's stem, ``x`` what a line runs over; ``caption`` says what the interval and n are."""
 
     name: str
     title: str

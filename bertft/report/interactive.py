@@ -23,7 +23,7 @@ def panels(figure: Figure) -> list[dict[str, Any]]:
         ranges = [shared] * len(ranges)
     drawn = []
     for panel, (low, high) in zip(figure.panels, ranges, strict=True):
-        traces = [trace for curve in panel.curves for trace in (*_band(curve), _line(curve))]
+        traces = [trace for curve in panel.curves for trace in (*_band(curve), _line(curve, figure.x))]
         drawn.append(
             {
                 "title": panel.title,
@@ -38,7 +38,7 @@ def panels(figure: Figure) -> list[dict[str, Any]]:
     return drawn
 
 
-def _line(curve: Curve) -> dict[str, Any]:
+def _line(curve: Curve, x: str) -> dict[str, Any]:
     line = curve.line
     hover = [
         f"{point(line, i)}" + (f"<br>n = {line.n[i]:,}" if line.n[i] is not None else "")
@@ -51,7 +51,7 @@ def _line(curve: Curve) -> dict[str, Any]:
         "x": list(line.layers),
         "y": list(line.values),
         "text": hover,
-        "hovertemplate": "%{fullData.name}, layer %{x}<br>%{text}<extra></extra>",
+        "hovertemplate": f"%{{fullData.name}}, {x} %{{x}}<br>%{{text}}<extra></extra>",
         "line": {"color": curve.slot, "width": 2.4 if curve.emphasis else 1.4, "dash": curve.dash},
         "marker": {"color": curve.slot, "size": 8 if curve.emphasis else 6, "symbol": SYMBOLS[curve.slot]},
         "meta": {"model": line.model, "data": line.data},

@@ -16,13 +16,14 @@ MEASURES = {
 """Structural-probe measures: panel title and axis label."""
 
 CONTROL = "control_"
-DERIVED = re.compile(r"_(selectivity|difference|difference_p)(_rank\d+)?$")
+DERIVED = re.compile(r"_(selectivity|difference|difference_p)(_rank\d+|_orthogonal)?$")
 """Measures that are differences of drawn ones: in the table, not in the figures."""
 
 
 def structural_figure(probed: list[Line], context: Context) -> Figure:
     """One panel a measure; of several ranks the highest, for the others differ in height more than in shape."""
-    drawn = [line for line in probed if not DERIVED.search(line.measure)]
+    # Orthogonal probes are in the table: their curves would hide those of the plain ones.
+    drawn = [line for line in probed if not DERIVED.search(line.measure) and not line.measure.endswith("_orthogonal")]
     ranks = sorted({int(found[1]) for line in drawn if (found := re.search(r"_rank(\d+)$", line.measure))})
     if ranks:
         drawn = [line for line in drawn if line.measure.endswith(f"_rank{ranks[-1]}")]
@@ -47,6 +48,61 @@ def structural_figure(probed: list[Line], context: Context) -> Figure:
         tuple(panels),
         share_y=False,
         columns=2,
+    )
+
+
+def rank_figure(probed: list[Line], context: Context) -> Figure | None:
+    """A panel a measure: each model's score by rank, at the layer that is best at the highest rank, and its control."""
+    by: dict[tuple[str, str], dict[int, Line]] = {}
+    for line in probed:
+        found = re.fullmatch(r"(.+)_rank(\d+)", line.measure)
+        if found and not DERIVED.search(line.measure):
+            by.setdefault((line.model, found[1]), {})[int(found[2])] = line
+    panels = []
+    for measure, (title, label) in MEASURES.items():
+        curves = []
+        for model in context.models:
+            own = by.get((model, measure), {})
+            if len(own) < 2:
+                continue
+            best = own[max(own)].layers[own[max(own)].highest()]
+            style = "dash" if model == RANDOM else "solid"
+            curves.append(Curve(f"{model}, layer {best}", _by_rank(own, best), slot(model, context), style))
+            if control := by.get((model, CONTROL + measure)):
+                line = _by_rank(control, best)
+                curves.append(Curve(f"{model}, control", line, slot(model, context), "dot", False))
+        if curves:
+            panels.append(Panel(title, label, tuple(curves)))
+    if not panels:
+        return None
+    shown = [curve.line for panel in panels for curve in panel.curves]
+    return Figure(
+        "probes_by_rank",
+        "How many directions the probes need",
+        "At the layer that is best at the highest rank. Dotted: the same layer's probe on control trees. "
+        + interval(shown, "sentences"),
+        tuple(panels),
+        xlabel="rank of the probe",
+        share_y=False,
+        columns=2,
+        x="rank",
+    )
+
+
+def _by_rank(lines: dict[int, Line], layer: int) -> Line:
+    """One layer's score of lines by rank, as a line over ranks."""
+    ranks = sorted(lines)
+    places = [(lines[rank], position) for rank in ranks if (position := lines[rank].at(layer)) is not None]
+    first = lines[ranks[0]]
+    return Line(
+        first.model,
+        first.data,
+        re.sub(r"_rank\d+$", "", first.measure),
+        tuple(ranks),
+        tuple(line.values[k] for line, k in places),
+        tuple(line.lows[k] for line, k in places),
+        tuple(line.highs[k] for line, k in places),
+        tuple(line.n[k] for line, k in places),
     )
 
 

@@ -41,3 +41,23 @@ def test_edge_probes_alone_and_mixed():
     figure = drawn(rows("edge", measures), "edge_by_layer")
     assert [panel.title for panel in figure.panels] == ["text: one layer", "text: mix of all layers up to it"]
     assert [len(panel.curves) for panel in figure.panels] == [4, 4] and "control labels" in figure.caption
+
+
+def test_score_by_rank_at_the_best_layer_of_the_highest_rank():
+    measures = ["uuas_rank2", "uuas_rank8", "control_uuas_rank2", "control_uuas_rank8", "uuas_selectivity_rank8"]
+    table = [
+        Row("base", "structural", "text", layer, measure, round(layer / 10 + place / 100, 2), 0.0, 1.0, 9, 1)
+        for place, measure in enumerate([*measures, "uuas_orthogonal", "dspr_rank2"])
+        for layer in range(3)
+    ]
+    figure = drawn(table, "probes_by_rank")
+    assert [panel.title for panel in figure.panels] == ["Tree edges"]  # of dspr there is one rank alone
+    score, control = figure.panels[0].curves
+    assert (score.label, score.line.layers, score.line.values) == ("base, layer 2", (2, 8), (0.2, 0.21))
+    assert (control.label, control.dash, control.line.values) == ("base, control", "dot", (0.22, 0.23))
+    assert figure.to_csv().splitlines()[:2] == [
+        "panel,curve,model,data,measure,rank,value,low,high,n",
+        'Tree edges,"base, layer 2",base,text,uuas,2,0.2,0.0,1.0,9',
+    ]
+    plain = rows("structural", ["uuas"])
+    assert "probes_by_rank" not in [f.name for f in figures(plain, context({}, plain))]
