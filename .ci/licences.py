@@ -1,0 +1,79 @@
+"""The licence of everything that installing bertft installs, from what the packages say themselves.
+
+python .ci/licences.py --write docs/licences.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import re
+import sys
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+EXTRAS = ("demo", "peft")
+"""The extras that users install; the tools of tests, benchmarks and CI are not part of anything that is given away."""
+
+
+def closure(root: str, extras: tuple[str, ...]) -> list[importlib.metadata.Distribution]:
+    """``root``'s installed dependencies, and theirs, by name, without ``root``."""
+    found: dict[str, importlib.metadata.Distribution] = {}
+    waiting = [(root, frozenset(extras))]
+    while waiting:
+        name, wanted = waiting.pop()
+        key = re.sub(r"[-_.]+", "-", name).lower()
+        if key in found:
+            continue
+        try:
+            found[key] = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            if name == root:
+                raise SystemExit(f"{root} is not installed here") from None
+            continue  # an extra that is not installed, or another platform's
+        for line in found[key].requires or ():
+            requirement = Requirement(line)
+            marker = requirement.marker
+            if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *wanted)):
+                waiting.append((requirement.name, frozenset(requirement.extras)))
+    return [found[key] for key in sorted(found) if key != root]
+
+
+def licence(distribution: importlib.metadata.Distribution) -> str:
+    """In this order: the SPDX expression, the trove classifiers, the first line of the licence field."""
+    about = distribution.metadata
+    if expression := about.get("License-Expression"):
+        return str(expression)
+    classifiers = [c.rpartition(" :: ")[2] for c in about.get_all("Classifier") or () if c.startswith("License")]
+    if named := [c for c in classifiers if c != "OSI Approved"]:
+        return ", ".join(sorted(set(named)))
+    lines = str(about.get("License") or "").strip().splitlines()
+    return lines[0][:80] if lines else "not stated"
+
+
+def page(distributions: list[importlib.metadata.Distribution]) -> str:
+    """The generated page of the documentation."""
+    rows = [f"| {d.metadata['Name']} | {d.version} | {licence(d)} |" for d in distributions]
+    return (
+        "# Licences\n\n"
+        "bertft is Apache-2.0. What installing it brings along (with the extras demo and peft), as tested, by what\n"
+        "each package says of itself. Written by `python .ci/licences.py --write docs/licences.md`; do not edit.\n\n"
+        "| package | version | licence |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", type=Path)
+    given = parser.parse_args()
+    text = page(closure("bertft", EXTRAS))
+    print(text)
+    if given.write:
+        given.write.write_text(text, encoding="utf-8")
+    missing = [line for line in text.splitlines() if line.endswith("| not stated |")]
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
