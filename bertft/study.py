@@ -5,6 +5,7 @@ out/config.yaml  results.csv  run.json  report.html  figures/
     models/<task>/  models/<task>.csv        fine-tuned encoder, its scores
     rsa/<text>.csv                           similarity of every tuned encoder to the base, layer by layer
     probes/<encoder>.csv, .safetensors       structural probes of every layer
+    edge/<task>.csv, .labels.csv, <task>/    edge probes of every encoder on one task
 ```
 Each stage's ``.csv`` has a ``.done.json`` beside it, keyed by the settings it depends on: a run that was cut off goes
 on where it stopped.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
-from bertft.results import Row
+from bertft.results import Row, write_results
 from bertft.run_folder import RunFolder, Stage
 from bertft.study_config import StudyConfig, read_study
 from bertft.tasks import get_task
@@ -77,6 +79,7 @@ class Materials:
             readers += [partial(self.stimuli, text) for text in texts]
         if self.config.probes:
             readers += [partial(self.trees, "train"), partial(self.trees, "dev")]
+        readers += [partial(self.spans, name) for name in self.config.edge]
         with self.progress.step("read the corpora", total=len(readers), unit="files") as bar:
             for reader in readers:
                 reader()
@@ -123,6 +126,17 @@ class Materials:
             return self._load("dep", probes.train, "train", probes.max_train)
         split = "dev" if probes.dev.startswith("builtin:") else "validation"
         return self._load("dep", probes.dev, split, probes.max_dev)
+
+    def spans(self, name: str) -> list[Any]:
+        """The training, dev and test texts of an edge-probing task (test: None where it has none), checked."""
+        from bertft.probes.edge import checked
+
+        edge = self.config.edge[name]
+        roles = (("train", edge.train, edge.max_train), ("dev", edge.dev, edge.max_dev))
+        found: list[Any] = [self._load("spans", source, role, limit) for role, source, limit in roles]
+        found.append(None if edge.test is None else self._load("spans", edge.test, "test", edge.max_test))
+        checked(*found)
+        return found
 
     def _load(self, kind: str, source: str, split: str | None, limit: int | None) -> list[Any]:
         from bertft.data.sources import load
@@ -182,6 +196,9 @@ def study_stages(config: StudyConfig, materials: Materials) -> list[Stage]:
         for name in ["base", *config.tasks, *(["random"] if config.probes.control else [])]:
             depends = {"probes": dataclasses.asdict(config.probes), "encoder": tuned.get(name, name), **seeds}
             stages.append(Stage(f"probes/{name}", depends, partial(_probe, config, name, materials)))
+    for name, edge in config.edge.items():
+        depends = {"edge": dataclasses.asdict(edge), "models": tuned, **seeds}
+        stages.append(Stage(f"edge/{name}", depends, partial(_edge, config, name, materials)))
     return stages
 
 
@@ -226,6 +243,34 @@ def _probe(config: StudyConfig, name: str, materials: Materials) -> list[Row]:
         out=materials.out / "probes",
         progress=materials.progress,
     )
+
+
+def _edge(config: StudyConfig, name: str, materials: Materials) -> list[Row]:
+    from bertft.probes.edge import edge_probes
+    from bertft.probes.edge_train import EdgeTraining
+    from bertft.probes.store import FeatureStore
+
+    edge, folder = config.edge[name], materials.out / "edge"
+    encoders = ["base", *config.tasks, *(["random"] if edge.random else [])]
+    train, dev, test = materials.spans(name)
+    result = edge_probes(
+        {encoder: materials.encoder(encoder) for encoder in encoders},
+        train,
+        dev,
+        test,
+        data=name,
+        training=EdgeTraining(edge.learning_rate, edge.batch_size, edge.interval, edge.steps, config.seed),
+        control=edge.control,
+        code_length=edge.code_length,
+        store=FeatureStore(folder / ".features"),
+        out=folder / name,
+        progress=materials.progress,
+    )
+    for note in result.notes:
+        materials.progress.say(f"{name}: {note}")
+    write_results(folder / f"{name}.labels.csv", result.labels)
+    shutil.rmtree(folder / ".features", ignore_errors=True)  # absent where every part was there already
+    return result.rows
 
 
 def fitting(encoder: Encoder, examples: Sequence[Any]) -> list[Any]:

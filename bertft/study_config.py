@@ -10,6 +10,8 @@ stimuli:                           # out-of-domain texts for RSA; each task's ow
   wikipedia: {source: wikipedia/sentences.txt.gz}
 rsa: {tokens: 5000, metric: cosine}
 probes: {train: ud/train.conllu.gz, dev: ud/dev.conllu.gz, rank: 128}
+edge:                              # edge probes, a task by name, scored on its test data, else on dev
+  ner: {train: ner/train.jsonl.gz, dev: ner/dev.jsonl.gz, test: ner/test.jsonl.gz}
 variants:                          # overrides by name, chosen with --variant
   small: {tasks: {dep: {max_train: 2000}}}
 ```
@@ -107,6 +109,29 @@ class ProbesConfig:
 
 
 @dataclass(frozen=True)
+class EdgeConfig:
+    """Edge probes on one task of the base, every tuned and (``random``) a random encoder.
+
+    ``control`` and ``code_length`` as in `bertft.probes.edge.edge_probes`, the rest of the training as in
+    `bertft.probes.edge_train.EdgeTraining`.
+    """
+
+    train: str
+    dev: str
+    test: str | None = None
+    max_train: int | None = None
+    max_dev: int | None = None
+    max_test: int | None = None
+    control: bool = True
+    code_length: bool = False
+    random: bool = False
+    learning_rate: float = 1e-4
+    batch_size: int = 32
+    interval: int = 100
+    steps: int = 10_000
+
+
+@dataclass(frozen=True)
 class StudyConfig:
     """A whole study. ``read_study`` makes one from YAML."""
 
@@ -119,6 +144,7 @@ class StudyConfig:
     stimuli: dict[str, StimuliConfig] = field(default_factory=dict)
     rsa: RsaConfig | None = field(default_factory=RsaConfig)
     probes: ProbesConfig | None = None
+    edge: dict[str, EdgeConfig] = field(default_factory=dict)
 
     @property
     def sources(self) -> list[str]:
@@ -126,6 +152,7 @@ class StudyConfig:
         found = [source for task in self.tasks.values() for source in (task.train, task.dev)]
         found += [stimuli.source for stimuli in self.stimuli.values()]
         found += [self.probes.train, self.probes.dev] if self.probes else []
+        found += [source for edge in self.edge.values() for source in (edge.train, edge.dev, edge.test) if source]
         return list(dict.fromkeys(found))
 
     @property
@@ -141,7 +168,10 @@ class StudyConfig:
 
     def to_yaml(self) -> str:
         """The resolved study: reading it back gives an equal ``StudyConfig``."""
-        return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True, width=100)
+        tree = dataclasses.asdict(self)
+        if not self.edge:
+            del tree["edge"]  # which older run folders do not name: they are still of the same study
+        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
 
 
 def read_study(
@@ -265,7 +295,7 @@ def _check(config: StudyConfig, file: str) -> None:
                 f"{file}: tasks.{name}: unknown task {task.task or name!r}, expected one of {', '.join(tasks.names())}"
                 + ("" if task.task else f" as its name or as tasks.{name}.task")
             )
-    for name in [*config.tasks, *config.stimuli]:
+    for name in [*config.tasks, *config.stimuli, *config.edge]:
         if not _NAME.fullmatch(name) or name in _RESERVED:
             raise BertftError(
                 f"{file}: {name!r} cannot be a name here: use letters, digits, '.', '_', '-'; not base or random"
@@ -298,7 +328,7 @@ def _check_numbers(node: Any, file: str, where: str) -> None:
         "max_dev",
         "max_select",
     }
-    positive |= {"tokens", "rank", "limit", "truncate"}
+    positive |= {"tokens", "rank", "limit", "truncate", "max_test", "interval", "steps"}
     for item in dataclasses.fields(node):
         value, place = getattr(node, item.name), f"{where}.{item.name}".lstrip(".")
         if dataclasses.is_dataclass(value):
@@ -330,7 +360,7 @@ def _resolve(config: StudyConfig, root: Path, file: str) -> StudyConfig:
         return resolve_source(text, root, f"{file}: {where}")
 
     def resolved(node: Any, where: str, **extra: Any) -> Any:
-        paths = [key for key in ("train", "dev", "source") if hasattr(node, key)]
+        paths = [key for key in ("train", "dev", "test", "source") if getattr(node, key, None)]
         return dataclasses.replace(
             node, **{key: source(getattr(node, key), f"{where}.{key}") for key in paths}, **extra
         )
@@ -352,6 +382,7 @@ def _resolve(config: StudyConfig, root: Path, file: str) -> StudyConfig:
         },
         stimuli={name: resolved(stimuli, f"stimuli.{name}") for name, stimuli in config.stimuli.items()},
         probes=resolved(config.probes, "probes") if config.probes else None,
+        edge={name: resolved(edge, f"edge.{name}") for name, edge in config.edge.items()},
     )
 
 
