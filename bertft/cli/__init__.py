@@ -14,6 +14,10 @@ from collections.abc import Sequence
 INTERRUPTED = 130
 BAD_INPUT = 2
 
+# What memory and disks that are full are called by torch, NumPy, CUDA, safetensors and the system.
+_NO_MEMORY = ("outofmemoryerror", "out of memory", "can't allocate memory", "cannot allocate memory")
+_NO_SPACE = ("no space left on device", "disk quota exceeded", "file too large")
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
@@ -45,6 +49,8 @@ def run(arguments: list[str]) -> int:
             raise
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
     except Exception as error:
+        if (sentence := _exhausted(error)) is not None:
+            return _fail(sentence)
         if not hasattr(error, "format_message"):  # typer's usage errors have it, in every version
             raise
         asked = " ".join(["bertft", *arguments[: _depth(arguments)]])
@@ -85,6 +91,19 @@ def _depth(arguments: Sequence[str]) -> int:
     """How many leading arguments name the command: 2 for ``probe structural``, else 1."""
     words = [word for word in arguments[:2] if not word.startswith("-")]
     return 2 if words[:1] == ["probe"] and len(words) == 2 else min(1, len(words))
+
+
+def _exhausted(error: Exception) -> str | None:
+    """One sentence for an error that means memory or a disk is full, or None; libraries raise it as many types."""
+    text = f"{type(error).__name__} {error}".lower()
+    if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+        return (
+            "out of memory: give the run less at a time (a smaller --batch-size, --tokens, --sample or --max-train), "
+            "or more memory; what was finished is kept, and the same command goes on"
+        )
+    if any(sign in text for sign in _NO_SPACE):
+        return f"no space left on the disk ({error}); make room, then the same command goes on"
+    return None
 
 
 def _fail(message: str) -> int:

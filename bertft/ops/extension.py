@@ -205,20 +205,21 @@ def build_once(library: Path, write: Callable[[Path, Path], None]) -> Path:
 
     One process compiles, the others wait for it: an flock, which the system drops with the process that held it. The
     library appears by a rename, so a build killed half-way leaves only a temporary folder that the next one removes.
+    The lock's file then holds the library's digest: one that was damaged since is made again, not loaded.
     """
-    if library.is_file():
+    if _intact(library):
         return library
     import fcntl
 
     cache, name = library.parent, library.stem
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        lock = open(cache / f"{name}.lock", "w", encoding="utf-8")  # noqa: SIM115 (held below)
+        lock = open(cache / f"{name}.lock", "a", encoding="utf-8")  # noqa: SIM115 (held below)
     except OSError as error:
         raise BuildError(f"the cache folder {cache} cannot be written ({error.strerror}); set BERTFT_CACHE") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if library.is_file():
+        if _intact(library):
             return library
         key = name.rpartition("-")[2]
         for left in cache.glob(f"build-{key}-*"):
@@ -227,10 +228,24 @@ def build_once(library: Path, write: Callable[[Path, Path], None]) -> Path:
         try:
             write(folder, folder / "library.so")
             run_ninja(folder)
+            digest = hashlib.sha256((folder / "library.so").read_bytes()).hexdigest()
+            lock.truncate(0)
             os.replace(folder / "library.so", library)
+            lock.write(digest)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     return library
+
+
+def _intact(library: Path) -> bool:
+    """Whether ``library`` is there, with the bytes that were built where its lock's file tells their digest."""
+    if not library.is_file():
+        return False
+    try:
+        built = library.with_suffix(".lock").read_text(encoding="utf-8")
+    except OSError:
+        built = ""
+    return not built or hashlib.sha256(library.read_bytes()).hexdigest() == built
 
 
 # Loading ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -46,6 +47,7 @@ class Checkpoint:
         content = {
             "format": _FORMAT,
             "tensors": file,
+            "sha256": digest(tensors),
             "serial": self._serial,
             "record": record,
             "settings": self.settings,
@@ -72,6 +74,8 @@ class Checkpoint:
                 )
             with safe_open(str(self.folder / content["tensors"]), "pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            if content.get("sha256", digest(tensors)) != digest(tensors):  # older checkpoints have none
+                raise ValueError(f"{content['tensors']} is damaged")
         except FileNotFoundError:
             if not path.exists():
                 return None
@@ -115,6 +119,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and bytes of CPU ``tensors``."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        if tensor.numel():
+            found.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _difference(old: Any, new: Any, where: str = "") -> str:
