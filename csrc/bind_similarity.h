@@ -150,7 +150,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> rdm_moments(const Tensor& x_in
   };
   Tensor sums = zeros({P}), products = zeros({P, P}), shifts = zeros({P}), within = zeros({P});
   const auto pointer = [](Tensor& t) { return static_cast<double*>(t.mutable_data_ptr()); };
-  RdmTiles problem{{}, {}, L, ranks, pointer(sums), pointer(products), pointer(shifts), pointer(within)};
+  RdmTiles problem{{}, {}, {}, L, ranks, pointer(sums), pointer(products), pointer(shifts), pointer(within)};
   bool wide = float64;
   std::vector<int64_t> without_ranks;  // NaN has no rank
   for (int64_t l = 0; l < P; ++l) {
@@ -158,9 +158,9 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> rdm_moments(const Tensor& x_in
     problem.layers.push_back(of_x ? matrix(x, l) : matrix(y, l - L));
     problem.metrics.push_back(Metric(of_x ? metric_x : metric_y));
     wide = wide || problem.layers[l].element == Element::float64;
-    if (!check && !ranks) continue;
-    BadRow bad = find_bad_row(problem.layers[l], problem.metrics[l], pool);
-    if (!check && bad.row >= 0) without_ranks.push_back(l);
+    problem.forms.emplace_back(x.size(1));
+    BadRow bad = row_forms(problem.layers[l], problem.metrics[l], problem.forms[l].data(), pool);
+    if (!check && ranks && bad.row >= 0) without_ranks.push_back(l);
     if (!check) continue;
     if (bad.row >= 0 && !of_x) bad.row += x.size(1);
     refuse("rdm_correlation", bad, x.size(1), of_x ? l : l - L);

@@ -106,16 +106,26 @@ def probe_loss_and_gradient(
         raise BertftError(f"probe_loss: distance_rank {distance_rank} does not go with the weight and golds given")
     if depths is None and distance_rank < weight.shape[-1]:
         raise BertftError(f"probe_loss: depths are needed for the columns of weight from {distance_rank} on")
-    args = _prepare(h, weight, distances, depths, lengths)
-    if extension.serves(h):
-        loss, gradient, _ = _op.without_graph(*args[:2], distance_rank, *args[2:], True, False)
-        gradient = gradient if gradient.dtype == weight.dtype else gradient.to(weight.dtype)
-    else:
+    if not extension.serves(h):
+        check_probe(h, weight, distances, depths, lengths)
         with torch.enable_grad():
             leaf = weight.detach().requires_grad_()
-            loss = _reference(*_prepare(h.detach(), leaf, distances, depths, lengths), distance_rank)
+            args = _prepare(h.detach(), leaf, distances, depths, lengths)
+            loss = _reference(*args, distance_rank)
             (gradient,) = torch.autograd.grad(loss.sum(), leaf)
         loss = loss.detach()
+    else:
+        # The kernel refuses what does not fit together, so its types are looked at here and the rest only on its refusal:
+        # on small layers the checks would take as long as a tenth of the work.
+        if not (h.dtype in _FLOATS and weight.dtype in _FLOATS and lengths.dtype == torch.int64):
+            check_probe(h, weight, distances, depths, lengths)
+        try:
+            args = _prepare(h, weight, distances, depths, lengths)
+            loss, gradient, _ = _op.without_graph(*args[:2], distance_rank, *args[2:], True, False)
+        except (RuntimeError, IndexError):
+            check_probe(h, weight, distances, depths, lengths)
+            raise
+        gradient = gradient if gradient.dtype == weight.dtype else gradient.to(weight.dtype)
     if check_finite:
         _check_finite(loss, args)
     return loss, gradient
@@ -130,6 +140,7 @@ def _probe_loss(
     check_finite: bool,
     distance_rank: int,
 ) -> Tensor:
+    check_probe(h, weight, distances, depths, lengths)
     args = _prepare(h, weight, distances, depths, lengths)
     if extension.serves(h):
         h, weight, *golds = args
@@ -143,12 +154,12 @@ def _probe_loss(
 
 
 Prepared = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+_FLOATS = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
 
 
 def _prepare(h: Tensor, weight: Tensor, distances: Tensor | None, depths: Tensor | None, lengths: Tensor) -> Prepared:
-    """Checked arguments in the types of the kernel: h (L, T, D), weight, distances, depths, lengths."""
-    check_probe(h, weight, distances, depths, lengths)
-    dtype = torch.float64 if torch.float64 in (h.dtype, weight.dtype) else torch.float32
+    """Arguments in the types of the kernel: h (L, T, D), weight, distances, depths, lengths."""
+    dtype = torch.float64 if h.dtype == torch.float64 or weight.dtype == torch.float64 else torch.float32
     if h.dim() == 2:
         h = h.expand(weight.shape[0], *h.shape)
     if h.dtype not in (torch.bfloat16, torch.float16) or dtype == torch.float64:

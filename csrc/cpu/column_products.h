@@ -21,6 +21,7 @@ inline constexpr int kPanel = 3 * kLanes<T>;                        // columns
 inline constexpr int kTall = BERTFT_VECTOR_BYTES == 64 ? 8 : 4;     // rows of a tile: what 32 or 16 registers hold
 constexpr int64_t kSlab = 128;                                      // rows: 12 KB of a panel of 32-byte vectors
 constexpr int64_t kSkew = 10;         // rows between panels: else their heads compete for the same cache sets
+constexpr int64_t kBlockPanels = 8;    // panels to a side of a block of C: 192 floats of 32-byte vectors
 static_assert(kPanel<float> % kTall == 0 && kPanel<double> % kTall == 0);
 
 template <class T>
@@ -34,6 +35,10 @@ class Panels {
   int64_t columns() const { return columns_; }
   int64_t panels() const { return (columns_ + kPanel<T> - 1) / kPanel<T>; }
   const T* at(int64_t panel, int64_t row) const { return data_.get() + (panel * rows_ + row) * kPanel<T>; }
+  T* mutable_at(int64_t panel, int64_t row) { return data_.get() + (panel * rows_ + row) * kPanel<T>; }
+
+  // From now on a matrix of fewer rows than it was made for; what it held is lost.
+  void use_rows(int64_t rows) { rows_ = rows + kSkew; }
 
   // Where rows from `row` on go; columns past the last are zero.
   Runs<T> place(int64_t row) { return {data_.get() + row * kPanel<T>, kPanel<T>, kPanel<T>, rows_ * kPanel<T>}; }
@@ -67,8 +72,9 @@ inline void product_tile(const T* a, const T* b, int64_t rows, bool add, T* c, i
   }
 }
 
-// Panels i0..i1-1 of A by j0..j1-1 of B: C = or += A'B over `rows` rows. C lies in whole panels, row stride ldc; with
-// `upper` only panels on and above the diagonal are touched.
+// Panels i0..i1-1 of A by j0..j1-1 of B: C = or += A'B over `rows` rows. C lies in whole panels with row stride ldc; its
+// first row is that of panel i0, its first column that of panel 0. With `upper` only panels on and above the diagonal are
+// touched.
 template <class T>
 void column_products(const Panels<T>& a, const Panels<T>& b, int64_t rows, int64_t i0, int64_t i1, int64_t j0,
                      int64_t j1, bool upper, bool add, T* c, int64_t ldc) {
@@ -78,7 +84,7 @@ void column_products(const Panels<T>& a, const Panels<T>& b, int64_t rows, int64
       for (int64_t i = i0; i < (upper ? std::min(i1, j + 1) : i1); ++i)
         for (int u = 0; u < P; u += kTall)
           product_tile(a.at(i, row) + u, b.at(j, row), std::min(kSlab, rows - row), add || row > 0,
-                       c + (i * P + u) * ldc + j * P, ldc);
+                       c + ((i - i0) * P + u) * ldc + j * P, ldc);
 }
 
 }  // namespace bertft

@@ -20,7 +20,6 @@ constexpr int64_t kChunk = 2048;          // rows: 12 MB of prepared rows at d =
 constexpr int64_t kChunksPerFlush = 4;    // T accumulates this many chunks before double takes over
 constexpr int64_t kBlock = 128;           // rows of a preparation task
 constexpr int64_t kShort = 16;            // rows summed in T before double takes over
-constexpr int64_t kBlockPanels = 8;       // panels to a side of a product's block: 192 floats of 32-byte vectors
 
 // One space of the chunk.
 template <class T>
@@ -122,7 +121,8 @@ struct Block {
 template <class T>
 void multiply(Product<T>& p, int64_t i, int64_t j, int64_t rows, bool add) {
   column_products(p.a->u, p.b->u, rows, i, std::min(i + kBlockPanels, p.a->u.panels()), j,
-                  std::min(j + kBlockPanels, p.b->u.panels()), p.symmetric(), add, p.sums.get(), p.width());
+                  std::min(j + kBlockPanels, p.b->u.panels()), p.symmetric(), add,
+                  p.sums.get() + i * kPanel<T> * p.width(), p.width());
 }
 
 // total[j, i] = total[i, j] for i0 <= i < i1, j0 <= j < j1, i < j, in squares that use cache lines whole.

@@ -16,6 +16,7 @@ struct Prepared {
 };
 
 constexpr int64_t kTile = 512;    // rows and columns of a tile: long enough for the BLAS, small enough for the cache
+constexpr double kNear = 1.0 / 32;  // entries below this share of a_i + b_j are summed again: 1e-5 relative in float32
 constexpr int64_t kStrip = 64;    // a diagonal tile is computed in strips of this many rows, right of the diagonal only
 
 // out (m, w) = d(x[i0 + i], y[j0 + j]). `diagonal`: x is y and i0 = j0; then only j >= i is computed, the diagonal is

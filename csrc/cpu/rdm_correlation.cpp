@@ -52,17 +52,9 @@ void moments_of_entries(const RdmTiles& p, Tiles<T>& tiles) {
     for (T v : values) total += double(v);
     p.shifts[l] = values.empty() ? 0 : T(total / double(values.size()));
   }
-  Moments<T> moments(p, tiles.tasks(), tiles.edge());
-  tiles.each([&](int, int64_t task, std::vector<std::vector<T>>& g, int64_t rows, int64_t columns, bool diagonal) {
-    const int64_t ld = tiles.edge();
-    for (int64_t l = 0; l < P; ++l)
-      for (int64_t i = 0; i < rows; ++i) {
-        T* row = g[l].data() + i * ld;
-        const T shift = T(p.shifts[l]);
-        for (int64_t j = 0; j < columns; ++j) row[j] -= shift;
-        blank(row, i, columns, ld, diagonal);
-      }
-    moments.add(task, g, rows, columns, ld);
+  Moments<T> moments(p, tiles.tasks(), tiles.stride());
+  tiles.each([&](int, int64_t task, auto& g, auto& sums, int64_t rows, int64_t columns, int64_t) {
+    moments.add(task, g, sums.data(), rows, columns, tiles.stride());
   });
   moments.finish();
 }
@@ -120,20 +112,20 @@ uint64_t count_of(const std::vector<Counters>& workers, int64_t at) {
 
 template <class T>
 void moments_of_ranks(const RdmTiles& p, Tiles<T>& tiles, const Pool& pool) {
-  const int64_t P = tiles.layers(), ld = tiles.edge();
+  const int64_t P = tiles.layers(), ld = tiles.stride();
   std::vector<Cells<T>> cells;
   for (int64_t l = 0; l < P; ++l) {
     std::vector<T> values = tiles.sample(l, kRankRows);
     cells.push_back(cells_of(values));
   }
   std::vector<Counters> workers(pool.threads);
-  tiles.each([&](int worker, int64_t, std::vector<std::vector<T>>& g, int64_t rows, int64_t columns, bool diagonal) {
+  tiles.each([&](int worker, int64_t, auto& g, auto&, int64_t rows, int64_t columns, int64_t first) {
     Counters& w = workers[worker];
     w.make_room(P * kCells);
     std::vector<int32_t> at(columns);
     for (int64_t l = 0; l < P; ++l)
       for (int64_t i = 0; i < rows; ++i) {
-        const int64_t begin = diagonal ? i + 1 : 0;
+        const int64_t begin = std::clamp<int64_t>(first + i, 0, columns);
         cells[l](g[l].data() + i * ld, begin, columns, at.data());
         for (int64_t j = begin; j < columns; ++j) ++w.now[l * kCells + at[j]];
       }
@@ -148,17 +140,21 @@ void moments_of_ranks(const RdmTiles& p, Tiles<T>& tiles, const Pool& pool) {
   }
   workers.clear();
   Moments<T> moments(p, tiles.tasks(), ld);
-  tiles.each([&](int, int64_t task, std::vector<std::vector<T>>& g, int64_t rows, int64_t columns, bool diagonal) {
+  tiles.each([&](int, int64_t task, auto& g, auto& sums, int64_t rows, int64_t columns, int64_t first) {
     std::vector<int32_t> at(columns);
-    for (int64_t l = 0; l < P; ++l)
+    for (int64_t l = 0; l < P; ++l) {
+      sums[l] = 0;
       for (int64_t i = 0; i < rows; ++i) {
         T* row = g[l].data() + i * ld;
-        const int64_t begin = diagonal ? i + 1 : 0;
+        const int64_t begin = std::clamp<int64_t>(first + i, 0, columns);
         cells[l](row, begin, columns, at.data());
         for (int64_t j = begin; j < columns; ++j) row[j] = ranks[l][at[j]];
-        blank(row, i, columns, ld, diagonal);
+        T total = 0;
+        for (int64_t j = begin; j < columns; ++j) total += row[j];
+        sums[l] += double(total);
       }
-    moments.add(task, g, rows, columns, ld);
+    }
+    moments.add(task, g, sums.data(), rows, columns, ld);
   });
   moments.finish();
 }
@@ -182,7 +178,7 @@ std::vector<uint16_t> bins_of(const std::vector<T>& values, Cells<T> cells) {
 
 template <class T>
 void ranks_of_one_pair(const RdmTiles& p, Tiles<T>& tiles, const Pool& pool) {
-  const int64_t ld = tiles.edge();
+  const int64_t ld = tiles.stride();
   Cells<T> cells[2];
   std::vector<uint16_t> bins[2];
   for (int l = 0; l < 2; ++l) {
@@ -191,12 +187,12 @@ void ranks_of_one_pair(const RdmTiles& p, Tiles<T>& tiles, const Pool& pool) {
     bins[l] = bins_of(values, cells[l]);
   }
   std::vector<Counters> workers(pool.threads);
-  tiles.each([&](int worker, int64_t, std::vector<std::vector<T>>& g, int64_t rows, int64_t columns, bool diagonal) {
+  tiles.each([&](int worker, int64_t, auto& g, auto&, int64_t rows, int64_t columns, int64_t first) {
     Counters& w = workers[worker];
     w.make_room(kBins * kBins);
     std::vector<int32_t> x(columns), y(columns);
     for (int64_t i = 0; i < rows; ++i) {
-      const int64_t begin = diagonal ? i + 1 : 0;
+      const int64_t begin = std::clamp<int64_t>(first + i, 0, columns);
       cells[0](g[0].data() + i * ld, begin, columns, x.data());
       cells[1](g[1].data() + i * ld, begin, columns, y.data());
       for (int64_t j = begin; j < columns; ++j) ++w.now[bins[0][x[j]] * kBins + bins[1][y[j]]];

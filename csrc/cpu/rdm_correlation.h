@@ -12,6 +12,7 @@ namespace bertft {
 struct RdmTiles {
   std::vector<Matrix> layers;  // P
   std::vector<Metric> metrics;  // P
+  std::vector<std::vector<Form>> forms;  // P x N, of row_forms
   int64_t first_y;             // L; = P where x is compared with itself
   bool ranks;
   // Out, all double, with e the entry less its layer's shift, or the centred rank over the number of pairs:

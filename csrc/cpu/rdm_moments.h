@@ -10,13 +10,6 @@ namespace bertft {
 
 constexpr int64_t kMomentRows = 4;  // rows of a tile whose products are summed in T before double takes over
 
-// Zeroes what does not count: left of and on the diagonal, and beyond the last column up to whole vectors.
-template <class T>
-void blank(T* row, int64_t i, int64_t columns, int64_t ld, bool diagonal) {
-  if (diagonal) std::fill(row, row + i + 1, T(0));
-  std::fill(row + columns, row + std::min(ld, padded<T>(columns)), T(0));
-}
-
 // Moments of values e by tile, kept by task and added in the order of tasks: the same result for any number of
 // threads. Layers go three by three, so that nine sums stay in registers.
 template <class T>
@@ -32,12 +25,13 @@ class Moments {
     partial_.assign(tasks, std::vector<double>(P_ + 9 * blocks_.size()));
   }
 
-  // The tiles hold e, zero outside of the pairs that count and up to a whole number of vectors.
-  void add(int64_t task, const std::vector<std::vector<T>>& tiles, int64_t rows, int64_t columns, int64_t ld) {
+  // The tiles hold e, zero outside of the pairs that count and up to a whole number of vectors; `sums` those of e.
+  void add(int64_t task, const std::vector<std::vector<T>>& tiles, const double* sums, int64_t rows, int64_t columns,
+           int64_t ld) {
     double* out = partial_[task].data();
+    for (int64_t l = 0; l < P_; ++l) out[l] += sums[l];
     for (int64_t r = 0; r < rows; r += kMomentRows) {
       const int64_t count = std::min(kMomentRows, rows - r);
-      for (int64_t l = 0; l < P_; ++l) out[l] += sum(tiles[l].data() + r * ld, count, columns, ld);
       for (size_t k = 0; k < blocks_.size(); ++k) block(tiles, blocks_[k], r, count, columns, ld, out + P_ + 9 * k);
     }
   }
@@ -62,13 +56,6 @@ class Moments {
   struct Block {
     int64_t a, b;
   };
-
-  static double sum(const T* g, int64_t rows, int64_t columns, int64_t ld) {
-    Vector<T> s = {};
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t j = 0; j < columns; j += kLanes<T>) s += load(g + r * ld + j);
-    return lane_sum<T>(s);
-  }
 
   void block(const std::vector<std::vector<T>>& tiles, Block at, int64_t r0, int64_t rows, int64_t columns, int64_t ld,
              double* out) const {

@@ -17,6 +17,7 @@ namespace {
 
 constexpr double kConstantRow = 1e-13;  // centred norm over norm below which a row counts as constant
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kRescaled = 0;  // the scale that row_forms notes for a row whose form goes with a rescaled copy
 
 // As many floats as a vector holds doubles.
 typedef float Floats __attribute__((vector_size(BERTFT_VECTOR_BYTES / 2)));
@@ -80,12 +81,6 @@ bool all_finite(const S* row, int64_t d) {
   return true;
 }
 
-// A row in its metric's form is scale (row - centre); NaN for a bad row.
-struct Form {
-  double scale, centre;
-  BadRow::Why why;
-};
-
 template <class S>
 Form unit_norm(const S* row, int64_t d, Metric metric, double total) {
   if (metric == Metric::cosine) return total > 0 ? Form{1 / std::sqrt(total), 0, BadRow::none} : Form{kNaN, 0, BadRow::no_norm};
@@ -94,25 +89,33 @@ Form unit_norm(const S* row, int64_t d, Metric metric, double total) {
   return {1 / std::sqrt(centred), centre, BadRow::none};
 }
 
-// f(row, form) of row i, the row being of float or double.
+// f(row) of row i, the row being of float or double.
+template <class F>
+auto with_row(const Matrix& x, int64_t i, double* buffer, const F& f) {
+  const int64_t at = i * x.stride;
+  if (x.element == Element::float32) return f(static_cast<const float*>(x.data) + at);
+  if (x.element == Element::float64) return f(static_cast<const double*>(x.data) + at);
+  widen(x.element == Element::float16, static_cast<const uint16_t*>(x.data) + at, x.dim, buffer);
+  return f(static_cast<const double*>(buffer));
+}
+
+bool extreme(double squares) { return !(squares > 1e-280 && squares < 1e280); }
+
+// f(row, form) of row i; a row that underflows or overflows when squared is rescaled, which `form` goes with.
 template <class F>
 auto with_form(const Matrix& x, int64_t i, Metric metric, double* buffer, const F& f) {
-  const int64_t at = i * x.stride, d = x.dim;
-  const auto go = [&](const auto* row) {
-    double total = squares(row, d, 0);
+  return with_row(x, i, buffer, [&](const auto* row) {
+    const int64_t d = x.dim;
+    const double total = squares(row, d, 0);
     if (!std::isfinite(total) && !all_finite(row, d)) return f(row, Form{kNaN, 0, BadRow::not_finite});
     if (!normalised(metric)) return f(row, Form{1, 0, BadRow::none});
-    if (total > 1e-280 && total < 1e280) return f(row, unit_norm(row, d, metric, total));
-    double most = 0;  // rescale what underflows or overflows when squared
+    if (!extreme(total)) return f(row, unit_norm(row, d, metric, total));
+    double most = 0;
     for (int64_t k = 0; k < d; ++k) most = std::max(most, std::fabs(double(row[k])));
     for (int64_t k = 0; k < d; ++k) buffer[k] = most > 0 ? double(row[k]) / most : 0;
     const double* const rescaled = buffer;
     return f(rescaled, unit_norm(rescaled, d, metric, squares(rescaled, d, 0)));
-  };
-  if (x.element == Element::float32) return go(static_cast<const float*>(x.data) + at);
-  if (x.element == Element::float64) return go(static_cast<const double*>(x.data) + at);
-  widen(x.element == Element::float16, static_cast<const uint16_t*>(x.data) + at, d, buffer);
-  return go(static_cast<const double*>(buffer));
+  });
 }
 
 }  // namespace
@@ -148,7 +151,7 @@ void fill_run(const S* row, Form form, const double* mean, int64_t count, T* to,
 // Run by run rather than row by row, so that what is written lies together.
 template <class T>
 BadRow prepare_group(const Matrix& x, int64_t i, int64_t rows, Metric metric, const double* mean, double* buffer,
-                     Runs<T> to, double* squares, double* with_mean) {
+                     Runs<T> to, double* squares, double* with_mean, const Form* known) {
   struct {
     const float* narrow;
     const double* wide;
@@ -157,13 +160,18 @@ BadRow prepare_group(const Matrix& x, int64_t i, int64_t rows, Metric metric, co
   } of[kGroupRows] = {};
   BadRow bad;
   for (int64_t r = 0; r < rows; ++r) {
-    of[r].form = with_form(x, i + r, metric, buffer + r * x.dim, [&](const auto* row, Form form) {
+    const auto take = [&](const auto* row, Form form) {
       if constexpr (sizeof *row == sizeof(float))
         of[r].narrow = row;
       else
         of[r].wide = row;
-      return form;
-    });
+      of[r].form = form;
+      return 0;
+    };
+    if (known && known[r].scale != kRescaled)
+      with_row(x, i + r, buffer + r * x.dim, [&](const auto* row) { return take(row, known[r]); });
+    else
+      with_form(x, i + r, metric, buffer + r * x.dim, take);
     if (of[r].form.why != BadRow::none && bad.row < 0) bad = {i + r, of[r].form.why};
   }
   for (int64_t begin = 0; begin < x.dim; begin += to.run, to.at += to.stride) {
@@ -184,9 +192,9 @@ BadRow prepare_group(const Matrix& x, int64_t i, int64_t rows, Metric metric, co
 }
 
 template BadRow prepare_group<float>(const Matrix&, int64_t, int64_t, Metric, const double*, double*, Runs<float>,
-                                     double*, double*);
+                                     double*, double*, const Form*);
 template BadRow prepare_group<double>(const Matrix&, int64_t, int64_t, Metric, const double*, double*, Runs<double>,
-                                      double*, double*);
+                                      double*, double*, const Form*);
 
 namespace {
 
@@ -220,6 +228,22 @@ BadRow find_bad_row(const Matrix& x, Metric metric, const Pool& pool) {
       if (why != BadRow::none) return BadRow{i, why};
     }
     return BadRow{};
+  });
+}
+
+BadRow row_forms(const Matrix& x, Metric metric, Form* forms, const Pool& pool) {
+  return each_group(x, pool, [&](int64_t first, int64_t rows, double* buffer) {
+    BadRow bad;
+    for (int64_t i = first; i < first + rows; ++i) {
+      bool rescaled = false;
+      forms[i] = with_form(x, i, metric, buffer, [&](const auto* row, Form form) {
+        rescaled = static_cast<const void*>(row) == buffer;
+        return form;
+      });
+      if (forms[i].why != BadRow::none && bad.row < 0) bad = {i, forms[i].why};
+      if (rescaled && forms[i].why == BadRow::none) forms[i].scale = kRescaled;
+    }
+    return bad;
   });
 }
 

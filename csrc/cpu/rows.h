@@ -37,16 +37,25 @@ struct Runs {
 
 constexpr int64_t kGroupRows = 16;  // rows prepared together
 
+// A row in its metric's form is scale (row - centre); NaN for a bad row.
+struct Form {
+  double scale, centre;
+  BadRow::Why why;
+};
+
 // Rows i.. of at most kGroupRows in their metric's form, less the mean, rounded to T: cosine and correlation divide by the
 // norm, correlation subtracts the row's own mean before and calls a row constant when its centred norm is below 1e-13 of
-// its norm. `buffer` holds kGroupRows dim doubles. Sets squares[r] = |u|^2 and with_mean[r] = u.mean of the rounded u, NaN
-// for a bad row, and returns the first of those.
+// its norm. `buffer` holds kGroupRows dim doubles; `known` is null or what row_forms found for these rows. Sets squares[r]
+// = |u|^2 and with_mean[r] = u.mean of the rounded u, NaN for a bad row, and returns the first of those.
 template <class T>
 BadRow prepare_group(const Matrix& x, int64_t i, int64_t rows, Metric metric, const double* mean, double* buffer,
-                     Runs<T> to, double* squares, double* with_mean);
+                     Runs<T> to, double* squares, double* with_mean, const Form* known = nullptr);
 
 // The first bad row of x, in order of rows.
 BadRow find_bad_row(const Matrix& x, Metric metric, const Pool& pool);
+
+// The same, and forms[i] of every row i, for several preparations of the same rows.
+BadRow row_forms(const Matrix& x, Metric metric, Form* forms, const Pool& pool);
 
 // u (rows, dim) = metric rows - mean, squares[i] = |u_i|^2 of the rounded u.
 template <class T>

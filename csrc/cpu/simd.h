@@ -86,6 +86,13 @@ inline Vector<T> keep(Vector<T> v, Mask<T> mask) {
   return reinterpret_cast<Vector<T>>(reinterpret_cast<Mask<T>>(v) & mask);
 }
 
+template <class T>
+inline bool any(Mask<T> mask) {
+  typename SimdTypes<T>::lane set = 0;
+  for (int lane = 0; lane < kLanes<T>; ++lane) set |= mask[lane];
+  return set != 0;
+}
+
 // Lanes 0..n-1 set.
 template <class T>
 inline Mask<T> first_lanes(int64_t n) {
