@@ -19,6 +19,7 @@ Features = Annotated[
 Dtype = Annotated[str, typer.Option(help="How vectors are stored: float16 or float32.")]
 Stream = Annotated[bool, typer.Option("--stream", help="Store no vectors; run the encoder for every batch (slow).")]
 Window = Annotated[str, typer.Option(help="Sentences longer than the encoder's window: refuse or split them.")]
+Limit = Annotated[Optional[int], typer.Option(min=1, help="At most so many of its texts.")]  # noqa: UP045
 Random = Annotated[bool, typer.Option(help="Also probe the first encoder with random weights.")]
 
 
@@ -42,8 +43,8 @@ def structural(
     ] = False,
     random: Random = False,
     epochs: Annotated[int, typer.Option(min=1, help="At most so many epochs.")] = 10,
-    max_train: Annotated[Optional[int], typer.Option(help="At most so many training sentences.")] = None,  # noqa: UP045
-    max_dev: Annotated[Optional[int], typer.Option(help="At most so many dev sentences.")] = None,  # noqa: UP045
+    max_train: Limit = None,
+    max_dev: Limit = None,
     features: Features = None,
     dtype: Dtype = "float16",
     stream: Stream = False,
@@ -83,9 +84,9 @@ def edge(
     batch_size: Annotated[int, typer.Option(min=1, help="Texts a step.")] = 32,
     interval: Annotated[int, typer.Option(min=1, help="Steps between two validations.")] = 100,
     steps: Annotated[int, typer.Option(min=1, help="At most so many steps.")] = 10_000,
-    max_train: Annotated[Optional[int], typer.Option(help="At most so many training texts.")] = None,  # noqa: UP045
-    max_dev: Annotated[Optional[int], typer.Option(help="At most so many dev texts.")] = None,  # noqa: UP045
-    max_test: Annotated[Optional[int], typer.Option(help="At most so many test texts.")] = None,  # noqa: UP045
+    max_train: Limit = None,
+    max_dev: Limit = None,
+    max_test: Limit = None,
     features: Features = None,
     dtype: Dtype = "float16",
     stream: Stream = False,
