@@ -35,35 +35,59 @@ def stages(lab: Lab) -> list[Stage]:
 
 
 def measure(lab: Lab, seed: int, k: int) -> list[Row]:
-    """Seconds of user and system time of whole runs, from reading the corpus to the finished folder."""
+    """User and system seconds of training with its evaluation and checkpoint; reading the corpus and loading the model,
+    the same either way, are left out."""
     options = lab.options("prefix_time")
     folder, cache = lab.out / "prefix_time", lab.out / "prefix_time" / "prefix"
     driver = partial(lab.driver, seed, options["task"], freeze=k, **options["changes"])
 
-    def timed(name: str, **changes: object) -> tuple[float, FinetuneResult]:
-        shutil.rmtree(folder / name, ignore_errors=True)
-        started = time.process_time()
-        result = finetune(driver(folder / name, **changes))
-        seconds = time.process_time() - started
-        shutil.rmtree(folder / name)
-        return seconds, result
+    def timed(**changes: object) -> tuple[Clock, FinetuneResult]:
+        clock = Clock()
+        result = finetune(driver(folder / "run", **changes), progress=clock)
+        shutil.rmtree(folder / "run")
+        return clock, result
 
-    timed("run", max_train=2, max_dev=2, epochs=1)  # imports, and what the machine does once
-    plain, without = timed("run")
-    filling, _ = timed("run", prefix_cache=cache)
-    kept, with_it = timed("run", prefix_cache=cache)
-    seconds = {"cpu_seconds": plain, "cpu_seconds_kept": kept, "cpu_seconds_filling": max(filling - kept, 0.0)}
+    for rest in (*folder.glob("run"), *folder.glob(".run*")):  # of a measurement that was cut off
+        shutil.rmtree(rest)
+    for table in cache.rglob(f"layer{k}.npy"):
+        table.unlink()
+    kept, with_it = timed(prefix_cache=cache)
+    plain, without = timed()
+    ratio = kept.seconds["fine-tune"] / plain.seconds["fine-tune"]
+    seconds = {"cpu_seconds": plain.seconds["fine-tune"], "cpu_seconds_kept": kept.seconds["fine-tune"]}
+    seconds |= {"cpu_seconds_filling": kept.seconds["blocks"], "time_ratio": ratio}
     scores = dict(without.metrics)
     scores |= {f"{name}_kept": value for name, value in with_it.metrics.items()}
-    found = seconds | {"time_ratio": kept / plain} | scores
-    return [Row(options["task"], "prefix", "subset", k, name, value, seed=seed) for name, value in found.items()]
+    found = (seconds | scores).items()
+    return [Row(options["task"], "prefix", "subset", k, name, value, seed=seed) for name, value in found]
+
+
+class Clock:
+    """A progress that adds up the processor time of its steps: of training, of filling the prefix."""
+
+    def __init__(self, seconds: dict[str, float] | None = None, name: str = "") -> None:
+        self.seconds, self.name = {} if seconds is None else seconds, name
+
+    def step(self, description: str, total: float | None = None, unit: str = "") -> Clock:
+        return Clock(self.seconds, description.split()[0])
+
+    def __enter__(self) -> Clock:
+        self.started = time.process_time()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.seconds[self.name] = self.seconds.get(self.name, 0.0) + time.process_time() - self.started
+
+    def say(self, *_: object) -> None: ...
+
+    advance = note = say
 
 
 def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:
     figure = layered(
         "prefix_time",
         "What keeping the frozen blocks' output saves",
-        "Processor time of one run; single measurements.",
+        "Processor time of training one epoch on a subset; single measurements.",
         [line for line in lines(rows, "prefix") if line.measure in LABELS],
         panel=lambda line: line.model,
         ylabel=lambda line: "seconds",
