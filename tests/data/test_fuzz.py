@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from bertft.data import synthetic
 from bertft.data.conllu import find_tree_flaw, read_conllu
 from bertft.data.nli import LABELS, read_nli
+from bertft.data.spans import read_spans
 from bertft.data.squad import read_squad
 from bertft.data.text import read_text
 from bertft.errors import BertftError
@@ -24,6 +25,7 @@ READERS: dict[str, Callable[[Path], list[object]]] = {
     "a.jsonl": read_nli,
     "a.json": read_squad,
     "a.txt": read_text,
+    "spans.jsonl": read_spans,
 }
 
 
@@ -65,6 +67,10 @@ def good(name: str) -> bytes:
             for a in q.answers
         ]
         text = json.dumps({"version": "1.1", "data": [{"title": "T", "paragraphs": paragraphs}]})
+    elif name == "spans.jsonl":
+        targets = [{"span1": [0, 2], "span2": [2, 3], "label": "a"}, {"span1": [3, 4], "span2": [0, 1], "label": ["b"]}]
+        rows = [{"text": "the old cat slept", "targets": targets[i:]} for i in (0, 1)]
+        text = "\n".join(map(json.dumps, rows))
     else:
         text = "one\ntwo\n\nthree"
     return text.encode()
@@ -151,3 +157,26 @@ def test_any_squad_tree(tmp_path: Path, data: st.DataObject) -> None:
     for question in attempt(tmp_path, "a.json", json.dumps(root["root"]).encode()) or []:
         for answer in question.answers:  # type: ignore[attr-defined]
             assert question.context[answer.start : answer.start + len(answer.text)] == answer.text  # type: ignore
+
+
+@fuzz
+@given(data=st.data())
+def test_any_span_record(tmp_path: Path, data: st.DataObject) -> None:
+    """A valid record with one value, at any depth, replaced."""
+    record = json.loads(good("spans.jsonl").splitlines()[0])
+    target = record["targets"][0]
+    holder: dict[str, object] = data.draw(st.sampled_from([record, target]))
+    holder[data.draw(st.sampled_from(sorted([*holder, "info"])))] = data.draw(values)
+    for text in attempt(tmp_path, "spans.jsonl", json.dumps(record).encode()) or []:
+        for found in text.targets:  # type: ignore[attr-defined]
+            for first, end in filter(None, (found.first, found.second)):
+                assert 0 <= first < end <= len(text.words)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_empty_files(name: str, tmp_path: Path) -> None:
+    for content in (b"", b"\n", b"\n\n \n", b"[]", b"{}"):
+        if content in (b"[]", b"{}") and name == "a.txt":
+            continue  # text
+        assert attempt(tmp_path, name, content) is None
+        assert attempt(tmp_path, f"{name}.gz", gzip.compress(content)) is None
