@@ -196,16 +196,21 @@ def race(
             if seconds > SLOW:  # warming up is nothing beside it
                 times[contender.name].append(seconds)
             repeats[contender.name] = max(1, round(SHORT / seconds))
+        gc.collect()
+        gc.disable()  # or a collection of the test runner's objects falls into somebody's time
         for _ in range(rounds):
             limit.sample()
             for contender in contenders:
                 if len(times[contender.name]) < contender.rounds:
+                    if repeats[contender.name] > 1:
+                        contender.run()  # short work starts warm, whoever ran before
                     start = time.perf_counter()
                     for _ in range(repeats[contender.name]):
                         contender.run()
                     times[contender.name].append((time.perf_counter() - start) / repeats[contender.name])
             limit.sample()
     finally:
+        gc.enable()
         torch.set_num_threads(before)
     seconds, rate = limit.result()
     record = Record(op, work, threads, limit.label, seconds, rate)

@@ -16,7 +16,7 @@ from bertft.ops.rows import check_matrix, check_nan, check_rows, with_sentence
 __all__ = ["Moments", "Pair", "Space", "cross_moments", "provisional_mean"]
 
 
-def provisional_mean(x: Tensor, metric: str = "cosine", *, rows: int = 256) -> Tensor:
+def provisional_mean(x: Tensor, metric: str = "cosine", *, rows: int = 128) -> Tensor:
     """x (n, D) -> (D,) float64: mean of the first ``rows`` rows in the form in which ``metric`` takes them.
 
     Rounded to float32, so that kernels of either precision subtract the very same vector. Not differentiated: the
