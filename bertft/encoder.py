@@ -34,6 +34,7 @@ from bertft.blocks import (
     truncate,
     window_size,
 )
+from bertft.data.files import check_text
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
 
@@ -91,6 +92,7 @@ class Encoder:
 
     @property
     def device(self) -> torch.device:
+        """Where the model lies."""
         return next(self.model.parameters()).device
 
     @property
@@ -169,8 +171,14 @@ class Encoder:
         return self._fit(encoded, "refuse" if pairs else window)
 
     def _encode_texts(self, examples: list[Any], start: int) -> list[Encoded]:
-        with quiet_transformers():  # the length is checked below
-            encoding = self.tokenizer(examples, return_special_tokens_mask=True, return_attention_mask=False)
+        try:
+            with quiet_transformers():  # the length is checked below
+                encoding = self.tokenizer(examples, return_special_tokens_mask=True, return_attention_mask=False)
+        except (TypeError, UnicodeEncodeError):  # what has no UTF-8 form
+            for row, example in enumerate(examples):
+                for text in [example] if isinstance(example, str) else example:
+                    check_text(text, "the text", f"stream: example {start + row}")
+            raise
         special = encoding.pop("special_tokens_mask")
         return [
             Encoded(start + row, {key: encoding[key][row] for key in encoding}, count_up(not s for s in special[row]))

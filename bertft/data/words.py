@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from bertft.data.files import shorten
+from bertft.data.files import check_text, shorten
 from bertft.errors import BertftError
 
 if TYPE_CHECKING:
@@ -57,15 +57,22 @@ def align_words(
     The tokenizer itself is left as it was.
 
     Raises ``BertftError`` for a tokenizer that is not a fast one, for a word without a piece where the vocabulary has
-    no unknown token, and for a sentence of more than ``max_length`` pieces (special tokens counted; None: no limit),
-    naming it by ``names`` or its index from 0.
+    no unknown token, for a word with half a character in it, and for a sentence of more than ``max_length`` pieces
+    (special tokens counted; None: no limit), naming it by ``names`` or its index from 0.
     """
     backend, needs_space = _backend(tokenizer)
     inputs = [[f" {word}" for word in words] if needs_space else list(words) for words in sentences]
     unknown = tokenizer.unk_token_id
     reserved = set(tokenizer.all_special_ids) - {unknown}
     result = AlignedWords([], [])
-    for s, encoding in enumerate(backend.encode_batch(inputs, is_pretokenized=True, add_special_tokens=True)):
+    try:
+        encodings = backend.encode_batch(inputs, is_pretokenized=True, add_special_tokens=True)
+    except (TypeError, UnicodeEncodeError):  # what has no UTF-8 form
+        for s, words in enumerate(sentences):
+            for word in words:
+                check_text(word, "a word", f"sentence {_name(names, s)}")
+        raise
+    for s, encoding in enumerate(encodings):
         ids = encoding.ids
         special = encoding.special_tokens_mask
         words = [SPECIAL if m or w is None else w for w, m in zip(encoding.word_ids, special, strict=True)]

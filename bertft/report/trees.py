@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
 from bertft.errors import BertftError
 from bertft.report.palette import LIGHT
 
+_NOT_XML = re.compile("[^\t\n\r\\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 LETTER, GAP, STEP, MARGIN = 7.8, 18, 16, 14  # pixels: a letter of 13-pixel monospace, between words, a level, around
 
 
@@ -19,6 +21,7 @@ def tree_svg(words: Sequence[str], gold: Sequence[int], predicted: Sequence[int]
     """
     if not len(words) == len(gold) == len(predicted):
         raise BertftError(f"tree: {len(words)} words, {len(gold)} gold heads and {len(predicted)} predicted ones")
+    words, title = [_drawable(word) for word in words], _drawable(title)
     centres, x = [], float(MARGIN)
     for word in words:
         width = len(word) * LETTER
@@ -50,6 +53,11 @@ def tree_svg(words: Sequence[str], gold: Sequence[int], predicted: Sequence[int]
         for i in (i for i, h in enumerate(heads) if h == 0):
             parts.append(f'<circle cx="{centres[i]:.1f}" cy="{y}" r="3" fill="{colour}"/>')
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _drawable(text: str) -> str:
+    """``text`` with the characters that XML cannot hold, control characters and their kin, as U+FFFD."""
+    return _NOT_XML.sub("\ufffd", text)
 
 
 def _edges(heads: Sequence[int]) -> set[tuple[int, int]]:
