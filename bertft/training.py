@@ -23,9 +23,11 @@ from bertft.adapters import add_lora, merge_lora
 from bertft.blocks import freeze, frozen_modules, load_pretrained, quiet_transformers, truncate, window_size
 from bertft.errors import BertftError
 from bertft.finetune import FORMAT, FinetuneConfig, default_length, snapshot_folder, versions
+from bertft.model_card import model_card
 from bertft.prefix import Prefix, collate
 from bertft.progress import Progress, Step
 from bertft.results import write_text_atomically
+from bertft.seal import is_intact, is_sealed, seal
 from bertft.tasks.base import Score, Task, TaskModel, Window, predict
 
 
@@ -121,6 +123,11 @@ class _TaskTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
+        super()._save_checkpoint(*arguments, **options)
+        if self.args.should_save:
+            seal(os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}"))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """The weights alone; the finished folder has the rest."""
@@ -317,6 +324,7 @@ def write_folder(out: Path, model: TaskModel, tokenizer: Any, card: dict[str, An
             tokenizer.save_pretrained(fresh)
         save_file({k: v.contiguous().cpu() for k, v in model.head.state_dict().items()}, fresh / "head.safetensors")
         (fresh / "bertft.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+        (fresh / "README.md").write_text(model_card(card), encoding="utf8")
         for path in fresh.iterdir():
             path.chmod(0o644)  # safetensors writes files that only their owner reads
         os.replace(fresh, out)
@@ -369,20 +377,14 @@ def _open_work_folder(work: Path, identity: dict[str, Any]) -> None:
         if not (note.exists() and note.read_text(encoding="utf8") == text):
             shutil.rmtree(work, ignore_errors=True)
             write_text_atomically(note, text)
-        for folder in work.glob("checkpoint-*"):
-            if not _complete(folder):
+        found = list(work.glob("checkpoint-*"))
+        # One without a seal was being written; of damaged ones none is trusted, for they speak of each other.
+        damaged = any(is_sealed(folder) and not is_intact(folder) for folder in found)
+        for folder in found:
+            if damaged or not is_sealed(folder):
                 shutil.rmtree(folder, ignore_errors=True)
     if world > 1:
         torch.distributed.barrier()
-
-
-def _complete(checkpoint: Path) -> bool:
-    # The Trainer writes its state last.
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf8"))
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _last_checkpoint(work: Path) -> str | None:

@@ -1,0 +1,66 @@
+"""Checkpoints of a training run that rot while it is stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from test_finetune import KillAt, Killed
+
+from bertft.finetune import FinetuneConfig, finetune
+from bertft.seal import is_intact, is_sealed, seal
+
+
+def test_a_seal_tells_every_change(tmp_path):
+    (tmp_path / "a").write_bytes(b"one")
+    (tmp_path / "b").write_bytes(b"two")
+    assert not is_sealed(tmp_path) and not is_intact(tmp_path)
+    seal(tmp_path)
+    assert is_sealed(tmp_path) and is_intact(tmp_path)
+    (tmp_path / "later").write_bytes(b"other processes write theirs")
+    assert is_intact(tmp_path)
+    for change in (b"onE", b"on", b""):
+        (tmp_path / "a").write_bytes(change)
+        assert not is_intact(tmp_path)
+    (tmp_path / "a").write_bytes(b"one")
+    assert is_intact(tmp_path)
+    (tmp_path / "b").unlink()
+    assert not is_intact(tmp_path)
+    (tmp_path / "sha256.json").write_text("[", encoding="utf8")
+    assert not is_intact(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def config(tiny_model) -> FinetuneConfig:
+    source = "builtin:synthetic?split={}&size={}&seed=1"
+    return FinetuneConfig(
+        task="mnli", model=str(tiny_model), train=source.format("train", 16), dev=source.format("dev", 8),
+        out=Path("out"), epochs=2, batch_size=8, seed=4,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory):
+    return finetune(dataclasses.replace(config, out=tmp_path_factory.mktemp("whole") / "out"))
+
+
+@pytest.mark.parametrize(("file", "how"), [("model.safetensors", "flipped"), ("optimizer.pt", "truncated")])
+def test_a_damaged_checkpoint_is_not_gone_on_from(config, whole, tmp_path, file, how):
+    config = dataclasses.replace(config, out=tmp_path / "out")
+    with pytest.raises(Killed):
+        finetune(config, progress=KillAt(3))  # of two steps an epoch
+    (checkpoint,) = (tmp_path / ".out.training").glob("checkpoint-*")
+    path = checkpoint / file
+    if how == "flipped":
+        data = bytearray(path.read_bytes())
+        data[-9] ^= 64
+        path.write_bytes(data)
+    else:
+        os.truncate(path, path.stat().st_size // 2)
+    result = finetune(config)
+    assert result.metrics == whole.metrics
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (result.folder, whole.folder))
+    assert all(value.equal(theirs[name]) for name, value in ours.items())
