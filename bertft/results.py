@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import tempfile
@@ -111,6 +112,12 @@ def read_results(path: str | os.PathLike[str]) -> list[Row]:
         except ValueError as error:
             raise BertftError(f"{path}: line {number}: {error}") from None
     return rows
+
+
+def results_as_json(rows: Iterable[Row]) -> str:
+    """``rows`` as a JSON list of objects, a line a row; what a row lacks is null."""
+    lines = (json.dumps({name: getattr(row, name) for name in COLUMNS}, ensure_ascii=False) for row in rows)
+    return "[\n" + ",\n".join(f" {line}" for line in lines) + "\n]"
 
 
 def _cell(value: object) -> str:

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from bertft.cli import run
-from bertft.results import read_results
+from bertft.results import Row, read_results, write_results
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
@@ -288,6 +288,17 @@ def test_doctor_says_which_kernels_are_in_use(capsys):
     shown = capsys.readouterr().out
     for word in ("torch", "logical cores", "C++ compiler", "in use", "why", "builtin:minilm"):
         assert word in shown
+
+
+def test_results_and_doctor_as_json(capsys, here, monkeypatch):
+    rows = [Row("a", "rsa", 'te"xt', 0, "x", 0.1 + 0.2, 0.1, None, 5, 1), Row("b", "finetune", "t", None, "f1", 50.0)]
+    write_results(here / "results.csv", rows)
+    assert run(["report", str(here), "--json"]) == 0
+    assert [Row(**row) for row in json.loads(capsys.readouterr().out)] == rows
+    assert [path.name for path in here.iterdir()] == ["results.csv"]
+    monkeypatch.setattr("bertft.doctor.report", lambda: {"versions": {"bertft": "9"}})
+    assert run(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"versions": {"bertft": "9"}}
 
 
 def test_only_our_own_warnings_reach_the_user(capsys, monkeypatch, here):

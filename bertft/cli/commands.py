@@ -127,21 +127,38 @@ def ablate(
 app.command(epilog=RSA_EXAMPLES)(rsa)
 
 
-@app.command(epilog="[bold]Example[/bold]\n\n    bertft report runs/quickstart")
-def report(folder: Annotated[Path, typer.Argument(help="A run folder with results.csv.")]) -> None:
+@app.command(
+    epilog="""[bold]Examples[/bold]\n
+    bertft report runs/quickstart\n
+    bertft report runs/quickstart --json"""
+)
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run folder with results.csv.")],
+    json: Annotated[bool, typer.Option("--json", help="Print the rows of results.csv as JSON, draw nothing.")] = False,
+) -> None:
     """Draw the figures and the page of a run folder again, from its results.csv."""
+    if json:
+        from bertft.results import read_results, results_as_json
+
+        print(results_as_json(read_results(folder / "results.csv")))
+        return
     from bertft.report import write_report
 
     print(f"The page is at {write_report(folder).resolve()}")
 
 
 @app.command()
-def doctor() -> None:
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:
     """Versions, devices, and which kernels are in use and why."""
+    from bertft.doctor import report as findings
+
+    if json:
+        from json import dumps
+
+        print(dumps(findings(), indent=1))
+        return
     from rich.console import Console
     from rich.table import Table
-
-    from bertft.doctor import report as findings
 
     console = Console(highlight=False)
     with Console(stderr=True).status("looking (the first time builds the kernels)"):

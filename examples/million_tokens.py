@@ -1,0 +1,45 @@
+"""A million tokens, or a billion: processes share the text, and only sums and a small sample are kept.
+
+    torchrun --nproc-per-node 2 examples/million_tokens.py builtin:minilm runs/mnli --text folder_of_text
+
+Killed, the same command goes on from its last checkpoint to the same numbers. As a command: bertft rsa --tokens all.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import bertft
+from bertft.data import load
+from bertft.similarity import Plan, compare_stream
+from bertft.similarity.checkpoint import Checkpoint
+from bertft.similarity.team import team
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("base")
+    parser.add_argument("tuned")
+    parser.add_argument("--text", default="builtin:synthetic?size=2000")
+    parser.add_argument(
+        "--tokens", type=int, default=1_000_000, help="the text's own end comes first where it is short"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/million"))
+    given = parser.parse_args(arguments)
+
+    with team() as members:  # one process, or those that torchrun started
+        base, tuned = (bertft.Encoder.from_pretrained(name) for name in (given.base, given.tuned))
+        name = f"rank{members.rank}"
+        checkpoint = Checkpoint(given.out / "checkpoints", {"given": str(given), "size": members.size}, name)
+        texts = load("text", given.text)
+        rows = compare_stream(
+            base, {"tuned": tuned}, texts, Plan(), tokens=given.tokens, checkpoint=checkpoint, team=members
+        )
+        if rows is not None:  # in the process that leads
+            bertft.write_results(given.out / "results.csv", rows)
+            print(f"{rows[0].n:,} tokens; the table is {given.out / 'results.csv'}")
+
+
+if __name__ == "__main__":
+    main()
