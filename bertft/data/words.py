@@ -68,8 +68,8 @@ def align_words(
     try:
         encodings = backend.encode_batch(inputs, is_pretokenized=True, add_special_tokens=True)
     except (TypeError, UnicodeEncodeError):  # what has no UTF-8 form
-        for s, words in enumerate(sentences):
-            for word in words:
+        for s, sentence in enumerate(sentences):
+            for word in sentence:
                 check_text(word, "a word", f"sentence {_name(names, s)}")
         raise
     for s, encoding in enumerate(encodings):
