@@ -57,10 +57,9 @@ def test_every_script_is_short_and_every_setting_reads(tmp_path):
 
 def test_figure_2_of_two_seeds(tiny_model, out):
     table = run(lab(tiny_model, out), "fig2_rsa")
-    top = {row.seed: row for row in table if (row.model, row.data, row.layer) == ("dep", "plain", 3)}
-    top = {row.seed: row for row in table if row.layer == 3 and row.model == "dep" and row.data == "plain"
+    top = {row.seed: row for row in table if row.layer == 3 and row.model == "mnli" and row.data == "plain"
            and row.measure == "rsa_cosine_pearson"}  # fmt: skip
-    assert set(top) == {1, 2, None} and top[1].value != top[2].value
+    assert set(top) == {1, 2, None} and top[1].value != top[2].value and max(top[1].value, top[2].value) < 0.999
     assert top[None].value == pytest.approx((top[1].value + top[2].value) / 2)
     # The two seeds alone, by Student's t with one degree of freedom, make the interval at least this wide.
     assert top[None].high - top[None].low >= 12.7 * abs(top[1].value - top[2].value)
@@ -73,6 +72,7 @@ def test_figure_2_of_two_seeds(tiny_model, out):
     assert models == {path: path.stat().st_mtime_ns for path in models}
 
 
+@pytest.mark.slow
 def test_figure_3_sweeps_and_keeps_no_models(tiny_model, out):
     table = run(lab(tiny_model, out), "fig3_freezing")
     scores = {row.layer: row for row in table if row.measure == "accuracy"}
@@ -137,7 +137,7 @@ def test_all_is_killed_and_goes_on_without_doing_anything_twice(tiny_model, tmp_
         while len(stages(cut)) < wanted and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.2)
         os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
         kept = stages(cut)
         assert len(kept) >= wanted and all(kept[path] == stamp for path, stamp in done.items())
         done = kept

@@ -103,7 +103,7 @@ def test_a_cut_off_table_is_made_again(tiny_model, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "kept").rglob("*layer*")] == ["layer2.npy"]
 
 
-@pytest.mark.parametrize("task", ["dep", "mnli"])
+@pytest.mark.parametrize("task", ["mnli", pytest.param("dep", marks=pytest.mark.slow)])
 def test_training_is_bitwise_the_same_where_all_inputs_have_one_length(config, task, tmp_path, monkeypatch):
     """Then what is kept was computed in batches of the shape that training has, and dropout above draws the same."""
     import bertft.prefix
@@ -129,7 +129,7 @@ def test_training_is_bitwise_the_same_where_all_inputs_have_one_length(config, t
     assert plain.metrics == cached.metrics
 
 
-@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("k", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_training_is_the_same_up_to_rounding_and_goes_on_where_it_was_killed(config, k, tmp_path):
     from test_finetune import KillAt, Killed
 

@@ -26,7 +26,9 @@ def ablation_figure(kind: str, swept: list[Line], context: Context) -> Figure:
         own = {line.measure: line for line in swept if line.model == model}
         measure = next((name for name in SCORES if name in own), next(iter(own)))
         curve = Curve(model, own[measure], slot(model, context))
-        panels.append(Panel(f"{model}, on {own[measure].data}", SCORES.get(measure, measure), (curve,)))
+        data = own[measure].data
+        title = model if data == model else f"{model}, on {data}"
+        panels.append(Panel(title, SCORES.get(measure, measure), (curve,)))
     shown = [curve.line for panel in panels for curve in panel.curves]
     return Figure(
         f"{kind}_by_k",
