@@ -25,7 +25,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,10 +180,12 @@ def read_study(
     variant: str | None = None,
     data: str | Path | None = None,
     model: str | None = None,
+    settings: Sequence[str] = (),
 ) -> StudyConfig:
     """Read a study by file or built-in name, apply ``variant``, and resolve its relative paths against ``data``.
 
-    Without ``data`` relative paths start at the YAML file's own folder. ``model`` replaces the study's encoder.
+    Without ``data`` relative paths start at the YAML file's own folder. ``model`` replaces the study's encoder,
+    each of ``settings`` (``rsa.tokens=1000``; the value is YAML) one of its settings.
     Raises ``BertftError`` that names the file and the key for anything unknown, missing or of the wrong type.
     """
     path = _locate(study)
@@ -193,7 +195,7 @@ def read_study(
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         raise BertftError(f"{path}: {line}not valid YAML ({_one_line(getattr(error, 'problem', error))})") from None
-    return study_of(tree, path, variant=variant, data=data, model=model)
+    return study_of(tree, path, variant=variant, data=data, model=model, settings=settings)
 
 
 def study_of(
@@ -203,6 +205,7 @@ def study_of(
     variant: str | None = None,
     data: str | Path | None = None,
     model: str | None = None,
+    settings: Sequence[str] = (),
 ) -> StudyConfig:
     """As `read_study`, of what the YAML file ``path`` (named in errors) holds."""
     if not isinstance(tree, dict):
@@ -219,6 +222,8 @@ def study_of(
         tree["variant"] = variant
     if model:
         tree["model"] = model
+    for setting in settings:
+        tree = _merge(tree, _setting(setting))
     config = _build(StudyConfig, tree, str(path), "")
     _check(config, str(path))
     return _resolve(config, Path(data) if data is not None else path.parent, str(path))
@@ -235,6 +240,21 @@ def _locate(study: str | os.PathLike[str]) -> Path:
         names = ", ".join(sorted(p.stem for p in BUILTIN.glob("*.yaml")))
         raise BertftError(f"{study}: no such study file, and the built-in studies are: {names}")
     return path
+
+
+def _setting(text: str) -> dict[str, Any]:
+    """``a.b=value`` as ``{"a": {"b": value}}``, the value read as YAML."""
+    name, equals, value = text.partition("=")
+    parts = name.strip().split(".")
+    if not equals or not all(parts):
+        raise BertftError(f"{text!r}: expected a setting as name=value, such as rsa.tokens=1000")
+    try:
+        found = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise BertftError(f"{text!r}: the value is not valid YAML") from None
+    for part in reversed(parts):
+        found = {part: found}
+    return dict(found)
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

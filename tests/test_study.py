@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,22 @@ def test_variant_overrides_only_what_it_names(tmp_path):
     assert (config.rsa.tokens, shorter.rsa.tokens) == (200, 100)
     assert shorter.tasks["dep"] == dataclasses.replace(config.tasks["dep"], max_train=8)
     assert shorter.tasks["squad"] == config.tasks["squad"]
+
+
+def test_settings_take_the_place_of_the_studys(tmp_path):
+    path = write(tmp_path / "s.yaml", TREE)
+    config = read_study(path, variant="shorter", settings=["rsa.tokens=77", "tasks.dep.epochs=4", "seed=9"])
+    assert (config.rsa.tokens, config.tasks["dep"].epochs, config.seed) == (77, 4, 9)
+    assert config.tasks["dep"].max_train == 8 and config.rsa.metric == "cosine"
+    for setting, message in (
+        ("rsa.tokens", "expected a setting as name=value"),
+        ("=3", "expected a setting as name=value"),
+        ("rsa.tokens=[", "not valid YAML"),
+        ("rsa.tokens=many", "rsa.tokens: expected a whole number"),
+        ("rsa.token=3", "rsa.token: unknown key"),
+    ):
+        with pytest.raises(BertftError, match=re.escape(message)):
+            read_study(path, settings=[setting])
 
 
 def test_defaults_are_made_visible_and_numbers_without_a_dot_are_numbers(tmp_path):

@@ -39,12 +39,16 @@ def study(
     data: Annotated[Optional[Path], typer.Option(help="Folder the study's relative paths start at.")] = None,  # noqa: UP045
     variant: Annotated[str, typer.Option(help="A variant the study defines, such as small.")] = "",
     model: Annotated[str, typer.Option(help=f"Another encoder than the study's: {MODEL_HELP}")] = "",
+    setting: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", help="A setting in place of the study's, as rsa.tokens=1000; repeat for several."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune, compare, probe and report: the main job. Run again to resume."""
     from bertft.study import read_study, run_study
 
-    config = read_study(study, variant=variant or None, data=data, model=model or None)
+    config = read_study(study, variant=variant or None, data=data, model=model or None, settings=setting or ())
     out = out or Path("runs") / "-".join(filter(None, (config.name, config.variant)))
     with showing_progress(quiet) as progress:
         page = run_study(config, out, progress=progress)
