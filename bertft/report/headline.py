@@ -119,7 +119,7 @@ def _probes(probed: list[Line], context: Context) -> list[str]:
             line = of_measure[model]
             top = line.highest()
             parts.append(
-                f"{model} {line.values[top] - base.values[best]:+.3f} (layer {line.layers[top]}, "
+                f"{model} {round(line.values[top] - base.values[best], 3) + 0.0:+.3f} (layer {line.layers[top]}, "
                 f"{words[apart(line, top, base, best)]})"
             )
         if RANDOM in of_measure:
