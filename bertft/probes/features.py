@@ -69,10 +69,12 @@ class WordVectors:
 
     @property
     def layers(self) -> int:
+        """L, the number of layers."""
         return self.vectors.shape[1]
 
     @property
     def width(self) -> int:
+        """D, the size of a vector."""
         return self.vectors.shape[2]
 
     def batch(self, sentences: Sequence[int], layers: Tensor | None = None, *, room: Room | None = None) -> Tensor:
