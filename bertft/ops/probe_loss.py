@@ -115,7 +115,7 @@ def probe_loss_and_gradient(
             (gradient,) = torch.autograd.grad(loss.sum(), leaf)
         loss = loss.detach()
     else:
-        # The kernel refuses what does not fit together, so its types are looked at here and the rest only on its refusal:
+        # The kernel refuses what does not fit together: types are looked at here, the rest only on its refusal:
         # on small layers the checks would take as long as a tenth of the work.
         if not (h.dtype in _FLOATS and weight.dtype in _FLOATS and lengths.dtype == torch.int64):
             check_probe(h, weight, distances, depths, lengths)
