@@ -110,7 +110,8 @@ def extract(
     """Vectors of all layers of the words of ``sentences`` (mean of a word's pieces), kept as ``dtype``.
 
     ``kept`` lists for each sentence the numbers of the words that are wanted, ascending; default all. float16 halves
-    the size and moves probe scores by far less than their intervals; bfloat16 is not offered because it does not.
+    the size and moves probe scores by less than half the width of their intervals (`docs/probing.md`); bfloat16, of 8
+    bits, is not offered.
     Vectors of more than 256 MiB go to a memory-mapped file at ``path`` where one is given; the caller removes it.
     """
     check_dtype(dtype)
