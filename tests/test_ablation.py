@@ -39,16 +39,14 @@ def test_a_freezing_sweep_by_command_resumes_and_draws(tiny_model, tmp_path, cap
     out = tmp_path / "run"
     command = [
         "ablate", "freeze", "--task", "mnli", "--model", str(tiny_model), *SOURCES.split(), "--epochs", "1",
-        "--batch-size", "8", "--out", str(out), "--quiet",
+        "--batch-size", "8", "-k", "-1", "-k", "0", "-k", "2", "--out", str(out), "--quiet",
     ]  # fmt: skip
     assert run(command) == 0 and "The page is at" in capsys.readouterr().out
     rows = [row for row in read_results(out / "results.csv") if row.measure == "accuracy"]
-    assert [(row.model, row.task, row.layer, row.n) for row in rows] == [
-        ("mnli", "freeze", k, 8) for k in (-1, 0, 1, 2, 3)
-    ]
+    assert [(row.model, row.task, row.layer, row.n) for row in rows] == [("mnli", "freeze", k, 8) for k in (-1, 0, 2)]
     assert all(row.low <= row.value <= row.high for row in rows)
     base = load_pretrained(str(tiny_model))[0].state_dict()
-    for k in range(4):
+    for k in (0, 2):
         tuned = load_pretrained(str(out / "freeze" / f"k{k}"))[0].state_dict()
         frozen = ("embeddings.", *(f"encoder.layer.{i}." for i in range(k)))
         for name in base:
@@ -57,7 +55,7 @@ def test_a_freezing_sweep_by_command_resumes_and_draws(tiny_model, tmp_path, cap
         assert any(not torch.equal(tuned[name], base[name]) for name in base)
     assert not (out / "prefix").exists()
     figure = (out / "figures" / "freeze_by_k.csv").read_text(encoding="utf8").splitlines()
-    assert len(figure) == 6 and (out / "figures" / "freeze_by_k.png").stat().st_size > 10_000
+    assert len(figure) == 4 and (out / "figures" / "freeze_by_k.png").stat().st_size > 10_000
     stamps = {path: path.stat().st_mtime_ns for path in out.glob("freeze/*/bertft.json")}
     (out / "freeze" / "k2.done.json").unlink()  # as if it had been killed there
     before = (out / "results.csv").read_bytes()

@@ -82,7 +82,8 @@ def test_figure_3_sweeps_and_keeps_no_models(tiny_model, out):
     assert not list(out.glob("freeze/*/*/k*/model.safetensors")) and list(out.glob("prefix/*/*/layer2.npy"))
 
 
-def test_finished_stages_are_taken_from_a_study_of_the_same_settings(tiny_model, tmp_path):
+def test_finished_stages_are_taken_from_a_study_of_the_same_settings(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("bertft.report.write_report", lambda folder, progress: folder / "report.html")
     here = lab(tiny_model, tmp_path / "lab", seeds=(1,))
     small = dataclasses.replace(
         here.setting.study, tasks={"dep": here.setting.study.tasks["dep"]}, probes=None, stimuli={}

@@ -129,7 +129,8 @@ def test_training_is_bitwise_the_same_where_all_inputs_have_one_length(config, t
     assert plain.metrics == cached.metrics
 
 
-@pytest.mark.parametrize("k", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [1, 3])
 def test_training_is_the_same_up_to_rounding_and_goes_on_where_it_was_killed(config, k, tmp_path):
     from test_finetune import KillAt, Killed
 
