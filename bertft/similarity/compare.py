@@ -54,12 +54,7 @@ def compare_encoders(
     """
     if metric not in LINEAR:
         raise BertftError(f"compare_encoders: metric must be one of {', '.join(LINEAR)}, found {metric!r}")
-    if not tuned:
-        raise BertftError("compare_encoders: tuned holds no encoder to compare with")
-    if tokens is not None and tokens < 4:
-        raise BertftError(f"compare_encoders: tokens must be at least 4, found {tokens}")
-    if unit == "token":
-        check_tokenizers(base, tuned)
+    check_request(base, tuned, tokens, unit)
     examples = [example_of(text, unit) for text in texts]
     chosen, counts = choose(base, examples, tokens=tokens, unit=unit, seed=seed)
     total = sum(counts)
@@ -69,7 +64,7 @@ def compare_encoders(
         progress.say(f"{data}: {total} {unit}s in all, fewer than the {tokens} asked for")
 
     plan = Plan(metrics=(metric,), sample=reservoir, seed=seed)
-    comparison = Comparison(plan, shared_layers(base, tuned))
+    comparison = Comparison(plan, layer_counts(base, tuned))
     comparison.sentences = len(chosen)
     encoders = [base, *tuned.values()]
     streams = [encoder.stream(chosen, unit=unit, batch_tokens=batch_tokens, window=window) for encoder in encoders]
@@ -80,6 +75,11 @@ def compare_encoders(
             comparison.update(index, lengths, spaces)
             step.advance(int(lengths.sum()))
     return [row for row in comparison.rows(data, progress=progress) if row.task == "rsa"]
+
+
+def layer_counts(base: Encoder, tuned: Mapping[str, Encoder]) -> dict[str, tuple[int, int]]:
+    """How many layers the base and each tuned encoder have."""
+    return {name: (base.num_layers, encoder.num_layers) for name, encoder in tuned.items()}
 
 
 def shared_layers(base: Encoder, tuned: Mapping[str, Encoder]) -> dict[str, int]:
@@ -138,11 +138,18 @@ def count_stimuli(encoder: Encoder, examples: list[Any], unit: str) -> list[int]
     return [len(ids) for ids in encodings["input_ids"]]
 
 
-def check_tokenizers(base: Encoder, tuned: Mapping[str, Encoder]) -> None:
+def check_request(base: Encoder, tuned: Mapping[str, Encoder], tokens: int | None, unit: str) -> None:
+    """What every comparison of encoders asks before it starts."""
+    if not tuned:
+        raise BertftError("similarity: no encoder to compare with")
+    if tokens is not None and tokens < 4:
+        raise BertftError(f"similarity: tokens must be at least 4, found {tokens}")
+    if unit not in ("token", "word"):
+        raise BertftError(f"similarity: unit must be token or word, found {unit!r}")
     for name, encoder in tuned.items():
-        if encoder.tokenizer.get_vocab() != base.tokenizer.get_vocab():
+        if unit == "token" and encoder.tokenizer.get_vocab() != base.tokenizer.get_vocab():
             raise BertftError(
-                f"compare_encoders: {name} and the base encoder have different tokenizers, so their tokens cannot be "
+                f"similarity: {name} and the base encoder have different tokenizers, so their tokens cannot be "
                 "paired; use word sequences with unit='word' (--unit word)"
             )
 
@@ -170,17 +177,17 @@ def side_by_side(streams: Sequence[Iterator[Batch]]) -> Iterator[tuple[torch.Ten
             parts = batch.vectors.split(batch.lengths.tolist(), dim=1)
             for index, part in zip(batch.index.tolist(), parts, strict=True):
                 if index in held:
-                    raise BertftError("compare_encoders: a text is longer than the window of encoders that differ")
+                    raise BertftError("similarity: a text is longer than the window of encoders that differ")
                 held[index] = part
         ready = [index for index in waiting[0] if all(index in held for held in waiting[1:])]
         if ready:
             groups = [[held.pop(index) for index in ready] for held in waiting]
             lengths = [part.shape[1] for part in groups[0]]
             if any([part.shape[1] for part in parts] != lengths for parts in groups[1:]):
-                raise BertftError("compare_encoders: the encoders cut a text into different numbers of stimuli")
+                raise BertftError("similarity: the encoders cut a text into different numbers of stimuli")
             yield torch.tensor(ready), torch.tensor(lengths), [torch.cat(parts, dim=1) for parts in groups]
     if any(waiting):
-        raise BertftError("compare_encoders: the encoders' streams do not hold the same texts")
+        raise BertftError("similarity: the encoders' streams do not hold the same texts")
 
 
 def cut(

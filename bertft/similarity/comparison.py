@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +42,8 @@ class Plan:
 
     ``metrics`` and ``compares`` make the kinds of RSA: dot, cosine, correlation and sqeuclidean under pearson or cosine
     are exact over all stimuli, all others are taken on the ``sample``. ``measures`` are some of `MEASURES`. ``sample``
-    is the size of the random sample of whole sentences that intervals and measures over pairs rest on.
+    is the size of the random sample of whole sentences that intervals and measures over pairs rest on. ``all_layers``
+    also sets every layer of the base against every layer of a tuned encoder, for what is exact over all stimuli.
     """
 
     metrics: tuple[str, ...] = ("cosine",)
@@ -52,6 +52,7 @@ class Plan:
     intervals: bool = True
     sample: int = 5000
     seed: int = 0
+    all_layers: bool = False
 
     def __post_init__(self) -> None:
         for name, chosen, allowed in (
@@ -110,13 +111,22 @@ def _influence(function: Callable[..., Tensor], m: CrossMoments, k: int, x: Tens
 
 
 class Comparison:
-    """Sums and reservoir of a base encoder beside tuned ones; ``layers`` says how many layers each pair compares."""
+    """Sums and reservoir of a base encoder beside tuned ones.
 
-    def __init__(self, plan: Plan, layers: Mapping[str, int]) -> None:
-        self.plan, self.layers = plan, dict(layers)
+    ``layers`` holds the base's number of layers and each tuned encoder's; layer k is compared with layer k as far as
+    both have it.
+    """
+
+    def __init__(self, plan: Plan, layers: Mapping[str, tuple[int, int]]) -> None:
+        self.plan, self.layers = plan, {name: min(both) for name, both in layers.items()}
         self.sums = {
-            name: {metric: CrossMoments(count, count, metric) for metric in plan.preparations}
-            for name, count in layers.items()
+            name: {
+                metric: CrossMoments(*both, metric, "all")
+                if plan.all_layers
+                else CrossMoments(min(both), min(both), metric)
+                for metric in plan.preparations
+            }
+            for name, both in layers.items()
         }
         self.reservoir = Reservoir(plan.sample, plan.seed)
         self.sentences = 0
@@ -139,10 +149,9 @@ class Comparison:
 
     def _feed(self, spaces: Sequence[Tensor], method: Callable[[CrossMoments, Tensor, Tensor], object]) -> None:
         for (name, table), space in zip(self.sums.items(), spaces[1:], strict=True):
-            count = self.layers[name]
             for moments in table.values():
                 try:
-                    method(moments, spaces[0][:count], space[:count])
+                    method(moments, spaces[0][: moments.layers_x], space[: moments.layers_y])
                 except BertftError as error:
                     raise BertftError(f"similarity: base (x) and {name} (y): {error}") from None
 
@@ -155,17 +164,21 @@ class Comparison:
         nothing = torch.zeros(0)
         groups, kept = self.reservoir.contents() if needed else (nothing, [nothing] * (len(self.sums) + 1))
         rows: list[Row] = []
+        crossed: list[Row] = []
         influences: dict[str, dict[tuple[str, int], tuple[float, Tensor]]] = {}
         for (name, table), space in zip(self.sums.items(), kept[1:], strict=True):
             found: dict[tuple[str, int], tuple[float, Tensor]] = {}
             for measure in self._streamed():
-                values = measure.values(table[measure.metric]).tolist()
-                for layer, value in enumerate(values):
+                values = measure.values(table[measure.metric])
+                for layer in (~values.isfinite()).nonzero()[:1].tolist():
+                    raise BertftError(
+                        f"{measure.name} of {name} at layer {layer[-1]} on {data}: all dissimilarities are equal"
+                    )
+                if plan.all_layers:
+                    crossed += self._crossed(name, data, measure.name, values)
+                    values = values.diagonal()
+                for layer, value in enumerate(values.tolist()):
                     low = high = None
-                    if not math.isfinite(value):
-                        raise BertftError(
-                            f"{measure.name} of {name} at layer {layer} on {data}: all dissimilarities are equal"
-                        )
                     if plan.intervals:
                         influence = measure.influence(table[measure.metric], layer, kept[0][layer], space[layer])
                         found[measure.name, layer] = value, influence
@@ -181,7 +194,14 @@ class Comparison:
         if plan.pairwise or set(PAIRS) & set(plan.measures):
             for (name, count), space in zip(self.layers.items(), kept[1:], strict=True):
                 rows += sampled.rows(name, data, plan, groups, kept[0][:count], space[:count], progress=progress)
-        return rows
+        return rows + crossed
+
+    def _crossed(self, name: str, data: str, measure: str, values: Tensor) -> Iterator[Row]:
+        """``<measure>_base<l>`` at layer k: layer k of the tuned encoder against layer l of the base."""
+        for of_base, of_tuned in enumerate(values.tolist()):
+            for layer, value in enumerate(of_tuned):
+                named = f"{measure}_base{of_base}"
+                yield Row(name, "heatmap", data, layer, named, value, n=len(self), seed=self.plan.seed)
 
     def _streamed(self) -> Iterator[_Streamed]:
         """The measures that follow from sums, in the order of the plan."""

@@ -1,36 +1,25 @@
 """CrossMoments: everything that similarity of two spaces needs, as sums over stimuli.
 
-The sums are additive. They can be streamed, merged, summed over processes, saved and resumed, and their size does not
-depend on the number of stimuli. Exact similarity over all n (n - 1) pairs of a corpus follows from them.
+Exact similarity over all n (n - 1) pairs of a corpus follows from the sums (`bertft.similarity.sums`).
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops.cross_moments import Moments, cross_moments, provisional_mean
-from bertft.ops.metrics import LINEAR, SCALE
+from bertft.ops.metrics import SCALE
 from bertft.ops.moment_formulas import cka_from_moments, compare_sums, metric_offset, pair_sums
-from bertft.ops.moments import held
 from bertft.similarity import measures
-from bertft.similarity.augmented import pack, translation, unpack
-
-_FORMAT = "bertft.CrossMoments/1"
-_SUMS = Moments._fields
-_NAMES = ("mean_x", "mean_y", *_SUMS)
-_EMPTY = "similarity: needs at least 3 stimuli, found 0"
+from bertft.similarity.sums import Sums
 
 
-class CrossMoments:
+class CrossMoments(Sums):
     """Accumulates the cross moments of ``layers_x`` layers of one space with ``layers_y`` layers of another.
 
     Parameters
@@ -50,269 +39,6 @@ class CrossMoments:
     The sums (`bertft.ops.cross_moments`) are taken about the mean of the first update's prepared rows; accumulators
     about different means merge exactly. Memory (L D^2 + M E^2 + P D E) x 8 bytes for P pairs of layers.
     """
-
-    def __init__(
-        self,
-        layers_x: int,
-        layers_y: int,
-        metric: str | tuple[str, str] = "cosine",
-        pairs: str = "diagonal",
-        *,
-        float64: bool = False,
-    ) -> None:
-        metrics = (metric, metric) if isinstance(metric, str) else tuple(metric)
-        for name in metrics:
-            if name not in LINEAR:
-                raise BertftError(f"CrossMoments: metric must be one of {', '.join(LINEAR)}, found {name!r}")
-        if pairs not in ("diagonal", "all"):
-            raise BertftError(f"CrossMoments: pairs must be 'diagonal' or 'all', found {pairs!r}")
-        if layers_x < 1 or layers_y < 1 or (pairs == "diagonal" and layers_x != layers_y):
-            raise BertftError(
-                f"CrossMoments: expected at least one layer on each side, and as many on both for pairs='diagonal', "
-                f"found {layers_x} and {layers_y}"
-            )
-        self.layers_x, self.layers_y, self.pairs, self.float64 = layers_x, layers_y, pairs, float64
-        self.metric_x, self.metric_y = metrics
-        self._state: dict[str, Tensor] = {}  # means (L, D), (M, E), and the six sums, layers stacked in front
-
-    def __len__(self) -> int:
-        """n, the number of stimuli so far."""
-        return round(float(self._state["stats_x"][0, -6])) if self._state else 0
-
-    # Accumulating ---------------------------------------------------------------------------------------------------
-
-    def update(self, x: Tensor, y: Tensor) -> CrossMoments:
-        """Add stimuli: x (L, n, D) and y (M, n, E), row i of both the same stimulus; any float dtype.
-
-        A row that is not finite, or has no direction where the metric needs one, is an error that names layer and row;
-        the sums then hold some layers of the chunk and not others, and must not be used.
-        """
-        self._check(x, y)
-        if x.shape[1] == 0:
-            return self
-        self.start(x, y)
-        mean_x, mean_y = self._state["mean_x"], self._state["mean_y"]
-        both: dict[str, Any] = {"metric": self.metric_x, "metric_y": self.metric_y, "float64": self.float64}
-        if self.pairs == "diagonal":
-            for k in range(self.layers_x):
-                total = self.moments(k, k)
-                with _naming(k):
-                    means: dict[str, Any] = {"mean_x": mean_x[k], "mean_y": mean_y[k]}
-                    if x.device.type == y.device.type == "cpu":
-                        cross_moments(x[k], y[k], **means, **both, out=total)
-                    else:
-                        _add(total, cross_moments(x[k], y[k], **means, **both))
-            return self
-        for side, rows, mean, metric in (("x", x, mean_x, self.metric_x), ("y", y, mean_y, self.metric_y)):
-            for k, row in enumerate(rows):
-                with _naming(k):
-                    one = cross_moments(row, mean_x=mean[k], metric=metric, float64=self.float64)
-                self._state[f"gram_{side}"][k] += held(one.gram_x).cpu()
-                self._state[f"stats_{side}"][k] += held(one.stats_x).cpu()
-        for k in range(self.layers_x):
-            for m in range(self.layers_y):
-                part = cross_moments(x[k], y[m], mean_x=mean_x[k], mean_y=mean_y[m], grams=False, **both)
-                _add(self.moments(k, m), part)
-        return self
-
-    def start(self, x: Tensor, y: Tensor) -> CrossMoments:
-        """Fix the provisional means by the first of these rows, adding none; of no effect once they are fixed.
-
-        Accumulators that start from the same rows agree to the last bits however the stimuli are divided among them.
-        """
-        if not self._state:
-            self._check(x, y)
-            self._allocate(
-                torch.stack([provisional_mean(layer, self.metric_x).cpu() for layer in x]),
-                torch.stack([provisional_mean(layer, self.metric_y).cpu() for layer in y]),
-            )
-        return self
-
-    def _allocate(self, mean_x: Tensor, mean_y: Tensor) -> None:
-        (_, d), (_, e) = mean_x.shape, mean_y.shape
-        lead = (self.layers_x,) if self.pairs == "diagonal" else (self.layers_x, self.layers_y)
-        shapes = {
-            "gram_x": (self.layers_x, d, d),
-            "stats_x": (self.layers_x, 3 * d + 6),
-            "cross": (*lead, d, e),
-            "stats_xy": (*lead, 2 * d + 2 * e + 4),
-            "gram_y": (self.layers_y, e, e),
-            "stats_y": (self.layers_y, 3 * e + 6),
-        }
-        self._state = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
-        self._state.update(mean_x=mean_x, mean_y=mean_y)
-
-    def _check(self, x: Tensor, y: Tensor) -> None:
-        for side, t, layers in (("x", x, self.layers_x), ("y", y, self.layers_y)):
-            width = self._state[f"mean_{side}"].shape[1] if self._state else None
-            fits = t.ndim == 3 and t.shape[0] == layers and width in (None, t.shape[-1])
-            if not fits or not t.dtype.is_floating_point:
-                raise BertftError(
-                    f"CrossMoments.update: {side} must be float of shape ({layers}, n, {width or 'D'}), "
-                    f"found {t.dtype} of shape {tuple(t.shape)}"
-                )
-        if x.shape[1] != y.shape[1]:
-            raise BertftError(
-                f"CrossMoments.update: x and y must hold the same stimuli, found {x.shape[1]} and {y.shape[1]} rows"
-            )
-
-    # Merging --------------------------------------------------------------------------------------------------------
-
-    def merge(self, other: CrossMoments) -> CrossMoments:
-        """Add another accumulator's stimuli, whatever means its sums are about."""
-        if self.config != other.config:
-            raise BertftError(f"CrossMoments.merge: expected {self.config}, found {other.config}")
-        if not other._state:
-            return self
-        if not self._state:
-            self._allocate(other._state["mean_x"].clone(), other._state["mean_y"].clone())
-        if self.widths != other.widths:
-            raise BertftError(f"CrossMoments.merge: expected widths {self.widths}, found {other.widths}")
-        for name, sums in other._about(self._state["mean_x"], self._state["mean_y"]).items():
-            self._state[name] += sums
-        return self
-
-    def _about(self, mean_x: Tensor, mean_y: Tensor) -> dict[str, Tensor]:
-        """The six sums about other means: augmented rows change by a linear map T, their moments G to T G T'."""
-        old_x, old_y = self._state["mean_x"], self._state["mean_y"]
-        if torch.equal(mean_x, old_x) and torch.equal(mean_y, old_y):
-            return {name: self._state[name] for name in _SUMS}
-        moved: dict[str, list[Tensor]] = {name: [] for name in _SUMS}
-        tx = [translation(a, b, self.metric_x) for a, b in zip(old_x, mean_x, strict=True)]
-        ty = [translation(a, b, self.metric_y) for a, b in zip(old_y, mean_y, strict=True)]
-        for k, m in self._pairs():
-            xx, yy, xy = pack(self.moments(k, m))
-            new = unpack(tx[k] @ xx @ tx[k].T, ty[m] @ yy @ ty[m].T, tx[k] @ xy @ ty[m].T)
-            for name, value in zip(_SUMS, new, strict=True):
-                if (m == 0 or not name.endswith("_x") or self.pairs == "diagonal") and (
-                    k == 0 or not name.endswith("_y") or self.pairs == "diagonal"
-                ):
-                    moved[name].append(held(value))
-        return {name: torch.stack(values).view(self._state[name].shape) for name, values in moved.items()}
-
-    def all_reduce(self, group: Any = None) -> CrossMoments:
-        """Sum over the processes of torch.distributed; every process ends with the sums of all stimuli.
-
-        A process without stimuli takes part. All use the means of the first process that has any.
-        """
-        import torch.distributed as dist
-
-        if not (dist.is_available() and dist.is_initialized()):
-            raise BertftError("CrossMoments.all_reduce: torch.distributed is not initialised, launch with torchrun")
-        mine = (self.config, self.widths if self._state else None)
-        others: list[Any] = [None] * dist.get_world_size(group)
-        dist.all_gather_object(others, mine, group=group)
-        filled = [rank for rank, (_, widths) in enumerate(others) if widths is not None]
-        if not filled:
-            return self
-        expected = (self.config, others[filled[0]][1])
-        for rank, (config, widths) in enumerate(others):
-            if (config, widths or expected[1]) != expected:
-                raise BertftError(
-                    f"CrossMoments.all_reduce: expected {expected[0]} of widths {expected[1]} in every process, "
-                    f"process {rank} has {config} of widths {widths}"
-                )
-        if not self._state:
-            d, e = expected[1]
-            self._allocate(
-                torch.zeros(self.layers_x, d, dtype=torch.float64), torch.zeros(self.layers_y, e, dtype=torch.float64)
-            )
-        source = filled[0] if group is None else dist.get_global_rank(group, filled[0])
-        means = self._state["mean_x"].clone(), self._state["mean_y"].clone()
-        for mean in means:
-            dist.broadcast(mean, source, group=group)
-        if mine[1] is not None:
-            self._state.update(self._about(*means))
-        self._state.update(mean_x=means[0], mean_y=means[1])
-        for name in _SUMS:
-            dist.all_reduce(self._state[name], group=group)
-        return self
-
-    # Saving ---------------------------------------------------------------------------------------------------------
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """What two accumulators must share to be merged."""
-        return {
-            "layers": [self.layers_x, self.layers_y],
-            "metric": [self.metric_x, self.metric_y],
-            "pairs": self.pairs,
-            "float64": self.float64,
-        }
-
-    @property
-    def widths(self) -> tuple[int, int]:
-        """D and E; (0, 0) before the first update."""
-        return (self._state["mean_x"].shape[1], self._state["mean_y"].shape[1]) if self._state else (0, 0)
-
-    @property
-    def state(self) -> dict[str, Tensor]:
-        """Means and sums by name, the very tensors; empty before the first update. ``restore`` takes them back."""
-        return self._state
-
-    def restore(self, state: dict[str, Tensor]) -> CrossMoments:
-        """Go on from the ``state`` of an accumulator of the same configuration."""
-        if set(state) not in (set(), set(_NAMES)):
-            raise BertftError(f"CrossMoments.restore: expected {', '.join(_NAMES)}, found {', '.join(sorted(state))}")
-        self._state = dict(state)
-        return self
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the sums as safetensors, through a temporary name; the configuration is in the file's metadata."""
-        from safetensors.torch import save
-
-        from bertft.results import write_bytes_atomically
-
-        data = save(self._state, {"format": _FORMAT, "config": json.dumps(self.config, sort_keys=True)})
-        write_bytes_atomically(path, data)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], *, expect: CrossMoments | None = None) -> CrossMoments:
-        """Read what ``save`` wrote; with ``expect``, refuse sums of another configuration."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(os.fspath(path), "pt") as file:
-                metadata = file.metadata() or {}
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        except FileNotFoundError:
-            raise BertftError(f"{path}: no such file of cross moments") from None
-        except (SafetensorError, IsADirectoryError) as error:
-            raise BertftError(f"{path}: not a safetensors file of cross moments ({error})") from None
-        if metadata.get("format") != _FORMAT or set(state) not in (set(), set(_NAMES)):
-            raise BertftError(f"{path}: expected the format {_FORMAT}, found {metadata.get('format')!r}")
-        config = json.loads(metadata["config"])
-        if expect is not None and expect.config != config:
-            raise BertftError(f"{path}: expected sums of {expect.config}, found {config}")
-        moments = cls(
-            config["layers"][0],
-            config["layers"][1],
-            metric=tuple(config["metric"]),
-            pairs=config["pairs"],
-            float64=config["float64"],
-        )
-        moments._state = state
-        return moments
-
-    # Measures -------------------------------------------------------------------------------------------------------
-
-    def moments(self, layer_x: int, layer_y: int) -> Moments:
-        """The sums of one pair of layers, as `bertft.ops.moment_formulas` takes them (views, not copies)."""
-        if not self._state:
-            raise BertftError(_EMPTY)
-        s = self._state
-        pair = layer_x if self.pairs == "diagonal" else (layer_x, layer_y)
-        of_x, of_y = (s["gram_x"][layer_x], s["stats_x"][layer_x]), (s["gram_y"][layer_y], s["stats_y"][layer_y])
-        return Moments(*of_x, s["cross"][pair], s["stats_xy"][pair], *of_y)
-
-    def means(self, layer_x: int, layer_y: int) -> tuple[Tensor, Tensor]:
-        """The provisional means (D,), (E,) that the sums of these layers are about."""
-        return self._state["mean_x"][layer_x], self._state["mean_y"][layer_y]
-
-    def _pairs(self) -> list[tuple[int, int]]:
-        if self.pairs == "diagonal":
-            return [(k, k) for k in range(self.layers_x)]
-        return [(k, m) for k in range(self.layers_x) for m in range(self.layers_y)]
 
     def _each(self, function: Callable[[int, int], Any], least: int = 3) -> Tensor:
         """function(l, m) of every pair of layers: (L,) or (L, M) float64."""
@@ -387,20 +113,6 @@ class CrossMoments:
         of_x = [function(k, k if self.pairs == "diagonal" else 0, 0) for k in range(self.layers_x)]
         of_y = [function(m if self.pairs == "diagonal" else 0, m, 1) for m in range(self.layers_y)]
         return torch.tensor(of_x, dtype=torch.float64), torch.tensor(of_y, dtype=torch.float64)
-
-
-@contextmanager
-def _naming(layer: int) -> Iterator[None]:
-    try:
-        yield
-    except BertftError as error:
-        raise BertftError(f"layer {layer}: {error}") from None
-
-
-def _add(total: Moments, part: Moments) -> None:
-    for sums, new in zip(total, part, strict=True):
-        if new is not None:
-            held(sums).add_(new.cpu())
 
 
 def merged(parts: Sequence[CrossMoments]) -> CrossMoments:

@@ -66,7 +66,7 @@ def nearest(x: Tensor, k: int, *, metric: str = "cosine") -> Tensor:
 
 
 def _take(best: Tensor, where: Tensor, tile: Tensor, first: int, *, across: bool) -> None:
-    """Let a contiguous ``tile`` into the ``best`` (m, k) of its rows, of columns ``first``..; ``across``: the transpose.
+    """Let a contiguous ``tile``, of columns ``first``.., into the ``best`` (m, k) of its rows; ``across``: transposed.
 
     Largest entries of groups of `GROUP` come first, one pass in the order of memory whichever way; only groups that
     exceed a row's k-th best are looked into. On the rows' first tile that is the k-th largest of the groups.

@@ -10,6 +10,7 @@ single process's sums but for the order of float64 additions.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import signal
 import threading
@@ -26,11 +27,11 @@ from bertft.progress import SILENT, Progress
 from bertft.results import Row
 from bertft.similarity.checkpoint import Checkpoint
 from bertft.similarity.compare import (
-    check_tokenizers,
+    check_request,
     count_stimuli,
     cut,
     example_of,
-    shared_layers,
+    layer_counts,
     side_by_side,
 )
 from bertft.similarity.comparison import Comparison, Plan
@@ -77,13 +78,8 @@ def compare_stream(
     stimuli than the measures need, tokenizers that differ, vectors that are not finite or have no direction, and a lost
     process; KeyboardInterrupt, after a checkpoint, when interrupted.
     """
-    if not tuned:
-        raise BertftError("similarity: no encoder to compare with")
-    if tokens is not None and tokens < 4:
-        raise BertftError(f"similarity: tokens must be at least 4, found {tokens}")
-    if unit == "token":
-        check_tokenizers(base, tuned)
-    comparison = Comparison(plan, shared_layers(base, tuned))
+    check_request(base, tuned, tokens, unit)
+    comparison = Comparison(plan, layer_counts(base, tuned))
     run = _Run(base, tuned, comparison, tokens, {"unit": unit, "batch_tokens": batch_tokens, "window": window}, team)
     total, name = (tokens, f"{unit}s") if tokens is not None else (texts_in_all, "texts")
     saved = checkpoint.load() if checkpoint else None
@@ -101,6 +97,7 @@ def compare_stream(
             step.advance((stimuli if tokens is not None else examples) * team.size)
             if checkpoint and (asked or time.monotonic() - last >= (EVERY if every is None else every)):
                 checkpoint.save(*run.state())
+                _give_back_memory()
                 last = time.monotonic()
             if asked:
                 _stop(asked[0], team, checkpoint)
@@ -287,6 +284,12 @@ def _asked_to_stop() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _give_back_memory() -> None:
+    """Hand freed memory to the system, which the C library keeps where a sampled sentence lies behind it (glibc)."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _stop(number: int, team: Team, checkpoint: Checkpoint | None) -> None:
