@@ -2,6 +2,8 @@
 
 python benchmarks/bench_corpus.py sums --stimuli 1000000      sums of one layer pair against the GEMM limit, memory
 python benchmarks/bench_corpus.py stream --text FILE          two encoders alone against RSA and CKA of all layers
+python benchmarks/bench_corpus.py processes --text FILE       two processes against one with two threads
+python benchmarks/bench_corpus.py error --text FILE           every layer's real vectors against float64 brute force
 python benchmarks/bench_corpus.py knn                         mutual nearest neighbours against the dense way
 """
 
@@ -11,15 +13,20 @@ import argparse
 import gzip
 import itertools
 import resource
+import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from bertft.similarity.comparison import Comparison, Plan
 from bertft.similarity.moments import CrossMoments
 from bertft.similarity.neighbours import mutual_knn
+
+if TYPE_CHECKING:
+    from bertft.encoder import Encoder
 
 
 def peak() -> float:
@@ -41,43 +48,53 @@ def sums(stimuli: int, d: int, rows: int) -> None:
     """Sums of one layer pair (2 d^2 multiply-adds a stimulus: U'V, and U'U and V'V at half) against products alone."""
     source = chunks(d, rows)
     moments = CrossMoments(1, 1, "cosine").update(*next(source))
-    before, count = peak(), stimuli // rows
-    begun = time.perf_counter()
-    for _ in range(count):
-        moments.update(*next(source))
-    seconds = time.perf_counter() - begun
-    extra = peak() - before
-    moments.rsa()
-    # the limit: as many multiply-adds in plain products of the same shapes, at the best of several tries
-    x, y = next(source)
-    x, y, out = x[0], y[0], torch.empty(d, d)
-    best = float("inf")
-    for _ in range(20):
+    x, y = (t[0] for t in next(source))
+    out = torch.empty(d, d)
+
+    def products() -> float:
+        best = float("inf")
+        for _ in range(3):
+            begun = time.perf_counter()
+            for _ in range(2):
+                torch.mm(x.T, y, out=out)
+            best = min(best, time.perf_counter() - begun)
+        return best
+
+    # the limit: as many multiply-adds in plain products of the same shapes; both are medians over the run
+    products()
+    limits, each, before, count = [products()], [], peak(), stimuli // rows
+    for turn in range(count):
         begun = time.perf_counter()
-        for _ in range(2):
-            torch.mm(x.T, y, out=out)
-        best = min(best, time.perf_counter() - begun)
-    limit, n = best * count, count * rows
+        moments.update(*next(source))
+        each.append(time.perf_counter() - begun)
+        if turn % 10 == 0:
+            limits.append(products())
+    seconds, limit = statistics.median(each) * count, statistics.median(limits) * count
+    extra, n = peak() - before, count * rows
+    moments.rsa()
     print(f"{n} stimuli, d={d}, chunks of {rows}, {torch.get_num_threads()} threads: {seconds:.1f} s")
     print(f"{n * (n - 1) / 2 / seconds:.3g} pairs/s; {limit / seconds:.3f} of the GEMM limit ({limit:.1f} s)")
     print(f"memory beyond the first chunk: {extra:.0f} MB")
 
 
+def lines_of(text: Path, encoder: Encoder, tokens: int) -> list[str]:
+    """The first lines of a file, until they hold so many tokens."""
+    from bertft.similarity.compare import count_stimuli
+
+    with gzip.open(text, "rt", encoding="utf8") if text.suffix == ".gz" else text.open(encoding="utf8") as file:
+        lines = [line.strip() for line in itertools.islice(file, tokens) if line.strip()]
+    held = itertools.accumulate(count_stimuli(encoder, lines, "token"))
+    return lines[: 1 + next((i for i, total in enumerate(held) if total >= tokens), len(lines))]
+
+
 def stream(text: Path, base: str, tuned: str, tokens: int, sample: int) -> None:
     """Two encoders over the same batches, alone and with RSA (cosine) and CKA of all layers, batch by batch in turn."""
     from bertft.encoder import Encoder
-    from bertft.similarity.compare import count_stimuli, side_by_side
+    from bertft.similarity.compare import side_by_side
 
     encoders = [Encoder.from_pretrained(name, device="cpu") for name in (base, tuned)]
-    with gzip.open(text, "rt", encoding="utf8") if text.suffix == ".gz" else text.open(encoding="utf8") as file:
-        lines = [line.strip() for line in itertools.islice(file, tokens) if line.strip()]
-    room = 0
-    for kept, count in enumerate(count_stimuli(encoders[0], lines, "token")):  # noqa: B007 - used below
-        room += count
-        if room >= tokens:
-            break
-    lines = lines[: kept + 1]
-    comparison = Comparison(Plan(sample=sample), {"tuned": encoders[0].num_layers})
+    lines = lines_of(text, encoders[0], tokens)
+    comparison = Comparison(Plan(sample=sample), {"tuned": (encoders[0].num_layers, encoders[1].num_layers)})
     comparison.sentences = len(lines)
     forward = update = 0.0
     streams = side_by_side([encoder.stream(lines, unit="token", window="split") for encoder in encoders])
@@ -101,6 +118,99 @@ def stream(text: Path, base: str, tuned: str, tokens: int, sample: int) -> None:
     print(f"{rows / million:.2%} of the {million:.0f} s that a million tokens take at this rate")
 
 
+def _share(text: Path, names: list[str], tokens: int, threads: int, part: int, parts: int, start, done) -> None:
+    """One process's part of the lines: encoders and sums; puts its tokens and seconds into ``done``."""
+    from bertft.encoder import Encoder
+    from bertft.similarity.compare import side_by_side
+
+    torch.set_num_threads(threads)
+    encoders = [Encoder.from_pretrained(name, device="cpu") for name in names]
+    lines = lines_of(text, encoders[0], tokens)
+    comparison = Comparison(Plan(), {"tuned": (encoders[0].num_layers, encoders[1].num_layers)})
+    with torch.inference_mode():
+        for warm, mine in ((True, lines[:64]), (False, lines[part::parts])):
+            if not warm:
+                comparison = Comparison(Plan(), {"tuned": (encoders[0].num_layers, encoders[1].num_layers)})
+                start.wait()
+            begun = time.perf_counter()
+            for batch in side_by_side([encoder.stream(mine, unit="token", window="split") for encoder in encoders]):
+                comparison.update(*batch)
+    done.put((len(comparison), time.perf_counter() - begun))
+
+
+def processes(text: Path, base: str, tuned: str, tokens: int) -> None:
+    """The same lines by one process with two threads and by two processes with one, in turn, twice."""
+    context = torch.multiprocessing.get_context("spawn")
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for count in (1, 2, 1, 2):
+        start, done = context.Barrier(count), context.Queue()
+        team = [
+            context.Process(target=_share, args=(text, [base, tuned], tokens, 2 // count, i, count, start, done))
+            for i in range(count)
+        ]
+        for process in team:
+            process.start()
+        found = [done.get() for _ in team]
+        for process in team:
+            process.join()
+        rates[count].append(sum(n for n, _ in found) / max(seconds for _, seconds in found))
+        print(f"{count} process(es), {2 // count} thread(s) each: {rates[count][-1]:.0f} tokens/s")
+    print(f"two processes / one: {max(rates[2]) / max(rates[1]):.2f} of its throughput")
+
+
+def error(text: Path, base: str, tuned: str, tokens: int) -> None:
+    """RSA and debiased CKA of every layer from streamed sums against all pairs in float64."""
+    from bertft.encoder import Encoder
+
+    kept = []
+    for name in (base, tuned):
+        encoder = Encoder.from_pretrained(name, device="cpu")
+        with torch.inference_mode():
+            stream = encoder.stream(lines_of(text, encoder, tokens), unit="token", window="split")
+            kept.append(torch.cat([batch.vectors for batch in stream], dim=1)[:, :tokens])
+
+    def matrix(rows: torch.Tensor, metric: str) -> torch.Tensor:
+        rows = rows.double()
+        if metric == "cosine":
+            rows = torch.nn.functional.normalize(rows)
+            return rows @ rows.T
+        rows = rows - rows.mean(0)
+        squares = rows.square().sum(1)
+        return squares[:, None] + squares - 2 * (rows @ rows.T)
+
+    def hsic(k: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """Song et al. 2012, of matrices with zero diagonals."""
+        n = len(k)
+        rows, columns = k.sum(1), other.sum(1)
+        cross = (k * other).sum() + k.sum() * other.sum() / ((n - 1) * (n - 2)) - 2 * (rows @ columns) / (n - 2)
+        return cross / (n * (n - 3))
+
+    n = kept[0].shape[1]
+    i, j = torch.triu_indices(n, n, 1)
+    worst: dict[tuple[str, bool], float] = {}
+    for layer, rows in enumerate(zip(*kept, strict=True)):
+        for metric in ("cosine", "sqeuclidean"):
+            a, b = (matrix(t, metric)[i, j] for t in rows)
+            a, b = a - a.mean(), b - b.mean()
+            expected = float(a @ b / (a.norm() * b.norm()))
+            for wide in (False, True):
+                sums = CrossMoments(1, 1, metric, float64=wide)
+                for part in zip(*(t[None].split(4096, dim=1) for t in rows), strict=True):
+                    sums.update(*part)
+                key = (f"RSA {metric}", wide)
+                worst[key] = max(worst.get(key, 0.0), abs(sums.rsa().item() - expected))
+                if metric == "sqeuclidean":
+                    middle = [t.double() - t.double().mean(0) for t in rows]
+                    k, other = (u @ u.T for u in middle)
+                    k.fill_diagonal_(0)
+                    other.fill_diagonal_(0)
+                    cka = float(hsic(k, other) / (hsic(k, k) * hsic(other, other)).sqrt())
+                    worst["CKA", wide] = max(worst.get(("CKA", wide), 0.0), abs(sums.cka().item() - cka))
+        print(f"layer {layer} done", flush=True)
+    for (name, wide), value in sorted(worst.items()):
+        print(f"n={n}, largest error over layers, {name}, {'float64' if wide else 'float32'} products: {value:.1e}")
+
+
 def knn(n: int, d: int, k: int) -> None:
     """Mutual nearest neighbours by tiles against the dense matrix and topk."""
     g = torch.Generator().manual_seed(0)
@@ -118,13 +228,14 @@ def knn(n: int, d: int, k: int) -> None:
 
     tiles, whole = mutual_knn(x, y, k), dense()
     assert (tiles - whole).abs().mean() < 1e-4, "tiles and dense way disagree"
-    seconds = {}
-    for name, function in (("tiles", lambda: mutual_knn(x, y, k)), ("dense", dense)):
+    seconds: dict[str, list[float]] = {"tiles": [], "dense": []}
+    for name, function in 3 * [("tiles", lambda: mutual_knn(x, y, k)), ("dense", dense)]:
         begun = time.perf_counter()
         function()
-        seconds[name] = time.perf_counter() - begun
-    print(f"n={n}, d={d}, k={k}: tiles {seconds['tiles']:.2f} s, dense {seconds['dense']:.2f} s: "
-          f"{seconds['dense'] / seconds['tiles']:.2f} times as fast")  # fmt: skip
+        seconds[name].append(time.perf_counter() - begun)
+    tiles, whole = (statistics.median(seconds[name]) for name in ("tiles", "dense"))
+    print(f"n={n}, d={d}, k={k}, {torch.get_num_threads()} threads: tiles {tiles:.2f} s, dense {whole:.2f} s, medians "
+          f"of 3 in turn: {whole / tiles:.2f} times as fast")  # fmt: skip
 
 
 if __name__ == "__main__":
@@ -134,15 +245,18 @@ if __name__ == "__main__":
     command.add_argument("--stimuli", type=int, default=1_000_000)
     command.add_argument("--d", type=int, default=384)
     command.add_argument("--rows", type=int, default=4096)
-    command = commands.add_parser("stream")
-    command.add_argument("--text", type=Path, required=True)
-    command.add_argument("--base", default="builtin:minilm")
-    command.add_argument("--tuned", default="builtin:minilm")
-    command.add_argument("--tokens", type=int, default=20_000)
-    command.add_argument("--sample", type=int, default=5000)
+    for name, tokens in (("stream", 20_000), ("processes", 10_000), ("error", 5_000)):
+        command = commands.add_parser(name)
+        command.add_argument("--text", type=Path, required=True)
+        command.add_argument("--base", default="builtin:minilm")
+        command.add_argument("--tuned", default="builtin:minilm")
+        command.add_argument("--tokens", type=int, default=tokens)
+        if name == "stream":
+            command.add_argument("--sample", type=int, default=5000)
     command = commands.add_parser("knn")
     command.add_argument("--n", type=int, default=20_000)
     command.add_argument("--d", type=int, default=384)
     command.add_argument("--k", type=int, default=10)
     options = vars(parser.parse_args())
-    {"sums": sums, "stream": stream, "knn": knn}[options.pop("command")](**options)
+    work = {"sums": sums, "stream": stream, "processes": processes, "error": error, "knn": knn}
+    work[options.pop("command")](**options)
