@@ -121,9 +121,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and bytes of CPU ``tensors``."""
-    found = hashlib.sha256()
+def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """SHA-256 of ``text`` and of names, types, shapes and bytes of CPU ``tensors``."""
+    found = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         if tensor.numel():

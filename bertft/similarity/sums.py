@@ -245,7 +245,8 @@ class Sums:
 
         from bertft.results import write_bytes_atomically
 
-        metadata = {"format": _FORMAT, "config": json.dumps(self.config, sort_keys=True), "sha256": digest(self._state)}
+        config = json.dumps(self.config, sort_keys=True)
+        metadata = {"format": _FORMAT, "config": config, "sha256": digest(self._state, config)}
         write_bytes_atomically(path, save(self._state, metadata))
 
     @classmethod
@@ -263,7 +264,7 @@ class Sums:
             raise BertftError(f"{path}: not a safetensors file of cross moments ({error})") from None
         if metadata.get("format") != _FORMAT or set(state) not in (set(), set(_NAMES)):
             raise BertftError(f"{path}: expected the format {_FORMAT}, found {metadata.get('format')!r}")
-        if metadata.get("sha256", digest(state)) != digest(state):  # files of before there was one have none
+        if metadata.get("sha256") != digest(state, metadata.get("config", "")):
             raise BertftError(f"{path}: damaged: the sums are not those that were written")
         config = json.loads(metadata["config"])
         if expect is not None and expect.config != config:
