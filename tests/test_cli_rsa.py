@@ -82,6 +82,34 @@ def test_everything_at_once(here, tiny_model, capsys):
     assert (here / "run" / "results.csv").read_bytes() == before and not (here / "run" / "checkpoint").exists()
 
 
+def test_all_layers_against_all(here, tiny_model, capsys):
+    tuned = disturbed(tiny_model, here / "tuned", shifted)
+    fails(capsys, rsa(tiny_model, tuned, "--layers", "some"), "--layers", "paired or all", "'some'")
+    options = ["--tokens", "300", "--metric", "cosine,sqeuclidean", "--measures", "rsa,cka,procrustes"]
+    assert rsa(tiny_model, tuned, *options, "--layers", "all") == 0
+    rows = read_results(here / "run" / "results.csv")
+    crossed = {(row.measure, row.layer): row.value for row in rows if row.task == "heatmap"}
+    paired = [row for row in rows if row.task != "heatmap"]
+    assert len(crossed) == 4 * 16 and len(paired) == 4 * 4
+    for row in paired:
+        assert crossed[f"{row.measure}_base{row.layer}", row.layer] == row.value and row.low <= row.value <= row.high
+    # the tuned block is the second: below it the encoders are one, so that off the diagonal both orders agree
+    for measure in ("rsa_cosine_pearson", "rsa_sqeuclidean_pearson", "cka_debiased"):
+        assert crossed[f"{measure}_base0", 1] == pytest.approx(crossed[f"{measure}_base1", 0], abs=1e-6)
+        assert crossed[f"{measure}_base0", 1] < crossed[f"{measure}_base1", 1] - 1e-5
+        drawn = here / "run" / "figures" / f"{measure}_layers.csv"
+        assert drawn.read_text(encoding="utf8").count("\n") == 17 and drawn.with_suffix(".png").exists()
+    page = (here / "run" / "report.html").read_text(encoding="utf8")
+    assert page.count('<img class="map"') == 4
+    before = {row.key: (row.value, row.low, row.high) for row in paired}
+    (here / "run").rename(here / "all")
+    assert rsa(tiny_model, tuned, *options) == 0
+    again = {row.key: (row.value, row.low, row.high) for row in read_results(here / "run" / "results.csv")}
+    assert again.keys() == before.keys()
+    for key, values in again.items():
+        assert before[key] == pytest.approx(values, abs=1e-6)
+
+
 def test_tokenizers_that_differ_are_refused_or_compared_by_word(here, tiny_model, tmp_path_factory, capsys):
     from families import save
 

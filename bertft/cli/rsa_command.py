@@ -20,6 +20,7 @@ COMPARE_HELP = "pearson, cosine, spearman, rho_a or kendall; several with commas
 MEASURES_HELP = (
     "rsa, cka, cca, svcca, pwcca, procrustes, r2, effective_dimension, anisotropy, knn, cka_rbf; several with commas."
 )
+LAYERS_HELP = "paired, or all: also every layer of the base against every layer of a tuned encoder, as a heat map."
 BY_HELP = "Of trees as text also which words moved, by some of upos, xpos, relation, depth, position, frequency."
 
 
@@ -35,6 +36,7 @@ def rsa(
     measures: Annotated[str, typer.Option(help=MEASURES_HELP)] = "rsa,cka",
     sample: Annotated[int, typer.Option(min=4, help="Stimuli for intervals and for what needs all pairs.")] = 5000,
     intervals: Annotated[bool, typer.Option(help="95 % intervals, clustered by text.")] = True,
+    layers: Annotated[str, typer.Option(help=LAYERS_HELP)] = "paired",
     by: Annotated[str, typer.Option(help=BY_HELP)] = "",
     dtype: Annotated[str, typer.Option(help="Of the encoders: float32, bfloat16 or float16.")] = "float32",
     split: Annotated[Optional[str], typer.Option(help="Of a data set.")] = None,  # noqa: UP045
@@ -52,8 +54,8 @@ def rsa(
         line = run_rsa(
             base, named, text, out,
             tokens=count, unit=unit, metrics=listed(metric), compares=listed(compare),
-            measures=measures_of(measures), sample=sample, intervals=intervals, by=listed(by), dtype=dtype,
-            split=split, seed=seed, progress=progress,
+            measures=measures_of(measures), sample=sample, intervals=intervals, layers=layers, by=listed(by),
+            dtype=dtype, split=split, seed=seed, progress=progress,
         )  # fmt: skip
     if line:
         print(line)

@@ -38,6 +38,7 @@ def run_rsa(
     measures: list[str],
     sample: int,
     intervals: bool,
+    layers: str,
     by: list[str],
     dtype: str,
     split: str | None,
@@ -57,11 +58,14 @@ def run_rsa(
 
     if unit not in ("token", "word"):
         raise BertftError(f"--unit: expected token or word, found {unit!r}")
-    plan = Plan(tuple(metrics), tuple(compares), tuple(measures), intervals, sample, seed)
+    if layers not in ("paired", "all"):
+        raise BertftError(f"--layers: expected paired or all, found {layers!r}")
+    plan = Plan(tuple(metrics), tuple(compares), tuple(measures), intervals, sample, seed, layers == "all")
     command = {
         "command": "rsa", "base": base, "tuned": tuned, "text": text, "split": split,
         "tokens": "all" if tokens is None else tokens, "unit": unit, "metric": metrics, "compare": compares,
         "measures": measures, "sample": sample, "intervals": intervals, "by": by, "dtype": dtype, "seed": seed,
+        **({"layers": "all"} if plan.all_layers else {}),
     }  # fmt: skip
     if unknown := [name for name in by if name not in LABELS]:
         raise BertftError(f"--by: expected some of {', '.join(LABELS)}, found {unknown[0]!r}")

@@ -21,10 +21,12 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
     Works on the folder of a study, of a single command, or of a study that is not finished. Returns the page's path;
     raises ``BertftError`` if the folder holds no results.
     """
-    from bertft.report.figures import figures
+    from bertft.report.figures import Figure, figures
+    from bertft.report.heat_map import HeatMap
+    from bertft.report.layer_maps import layer_maps
     from bertft.report.page import render
     from bertft.report.series import context
-    from bertft.report.static import draw
+    from bertft.report.static import on_paper
 
     folder = Path(folder)
     if not folder.is_dir():
@@ -32,18 +34,20 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
     rows = read_results(folder / "results.csv")
     described = context(_mapping(folder / "config.yaml"), rows)
     record = _mapping(folder / "run.json")
-    drawn = []
-    wanted = figures(rows, described)
+    wanted: list[Figure | HeatMap] = [*figures(rows, described), *layer_maps(rows)]
+    files = []
     with progress.step("report", total=len(wanted) + 1, unit="figure") as bar:
         for figure in wanted:
-            png, svg = draw(figure)
-            drawn.append((figure, png, svg))
+            png, svg = on_paper(figure)
+            files.append((png, svg))
             write_bytes_atomically(folder / "figures" / f"{figure.name}.png", png)
             write_bytes_atomically(folder / "figures" / f"{figure.name}.svg", svg)
             write_text_atomically(folder / "figures" / f"{figure.name}.csv", figure.to_csv())
             bar.advance()
+        drawn = [(figure, *pair) for figure, pair in zip(wanted, files, strict=True) if isinstance(figure, Figure)]
+        maps = [(figure, *pair) for figure, pair in zip(wanted, files, strict=True) if isinstance(figure, HeatMap)]
         page = folder / "report.html"
-        write_text_atomically(page, render(rows, described, drawn, record))
+        write_text_atomically(page, render(rows, described, drawn, record, maps))
         bar.advance()
     return page
 

@@ -14,6 +14,7 @@ import yaml
 
 from bertft.report.figures import Figure, slot
 from bertft.report.headline import headline
+from bertft.report.heat_map import HeatMap
 from bertft.report.interactive import panels
 from bertft.report.palette import DARK, LIGHT
 from bertft.report.series import Context, point, score
@@ -32,8 +33,9 @@ def render(
     context: Context,
     drawn: Sequence[tuple[Figure, bytes, bytes]],
     record: Mapping[str, Any],
+    maps: Sequence[tuple[HeatMap, bytes, bytes]] = (),
 ) -> str:
-    """The page. ``drawn`` holds each figure with its PNG and SVG, ``record`` what ``run.json`` says."""
+    """The page. ``drawn`` and ``maps`` hold each figure with its PNG and SVG, ``record`` what ``run.json`` says."""
     config = context.config
     title = str(config.get("name") or config.get("command") or "bertft run")
     variant = f" ({config['variant']})" if config.get("variant") else ""
@@ -51,7 +53,7 @@ def render(
         facts=_facts(context, record),
         headline=_headline(rows, context),
         toggles=_toggles(context, drawn),
-        figures="\n".join(_figure(*item) for item in drawn),
+        figures="\n".join([*(_figure(*item) for item in drawn), *(_map(*item) for item in maps)]),
         measured=_measured(rows, context),
         configuration=_configuration(config, record),
         footer=escape(
@@ -122,22 +124,36 @@ def _figure(figure: Figure, png: bytes, svg: bytes) -> str:
         f'data-figure="{escape(figure.name)}" data-panel="{index}"></div></div>'
         for index, panel in enumerate(figure.panels)
     )
+    return (
+        f'<section><h2>{escape(figure.title)}</h2><p class="caption">{escape(figure.caption)}</p>'
+        f'<div class="panels{grid}">{plots}</div>'
+        f'<noscript><img alt="{escape(figure.title)}" src="{_uri("image/svg+xml", svg)}"></noscript>'
+        f"{_downloads(figure, png, svg)}"
+        f"<details><summary>The numbers</summary>{_numbers(figure)}</details></section>"
+    )
+
+
+def _map(figure: HeatMap, png: bytes, svg: bytes) -> str:
+    """A heat map is a picture here too; every cell shows its value."""
+    return (
+        f"<section><h2>{escape(figure.title)}</h2>"
+        f'<p class="caption">{escape(figure.label)}. {escape(figure.caption)}</p>'
+        f'<img class="map" alt="{escape(figure.title)}; numbers in the CSV" src="{_uri("image/svg+xml", svg)}">'
+        f"{_downloads(figure, png, svg)}</section>"
+    )
+
+
+def _downloads(figure: Figure | HeatMap, png: bytes, svg: bytes) -> str:
     files = (
         ("PNG", "png", "image/png", png),
         ("SVG", "svg", "image/svg+xml", svg),
         ("CSV", "csv", "text/csv", figure.to_csv().encode()),
     )
-    downloads = "".join(
+    links = "".join(
         f'<a download="{escape(figure.name)}.{suffix}" href="{_uri(kind, data)}">{label}</a>'
         for label, suffix, kind, data in files
     )
-    return (
-        f'<section><h2>{escape(figure.title)}</h2><p class="caption">{escape(figure.caption)}</p>'
-        f'<div class="panels{grid}">{plots}</div>'
-        f'<noscript><img alt="{escape(figure.title)}" src="{_uri("image/svg+xml", svg)}"></noscript>'
-        f'<p class="downloads">Download: {downloads}</p>'
-        f"<details><summary>The numbers</summary>{_numbers(figure)}</details></section>"
-    )
+    return f'<p class="downloads">Download: {links}</p>'
 
 
 def _numbers(figure: Figure) -> str:
@@ -178,7 +194,8 @@ def _measured(rows: Sequence[Row], context: Context) -> str:
         body += (
             "<tr>" + "".join(f'<td class="wrap">{escape(c)}</td>' for c in cells) + f'<td class="number">{n}</td></tr>'
         )
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("analysis", "text", "source", "measures", "n"))
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("analysis", "text", "source", "measures"))
+    head += '<th class="number" scope="col">n</th>'
     whole = ""
     single = [row for row in rows if row.layer is None]
     if single:
