@@ -1,9 +1,14 @@
 // bfloat16 and float16 numbers, as their 16 bits, to float and double.
 #pragma once
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 namespace bertft {
 
@@ -32,10 +37,17 @@ inline float from_float16(uint16_t bits) {
 // out[i] = number i of `in`.
 template <class T>
 void widen(bool is_float16, const uint16_t* in, int64_t n, T* out) {
-  if (is_float16)
-    for (int64_t i = 0; i < n; ++i) out[i] = T(from_float16(in[i]));
-  else
-    for (int64_t i = 0; i < n; ++i) out[i] = T(from_bfloat16(in[i]));
+  int64_t i = 0;
+  if (!is_float16) {
+    for (; i < n; ++i) out[i] = T(from_bfloat16(in[i]));
+    return;
+  }
+#ifdef __F16C__
+  if constexpr (std::is_same_v<T, float>)
+    for (; i + 8 <= n; i += 8)
+      _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in + i))));
+#endif
+  for (; i < n; ++i) out[i] = T(from_float16(in[i]));
 }
 
 }  // namespace bertft
