@@ -39,6 +39,7 @@ def main() -> int:
     warnings.simplefilter("error")
     # pdoc cannot follow what NamedTuple makes of annotations; mypy checks them.
     warnings.filterwarnings("ignore", message="Error parsing type annotation ForwardRef")
+    warnings.filterwarnings("ignore", message="'bertft' may refer to either")  # installed from this checkout
     pdoc.render.configure(docformat="markdown", search=True)
     pdoc.pdoc("bertft", "!bertft.__main__", output_directory=out)
     silent = silent_names()
