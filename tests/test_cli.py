@@ -350,7 +350,7 @@ def test_the_readme_executes(here, capsys):
             continue  # pytest is running now; the study of real text has a test of its own
         small = ["--variant", "tiny"] if words[1] == "study" else []
         assert run([*words[1:], *small]) == 0, capsys.readouterr().err
-    assert {path.name for path in (here / "runs").iterdir()} == {"quickstart", "mnli", "rsa", "probe", "edge"}
+    assert {path.name for path in (here / "runs").iterdir()} == {"quickstart", "mnli", "rsa", "probe", "edge", "freeze"}
     for folder in (here / "runs").iterdir():
         assert (folder / "results.csv").exists() and (folder / "config.yaml").exists()
     assert all((here / "runs" / "quickstart" / "models" / task).is_dir() for task in ("dep", "mnli", "squad"))
