@@ -64,11 +64,11 @@ def rsa(
             stimuli those read off a million of its pairs). Kendall draws 30,000 of 200,000 pairs for each resample, and
             no more than 100 resamples.
         permutations: of the groups of y for the Mantel test, 0 for none: p = (1 + #{null >= estimate}) / (K + 1).
-            Groups are put in random order and their stimuli read off in it, so that stimuli of one group stay
-            neighbours on both sides; exact for groups of one size. Not for kendall.
+            Groups trade places with groups of their own size only, so that stimuli of one group stay together on both
+            sides and the test is exact; a group that is alone in its size stays where it is. Not for kendall.
 
     Raises BertftError for unknown names, shapes that do not fit, fewer than 3 stimuli, fewer than 2 groups for an
-    interval or test, or all dissimilarities equal.
+    interval or test, no two groups of one size for a test, or all dissimilarities equal.
     """
     sizes, order = _check(x, y, metric, compare, groups)
     n = x.shape[0]
@@ -76,6 +76,11 @@ def rsa(
         raise BertftError("rsa: compare='kendall' has no permutation test, use 'spearman' or permutations=0")
     if (bootstrap or permutations) and len(sizes) < 2:
         raise BertftError(f"rsa: an interval or test needs at least 2 groups, found {len(sizes)}")
+    if permutations and len(set(sizes.tolist())) == len(sizes):
+        raise BertftError(
+            f"rsa: groups are permuted among those of one size, but each of the {len(sizes)} has a size of its own; "
+            "give more groups, or as many stimuli of each"
+        )
     if permutations and n > LARGEST:
         raise BertftError(f"rsa: the permutation test takes at most {LARGEST} stimuli, found {n}; sample them")
     from bertft.ops.rdm_correlation import rdm_correlation
@@ -249,10 +254,14 @@ def _permutation_test(
     """One-sided p value: only sum K L changes when the items of one (centred) matrix are permuted."""
     x, y = torch.from_numpy(a).float(), torch.from_numpy(b).float()
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    alike = [np.flatnonzero(sizes == size) for size in np.unique(sizes)]
     observed = float(torch.linalg.vecdot(x, y).double().sum())
     above = 0
     for _ in range(permutations):
-        order = np.concatenate([np.arange(starts[g], starts[g] + sizes[g]) for g in generator.permutation(len(sizes))])
+        groups = np.arange(len(sizes))
+        for members in alike:
+            groups[members] = generator.permutation(members)
+        order = np.concatenate([np.arange(starts[g], starts[g] + sizes[g]) for g in groups])
         items = torch.from_numpy(order)
         shuffled = y.index_select(0, items).index_select(1, items)
         above += float(torch.linalg.vecdot(x, shuffled).double().sum()) >= observed

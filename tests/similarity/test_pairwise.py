@@ -102,6 +102,11 @@ def test_true_nulls_are_rejected_at_their_rate(equal):
     assert 0.04 <= rate <= 0.06
 
 
+def test_groups_of_several_sizes_do_not_reject_a_true_null():
+    # were groups of unlike sizes to trade places, sentence effects alone would be found in two of three runs
+    assert rejections(60, 99, equal=False) < 0.15
+
+
 def test_constant_dissimilarities_are_an_error():
     _, y = data(4)
     with pytest.raises(BertftError, match="all dissimilarities"):
@@ -120,6 +125,8 @@ def test_bad_input():
         rsa(x[:2], y[:2])
     with pytest.raises(BertftError, match="groups must name"):
         rsa(x, y, groups=[1, 2])
+    with pytest.raises(BertftError, match="each of the 3 has a size of its own"):
+        rsa(x[:6], y[:6], groups=[0, 1, 1, 2, 2, 2], permutations=9)
     with pytest.raises(BertftError, match="at least 2 groups, found 1"):
         rsa(x, y, groups=[1] * 40, bootstrap=10)
     with pytest.raises(BertftError, match="kendall"):
