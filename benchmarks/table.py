@@ -72,7 +72,7 @@ def _figure(records: list[Record], folder: Path) -> list[Path]:
     axes.set_yticks(rows, labels, fontsize=8)
     axes.invert_yaxis()
     axes.margins(y=0.01)
-    axes.set_xlabel("share of the limit (1 = necessary work at the measured rate)")
+    axes.set_xlabel("share of the limit (1 = measured rate)")
     figure.legend(fontsize=8, loc="outside upper center", ncols=3, frameon=False)
     paths = [folder / "benchmarks.png", folder / "benchmarks.svg"]
     with plt.rc_context({"svg.fonttype": "none"}):

@@ -33,9 +33,11 @@ def run_ablate(
     """Fine-tune once for every k in the run folder ``out``; returns the lines that say where the results are."""
     from bertft.ablation import sweep_stages
     from bertft.finetune import FinetuneConfig
+    from bertft.tasks import get_task
 
     folder = _vacant(out, {"command": f"ablate {kind}", **chosen, **({"k": ks} if ks else {})})
     config = FinetuneConfig(out=out, **chosen)
+    get_task(config.task)  # a wrong name is refused before the folder is touched
     stages = sweep_stages(kind, config, out, depths_wanted=ks, cache=cache, progress=progress)
     with folder.claim():
         rows = folder.run(stages, f"ablate {kind}", progress=progress)
