@@ -130,3 +130,10 @@ def test_snapshots_on_the_way(config, tmp_path):
         for p in (0, 50, 100)
     ]
     assert moved[0] == 0 < moved[1] < moved[2]
+
+
+def test_an_unknown_task_leaves_nothing_behind(tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["ablate", "freeze", "--task", "nothing", "--model", "m", "--train", "a", "--dev", "b", "--out", str(out)]
+    assert run(command) == 2
+    assert "expected one of" in capsys.readouterr().err and not out.exists()
