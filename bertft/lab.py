@@ -47,7 +47,7 @@ class Setting:
 
     def to_yaml(self) -> str:
         """What a folder's results depend on."""
-        tree = {"setting": self.name, "study": dataclasses.asdict(self.study)}
+        tree = {"setting": self.name, "study": self.study.to_tree()}
         return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
 
 
@@ -174,5 +174,5 @@ class Lab:
         from bertft.report.figures import figures
         from bertft.report.series import context
 
-        found = figures(rows, context(dataclasses.asdict(self.setting.study), rows))
+        found = figures(rows, context(self.setting.study.to_tree(), rows))
         return [figure for figure in found if figure.name in names]

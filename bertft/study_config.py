@@ -166,12 +166,16 @@ class StudyConfig:
         first: dict[tuple[str, str], str] = {}
         return {name: first.setdefault((task.task, task.dev), name) for name, task in self.tasks.items()}
 
-    def to_yaml(self) -> str:
-        """The resolved study: reading it back gives an equal ``StudyConfig``."""
+    def to_tree(self) -> dict[str, Any]:
+        """The resolved study as plain values, as ``to_yaml`` writes it."""
         tree = dataclasses.asdict(self)
         if not self.edge:
             del tree["edge"]  # which older run folders do not name: they are still of the same study
-        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+        return tree
+
+    def to_yaml(self) -> str:
+        """The resolved study: reading it back gives an equal ``StudyConfig``."""
+        return yaml.safe_dump(self.to_tree(), sort_keys=False, allow_unicode=True, width=100)
 
 
 def read_study(
