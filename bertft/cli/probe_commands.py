@@ -38,6 +38,7 @@ def structural(
     orthogonal: Annotated[
         bool, typer.Option("--orthogonal", help="Orthogonal probes too: a rotation a layer, a scaling a kind.")
     ] = False,
+    rbf: Annotated[bool, typer.Option("--rbf", help="RBF-kernel probes too, of the highest rank (slower).")] = False,
     control: Annotated[
         bool, typer.Option("--control", help="Train on control trees too, for the selectivity.")
     ] = False,
@@ -57,7 +58,7 @@ def structural(
 
     command = StructuralCommand(
         models=named_encoders(model), train=train, dev=dev, rank=list(rank or [128]), orthogonal=orthogonal,
-        control=control, random=random, epochs=epochs, max_train=max_train, max_dev=max_dev, dtype=dtype,
+        rbf=rbf, control=control, random=random, epochs=epochs, max_train=max_train, max_dev=max_dev, dtype=dtype,
         stream=stream, window=window, seed=seed,
     )  # fmt: skip
     with showing_progress(quiet) as progress:

@@ -106,6 +106,7 @@ class StructuralCommand:
     dev: str
     rank: list[int]
     orthogonal: bool
+    rbf: bool
     control: bool
     random: bool
     epochs: int
@@ -136,7 +137,7 @@ def run_structural(command: StructuralCommand, out: Path, features: Path | None,
         started = time.monotonic()
         rows = structural_probes(
             encoders, train, dev,
-            rank=command.rank, orthogonal=command.orthogonal, epochs=command.epochs, seed=command.seed,
+            rank=command.rank, orthogonal=command.orthogonal, rbf=command.rbf, epochs=command.epochs, seed=command.seed,
             data=_data_name(command.dev), out=out / "probes", control=command.control,
             differences=len(encoders) > 1, store=store, progress=progress,
         )  # fmt: skip

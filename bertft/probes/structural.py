@@ -19,6 +19,7 @@ from bertft.probes.features import Vectors, extract
 from bertft.probes.metrics import SentenceScores, score_sentences
 from bertft.probes.orthogonal import OrthogonalProbes, train_orthogonal
 from bertft.probes.predicted import write_trees
+from bertft.probes.rbf import RbfProbes, train_rbf
 from bertft.probes.store import FeatureStore, fingerprint
 from bertft.probes.structural_rows import ORTHOGONAL, rows_of
 from bertft.probes.structural_training import KINDS, Probes, Trees, predict, train_probes
@@ -41,6 +42,7 @@ def structural_probes(
     *,
     rank: int | Sequence[int] = 128,
     orthogonal: bool = False,
+    rbf: bool = False,
     epochs: int = 40,
     seed: int = 0,
     data: str = "ewt",
@@ -58,15 +60,16 @@ def structural_probes(
     (`bertft.probes.metrics`), each with a 95 % bootstrap interval over sentences. Layer k is Hugging Face's
     ``hidden_states[k]``, one less than Hewitt's counting. A baseline is one more entry: a randomly initialised encoder
     under the name ``random`` (`bertft.encoder.reinitialise`). What ``control`` (`control_trees`), ``differences`` (to
-    the first encoder), ``orthogonal`` (`bertft.probes.orthogonal`) and several ranks add is said at
-    `bertft.probes.structural_rows.rows_of`.
+    the first encoder), ``orthogonal`` (`bertft.probes.orthogonal`), ``rbf`` (`bertft.probes.rbf`, of the highest rank)
+    and several ranks add is said at `bertft.probes.structural_rows.rows_of`.
 
     Encoders are taken one after another: the vectors of one (float16) are extracted once, used by all its probes, and,
     unless they come from a ``store``, removed. With ``out``, each encoder leaves ``<name>.safetensors`` (weights
-    ``distance`` and ``depth``, (L, D, R), and every sentence's scores), ``<name>.json`` (configuration, dev losses)
-    and ``<name>.conllu`` (the trees predicted for ``dev`` at the layer of the best UUAS); a later call with the same
-    configuration and data takes those it finds there. Raises ``BertftError`` for empty data, heads that form no tree,
-    and sentences beyond an encoder's window unless ``window="split"``.
+    ``distance`` and ``depth``, (L, D, R), and every sentence's scores; the metadata name their ``kind``),
+    ``<name>.json`` (configuration, dev losses) and ``<name>.conllu`` (the trees predicted for ``dev`` at the layer of
+    the best UUAS); a later call with the same configuration and data takes those it finds there. Raises
+    ``BertftError`` for empty data, heads that form no tree, and sentences beyond an encoder's window unless
+    ``window="split"``.
     """
     for name, sentences in (("train", train), ("dev", dev)):
         if not sentences:
@@ -77,7 +80,7 @@ def structural_probes(
     if min(ranks) < 1 or epochs < 1:
         raise BertftError(f"structural probes: rank and epochs must be positive, found {min(ranks)} and {epochs}")
     several = len(ranks) > 1
-    ranks += [ORTHOGONAL] if orthogonal else []
+    ranks += [ORTHOGONAL] * orthogonal + [-max(ranks)] * rbf
     if store is not None:
         window = store.window
     corpora = {"": (train, dev)}
@@ -88,7 +91,7 @@ def structural_probes(
         with _Run(name, encoder, train, dev, None if out is None else Path(out), store, window, progress) as run:
             for r in ranks:
                 for part, (own_train, own_dev) in corpora.items():
-                    own = ".orthogonal" if r == ORTHOGONAL else f".rank{r}" if several else ""
+                    own = f".{_kind(r)}" if r <= 0 else f".rank{r}" if several else ""
                     suffix = own + (f".{part[:-1]}" if part else "")
                     scores[name, r, part] = run.measure(suffix, own_train, own_dev, r, epochs, seed)
     return rows_of(scores, data, seed, resamples, differences)
@@ -147,7 +150,7 @@ class _Run:
         skip, column = punctuation(dev)
         config = {
             "encoder": fingerprint(self.encoder), "train": _digest(train), "dev": _digest(dev),
-            "rank": "orthogonal" if rank == ORTHOGONAL else rank,
+            "rank": rank if rank > 0 else "orthogonal" if rank == ORTHOGONAL else f"{-rank}, RBF kernel",
             "epochs": epochs, "seed": seed, "window": self.window, "punctuation": column,
             "dtype": "float16" if self.store is None else str(self.store.dtype).removeprefix("torch."),
         }  # fmt: skip
@@ -159,6 +162,8 @@ class _Run:
         material = (vectors[0], train_trees, vectors[1], dev_trees)
         if rank == ORTHOGONAL:
             probes: Probes = train_orthogonal(*material, epochs=epochs, seed=seed, progress=self.progress)
+        elif rank < 0:
+            probes = train_rbf(*material, rank=-rank, epochs=epochs, seed=seed, progress=self.progress)
         else:
             probes = train_probes(*material, rank=rank, epochs=epochs, seed=seed, progress=self.progress)
         points, depths = predict(probes, vectors[1])
@@ -166,11 +171,15 @@ class _Run:
         if stem is not None:
             best = int((scores.edges.sum(1)).argmax())
             write_trees(Path(f"{stem}.conllu"), dev, points[best], depths[best], layer=best)
-            _keep(stem, config, probes, scores)
+            _keep(stem, config, probes, scores, _kind(rank))
         return scores
 
 
-def _keep(stem: Path, config: dict[str, Any], probes: Probes, scores: SentenceScores) -> None:
+def _kind(rank: int) -> str:
+    return "linear" if rank > 0 else "orthogonal" if rank == ORTHOGONAL else "rbf"
+
+
+def _keep(stem: Path, config: dict[str, Any], probes: Probes, scores: SentenceScores, kind: str) -> None:
     from safetensors.torch import save
 
     tensors = {kind: weights.contiguous() for kind, weights in zip(KINDS, probes.weights, strict=True)}
@@ -184,7 +193,10 @@ def _keep(stem: Path, config: dict[str, Any], probes: Probes, scores: SentenceSc
         tensors |= {"rotation": probes.rotation, "scales": probes.scales}
         record["dimensions"] = dict(zip(KINDS, probes.dimensions().tolist(), strict=True))
         record["shared"] = probes.shared().tolist()
-    write_bytes_atomically(f"{stem}.safetensors", save(tensors, {"format": "bertft.structural/2"}))
+    if isinstance(probes, RbfProbes):
+        tensors["widths"] = probes.widths
+        record["widths"] = dict(zip(KINDS, probes.widths.tolist(), strict=True))
+    write_bytes_atomically(f"{stem}.safetensors", save(tensors, {"format": "bertft.structural/2", "kind": kind}))
     write_text_atomically(f"{stem}.json", json.dumps(record, indent=1) + "\n")
 
 

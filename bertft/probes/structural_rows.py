@@ -14,7 +14,7 @@ from bertft.results import Row
 TASK = "structural"
 CONTROL = "control_"
 ORTHOGONAL = 0
-"""Stands for a rank where the probes are orthogonal ones."""
+"""Stands for a rank where the probes are orthogonal ones; -r stands for RBF-kernel probes of rank r."""
 
 
 def rows_of(
@@ -26,16 +26,16 @@ def rows_of(
     ``<measure>_selectivity``, the first less the second on the same resamples. With several ranks each measure ends in
     its rank: ``uuas_rank8``. With ``differences`` also ``<measure>_difference`` of each encoder to the first, paired by
     sentence, and ``<measure>_difference_p``, by Holm over all layers, ranks and encoders of a measure. Those of
-    orthogonal probes (rank `ORTHOGONAL`) end in ``_orthogonal``.
+    orthogonal probes (rank `ORTHOGONAL`) end in ``_orthogonal``, those of RBF-kernel probes (rank -r) in ``_rbf``.
     """
     ranks = {rank for _, rank, _ in scores}
     rows: list[Row] = []
     drawn = {key: resampled(own, resamples=resamples, seed=seed) for key, own in scores.items()}
 
     def suffix(rank: int) -> str:
-        if rank == ORTHOGONAL:
-            return "_orthogonal"
-        return f"_rank{rank}" if len(ranks - {ORTHOGONAL}) > 1 else ""
+        if rank <= 0:
+            return "_orthogonal" if rank == ORTHOGONAL else "_rbf"
+        return f"_rank{rank}" if sum(r > 0 for r in ranks) > 1 else ""
 
     for (model, rank, part), own in scores.items():
         for layer, measures in enumerate(summarise(own, resamples=resamples, seed=seed)):

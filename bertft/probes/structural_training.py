@@ -52,11 +52,11 @@ class Trees:
         )
 
 
-class _Schedule:
+class Schedule:
     """The published schedule, for each of P probes apart: decay, best weights, stop."""
 
     def __init__(self, weights: Tensor) -> None:
-        self.weights = weights  # (P, D, R), trained in place
+        self.weights = weights  # (P, ...), trained in place
         self.gradients = torch.zeros_like(weights)  # of the next step
         self.best = weights.clone()
         self.lowest = torch.full((len(weights),), torch.inf, dtype=torch.float64)  # of the stopping rule
@@ -123,21 +123,19 @@ def train_probes(
     layers, width = train.layers, train.width
     if rank < 1 or epochs < 1:
         raise BertftError(f"structural probes: rank and epochs must be positive, found {rank} and {epochs}")
-    start = torch.Generator().manual_seed(seed)
-    init = (torch.rand(2, 1, width, rank, generator=start) - 0.5) / 10
-    schedule = _Schedule(init.repeat(1, layers, 1, 1).view(2 * layers, width, rank))
+    schedule = Schedule(initial(width, rank, seed).repeat(1, layers, 1, 1).view(2 * layers, width, rank))
     room = Room()
     columns = _Columns(layers, room)
     order = np.random.default_rng(seed)
     sentences = len(train.lengths)
     with progress.step("train probes", total=epochs * sentences, unit="sentences") as step:
         for epoch in range(epochs):
-            shuffled, groups = order.permutation(sentences), _groups(schedule.active, layers)
+            shuffled, groups = order.permutation(sentences), groups_of(schedule.active, layers)
             for first in range(0, sentences, BATCH):
                 members = shuffled[first : first + BATCH].tolist()
                 for kinds, chosen in groups:
                     weights = columns.take(schedule.weights, kinds, chosen)
-                    h, distances, depths, lengths = _batch(train, train_trees, members, kinds, chosen, room)
+                    h, distances, depths, lengths = batch_of(train, train_trees, members, kinds, chosen, room)
                     _, gradients = probe_loss_and_gradient(
                         h, weights, distances, depths, lengths, distance_rank=rank if len(kinds) == 2 else None
                     )
@@ -153,7 +151,12 @@ def train_probes(
     return Probes(schedule.best.view(*shape, width, rank), schedule.lowest.view(shape), schedule.epochs.view(shape))
 
 
-def _groups(active: Sequence[bool], layers: int) -> list[tuple[tuple[int, ...], list[int]]]:
+def initial(width: int, rank: int, seed: int) -> Tensor:
+    """(2, 1, D, R) the B that distance and depth probes start from, uniform in (-0.05, 0.05)."""
+    return (torch.rand(2, 1, width, rank, generator=torch.Generator().manual_seed(seed)) - 0.5) / 10
+
+
+def groups_of(active: Sequence[bool], layers: int) -> list[tuple[tuple[int, ...], list[int]]]:
     """Active layers by the kinds that still train there: both in one call, then each alone."""
     wanted: dict[tuple[int, ...], list[int]] = {}
     for layer in range(layers):
@@ -166,7 +169,7 @@ def _groups(active: Sequence[bool], layers: int) -> list[tuple[tuple[int, ...], 
 class _Columns:
     """Weights and gradients as the losses have them, (L', D, kinds * R) with distance before depth, and back.
 
-    Kind by kind, layer by layer they are (2 * L, D, R); of a group (`_groups`) only some of these are wanted.
+    Kind by kind, layer by layer they are (2 * L, D, R); of a group (`groups_of`) only some of these are wanted.
     """
 
     def __init__(self, layers: int, room: Room) -> None:
@@ -190,7 +193,7 @@ class _Columns:
                 place.copy_(own)
 
 
-def _batch(
+def batch_of(
     data: Vectors,
     trees: Trees,
     members: Sequence[int],
@@ -205,16 +208,16 @@ def _batch(
 
 
 @torch.no_grad()
-def _dev_losses(data: Vectors, trees: Trees, schedule: _Schedule, room: Room) -> Tensor:
+def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, room: Room) -> Tensor:
     """(P,) float64 mean over dev sentences; infinite for probes that have stopped."""
     sentences = len(data.lengths)
     totals = torch.zeros(len(schedule.active), dtype=torch.float64)
-    for kinds, chosen in _groups(schedule.active, data.layers):
+    for kinds, chosen in groups_of(schedule.active, data.layers):
         probes = [kind * data.layers + layer for kind in kinds for layer in chosen]
         distance, depth = (schedule.weights[[kind * data.layers + k for k in chosen]] for kind in (0, 1))
         for first in range(0, sentences, BATCH):
             members = range(first, min(first + BATCH, sentences))
-            h, distances, depths, lengths = _batch(data, trees, members, kinds, chosen, room)
+            h, distances, depths, lengths = batch_of(data, trees, members, kinds, chosen, room)
             if distances is not None and depths is not None:
                 losses = probe_loss(h, distance, depth, distances, depths, lengths).T.flatten()
             elif distances is not None:

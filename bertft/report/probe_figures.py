@@ -16,14 +16,15 @@ MEASURES = {
 """Structural-probe measures: panel title and axis label."""
 
 CONTROL = "control_"
-DERIVED = re.compile(r"_(selectivity|difference|difference_p)(_rank\d+|_orthogonal)?$")
+DERIVED = re.compile(r"_(selectivity|difference|difference_p)(_rank\d+|_orthogonal|_rbf)?$")
 """Measures that are differences of drawn ones: in the table, not in the figures."""
 
 
 def structural_figure(probed: list[Line], context: Context) -> Figure:
     """One panel a measure; of several ranks the highest, for the others differ in height more than in shape."""
-    # Orthogonal probes are in the table: their curves would hide those of the plain ones.
-    drawn = [line for line in probed if not DERIVED.search(line.measure) and not line.measure.endswith("_orthogonal")]
+    # Orthogonal and RBF probes are in the table: their curves would hide those of the plain ones.
+    plain = [line for line in probed if not line.measure.endswith(("_orthogonal", "_rbf"))]
+    drawn = [line for line in plain if not DERIVED.search(line.measure)]
     ranks = sorted({int(found[1]) for line in drawn if (found := re.search(r"_rank(\d+)$", line.measure))})
     if ranks:
         drawn = [line for line in drawn if line.measure.endswith(f"_rank{ranks[-1]}")]

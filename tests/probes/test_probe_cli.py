@@ -48,11 +48,11 @@ def test_edge_writes_a_folder_and_shows_the_control(here, tiny_model, capsys):
 
 def test_structural_sweep_draws_a_tree(here, tiny_model, capsys):
     command = ["probe", "structural", "--model", tiny_model, "--train", TRAIN, "--dev", DEV, "--epochs", "1"]
-    assert run([*map(str, command), "--rank", "2", "--rank", "3", "--control", "--out", "run", "--quiet"]) == 0
+    assert run([*map(str, command), "--rank", "2", "--rank", "3", "--rbf", "--control", "--out", "run", "--quiet"]) == 0
     measures = {row.measure for row in read_results(here / "run" / "results.csv")}
-    assert {"uuas_rank2", "control_dspr_rank3", "root_accuracy_selectivity_rank2"} <= measures
+    assert {"uuas_rank2", "uuas_rbf", "control_dspr_rank3", "root_accuracy_selectivity_rank2"} <= measures
     pictures = [path.name for path in (here / "run" / "figures").glob("tree_*.svg")]
-    assert sorted(pictures) == [f"tree_{tiny_model.name}.rank{rank}.svg" for rank in (2, 3)]
+    assert sorted(pictures) == [f"tree_{tiny_model.name}.{kind}.svg" for kind in ("rank2", "rank3", "rbf")]
 
 
 BAD = {

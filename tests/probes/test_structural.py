@@ -103,7 +103,7 @@ def test_all_probes_at_once_equal_each_alone(sentences):
 
 def test_schedule_decays_resets_and_stops():
     weights = torch.ones(2, 3, 2)
-    schedule = structural_training._Schedule(weights.clone())
+    schedule = structural_training.Schedule(weights.clone())
     schedule.gradients[0] = 1.0
     losses = [1.0, 0.9, 0.89999, 0.95, 0.9, 0.9, 0.9, 0.9]
     rates = []
@@ -125,7 +125,7 @@ def test_schedule_decays_resets_and_stops():
 
 
 def test_groups_leave_out_what_has_stopped():
-    assert structural_training._groups([True, False, True, False, True, True], 3) == [
+    assert structural_training.groups_of([True, False, True, False, True, True], 3) == [
         ((0,), [0]),
         ((1,), [1]),
         ((0, 1), [2]),

@@ -47,7 +47,7 @@ def test_score_by_rank_at_the_best_layer_of_the_highest_rank():
     measures = ["uuas_rank2", "uuas_rank8", "control_uuas_rank2", "control_uuas_rank8", "uuas_selectivity_rank8"]
     table = [
         Row("base", "structural", "text", layer, measure, round(layer / 10 + place / 100, 2), 0.0, 1.0, 9, 1)
-        for place, measure in enumerate([*measures, "uuas_orthogonal", "dspr_rank2"])
+        for place, measure in enumerate([*measures, "uuas_orthogonal", "uuas_rbf", "dspr_rank2"])
         for layer in range(3)
     ]
     figure = drawn(table, "probes_by_rank")

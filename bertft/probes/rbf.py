@@ -1,0 +1,144 @@
+"""Structural probes with an RBF kernel (White, Pimentel, Saphra and Cotterell 2021): their distances level off.
+
+    k(x, y) = exp(-|B'(x - y)|^2 / w),  w = 2 sigma^2
+    d_ij = w/2 (k(h_i, h_i) - 2 k(h_i, h_j) + k(h_j, h_j)) = w (1 - k(h_i, h_j)),  depth_i = w (1 - k(h_i, 0))
+
+The kernel's own distance, 2 - 2k, ends at 2, and a tree's go further: the factor w/2 is this module's choice, and so
+are depths as distances from the origin. B takes up any other scale of either, so that one number beside B, learned with
+it, is enough, and as w grows d becomes the plain probe's |B'(h_i - h_j)|^2. d rises with that for every w: DSpr, NSpr,
+UUAS and the root, which ask for order alone, are those of B, and the kernel changes which B is learned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bertft.errors import BertftError
+from bertft.probes.features import Room, Vectors
+from bertft.probes.structural_training import BATCH, Probes, Schedule, Trees, batch_of, groups_of, initial
+from bertft.progress import SILENT, Progress
+
+START = (
+    16.0  # of w: the distances of most sentences' words are below it, so that the probe begins nearly as the plain one
+)
+
+
+@dataclass
+class RbfProbes(Probes):
+    """Probes with ``widths`` (2, L), the w of each distance and depth probe."""
+
+    widths: Tensor
+
+
+def train_rbf(
+    train: Vectors,
+    train_trees: Trees,
+    dev: Vectors,
+    dev_trees: Trees,
+    *,
+    rank: int = 128,
+    epochs: int = 40,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> RbfProbes:
+    """Train an RBF-kernel distance and depth probe on every layer, together, in plain PyTorch.
+
+    Losses, batches, first B, schedule and end are those of `bertft.probes.structural_training.train_probes`; log w has
+    B's learning rate. Stopping early is the only regularisation.
+    """
+    layers, width = train.layers, train.width
+    if rank < 1 or epochs < 1:
+        raise BertftError(f"structural probes: rank and epochs must be positive, found {rank} and {epochs}")
+    start = initial(width, rank, seed).repeat(1, layers, 1, 1).view(2 * layers, width * rank)
+    schedule = Schedule(torch.cat([start, torch.full((2 * layers, 1), math.log(START))], dim=1))
+    order, room, sentences = np.random.default_rng(seed), Room(), len(train.lengths)
+    with progress.step("train RBF probes", total=epochs * sentences, unit="sentences") as step:
+        for epoch in range(epochs):
+            shuffled, groups = order.permutation(sentences), groups_of(schedule.active, layers)
+            for first in range(0, sentences, BATCH):
+                members = shuffled[first : first + BATCH].tolist()
+                for kinds, chosen in groups:
+                    probes = [kind * layers + layer for kind in kinds for layer in chosen]
+                    parameters = schedule.weights[probes].requires_grad_()
+                    material = batch_of(train, train_trees, members, kinds, chosen, room)
+                    (slope,) = torch.autograd.grad(losses(parameters, *material).sum(), parameters)
+                    schedule.gradients[probes] = slope
+                schedule.step()
+                step.advance(len(members))
+            schedule.end_epoch(epoch, _dev_losses(dev, dev_trees, schedule, room))
+            step.note(f"epoch {epoch + 1}, {sum(schedule.active)} of {len(schedule.active)} probes left")
+            if not any(schedule.active):
+                break
+    return RbfProbes(
+        schedule.best[:, :-1].reshape(2, layers, width, rank),
+        schedule.lowest.view(2, layers),
+        schedule.epochs.view(2, layers),
+        schedule.best[:, -1].exp().view(2, layers),
+    )
+
+
+def losses(parameters: Tensor, h: Tensor, distances: Tensor | None, depths: Tensor | None, lengths: Tensor) -> Tensor:
+    """(P,) losses of distance probes, of depth probes, or of distance and then depth probes of the L layers.
+
+    ``parameters`` (P, D * R + 1): B row by row and then log w; ``h`` (L, T, D); packed ``distances`` (sum n^2,) and
+    ``depths`` (T,) of sentences of ``lengths`` (S,), None for the kind that is not asked for. As for the plain probes,
+    sums of absolute errors over n^2 pairs or n words, and their mean over sentences.
+    """
+    layers, _, width = h.shape
+    kinds = [gold for gold in (distances, depths) if gold is not None]
+    found = []
+    for gold, own in zip(kinds, parameters.chunk(len(kinds)), strict=True):
+        points = torch.bmm(h, own[:, :-1].reshape(layers, width, -1))
+        scale = own[:, -1].exp()
+        found.append((_distance_loss if gold is distances else _depth_loss)(points, scale, gold, lengths))
+    return torch.cat(found)
+
+
+def _distance_loss(points: Tensor, scale: Tensor, distances: Tensor, lengths: Tensor) -> Tensor:
+    """(L,) from points (L, T, R) and w (L,)."""
+    place = torch.arange(int(lengths.max()))
+    there = place < lengths.unsqueeze(1)  # (S, n)
+    numbers = ((lengths.cumsum(0) - lengths).unsqueeze(1) + place).clamp(max=points.shape[1] - 1)
+    p = points[:, numbers]  # (L, S, n, R)
+    squares = p.square().sum(-1)
+    apart = (squares.unsqueeze(-1) + squares.unsqueeze(-2) - 2 * (p @ p.mT)).clamp(min=0)
+    pairs = there.unsqueeze(2) & there.unsqueeze(1)
+    gold = torch.zeros(pairs.shape, dtype=points.dtype)
+    gold[pairs] = distances.to(points.dtype)
+    # A word's distance to itself is 0 in the tree and here: rounding must not push it.
+    counted = (pairs & (place.unsqueeze(1) != place)).to(points.dtype)
+    share = counted / (lengths.square() * len(lengths)).view(-1, 1, 1)
+    return ((_levelled(apart, scale.view(-1, 1, 1, 1)) - gold).abs() * share).sum((1, 2, 3))
+
+
+def _depth_loss(points: Tensor, scale: Tensor, depths: Tensor, lengths: Tensor) -> Tensor:
+    """(L,) from points (L, T, R) and w (L,)."""
+    share = (lengths * len(lengths)).to(points.dtype).reciprocal().repeat_interleave(lengths)
+    error = _levelled(points.square().sum(-1), scale.unsqueeze(1)) - depths.to(points.dtype)
+    return (error.abs() * share).sum(1)
+
+
+def _levelled(squared: Tensor, scale: Tensor) -> Tensor:
+    """w (1 - exp(-squared / w)), exact for small squared distances too."""
+    return -scale * torch.expm1(-squared / scale)
+
+
+@torch.no_grad()
+def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, room: Room) -> Tensor:
+    """(P,) float64 mean over dev sentences; infinite for probes that have stopped."""
+    sentences = len(data.lengths)
+    totals = torch.full((len(schedule.active),), torch.inf, dtype=torch.float64)
+    for kinds, chosen in groups_of(schedule.active, data.layers):
+        probes = [kind * data.layers + layer for kind in kinds for layer in chosen]
+        totals[probes] = 0
+        for first in range(0, sentences, BATCH):
+            members: Sequence[int] = range(first, min(first + BATCH, sentences))
+            material = batch_of(data, trees, members, kinds, chosen, room)
+            totals[probes] += losses(schedule.weights[probes], *material).double() * len(members)
+    return totals / sentences
