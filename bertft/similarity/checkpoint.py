@@ -16,7 +16,7 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.results import write_text_atomically
 
-_FORMAT = "bertft.stream/1"
+_FORMAT = "bertft.stream/2"
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",

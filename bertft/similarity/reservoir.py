@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,12 +12,17 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 
+START = 8192  # stimuli for which there is room from the beginning
+
 
 class Reservoir:
     """A random sample of whole sentences with their vectors in several spaces, at most ``capacity`` stimuli.
 
     Each sentence has a priority drawn from (seed, id) alone, and the lowest ones stay (two at least), so that the
     sample depends neither on the order of the stream nor on how it is cut into batches. A sentence may come in parts.
+
+    The vectors lie in one tensor a space, and a sentence takes the rows that others have left: a tensor a sentence
+    would leave small holes among the encoder's activations, which the C library cannot give back.
     """
 
     def __init__(self, capacity: int = 5000, seed: int = 0) -> None:
@@ -26,7 +32,11 @@ class Reservoir:
         self.stimuli = 0  # kept now
         self._limit = math.inf  # the lowest priority that was turned away
         self._heap: list[tuple[float, int]] = []  # (-priority, id), so that the highest priority leaves first
-        self._parts: dict[int, list[tuple[Tensor, ...]]] = {}
+        self._counts: dict[int, int] = {}  # stimuli of each sentence kept
+        self._rows: dict[int, list[int]] = {}  # and where they lie
+        self._room: list[Tensor] = []  # (rows, L, D) of each space, on the CPU
+        self._used = 0  # rows that were ever taken, the first ones
+        self._free: list[int] = []  # those of them that sentences have left
 
     def offer(self, ids: Tensor, lengths: Tensor, *spaces: Tensor) -> None:
         """Offer sentences: ids (S,) and lengths (S,), spaces (L, T, D) packed, T the sum of the lengths.
@@ -39,56 +49,87 @@ class Reservoir:
             start, stop = stop, stop + length
             if not length or priority >= self._limit:
                 continue
-            if identity not in self._parts:
-                heapq.heappush(self._heap, (-priority, identity))
-                self._parts[identity] = []
-            kept = tuple(space[:, start:stop].to("cpu", copy=True).contiguous() for space in spaces)
-            self._parts[identity].append(kept)
-            self.stimuli += length
-            self._prune()
+            self._count(identity, length, priority)
+            if identity in self._counts:
+                self._keep(identity, [space[:, start:stop].transpose(0, 1) for space in spaces])
 
-    def _prune(self) -> None:
+    def _count(self, identity: int, length: int, priority: float) -> None:
+        """Make room for a sentence's stimuli, though they be its own: it is no longer counted then."""
+        if identity not in self._counts:
+            heapq.heappush(self._heap, (-priority, identity))
+        self._counts[identity] = self._counts.get(identity, 0) + length
+        self.stimuli += length
         while len(self._heap) > 2 and self.stimuli > self.capacity:
             highest, leaving = heapq.heappop(self._heap)
             self._limit = -highest
-            self.stimuli -= _length(self._parts.pop(leaving))
+            self.stimuli -= self._counts.pop(leaving)
+            self._free += self._rows.pop(leaving, [])
+
+    def _keep(self, identity: int, vectors: Sequence[Tensor]) -> None:
+        """Copy a part of a sentence, (n, L, D) of each space, into free rows."""
+        length = len(vectors[0])
+        taken = [self._free.pop() for _ in range(min(length, len(self._free)))]
+        taken += range(self._used, self._used + length - len(taken))
+        self._used = max(self._used, taken[-1] + 1)
+        if not self._room:
+            self._room = [space[:0].cpu() for space in vectors]
+        if self._used > len(self._room[0]):
+            self._enlarge(max(2 * len(self._room[0]), min(self.capacity, START), self._used))
+        self._rows.setdefault(identity, []).extend(taken)
+        for room, space in zip(self._room, vectors, strict=True):
+            room[taken] = space.to("cpu")
+
+    def _enlarge(self, rows: int) -> None:
+        for j, old in enumerate(self._room):
+            self._room[j] = old.new_zeros((rows, *old.shape[1:]))
+            self._room[j][: len(old)] = old
 
     @property
     def ids(self) -> list[int]:
         """The sentences kept, ascending: the order of ``contents``."""
-        return sorted(self._parts)
+        return sorted(self._rows)
 
     @property
     def counts(self) -> list[int]:
         """How many stimuli each of ``ids`` has."""
-        return [_length(self._parts[key]) for key in self.ids]
+        return [len(self._rows[key]) for key in self.ids]
 
     def state(self) -> tuple[dict[str, Tensor], float | None]:
-        """What is kept, each part by ``id.part.space`` (the very tensors), and the limit of priorities."""
-        tensors = {
-            f"{key}.{i}.{j}": space
-            for key, parts in self._parts.items()
-            for i, part in enumerate(parts)
-            for j, space in enumerate(part)
-        }
+        """What is kept, and the limit of priorities: ``sentence`` and ``row`` (R,) int64 of each stimulus, and by
+        number the spaces (rows, L, D), the very tensors as far as they were ever filled.
+        """
+        tensors = {str(j): space[: self._used] for j, space in enumerate(self._room)}
+        if tensors:
+            sentences = torch.repeat_interleave(torch.tensor(self.ids), torch.tensor(self.counts))
+            tensors |= {
+                "sentence": sentences,
+                "row": torch.tensor([row for key in self.ids for row in self._rows[key]]),
+            }
         return tensors, None if math.isinf(self._limit) else self._limit
 
-    def restore(self, tensors: dict[str, Tensor], limit: float | None) -> Reservoir:
+    def restore(self, tensors: Mapping[str, Tensor], limit: float | None) -> Reservoir:
         """Go on from the ``state`` of a reservoir of the same capacity and seed."""
-        parts: dict[int, dict[int, dict[int, Tensor]]] = {}
-        for name, tensor in tensors.items():
-            key, i, j = map(int, name.split("."))
-            parts.setdefault(key, {}).setdefault(i, {})[j] = tensor
-        self._fill({
-            key: [tuple(spaces[j] for j in sorted(spaces)) for _, spaces in sorted(rows.items())]
-            for key, rows in parts.items()
-        })  # fmt: skip
-        self._limit = math.inf if limit is None else limit
+        fresh = Reservoir(self.capacity, self.seed)
+        if tensors:
+            fresh._room = [tensors[str(j)] for j in range(len(tensors) - 2)]
+            fresh._used = len(fresh._room[0])
+            fresh._enlarge(max(min(self.capacity, START), fresh._used))
+            for key, row in zip(tensors["sentence"].tolist(), tensors["row"].tolist(), strict=True):
+                fresh._rows.setdefault(key, []).append(row)
+            taken = set(tensors["row"].tolist())
+            fresh._free = [row for row in range(fresh._used) if row not in taken]
+            fresh._counts = {key: len(rows) for key, rows in fresh._rows.items()}
+            drawn = _priorities(self.seed, np.array(list(fresh._rows))).tolist()
+            fresh._heap = [(-priority, key) for priority, key in zip(drawn, fresh._rows, strict=True)]
+            heapq.heapify(fresh._heap)
+            fresh.stimuli = sum(fresh._counts.values())
+        fresh._limit = math.inf if limit is None else limit
+        self.__dict__ = fresh.__dict__
         return self
 
     def listing(self) -> list[tuple[float, int, int]]:
         """(priority, sentence, stimuli) of each sentence kept."""
-        return [(-negative, key, _length(self._parts[key])) for negative, key in self._heap]
+        return [(-negative, key, self._counts[key]) for negative, key in self._heap]
 
     def best_of(self, listing: list[tuple[float, int, int]]) -> set[int]:
         """Which sentences of a ``listing`` this reservoir would keep."""
@@ -101,38 +142,29 @@ class Reservoir:
             chosen.add(key)
         return chosen
 
-    def only(self, ids: set[int]) -> dict[int, list[tuple[Tensor, ...]]]:
-        """The parts of those of ``ids`` that are kept; ``of_parts`` makes a reservoir of them."""
-        return {key: parts for key, parts in self._parts.items() if key in ids}
+    def only(self, ids: set[int]) -> dict[int, list[Tensor]]:
+        """The spaces (n, L, D) of those of ``ids`` that are kept; ``of_parts`` makes a reservoir of them."""
+        return {key: [space[rows] for space in self._room] for key, rows in self._rows.items() if key in ids}
 
-    def of_parts(self, *tables: dict[int, list[tuple[Tensor, ...]]]) -> Reservoir:
+    def of_parts(self, *tables: Mapping[int, Sequence[Tensor]]) -> Reservoir:
         """A reservoir of this capacity and seed with the sentences of all ``tables``, as if it had been offered them.
 
         The sample of a whole stream follows from the samples of its parts, whatever the division.
         """
         whole = Reservoir(self.capacity, self.seed)
-        whole._fill({key: parts for table in tables for key, parts in table.items()})
-        whole._prune()
+        for table in tables:
+            for key, vectors in table.items():
+                spaces = [space.transpose(0, 1) for space in vectors]
+                whole.offer(torch.tensor([key]), torch.tensor([len(vectors[0])]), *spaces)
         return whole
-
-    def _fill(self, parts: dict[int, list[tuple[Tensor, ...]]]) -> None:
-        self._parts = parts
-        priorities = _priorities(self.seed, np.fromiter(parts, dtype=np.int64, count=len(parts))).tolist()
-        self._heap = [(-priority, key) for priority, key in zip(priorities, parts, strict=True)]
-        heapq.heapify(self._heap)
-        self.stimuli = sum(map(_length, parts.values()))
 
     def contents(self) -> tuple[Tensor, list[Tensor]]:
         """Sentence of each kept stimulus (R,) int64, 0.. in order of id, and the spaces (L, R, D)."""
-        if not self._parts:
+        if not self._rows:
             raise BertftError("Reservoir: needs at least 2 sentences, found 0")
-        parts = [(i, part) for i, key in enumerate(sorted(self._parts)) for part in self._parts[key]]
-        groups = torch.cat([torch.full((part[0].shape[1],), i) for i, part in parts])
-        return groups, [torch.cat(space, dim=1) for space in zip(*(part for _, part in parts), strict=True)]
-
-
-def _length(parts: list[tuple[Tensor, ...]]) -> int:
-    return sum(part[0].shape[1] for part in parts)
+        groups = torch.repeat_interleave(torch.arange(len(self._rows)), torch.tensor(self.counts))
+        rows = [row for key in self.ids for row in self._rows[key]]
+        return groups, [space[rows].transpose(0, 1).contiguous() for space in self._room]
 
 
 def _priorities(seed: int, ids: np.ndarray) -> np.ndarray:

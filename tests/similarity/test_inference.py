@@ -168,6 +168,26 @@ def test_reservoir_does_not_depend_on_the_order_of_the_stream():
     assert all(torch.equal(a, b) for a, b in zip(kept[0][1], kept[1][1], strict=True))
 
 
+def test_a_long_stream_takes_the_rows_that_were_there():
+    """Sentences come and go in the same memory, also after a checkpoint, and none gets another's vectors."""
+    g = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 30, (3000,), generator=g)
+    reservoir, places = Reservoir(100, seed=4), set()
+    for index, length in enumerate(lengths.tolist()):
+        x = torch.full((2, length, 3), float(index))
+        reservoir.offer(torch.tensor([index]), torch.tensor([length]), x, x[..., :2] + 0.5)
+        places.add(tuple(space.data_ptr() for space in reservoir._room))
+        if index == 2000:
+            assert len(places) == 1
+            reservoir, places = Reservoir(100, seed=4).restore(*reservoir.state()), set()
+    assert len(places) == 1 and reservoir._used <= 100 and 70 < reservoir.stimuli <= 100
+    first = np.argsort(_priorities(4, np.arange(3000)))[: len(reservoir.ids)]
+    assert reservoir.ids == sorted(first.tolist()) and reservoir.counts == lengths[reservoir.ids].tolist()
+    groups, (x, y) = reservoir.contents()
+    expected = torch.tensor(reservoir.ids)[groups]
+    assert (x == expected[:, None]).all() and (y == expected[:, None] + 0.5).all()
+
+
 def test_priorities_are_uniform_and_unrelated_between_seeds():
     a, b = (_priorities(seed, np.arange(20_000)) for seed in (0, 1))
     assert kstest(a, "uniform").pvalue > 0.01 and kstest(b, "uniform").pvalue > 0.01
