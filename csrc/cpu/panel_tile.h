@@ -21,7 +21,7 @@ struct RowScratch {
   std::vector<T> rows;
 
   static int64_t padded_dim(int64_t dim) { return (dim + kGroup<T> - 1) / kGroup<T> * kGroup<T>; }
-  void make_room(int64_t widest) { buffer.resize(kGroupRows * widest), rows.resize(kGroupRows * padded_dim(widest)); }
+  void make_room(int64_t widest) { buffer.resize(kGroupRows * widest), rows.resize(kPanel<T> * padded_dim(widest)); }
 };
 
 // At most `capacity` stimuli of one layer in its metric's form; the columns behind the last hold finite numbers.
@@ -35,30 +35,33 @@ class PanelRows {
   int64_t dim() const { return dim_; }
   void use_dim(int64_t dim) { u_.use_rows(dim_ = dim); }
 
-  // Rows of x become columns `at`.., a multiple of a panel's.
+  // Rows of x become columns `at`.., a multiple of a panel's. A panel's rows are prepared one after another, then turned
+  // all together, so that what is written lies together.
   void prepare(const Matrix& x, Metric metric, const double* mean, const Form* forms, int64_t at, RowScratch<T>& scratch) {
     const int64_t width = scratch.padded_dim(dim_);
     double square[kGroupRows] = {}, unused[kGroupRows];
-    for (int64_t i = 0; i < x.rows; i += kGroupRows) {
-      const int64_t rows = std::min(kGroupRows, x.rows - i);
-      if (rows < kGroupRows || width > dim_) std::fill(scratch.rows.begin(), scratch.rows.end(), T(0));
-      const Runs<T> to{scratch.rows.data(), width, dim_, 0};
-      prepare_group(x, i, rows, metric, mean, scratch.buffer.data(), to, square, unused, forms + i);
-      std::copy_n(square, rows, squares_.data() + at + i);
-      transpose(scratch.rows.data(), at + i, (rows + kGroup<T> - 1) / kGroup<T> * kGroup<T>, width);
+    for (int64_t i = 0; i < x.rows; i += kPanel<T>) {
+      const int64_t end = std::min<int64_t>(x.rows, i + kPanel<T>);
+      if (end - i < kPanel<T> || width > dim_) std::fill(scratch.rows.begin(), scratch.rows.end(), T(0));
+      for (int64_t r = i; r < end; r += kGroupRows) {
+        const int64_t rows = std::min(kGroupRows, end - r);
+        const Runs<T> to{scratch.rows.data() + (r - i) * width, width, dim_, 0};
+        prepare_group(x, r, rows, metric, mean, scratch.buffer.data(), to, square, unused, forms + r);
+        std::copy_n(square, rows, squares_.data() + at + r);
+      }
+      turn(scratch.rows.data(), (at + i) / kPanel<T>, width);
     }
   }
 
  private:
-  void transpose(const T* from, int64_t at, int64_t rows, int64_t width) {
-    for (int64_t r = 0; r < rows; r += kGroup<T>) {
-      T* const to = u_.mutable_at((at + r) / kPanel<T>, 0) + (at + r) % kPanel<T>;
-      for (int64_t k = 0; k < width; k += kGroup<T>) {  // the last numbers may reach into the space between panels
+  // A whole panel from the rows that become its columns.
+  void turn(const T* from, int64_t panel, int64_t width) {
+    for (int64_t k = 0; k < width; k += kGroup<T>)  // the last numbers may reach into the space between panels
+      for (int64_t r = 0; r < kPanel<T>; r += kGroup<T>) {
         Tile<T> tile;
         tile.load(from + r * width + k, width);
-        tile.transposed().store(to + k * kPanel<T>, kPanel<T>);
+        tile.transposed().store(u_.mutable_at(panel, k) + r, kPanel<T>);
       }
-    }
   }
 
   Panels<T> u_;

@@ -127,6 +127,14 @@ struct Sums {
   double rest, rest_with_mean;  // of what fills no vector
 };
 
+// Asks for numbers begin.. of the row after row i.
+void fetch_next(const Matrix& x, int64_t i, int64_t begin, int64_t count) {
+  if (i + 1 >= x.rows) return;
+  const int64_t size = x.element == Element::float64 ? 8 : x.element == Element::float32 ? 4 : 2;
+  const char* from = static_cast<const char*>(x.data) + ((i + 1) * x.stride + begin) * size;
+  for (int64_t at = 0; at < count * size; at += 64) __builtin_prefetch(from + at, 0, 2);
+}
+
 // to[k] = form of row[k] less mean[k], k < count.
 template <class T, class S>
 void fill_run(const S* row, Form form, const double* mean, int64_t count, T* to, Sums& sums) {
@@ -148,7 +156,8 @@ void fill_run(const S* row, Form form, const double* mean, int64_t count, T* to,
 
 }  // namespace
 
-// Run by run rather than row by row, so that what is written lies together.
+// Run by run rather than row by row, so that what is written lies together. Rows whose form is known are read here for the
+// first time: each is asked for while the one before is prepared.
 template <class T>
 BadRow prepare_group(const Matrix& x, int64_t i, int64_t rows, Metric metric, const double* mean, double* buffer,
                      Runs<T> to, double* squares, double* with_mean, const Form* known) {
@@ -178,6 +187,7 @@ BadRow prepare_group(const Matrix& x, int64_t i, int64_t rows, Metric metric, co
     const int64_t count = std::min(to.run, x.dim - begin);
     for (int64_t r = 0; r < rows; ++r) {
       auto& a = of[r];
+      if (known) fetch_next(x, i + r, begin, count);
       if (a.narrow)
         fill_run(a.narrow + begin, a.form, mean + begin, count, to.at + r * to.row, a.sums);
       else
