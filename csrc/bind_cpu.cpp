@@ -176,6 +176,14 @@ void cross_moments_add(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::op
   bertft::binding::cross_moments(x, y, mean_x, mean_y, metric_x, metric_y, float64, check, true, m, torch_pool());
 }
 
+void nearest(Tensor tile, Tensor value, Tensor place, int64_t first, Tensor down_value, Tensor down_place,
+             int64_t down_first) {
+  const ScalarType type = tile.scalar_type();
+  STD_TORCH_CHECK(type == ScalarType::Double || type == ScalarType::Float, "nearest: tile must be float32 or float64");
+  (type == ScalarType::Double ? bertft::binding::nearest<double> : bertft::binding::nearest<float>)(
+      tile, value, place, first, down_value, down_place, down_first, torch_pool());
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> rdm_moments(Tensor x, std::optional<Tensor> y, int64_t metric_x,
                                                        int64_t metric_y, bool ranks, bool float64, bool check) {
   return bertft::binding::rdm_moments(x, y, metric_x, metric_y, ranks, float64, check, torch_pool());
@@ -209,6 +217,10 @@ STABLE_TORCH_LIBRARY(bertft, m) {
       "cross_moments_add(Tensor x, Tensor? y, Tensor mean_x, Tensor? mean_y, int metric_x, int metric_y, bool float64, "
       "bool check, Tensor(a!) gram_x, Tensor(b!) stats_x, Tensor(c!) cross, Tensor(d!) stats_xy, Tensor(e!) gram_y, "
       "Tensor(f!) stats_y) -> ()");
+  // A tile of similarities into the lists of the largest of its rows, and of its columns unless those are empty.
+  m.def(
+      "nearest(Tensor tile, Tensor(a!) value, Tensor(b!) place, int first, Tensor(c!) down_value, Tensor(d!) down_place, "
+      "int down_first) -> ()");
   // x (L, N, D), y (M, N, E) -> second moments of entries, or of their ranks, over the pairs of stimuli i < j, of P = L + M
   // layers: sums (P,), products (P, P), shifts (P,), within (P,); see cpu/rdm_correlation.h.
   m.def(
@@ -226,5 +238,6 @@ STABLE_TORCH_LIBRARY_IMPL(bertft, CPU, m) {
   m.impl("pairwise_distance_backward", TORCH_BOX(&pairwise_distance_backward));
   m.impl("cross_moments", TORCH_BOX(&cross_moments));
   m.impl("cross_moments_add", TORCH_BOX(&cross_moments_add));
+  m.impl("nearest", TORCH_BOX(&nearest));
   m.impl("rdm_moments", TORCH_BOX(&rdm_moments));
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cpu/cross_moments.h"
+#include "cpu/nearest.h"
 #include "cpu/pairwise_distance.h"
 #include "cpu/rdm_correlation.h"
 
@@ -170,6 +171,29 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> rdm_moments(const Tensor& x_in
     for (int64_t k = 0; k < P; ++k)
       problem.products[l * P + k] = problem.products[k * P + l] = std::numeric_limits<double>::quiet_NaN();
   return {sums, products, shifts, within};
+}
+
+// tile (m, n) into the lists value (m, k), place (m, k) of its rows, and unless they are empty down_... (n, k) of its
+// columns; `first` and `down_first` number the tile's first column and row.
+template <class T>
+void nearest(const Tensor& tile, Tensor& value, Tensor& place, int64_t first, Tensor& down_value, Tensor& down_place,
+             int64_t down_first, const Pool& pool) {
+  const int64_t m = tile.size(0), n = tile.size(1), k = value.size(1);
+  const bool both = down_value.numel() > 0;
+  const auto fits = [&](const Tensor& t, int64_t lines, ScalarType type) {
+    return t.dim() == 2 && t.size(0) == lines && t.size(1) == k && t.is_contiguous() && t.scalar_type() == type;
+  };
+  STD_TORCH_CHECK(k > 0 && tile.is_contiguous() && fits(value, m, tile.scalar_type()) &&
+                      fits(place, m, ScalarType::Long) &&
+                      (!both || (fits(down_value, n, tile.scalar_type()) && fits(down_place, n, ScalarType::Long))),
+                  "nearest: lists must be contiguous (lines, k)");
+  const Best<T> across{static_cast<T*>(value.mutable_data_ptr()), static_cast<int64_t*>(place.mutable_data_ptr()), first};
+  Best<T> down{nullptr, nullptr, down_first};
+  if (both) {
+    down.value = static_cast<T*>(down_value.mutable_data_ptr());
+    down.place = static_cast<int64_t*>(down_place.mutable_data_ptr());
+  }
+  nearest_cpu<T>(static_cast<const T*>(tile.const_data_ptr()), m, n, k, across, down, pool);
 }
 
 }  // namespace

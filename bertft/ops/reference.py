@@ -210,3 +210,15 @@ def cross_moments(
     a, b = (u * u).sum(-1), (v * v).sum(-1)
     both = torch.cat([q @ u, b @ u, p @ v, a @ v, torch.stack([a @ b, p @ q, q @ a, p @ b])])
     return (*of_x, u.mT @ v, both, *(space(v, q) if grams else (None, None)))
+
+
+def take_nearest(tile: Tensor, value: Tensor, place: Tensor, first: int) -> None:
+    """Lists ``value``, ``place`` (m, k) of the largest entries so far, in place, with those of ``tile`` (m, n).
+
+    The tile's first column is number ``first``.
+    """
+    k = value.shape[1]
+    kept = torch.cat([value, tile], 1).topk(k, dim=1)
+    old = place.gather(1, kept.indices.clamp(max=k - 1))
+    value.copy_(kept.values)
+    place.copy_(torch.where(kept.indices < k, old, kept.indices - k + first))

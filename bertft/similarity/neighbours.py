@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
+from bertft.ops.nearest import Best, take_nearest
 from bertft.ops.rows import check_rows
 from bertft.similarity.inference import clustered_interval
 
 K = 10  # neighbours
 TILE = 2048  # rows and columns of similarities at a time
-GROUP = 16  # of them that are looked at as one
 STRIP = 1024  # rows of a kernel's matrix at a time
 
 
@@ -36,7 +36,7 @@ def nearest(x: Tensor, k: int, *, metric: str = "cosine") -> Tensor:
     """Indices (n, k) int64 of each row's k nearest other rows, in no particular order.
 
     Every pair of tiles is multiplied once and serves the rows of both. An entry is looked at again only where it
-    exceeds the row's k-th best so far, which after the first tiles is true of few.
+    exceeds a row's k-th best so far, which after the first tiles is true of few (`bertft.ops.nearest`).
     """
     if metric not in ("cosine", "sqeuclidean"):
         raise BertftError(f"nearest: metric must be cosine or sqeuclidean, found {metric!r}")
@@ -47,8 +47,7 @@ def nearest(x: Tensor, k: int, *, metric: str = "cosine") -> Tensor:
     rows = rows / length[:, None].clamp(min=1e-12) if metric == "cosine" else rows - rows.mean(0)
     half = None if metric == "cosine" else (rows * rows).sum(1) / 2
     n = len(rows)
-    best = rows.new_full((n, k), -math.inf)
-    where = torch.zeros(n, k, dtype=torch.int64)
+    best = Best.none(rows, n, k)
     room = rows.new_empty(min(n, TILE) ** 2)  # the same memory for every tile
     for i in range(0, n, TILE):
         for j in range(i, n, TILE):
@@ -59,49 +58,9 @@ def nearest(x: Tensor, k: int, *, metric: str = "cosine") -> Tensor:
                 tile -= half[j : j + TILE]
             if i == j:
                 tile.fill_diagonal_(-math.inf)
-            _take(best[i : i + TILE], where[i : i + TILE], tile, j, across=False)
-            if i != j:
-                _take(best[j : j + TILE], where[j : j + TILE], tile, i, across=True)
-    return where
-
-
-def _take(best: Tensor, where: Tensor, tile: Tensor, first: int, *, across: bool) -> None:
-    """Let a contiguous ``tile``, of columns ``first``.., into the ``best`` (m, k) of its rows; ``across``: transposed.
-
-    Largest entries of groups of `GROUP` come first, one pass in the order of memory whichever way; only groups that
-    exceed a row's k-th best are looked into. On the rows' first tile that is the k-th largest of the groups.
-    """
-    (m, k), lines = best.shape, tile.shape[0] if across else tile.shape[1]
-    size = GROUP if lines % GROUP == 0 else 1
-    step = lines // size  # group g holds the columns g, g + step, ...
-    largest = tile.view(size, step, m).amax(0).mT if across else tile.view(m, size, step).amax(1)
-    least = best.amin(1)
-    if k <= step:
-        bound = largest.topk(k, dim=1).values[:, -1] if least.isneginf().any() else least
-        # at least k entries reach the k-th largest of the groups
-        least = torch.where(least.isneginf(), bound.nextafter(bound.new_tensor(-math.inf)), least)
-    if across:
-        group, row = (largest.mT > least).nonzero(as_tuple=True)
-        row, order = row.sort(stable=True)
-        group = group[order]
-    else:
-        row, group = (largest > least[:, None]).nonzero(as_tuple=True)
-    columns = group[:, None] + step * torch.arange(size)
-    place = columns * m + row[:, None] if across else columns + row[:, None] * lines
-    found = tile.view(-1).index_select(0, place.view(-1)).view(place.shape)
-    hit = (found > least[row, None]).view(-1).nonzero().view(-1)
-    row, column, found = row[hit // size], columns.view(-1)[hit], found.view(-1)[hit]
-    if not len(row):
-        return
-    rows, counts = torch.unique_consecutive(row, return_counts=True)
-    at = torch.arange(len(row)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    values = tile.new_full((len(rows), k + int(counts.max())), -math.inf)
-    indices = torch.zeros(values.shape, dtype=torch.int64)
-    values[:, :k], indices[:, :k] = best[rows], where[rows]
-    line = torch.arange(len(rows)).repeat_interleave(counts)
-    values[line, k + at], indices[line, k + at] = found, column + first
-    kept = values.topk(k, dim=1)
-    best[rows], where[rows] = kept.values, indices.gather(1, kept.indices)
+            of_columns = best.of(j, len(b)) if i != j else None
+            take_nearest(tile, best.of(i, len(a)), of_columns, row=i, column=j)
+    return best.place
 
 
 def knn_interval(x: Tensor, y: Tensor, groups: Tensor, interval: bool) -> tuple[float, float | None, float | None]:
