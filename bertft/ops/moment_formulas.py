@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops.metrics import SCALE
-from bertft.ops.moments import Moments, Pair, Space, held
+from bertft.ops.moments import Moments, Pair, Space, held, pair_xy, space_x, space_y
 
 
 class PairSums(NamedTuple):
@@ -71,9 +71,9 @@ def self_pair(gram: Tensor, stats: Tensor) -> Moments:
 
 def pair_sums(m: Moments) -> PairSums:
     """The sums over pairs from which Pearson and cosine comparisons follow."""
-    x, y = m.x, m.y
+    x, y = space_x(m), space_y(m)
     kk, ll = self_product(held(m.gram_x), x), self_product(held(m.gram_y), y)
-    return PairSums(x.n * (x.n - 1), _sum(x), _sum(y), kk, _product(held(m.cross), x, y, m.xy), ll)
+    return PairSums(x.n * (x.n - 1), _sum(x), _sum(y), kk, _product(held(m.cross), x, y, pair_xy(m)), ll)
 
 
 def compare_sums(
@@ -146,9 +146,10 @@ def cka_from_moments(m: Moments, *, debiased: bool = True) -> Tensor:
 
     With ``metric="dot"`` the rows are the vectors themselves; debiased needs n >= 4.
     """
-    x, y, cross, gram_x, gram_y = m.x, m.y, held(m.cross), held(m.gram_x), held(m.gram_y)
+    x, y, cross, gram_x, gram_y = space_x(m), space_y(m), held(m.cross), held(m.gram_x), held(m.gram_y)
     if debiased:
-        xy = _hsic(cross, x, y, m.xy.bu, m.xy.av, m.xy.ab)
+        pair = pair_xy(m)
+        xy = _hsic(cross, x, y, pair.bu, pair.av, pair.ab)
         xx = _hsic(gram_x, x, x, x.au, x.au, x.aa)
         yy = _hsic(gram_y, y, y, y.au, y.au, y.aa)
     else:
@@ -165,7 +166,7 @@ def local_pearson(u: Tensor, p: Tensor, v: Tensor, q: Tensor, m: Moments) -> Ten
     u (B, D), p (B,), v (B, E), q (B,) float64: some of the stimuli that went into the unstacked moments ``m``, in
     their prepared form (`reference.prepared_rows` with the provisional means).
     """
-    x, y, xy = m.x, m.y, m.xy
+    x, y, xy = space_x(m), space_y(m), pair_xy(m)
     a, b, n = (u * u).sum(-1), (v * v).sum(-1), x.n
 
     def line(u: Tensor, a: Tensor, p: Tensor, s: Space) -> Tensor:

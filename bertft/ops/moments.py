@@ -75,19 +75,37 @@ class Moments(NamedTuple):
     @property
     def x(self) -> Space:
         """Named sums of the first space."""
-        return _space(held(self.stats_x))
+        return space_x(self)
 
     @property
     def y(self) -> Space:
         """Named sums of the second space."""
-        return _space(held(self.stats_y))
+        return space_y(self)
 
     @property
     def xy(self) -> Pair:
         """Named sums of both spaces."""
-        d, e = held(self.cross).shape[-2:]
-        *vectors, rest = held(self.stats_xy).split([d, d, e, e, 4], -1)
-        return Pair(*vectors, *rest.unbind(-1))
+        return pair_xy(self)
+
+
+# The same as functions: torch.compile of torch 2.10 cannot follow a property of a NamedTuple.
+
+
+def space_x(m: Moments) -> Space:
+    """Named sums of the first space."""
+    return _space(held(m.stats_x))
+
+
+def space_y(m: Moments) -> Space:
+    """Named sums of the second space."""
+    return _space(held(m.stats_y))
+
+
+def pair_xy(m: Moments) -> Pair:
+    """Named sums of both spaces."""
+    d, e = held(m.cross).shape[-2:]
+    *vectors, rest = held(m.stats_xy).split([d, d, e, e, 4], -1)
+    return Pair(*vectors, *rest.unbind(-1))
 
 
 def held(sums: Tensor | None) -> Tensor:
