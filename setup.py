@@ -11,9 +11,9 @@ from setuptools import find_namespace_packages, setup
 options = {}
 if os.environ.get("BERTFT_AOT") == "1":
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    from bertft.ops.extension import aot_options
+    from bertft.ops import ahead_of_time
 
-    options = aot_options()
+    options = ahead_of_time.options()
 
 setup(
     packages=[

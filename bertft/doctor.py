@@ -60,7 +60,7 @@ def devices() -> dict[str, str]:
 
 def tools() -> dict[str, str]:
     """The compiler and ninja that build the kernels at first use."""
-    from bertft.ops.extension import find_compiler
+    from bertft.ops.build import find_compiler
 
     try:
         compiler = find_compiler()

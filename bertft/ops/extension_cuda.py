@@ -20,15 +20,15 @@ import os
 import re
 import shutil
 import subprocess
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bertft.errors import BertftError
-from bertft.ops import extension
-from bertft.ops.extension import BuildError
+from bertft.ops import build, extension
+from bertft.ops.build import BuildError
+from bertft.ops.loader import Loader, load_ops
 
 NOBODY_VISIBLE = "8.0;9.0;10.0+PTX"
 NVCC_FLAGS = [
@@ -37,10 +37,6 @@ NVCC_FLAGS = [
     *("-D__CUDA_NO_HALF_OPERATORS__", "-D__CUDA_NO_HALF_CONVERSIONS__"),
     *("-D__CUDA_NO_BFLOAT16_CONVERSIONS__", "-D__CUDA_NO_HALF2_OPERATORS__"),
 ]
-
-_lock = threading.RLock()
-_hooks: list[Callable[[], None]] = []
-_state: dict[str, object] | None = None
 
 
 # What goes into a build ------------------------------------------------------------------------------------------
@@ -131,13 +127,13 @@ def build_key(root: Path, toolkit: Path, compiler: str, flags: list[str]) -> str
     import torch
 
     stat = (toolkit / "bin" / "nvcc").stat()
-    parts = [extension._digest(sources(root), root), torch.__version__, str(Path(torch.__file__).parent), compiler]
+    parts = [build.digest(sources(root), root), torch.__version__, str(Path(torch.__file__).parent), compiler]
     parts += [f"{toolkit} {stat.st_size} {stat.st_mtime_ns}", *flags, *_host_flags()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
 def _host_flags() -> list[str]:
-    return [flag for flag in extension.compile_flags() if not flag.startswith(("-march", "-mcpu"))] + ["-DUSE_CUDA"]
+    return [flag for flag in build.compile_flags() if not flag.startswith(("-march", "-mcpu"))] + ["-DUSE_CUDA"]
 
 
 # Building and loading --------------------------------------------------------------------------------------------
@@ -149,7 +145,7 @@ def write_ninja(folder: Path, root: Path, compiler: str, toolkit: Path, flags: l
 
     home, runtime = Path(torch.__file__).parent, runtime_library(toolkit)
     assert runtime is not None, f"{toolkit}: no libcudart"  # one without it is not chosen
-    quote = extension.ninja_command
+    quote = build.ninja_command
     device = quote(toolkit / "bin" / "nvcc", *NVCC_FLAGS, *flags, "-ccbin", compiler.split()[0], f"-I{root}")
     host = quote(*compiler.split(), *_host_flags(), "-isystem", home / "include")
     link = quote(
@@ -166,9 +162,9 @@ def write_ninja(folder: Path, root: Path, compiler: str, toolkit: Path, flags: l
         if file.suffix in (".cu", ".cpp"):
             objects.append(f"{file.stem}.o")
             lines.append(
-                f"build {objects[-1]}: {'device' if file.suffix == '.cu' else 'host'} {extension.ninja_path(file)}"
+                f"build {objects[-1]}: {'device' if file.suffix == '.cu' else 'host'} {build.ninja_path(file)}"
             )
-    lines.append(f"build {extension.ninja_path(output)}: link {' '.join(objects)}")
+    lines.append(f"build {build.ninja_path(output)}: link {' '.join(objects)}")
     (folder / "build.ninja").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -178,13 +174,13 @@ def find_or_build() -> tuple[Path, dict[str, object]]:
 
     if torch.version.cuda is None:
         raise BuildError("this torch is built for the CPU only")
-    root, compiler = extension.source_root(), extension.find_compiler()
+    root, compiler = build.source_root(), build.find_compiler()
     toolkit, flags = find_toolkit(torch.version.cuda.split(".")[0]), architectures()
     key = build_key(root, toolkit, compiler, flags)
     found: dict[str, object] = {"toolkit": str(toolkit), "architectures": " ".join(flags), "key": key}
-    library = extension.cache_folder() / f"bertft_cuda-{key}.so"
+    library = build.cache_folder() / f"bertft_cuda-{key}.so"
     found["reason"] = "found in the cache" if library.is_file() else "compiled at first use"
-    library = extension.build_once(
+    library = build.build_once(
         library, lambda folder, output: write_ninja(folder, root, compiler, toolkit, flags, output)
     )
     return library, found
@@ -192,10 +188,7 @@ def find_or_build() -> tuple[Path, dict[str, object]]:
 
 def on_load(hook: Callable[[], None]) -> None:
     """Calls ``hook`` once the ops that only a GPU has exist: at once, or when `load` first succeeds."""
-    with _lock:
-        _hooks.append(hook)
-        if _state is not None and _state["loaded"]:
-            hook()
+    _kernels.on_load(hook)
 
 
 def load() -> bool:
@@ -203,36 +196,23 @@ def load() -> bool:
 
     False when they cannot be had, with one RuntimeWarning that says why (none with ``BERTFT_KERNELS=reference``).
     """
-    global _state
-    if _state is None:
-        with _lock:
-            if _state is None:
-                _state = _load()
-                if _state["loaded"]:
-                    for hook in _hooks:
-                        hook()
-    return bool(_state["loaded"])
+    return _kernels.load()
 
 
 load._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _load() -> dict[str, object]:
-    import torch
-
     if not extension.load():  # it defines the ops' schemas, and has given its reason
         return {"loaded": False, "reason": "the CPU kernels, which define the ops, are not in use"}
     started = time.perf_counter()
     try:
         library, found = find_or_build()
-        try:
-            torch.ops.load_library(str(library))
-        except OSError as error:
-            raise BuildError(f"the compiled library {library} does not load ({error})") from error
+        load_ops(library)
     except BuildError as error:
         if os.environ.get("BERTFT_KERNELS") == "compiled":
             raise BertftError(f"BERTFT_KERNELS=compiled, but {error}") from error
-        warnings.warn(f"bertft runs on plain PyTorch on the GPU, slower: {error}", RuntimeWarning, stacklevel=4)
+        warnings.warn(f"bertft runs on plain PyTorch on the GPU, slower: {error}", RuntimeWarning, stacklevel=5)
         return {"loaded": False, "reason": str(error)}
     return found | {"loaded": True, "library": str(library), "seconds": time.perf_counter() - started}
 
@@ -244,8 +224,8 @@ def status() -> dict[str, object]:
     """
     import torch
 
-    if _state is not None:
-        return dict(_state)
+    if _kernels.state is not None:
+        return dict(_kernels.state)
     if torch.version.cuda is None:
         return {"loaded": False, "reason": "this torch is built for the CPU only"}
     try:
@@ -258,3 +238,6 @@ def status() -> dict[str, object]:
     if not torch.cuda.is_available():
         return found | {"loaded": False, "reason": "no GPU is visible"}
     return found | {"loaded": False, "reason": "compiled at first use on a GPU"}
+
+
+_kernels = Loader(_load)

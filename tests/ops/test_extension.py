@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from bertft.errors import BertftError
-from bertft.ops import extension
+from bertft.ops import ahead_of_time, build, extension
+from bertft.ops.loader import Loader
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,8 +48,7 @@ def compiler(tmp_path):
 @pytest.fixture
 def fresh(monkeypatch):
     """The loader as in a new process, without hooks; put back afterwards."""
-    monkeypatch.setattr(extension, "_state", None)
-    monkeypatch.setattr(extension, "_hooks", [])
+    monkeypatch.setattr(extension, "_kernels", Loader(extension._load))
     return monkeypatch
 
 
@@ -64,7 +64,7 @@ def wait_until(condition, seconds=30):
 
 
 def _build_once(cache, root, compiler, results):
-    results.put(str(extension.build(cache, "key", root, compiler)))
+    results.put(str(build.build(cache, "key", root, compiler)))
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -99,26 +99,26 @@ def test_a_build_killed_half_way_leaves_nothing_in_the_way(tmp_path, tree, compi
     victim.join()
     assert [p for p in (tmp_path / "cache").iterdir() if p.name.startswith("build-")]
     (tmp_path / "wait").unlink()
-    library = extension.build(tmp_path / "cache", "key", tree, compiler)
+    library = build.build(tmp_path / "cache", "key", tree, compiler)
     assert library.is_file()
     assert {p.suffix for p in (tmp_path / "cache").iterdir()} == {".so", ".lock"}
     before = runs(tmp_path)
-    assert extension.build(tmp_path / "cache", "key", tree, compiler) == library and runs(tmp_path) == before
+    assert build.build(tmp_path / "cache", "key", tree, compiler) == library and runs(tmp_path) == before
 
 
 def test_a_failed_build_says_why_and_leaves_nothing(tmp_path, tree):
     (tree / "cpu" / "one.cpp").write_text("int one() { return nothing_of_that_name; }\n")
-    with pytest.raises(extension.BuildError, match="nothing_of_that_name"):
-        extension.build(tmp_path / "cache", "key", tree, extension.find_compiler())
+    with pytest.raises(build.BuildError, match="nothing_of_that_name"):
+        build.build(tmp_path / "cache", "key", tree, build.find_compiler())
     assert {p.suffix for p in (tmp_path / "cache").iterdir()} == {".lock"}
 
 
 def test_the_key_changes_with_everything_that_matters(tmp_path, tree, compiler, monkeypatch):
-    keys = [extension.build_key(tree, compiler)]
-    assert extension.build_key(tree, compiler) == keys[0]
+    keys = [build.build_key(tree, compiler)]
+    assert build.build_key(tree, compiler) == keys[0]
 
     def changed():
-        keys.append(extension.build_key(tree, compiler))
+        keys.append(build.build_key(tree, compiler))
 
     (tree / "cpu" / "one.h").write_text("#define ONE 2\n")
     changed()
@@ -132,22 +132,22 @@ def test_the_key_changes_with_everything_that_matters(tmp_path, tree, compiler, 
     changed()
     monkeypatch.setattr(torch, "__version__", "9.9.9")
     changed()
-    monkeypatch.setattr(extension, "cpu_features", lambda: ("another CPU", frozenset({"avx512f"})))
+    monkeypatch.setattr(build, "cpu_features", lambda: ("another CPU", frozenset({"avx512f"})))
     changed()
     assert len(set(keys)) == len(keys)
     (tree / "notes.txt").write_text("no source")
     (tree / "bind_cuda.h").write_text("a source of the GPU's library")
-    assert extension.build_key(tree, compiler) == keys[-1]
+    assert build.build_key(tree, compiler) == keys[-1]
 
 
 def test_cache_folder(monkeypatch):
     monkeypatch.setenv("BERTFT_CACHE", "/somewhere")
-    assert extension.cache_folder() == Path("/somewhere")
+    assert build.cache_folder() == Path("/somewhere")
     monkeypatch.delenv("BERTFT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
-    assert extension.cache_folder() == Path("/elsewhere/bertft")
+    assert build.cache_folder() == Path("/elsewhere/bertft")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert extension.cache_folder() == Path.home() / ".cache" / "bertft"
+    assert build.cache_folder() == Path.home() / ".cache" / "bertft"
 
 
 def test_without_a_compiler_the_reference_serves_after_one_warning(fresh):
@@ -173,7 +173,7 @@ def test_a_cache_that_cannot_be_written(fresh, tmp_path):
 def test_choice_of_kernels(fresh):
     fresh.setenv("BERTFT_KERNELS", "reference")
     assert not extension.load() and "BERTFT_KERNELS" in extension.status()["reason"]
-    fresh.setattr(extension, "_state", None)
+    fresh.setattr(extension, "_kernels", Loader(extension._load))
     fresh.setenv("BERTFT_KERNELS", "fast")
     with pytest.raises(BertftError, match="must be auto, reference or compiled, not 'fast'"):
         extension.load()
@@ -185,8 +185,8 @@ def test_choice_of_kernels(fresh):
 
 def test_hooks_run_when_the_ops_exist(fresh):
     calls = []
+    fresh.setattr(extension, "_kernels", Loader(lambda: {"loaded": True}))
     extension.on_load(lambda: calls.append("before"))
-    fresh.setattr(extension, "_load", lambda: {"loaded": True})
     assert calls == []
     assert extension.load() and extension.load()
     extension.on_load(lambda: calls.append("after"))
@@ -195,10 +195,10 @@ def test_hooks_run_when_the_ops_exist(fresh):
 
 def test_a_library_compiled_ahead_of_time_is_used_where_it_fits(tmp_path, tree, monkeypatch):
     library = tmp_path / "_kernels_aot.so"
-    monkeypatch.setattr(extension, "AOT_LIBRARY", library)
-    assert not extension.aot_matches(tree)
+    monkeypatch.setattr(ahead_of_time, "LIBRARY", library)
+    assert not ahead_of_time.matches(tree)
     library.touch()
-    manifest = extension.aot_manifest(tree)
+    manifest = ahead_of_time.manifest(tree)
     for change, fits in [
         ({}, True),
         ({"features": []}, True),
@@ -207,21 +207,22 @@ def test_a_library_compiled_ahead_of_time_is_used_where_it_fits(tmp_path, tree, 
         ({"sources": "other"}, False),
     ]:
         library.with_suffix(".json").write_text(json.dumps(manifest | change))
-        assert extension.aot_matches(tree) == fits, change
+        assert ahead_of_time.matches(tree) == fits, change
 
 
 def test_building_ahead_of_time(tmp_path, tree, monkeypatch):
     setuptools = pytest.importorskip("setuptools")
-    monkeypatch.setattr(extension, "source_root", lambda: tree)
-    distribution = setuptools.Distribution({"name": "any", **extension.aot_options()})
+    for module in (ahead_of_time, extension):
+        monkeypatch.setattr(module, "source_root", lambda: tree)
+    distribution = setuptools.Distribution({"name": "any", **ahead_of_time.options()})
     command = distribution.get_command_obj("build_ext")
     command.build_lib = str(tmp_path / "lib")
     command.ensure_finalized()
     command.run()
-    monkeypatch.setattr(extension, "AOT_LIBRARY", tmp_path / "lib" / "bertft" / extension.AOT_LIBRARY.name)
-    assert extension.aot_matches(tree)
+    monkeypatch.setattr(ahead_of_time, "LIBRARY", tmp_path / "lib" / "bertft" / ahead_of_time.LIBRARY.name)
+    assert ahead_of_time.matches(tree)
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert extension.find_or_build()[0] == extension.AOT_LIBRARY
+    assert extension.find_or_build()[0] == ahead_of_time.LIBRARY
 
 
 # Processor seconds, which are those on the clock unless the machine is busy with something else.

@@ -11,15 +11,16 @@ import pytest
 import torch
 
 from bertft.errors import BertftError
-from bertft.ops import extension, extension_cuda
-from bertft.ops.extension import BuildError
+from bertft.ops import build, extension_cuda
+from bertft.ops.build import BuildError
+from bertft.ops.loader import Loader
 
 TORCH = Path(torch.__file__).parent
 
 
 @pytest.fixture
 def fresh(monkeypatch):
-    monkeypatch.setattr(extension_cuda, "_state", None)
+    monkeypatch.setattr(extension_cuda, "_kernels", Loader(extension_cuda._load))
 
 
 def toolkit(folder: Path, version: str, library: str | None = "lib/libcudart.so.13") -> Path:
@@ -38,7 +39,7 @@ def toolkit(folder: Path, version: str, library: str | None = "lib/libcudart.so.
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 def test_binding_compiles_against_the_stable_abi_without_cuda():
-    root = extension.source_root()
+    root = build.source_root()
     command = ["g++", "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-DUSE_CUDA"]
     command += ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-isystem", str(TORCH / "include")]
     done = subprocess.run([*command, str(root / "bind_cuda.cpp")], capture_output=True, text=True, check=False)
@@ -51,7 +52,7 @@ def test_binding_declares_the_launchers_as_the_kernels_define_them():
         found = re.findall(r"\bint (\w+_(?:launch|plan|of_block))\(([^)]*)\)\s*[;{]", text)
         return {name: " ".join(parameters.split()) for name, parameters in found}
 
-    root = extension.source_root()
+    root = build.source_root()
     declared = declarations((root / "bind_cuda.h").read_text())
     defined = {}
     for file in root.glob("cuda/*.cu"):
@@ -60,7 +61,7 @@ def test_binding_declares_the_launchers_as_the_kernels_define_them():
 
 
 def test_schemas_of_the_binding_exist_on_the_cpu_too():
-    root = extension.source_root()
+    root = build.source_root()
     own, cpu = ((root / name).read_text() for name in ("bind_cuda.cpp", "bind_cpu.cpp"))
     implemented = set(re.findall(r'm\.impl\("(\w+)"', own))
     defined = set(re.findall(r'm\.def\(\s*"(\w+)\(', own)) | set(re.findall(r'm\.def\(\s*"(\w+)\(', cpu))
@@ -115,7 +116,7 @@ def test_a_wrapper_script_on_the_path_is_no_toolkit(monkeypatch, tmp_path):
 
 
 def test_key_changes_with_what_goes_in(monkeypatch, tmp_path):
-    root, home = extension.source_root(), toolkit(tmp_path / "cuda", "13.0")
+    root, home = build.source_root(), toolkit(tmp_path / "cuda", "13.0")
     key = extension_cuda.build_key(root, home, "g++", ["a"])
     assert key == extension_cuda.build_key(root, home, "g++", ["a"])
     other = toolkit(tmp_path / "other", "13.0")
@@ -124,7 +125,7 @@ def test_key_changes_with_what_goes_in(monkeypatch, tmp_path):
 
 
 def test_build_file_names_every_kernel(tmp_path):
-    root, home = extension.source_root(), toolkit(tmp_path / "cuda 13", "13.0")
+    root, home = build.source_root(), toolkit(tmp_path / "cuda 13", "13.0")
     extension_cuda.write_ninja(tmp_path, root, "g++", home, ["-gencode=x"], tmp_path / "library.so")
     text = (tmp_path / "build.ninja").read_text()
     for file in root.glob("cuda/*.cu"):
@@ -149,7 +150,7 @@ def test_load_warns_once_and_falls_back(fresh, monkeypatch):
     with pytest.warns(RuntimeWarning, match="plain PyTorch on the GPU, slower: this torch is built for the CPU only"):
         assert extension_cuda.load() is False
     assert extension_cuda.load() is False  # no second warning: it would be an error here
-    monkeypatch.setattr(extension_cuda, "_state", None)
+    monkeypatch.setattr(extension_cuda, "_kernels", Loader(extension_cuda._load))
     monkeypatch.setenv("BERTFT_KERNELS", "compiled")
     with pytest.raises(BertftError, match="BERTFT_KERNELS=compiled, but this torch is built for the CPU only"):
         extension_cuda.load()

@@ -14,7 +14,7 @@ import torch
 
 from bertft.cli import BAD_INPUT, run
 from bertft.errors import BertftError
-from bertft.ops import extension
+from bertft.ops import build
 from bertft.results import Row, read_results, write_results
 from bertft.run_folder import RunFolder, Stage
 from bertft.similarity import CrossMoments
@@ -179,18 +179,18 @@ def test_a_damaged_kernel_library_is_built_anew(tmp_path, how):
         (folder / "build.ninja").write_text(f"{rule}build {output}: copy source\n", encoding="utf8")
 
     library = tmp_path / "bertft_cpu-key.so"
-    assert extension.build_once(library, write) == library
+    assert build.build_once(library, write) == library
     good = library.read_bytes()
-    extension.build_once(library, write)
+    build.build_once(library, write)
     assert len(built) == 1
     if how == "flipped":
         _flip(library, 0.5)
     else:
         os.truncate(library, 50 if how == "truncated" else 0)
-    extension.build_once(library, write)
+    build.build_once(library, write)
     assert len(built) == 2 and library.read_bytes() == good
     (tmp_path / "bertft_cpu-key.lock").write_text("", encoding="utf8")  # one that an earlier version left
-    extension.build_once(library, write)
+    build.build_once(library, write)
     assert len(built) == 2
 
 
