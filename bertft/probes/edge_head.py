@@ -108,16 +108,20 @@ class Heads:
         inputs = [self.inputs[p] for p in probes]
         owner = torch.tensor([i for i, p in enumerate(probes) for _ in self.slots[p]])
         slots = _Slots(inputs, [slot for p in probes for slot in self.slots[p]], x, tensors)
+        projects = tensors["project"].unbind(1)  # whose gradient is written once, unlike that of a choice by index
+        attending = [role for role in range(self.roles) if not bool((batch.sizes[role] == 1).all())]
+        energies = {}
+        if attending:  # of all roles in one pass over the words
+            directions = [projects[r] @ tensors["attend"][owner, r].unsqueeze(-1) for r in attending]  # (Q, D, 1) each
+            energy = _merge(slots.dot(torch.cat(directions, dim=-1)), owner, len(inputs))  # (P', T, roles)
+            energies = dict(zip(attending, energy.unbind(-1), strict=True))
         parts = []
-        for role in range(self.roles):
-            project, bias = tensors["project"][:, role], tensors["bias"][:, role]
-            if bool((batch.sizes[role] == 1).all()):
-                pooled = slots.take(batch.tokens[role])
-            else:
-                direction = (project @ tensors["attend"][owner, role].unsqueeze(-1)).squeeze(-1)  # (Q, D)
-                energy = _merge(slots.dot(direction), owner, len(inputs))  # (P', T)
-                weights = _softmax_in_spans(energy, batch.tokens[role], batch.sizes[role])  # (P', J)
+        for role, (project, bias) in enumerate(zip(projects, tensors["bias"].unbind(1), strict=True)):
+            if role in energies:
+                weights = _softmax_in_spans(energies[role], batch.tokens[role], batch.sizes[role])  # (P', J)
                 pooled = slots.pool(weights[owner], batch.tokens[role], batch.sizes[role])
+            else:
+                pooled = slots.take(batch.tokens[role])
             parts.append(_merge(torch.bmm(pooled, project), owner, len(inputs)) + bias.unsqueeze(1))
         spans = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
         hidden = torch.baddbmm(tensors["hidden_bias"].unsqueeze(1), spans, tensors["hidden"]).tanh()
@@ -168,8 +172,8 @@ class _Slots:
         return self._both([vectors.index_select(1, tokens) for _, vectors in self._groups()])
 
     def dot(self, direction: Tensor) -> Tensor:
-        """(Q, T): each word's product with its slot's direction (Q, D)."""
-        return self._both([torch.bmm(v, direction[q].unsqueeze(-1)).squeeze(-1) for q, v in self._groups()])
+        """(Q, T, r): each word's products with its slot's directions (Q, D, r)."""
+        return self._both([torch.bmm(v, direction[q]) for q, v in self._groups()])
 
     def pool(self, weights: Tensor, tokens: Tensor, sizes: Tensor) -> Tensor:
         """(Q, N, D): the sum over each span's words, with weights (Q, J)."""

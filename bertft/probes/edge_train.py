@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from bertft.errors import BertftError
 from bertft.probes.edge_data import EdgeTargets
 from bertft.probes.edge_head import DROPOUT, WIDTH, Heads, Input
-from bertft.probes.features import Vectors
+from bertft.probes.features import Room, Vectors
 from bertft.progress import SILENT, Progress
 
 CLIP = 5.0
@@ -131,7 +131,7 @@ def _descend(
     masks: torch.Generator,
 ) -> None:
     """One step of the active probes on the texts ``members``."""
-    x, batch = train.batch(members), targets.batch(members)
+    x, batch = train.batch(members, room=schedule.room), targets.batch(members)
     keep = (torch.rand(len(batch.labels), WIDTH, generator=masks) >= DROPOUT).float() / (1 - DROPOUT)
     # A few probes at a time: what their passes leave between them stays small enough for the cache.
     for first in range(0, len(schedule.active), TOGETHER):
@@ -190,7 +190,7 @@ class _Schedule:
     """Adam, clipping, rate and end of each of P probes apart."""
 
     def __init__(self, heads: Heads, learning_rate: float) -> None:
-        self.heads = heads
+        self.heads, self.room = heads, Room()
         probes = range(len(heads.inputs))
         self.active = list(probes)
         self.best = {name: t.clone() for name, t in heads.tensors.items()}
