@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bertft.errors import BertftError
+from bertft.seal import refuse_changed_weights
 
 
 def load_pretrained(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Any]:
@@ -29,6 +30,7 @@ def load_pretrained(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[n
     if is_adapter(str(name)):
         return load_adapter(str(name), dtype=dtype)
     where = resolve_model(str(name))
+    refuse_changed_weights(where)
     with quiet_transformers():
         try:
             tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True, trust_remote_code=False)

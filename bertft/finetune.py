@@ -20,6 +20,7 @@ from typing import Any
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
 from bertft.results import Row
+from bertft.seal import refuse_changed_weights
 
 FORMAT = 1  # of bertft.json
 
@@ -107,6 +108,7 @@ def finetune(config: FinetuneConfig, *, progress: Progress = SILENT) -> Finetune
             raise BertftError(
                 f"{out}: holds another fine-tuned model (other {', '.join(different)}), expected an empty folder"
             )
+        refuse_changed_weights(out)
         return _result(out, found, config)
 
     from bertft.training import train_and_save

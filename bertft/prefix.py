@@ -6,6 +6,7 @@ training then runs blocks k + 1.. alone. The folder is shared by every run on th
 whatever its seed, head or learning rate:
 
     <folder>/<digest of the model>/<digest of the inputs>/layer<k>.npy      (P, D), all pieces of all inputs in order
+                                                          layer<k>.sha256   of that file, checked at every opening
 
 The vectors are those of the uncached run up to the rounding that depends on how a batch is padded.
 """
@@ -28,6 +29,8 @@ from torch import Tensor, nn
 from bertft.batching import length_sorted_batches, pad_inputs
 from bertft.blocks import Reached, blocks, stand_in, stopping_at
 from bertft.progress import SILENT, Progress
+from bertft.results import write_text_atomically
+from bertft.seal import digest_of
 
 HIDDEN = "prefix"
 """The batch's entry that holds block k's output, (B, P, D)."""
@@ -104,10 +107,12 @@ class Prefix:
         digest = hashlib.sha256(json.dumps([f.inputs for f in features], sort_keys=True).encode()).hexdigest()
         folder = self.folder / digest[:16]
         path = folder / f"layer{self.k}.npy"
-        if not path.exists():
+        if not _is_intact(path):
+            if path.exists():
+                self.progress.say(f"{path}: damaged; it is made anew")
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / ".lock"):
-                if not path.exists():
+                if not _is_intact(path):
                     self._fill(folder, features)
         return np.load(path, mmap_mode="r")
 
@@ -116,7 +121,7 @@ class Prefix:
         """Write ``layer<k>.npy``: under another name first, so that a cut-off run leaves nothing that looks whole."""
         if self._attached:  # the blocks are away: an evaluation's inputs come when training has begun
             raise RuntimeError("Prefix.hold: inputs must be held before the prefix is attached")
-        below = max((j for j in range(1, self.k) if (folder / f"layer{j}.npy").exists()), default=0)
+        below = next((j for j in range(self.k - 1, 0, -1) if _is_intact(folder / f"layer{j}.npy")), 0)
         start = np.load(folder / f"layer{below}.npy", mmap_mode="r") if below else None
         stops = np.cumsum([len(feature) for feature in features]).tolist()
         part = folder / f".layer{self.k}.part"
@@ -150,7 +155,15 @@ class Prefix:
         self.model.train(training)
         table.flush()
         del table
-        os.replace(part, folder / f"layer{self.k}.npy")
+        path = folder / f"layer{self.k}.npy"
+        write_text_atomically(path.with_suffix(".sha256"), digest_of(part) + "\n")
+        os.replace(part, path)
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether a table is there with the bytes that were written; one of an earlier version without a digest counts."""
+    note = path.with_suffix(".sha256")
+    return path.exists() and (not note.exists() or note.read_text(encoding="utf8").strip() == digest_of(path))
 
 
 @dataclass(slots=True)

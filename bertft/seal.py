@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+from bertft.errors import BertftError
 from bertft.results import write_text_atomically
 
 SEAL = "sha256.json"
@@ -16,7 +17,7 @@ def seal(folder: str | os.PathLike[str]) -> None:
     """Write ``sha256.json``, the digest of every file in ``folder``; the last thing to do to it."""
     files = [path for path in sorted(Path(folder).iterdir()) if path.is_file() and path.name != SEAL]
     write_text_atomically(
-        Path(folder) / SEAL, json.dumps({path.name: _digest(path) for path in files}, indent=1) + "\n"
+        Path(folder) / SEAL, json.dumps({path.name: digest_of(path) for path in files}, indent=1) + "\n"
     )
 
 
@@ -29,12 +30,30 @@ def is_intact(folder: str | os.PathLike[str]) -> bool:
     """Whether every file that was sealed in ``folder`` is there with the same bytes."""
     try:
         digests = json.loads((Path(folder) / SEAL).read_text(encoding="utf8"))
-        return all(_digest(Path(folder) / name) == digest for name, digest in digests.items())
+        return all(digest_of(Path(folder) / name) == digest for name, digest in digests.items())
     except (OSError, ValueError, AttributeError):
         return False
 
 
-def _digest(path: Path) -> str:
+def refuse_changed_weights(folder: str | os.PathLike[str]) -> None:
+    """Raise ``BertftError`` where a fine-tuned folder's weights are not the bytes its ``bertft.json`` has digests of.
+
+    Folders without such digests, bertft's older ones too, are let through.
+    """
+    try:
+        card = json.loads((Path(folder) / "bertft.json").read_text(encoding="utf8"))
+        digests = dict(card.get("sha256") or {})
+    except (OSError, ValueError, TypeError, AttributeError):
+        return
+    for name, digest in digests.items():
+        path = Path(folder) / name
+        if not path.is_file() or digest_of(path) != digest:
+            state = "damaged or changed" if path.is_file() else "gone"
+            raise BertftError(f"{path}: {state} since training wrote it; remove {folder} and fine-tune again")
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 22):

@@ -27,7 +27,7 @@ from bertft.model_card import model_card
 from bertft.prefix import Prefix, collate
 from bertft.progress import Progress, Step
 from bertft.results import write_text_atomically
-from bertft.seal import is_intact, is_sealed, seal
+from bertft.seal import digest_of, is_intact, is_sealed, seal
 from bertft.tasks.base import Score, Task, TaskModel, Window, predict
 
 
@@ -323,6 +323,7 @@ def write_folder(out: Path, model: TaskModel, tokenizer: Any, card: dict[str, An
             encoder.save_pretrained(fresh)
             tokenizer.save_pretrained(fresh)
         save_file({k: v.contiguous().cpu() for k, v in model.head.state_dict().items()}, fresh / "head.safetensors")
+        card = {**card, "sha256": {path.name: digest_of(path) for path in sorted(fresh.glob("*.safetensors"))}}
         (fresh / "bertft.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
         (fresh / "README.md").write_text(model_card(card), encoding="utf8")
         for path in fresh.iterdir():

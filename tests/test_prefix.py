@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import families
 import numpy as np
@@ -15,6 +16,7 @@ from bertft.blocks import blocks, load_pretrained
 from bertft.data import sources
 from bertft.finetune import FinetuneConfig, finetune, model_fingerprint
 from bertft.prefix import Prefix, collate
+from bertft.progress import SILENT
 from bertft.tasks import get_task
 from bertft.tasks.base import Window
 from bertft.training import build_model
@@ -100,7 +102,28 @@ def test_a_cut_off_table_is_made_again(tiny_model, tmp_path, monkeypatch):
             prefix.hold(features)
     assert not list((tmp_path / "kept").rglob("*.npy"))
     assert len(prefix.hold(features)) == len(features)
-    assert [path.name for path in (tmp_path / "kept").rglob("*layer*")] == ["layer2.npy"]
+    assert sorted(path.name for path in (tmp_path / "kept").rglob("*layer*")) == ["layer2.npy", "layer2.sha256"]
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut"])
+def test_a_damaged_table_is_made_again(tiny_model, tmp_path, how):
+    model, tokenizer = load_pretrained(str(tiny_model))
+    task = get_task("mnli")
+    pairs = sources.load("nli", SOURCE)
+    features = task.features(tokenizer, pairs, task.spec(pairs), Window(128), training=True)
+    good = [np.array(held.hidden) for held in Prefix(model, 1, tokenizer, tmp_path, "f").hold(features)]
+    path = next(tmp_path.rglob("layer1.npy"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data if how == "flipped" else data[: len(data) // 2])
+    higher = Prefix(model, 2, tokenizer, tmp_path, "f").hold(features)  # does not start from it
+    said: list[str] = []
+    progress = SimpleNamespace(step=SILENT.step, say=said.append)
+    again = Prefix(model, 1, tokenizer, tmp_path, "f", progress).hold(features)
+    assert len(said) == 1 and "layer1.npy: damaged" in said[0]
+    assert all(np.array_equal(held.hidden, was) for held, was in zip(again, good, strict=True))
+    whole = Prefix(model, 2, tokenizer, tmp_path / "other", "f").hold(features)
+    assert all(np.allclose(a.hidden, b.hidden, atol=1e-5) for a, b in zip(higher, whole, strict=True))
 
 
 @pytest.mark.parametrize("task", ["mnli", pytest.param("dep", marks=pytest.mark.slow)])

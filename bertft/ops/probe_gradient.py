@@ -10,7 +10,8 @@ from bertft.ops.autograd import first_order
 
 def fake(h, weight, distance_rank, distances, depths, lengths, with_weight, with_h):
     (L, T, D), R = h.shape, weight.shape[2]
-    kinds = (distance_rank > 0) + (distance_rank < R)
+    # Not the sum of the comparisons: torch 2.10 adds symbolic truth values by sympy, which deprecates that.
+    kinds = (1 if distance_rank > 0 else 0) + (1 if distance_rank < R else 0)
     return (
         weight.new_empty(L, 2),
         weight.new_empty(L if with_weight else 0, D, R),

@@ -26,6 +26,7 @@ from bertft.probes.features import Vectors
 from bertft.probes.store import FeatureStore, fingerprint
 from bertft.progress import SILENT, Progress
 from bertft.results import Row, write_bytes_atomically
+from bertft.similarity.checkpoint import digest
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder
@@ -208,7 +209,8 @@ def _save(path: Path, config: dict[str, Any], measured: Measured, tensors: dict[
         "uniform": measured.uniform,
         "targets": measured.targets,
     }
-    write_bytes_atomically(path, save(kept, {"format": FORMAT, "record": json.dumps(record)}))
+    text = json.dumps(record)
+    write_bytes_atomically(path, save(kept, {"format": FORMAT, "record": text, "sha256": digest(kept, text)}))
 
 
 def _load(path: Path, config: dict[str, Any]) -> Measured | None:
@@ -217,9 +219,14 @@ def _load(path: Path, config: dict[str, Any]) -> Measured | None:
 
     try:
         with safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {}).get("record", "{}"))
+            metadata = file.metadata() or {}
+            record = json.loads(metadata.get("record", "{}"))
             if record.get("config") != config:
                 return None
+            if "sha256" in metadata:  # older ones have none
+                kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+                if digest(kept, metadata["record"]) != metadata["sha256"]:
+                    return None
             counts = [file.get_tensor(f"counts.{name}") for name in ("hits", "predicted", "gold", "missed")]
     except (OSError, ValueError, SafetensorError):
         return None

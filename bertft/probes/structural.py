@@ -196,23 +196,30 @@ def _keep(stem: Path, config: dict[str, Any], probes: Probes, scores: SentenceSc
     if isinstance(probes, RbfProbes):
         tensors["widths"] = probes.widths
         record["widths"] = dict(zip(KINDS, probes.widths.tolist(), strict=True))
-    write_bytes_atomically(f"{stem}.safetensors", save(tensors, {"format": "bertft.structural/2", "kind": kind}))
+    data = save(tensors, {"format": "bertft.structural/2", "kind": kind})
+    record["sha256"] = hashlib.sha256(data).hexdigest()
+    write_bytes_atomically(f"{stem}.safetensors", data)
     write_text_atomically(f"{stem}.json", json.dumps(record, indent=1) + "\n")
 
 
 def _finished(stem: Path, config: dict[str, Any]) -> SentenceScores | None:
     """The scores kept under ``stem`` if they are of the same configuration, encoder and data.
 
-    The JSON is written last: where it is there and of this configuration, the tensors are too.
+    The JSON is written last: where it is there and of this configuration, the tensors are too, with the digest it
+    names (older ones have none).
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
 
     try:
-        if json.loads(Path(f"{stem}.json").read_text(encoding="utf8")).get("config") != config:
+        record = json.loads(Path(f"{stem}.json").read_text(encoding="utf8"))
+        data = Path(f"{stem}.safetensors").read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        if record.get("config") != config or record.get("sha256", digest) != digest:
             return None
-        with safe_open(f"{stem}.safetensors", framework="np") as file:
-            return SentenceScores(*(file.get_tensor(f"scores.{name}") for name in SCORES))
-    except (OSError, ValueError, SafetensorError):
+        tensors = load(data)
+        return SentenceScores(*(tensors[f"scores.{name}"] for name in SCORES))
+    except (OSError, ValueError, KeyError, SafetensorError):
         return None
 
 

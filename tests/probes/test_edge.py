@@ -297,6 +297,12 @@ def test_rows_of_two_encoders_and_resuming(encoder, tmp_path, monkeypatch):
         assert again.rows == result.rows and again.labels == result.labels
         with pytest.raises(AssertionError, match="trained again"):
             edge.edge_probes(encoders, corpus(13, 1), *arguments[2:], **settings, out=tmp_path)
+        part = next(tmp_path.glob("base.*.safetensors"))
+        data = bytearray(part.read_bytes())
+        data[len(data) // 2] ^= 1
+        part.write_bytes(data)
+        with pytest.raises(AssertionError, match="trained again"):
+            edge.edge_probes(*arguments, **settings, out=tmp_path)
 
 
 def test_coreference_is_scored_both_ways(encoder):

@@ -234,6 +234,11 @@ def test_finished_encoders_are_taken_and_others_not(sentences, encoder, tmp_path
                 structural_probes(*arguments, out=tmp_path, **changed)
         with pytest.raises(AssertionError, match="trained again"):
             structural_probes(arguments[0], sentences[:41], arguments[2], rank=4, epochs=1, out=tmp_path)
+        data = bytearray((tmp_path / "base.safetensors").read_bytes())
+        data[len(data) // 2] ^= 1
+        (tmp_path / "base.safetensors").write_bytes(data)
+        with pytest.raises(AssertionError, match="trained again"):
+            structural_probes(*arguments, rank=4, epochs=1, out=tmp_path)
 
 
 def test_vectors_on_disk_are_those_in_memory_and_removed(sentences, encoder, tmp_path, monkeypatch):

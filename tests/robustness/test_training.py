@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 from test_finetune import KillAt, Killed
 
+from bertft.encoder import Encoder
+from bertft.errors import BertftError
 from bertft.finetune import FinetuneConfig, finetune
 from bertft.seal import is_intact, is_sealed, seal
 
@@ -64,3 +67,23 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(config, whole, tmp_path, file,
     assert result.metrics == whole.metrics
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (result.folder, whole.folder))
     assert all(value.equal(theirs[name]) for name, value in ours.items())
+
+
+@pytest.mark.parametrize("how", ["flipped", "truncated", "gone"])
+def test_a_damaged_finished_model_is_refused_by_name(config, whole, tmp_path, how):
+    path = tmp_path / "out" / "model.safetensors"
+    shutil.copytree(whole.folder, path.parent)
+    config = dataclasses.replace(config, out=path.parent)
+    Encoder.from_pretrained(str(path.parent))
+    assert finetune(config).metrics == whole.metrics
+    if how == "flipped":
+        data = bytearray(path.read_bytes())
+        data[-9] ^= 64
+        path.write_bytes(data)
+    elif how == "truncated":
+        os.truncate(path, path.stat().st_size - 4)
+    else:
+        path.unlink()
+    for load in (lambda: Encoder.from_pretrained(str(path.parent)), lambda: finetune(config)):
+        with pytest.raises(BertftError, match=r"out/model\.safetensors: (damaged or changed|gone)"):
+            load()
