@@ -21,6 +21,7 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
     Works on the folder of a study, of a single command, or of a study that is not finished. Returns the page's path;
     raises ``BertftError`` if the folder holds no results.
     """
+    from bertft.report.example_trees import example_trees
     from bertft.report.figures import Figure, figures
     from bertft.report.heat_map import HeatMap
     from bertft.report.layer_maps import layer_maps
@@ -47,7 +48,8 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
         drawn = [(figure, *pair) for figure, pair in zip(wanted, files, strict=True) if isinstance(figure, Figure)]
         maps = [(figure, *pair) for figure, pair in zip(wanted, files, strict=True) if isinstance(figure, HeatMap)]
         page = folder / "report.html"
-        write_text_atomically(page, render(rows, described, drawn, record, maps))
+        trees = example_trees(folder, described.models)
+        write_text_atomically(page, render(rows, described, drawn, record, maps, trees))
         bar.advance()
     return page
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from bertft.report.figures import Curve, Figure, Panel
+from bertft.report.heat_map import HeatMap
 from bertft.report.palette import SYMBOLS, spread
 from bertft.report.series import point
 
+ROOMY = 9  # columns of a heat map whose cells have room for their values
 LABEL_GAP = 0.075  # of the panel's height
 
 
@@ -32,6 +34,40 @@ def panels(figure: Figure) -> list[dict[str, Any]]:
                     "xaxis": _ticks(panel) | {"title": {"text": figure.xlabel}},
                     "yaxis": {"title": {"text": panel.ylabel}, "range": [low, high], "automargin": True},
                     "annotations": _labels(panel, low, high),
+                },
+            }
+        )
+    return drawn
+
+
+def map_panels(figure: HeatMap) -> list[dict[str, Any]]:
+    """A heat map's panels, as `panels`. Cells show their values where there is room."""
+    drawn = []
+    for panel in figure.panels:
+        roomy = len(panel.columns) <= ROOMY
+        drawn.append(
+            {
+                "title": panel.title,
+                "traces": [
+                    {
+                        "type": "heatmap",
+                        "x": list(panel.columns),
+                        "y": list(panel.rows),
+                        "z": [list(values) for values in panel.values],
+                        "zmin": figure.low,
+                        "zmax": figure.high,
+                        "colorscale": "Cividis",
+                        "texttemplate": "%{z:.2f}" if roomy else "",
+                        "textfont": {"size": 10},
+                        "hovertemplate": f"{_plain(figure.ylabel)}: %{{y}}<br>{_plain(figure.xlabel)}: %{{x}}<br>"
+                        "%{z:.3f}<extra></extra>",
+                        "meta": {"model": panel.title},
+                    }
+                ],
+                "layout": {
+                    "xaxis": {"title": {"text": _plain(figure.xlabel)}, "type": "category", "tickangle": 0},
+                    "yaxis": {"title": {"text": _plain(figure.ylabel)}, "type": "category", "automargin": True},
+                    "annotations": [],
                 },
             }
         )

@@ -18,6 +18,10 @@
   const traces = (panel, off) =>
     panel.traces.map((trace) => {
       const shown = { ...trace, showlegend: false, visible: !off.has(trace.meta.model) };
+      if (trace.type === "heatmap") {
+        const bar = { thickness: 12, outlinewidth: 0, tickcolor: colour("soft") };
+        return { ...shown, colorbar: { ...trace.colorbar, ...bar } };
+      }
       shown.line = { ...trace.line, color: colour(trace.line.color) };
       if (trace.marker) shown.marker = { ...trace.marker, color: colour(trace.marker.color) };
       if (trace.marker && trace.marker.symbol.includes("thin")) {
@@ -66,5 +70,6 @@
     width = document.body.clientWidth;
   }).observe(document.body);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  document.addEventListener("themechange", draw);
   document.documentElement.dataset.drawn = String(plots.length);
 })();

@@ -15,8 +15,8 @@ import yaml
 from bertft.report.figures import Figure, slot
 from bertft.report.headline import headline
 from bertft.report.heat_map import HeatMap
-from bertft.report.interactive import panels
-from bertft.report.palette import DARK, LIGHT
+from bertft.report.interactive import map_panels, panels
+from bertft.report.palette import DARK, DARK_PAGE, LIGHT, LIGHT_PAGE
 from bertft.report.series import Context, point, score
 from bertft.results import Row
 
@@ -34,18 +34,21 @@ def render(
     drawn: Sequence[tuple[Figure, bytes, bytes]],
     record: Mapping[str, Any],
     maps: Sequence[tuple[HeatMap, bytes, bytes]] = (),
+    trees: str = "",
 ) -> str:
-    """The page. ``drawn`` and ``maps`` hold each figure with its PNG and SVG, ``record`` what ``run.json`` says."""
+    """The page. ``drawn`` and ``maps`` hold each figure with its PNG and SVG, ``record`` what ``run.json`` says,
+    ``trees`` the section of `example_trees`."""
     config = context.config
     title = str(config.get("name") or config.get("command") or "bertft run")
     variant = f" ({config['variant']})" if config.get("variant") else ""
     style = Template((HERE / "page.css").read_text(encoding="utf8")).substitute(
-        light=_tokens(LIGHT), dark=_tokens(DARK)
+        light=_tokens(LIGHT | LIGHT_PAGE), dark=_tokens(DARK | DARK_PAGE)
     )
     description = str(config.get("description") or "").strip()
     return Template((HERE / "page.html").read_text(encoding="utf8")).substitute(
         title=escape(title + variant),
         css=style,
+        theme=(HERE / "theme.js").read_text(encoding="utf8"),
         description=f"<p>{escape(description)}</p>" if description else "",
         notice=f'<p class="notice" role="note"><strong>Synthetic.</strong> {SYNTHETIC}</p>'
         if _synthetic(config)
@@ -54,12 +57,13 @@ def render(
         headline=_headline(rows, context),
         toggles=_toggles(context, drawn),
         figures="\n".join([*(_figure(*item) for item in drawn), *(_map(*item) for item in maps)]),
+        trees=trees,
         measured=_measured(rows, context),
         configuration=_configuration(config, record),
         footer=escape(
             f"Made by bertft {_versions(record).get('bertft', '')} on {record.get('finished', 'an unknown date')}."
         ),
-        scripts=_scripts([figure for figure, _, _ in drawn]),
+        scripts=_scripts([*(figure for figure, _, _ in drawn), *(figure for figure, _, _ in maps)]),
     )
 
 
@@ -117,29 +121,29 @@ def _toggles(context: Context, drawn: Sequence[tuple[Figure, bytes, bytes]]) -> 
 
 
 def _figure(figure: Figure, png: bytes, svg: bytes) -> str:
-    grid = {1: " one", 2: " two"}.get(min(figure.columns, len(figure.panels)), "")
-    plots = "".join(
-        f'<div class="panel"><h3>{escape(panel.title)}</h3>'
-        f'<div class="plot" role="img" aria-label="{escape(f"{figure.title}, {panel.title}; numbers below")}" '
-        f'data-figure="{escape(figure.name)}" data-panel="{index}"></div></div>'
-        for index, panel in enumerate(figure.panels)
-    )
-    return (
-        f'<section><h2>{escape(figure.title)}</h2><p class="caption">{escape(figure.caption)}</p>'
-        f'<div class="panels{grid}">{plots}</div>'
-        f'<noscript><img alt="{escape(figure.title)}" src="{_uri("image/svg+xml", svg)}"></noscript>'
-        f"{_downloads(figure, png, svg)}"
-        f"<details><summary>The numbers</summary>{_numbers(figure)}</details></section>"
-    )
+    return _section(figure, png, svg, figure.caption, [panel.title for panel in figure.panels], _numbers(figure))
 
 
 def _map(figure: HeatMap, png: bytes, svg: bytes) -> str:
-    """A heat map is a picture here too; every cell shows its value."""
+    caption = f"{figure.label}. {figure.caption}"
+    return _section(figure, png, svg, caption, [panel.title for panel in figure.panels], _map_numbers(figure))
+
+
+def _section(figure: Figure | HeatMap, png: bytes, svg: bytes, caption: str, titles: Sequence[str], tables: str) -> str:
+    """A figure's panels, drawn by the page's script or else as a picture, its downloads and its tables."""
+    grid = {1: " one", 2: " two"}.get(min(figure.columns, len(titles)), "")
+    plots = "".join(
+        f'<div class="panel"><h3>{escape(title)}</h3>'
+        f'<div class="plot" role="img" aria-label="{escape(f"{figure.title}, {title}; numbers below")}" '
+        f'data-figure="{escape(figure.name)}" data-panel="{index}"></div></div>'
+        for index, title in enumerate(titles)
+    )
     return (
-        f"<section><h2>{escape(figure.title)}</h2>"
-        f'<p class="caption">{escape(figure.label)}. {escape(figure.caption)}</p>'
-        f'<img class="map" alt="{escape(figure.title)}; numbers in the CSV" src="{_uri("image/svg+xml", svg)}">'
-        f"{_downloads(figure, png, svg)}</section>"
+        f'<section><h2>{escape(figure.title)}</h2><p class="caption">{escape(caption)}</p>'
+        f'<div class="panels{grid}">{plots}</div>'
+        f'<noscript><img alt="{escape(figure.title)}" src="{_uri("image/svg+xml", svg)}"></noscript>'
+        f"{_downloads(figure, png, svg)}"
+        f"<details><summary>The numbers</summary>{tables}</details></section>"
     )
 
 
@@ -179,6 +183,26 @@ def _numbers(figure: Figure) -> str:
     return "".join(tables)
 
 
+def _map_numbers(figure: HeatMap) -> str:
+    """One table a panel, its rows from above as they are drawn."""
+    tables = []
+    for panel in figure.panels:
+        head = "".join(f'<th class="number" scope="col">{escape(name)}</th>' for name in panel.columns)
+        body = "".join(
+            f'<tr><th scope="row">{escape(name)}</th>'
+            + "".join(f'<td class="number">{value:.3f}</td>' for value in values)
+            + "</tr>"
+            for name, values in zip(reversed(panel.rows), reversed(panel.values), strict=True)
+        )
+        tables.append(
+            f"<h3>{escape(panel.title)}: {escape(figure.label)}</h3>"
+            f'<p class="caption">Rows: {escape(figure.ylabel)}; columns: {escape(figure.xlabel)}.</p>'
+            f'<div class="scroll" tabindex="0"><table><thead><tr><th scope="col">layer</th>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table></div>"
+        )
+    return "".join(tables)
+
+
 def _measured(rows: Sequence[Row], context: Context) -> str:
     """What every number rests on: analysis, text, its source and how many items."""
     sources = _sources(context.config)
@@ -190,7 +214,7 @@ def _measured(rows: Sequence[Row], context: Context) -> str:
         counts = sorted({row.n for row in members if row.n is not None})
         n = "" if not counts else f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
         measures = ", ".join(dict.fromkeys(row.measure for row in members))
-        cells = [task, data, sources.get(data, ""), measures]
+        cells = [task, data, sources.get(data, str(context.config.get("text") or "")), measures]
         body += (
             "<tr>" + "".join(f'<td class="wrap">{escape(c)}</td>' for c in cells) + f'<td class="number">{n}</td></tr>'
         )
@@ -219,6 +243,9 @@ def _measured(rows: Sequence[Row], context: Context) -> str:
 def _sources(config: Mapping[str, Any]) -> dict[str, str]:
     found = {name: str(task.get("dev")) for name, task in (config.get("tasks") or {}).items()}
     found |= {name: str(stimuli.get("source")) for name, stimuli in (config.get("stimuli") or {}).items()}
+    for name, edge in (config.get("edge") or {}).items():
+        scored = f"measured on {edge['test']}" if edge.get("test") else "which it is measured on too"
+        found[name] = f"train {edge.get('train')}, dev {edge.get('dev')}, {scored}"
     probes = config.get("probes")
     if isinstance(probes, Mapping):
         found[str(probes.get("name"))] = f"train {probes.get('train')}, measured on {probes.get('dev')}"
@@ -243,12 +270,13 @@ def _configuration(config: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     )
 
 
-def _scripts(drawn: Sequence[Figure]) -> str:
+def _scripts(drawn: Sequence[Figure | HeatMap]) -> str:
     if not drawn:
         return ""
     from plotly.offline import get_plotlyjs
 
-    data = json.dumps({figure.name: panels(figure) for figure in drawn}, allow_nan=False)
+    described = {f.name: map_panels(f) if isinstance(f, HeatMap) else panels(f) for f in drawn}
+    data = json.dumps(described, allow_nan=False)
     data = data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     code = (HERE / "page.js").read_text(encoding="utf8")
     return (

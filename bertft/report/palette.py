@@ -26,6 +26,30 @@ DARK = {
 }
 """The same slots for a dark page."""
 
+LIGHT_PAGE = {
+    "page": "#ffffff",
+    "card": "#f6f8fa",
+    "line": "#d9dde2",
+    "text": "#1b1f24",
+    "soft": "#57606a",
+    "link": "#0b5cad",
+    "notice": "#fff4d6",
+    "notice-line": "#d9a400",
+}
+"""The page's own colours."""
+
+DARK_PAGE = {
+    "page": "#14171b",
+    "card": "#1d2127",
+    "line": "#363c45",
+    "text": "#e8eaed",
+    "soft": "#a6adb7",
+    "link": "#7cb8ff",
+    "notice": "#3a3113",
+    "notice-line": "#b58900",
+}
+"""The same of a dark page."""
+
 MARKERS = {"c0": "o", "c1": "s", "c2": "^", "c3": "D", "c4": "v", "c5": "P", "ink": "X", "muted": "x"}
 """matplotlib's names of the markers."""
 

@@ -57,7 +57,7 @@ def test_keyboard_reaches_what_can_be_used_and_sees_where_it_is(chromium, page):
     for _ in range(12):
         chromium.press("Tab", 9)
         seen.append(chromium.run("document.activeElement.className || document.activeElement.tagName"))
-    assert seen[0] == "skip" and "INPUT" in seen and "A" in seen and "SUMMARY" in seen
+    assert seen[:2] == ["skip", "theme"] and "INPUT" in seen and "A" in seen and "SUMMARY" in seen
     assert chromium.run("getComputedStyle(document.activeElement).outlineStyle") != "none"
     chromium.run("document.querySelector('details summary').focus()")
     chromium.press("Enter", 13, "\r")
@@ -102,6 +102,61 @@ def test_both_themes_can_be_read_and_figures_follow(chromium, page):
     chromium.theme(False)
     chromium.settle()
     assert chromium.run("getComputedStyle(document.querySelector('.plot .ytick text')).fill") == colours[0]
+
+
+def test_the_button_goes_round_the_themes_by_keyboard_and_is_remembered(chromium, page):
+    ground = "getComputedStyle(document.body).backgroundColor"
+    label = "document.querySelector('.theme').getAttribute('aria-label')"
+    tick = "getComputedStyle(document.querySelector('.plot .ytick text')).fill"
+    chromium.open(page, dark=True)
+    dark, dark_tick = chromium.run(ground), chromium.run(tick)
+    assert chromium.run(label) == "Colours: as the system. Press for light."
+    chromium.run("document.querySelector('.theme').focus()")
+    chromium.press("Enter", 13, "\r")
+    assert chromium.run(label) == "Colours: light. Press for dark."
+    light = chromium.run(ground)
+    assert light != dark and chromium.run(tick) != dark_tick
+    chromium.open(page, dark=True)
+    assert chromium.run(ground) == light  # of the page before
+    chromium.press("Tab", 9)
+    chromium.press("Tab", 9)
+    assert chromium.run("document.activeElement.className") == "theme"
+    chromium.press(" ", 32, " ")
+    chromium.theme(False)
+    assert chromium.run(ground) == dark and chromium.run(tick) == dark_tick  # whatever the system says
+    chromium.press(" ", 32, " ")
+    assert chromium.run(ground) == light and chromium.run("document.documentElement.dataset.theme") is None
+    assert chromium.errors == []
+
+
+def test_without_storage_the_button_still_works(chromium, page, tmp_path):
+    barred = "Object.defineProperty(window, 'localStorage', { get() { throw new Error('barred'); } });"
+    text = page.read_text(encoding="utf8").replace("<script>", f"<script>{barred}</script><script>", 1)
+    (tmp_path / "page.html").write_text(text, encoding="utf8")
+    chromium.open(tmp_path / "page.html")
+    chromium.run("document.querySelector('.theme').click()")
+    chromium.run("document.querySelector('.theme').click()")
+    assert chromium.run("document.documentElement.dataset.theme") == "dark"
+    assert chromium.errors == []
+
+
+def test_heat_maps_are_drawn_with_values_a_table_and_a_toggle(chromium, tmp_path):
+    table = [
+        Row(model, "heatmap", "plain", layer, f"rsa_cosine_pearson_base{other}", 1 - abs(layer - other) / 4, n=9)
+        for model in ("dep", "mnli") for layer in range(3) for other in range(3)
+    ]  # fmt: skip
+    similar = [Row(model, "rsa", "plain", k, "rsa_cosine_pearson", 0.5) for model in ("dep", "mnli") for k in range(3)]
+    write_results(tmp_path / "results.csv", [*similar, *table])
+    chromium.open(write_report(tmp_path), width=400, phone=True)
+    maps = "[...document.querySelectorAll('.plot')].filter(node => node.querySelector('.heatmaplayer image'))"
+    assert chromium.run(f"{maps}.length") == 2
+    assert chromium.run(f"[...{maps}[0].querySelectorAll('.heatmap-label')].map(n => n.textContent)").count("1.00") == 3
+    section = f"{maps}[0].closest('section')"
+    chromium.run(f"{section}.querySelector('details').open = true")
+    assert chromium.run(f"{section}.querySelectorAll('details td').length") == 18
+    assert chromium.run("document.documentElement.scrollWidth") <= 400
+    chromium.run("document.querySelector('.toggles input[value=mnli]').click()")
+    assert chromium.run(f"{maps}.length") == 1 and chromium.errors == []
 
 
 def test_downloads_hold_what_the_folder_holds(chromium, page):

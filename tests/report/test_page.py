@@ -68,6 +68,41 @@ def test_nothing_is_fetched(page):
     assert "default-src 'none'" in policy and "http" not in policy
 
 
+def test_edge_corpora_are_named_where_they_were_measured(folder, rows, config):
+    config["edge"] = {
+        "ner": {"train": "n/train.jsonl", "dev": "n/dev.jsonl", "test": "n/test.jsonl"},
+        "coref": {"train": "c/train.jsonl", "dev": "c/dev.jsonl", "test": None},
+    }
+    edges = [Row("base", "edge", task, 0, "micro_f1", 0.5, n=9) for task in ("ner", "coref")]
+    write_results(folder / "results.csv", edges)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf8")
+    text = " ".join(parse(write_report(folder)).text)
+    assert "train n/train.jsonl, dev n/dev.jsonl, measured on n/test.jsonl" in text
+    assert "train c/train.jsonl, dev c/dev.jsonl, which it is measured on too" in text
+
+
+def test_trees_of_the_probes_are_shown_encoder_by_encoder(folder, rows):
+    probes = folder / "probes"
+    probes.mkdir()
+
+    def write(name, layer, heads):
+        lines = [f"# layer = {layer}"]
+        for i, (head, gold) in enumerate(zip(heads, (2, 0, 2, 5, 3, 2), strict=True), 1):
+            lines.append("\t".join(map(str, (i, f"<w{i}>", "_", "X", "X", "_", head, "dep", "_", f"GoldHead={gold}"))))
+        (probes / name).write_text("\n".join([*lines, "", ""]), encoding="utf8")
+
+    write("base.conllu", 2, (2, 0, 2, 3, 2, 2))
+    write("dep.rank4.conllu", 1, (2, 0, 2, 5, 3, 2))
+    write("dep.rank32.conllu", 3, (0, 1, 1, 1, 1, 1))
+    parsed = parse(write_report(folder))
+    told = [value for name, value in parsed.attributes if name == "alt" and value.endswith("edges")]
+    assert told == ["base, layer 2: 3 of 5 edges", "dep, layer 3: 1 of 5 edges"]
+    assert "<w1> <w2> <w3> <w4> <w5> <w6>" in parsed.text
+    (probes / "base.conllu").write_text("# layer = 2\n" + "x\t" * 9 + "x\n\n", encoding="utf8")
+    with pytest.raises(BertftError, match=r"base.conllu: line 2: expected a word"):
+        write_report(folder)
+
+
 def test_a_study_on_real_text_carries_no_notice(folder, rows, config):
     config["tasks"]["dep"] |= {"dev": "d.conllu", "train": "t.conllu"}
     write_results(folder / "results.csv", [row for row in rows if row.layer is None])
@@ -85,7 +120,7 @@ def test_hostile_text_never_becomes_markup(folder, rows, config):
     page = write_report(folder)
     parsed = parse(page)
     source = page.read_text(encoding="utf8")
-    assert parsed.seen.count("script") == 3
+    assert parsed.seen.count("script") == 4
     assert "<script>alert" not in source and "<img src=x" not in source
     data = re.search(r'<script type="application/json" id="figures">(.*?)</script>', source, re.DOTALL)
     assert data and any(
@@ -97,7 +132,7 @@ def test_a_partial_study_has_a_page(tmp_path, rows):
     write_results(tmp_path / "results.csv", [row for row in rows if row.layer is None])
     parsed = parse(write_report(tmp_path))
     assert "How well the tasks were learnt" in " ".join(parsed.text)
-    assert "script" not in parsed.seen
+    assert parsed.seen.count("script") == 1  # the theme's
     write_results(tmp_path / "results.csv", [])
     assert "no layer-by-layer results" in " ".join(parse(write_report(tmp_path)).text)
 

@@ -1,0 +1,38 @@
+// The colours: the system's, light or dark, as the button says; remembered where the browser allows it.
+"use strict";
+(() => {
+  const root = document.documentElement;
+  const choices = ["auto", "light", "dark"];
+  const words = { auto: "as the system", light: "light", dark: "dark" };
+  let chosen = "auto";
+  try {
+    chosen = localStorage.getItem("bertft-theme") || "auto";
+  } catch {} // a browser may forbid storage to pages from files
+  if (!choices.includes(chosen)) chosen = "auto";
+
+  const apply = () => {
+    if (chosen === "auto") delete root.dataset.theme;
+    else root.dataset.theme = chosen;
+  };
+  apply();
+
+  document.addEventListener("DOMContentLoaded", () => {
+    const button = document.querySelector(".theme");
+    const say = () => {
+      button.textContent = `Colours: ${words[chosen]}`;
+      const next = choices[(choices.indexOf(chosen) + 1) % choices.length];
+      button.setAttribute("aria-label", `Colours: ${words[chosen]}. Press for ${words[next]}.`);
+    };
+    say();
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      chosen = choices[(choices.indexOf(chosen) + 1) % choices.length];
+      try {
+        localStorage.setItem("bertft-theme", chosen);
+      } catch {}
+      apply();
+      say();
+      document.dispatchEvent(new Event("themechange"));
+    });
+  });
+})();
