@@ -22,6 +22,7 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.probes.features import Room, Vectors
 from bertft.probes.structural_training import BATCH, Probes, Schedule, Trees, batch_of, groups_of, initial
+from bertft.probes.unfinished import NOTHING, Unfinished
 from bertft.progress import SILENT, Progress
 
 START = (
@@ -46,11 +47,12 @@ def train_rbf(
     epochs: int = 40,
     seed: int = 0,
     progress: Progress = SILENT,
+    unfinished: Unfinished = NOTHING,
 ) -> RbfProbes:
     """Train an RBF-kernel distance and depth probe on every layer, together, in plain PyTorch.
 
     Losses, batches, first B, schedule and end are those of `bertft.probes.structural_training.train_probes`; log w has
-    B's learning rate. Stopping early is the only regularisation.
+    B's learning rate. Stopping early is the only regularisation. What ``unfinished`` holds is gone on with.
     """
     layers, width = train.layers, train.width
     if rank < 1 or epochs < 1:
@@ -58,8 +60,9 @@ def train_rbf(
     start = initial(width, rank, seed).repeat(1, layers, 1, 1).view(2 * layers, width * rank)
     schedule = Schedule(torch.cat([start, torch.full((2 * layers, 1), math.log(START))], dim=1))
     order, room, sentences = np.random.default_rng(seed), Room(), len(train.lengths)
-    with progress.step("train RBF probes", total=epochs * sentences, unit="sentences") as step:
-        for epoch in range(epochs):
+    done = schedule.resume(unfinished, order)
+    with progress.step("train RBF probes", total=(epochs - done) * sentences, unit="sentences") as step:
+        for epoch in range(done, epochs):
             shuffled, groups = order.permutation(sentences), groups_of(schedule.active, layers)
             for first in range(0, sentences, BATCH):
                 members = shuffled[first : first + BATCH].tolist()
@@ -75,6 +78,7 @@ def train_rbf(
             step.note(f"epoch {epoch + 1}, {sum(schedule.active)} of {len(schedule.active)} probes left")
             if not any(schedule.active):
                 break
+            unfinished.keep(epoch, schedule.state(), order)
     return RbfProbes(
         schedule.best[:, :-1].reshape(2, layers, width, rank),
         schedule.lowest.view(2, layers),

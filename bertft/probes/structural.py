@@ -24,6 +24,7 @@ from bertft.probes.store import FeatureStore, fingerprint
 from bertft.probes.structural_rows import ORTHOGONAL, rows_of
 from bertft.probes.structural_training import KINDS, Probes, Trees, predict, train_probes
 from bertft.probes.trees import control_trees, punctuation
+from bertft.probes.unfinished import Unfinished
 from bertft.progress import SILENT, Progress
 from bertft.results import Row, write_bytes_atomically, write_text_atomically
 
@@ -160,18 +161,21 @@ class _Run:
             return found
         vectors = self._vectors()
         material = (vectors[0], train_trees, vectors[1], dev_trees)
+        unfinished = Unfinished(None if stem is None else stem.with_name(f".{stem.name}.unfinished"), config)
+        settings: dict[str, Any] = {"epochs": epochs, "seed": seed, "progress": self.progress}
         if rank == ORTHOGONAL:
-            probes: Probes = train_orthogonal(*material, epochs=epochs, seed=seed, progress=self.progress)
+            probes: Probes = train_orthogonal(*material, **settings)
         elif rank < 0:
-            probes = train_rbf(*material, rank=-rank, epochs=epochs, seed=seed, progress=self.progress)
+            probes = train_rbf(*material, rank=-rank, **settings, unfinished=unfinished)
         else:
-            probes = train_probes(*material, rank=rank, epochs=epochs, seed=seed, progress=self.progress)
+            probes = train_probes(*material, rank=rank, **settings, unfinished=unfinished)
         points, depths = predict(probes, vectors[1])
         scores = score_sentences(points, depths, dev_trees.distances, dev_trees.depths, skip)
         if stem is not None:
             best = int((scores.edges.sum(1)).argmax())
             write_trees(Path(f"{stem}.conllu"), dev, points[best], depths[best], layer=best)
             _keep(stem, config, probes, scores, _kind(rank))
+            unfinished.remove()
         return scores
 
 

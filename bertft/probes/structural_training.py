@@ -14,6 +14,7 @@ from bertft.errors import BertftError
 from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient
 from bertft.probes.features import Room, Vectors
 from bertft.probes.trees import packed_trees
+from bertft.probes.unfinished import NOTHING, Unfinished
 from bertft.progress import SILENT, Progress
 
 LEARNING_RATE = 1e-3
@@ -92,12 +93,55 @@ class Schedule:
             elif epoch - self.last_gain[probe] >= PATIENCE:
                 self.active[probe] = False
                 self.parts[probe].grad = None
+        self._regroup()
+
+    def _regroup(self) -> None:
         # One group a rate, not one a probe: a step costs a call for every group.
         common = self.optimizer.param_groups[0]
         self.optimizer.param_groups = [
             {**common, "lr": rate, "params": [p for p, own in zip(self.parts, self.rates, strict=True) if own == rate]}
             for rate in dict.fromkeys(self.rates)
         ]
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next epoch depends on."""
+        found = {
+            "weights": self.weights,
+            "best": self.best,
+            "lowest": self.lowest,
+            "plateau": self.plateau,
+            "last_gain": torch.tensor(self.last_gain),
+            "active": torch.tensor(self.active),
+            "epochs": self.epochs,
+            "rates": torch.tensor(self.rates, dtype=torch.float64),
+        }
+        for probe, part in enumerate(self.parts):
+            for name, value in self.optimizer.state.get(part, {}).items():
+                found[f"adam.{probe}.{name}"] = value
+        return found
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Be what ``state`` was taken of."""
+        for name in ("weights", "best", "lowest", "plateau", "epochs"):
+            getattr(self, name).copy_(state[name])
+        self.last_gain, self.active = state["last_gain"].tolist(), state["active"].tolist()
+        self.rates = state["rates"].tolist()
+        for probe, part in enumerate(self.parts):
+            if not self.active[probe]:
+                part.grad = None
+            prefix = f"adam.{probe}."
+            own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            if own:
+                self.optimizer.state[part] = own
+        self._regroup()
+
+    def resume(self, unfinished: Unfinished, order: np.random.Generator) -> int:
+        """The epoch to begin with: 0, or the one after the last that was kept, whose state is restored."""
+        found = unfinished.found(order)
+        if found is None:
+            return 0
+        self.restore(found[1])
+        return found[0]
 
 
 def train_probes(
@@ -110,6 +154,7 @@ def train_probes(
     epochs: int = 40,
     seed: int = 0,
     progress: Progress = SILENT,
+    unfinished: Unfinished = NOTHING,
 ) -> Probes:
     """Train a distance and a depth probe on every layer, together.
 
@@ -118,7 +163,7 @@ def train_probes(
     1 - 1e-4 (the scheduler's rule, patience 0) the probe's learning rate falls to a tenth and its Adam state is reset;
     the weights of the best dev loss are kept; a probe stops after 5 epochs without an improvement of 1e-4, or after
     ``epochs``. Each probe has its own schedule; those that have stopped cost nothing. All layers start from the same B
-    and see the same batches, in an order drawn with ``seed``.
+    and see the same batches, in an order drawn with ``seed``. What ``unfinished`` holds is gone on with.
     """
     layers, width = train.layers, train.width
     if rank < 1 or epochs < 1:
@@ -128,8 +173,9 @@ def train_probes(
     columns = _Columns(layers, room)
     order = np.random.default_rng(seed)
     sentences = len(train.lengths)
-    with progress.step("train probes", total=epochs * sentences, unit="sentences") as step:
-        for epoch in range(epochs):
+    done = schedule.resume(unfinished, order)
+    with progress.step("train probes", total=(epochs - done) * sentences, unit="sentences") as step:
+        for epoch in range(done, epochs):
             shuffled, groups = order.permutation(sentences), groups_of(schedule.active, layers)
             for first in range(0, sentences, BATCH):
                 members = shuffled[first : first + BATCH].tolist()
@@ -147,6 +193,7 @@ def train_probes(
             step.note(f"epoch {epoch + 1}, {sum(schedule.active)} of {len(schedule.active)} probes left")
             if not any(schedule.active):
                 break
+            unfinished.keep(epoch, schedule.state(), order)
     shape = (2, layers)
     return Probes(schedule.best.view(*shape, width, rank), schedule.lowest.view(shape), schedule.epochs.view(shape))
 
