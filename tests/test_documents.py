@@ -9,6 +9,7 @@ import inspect
 import re
 import shlex
 import textwrap
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,18 @@ def test_every_parameter_of_a_public_function_is_used():
                     seen += 1
                     assert not unused(member), f"{package}.{name}: {label}"
     assert seen > 60
+
+
+def test_every_function_and_class_is_named_somewhere_else():
+    files = [path for folder in ("bertft", "experiments", "benchmarks", "examples", "docs", "tests", ".ci")
+             for path in ROOT.glob(f"{folder}/**/*") if path.suffix in (".py", ".md")]  # fmt: skip
+    words = Counter(
+        re.findall(r"\w+", "".join(path.read_text(encoding="utf8") for path in [*files, ROOT / "README.md"]))
+    )
+    for path in ROOT.glob("bertft/**/*.py"):
+        for node in ast.parse(path.read_text(encoding="utf8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                assert words[node.name] > 1, f"{path.name}: {node.name} is used nowhere"
 
 
 def test_every_setting_is_read_somewhere():

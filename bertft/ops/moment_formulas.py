@@ -125,11 +125,6 @@ def rsa_from_moments(
     return compare_sums(pair_sums(m), compare=compare, scale=scale, offset=offset)
 
 
-def pearson_from_moments(m: Moments) -> Tensor:
-    """Pearson correlation of the two spaces' matrices (same metric on both sides) -> (...)."""
-    return compare_sums(pair_sums(m))
-
-
 def _hsic(cross: Tensor, x: Space, y: Space, bu: Tensor, av: Tensor, ab: Tensor) -> Tensor:
     """Unbiased HSIC (Song et al. 2012) of the linear kernels U U' and V V'."""
     n = x.n
