@@ -164,12 +164,20 @@ class RunFolder:
         """How long each finished stage took."""
         found = {}
         for stage in stages:
-            try:
-                mark = json.loads((self.path / f"{stage.name}.done.json").read_text(encoding="utf8"))
-                found[stage.name] = round(float(mark["seconds"]), 2)
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                found[stage.name] = round(float(self._mark(stage)["seconds"]), 2)
         return found
+
+    def finished(self, stages: Sequence[Stage]) -> str | None:
+        """When the last of the stages was finished (UTC), however often its results were written since."""
+        found = []
+        for stage in stages:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                found.append(str(self._mark(stage)["finished"]))
+        return max(found, default=None)
+
+    def _mark(self, stage: Stage) -> Any:
+        return json.loads((self.path / f"{stage.name}.done.json").read_text(encoding="utf8"))
 
     def write_table(self, rows: Sequence[Row]) -> None:
         """Write ``results.csv``: every stage's rows so far."""

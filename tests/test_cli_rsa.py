@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+from html import escape
 
 import pytest
 import torch
@@ -74,6 +76,10 @@ def test_everything_at_once(here, tiny_model, capsys):
         assert changed.n == same.n and (changed.n <= 120) == (measure in sampled)
     for measure in streamed:
         assert found["a - b", measure].high < 0
+    page = (here / "run" / "report.html").read_text(encoding="utf8")
+    finished = json.loads(next((here / "run" / "rsa").glob("*.done.json")).read_text(encoding="utf8"))["finished"]
+    assert f"on {finished}." in page and "compared: a, b" in page and "Which of two changed more" in page
+    assert f'<td class="wrap">{TEXT}</td>' in page  # the source
     assert {"base", "a", "b"} == {model for model, measure in found if measure == "effective_dimension"}
     config = yaml.safe_load((here / "run" / "config.yaml").read_text(encoding="utf8"))
     assert config["tokens"] == "all" and config["measures"][5] == "linear_r2"
@@ -100,7 +106,7 @@ def test_all_layers_against_all(here, tiny_model, capsys):
         drawn = here / "run" / "figures" / f"{measure}_layers.csv"
         assert drawn.read_text(encoding="utf8").count("\n") == 17 and drawn.with_suffix(".png").exists()
     page = (here / "run" / "report.html").read_text(encoding="utf8")
-    assert page.count('<img class="map"') == 4
+    assert page.count('_layers.csv"') == 4  # each heat map's download
     before = {row.key: (row.value, row.low, row.high) for row in paired}
     (here / "run").rename(here / "all")
     assert rsa(tiny_model, tuned, *options) == 0
@@ -148,6 +154,11 @@ def test_bad_options(here, tiny_model, capsys, options, words):
     assert list(here.iterdir()) == []
 
 
+def test_names_with_a_meaning_of_their_own(here, tiny_model, capsys):
+    fails(capsys, rsa(tiny_model, f"base={tiny_model}"), "--tuned", "'base'")
+    assert not (here / "run").exists()
+
+
 def test_too_few_stimuli_and_too_few_texts(here, tiny_model, capsys):
     (here / "one.txt").write_text("the dogs saw them in the garden", encoding="utf8")
     fails(capsys, rsa(tiny_model, tiny_model, text="one.txt"), "at least 2 texts", "found 1 in one")
@@ -191,4 +202,9 @@ def test_which_words_moved(here, tiny_model, capsys):
     assert {row["by"] for row in means} == {"upos", "depth"} and {row["model"] for row in means} == {"tuned"}
     nouns = next(row for row in means if row["label"] == "NOUN" and row["layer"] == "3")
     assert float(nouns["low"]) < float(nouns["value"]) < float(nouns["high"]) and int(nouns["n"]) > 20
+    page = (here / "run" / "report.html").read_text(encoding="utf8")
+    assert f'<th scope="row">NOUN</th><td class="number">{int(nouns["n"]):,}</td>' in page
+    assert page.index("By part of speech") < page.index("By depth in the tree")
+    at = words[0]["context"].partition("[")[0]
+    assert f"{escape(at)}<strong>{escape(words[0]['word'])}</strong>" in page
     assert len(words) == 4 * 2 * 20 and all(f"[{row['word']}]" in row["context"] for row in words)

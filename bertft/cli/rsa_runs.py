@@ -60,6 +60,10 @@ def run_rsa(
         raise BertftError(f"--unit: expected token or word, found {unit!r}")
     if layers not in ("paired", "all"):
         raise BertftError(f"--layers: expected paired or all, found {layers!r}")
+    if taken := {"base", "random"} & set(tuned):
+        raise BertftError(
+            f"--tuned: {taken.pop()!r} has a meaning of its own in the results; call the encoder otherwise"
+        )
     plan = Plan(tuple(metrics), tuple(compares), tuple(measures), intervals, sample, seed, layers == "all")
     command = {
         "command": "rsa", "base": base, "tuned": tuned, "text": text, "split": split,
@@ -83,7 +87,7 @@ def run_rsa(
             progress.say(f"{data} was done before with the same settings")
             written = not by or (out / WORDS[1]).exists()
             said = "" if written else _write_words(first, encoders, list(source), by, out, data, progress)
-            return said + _finish(folder, rows)
+            return said + _finish(folder, rows, [stage])
         begun = time.monotonic()
         _refuse_other_teams(out / CHECKPOINTS, members.size)
         name = f"{members.rank}-of-{members.size}"
@@ -106,7 +110,7 @@ def run_rsa(
         folder.finish(stage, rows, time.monotonic() - begun)
         checkpoint.remove()
         said = _write_words(first, encoders, list(source), by, out, data, progress) if by else ""
-        return said + _finish(folder, rows)
+        return said + _finish(folder, rows, [stage])
 
 
 def _write_words(

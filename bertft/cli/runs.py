@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bertft.doctor import versions
 from bertft.progress import Progress
 from bertft.results import Row, write_results, write_text_atomically
-from bertft.run_folder import CONFIG, RESULTS, RunFolder
+from bertft.run_folder import CONFIG, RESULTS, RunFolder, Stage
 
 
 def run_finetune(chosen: dict[str, Any], out: Path, progress: Progress) -> str:
@@ -42,9 +43,7 @@ def run_ablate(
     with folder.claim():
         rows = folder.run(stages, f"ablate {kind}", progress=progress)
         shutil.rmtree(out / "prefix", ignore_errors=True)
-        lines = _finish(folder, rows)
-        folder.write_record({"versions": versions(), "seconds": folder.seconds(stages)})
-    return lines
+        return _finish(folder, rows, stages)
 
 
 def _vacant(out: Path, command: dict[str, Any]) -> RunFolder:
@@ -56,11 +55,12 @@ def _vacant(out: Path, command: dict[str, Any]) -> RunFolder:
     return folder
 
 
-def _finish(folder: RunFolder, rows: list[Row]) -> str:
+def _finish(folder: RunFolder, rows: list[Row], stages: Sequence[Stage]) -> str:
     from bertft.report import write_report
 
     folder.write_table(rows)
-    folder.write_record({"versions": versions()})
+    times = {"seconds": folder.seconds(stages), "finished": folder.finished(stages)}
+    folder.write_record({"versions": versions(), **times})
     page = write_report(folder.path)
     return f"Results are in {(folder.path / RESULTS).resolve()}\nThe page is at {page.resolve()}"
 

@@ -28,6 +28,7 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
     from bertft.report.page import render
     from bertft.report.series import context
     from bertft.report.static import on_paper
+    from bertft.report.words import moved_words
 
     folder = Path(folder)
     if not folder.is_dir():
@@ -48,7 +49,7 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
         drawn = [(figure, *pair) for figure, pair in zip(wanted, files, strict=True) if isinstance(figure, Figure)]
         maps = [(figure, *pair) for figure, pair in zip(wanted, files, strict=True) if isinstance(figure, HeatMap)]
         page = folder / "report.html"
-        trees = example_trees(folder, described.models)
+        trees = moved_words(folder) + example_trees(folder, described.models)
         write_text_atomically(page, render(rows, described, drawn, record, maps, trees))
         bar.advance()
     return page

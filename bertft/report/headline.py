@@ -24,6 +24,7 @@ def headline(rows: Sequence[Row], context: Context) -> list[tuple[str, list[str]
     probed = lines(rows, "structural")
     groups = [
         ("What changed", _changed(similar, context)),
+        ("Which of two changed more", _pairs(lines(rows, "difference"))),
         ("Own text against other text", _domains(similar, context)),
         ("What the probes still find", _probes(probed, context)),
         ("How well the tasks were learnt", _scores(rows, context)),
@@ -71,6 +72,24 @@ def _ranking(found: list[tuple[str, Line]]) -> str:
     ]
     remark = f"; the intervals of {', of '.join(unclear)} overlap" if unclear else ""
     return f"At the top layer, from most to least changed: {text}{remark}."
+
+
+def _pairs(differences: list[Line]) -> list[str]:
+    """The paired difference of two tuned encoders' RSA at the top layer, and at how many layers it is clear of 0."""
+    sentences = []
+    for line in differences:
+        if not line.measure.startswith("rsa_"):
+            continue
+        first, _, second = line.model.partition(" - ")
+        ends = list(zip(line.lows, line.highs, strict=True))
+        nearer = sum(low is not None and low > 0 for low, _ in ends)
+        farther = sum(high is not None and high < 0 for _, high in ends)
+        sentences.append(
+            f"{first} and {second}, similarity of {first} less that of {second} on {line.data}: "
+            f"{point(line, len(line.values) - 1)} at layer {line.layers[-1]}. Of {len(line.layers)} layers {first} is "
+            f"clearly nearer to the base encoder at {nearer}, {second} at {farther} (paired over the same texts)."
+        )
+    return sentences
 
 
 def _domains(similar: list[Line], context: Context) -> list[str]:

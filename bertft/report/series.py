@@ -61,9 +61,8 @@ class Context:
 
 def context(config: Mapping[str, Any], rows: Iterable[Row]) -> Context:
     """The models in the order base, the study's tasks, anything else, random; and each task's own text."""
-    rows = list(rows)
     tasks = config.get("tasks") or {}
-    seen = list(dict.fromkeys(row.model for row in rows))
+    seen = list(dict.fromkeys(row.model for row in rows if row.task != "difference"))  # that of two is no model
     order = [name for name in (BASE, *tasks, *seen) if name in seen and name != RANDOM]
     own: dict[str, str] = {}
     first: dict[tuple[str, str], str] = {}

@@ -38,6 +38,21 @@ def test_own_text_against_text_of_no_task(rows, config):
     assert "at 2 of 4 layers" in own[1]
 
 
+def test_which_of_two_changed_more():
+    from bertft.results import Row
+
+    made = [
+        Row("a - b", "difference", "plain", layer, measure, value, value - 0.1, value + 0.1, 50, 0)
+        for measure in ("rsa_cosine_pearson", "cka_debiased")
+        for layer, value in enumerate((0.05, -0.2, 0.3, 0.4))
+    ]
+    assert sentences(made, {})["Which of two changed more"] == [
+        "a and b, similarity of a less that of b on plain: 0.400 [0.300, 0.500] at layer 3. Of 4 layers a is clearly "
+        "nearer to the base encoder at 2, b at 1 (paired over the same texts)."
+    ]
+    assert context({}, made).models == ()  # the difference is no encoder
+
+
 def test_probes_compare_best_layers_and_name_the_control(rows, config):
     found = sentences(rows, config)["What the probes still find"]
     assert found[0] == (

@@ -1,0 +1,108 @@
+"""Which words moved, as a section of the page: what ``bertft rsa --by`` writes, means by label and words in context."""
+
+from __future__ import annotations
+
+import csv
+from base64 import b64encode
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+FILES = ("local.csv", "words.csv")  # as the command writes them
+KINDS = {
+    "upos": "part of speech",
+    "xpos": "the treebank's own tag",
+    "relation": "relation to the head",
+    "depth": "depth in the tree (root 0)",
+    "position": "position in the sentence (first 0)",
+    "frequency": "frequency (log2 of the form's count here)",
+}
+SHOWN = 5  # words at either end of a layer; the file holds more
+CAPTION = (
+    "Local RSA of a word is the correlation of its similarities to all other words in the base encoder with those in "
+    "the tuned one: 1 where it stands to the others as it did, lower the further it moved. Means over the words of a "
+    "class, those that moved most on top; small: 95 % intervals over sentences."
+)
+Table = list[dict[str, str]]
+
+
+def moved_words(folder: Path) -> str:
+    """HTML of the section; empty where the run did not ask for it."""
+    if not all((folder / name).is_file() for name in FILES):
+        return ""
+    means, words = (_read(folder / name) for name in FILES)
+    parts = [f'<section><h2>Which words moved</h2><p class="caption">{escape(CAPTION)}</p>']
+    for model in dict.fromkeys(row["model"] for row in means):
+        mine = [row for row in means if row["model"] == model]
+        parts.append(f"<h3>{escape(model)}</h3>")
+        for place, kind in enumerate(dict.fromkeys(row["by"] for row in mine)):
+            table = _by_label([row for row in mine if row["by"] == kind])
+            unfolded = " open" if place == 0 else ""
+            parts.append(f"<details{unfolded}><summary>By {escape(KINDS.get(kind, kind))}</summary>{table}</details>")
+        extremes = _extremes([row for row in words if row["model"] == model])
+        parts.append(f"<details><summary>The words that moved most and least</summary>{extremes}</details>")
+    links = "".join(
+        f'<a download="{name}" href="data:text/csv;base64,{b64encode((folder / name).read_bytes()).decode()}">'
+        f"{name}</a>"
+        for name in FILES
+    )
+    return "".join(parts) + f'<p class="downloads">Download: {links}</p></section>'
+
+
+def _read(path: Path) -> Table:
+    with path.open(encoding="utf8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _layers(rows: Table) -> list[int]:
+    return sorted({int(row["layer"]) for row in rows})
+
+
+def _by_label(rows: Table) -> str:
+    """A row a label, a column a layer; numbers in their order, names by their mean over layers."""
+    labels: dict[str, dict[int, dict[str, str]]] = {}
+    for row in rows:
+        labels.setdefault(row["label"], {})[int(row["layer"])] = row
+    if all(label.isdigit() for label in labels):
+        order = sorted(labels, key=int)
+    else:
+        order = sorted(labels, key=lambda label: sum(float(row["value"]) for row in labels[label].values()))
+    body = ""
+    for label in order:
+        cells = [label, f"{int(next(iter(labels[label].values()))['n']):,}"]
+        found = [labels[label].get(layer) for layer in _layers(rows)]
+        body += f'<tr><th scope="row">{escape(cells[0])}</th><td class="number">{cells[1]}</td>'
+        body += "".join(f'<td class="number">{"" if row is None else _cell(row)}</td>' for row in found) + "</tr>"
+    return _table(["class", "words", *(f"layer {layer}" for layer in _layers(rows))], body, numbers=1)
+
+
+def _cell(row: dict[str, str]) -> str:
+    interval = f"<br><small>[{float(row['low']):.3f}, {float(row['high']):.3f}]</small>" if row["low"] else ""
+    return f"{float(row['value']):.3f}{interval}"
+
+
+def _extremes(rows: Table) -> str:
+    body = ""
+    for layer in _layers(rows):
+        for which in ("most", "least"):
+            chosen = [row for row in rows if int(row["layer"]) == layer and row["moved"] == which][:SHOWN]
+            for row in chosen:
+                body += (
+                    f'<tr><td>{layer}</td><td>{which}</td><td class="number">{float(row["value"]):.3f}</td>'
+                    f'<td class="wrap">{_marked(row)}</td></tr>'
+                )
+    return _table(["layer", "moved", "local RSA", "in context"], body, numbers=4)
+
+
+def _marked(row: dict[str, str]) -> str:
+    """The context with its word, which stands in square brackets there, in bold."""
+    before, _, after = row["context"].partition(f"[{row['word']}]")
+    return f"{escape(before)}<strong>{escape(row['word'])}</strong>{escape(after)}"
+
+
+def _table(columns: Sequence[str], body: str, *, numbers: int) -> str:
+    head = "".join(
+        f'<th scope="col"{" class=number" if place >= numbers else ""}>{escape(name)}</th>'
+        for place, name in enumerate(columns)
+    )
+    return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
