@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -137,4 +138,9 @@ def _difference(old: Any, new: Any, where: str = "") -> str:
         for key in [*new, *(k for k in old if k not in new)]:
             if old.get(key) != new.get(key):
                 return _difference(old.get(key), new.get(key), f"{where}.{key}" if where else str(key))
-    return f"{where} is {old!r} there and {new!r} here"
+    return f"{where} is {_shown(old)} there and {_shown(new)} here"
+
+
+def _shown(value: Any) -> str:
+    """A value in words; of a digest, as of an encoder's weights, the beginning."""
+    return f"{value[:8]}..." if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) else repr(value)

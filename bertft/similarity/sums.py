@@ -5,7 +5,6 @@ They are additive, and their size does not depend on the number of stimuli.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +18,11 @@ from bertft.ops.cross_moments import Moments, cross_moments, provisional_mean
 from bertft.ops.metrics import LINEAR
 from bertft.ops.moments import held
 from bertft.similarity.augmented import pack, translation, unpack
-from bertft.similarity.checkpoint import digest
+from bertft.similarity.sums_file import read_sums, write_sums
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_FORMAT = "bertft.CrossMoments/1"
 _SUMS = Moments._fields
 _NAMES = ("mean_x", "mean_y", *_SUMS)
 _EMPTY = "similarity: needs at least 3 stimuli, found 0"
@@ -241,32 +239,12 @@ class Sums:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the sums as safetensors, through a temporary name; the configuration is in the file's metadata."""
-        from safetensors.torch import save
-
-        from bertft.results import write_bytes_atomically
-
-        config = json.dumps(self.config, sort_keys=True)
-        metadata = {"format": _FORMAT, "config": config, "sha256": digest(self._state, config)}
-        write_bytes_atomically(path, save(self._state, metadata))
+        write_sums(path, self._state, self.config)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, expect: Sums | None = None) -> Self:
         """Read what ``save`` wrote; with ``expect``, refuse sums of another configuration."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(os.fspath(path), "pt") as file:
-                metadata = file.metadata() or {}
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        except FileNotFoundError:
-            raise BertftError(f"{path}: no such file of cross moments") from None
-        except (SafetensorError, IsADirectoryError) as error:
-            raise BertftError(f"{path}: not a safetensors file of cross moments ({error})") from None
-        if metadata.get("format") != _FORMAT or set(state) not in (set(), set(_NAMES)):
-            raise BertftError(f"{path}: expected the format {_FORMAT}, found {metadata.get('format')!r}")
-        if metadata.get("sha256") != digest(state, metadata.get("config", "")):
-            raise BertftError(f"{path}: damaged: the sums are not those that were written")
-        config = json.loads(metadata["config"])
+        state, config = read_sums(path, _NAMES)
         if expect is not None and expect.config != config:
             raise BertftError(f"{path}: expected sums of {expect.config}, found {config}")
         moments = cls(
