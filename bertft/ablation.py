@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bertft.errors import BertftError
-from bertft.finetune import FinetuneConfig
+from bertft.finetune import PRECISIONS, FinetuneConfig
 from bertft.progress import SILENT, Progress
 from bertft.results import Row
 from bertft.run_folder import Stage
@@ -68,7 +68,9 @@ def sweep_stages(
         stem = f"{name or kind}/k{k}"
         depth: dict[str, Any] = {kind: k}
         own = dataclasses.replace(config, out=out / stem, prefix_cache=cache if kind == "freeze" else None, **depth)
-        depends = {key: v for key, v in dataclasses.asdict(own).items() if key not in ("out", "prefix_cache")}
+        settings = dataclasses.asdict(own)
+        left_out = {"out", "prefix_cache", *(name for name in PRECISIONS if not settings[name])}
+        depends = {key: v for key, v in settings.items() if key not in left_out}
         stages.append(
             Stage(
                 stem,

@@ -71,9 +71,9 @@ class _Bar:
             self._bars.remove_task(self._task)
         seconds = time.monotonic() - self._start
         if error is None and seconds >= 2:
-            rate = f", {_short(self._done / seconds)} {self._unit}/s" if self._done and self._unit != "stage" else ""
+            rate = f", {short(self._done / seconds)} {self._unit}/s" if self._done and self._unit != "stage" else ""
             note = f", {self._note}" if self._note else ""
-            self._owner.say(f"  {self._description}: {_clock(seconds)}{rate}{note}")
+            self._owner.say(f"  {self._description}: {clock(seconds)}{rate}{note}")
 
     def advance(self, n: float = 1) -> None:
         self._done += n
@@ -85,11 +85,11 @@ class _Bar:
             self._owner.say(f"  {self._description}: {self._so_far(now - self._start)}")
 
     def _so_far(self, seconds: float) -> str:
-        amount = f"{_short(self._done)} {self._unit} in {_clock(seconds)}"
+        amount = f"{short(self._done)} {self._unit} in {clock(seconds)}"
         if not self._total or not self._done:
             return amount
         left = seconds * (self._total - self._done) / self._done
-        return f"{_short(self._done)}/{_short(self._total)} {self._unit} in {_clock(seconds)}, {_clock(left)} left"
+        return f"{short(self._done)}/{short(self._total)} {self._unit} in {clock(seconds)}, {clock(left)} left"
 
     def note(self, text: str) -> None:
         self._note = text
@@ -99,23 +99,23 @@ class _Bar:
 
 class _Amount(ProgressColumn):
     def render(self, task: Task) -> Text:
-        total = f"/{_short(task.total)}" if task.total is not None else ""
-        return Text(f"{_short(task.completed)}{total} {task.fields['unit']}", style="cyan")
+        total = f"/{short(task.total)}" if task.total is not None else ""
+        return Text(f"{short(task.completed)}{total} {task.fields['unit']}", style="cyan")
 
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{_short(speed)}/s", style="magenta")
+        return Text("" if speed is None else f"{short(speed)}/s", style="magenta")
 
 
 class _Left(ProgressColumn):
     def render(self, task: Task) -> Text:
         left = task.time_remaining
-        return Text("" if left is None else f"{_clock(left)} left", style="green")
+        return Text("" if left is None else f"{clock(left)} left", style="green")
 
 
-def _short(number: float) -> str:
+def short(number: float) -> str:
     """3 significant digits for small numbers, thousands as k, millions as M."""
     for size, letter in ((1e6, "M"), (1e4, "k")):
         if abs(number) >= size:
@@ -123,7 +123,8 @@ def _short(number: float) -> str:
     return f"{number:.0f}" if float(number).is_integer() or number >= 100 else f"{number:.2g}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """``5 s``, ``1 min 05 s``, ``1 h 01 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -42,6 +42,8 @@ class FinetuneConfig:
     - ``snapshots``: save the encoder after these percentages of the steps too, in folders beside ``out``
       (`snapshot_folder`).
     - ``prefix_cache``: a folder that keeps what the frozen blocks give out (`bertft.prefix`), for this run and others.
+    - ``bf16``, ``fp16``, ``tf32``: as Hugging Face's ``TrainingArguments``, for the training; evaluation and what is
+      saved are float32.
     - ``max_train``, ``max_dev``: so many examples, drawn at random but always the same ones.
     - ``max_select``: the first so many dev examples choose the best epoch (default: all); scores are of all.
     - ``dev_name``: the dev data's name in rows; ``dev_split``: its split, for a source that has several.
@@ -64,6 +66,9 @@ class FinetuneConfig:
     lora: int | None = None
     snapshots: tuple[int, ...] = ()
     prefix_cache: str | Path | None = None
+    bf16: bool = False
+    fp16: bool = False
+    tf32: bool = False
     max_train: int | None = None
     max_dev: int | None = None
     max_select: int | None = None
@@ -183,6 +188,8 @@ def _check(config: FinetuneConfig) -> None:
     for name in ("learning_rate", "head_learning_rate", "max_grad_norm"):
         if not getattr(config, name) > 0:
             raise BertftError(f"finetune: {name} must be positive, found {getattr(config, name)!r}")
+    if config.bf16 and config.fp16:
+        raise BertftError("finetune: expected bf16 or fp16, found both")
     if config.lora is not None and config.freeze >= 0:
         raise BertftError(f"finetune: lora trains every block, found freeze {config.freeze} beside it")
     if not all(isinstance(percent, int) and 0 <= percent <= 100 for percent in config.snapshots):
@@ -198,7 +205,8 @@ def _check(config: FinetuneConfig) -> None:
 
 # What a configuration is, apart from where things lie and what they are called.
 _PLACES = ("out", "model", "train", "dev", "dev_name", "dev_split", "max_train", "max_dev", "prefix_cache")
-_LATER = ("lora", "snapshots")  # told only where they are used: older folders do not know them
+PRECISIONS = ("bf16", "fp16", "tf32")
+_LATER = ("lora", "snapshots", *PRECISIONS)  # told only where they are used: older folders do not know them
 
 
 def _identity(config: FinetuneConfig, train: Sequence[Any], dev: Sequence[Any]) -> dict[str, Any]:

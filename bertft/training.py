@@ -22,7 +22,7 @@ from transformers.trainer_callback import ProgressCallback
 from bertft.adapters import add_lora, merge_lora
 from bertft.blocks import freeze, frozen_modules, load_pretrained, quiet_transformers, truncate, window_size
 from bertft.errors import BertftError
-from bertft.finetune import FORMAT, FinetuneConfig, default_length, snapshot_folder, versions
+from bertft.finetune import FORMAT, PRECISIONS, FinetuneConfig, default_length, snapshot_folder, versions
 from bertft.model_card import model_card
 from bertft.prefix import Prefix, collate
 from bertft.progress import Progress, Step
@@ -226,7 +226,7 @@ def train_and_save(
     out = Path(config.out)
     work = out.parent / f".{out.name}.training"
     encoder, tokenizer = load_pretrained(config.model)
-    window = _window(config, encoder, tokenizer)
+    window = window_for(config, encoder, tokenizer)
     # Features first: bad examples are found before anything is written.
     spec = task.spec(train)
     features = task.features(tokenizer, train, spec, window, training=True)
@@ -334,7 +334,8 @@ def write_folder(out: Path, model: TaskModel, tokenizer: Any, card: dict[str, An
         raise
 
 
-def _window(config: FinetuneConfig, encoder: nn.Module, tokenizer: Any) -> Window:
+def window_for(config: FinetuneConfig, encoder: nn.Module, tokenizer: Any) -> Window:
+    """How inputs are cut: as asked, or the task's usual length, at most the model's window."""
     limit = window_size(encoder, tokenizer)
     length = config.max_length or min(default_length(config.task), limit)
     if length > limit:
@@ -343,13 +344,28 @@ def _window(config: FinetuneConfig, encoder: nn.Module, tokenizer: Any) -> Windo
 
 
 def _arguments(config: FinetuneConfig, work: Path, select: str) -> TrainingArguments:
-    arguments = TrainingArguments(
+    if config.fp16 and not torch.accelerator.is_available():  # the Trainer would train in float32 and say nothing
+        raise BertftError("finetune: fp16: expected a GPU, found none; a CPU has bf16")
+    try:
+        arguments = _training_arguments(config, work, select)
+    except (ValueError, ImportError) as error:  # what this device or this torch does not have
+        asked = ", ".join(name for name in PRECISIONS if getattr(config, name))
+        raise BertftError(f"finetune: {asked or 'these settings'}: {' '.join(str(error).split())}") from None
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # packed batches cannot be scattered: torchrun drives several devices
+    return arguments
+
+
+def _training_arguments(config: FinetuneConfig, work: Path, select: str) -> TrainingArguments:
+    return TrainingArguments(
         output_dir=str(work),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
         lr_scheduler_type="linear",
         warmup_steps=config.warmup,
         max_grad_norm=config.max_grad_norm,
+        bf16=config.bf16,
+        fp16=config.fp16,
+        tf32=config.tf32 or None,
         seed=config.seed,
         eval_strategy="epoch",
         save_strategy="epoch",
@@ -365,8 +381,6 @@ def _arguments(config: FinetuneConfig, work: Path, select: str) -> TrainingArgum
         dataloader_num_workers=0,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # packed batches cannot be scattered: torchrun drives several devices
-    return arguments
 
 
 def _open_work_folder(work: Path, identity: dict[str, Any]) -> None:

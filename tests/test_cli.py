@@ -64,6 +64,21 @@ def test_every_command_has_help_and_examples(command, capsys):
         assert re.search(rf"bertft {' '.join(command)} \S", re.sub(r"\s+", " ", shown))
 
 
+def test_every_command_can_be_quiet_and_answer_in_json(capsys):
+    for command in COMMANDS:
+        assert run([*command, "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert "--quiet" in shown and "--json" in shown, command
+
+
+def test_the_shell_can_be_taught():
+    done = subprocess.run(
+        [sys.executable, "-m", "bertft"], capture_output=True, text=True, check=True,
+        env={**os.environ, "_BERTFT_COMPLETE": "complete_bash", "COMP_WORDS": "bertft st", "COMP_CWORD": "1"},
+    )  # fmt: skip
+    assert done.stdout.split() == ["study"]
+
+
 def test_help_loads_nothing_heavy():
     code = (
         "import sys; from bertft.cli import run; run(['--help']); run(['study', '--help']);"
@@ -99,6 +114,8 @@ def fails(arguments, capsys, *words):
         (["study", "--fast"], ["--fast", "bertft study --help"]),
         (["probe", "structural", "--rank", "x"], ["--rank", "bertft probe structural --help"]),
         (["sing"], ["No such command 'sing'"]),
+        (["stuyd"], ["No such command 'stuyd'. Did you mean 'study'?", "see `bertft --help`"]),
+        (["rsa", "--tunde", "x"], ["--tunde", "--tuned"]),
         (["study", "nowhere.yaml"], ["nowhere.yaml: no such study file"]),
         (["study", "quickstart", "--variant", "vast"], ["no variant 'vast'"]),
         (["report", "nowhere"], ["nowhere: no such run folder"]),
@@ -199,7 +216,9 @@ def test_rsa_and_probe_write_a_folder_and_say_where(here, tiny_model, capsys):
     probe += ["--dev", "builtin:synthetic?split=dev&size=12", "--epochs", "1", "--out", "probe"]
     assert run([*map(str, probe)]) == 0
     before = (here / "probe" / "results.csv").read_bytes()
-    assert run([*map(str, probe)]) == 0
+    capsys.readouterr()
+    assert run([*map(str, probe), "--json"]) == 0
+    assert [Row(**row) for row in json.loads(capsys.readouterr().out)] == read_results(here / "probe" / "results.csv")
     assert (here / "probe" / "results.csv").read_bytes() == before
     assert (here / "probe" / "report.html").exists() and list((here / "probe" / "probes").glob("*.safetensors"))
 
@@ -241,7 +260,7 @@ def test_ctrl_c_in_the_middle_ends_with_130_and_says_what_to_type(tiny_model, tm
 def test_progress_on_a_pipe_is_plain_lines(capsys):
     from rich.console import Console
 
-    from bertft.console import ConsoleProgress, _clock, _short
+    from bertft.console import ConsoleProgress, clock, short
 
     with ConsoleProgress(Console(stderr=True, force_terminal=False)) as progress:
         with progress.step("count", total=3, unit="words") as bar:
@@ -250,8 +269,8 @@ def test_progress_on_a_pipe_is_plain_lines(capsys):
         progress.say("[not markup]")
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err == "[not markup]\n"
-    assert [_short(n) for n in (3, 3.25, 250.4, 12_345, 7.1e6)] == ["3", "3.2", "250", "12.3k", "7.1M"]
-    assert [_clock(s) for s in (5.4, 65, 3700)] == ["5 s", "1 min 05 s", "1 h 01 min"]
+    assert [short(n) for n in (3, 3.25, 250.4, 12_345, 7.1e6)] == ["3", "3.2", "250", "12.3k", "7.1M"]
+    assert [clock(s) for s in (5.4, 65, 3700)] == ["5 s", "1 min 05 s", "1 h 01 min"]
 
 
 def test_long_work_on_a_pipe_says_that_it_is_alive(capsys, monkeypatch):

@@ -53,7 +53,7 @@ def run(arguments: list[str]) -> int:
             return _fail(sentence)
         if not hasattr(error, "format_message"):  # typer's usage errors have it, in every version
             raise
-        asked = " ".join(["bertft", *arguments[: _depth(arguments)]])
+        asked = " ".join(["bertft", *_named(command, arguments)])
         return _fail(f"{error.format_message()} (see `{asked} --help`)")
     if code == INTERRUPTED:
         again = shlex.join(["bertft", *arguments])
@@ -87,10 +87,15 @@ def _show_own_warnings() -> None:
     warnings.showwarning = show  # catch_warnings puts the old one back
 
 
-def _depth(arguments: Sequence[str]) -> int:
-    """How many leading arguments name the command: 2 for ``probe structural``, else 1."""
-    words = [word for word in arguments[:2] if not word.startswith("-")]
-    return 2 if words[:1] == ["probe"] and len(words) == 2 else min(1, len(words))
+def _named(command: object, arguments: Sequence[str]) -> list[str]:
+    """The leading arguments that name a command there is: ``["probe", "structural"]``."""
+    found: list[str] = []
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word)
+        if command is None:
+            break
+        found.append(word)
+    return found
 
 
 def _exhausted(error: Exception) -> str | None:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
-from bertft.cli.options import MODEL_HELP, SOURCE_HELP, Out, Quiet, Seed, showing_progress
+from bertft.cli.options import (
+    MODEL_HELP,
+    SOURCE_HELP,
+    Bf16,
+    DryRun,
+    Fp16,
+    Json,
+    Out,
+    Quiet,
+    Seed,
+    Tf32,
+    showing_progress,
+    tell,
+)
 from bertft.cli.probe_commands import probe_app
 from bertft.cli.rsa_command import RSA_EXAMPLES, rsa
 
@@ -43,6 +56,8 @@ def study(
         Optional[list[str]],  # noqa: UP045
         typer.Option("--set", help="A setting in place of the study's, as rsa.tokens=1000; repeat for several."),
     ] = None,
+    dry_run: DryRun = False,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune, compare, probe and report: the main job. Run again to resume."""
@@ -51,8 +66,14 @@ def study(
     config = read_study(study, variant=variant or None, data=data, model=model or None, settings=setting or ())
     out = out or Path("runs") / "-".join(filter(None, (config.name, config.variant)))
     with showing_progress(quiet) as progress:
-        page = run_study(config, out, progress=progress)
-    print(f"The page is at {page.resolve()}")
+        if dry_run:
+            from bertft.cli.estimates import shown
+            from bertft.cost import estimate_study
+
+            line = shown(estimate_study(config, out, progress=progress), json)
+        else:
+            line = f"The page is at {run_study(config, out, progress=progress).resolve()}"
+    print(line) if dry_run else tell(line, out, json)
 
 
 @app.command(
@@ -69,12 +90,17 @@ def finetune(
     freeze: Annotated[int, typer.Option(help="-1 nothing; 0 embeddings; k embeddings and blocks 1..k.")] = -1,
     truncate: Annotated[Optional[int], typer.Option(help="Keep only blocks 1..k.")] = None,  # noqa: UP045
     lora: Annotated[Optional[int], typer.Option(help="Train a LoRA of this rank on every block instead.")] = None,  # noqa: UP045
+    bf16: Bf16 = False,
+    fp16: Fp16 = False,
+    tf32: Tf32 = False,
     epochs: Annotated[Optional[int], typer.Option(help="Passes over the training data.")] = None,  # noqa: UP045
     learning_rate: Annotated[Optional[float], typer.Option(help="Peak rate of the encoder.")] = None,  # noqa: UP045
     batch_size: Annotated[Optional[int], typer.Option(help="Examples a step.")] = None,  # noqa: UP045
     max_train: Annotated[Optional[int], typer.Option(help="At most so many training examples.")] = None,  # noqa: UP045
     max_dev: Annotated[Optional[int], typer.Option(help="At most so many dev examples.")] = None,  # noqa: UP045
     seed: Seed = 1337,
+    dry_run: DryRun = False,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune an encoder; the checkpoint loads with AutoModel.from_pretrained."""
@@ -84,10 +110,19 @@ def finetune(
         "task": task, "model": model, "train": train, "dev": dev, "freeze": freeze, "truncate": truncate,
         "lora": lora, "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size,
         "max_train": max_train, "max_dev": max_dev, "seed": seed,
+        "bf16": bf16 or None, "fp16": fp16 or None, "tf32": tf32 or None,
     }  # fmt: skip
+    settings: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
     with showing_progress(quiet) as progress:
-        line = run_finetune({k: v for k, v in chosen.items() if v is not None}, out, progress)
-    print(line)
+        if dry_run:
+            from bertft.cli.estimates import shown
+            from bertft.cost import estimate_finetune
+            from bertft.finetune import FinetuneConfig
+
+            line = shown(estimate_finetune(FinetuneConfig(out=out, **settings), progress=progress), json)
+        else:
+            line = run_finetune(settings, out, progress)
+    print(line) if dry_run else tell(line, out, json)
 
 
 @app.command(
@@ -113,7 +148,12 @@ def ablate(
     batch_size: Annotated[Optional[int], typer.Option(help="Examples a step.")] = None,  # noqa: UP045
     max_train: Annotated[Optional[int], typer.Option(help="At most so many training examples.")] = None,  # noqa: UP045
     max_dev: Annotated[Optional[int], typer.Option(help="At most so many dev examples.")] = None,  # noqa: UP045
+    bf16: Bf16 = False,
+    fp16: Fp16 = False,
+    tf32: Tf32 = False,
     seed: Seed = 1337,
+    dry_run: DryRun = False,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune with blocks 1..k frozen, or with these alone, for every k: which layers does the task need?"""
@@ -122,10 +162,20 @@ def ablate(
     chosen = {
         "task": task, "model": model, "train": train, "dev": dev, "epochs": epochs, "learning_rate": learning_rate,
         "batch_size": batch_size, "max_train": max_train, "max_dev": max_dev, "seed": seed,
+        "bf16": bf16 or None, "fp16": fp16 or None, "tf32": tf32 or None,
     }  # fmt: skip
-    settings = {name: value for name, value in chosen.items() if value is not None}
+    settings: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
     with showing_progress(quiet) as progress:
-        print(run_ablate(kind, settings, out, k or None, cache, progress))
+        if dry_run:
+            from bertft.cli.estimates import shown
+            from bertft.cost import estimate_sweep
+            from bertft.finetune import FinetuneConfig
+
+            config = FinetuneConfig(out=out, **settings)
+            line = shown(estimate_sweep(kind, config, depths=k or None, cache=cache, progress=progress), json)
+        else:
+            line = run_ablate(kind, settings, out, k or None, cache, progress)
+    print(line) if dry_run else tell(line, out, json)
 
 
 app.command(epilog=RSA_EXAMPLES)(rsa)
@@ -139,20 +189,23 @@ app.command(epilog=RSA_EXAMPLES)(rsa)
 def report(
     folder: Annotated[Path, typer.Argument(help="A run folder with results.csv.")],
     json: Annotated[bool, typer.Option("--json", help="Print the rows of results.csv as JSON, draw nothing.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Draw the figures and the page of a run folder again, from its results.csv."""
     if json:
-        from bertft.results import read_results, results_as_json
-
-        print(results_as_json(read_results(folder / "results.csv")))
+        tell("", folder, as_json=True)
         return
     from bertft.report import write_report
 
-    print(f"The page is at {write_report(folder).resolve()}")
+    with showing_progress(quiet) as progress:
+        page = write_report(folder, progress=progress)
+    print(f"The page is at {page.resolve()}")
 
 
 @app.command()
-def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False, quiet: Quiet = False
+) -> None:
     """Versions, devices, and which kernels are in use and why."""
     from bertft.doctor import report as findings
 
@@ -165,7 +218,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings
     from rich.table import Table
 
     console = Console(highlight=False)
-    with Console(stderr=True).status("looking (the first time builds the kernels)"):
+    with Console(stderr=True, quiet=quiet).status("looking (the first time builds the kernels)"):
         sections = findings()
     for title, entries in sections.items():
         table = Table(

@@ -15,6 +15,11 @@ from bertft.progress import SILENT, Progress
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; an interrupted run resumes in it.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same numbers.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the rows of results.csv as JSON (of a dry run: its costs).")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost in time, disk and memory; no more.")]
+Bf16 = Annotated[bool, typer.Option("--bf16", help="Train in bfloat16 beside float32, on a CPU too.")]
+Fp16 = Annotated[bool, typer.Option("--fp16", help="Train in float16 beside float32, on a GPU.")]
+Tf32 = Annotated[bool, typer.Option("--tf32", help="Multiply matrices in TF32, on a GPU that has it.")]
 MODEL_HELP = "Hugging Face id, folder, or builtin:minilm."
 SOURCE_HELP = "File (.gz too), saved data set folder, hub data set id, or builtin:synthetic."
 
@@ -29,6 +34,15 @@ def showing_progress(quiet: bool) -> Iterator[Progress]:
 
     with ConsoleProgress() as progress:
         yield progress
+
+
+def tell(line: str, out: Path, as_json: bool) -> None:
+    """What a command that wrote ``out`` prints at its end."""
+    if as_json:
+        from bertft.results import read_results, results_as_json
+
+        line = results_as_json(read_results(out / "results.csv"))
+    print(line)
 
 
 def named_encoders(encoders: list[str]) -> dict[str, str]:

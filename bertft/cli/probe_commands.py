@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from bertft.cli.options import MODEL_HELP, SOURCE_HELP, Out, Quiet, Seed, named_encoders, showing_progress
+from bertft.cli.options import MODEL_HELP, SOURCE_HELP, Json, Out, Quiet, Seed, named_encoders, showing_progress, tell
 
 probe_app = typer.Typer(no_args_is_help=True, help="Probe the layers of an encoder.", rich_markup_mode="rich")
 
@@ -51,6 +51,7 @@ def structural(
     stream: Stream = False,
     window: Window = "refuse",
     seed: Seed = 1337,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Distance and depth probes of every layer: DSpr, UUAS, NSpr, root accuracy."""
@@ -62,7 +63,8 @@ def structural(
         stream=stream, window=window, seed=seed,
     )  # fmt: skip
     with showing_progress(quiet) as progress:
-        print(run_structural(command, out, features, progress))
+        line = run_structural(command, out, features, progress)
+    tell(line, out, json)
 
 
 @probe_app.command(
@@ -93,6 +95,7 @@ def edge(
     stream: Stream = False,
     window: Window = "refuse",
     seed: Seed = 1337,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Edge probes of every layer, top beside lexical, and mixes: micro-F1 beside its control."""
@@ -105,4 +108,5 @@ def edge(
         window=window, seed=seed,
     )  # fmt: skip
     with showing_progress(quiet) as progress:
-        print(run_edge(command, out, features, progress))
+        line = run_edge(command, out, features, progress)
+    tell(line, out, json)

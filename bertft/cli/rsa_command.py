@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from bertft.cli.options import MODEL_HELP, SOURCE_HELP, Out, Quiet, Seed, named_encoders, showing_progress
+from bertft.cli.options import MODEL_HELP, SOURCE_HELP, Json, Out, Quiet, Seed, named_encoders, showing_progress, tell
 
 RSA_EXAMPLES = """[bold]Examples[/bold]\n
     bertft rsa --base bert-base-cased --tuned runs/mnli --text wikipedia.txt.gz --out runs/rsa\n
@@ -41,6 +41,7 @@ def rsa(
     dtype: Annotated[str, typer.Option(help="Of the encoders: float32, bfloat16 or float16.")] = "float32",
     split: Annotated[Optional[str], typer.Option(help="Of a data set.")] = None,  # noqa: UP045
     seed: Seed = 1337,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Similarity of every layer of tuned encoders to the base, with 95 % intervals.
@@ -58,4 +59,4 @@ def rsa(
             dtype=dtype, split=split, seed=seed, progress=progress,
         )  # fmt: skip
     if line:
-        print(line)
+        tell(line, out, json)

@@ -1,0 +1,192 @@
+"""The cost of comparing and probing encoders, from a little of each analysis on some of the study's own examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from bertft.cost.measure import Line, StageCost, line, seconds_of, weights_of
+from bertft.data.examples import Sentence
+from bertft.data.sources import sample
+from bertft.data.spans import SpanText
+from bertft.encoder import Encoder
+from bertft.probes.edge_control import FRACTIONS
+from bertft.probes.edge_data import EdgeTargets, label_inventory
+from bertft.probes.edge_head import all_inputs
+from bertft.probes.edge_train import EdgeTraining, count, train_heads
+from bertft.probes.features import IN_MEMORY, WordVectors, size_of
+from bertft.probes.metrics import score_sentences
+from bertft.probes.structural_rows import rows_of
+from bertft.probes.structural_training import Probes, Trees, predict, train_probes
+from bertft.probes.trees import punctuation
+from bertft.similarity import compare_encoders
+from bertft.similarity.compare import choose, count_stimuli, example_of
+from bertft.study_config import EdgeConfig, ProbesConfig, RsaConfig
+
+PIECES = 256  # word pieces that are encoded to time the encoder
+SENTENCES = (20, 40)  # that probes are trained on for a moment
+TEXTS = 32  # of an edge-probing task
+DEV_SHARE = 1 / 3  # of a training sentence's time: its loss without gradients
+BATCH_PIECES = 4096  # of an encoder's stream
+RESERVOIR = 5000  # stimuli that are kept for the intervals
+
+
+class Comparing:
+    """The cost of comparing encoders like ``base`` with it; what the comparison takes a token is measured once."""
+
+    def __init__(self, config: RsaConfig, base: Encoder, tuned: int, *, seed: int, held: int) -> None:
+        self.config, self.base, self.tuned, self.seed, self.held = config, base, tuned, seed, held
+        self._compare: Line | None = None
+
+    def cost(self, stage: str, texts: Sequence[Any]) -> StageCost:
+        base, unit, tuned = self.base, self.config.unit, self.tuned
+        examples = [example_of(text, unit) for text in texts]
+        chosen, counts = choose(base, examples, tokens=self.config.tokens, unit=unit, seed=self.seed)
+        total, pieces = sum(counts), sum(count_stimuli(base, chosen, unit))
+        encode = _encoding(base, chosen, unit)
+        if self._compare is None:
+            enough = int(np.searchsorted(np.cumsum(counts), PIECES)) + 1
+            self._compare = line(*self._compared(chosen[:2], encode), *self._compared(chosen[: max(enough, 2)], encode))
+        row = base.num_layers * base.dim * 4
+        memory = self.held + (tuned + 1) * (weights_of(base.model) + BATCH_PIECES * row)
+        memory += tuned * (2 * min(total, RESERVOIR) * row + 6 * base.dim * row)
+        seconds = (tuned + 1) * encode * pieces + tuned * self._compare.at(total)
+        return StageCost(stage, f"{total:,} {unit}s, {tuned + 1} encoders", seconds, memory=memory)
+
+    def _compared(self, texts: list[Any], encode: float) -> tuple[int, float]:
+        """How many tokens the texts hold, and seconds of comparing the base with itself on them without encoding."""
+        unit, pair = self.config.unit, {"a": self.base}
+        tokens = sum(count_stimuli(self.base, texts, unit))
+        run = seconds_of(
+            lambda: compare_encoders(self.base, pair, texts, metric=self.config.metric, tokens=None, unit=unit)
+        )
+        return tokens, max(0.0, run - 2 * encode * tokens)
+
+
+class Probing:
+    """The cost of structural probes, the same for every encoder."""
+
+    def __init__(
+        self, config: ProbesConfig, encoder: Encoder, train: Sequence[Sentence], dev: Sequence[Sentence], *, held: int
+    ) -> None:
+        words, dev_words = (sum(len(s.words) for s in corpus) for corpus in (train, dev))
+        encode = _encoding(encoder, [s.words for s in train], "word")
+        pieces = sum(_pieces(encoder, corpus) for corpus in (train, dev))
+        training, scoring = self._timed(config, encoder, train, dev)
+        self.seconds = encode * pieces + scoring.at(len(dev))
+        self.seconds += config.epochs * (training.per * (len(train) + DEV_SHARE * len(dev))) + training.fixed
+        size = size_of(words + dev_words, encoder.num_layers, encoder.dim)
+        self.scratch = size if size > IN_MEMORY else 0
+        weights = 2 * encoder.num_layers * encoder.dim * config.rank * 4
+        self.kept = weights + 60 * dev_words
+        projected = dev_words * encoder.num_layers * config.rank * 4
+        self.memory = held + size + 4 * weights + 2 * projected
+        self.work = f"{len(train):,} + {len(dev):,} sentences, {words + dev_words:,} words, {config.epochs} epochs"
+
+    def cost(self, stage: str, encoders: int) -> StageCost:
+        """Of a stage while ``encoders`` bytes of encoders are loaded."""
+        return StageCost(stage, self.work, self.seconds, self.kept, self.scratch, self.memory + encoders, at_most=True)
+
+    def _timed(
+        self, config: ProbesConfig, encoder: Encoder, train: Sequence[Sentence], dev: Sequence[Sentence]
+    ) -> tuple[Line, Line]:
+        """Seconds of an epoch by training sentences, and of scoring by dev sentences."""
+        some, held_out = sample(train, SENTENCES[1], 0), sample(dev, SENTENCES[1], 0)
+        skip, _ = punctuation(held_out)
+        points: list[tuple[float, float]] = []
+        scored: list[tuple[float, float]] = []
+        for size in (SENTENCES[0], *SENTENCES):  # the first one warms up
+            own, own_dev = some[:size], held_out[:size]
+            vectors, other = _noise(encoder, own), _noise(encoder, own_dev)
+            trees, dev_trees = Trees(own), Trees(own_dev)
+            one, one_tree = _noise(encoder, own_dev[:1]), Trees(own_dev[:1])
+            train_one = partial(train_probes, vectors, trees, one, one_tree, rank=config.rank, epochs=1)
+            points.append((len(own), seconds_of(train_one)))
+            probes = train_probes(one, one_tree, one, one_tree, rank=config.rank, epochs=1)
+
+            score = partial(_score, probes, other, dev_trees, skip[: len(own_dev)], config.rank)
+            scored.append((len(own_dev), seconds_of(score)))
+        return line(*points[1], *points[2]), line(*scored[1], *scored[2])
+
+
+def _score(probes: Probes, vectors: WordVectors, trees: Trees, skip: Sequence[np.ndarray], rank: int) -> None:
+    points, depths = predict(probes, vectors)
+    found = score_sentences(points, depths, trees.distances, trees.depths, skip)
+    rows_of({("x", rank, ""): found}, "x", 0, 1000, False)
+
+
+def edge_cost(
+    config: EdgeConfig, encoder: Encoder, encoders: int, corpora: dict[str, list[SpanText]], *, stage: str, held: int
+) -> StageCost:
+    """The cost of edge probes of ``encoders`` encoders at the highest number of steps."""
+    inventory = label_inventory(corpora["train"])
+    targets = {name: EdgeTargets(texts, inventory) for name, texts in corpora.items()}
+    some = {name: EdgeTargets(sample(texts, TEXTS, 0), inventory) for name, texts in corpora.items()}
+    vectors = {name: _noise(encoder, own.texts, own.kept) for name, own in some.items()}
+    material = (all_inputs(encoder.num_layers), vectors["train"], some["train"], vectors["dev"], some["dev"])
+    batch = min(config.batch_size, len(some["train"].texts))
+
+    def trained(steps: int) -> Any:
+        return train_heads(*material, EdgeTraining(batch=batch, interval=10_000, steps=steps))
+
+    heads = trained(1).heads
+    step = line(1, seconds_of(lambda: trained(1)), 3, seconds_of(lambda: trained(3)))
+    validate = seconds_of(lambda: count(heads, range(len(material[0])), vectors["dev"], some["dev"]))
+    validate *= len(targets["dev"].texts) / len(some["dev"].texts)
+    trainings = (2 if config.control else 1) * (1 + (len(FRACTIONS) - 1 if config.code_length else 0))
+    once = step.per * config.steps * config.batch_size / batch + validate * (config.steps / config.interval + 1)
+    words = {name: [text.words for text in own.texts] for name, own in targets.items()}
+    encode = _encoding(encoder, words["train"], "word")
+    pieces = sum(len(own) * _mean_pieces(encoder, own) for own in words.values())
+    kept = sum(sum(map(len, own.kept)) for own in targets.values())
+    store = size_of(kept, encoder.num_layers, encoder.dim)
+    parameters = sum(t.numel() * t.element_size() for t in heads.tensors.values())
+    texts = ", ".join(f"{len(own):,} {name}" for name, own in words.items())
+    return StageCost(
+        stage,
+        f"{texts} texts, {encoders} encoders, up to {config.steps:,} steps",
+        encoders * (encode * pieces + trainings * once),
+        encoders * parameters * (2 if config.control else 1),
+        encoders * store,
+        held + encoders * weights_of(encoder.model) + store + 6 * parameters,
+        at_most=True,
+    )
+
+
+def _encoding(encoder: Encoder, examples: Sequence[Any], unit: str) -> float:
+    """Seconds a word piece of running an encoder over ``examples``."""
+    some = sample(examples, TEXTS, 0)
+    mean = _mean_pieces(encoder, some) if unit == "word" else sum(count_stimuli(encoder, some, unit)) / len(some)
+    chosen = some[: max(1, int(PIECES / max(mean, 1)))]
+    pieces = sum(_pieces_of(encoder, chosen)) if unit == "word" else sum(count_stimuli(encoder, chosen, unit))
+
+    def run() -> None:
+        for _ in encoder.stream(chosen, unit=unit, window="split"):
+            pass
+
+    run()
+    return seconds_of(run) / max(pieces, 1)
+
+
+def _pieces_of(encoder: Encoder, sentences: Sequence[Sequence[str]]) -> list[int]:
+    return count_stimuli(encoder, [tuple(words) for words in sentences], "token")
+
+
+def _mean_pieces(encoder: Encoder, sentences: Sequence[Sequence[str]]) -> float:
+    some = sample(sentences, 256, 0)
+    return sum(_pieces_of(encoder, some)) / len(some)
+
+
+def _pieces(encoder: Encoder, corpus: Sequence[Sentence]) -> float:
+    return len(corpus) * _mean_pieces(encoder, [s.words for s in corpus])
+
+
+def _noise(encoder: Encoder, texts: Sequence[Any], kept: Sequence[np.ndarray] | None = None) -> WordVectors:
+    """Vectors of the right shape, drawn at random."""
+    lengths = [len(text.words) for text in texts] if kept is None else [len(own) for own in kept]
+    shape = (sum(lengths), encoder.num_layers, encoder.dim)
+    return WordVectors(torch.randn(shape, generator=torch.Generator().manual_seed(0)).half(), lengths)
