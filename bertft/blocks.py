@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,7 +37,12 @@ def load_pretrained(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[n
             tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True, trust_remote_code=False)
             model = AutoModel.from_pretrained(where, dtype=dtype, use_safetensors=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise BertftError(f"model {name}: cannot be loaded: {' '.join(str(error).split())}") from error
+            if Path(where).is_dir():
+                raise BertftError(f"model {name}: cannot be loaded: {' '.join(str(error).split())}") from error
+            reason = str(error).strip().partition("\n")[0].split(" Check your internet")[0]
+            raise BertftError(
+                f"model {name}: no such folder, and not to be had from the Hugging Face hub ({reason})"
+            ) from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes where there are no files of one
         raise BertftError(f"model {name}: expected a tokenizer with a vocabulary, found none")
     if getattr(model.config, "is_encoder_decoder", False) or getattr(model.config, "is_decoder", False):

@@ -78,7 +78,7 @@ class Materials:
             texts = dict.fromkeys([*self.config.own_text.values(), *self.config.stimuli])
             readers += [partial(self.stimuli, text) for text in texts]
         if self.config.probes:
-            readers += [partial(self.trees, "train"), partial(self.trees, "dev")]
+            readers += [partial(self.trees, "train"), self._scorable_trees]
         readers += [partial(self.spans, name) for name in self.config.edge]
         with self.progress.step("read the corpora", total=len(readers), unit="files") as bar:
             for reader in readers:
@@ -126,6 +126,12 @@ class Materials:
             return self._load("dep", probes.train, "train", probes.max_train)
         split = "dev" if probes.dev.startswith("builtin:") else "validation"
         return self._load("dep", probes.dev, split, probes.max_dev)
+
+    def _scorable_trees(self) -> list[Any]:
+        from bertft.probes.trees import check_scorable
+
+        check_scorable(found := self.trees("dev"))
+        return found
 
     def spans(self, name: str) -> list[Any]:
         """The training, dev and test texts of an edge-probing task (test: None where it has none), checked."""

@@ -163,11 +163,20 @@ def test_a_bad_corpus_is_one_sentence_and_leaves_no_folder(case, capsys, here, t
     assert sorted(here.iterdir()) == before
 
 
+def test_trees_too_short_to_score_probes_on_are_refused_before_the_work(capsys, here, tiny_model):
+    (here / "short.conllu").write_text((GOOD_TREE + "\n") * 3, encoding="utf8")
+    options = ["--model", tiny_model, "--train", "builtin:synthetic?size=9", "--dev", "short.conllu", "--out", "run"]
+    fails(["probe", "structural", *options], capsys, "at least 2 dev sentences of 5 to 50 words", "found 0 of 3")
+    assert not (here / "run").exists()
+
+
 def test_a_folder_that_is_no_model(capsys, here):
     (here / "thing").mkdir()
     options = ["--text", "builtin:synthetic?size=9", "--out", "run"]
     fails(["rsa", "--base", "thing", "--tuned", "thing", *options], capsys, "thing", "not a model folder")
     fails(["study", "quickstart", "--model", "./thing", "--out", "run"], capsys, "thing", "not a model folder")
+    missing = ["no such folder, and not to be had from the Hugging Face hub", "runs/nothing"]
+    fails(["rsa", "--base", "runs/nothing", "--tuned", "thing", *options], capsys, *missing)
     assert not (here / "run").exists()
 
 

@@ -125,12 +125,14 @@ def run_structural(command: StructuralCommand, out: Path, features: Path | None,
     """
     from bertft.data.sources import load
     from bertft.probes.structural import structural_probes
+    from bertft.probes.trees import check_scorable
 
     store = feature_store(command, out, features)
     folder = _vacant(out, {"command": "probe structural", **dataclasses.asdict(command)})
     train = load("dep", command.train, split="train", limit=command.max_train)
     split = "dev" if command.dev.startswith("builtin:") else "validation"
     dev = load("dep", command.dev, split=split, limit=command.max_dev)
+    check_scorable(dev)
     encoders = load_encoders(command.models, command.random, command.seed)
     check_lengths(store, encoders, {"train": train, "dev": dev})
     with folder.claim():

@@ -10,6 +10,7 @@ import numpy as np
 
 from bertft.data.examples import Sentence
 from bertft.errors import BertftError
+from bertft.probes.metrics import LONGEST, SHORTEST
 
 PENN_PUNCTUATION = frozenset(["''", ",", ".", ":", "``", "-LRB-", "-RRB-"])
 UNIVERSAL_PUNCTUATION = frozenset(["PUNCT", "SYM"])
@@ -60,6 +61,19 @@ def punctuation(sentences: Sequence[Sentence]) -> tuple[list[np.ndarray], str]:
     tags = {tag for sentence in sentences for tag in sentence.xpos}
     column, marks = ("xpos", PENN_PUNCTUATION) if tags & PENN_WORDS else ("upos", UNIVERSAL_PUNCTUATION)
     return [np.array([tag in marks for tag in getattr(s, column)], dtype=bool) for s in sentences], column
+
+
+def check_scorable(sentences: Sequence[Sentence]) -> None:
+    """Refuse, before the work, data on which probes cannot be scored: it takes 2 sentences for an interval."""
+    skip, _ = punctuation(sentences)
+    fitting = sum(
+        SHORTEST <= len(s.words) <= LONGEST and int((~own).sum()) >= 2 for s, own in zip(sentences, skip, strict=True)
+    )
+    if fitting < 2:
+        raise BertftError(
+            f"structural probes: expected at least 2 dev sentences of {SHORTEST} to {LONGEST} words, 2 of these no "
+            f"punctuation, found {fitting} of {len(sentences)}"
+        )
 
 
 def control_trees(sentences: Sequence[Sentence], seed: int) -> list[Sentence]:
