@@ -23,10 +23,11 @@ from bertft.probes.rbf import RbfProbes, train_rbf
 from bertft.probes.store import FeatureStore, fingerprint
 from bertft.probes.structural_rows import ORTHOGONAL, rows_of
 from bertft.probes.structural_training import KINDS, Probes, Trees, predict, train_probes
-from bertft.probes.trees import check_scorable, control_trees, punctuation
+from bertft.probes.trees import control_trees, punctuation
 from bertft.probes.unfinished import Unfinished
 from bertft.progress import SILENT, Progress
 from bertft.results import Row, write_bytes_atomically, write_text_atomically
+from bertft.similarity.checkpoint import digest
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder
@@ -75,7 +76,6 @@ def structural_probes(
     for name, sentences in (("train", train), ("dev", dev)):
         if not sentences:
             raise BertftError(f"structural probes: {name} holds no sentence")
-    check_scorable(dev)
     if not encoders:
         raise BertftError("structural probes: encoders holds no encoder")
     ranks = [rank] if isinstance(rank, int) else list(dict.fromkeys(rank))
@@ -201,9 +201,8 @@ def _keep(stem: Path, config: dict[str, Any], probes: Probes, scores: SentenceSc
     if isinstance(probes, RbfProbes):
         tensors["widths"] = probes.widths
         record["widths"] = dict(zip(KINDS, probes.widths.tolist(), strict=True))
-    data = save(tensors, {"format": "bertft.structural/2", "kind": kind})
-    record["sha256"] = hashlib.sha256(data).hexdigest()
-    write_bytes_atomically(f"{stem}.safetensors", data)
+    record["sha256"] = digest(tensors)
+    write_bytes_atomically(f"{stem}.safetensors", save(tensors, {"format": "bertft.structural/2", "kind": kind}))
     write_text_atomically(f"{stem}.json", json.dumps(record, indent=1) + "\n")
 
 
@@ -214,22 +213,20 @@ def _finished(stem: Path, config: dict[str, Any]) -> SentenceScores | None:
     names (older ones have none).
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import load
+    from safetensors.torch import load
 
     try:
         record = json.loads(Path(f"{stem}.json").read_text(encoding="utf8"))
-        data = Path(f"{stem}.safetensors").read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        if record.get("config") != config or record.get("sha256", digest) != digest:
+        tensors = load(Path(f"{stem}.safetensors").read_bytes())
+        if record.get("config") != config or ("sha256" in record and record["sha256"] != digest(tensors)):
             return None
-        tensors = load(data)
-        return SentenceScores(*(tensors[f"scores.{name}"] for name in SCORES))
+        return SentenceScores(*(tensors[f"scores.{name}"].numpy() for name in SCORES))
     except (OSError, ValueError, KeyError, SafetensorError):
         return None
 
 
 def _digest(sentences: Sequence[Sentence]) -> str:
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for s in sentences:
-        digest.update(repr((s.words, s.heads, s.xpos, s.upos)).encode())
-    return digest.hexdigest()[:16]
+        found.update(repr((s.words, s.heads, s.xpos, s.upos)).encode())
+    return found.hexdigest()[:16]
