@@ -23,7 +23,7 @@ from bertft.probes.rbf import RbfProbes, train_rbf
 from bertft.probes.store import FeatureStore, fingerprint
 from bertft.probes.structural_rows import ORTHOGONAL, rows_of
 from bertft.probes.structural_training import KINDS, Probes, Trees, predict, train_probes
-from bertft.probes.trees import control_trees, punctuation
+from bertft.probes.trees import check_scorable, control_trees, punctuation
 from bertft.probes.unfinished import Unfinished
 from bertft.progress import SILENT, Progress
 from bertft.results import Row, write_bytes_atomically, write_text_atomically
@@ -76,6 +76,7 @@ def structural_probes(
     for name, sentences in (("train", train), ("dev", dev)):
         if not sentences:
             raise BertftError(f"structural probes: {name} holds no sentence")
+    check_scorable(dev)
     if not encoders:
         raise BertftError("structural probes: encoders holds no encoder")
     ranks = [rank] if isinstance(rank, int) else list(dict.fromkeys(rank))
