@@ -50,6 +50,7 @@ def run_rsa(
     With several processes (torchrun) the first alone writes and speaks; the others return an empty string.
     """
     from bertft.data.streams import drawn, stream
+    from bertft.similarity import memory
     from bertft.similarity.checkpoint import Checkpoint
     from bertft.similarity.comparison import Plan
     from bertft.similarity.stream import compare_stream
@@ -74,6 +75,7 @@ def run_rsa(
     if unknown := [name for name in by if name not in LABELS]:
         raise BertftError(f"--by: expected some of {', '.join(LABELS)}, found {unknown[0]!r}")
     folder = _vacant(out, command)
+    memory.keep_steady()
     source = stream("dep" if by or ".conllu" in Path(text).name else "text", text, split=split)
     encoders = {name: load_encoder(model, dtype) for name, model in {"": base, **tuned}.items()}
     depends = {**command, "source": source.digest, "weights": {name: digest(e) for name, e in encoders.items()}}

@@ -10,7 +10,6 @@ single process's sums but for the order of float64 additions.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import itertools
 import signal
 import threading
@@ -25,6 +24,7 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
 from bertft.results import Row
+from bertft.similarity import memory
 from bertft.similarity.checkpoint import Checkpoint
 from bertft.similarity.compare import (
     check_request,
@@ -97,7 +97,6 @@ def compare_stream(
             step.advance((stimuli if tokens is not None else examples) * team.size)
             if checkpoint and (asked or time.monotonic() - last >= (EVERY if every is None else every)):
                 checkpoint.save(*run.state())
-                _give_back_memory()
                 last = time.monotonic()
             if asked:
                 _stop(asked[0], team, checkpoint)
@@ -158,6 +157,7 @@ class _Run:
             self.taken += sum(counts)
             self.first += len(examples)
             self.buffer, self.batch, self.left = self.buffer + 1, 0, None
+            memory.give_back()
         self.ended = True
 
     def _wanted(self, examples: list[Any]) -> list[int]:
@@ -284,12 +284,6 @@ def _asked_to_stop() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _give_back_memory() -> None:
-    """Hand freed memory to the system, which the C library keeps where a sampled sentence lies behind it (glibc)."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _stop(number: int, team: Team, checkpoint: Checkpoint | None) -> None:
