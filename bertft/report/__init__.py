@@ -10,7 +10,14 @@ from typing import Any
 
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
-from bertft.results import read_results, write_bytes_atomically, write_text_atomically
+from bertft.results import (
+    COLUMNS,
+    Row,
+    merge_rows,
+    read_results,
+    write_bytes_atomically,
+    write_text_atomically,
+)
 
 __all__ = ["write_report"]
 
@@ -18,8 +25,9 @@ __all__ = ["write_report"]
 def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT) -> Path:
     """Draw ``figures/*.png, *.svg, *.csv`` and ``report.html`` from ``results.csv`` and ``config.yaml``.
 
-    Works on the folder of a study, of a single command, or of a study that is not finished. Returns the page's path;
-    raises ``BertftError`` if the folder holds no results.
+    Works on the folder of a study, of a single command, of a study that is not finished, or of ``python -m
+    experiments`` (whose tables lie in ``results``). Returns the page's path; raises ``BertftError`` if the folder holds
+    no results.
     """
     from bertft.report.example_trees import example_trees
     from bertft.report.figures import Figure, figures
@@ -33,8 +41,9 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
     folder = Path(folder)
     if not folder.is_dir():
         raise BertftError(f"{folder}: no such run folder")
-    rows = read_results(folder / "results.csv")
-    described = context(_mapping(folder / "config.yaml"), rows)
+    rows = _rows(folder)
+    config = _mapping(folder / "config.yaml")
+    described = context(config["study"] if isinstance(config.get("study"), dict) else config, rows)
     record = _mapping(folder / "run.json")
     wanted: list[Figure | HeatMap] = [*figures(rows, described), *layer_maps(rows)]
     files = []
@@ -53,6 +62,19 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
         write_text_atomically(page, render(rows, described, drawn, record, maps, trees))
         bar.advance()
     return page
+
+
+def _rows(folder: Path) -> list[Row]:
+    """The rows of ``results.csv``, or where there is none those of all tables in ``results``."""
+    if (folder / "results.csv").exists() or not (folder / "results").is_dir():
+        return read_results(folder / "results.csv")
+    header = ",".join(COLUMNS)
+    tables = [
+        path
+        for path in sorted((folder / "results").glob("*.csv"))
+        if path.read_text(encoding="utf8", errors="replace").partition("\n")[0].strip() == header
+    ]
+    return merge_rows(*(read_results(path) for path in tables))
 
 
 def _mapping(path: Path) -> Mapping[str, Any]:

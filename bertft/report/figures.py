@@ -43,6 +43,7 @@ class Figure:
     share_y: bool = True
     columns: int = 3
     x: str = "layer"
+    film: bool = False  # the curves of a panel are moments, which the page shows one after another
 
     def to_csv(self) -> str:
         """The numbers behind the figure, a row a point."""
@@ -73,6 +74,7 @@ def slot(model: str, context: Context) -> str:
 def figures(rows: Sequence[Row], context: Context) -> list[Figure]:
     """Every figure the rows have numbers for, the most telling first."""
     from bertft.report.ablation_figures import ablation_figure  # which build on this module
+    from bertft.report.film import film
     from bertft.report.probe_figures import edge_figure, rank_figure, structural_figure
 
     similar = lines(rows, "rsa")
@@ -92,6 +94,8 @@ def figures(rows: Sequence[Row], context: Context) -> list[Figure]:
         found.append(edge_figure(edges, context))
     found += [ablation_figure(kind, swept, context) for kind in ("freeze", "truncate") if (swept := lines(rows, kind))]
     found += [_by_layer(measure, by_measure[measure], context, first=False) for measure in measures[1:]]
+    if moments := lines(rows, "along"):
+        found.append(film(moments))
     return found
 
 

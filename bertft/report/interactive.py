@@ -26,6 +26,9 @@ def panels(figure: Figure) -> list[dict[str, Any]]:
     drawn = []
     for panel, (low, high) in zip(figure.panels, ranges, strict=True):
         traces = [trace for curve in panel.curves for trace in (*_band(curve), _line(curve, figure.x))]
+        labels = _labels(panel, low, high)
+        if figure.film:
+            traces, labels = _moments(panel, figure.x, labels)
         drawn.append(
             {
                 "title": panel.title,
@@ -33,11 +36,20 @@ def panels(figure: Figure) -> list[dict[str, Any]]:
                 "layout": {
                     "xaxis": _ticks(panel) | {"title": {"text": figure.xlabel}},
                     "yaxis": {"title": {"text": panel.ylabel}, "range": [low, high], "automargin": True},
-                    "annotations": _labels(panel, low, high),
+                    "annotations": labels,
                 },
             }
         )
     return drawn
+
+
+def _moments(panel: Panel, x: str, labels: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The traces of a film and their labels, each with the number of its moment."""
+    traces = []
+    for moment, curve in enumerate(panel.curves):
+        for trace in (*_band(curve), _line(curve, x)):
+            traces.append({**trace, "meta": {**trace["meta"], "moment": moment}})
+    return traces, [{**label, "moment": moment} for moment, label in enumerate(labels)]
 
 
 def map_panels(figure: HeatMap) -> list[dict[str, Any]]:

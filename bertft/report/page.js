@@ -15,9 +15,26 @@
   const hidden = () =>
     new Set([...document.querySelectorAll(".toggles input:not(:checked)")].map((box) => box.value));
 
-  const traces = (panel, off) =>
-    panel.traces.map((trace) => {
-      const shown = { ...trace, showlegend: false, visible: !off.has(trace.meta.model) };
+  // A film's moment by the figure's name: later ones are hidden, earlier ones faint.
+  const moments = new Map();
+
+  const filmed = (trace, moment) => {
+    const now = trace.meta.moment === moment;
+    if (trace.meta.band) return { ...trace, visible: now, fillcolor: "c0" };
+    const name = now ? "c0" : "muted";
+    const size = now ? 8 : 5;
+    return {
+      ...trace, visible: trace.meta.moment <= moment, opacity: now ? 1 : 0.4,
+      line: { ...trace.line, color: name, width: now ? 2.4 : 1.2 }, marker: { ...trace.marker, color: name, size },
+    };
+  };
+
+  const traces = (panel, off, moment) =>
+    panel.traces.map((given) => {
+      const film = given.meta.moment !== undefined;
+      const trace = film ? filmed(given, moment) : given;
+      const shown = { ...trace, showlegend: false };
+      if (!film) shown.visible = !off.has(trace.meta.model);
       if (trace.type === "heatmap") {
         const bar = { thickness: 12, outlinewidth: 0, tickcolor: colour("soft") };
         return { ...shown, colorbar: { ...trace.colorbar, ...bar } };
@@ -36,10 +53,12 @@
     ticks: "outside", fixedrange: true, title: { ...given.title, font: { size: 13 } },
   });
 
-  const layout = (node, panel, off) => {
+  const layout = (node, panel, off, now) => {
     const labels = panel.layout.annotations
-      .filter((label) => !off.has(label.model))
-      .map(({ model, ...label }) => ({ ...label, font: { ...label.font, color: colour(label.font.color) } }));
+      .filter((label) => (label.moment === undefined ? !off.has(label.model) : label.moment === now))
+      .map(({ model, moment, ...label }) => ({
+        ...label, font: { ...label.font, color: colour(moment === undefined ? label.font.color : "c0") },
+      }));
     const longest = Math.max(...panel.layout.annotations.map((label) => label.text.length), 4);
     return {
       width: node.clientWidth, height: node.clientHeight, hovermode: "closest", annotations: labels,
@@ -56,8 +75,44 @@
 
   const draw = () => {
     const off = hidden();
-    for (const [node, panel] of plots) Plotly.react(node, traces(panel, off), layout(node, panel, off), config);
+    for (const [node, panel] of plots) {
+      const now = moments.get(node.dataset.figure);
+      Plotly.react(node, traces(panel, off, now), layout(node, panel, off, now), config);
+    }
   };
+
+  for (const film of document.querySelectorAll(".film")) {
+    const names = JSON.parse(film.dataset.moments);
+    const [slider, said, button] = ["input", "output", "button"].map((name) => film.querySelector(name));
+    const show = () => {
+      moments.set(film.dataset.film, Number(slider.value));
+      said.textContent = names[Number(slider.value)];
+      slider.setAttribute("aria-valuetext", said.textContent);
+    };
+    show();
+    film.hidden = false;
+    slider.addEventListener("input", () => {
+      show();
+      draw();
+    });
+    let timer = 0;
+    const stop = () => {
+      clearInterval(timer);
+      timer = 0;
+      button.textContent = "Play";
+    };
+    button.addEventListener("click", () => {
+      if (timer) return stop();
+      const to = (moment) => {
+        slider.value = moment;
+        slider.dispatchEvent(new Event("input"));
+        if (moment >= names.length - 1) stop();
+      };
+      button.textContent = "Stop";
+      timer = setInterval(() => to(Number(slider.value) + 1), 700);
+      if (Number(slider.value) >= names.length - 1) to(0);
+    });
+  }
 
   for (const node of document.querySelectorAll(".plot")) {
     plots.push([node, figures[node.dataset.figure][Number(node.dataset.panel)]]);

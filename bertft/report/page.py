@@ -54,7 +54,7 @@ def render(
         if _synthetic(config)
         else "",
         facts=_facts(context, record),
-        headline=_headline(rows, context),
+        headline=_headline(rows, context, empty=not drawn and not maps),
         toggles=_toggles(context, drawn),
         figures="\n".join([*(_figure(*item) for item in drawn), *(_map(*item) for item in maps)]),
         trees=trees,
@@ -95,10 +95,10 @@ def _facts(context: Context, record: Mapping[str, Any]) -> str:
     return f'<p class="facts">{escape(" · ".join(facts))}</p>' if facts else ""
 
 
-def _headline(rows: Sequence[Row], context: Context) -> str:
+def _headline(rows: Sequence[Row], context: Context, *, empty: bool) -> str:
     groups = headline(rows, context)
     if not groups:
-        return "<p>There are no layer-by-layer results in this folder yet.</p>"
+        return "" if not empty else "<p>There are no layer-by-layer results in this folder yet.</p>"
     parts = []
     for title, sentences in groups:
         items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
@@ -108,7 +108,8 @@ def _headline(rows: Sequence[Row], context: Context) -> str:
 
 
 def _toggles(context: Context, drawn: Sequence[tuple[Figure, bytes, bytes]]) -> str:
-    used = {curve.line.model for figure, _, _ in drawn for panel in figure.panels for curve in panel.curves}
+    figures = [figure for figure, _, _ in drawn if not figure.film]
+    used = {curve.line.model for figure in figures for panel in figure.panels for curve in panel.curves}
     if len(used) < 2:
         return ""
     boxes = "".join(
@@ -140,10 +141,22 @@ def _section(figure: Figure | HeatMap, png: bytes, svg: bytes, caption: str, tit
     )
     return (
         f'<section><h2>{escape(figure.title)}</h2><p class="caption">{escape(caption)}</p>'
-        f'<div class="panels{grid}">{plots}</div>'
+        f'{_film(figure)}<div class="panels{grid}">{plots}</div>'
         f'<noscript><img alt="{escape(figure.title)}" src="{_uri("image/svg+xml", svg)}"></noscript>'
         f"{_downloads(figure, png, svg)}"
         f"<details><summary>The numbers</summary>{tables}</details></section>"
+    )
+
+
+def _film(figure: Figure | HeatMap) -> str:
+    """The slider and the button of a film; the page's script brings them to life."""
+    if isinstance(figure, HeatMap) or not figure.film:
+        return ""
+    moments = [curve.label for curve in max(figure.panels, key=lambda panel: len(panel.curves)).curves]
+    return (
+        f'<p class="film" data-film="{escape(figure.name)}" data-moments="{escape(json.dumps(moments))}" hidden>'
+        f'<button type="button">Play</button> <label>Moment <input type="range" min="0" '
+        f'max="{len(moments) - 1}" value="{len(moments) - 1}"></label> <output></output></p>'
     )
 
 

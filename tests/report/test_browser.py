@@ -159,6 +159,34 @@ def test_heat_maps_are_drawn_with_values_a_table_and_a_toggle(chromium, tmp_path
     assert chromium.run(f"{maps}.length") == 1 and chromium.errors == []
 
 
+def test_the_film_of_a_training_is_stepped_by_keyboard_and_played(chromium, tmp_path):
+    table = [
+        Row(f"{share} %", "along", task, layer, "rsa_cosine_pearson", 1 - share * layer / 400, 0.1, 1.0, n=9)
+        for task in ("dep", "mnli") for share in (0, 5, 100) for layer in range(3)
+    ]  # fmt: skip
+    (tmp_path / "results").mkdir()
+    write_results(tmp_path / "results" / "along_training.csv", table)
+    (tmp_path / "results" / "other.csv").write_text("a,b\n", encoding="utf8")
+    chromium.open(write_report(tmp_path), width=400, phone=True)
+    assert "no layer-by-layer results" not in chromium.run("document.body.innerText")
+    assert chromium.run("document.querySelector('.toggles')") is None  # moments are no models
+    label = "[...document.querySelectorAll('.plot .annotation-text')].map(node => node.textContent)"
+    said = "document.querySelector('.film output').textContent"
+    curves = "document.querySelectorAll('.plot .scatterlayer .trace .points').length"
+    assert (chromium.run(curves), chromium.run(label), chromium.run(said)) == (6 + 2, ["100 %"] * 2, "100 %")
+    chromium.run("document.querySelector('.film input').focus()")
+    chromium.press("ArrowLeft", 37)
+    assert (chromium.run(curves), chromium.run(label), chromium.run(said)) == (4 + 2, ["5 %"] * 2, "5 %")
+    chromium.press("Home", 36)
+    assert chromium.run(curves) == 2 + 2  # the moment's own band, and no other
+    ended = "new Promise(done => new MutationObserver(() => said.textContent == '100 %' && done(1))"
+    played = f"(said => {{ document.querySelector('.film button').click(); return {ended}"
+    played += ".observe(said, {childList: true})) })(document.querySelector('.film output'))"
+    assert chromium.run(played) == 1
+    assert chromium.run("document.querySelector('.film button').textContent") == "Play"
+    assert chromium.run("document.documentElement.scrollWidth") <= 400 and chromium.errors == []
+
+
 def test_downloads_hold_what_the_folder_holds(chromium, page):
     chromium.open(page)
     links = dict(chromium.run("[...document.querySelectorAll('.downloads a')].map(node => [node.download, node.href])"))
