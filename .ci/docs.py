@@ -10,7 +10,7 @@ import sys
 import warnings
 from pathlib import Path
 
-PACKAGES = ("bertft", "bertft.data", "bertft.ops", "bertft.probes", "bertft.report", "bertft.similarity")
+PACKAGES = ("bertft", "bertft.cost", "bertft.data", "bertft.ops", "bertft.probes", "bertft.report", "bertft.similarity")
 
 
 def silent_names() -> list[str]:

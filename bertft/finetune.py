@@ -101,8 +101,11 @@ def finetune(config: FinetuneConfig, *, progress: Progress = SILENT) -> Finetune
 
     task = get_task(config.task)
     _check(config)
-    train = sources.load(task.kind, config.train, split="train", limit=config.max_train)
-    dev = sources.load(task.kind, config.dev, split=dev_split(config), limit=config.max_dev)
+    with progress.step("read the corpora", total=2, unit="files") as bar:
+        train = sources.load(task.kind, config.train, split="train", limit=config.max_train)
+        bar.advance()
+        dev = sources.load(task.kind, config.dev, split=dev_split(config), limit=config.max_dev)
+        bar.advance()
     if not train or not dev:
         raise BertftError(f"finetune: {config.dev if train else config.train} has no examples, expected at least one")
     identity = _identity(config, train, dev)

@@ -132,6 +132,22 @@ class Lab:
         tuned = {task: dataclasses.asdict(config) for task, config in study.tasks.items()}
         return Stage(name, {"model": study.model, "tuned": tuned, "seed": seed, **settings}, work)
 
+    def sweep(self, kind: str) -> list[Stage]:
+        """The sweep (`bertft.ablation`) of every task and seed. Options ``sweep``: ``seeds``, ``k`` (by kind a list;
+        default all) and ``tasks``, by name what differs from the study's fine-tuning, such as ``max_train``."""
+        from bertft.ablation import sweep_stages
+
+        options = self.options("sweep")
+        depths = options.get("k", {}).get(kind)
+        found = []
+        for seed in options["seeds"]:
+            for task, changes in options["tasks"].items():
+                name, config = f"{kind}/{task}/seed{seed}", self.driver(seed, task, self.out, **changes)
+                found += sweep_stages(
+                    kind, config, self.out, depths_wanted=depths, name=name, keep=False, progress=self.progress
+                )
+        return found
+
     def take(self, folders: Sequence[str | os.PathLike[str]]) -> None:
         """Take over what studies elsewhere have finished with the same settings; the folder must be claimed."""
         for other in folders:

@@ -229,7 +229,9 @@ def train_and_save(
     window = window_for(config, encoder, tokenizer)
     # Features first: bad examples are found before anything is written.
     spec = task.spec(train)
-    features = task.features(tokenizer, train, spec, window, training=True)
+    with progress.step(f"tokenise {task.name}", unit="examples") as bar:
+        features = task.features(tokenizer, train, spec, window, training=True)
+        bar.advance(len(train))
     if not features:
         raise BertftError(f"finetune: {config.train} leaves no training feature at max_length {window.max_length}")
     model = build_model(task, encoder, spec, config)

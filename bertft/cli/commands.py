@@ -9,22 +9,27 @@ import typer
 
 from bertft.cli.options import (
     MODEL_HELP,
-    SOURCE_HELP,
+    BatchSize,
     Bf16,
     DryRun,
+    Epochs,
     Fp16,
     Json,
+    LearningRate,
+    MaxDev,
+    MaxTrain,
+    Model,
     Out,
     Quiet,
     Seed,
+    Source,
+    TaskName,
     Tf32,
     showing_progress,
     tell,
 )
 from bertft.cli.probe_commands import probe_app
 from bertft.cli.rsa_command import RSA_EXAMPLES, rsa
-
-TASK_HELP = "dep (parsing), mnli (inference), squad (question answering) or pos (tagging)."
 
 app = typer.Typer(
     name="bertft",
@@ -41,6 +46,7 @@ app.add_typer(probe_app, name="probe")
 @app.command(
     epilog="""[bold]Examples[/bold]\n
     bertft study quickstart --out runs/quickstart\n
+    bertft study quickstart --dry-run    (what it would cost; nothing is written)\n
     bertft study experiments/merchant2020_minilm.yaml --data ../data --variant small --out runs/small\n
     bertft study runs/small --out runs/again    (the study another run folder holds)"""
 )
@@ -82,10 +88,10 @@ def study(
     bertft finetune --task dep --model builtin:minilm --train train.conllu --dev dev.conllu --freeze 3 --out runs/dep"""
 )
 def finetune(
-    task: Annotated[str, typer.Option(help=TASK_HELP)],
-    model: Annotated[str, typer.Option(help=MODEL_HELP)],
-    train: Annotated[str, typer.Option(help=SOURCE_HELP)],
-    dev: Annotated[str, typer.Option(help=SOURCE_HELP)],
+    task: TaskName,
+    model: Model,
+    train: Source,
+    dev: Source,
     out: Out,
     freeze: Annotated[int, typer.Option(help="-1 nothing; 0 embeddings; k embeddings and blocks 1..k.")] = -1,
     truncate: Annotated[Optional[int], typer.Option(help="Keep only blocks 1..k.")] = None,  # noqa: UP045
@@ -93,11 +99,11 @@ def finetune(
     bf16: Bf16 = False,
     fp16: Fp16 = False,
     tf32: Tf32 = False,
-    epochs: Annotated[Optional[int], typer.Option(help="Passes over the training data.")] = None,  # noqa: UP045
-    learning_rate: Annotated[Optional[float], typer.Option(help="Peak rate of the encoder.")] = None,  # noqa: UP045
-    batch_size: Annotated[Optional[int], typer.Option(help="Examples a step.")] = None,  # noqa: UP045
-    max_train: Annotated[Optional[int], typer.Option(help="At most so many training examples.")] = None,  # noqa: UP045
-    max_dev: Annotated[Optional[int], typer.Option(help="At most so many dev examples.")] = None,  # noqa: UP045
+    epochs: Epochs = None,
+    learning_rate: LearningRate = None,
+    batch_size: BatchSize = None,
+    max_train: MaxTrain = None,
+    max_dev: MaxDev = None,
     seed: Seed = 1337,
     dry_run: DryRun = False,
     json: Json = False,
@@ -133,21 +139,21 @@ def finetune(
 )
 def ablate(
     kind: Annotated[str, typer.Argument(help="freeze (Figure 3 of the paper) or truncate (Figure 4).")],
-    task: Annotated[str, typer.Option(help=TASK_HELP)],
-    model: Annotated[str, typer.Option(help=MODEL_HELP)],
-    train: Annotated[str, typer.Option(help=SOURCE_HELP)],
-    dev: Annotated[str, typer.Option(help=SOURCE_HELP)],
+    task: TaskName,
+    model: Model,
+    train: Source,
+    dev: Source,
     out: Out,
     k: Annotated[Optional[list[int]], typer.Option("--depth", "-k", help="One k; repeat. Default: every one.")] = None,  # noqa: UP045
     cache: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder that keeps what frozen blocks give out; default OUT/prefix, removed at the end."),
     ] = None,
-    epochs: Annotated[Optional[int], typer.Option(help="Passes over the training data.")] = None,  # noqa: UP045
-    learning_rate: Annotated[Optional[float], typer.Option(help="Peak rate of the encoder.")] = None,  # noqa: UP045
-    batch_size: Annotated[Optional[int], typer.Option(help="Examples a step.")] = None,  # noqa: UP045
-    max_train: Annotated[Optional[int], typer.Option(help="At most so many training examples.")] = None,  # noqa: UP045
-    max_dev: Annotated[Optional[int], typer.Option(help="At most so many dev examples.")] = None,  # noqa: UP045
+    epochs: Epochs = None,
+    learning_rate: LearningRate = None,
+    batch_size: BatchSize = None,
+    max_train: MaxTrain = None,
+    max_dev: MaxDev = None,
     bf16: Bf16 = False,
     fp16: Fp16 = False,
     tf32: Tf32 = False,

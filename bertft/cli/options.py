@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -22,6 +22,15 @@ Fp16 = Annotated[bool, typer.Option("--fp16", help="Train in float16 beside floa
 Tf32 = Annotated[bool, typer.Option("--tf32", help="Multiply matrices in TF32, on a GPU that has it.")]
 MODEL_HELP = "Hugging Face id, folder, or builtin:minilm."
 SOURCE_HELP = "File (.gz too), saved data set folder, hub data set id, or builtin:synthetic."
+TASK_HELP = "dep (parsing), mnli (inference), squad (question answering) or pos (tagging)."
+TaskName = Annotated[str, typer.Option(help=TASK_HELP)]
+Model = Annotated[str, typer.Option(help=MODEL_HELP)]
+Source = Annotated[str, typer.Option(help=SOURCE_HELP)]
+Epochs = Annotated[Optional[int], typer.Option(help="Passes over the training data.")]  # noqa: UP045
+LearningRate = Annotated[Optional[float], typer.Option(help="Peak rate of the encoder.")]  # noqa: UP045
+BatchSize = Annotated[Optional[int], typer.Option(help="Examples a step.")]  # noqa: UP045
+MaxTrain = Annotated[Optional[int], typer.Option(help="At most so many training examples.")]  # noqa: UP045
+MaxDev = Annotated[Optional[int], typer.Option(help="At most so many dev examples.")]  # noqa: UP045
 
 
 @contextlib.contextmanager

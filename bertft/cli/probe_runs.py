@@ -65,7 +65,7 @@ def run_edge(command: EdgeCommand, out: Path, features: Path | None, progress: P
     dev = load("spans", command.dev, split="dev", limit=command.max_dev)
     test = None if command.test is None else load("spans", command.test, split="test", limit=command.max_test)
     encoders = load_encoders(command.models, command.random, command.seed)
-    check_lengths(store, encoders, checked(train, dev, test))
+    check_lengths(store, encoders, checked(train, dev, test), progress)
     with folder.claim():
         result = edge_probes(
             encoders, train, dev, test,
@@ -134,7 +134,7 @@ def run_structural(command: StructuralCommand, out: Path, features: Path | None,
     dev = load("dep", command.dev, split=split, limit=command.max_dev)
     check_scorable(dev)
     encoders = load_encoders(command.models, command.random, command.seed)
-    check_lengths(store, encoders, {"train": train, "dev": dev})
+    check_lengths(store, encoders, {"train": train, "dev": dev}, progress)
     with folder.claim():
         started = time.monotonic()
         rows = structural_probes(
@@ -188,15 +188,20 @@ def feature_store(command: EdgeCommand | StructuralCommand, out: Path, features:
     return FeatureStore(features or out / "features", dtype=dtype, window=command.window, stream=command.stream)
 
 
-def check_lengths(store: FeatureStore, encoders: dict[str, Encoder], corpora: Mapping[str, Sequence[Any]]) -> None:
+def check_lengths(
+    store: FeatureStore, encoders: dict[str, Encoder], corpora: Mapping[str, Sequence[Any]], progress: Progress
+) -> None:
     """Refuse sentences longer than a window, unless they are to be split, before the run folder is made."""
     from bertft.data.words import align_words
 
-    if store.window == "refuse":
+    if store.window == "split":
+        return
+    with progress.step("check the lengths", total=len(encoders) * len(corpora), unit="corpora") as bar:
         for encoder in encoders.values():
             for name, examples in corpora.items():
                 names = [f"{example.id} of the {name} data" for example in examples]
                 align_words(encoder.tokenizer, [e.words for e in examples], encoder.max_length, names=names)
+                bar.advance()
 
 
 def finish(folder: RunFolder, rows: list[Row], record: dict[str, object]) -> list[str]:
