@@ -21,8 +21,8 @@ class Reservoir:
     Each sentence has a priority drawn from (seed, id) alone, and the lowest ones stay (two at least), so that the
     sample depends neither on the order of the stream nor on how it is cut into batches. A sentence may come in parts.
 
-    The vectors lie in one tensor a space, and a sentence takes the rows that others have left: a tensor a sentence
-    would leave small holes among the encoder's activations, which the C library cannot give back.
+    The vectors lie in one tensor a space, and a sentence takes the rows that others have left: whatever is made for a
+    sentence alone would lie among the encoder's activations, and when they go leave holes that larger ones do not fit.
     """
 
     def __init__(self, capacity: int = 5000, seed: int = 0) -> None:
@@ -33,10 +33,10 @@ class Reservoir:
         self._limit = math.inf  # the lowest priority that was turned away
         self._heap: list[tuple[float, int]] = []  # (-priority, id), so that the highest priority leaves first
         self._counts: dict[int, int] = {}  # stimuli of each sentence kept
-        self._rows: dict[int, list[int]] = {}  # and where they lie
         self._room: list[Tensor] = []  # (rows, L, D) of each space, on the CPU
+        self._owner = np.empty(0, dtype=np.int64)  # (rows,) the sentence of each row, -1 where it is free
+        self._place = np.empty(0, dtype=np.int64)  # (rows,) which of its stimuli
         self._used = 0  # rows that were ever taken, the first ones
-        self._free: list[int] = []  # those of them that sentences have left
 
     def offer(self, ids: Tensor, lengths: Tensor, *spaces: Tensor) -> None:
         """Offer sentences: ids (S,) and lengths (S,), spaces (L, T, D) packed, T the sum of the lengths.
@@ -63,68 +63,73 @@ class Reservoir:
             highest, leaving = heapq.heappop(self._heap)
             self._limit = -highest
             self.stimuli -= self._counts.pop(leaving)
-            self._free += self._rows.pop(leaving, [])
+            self._owner[self._owner == leaving] = -1
 
     def _keep(self, identity: int, vectors: Sequence[Tensor]) -> None:
         """Copy a part of a sentence, (n, L, D) of each space, into free rows."""
-        length = len(vectors[0])
-        taken = [self._free.pop() for _ in range(min(length, len(self._free)))]
-        taken += range(self._used, self._used + length - len(taken))
-        self._used = max(self._used, taken[-1] + 1)
-        if not self._room:
-            self._room = [space[:0].cpu() for space in vectors]
-        if self._used > len(self._room[0]):
-            self._enlarge(max(2 * len(self._room[0]), min(self.capacity, START), self._used))
-        self._rows.setdefault(identity, []).extend(taken)
+        length, rows = len(vectors[0]), len(self._owner)
+        if self._used + length <= rows:
+            taken = np.arange(self._used, self._used + length)
+        else:
+            taken = np.flatnonzero(self._owner < 0)[:length]
+        if len(taken) < length:
+            self._room = self._room or [space[:0].cpu() for space in vectors]
+            self._enlarge(max(2 * rows, min(self.capacity, START), rows + length - len(taken)))
+            taken = np.flatnonzero(self._owner < 0)[:length]
+        self._used = max(self._used, int(taken[-1]) + 1)
+        self._owner[taken] = identity
+        self._place[taken] = np.arange(self._counts[identity] - length, self._counts[identity])
         for room, space in zip(self._room, vectors, strict=True):
-            room[taken] = space.to("cpu")
+            room[torch.from_numpy(taken)] = space.to("cpu")
 
     def _enlarge(self, rows: int) -> None:
         for j, old in enumerate(self._room):
             self._room[j] = old.new_zeros((rows, *old.shape[1:]))
             self._room[j][: len(old)] = old
+        self._owner = np.pad(self._owner, (0, rows - len(self._owner)), constant_values=-1)
+        self._place = np.pad(self._place, (0, rows - len(self._place)))
+
+    def _rows(self) -> Tensor:
+        """The rows of all that is kept, in order of sentence and stimulus."""
+        rows = np.flatnonzero(self._owner >= 0)
+        return torch.from_numpy(rows[np.lexsort((self._place[rows], self._owner[rows]))])
 
     @property
     def ids(self) -> list[int]:
         """The sentences kept, ascending: the order of ``contents``."""
-        return sorted(self._rows)
+        return sorted(self._counts)
 
     @property
     def counts(self) -> list[int]:
         """How many stimuli each of ``ids`` has."""
-        return [len(self._rows[key]) for key in self.ids]
+        return [self._counts[key] for key in self.ids]
 
     def state(self) -> tuple[dict[str, Tensor], float | None]:
-        """What is kept, and the limit of priorities: ``sentence`` and ``row`` (R,) int64 of each stimulus, and by
-        number the spaces (rows, L, D), the very tensors as far as they were ever filled.
+        """What is kept, and the limit of priorities.
+
+        By number the spaces (rows, L, D), the very tensors as far as they were ever filled; ``sentence`` (rows,) int64
+        of each row, -1 where it is free, and ``place`` (rows,) int64, which of its stimuli it holds.
         """
         tensors = {str(j): space[: self._used] for j, space in enumerate(self._room)}
         if tensors:
-            sentences = torch.repeat_interleave(torch.tensor(self.ids), torch.tensor(self.counts))
-            tensors |= {
-                "sentence": sentences,
-                "row": torch.tensor([row for key in self.ids for row in self._rows[key]]),
-            }
+            tensors["sentence"] = torch.from_numpy(self._owner[: self._used])
+            tensors["place"] = torch.from_numpy(self._place[: self._used])
         return tensors, None if math.isinf(self._limit) else self._limit
 
     def restore(self, tensors: Mapping[str, Tensor], limit: float | None) -> Reservoir:
         """Go on from the ``state`` of a reservoir of the same capacity and seed."""
-        fresh = Reservoir(self.capacity, self.seed)
         if tensors:
-            fresh._room = [tensors[str(j)] for j in range(len(tensors) - 2)]
-            fresh._used = len(fresh._room[0])
-            fresh._enlarge(max(min(self.capacity, START), fresh._used))
-            for key, row in zip(tensors["sentence"].tolist(), tensors["row"].tolist(), strict=True):
-                fresh._rows.setdefault(key, []).append(row)
-            taken = set(tensors["row"].tolist())
-            fresh._free = [row for row in range(fresh._used) if row not in taken]
-            fresh._counts = {key: len(rows) for key, rows in fresh._rows.items()}
-            drawn = _priorities(self.seed, np.array(list(fresh._rows))).tolist()
-            fresh._heap = [(-priority, key) for priority, key in zip(drawn, fresh._rows, strict=True)]
-            heapq.heapify(fresh._heap)
-            fresh.stimuli = sum(fresh._counts.values())
-        fresh._limit = math.inf if limit is None else limit
-        self.__dict__ = fresh.__dict__
+            self._room = [tensors[str(j)] for j in range(len(tensors) - 2)]
+            self._owner, self._place = tensors["sentence"].numpy(), tensors["place"].numpy()
+            self._used = len(self._owner)
+            self._enlarge(max(min(self.capacity, START), self._used))
+            ids, counts = np.unique(self._owner[self._owner >= 0], return_counts=True)
+            self._counts = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+            drawn = _priorities(self.seed, ids).tolist()
+            self._heap = [(-priority, key) for priority, key in zip(drawn, ids.tolist(), strict=True)]
+            heapq.heapify(self._heap)
+            self.stimuli = int(counts.sum())
+        self._limit = math.inf if limit is None else limit
         return self
 
     def listing(self) -> list[tuple[float, int, int]]:
@@ -144,7 +149,8 @@ class Reservoir:
 
     def only(self, ids: set[int]) -> dict[int, list[Tensor]]:
         """The spaces (n, L, D) of those of ``ids`` that are kept; ``of_parts`` makes a reservoir of them."""
-        return {key: [space[rows] for space in self._room] for key, rows in self._rows.items() if key in ids}
+        rows = zip(self.ids, self._rows().split(self.counts), strict=True)
+        return {key: [space[mine] for space in self._room] for key, mine in rows if key in ids}
 
     def of_parts(self, *tables: Mapping[int, Sequence[Tensor]]) -> Reservoir:
         """A reservoir of this capacity and seed with the sentences of all ``tables``, as if it had been offered them.
@@ -160,10 +166,10 @@ class Reservoir:
 
     def contents(self) -> tuple[Tensor, list[Tensor]]:
         """Sentence of each kept stimulus (R,) int64, 0.. in order of id, and the spaces (L, R, D)."""
-        if not self._rows:
+        if not self._counts:
             raise BertftError("Reservoir: needs at least 2 sentences, found 0")
-        groups = torch.repeat_interleave(torch.arange(len(self._rows)), torch.tensor(self.counts))
-        rows = [row for key in self.ids for row in self._rows[key]]
+        groups = torch.repeat_interleave(torch.arange(len(self._counts)), torch.tensor(self.counts))
+        rows = self._rows()
         return groups, [space[rows].transpose(0, 1).contiguous() for space in self._room]
 
 
