@@ -196,6 +196,8 @@ class _Entry:
 
 def fingerprint(encoder: Encoder) -> str:
     """A digest of the encoder's weights, configuration and tokenizer: equal digests, equal vectors."""
+    from tokenizers import Tokenizer
+
     digest = hashlib.sha256()
     for name, tensor in sorted(encoder.model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -204,7 +206,11 @@ def fingerprint(encoder: Encoder) -> str:
     about: Any = encoder.model.config
     config = {k: v for k, v in about.to_dict().items() if k not in ("_name_or_path", "name_or_path")}
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-    digest.update(encoder.tokenizer.backend_tokenizer.to_str().encode())
+    # A copy without the cutting and padding that the tokenizer was last asked for: they come with every call.
+    tokenizer = Tokenizer.from_str(encoder.tokenizer.backend_tokenizer.to_str())
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    digest.update(tokenizer.to_str().encode())
     return digest.hexdigest()
 
 

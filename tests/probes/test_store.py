@@ -130,6 +130,16 @@ def test_what_has_changed_has_another_key(encoder, words, tmp_path, monkeypatch)
     assert entries() == len(changes) + 2
 
 
+def test_how_a_tokenizer_was_last_called_changes_no_key(tiny_model):
+    encoder = Encoder.from_pretrained(str(tiny_model))
+    before = module.fingerprint(encoder)
+    encoder.tokenizer(["a b c", "d"], truncation=True, padding=True, max_length=3)
+    assert encoder.tokenizer.backend_tokenizer.truncation is not None
+    assert module.fingerprint(encoder) == before
+    encoder.tokenizer.add_tokens(["zyzzyva"])
+    assert module.fingerprint(encoder) != before
+
+
 def test_damaged_and_missing_parts_are_made_anew(encoder, words, tmp_path):
     first = FeatureStore(tmp_path).vectors(encoder, words).vectors.clone()
     place = entry(tmp_path)
