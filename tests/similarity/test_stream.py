@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 
@@ -15,7 +16,7 @@ from scipy.stats import kendalltau, spearmanr
 from bertft.data import synthetic
 from bertft.encoder import Encoder
 from bertft.errors import BertftError
-from bertft.similarity import sampled
+from bertft.similarity import memory, sampled
 from bertft.similarity import stream as module
 from bertft.similarity.checkpoint import Checkpoint, write_tensors
 from bertft.similarity.comparison import Plan
@@ -256,3 +257,17 @@ def test_the_difference_of_two_tuned_encoders_is_paired(encoders):
         assert 0 < widths[2] < sum(widths[:2])
         nothing = found["a - same", measure, 3]
         assert nothing.value == nothing.low == nothing.high == 0
+
+
+def test_memory_is_given_back_after_every_buffer(encoders, monkeypatch):
+    base, tuned, _ = encoders
+    calls = []
+    monkeypatch.setattr(memory, "give_back", lambda: calls.append(1))
+    compare_stream(base, {"t": tuned}, TEXTS, Plan(intervals=False), **OPTIONS)
+    assert len(calls) == math.ceil(len(TEXTS) / module.BUFFER)
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "3")
+    memory.keep_steady()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "3"  # what the user asked for
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    memory.keep_steady()
+    assert 6 <= int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) < 100
