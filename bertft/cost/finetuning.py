@@ -54,7 +54,8 @@ def finetuning_cost(
 
     The step of the optimiser is timed with a small and a larger batch: a step costs a fixed time (the weights) and one
     a word piece. Evaluations, after every epoch and at the end, are timed on some dev examples. Memory: weights,
-    gradients, Adam's two moments, and what a batch of the longest features leaves for the backward pass.
+    gradients, Adam's two moments, what a batch of the longest features leaves for the backward pass, and the best
+    weights when they are read back.
     """
     task, (encoder, tokenizer) = get_task(config.task), load_pretrained(config.model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -92,7 +93,7 @@ def finetuning_cost(
         f"{len(train):,} examples, {config.epochs} epoch{'s' if config.epochs > 1 else ''}, {steps:,} steps, "
         f"{short(training.pieces * config.epochs)} pieces; {short(evaluated)} to evaluate"
     )
-    memory = held + kept + 3 * trained + int(saved.at(longest * config.batch_size))
+    memory = held + 2 * kept + 3 * trained + int(saved.at(longest * config.batch_size))
     return StageCost(stage, work, seconds, kept + REST, scratch, memory)
 
 
