@@ -156,8 +156,8 @@ void fill_run(const S* row, Form form, const double* mean, int64_t count, T* to,
 
 }  // namespace
 
-// Run by run rather than row by row, so that what is written lies together. Rows whose form is known are read here for the
-// first time: each is asked for while the one before is prepared.
+// Run by run rather than row by row, so that what is written lies together. A row is asked for while the one before is
+// read for the first time: to find its form, or where that is known, here.
 template <class T>
 BadRow prepare_group(const Matrix& x, int64_t i, int64_t rows, Metric metric, const double* mean, double* buffer,
                      Runs<T> to, double* squares, double* with_mean, const Form* known) {
@@ -180,7 +180,7 @@ BadRow prepare_group(const Matrix& x, int64_t i, int64_t rows, Metric metric, co
     if (known && known[r].scale != kRescaled)
       with_row(x, i + r, buffer + r * x.dim, [&](const auto* row) { return take(row, known[r]); });
     else
-      with_form(x, i + r, metric, buffer + r * x.dim, take);
+      fetch_next(x, i + r, 0, x.dim), with_form(x, i + r, metric, buffer + r * x.dim, take);
     if (of[r].form.why != BadRow::none && bad.row < 0) bad = {i + r, of[r].form.why};
   }
   for (int64_t begin = 0; begin < x.dim; begin += to.run, to.at += to.stride) {
