@@ -54,7 +54,7 @@ import bertft.report
 from pathlib import Path
 from bertft.cli import run
 from bertft.results import Row, write_results
-def work(folder):
+def work(folder, **_):
     write_results(folder / "run" / "results.csv", [Row("m", "rsa", "t", i, "x", 0.5) for i in range(3000)])
 bertft.report.write_report = work
 sys.exit(run(["report", sys.argv[1]]))
@@ -101,7 +101,7 @@ def test_a_read_only_or_full_file_system_is_one_sentence(tmp_path, options, word
     ],
 )
 def test_out_of_memory_says_what_to_ask_less_of(capsys, monkeypatch, tmp_path, error):
-    def work(folder):
+    def work(folder, **_):
         raise error
 
     monkeypatch.setattr("bertft.report.write_report", work)
@@ -111,7 +111,7 @@ def test_out_of_memory_says_what_to_ask_less_of(capsys, monkeypatch, tmp_path, e
 
 
 def test_any_other_error_of_a_library_is_not_hidden(monkeypatch, tmp_path):
-    def work(folder):
+    def work(folder, **_):
         raise RuntimeError("a bug")
 
     monkeypatch.setattr("bertft.report.write_report", work)
