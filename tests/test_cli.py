@@ -193,6 +193,7 @@ def test_two_encoders_of_one_name(capsys, here):
         "NAME=encoder",
     )
     fails(["rsa", "--base", "b", "--tuned", "=m", "--text", "t.txt", "--out", "run"], capsys, "NAME=encoder")
+    assert not (here / "run").exists()
 
 
 def test_a_folder_that_holds_another_run(capsys, here, tiny_model):
@@ -208,6 +209,7 @@ def test_what_the_system_refuses_is_one_line_too(capsys, here, monkeypatch, tiny
     (here / "file").write_text("", encoding="utf8")
     options = ["--base", tiny_model, "--tuned", tiny_model, "--text", "builtin:synthetic?size=9", "--tokens", "50"]
     fails(["rsa", *options, "--out", "file/run"], capsys, "file")
+    assert (here / "file").read_text(encoding="utf8") == ""
 
 
 # Work --------------------------------------------------------------------------------------------------------------

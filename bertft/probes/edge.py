@@ -26,7 +26,7 @@ from bertft.probes.features import Vectors
 from bertft.probes.store import FeatureStore, fingerprint
 from bertft.progress import SILENT, Progress
 from bertft.results import Row, write_bytes_atomically
-from bertft.similarity.checkpoint import digest
+from bertft.seal import digest
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder

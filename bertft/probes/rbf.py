@@ -15,19 +15,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.probes.features import Room, Vectors
-from bertft.probes.structural_training import BATCH, Probes, Schedule, Trees, batch_of, groups_of, initial
+from bertft.probes.structural_training import BATCH, Probes, Schedule, Trees, batch_of, fit, groups_of, initial
 from bertft.probes.unfinished import NOTHING, Unfinished
 from bertft.progress import SILENT, Progress
 
-START = (
-    16.0  # of w: the distances of most sentences' words are below it, so that the probe begins nearly as the plain one
-)
+START = 16.0  # of w: most distances within sentences are below it, so that the probe begins nearly as the plain one
 
 
 @dataclass
@@ -59,26 +56,20 @@ def train_rbf(
         raise BertftError(f"structural probes: rank and epochs must be positive, found {rank} and {epochs}")
     start = initial(width, rank, seed).repeat(1, layers, 1, 1).view(2 * layers, width * rank)
     schedule = Schedule(torch.cat([start, torch.full((2 * layers, 1), math.log(START))], dim=1))
-    order, room, sentences = np.random.default_rng(seed), Room(), len(train.lengths)
-    done = schedule.resume(unfinished, order)
-    with progress.step("train RBF probes", total=(epochs - done) * sentences, unit="sentences") as step:
-        for epoch in range(done, epochs):
-            shuffled, groups = order.permutation(sentences), groups_of(schedule.active, layers)
-            for first in range(0, sentences, BATCH):
-                members = shuffled[first : first + BATCH].tolist()
-                for kinds, chosen in groups:
-                    probes = [kind * layers + layer for kind in kinds for layer in chosen]
-                    parameters = schedule.weights[probes].requires_grad_()
-                    material = batch_of(train, train_trees, members, kinds, chosen, room)
-                    (slope,) = torch.autograd.grad(losses(parameters, *material).sum(), parameters)
-                    schedule.gradients[probes] = slope
-                schedule.step()
-                step.advance(len(members))
-            schedule.end_epoch(epoch, _dev_losses(dev, dev_trees, schedule, room))
-            step.note(f"epoch {epoch + 1}, {sum(schedule.active)} of {len(schedule.active)} probes left")
-            if not any(schedule.active):
-                break
-            unfinished.keep(epoch, schedule.state(), order)
+    room = Room()
+
+    def learn(members: list[int], kinds: tuple[int, ...], chosen: list[int]) -> None:
+        probes = [kind * layers + layer for kind in kinds for layer in chosen]
+        parameters = schedule.weights[probes].requires_grad_()
+        material = batch_of(train, train_trees, members, kinds, chosen, room)
+        (slope,) = torch.autograd.grad(losses(parameters, *material).sum(), parameters)
+        schedule.gradients[probes] = slope
+
+    def measure() -> Tensor:
+        return _dev_losses(dev, dev_trees, schedule, room)
+
+    size = (len(train.lengths), layers)
+    fit(schedule, size, learn, measure, epochs, seed, "train RBF probes", progress, unfinished)
     return RbfProbes(
         schedule.best[:, :-1].reshape(2, layers, width, rank),
         schedule.lowest.view(2, layers),

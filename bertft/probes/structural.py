@@ -27,7 +27,7 @@ from bertft.probes.trees import check_scorable, control_trees, punctuation
 from bertft.probes.unfinished import Unfinished
 from bertft.progress import SILENT, Progress
 from bertft.results import Row, write_bytes_atomically, write_text_atomically
-from bertft.similarity.checkpoint import digest
+from bertft.seal import digest
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -171,31 +171,57 @@ def train_probes(
     schedule = Schedule(initial(width, rank, seed).repeat(1, layers, 1, 1).view(2 * layers, width, rank))
     room = Room()
     columns = _Columns(layers, room)
+
+    def learn(members: list[int], kinds: tuple[int, ...], chosen: list[int]) -> None:
+        weights = columns.take(schedule.weights, kinds, chosen)
+        h, distances, depths, lengths = batch_of(train, train_trees, members, kinds, chosen, room)
+        _, gradients = probe_loss_and_gradient(
+            h, weights, distances, depths, lengths, distance_rank=rank if len(kinds) == 2 else None
+        )
+        columns.give(gradients, schedule.gradients, kinds, chosen)
+
+    def measure() -> Tensor:
+        return _dev_losses(dev, dev_trees, schedule, room)
+
+    size = (len(train.lengths), layers)
+    fit(schedule, size, learn, measure, epochs, seed, "train probes", progress, unfinished)
+    shape = (2, layers)
+    return Probes(schedule.best.view(*shape, width, rank), schedule.lowest.view(shape), schedule.epochs.view(shape))
+
+
+def fit(
+    schedule: Schedule,
+    size: tuple[int, int],
+    learn: Callable[[list[int], tuple[int, ...], list[int]], None],
+    measure: Callable[[], Tensor],
+    epochs: int,
+    seed: int,
+    title: str,
+    progress: Progress,
+    unfinished: Unfinished,
+) -> None:
+    """Train the probes of a schedule until they have stopped, on ``size`` (sentences, layers), gone on with if cut off.
+
+    ``learn(sentences, kinds, layers)`` sets the gradients of a batch for a group of probes (`groups_of`), ``measure()``
+    gives the dev losses (P,) after an epoch.
+    """
+    sentences, layers = size
     order = np.random.default_rng(seed)
-    sentences = len(train.lengths)
     done = schedule.resume(unfinished, order)
-    with progress.step("train probes", total=(epochs - done) * sentences, unit="sentences") as step:
+    with progress.step(title, total=(epochs - done) * sentences, unit="sentences") as step:
         for epoch in range(done, epochs):
             shuffled, groups = order.permutation(sentences), groups_of(schedule.active, layers)
             for first in range(0, sentences, BATCH):
                 members = shuffled[first : first + BATCH].tolist()
                 for kinds, chosen in groups:
-                    weights = columns.take(schedule.weights, kinds, chosen)
-                    h, distances, depths, lengths = batch_of(train, train_trees, members, kinds, chosen, room)
-                    _, gradients = probe_loss_and_gradient(
-                        h, weights, distances, depths, lengths, distance_rank=rank if len(kinds) == 2 else None
-                    )
-                    columns.give(gradients, schedule.gradients, kinds, chosen)
+                    learn(members, kinds, chosen)
                 schedule.step()
                 step.advance(len(members))
-            losses = _dev_losses(dev, dev_trees, schedule, room)
-            schedule.end_epoch(epoch, losses)
+            schedule.end_epoch(epoch, measure())
             step.note(f"epoch {epoch + 1}, {sum(schedule.active)} of {len(schedule.active)} probes left")
             if not any(schedule.active):
                 break
             unfinished.keep(epoch, schedule.state(), order)
-    shape = (2, layers)
-    return Probes(schedule.best.view(*shape, width, rank), schedule.lowest.view(shape), schedule.epochs.view(shape))
 
 
 def initial(width: int, rank: int, seed: int) -> Tensor:

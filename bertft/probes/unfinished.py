@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from bertft.results import write_bytes_atomically
+from bertft.seal import digest
 
 
 class Unfinished:
@@ -23,21 +24,28 @@ class Unfinished:
         if self.path is not None:
             from safetensors.torch import save
 
-            drawn = json.dumps(order.bit_generator.state)
-            write_bytes_atomically(self.path, save(state, {"config": self.config, "epoch": str(epoch), "order": drawn}))
+            about = {"config": self.config, "epoch": str(epoch), "order": json.dumps(order.bit_generator.state)}
+            about["sha256"] = digest(state, json.dumps(about, sort_keys=True))
+            write_bytes_atomically(self.path, save(state, about))
 
     def found(self, order: np.random.Generator) -> tuple[int, dict[str, Tensor]] | None:
-        """The epoch to go on with and the state before it, with ``order`` set to where it stood; None to begin."""
+        """The epoch to go on with and the state before it, with ``order`` set to where it stood.
+
+        None to begin: nothing was kept, it is of another training, or the file is damaged.
+        """
         from safetensors import SafetensorError, safe_open
 
         if self.path is None or not self.path.exists():
             return None
         try:
             with safe_open(self.path, framework="pt") as file:
-                about = file.metadata() or {}
+                about = dict(file.metadata() or {})
+                written = about.pop("sha256")
                 if about.get("config") != self.config:
                     return None
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if digest(state, json.dumps(about, sort_keys=True)) != written:
+                return None
             order.bit_generator.state = json.loads(about["order"])
             return int(about["epoch"]) + 1, state
         except (OSError, ValueError, KeyError, SafetensorError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.results import write_text_atomically
+from bertft.seal import digest
 
 _FORMAT = "bertft.stream/2"
 _DTYPES = {
@@ -120,16 +120,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
-    """SHA-256 of ``text`` and of names, types, shapes and bytes of CPU ``tensors``."""
-    found = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        if tensor.numel():
-            found.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
 
 
 def _difference(old: Any, new: Any, where: str = "") -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.similarity.checkpoint import digest
+from bertft.seal import digest
 
 _FORMAT = "bertft.CrossMoments/1"
 

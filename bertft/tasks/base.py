@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -56,7 +57,7 @@ class Score:
         return float(low), float(high)
 
 
-class Head(nn.Module):
+class Head(nn.Module, abc.ABC):
     """What a task puts on the encoder.
 
     ``forward(output, **batch)`` gives ``{"loss": scalar}``; ``predict(output, **batch)`` a list with one prediction a
@@ -65,8 +66,8 @@ class Head(nn.Module):
 
     uses_pooler = False
 
-    def predict(self, output: Any, *args: Any, **batch: Any) -> list[Any]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def predict(self, output: Any, *args: Any, **batch: Any) -> list[Any]: ...
 
 
 class Task(Protocol):

@@ -64,8 +64,10 @@ def test_what_is_not_of_this_training_is_left(tmp_path):
     epoch, state = own.found(order)
     assert epoch == 4 and state["weights"].tolist() == [1, 1] and order.bit_generator.state == before
     assert Unfinished(own.path, {"seed": 2}).found(order) is None
-    own.path.write_bytes(own.path.read_bytes()[:-5])
-    assert own.found(order) is None
+    content = own.path.read_bytes()
+    for damaged in (content[:-1] + bytes([content[-1] ^ 1]), content[:-5]):
+        own.path.write_bytes(damaged)
+        assert own.found(order) is None
     own.remove()
     own.remove()
     assert not own.path.exists()
