@@ -18,7 +18,8 @@ from bertft.progress import SILENT, Progress
 from bertft.results import Row, write_bytes_atomically
 from bertft.tasks import get_task
 from bertft.tasks.base import Task, TaskModel, Window
-from bertft.training import Evaluator, describe
+from bertft.trainer import Evaluator
+from bertft.training import describe
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from bertft.results import Row, merge_rows, write_bytes_atomically, write_result
 from bertft.run_folder import RunFolder, Stage
 from bertft.seeds import pool_seeds
 from bertft.study import Materials, study_stages
-from bertft.study_config import StudyConfig, read_study, resolve_source, study_of
+from bertft.study_config import StudyConfig
+from bertft.study_reader import read_study, resolve_source, study_of
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder

@@ -26,7 +26,8 @@ from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
 from bertft.results import Row, write_results
 from bertft.run_folder import RunFolder, Stage
-from bertft.study_config import StudyConfig, read_study
+from bertft.study_config import StudyConfig
+from bertft.study_reader import read_study
 from bertft.tasks import get_task
 
 if TYPE_CHECKING:

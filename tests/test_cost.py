@@ -16,7 +16,7 @@ from bertft.finetune import FinetuneConfig
 from bertft.results import Row
 from bertft.run_folder import RunFolder
 from bertft.study import Materials, study_stages
-from bertft.study_config import read_study
+from bertft.study_reader import read_study
 
 TRAIN, DEV = "builtin:synthetic?size=24", "builtin:synthetic?split=dev&size=8"
 

@@ -23,7 +23,8 @@ from bertft.evaluation import evaluate
 from bertft.finetune import FinetuneConfig, examples_fingerprint, finetune
 from bertft.progress import SILENT
 from bertft.tasks import get_task
-from bertft.training import LengthGrouped, build_model, make_optimizer
+from bertft.trainer import LengthGrouped, make_optimizer
+from bertft.training import build_model
 
 MEASURES = {
     "dep": {"las_conll18", "uas_conll18", "las_nopunct", "uas_nopunct"},

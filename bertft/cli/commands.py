@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -31,6 +32,10 @@ from bertft.cli.options import (
 from bertft.cli.probe_commands import probe_app
 from bertft.cli.rsa_command import RSA_EXAMPLES, rsa
 
+if TYPE_CHECKING:
+    from bertft.cost import Estimate
+    from bertft.progress import Progress
+
 app = typer.Typer(
     name="bertft",
     help="What did fine-tuning change inside my encoder?",
@@ -41,6 +46,24 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(probe_app, name="probe")
+
+
+def _do(
+    work: Callable[[Progress], str],
+    cost: Callable[[Progress], Estimate] | None,
+    out: Path,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Do a command's ``work`` and say where its results lie, or, of a dry run, say what it would ``cost``."""
+    with showing_progress(quiet) as progress:
+        if cost:
+            from bertft.cli.estimates import shown
+
+            line = shown(cost(progress), json)
+        else:
+            line = work(progress)
+    print(line) if cost else tell(line, out, json)
 
 
 @app.command(
@@ -71,15 +94,16 @@ def study(
 
     config = read_study(study, variant=variant or None, data=data, model=model or None, settings=setting or ())
     out = out or Path("runs") / "-".join(filter(None, (config.name, config.variant)))
-    with showing_progress(quiet) as progress:
-        if dry_run:
-            from bertft.cli.estimates import shown
-            from bertft.cost import estimate_study
 
-            line = shown(estimate_study(config, out, progress=progress), json)
-        else:
-            line = f"The page is at {run_study(config, out, progress=progress).resolve()}"
-    print(line) if dry_run else tell(line, out, json)
+    def cost(progress: Progress) -> Estimate:
+        from bertft.cost import estimate_study
+
+        return estimate_study(config, out, progress=progress)
+
+    def work(progress: Progress) -> str:
+        return f"The page is at {run_study(config, out, progress=progress).resolve()}"
+
+    _do(work, cost if dry_run else None, out, json, quiet)
 
 
 @app.command(
@@ -119,16 +143,14 @@ def finetune(
         "bf16": bf16 or None, "fp16": fp16 or None, "tf32": tf32 or None,
     }  # fmt: skip
     settings: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
-    with showing_progress(quiet) as progress:
-        if dry_run:
-            from bertft.cli.estimates import shown
-            from bertft.cost import estimate_finetune
-            from bertft.finetune import FinetuneConfig
 
-            line = shown(estimate_finetune(FinetuneConfig(out=out, **settings), progress=progress), json)
-        else:
-            line = run_finetune(settings, out, progress)
-    print(line) if dry_run else tell(line, out, json)
+    def cost(progress: Progress) -> Estimate:
+        from bertft.cost import estimate_finetune
+        from bertft.finetune import FinetuneConfig
+
+        return estimate_finetune(FinetuneConfig(out=out, **settings), progress=progress)
+
+    _do(lambda progress: run_finetune(settings, out, progress), cost if dry_run else None, out, json, quiet)
 
 
 @app.command(
@@ -171,17 +193,18 @@ def ablate(
         "bf16": bf16 or None, "fp16": fp16 or None, "tf32": tf32 or None,
     }  # fmt: skip
     settings: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
-    with showing_progress(quiet) as progress:
-        if dry_run:
-            from bertft.cli.estimates import shown
-            from bertft.cost import estimate_sweep
-            from bertft.finetune import FinetuneConfig
 
-            config = FinetuneConfig(out=out, **settings)
-            line = shown(estimate_sweep(kind, config, depths=k or None, cache=cache, progress=progress), json)
-        else:
-            line = run_ablate(kind, settings, out, k or None, cache, progress)
-    print(line) if dry_run else tell(line, out, json)
+    def cost(progress: Progress) -> Estimate:
+        from bertft.cost import estimate_sweep
+        from bertft.finetune import FinetuneConfig
+
+        config = FinetuneConfig(out=out, **settings)
+        return estimate_sweep(kind, config, depths=k or None, cache=cache, progress=progress)
+
+    def work(progress: Progress) -> str:
+        return run_ablate(kind, settings, out, k or None, cache, progress)
+
+    _do(work, cost if dry_run else None, out, json, quiet)
 
 
 app.command(epilog=RSA_EXAMPLES)(rsa)

@@ -21,7 +21,8 @@ from bertft.finetune import FinetuneConfig
 from bertft.prefix import HIDDEN, Prefix, collate
 from bertft.tasks import get_task
 from bertft.tasks.base import Task, TaskModel, predict
-from bertft.training import build_model, make_optimizer, window_for
+from bertft.trainer import make_optimizer
+from bertft.training import build_model, window_for
 
 SAMPLE = 256  # examples whose length stands for that of all
 PIECES = 512  # word pieces that are timed together, at most

@@ -11,7 +11,7 @@ import pytest
 from bertft.data import sources
 from bertft.evaluation import evaluate, load_finetuned
 from bertft.finetune import FinetuneConfig, finetune
-from bertft.study_config import study_of
+from bertft.study_reader import study_of
 from bertft.tasks import get_task, names
 
 TRAIN, DEV = "builtin:synthetic?split=train&size=60&seed=1", "builtin:synthetic?split=dev&size=12&seed=1"
