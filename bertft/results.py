@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from bertft.errors import BertftError
 
@@ -53,12 +55,22 @@ def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
 
 def write_bytes_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """As ``write_text_atomically``, for bytes."""
+    with appearing_file(path) as file:
+        file.write(data)
+
+
+UNFINISHED = ".part"  # how the name of what is not whole yet ends; it begins with a dot
+
+
+@contextlib.contextmanager
+def appearing_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write into that takes the name ``path`` at the end, and is gone if that is not reached."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         mask = os.umask(0)
@@ -68,6 +80,32 @@ def write_bytes_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def appearing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A name for a folder to make that becomes ``path`` at the end; one writer at a time.
+
+    What an earlier writer left when it was killed is removed first.
+    """
+    path = Path(path)
+    fresh = path.parent / f".{path.name}{UNFINISHED}"
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        yield fresh
+        os.replace(fresh, path)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def sweep_unfinished(folder: str | os.PathLike[str]) -> None:
+    """Remove what writers that were killed left anywhere in ``folder``, at which nobody else may be at work."""
+    for path in [*Path(folder).rglob(f".*{UNFINISHED}")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def merge_rows(*tables: Iterable[Row]) -> list[Row]:

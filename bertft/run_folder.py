@@ -17,7 +17,15 @@ from typing import Any
 
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
-from bertft.results import Row, merge_rows, read_results, write_results, write_text_atomically
+from bertft.results import (
+    Row,
+    appearing_folder,
+    merge_rows,
+    read_results,
+    sweep_unfinished,
+    write_results,
+    write_text_atomically,
+)
 
 CONFIG, RESULTS, RUN, LOCK = "config.yaml", "results.csv", "run.json", ".lock"
 
@@ -85,6 +93,7 @@ class RunFolder:
             raise BertftError(f"--out {self.path}: another bertft process is at work in this folder") from None
         try:
             self.check()
+            sweep_unfinished(self.path)
             write_text_atomically(self.path / CONFIG, self.config)
             yield
         finally:
@@ -192,10 +201,8 @@ def _link(source: Path, target: Path) -> None:
     """``source``, a file or a folder of files, at ``target`` too."""
     if source.is_dir():
         if not target.exists():
-            fresh = target.with_name(f".{target.name}.{os.getpid()}")
-            shutil.rmtree(fresh, ignore_errors=True)
-            shutil.copytree(source, fresh, copy_function=_link_file)
-            os.replace(fresh, target)
+            with appearing_folder(target) as fresh:
+                shutil.copytree(source, fresh, copy_function=_link_file)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from transformers.trainer_callback import ProgressCallback
 
 from bertft.finetune import FinetuneConfig, snapshot_folder
 from bertft.progress import Progress, Step
-from bertft.results import write_text_atomically
+from bertft.results import appearing_folder, write_text_atomically
 from bertft.seal import seal
 from bertft.tasks.base import Score, Task, TaskModel, Window, predict
 
@@ -199,10 +199,9 @@ class Snapshots(TrainerCallback):
             folder = snapshot_folder(self.config, percent)
             due = state.global_step == math.ceil(percent * state.max_steps / 100)
             if due and state.is_world_process_zero and not folder.exists():
-                fresh = folder.parent / f".{folder.name}.{os.getpid()}"
-                self.encoder.save_pretrained(fresh)
-                self.tokenizer.save_pretrained(fresh)
-                os.replace(fresh, folder)
+                with appearing_folder(folder) as fresh:
+                    self.encoder.save_pretrained(fresh)
+                    self.tokenizer.save_pretrained(fresh)
 
 
 def rank_and_world() -> tuple[int, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from bertft.finetune import FORMAT, PRECISIONS, FinetuneConfig, default_length, 
 from bertft.model_card import model_card
 from bertft.prefix import Prefix, collate
 from bertft.progress import Progress
-from bertft.results import write_text_atomically
+from bertft.results import appearing_folder, write_text_atomically
 from bertft.seal import digest_of, is_intact, is_sealed
 from bertft.tasks.base import Score, Task, TaskModel, Window
 from bertft.trainer import Evaluator, Reporter, Snapshots, TaskTrainer, rank_and_world
@@ -131,9 +130,7 @@ def write_folder(out: Path, model: TaskModel, tokenizer: Any, card: dict[str, An
     """The finished folder, made beside its place and renamed into it."""
     from safetensors.torch import save_file
 
-    fresh = out.parent / f".{out.name}.{os.getpid()}"
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
+    with appearing_folder(out) as fresh:
         with quiet_transformers():
             encoder: Any = model.encoder
             encoder.save_pretrained(fresh)
@@ -144,10 +141,6 @@ def write_folder(out: Path, model: TaskModel, tokenizer: Any, card: dict[str, An
         (fresh / "README.md").write_text(model_card(card), encoding="utf8")
         for path in fresh.iterdir():
             path.chmod(0o644)  # safetensors writes files that only their owner reads
-        os.replace(fresh, out)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
 
 
 def window_for(config: FinetuneConfig, encoder: nn.Module, tokenizer: Any) -> Window:

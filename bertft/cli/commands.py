@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from bertft.cli.config_file import Config
 from bertft.cli.options import (
     MODEL_HELP,
     BatchSize,
@@ -109,9 +110,11 @@ def study(
 @app.command(
     epilog="""[bold]Examples[/bold]\n
     bertft finetune --task mnli --model bert-base-cased --train train.jsonl.gz --dev dev.jsonl.gz --out runs/mnli\n
-    bertft finetune --task dep --model builtin:minilm --train train.conllu --dev dev.conllu --freeze 3 --out runs/dep"""
+    bertft finetune --task dep --model builtin:minilm --train train.conllu --dev dev.conllu --freeze 3 --out runs/dep\n
+    bertft finetune --config runs/dep/config.yaml --seed 2 --out runs/dep2    (as runs/dep but for the seed)"""
 )
 def finetune(
+    context: typer.Context,
     task: TaskName,
     model: Model,
     train: Source,
@@ -129,6 +132,7 @@ def finetune(
     max_train: MaxTrain = None,
     max_dev: MaxDev = None,
     seed: Seed = 1337,
+    config: Config = None,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -142,7 +146,7 @@ def finetune(
         "max_train": max_train, "max_dev": max_dev, "seed": seed,
         "bf16": bf16 or None, "fp16": fp16 or None, "tf32": tf32 or None,
     }  # fmt: skip
-    settings: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    settings = {**(context.obj or {}), **{name: value for name, value in chosen.items() if value is not None}}
 
     def cost(progress: Progress) -> Estimate:
         from bertft.cost import estimate_finetune
@@ -160,6 +164,7 @@ def finetune(
     --out runs/truncate"""
 )
 def ablate(
+    context: typer.Context,
     kind: Annotated[str, typer.Argument(help="freeze (Figure 3 of the paper) or truncate (Figure 4).")],
     task: TaskName,
     model: Model,
@@ -180,6 +185,7 @@ def ablate(
     fp16: Fp16 = False,
     tf32: Tf32 = False,
     seed: Seed = 1337,
+    config: Config = None,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -192,14 +198,15 @@ def ablate(
         "batch_size": batch_size, "max_train": max_train, "max_dev": max_dev, "seed": seed,
         "bf16": bf16 or None, "fp16": fp16 or None, "tf32": tf32 or None,
     }  # fmt: skip
-    settings: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    settings = {**(context.obj or {}), **{name: value for name, value in chosen.items() if value is not None}}
 
     def cost(progress: Progress) -> Estimate:
         from bertft.cost import estimate_sweep
         from bertft.finetune import FinetuneConfig
 
-        config = FinetuneConfig(out=out, **settings)
-        return estimate_sweep(kind, config, depths=k or None, cache=cache, progress=progress)
+        return estimate_sweep(
+            kind, FinetuneConfig(out=out, **settings), depths=k or None, cache=cache, progress=progress
+        )
 
     def work(progress: Progress) -> str:
         return run_ablate(kind, settings, out, k or None, cache, progress)

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from bertft.cli.config_file import Config
 from bertft.cli.options import MODEL_HELP, SOURCE_HELP, Json, Out, Quiet, Seed, named_encoders, showing_progress, tell
 
 probe_app = typer.Typer(no_args_is_help=True, help="Probe the layers of an encoder.", rich_markup_mode="rich")
@@ -51,6 +52,7 @@ def structural(
     stream: Stream = False,
     window: Window = "refuse",
     seed: Seed = 1337,
+    config: Config = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -95,6 +97,7 @@ def edge(
     stream: Stream = False,
     window: Window = "refuse",
     seed: Seed = 1337,
+    config: Config = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from bertft.cli.config_file import Config
 from bertft.cli.options import MODEL_HELP, SOURCE_HELP, Json, Out, Quiet, Seed, named_encoders, showing_progress, tell
 
 RSA_EXAMPLES = """[bold]Examples[/bold]\n
@@ -41,6 +42,7 @@ def rsa(
     dtype: Annotated[str, typer.Option(help="Of the encoders: float32, bfloat16 or float16.")] = "float32",
     split: Annotated[Optional[str], typer.Option(help="Of a data set.")] = None,  # noqa: UP045
     seed: Seed = 1337,
+    config: Config = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
