@@ -66,6 +66,10 @@ def _located(name: str) -> Iterator[tuple[str, str]]:
         except (MemoryError, torch.OutOfMemoryError):  # no fault of the model's
             raise
         except Exception as error:  # transformers and those below raise a dozen unrelated types for a damaged folder
+            if "trust_remote_code" in str(error):
+                raise BertftError(
+                    f"model {name}: needs code of its own, and bertft runs none that comes with a model"
+                ) from None
             if Path(where).is_dir():
                 raise BertftError(f"model {name}: cannot be loaded: {' '.join(str(error).split())}") from error
             reason = str(error).strip().partition("\n")[0].split(" Check your internet")[0]
