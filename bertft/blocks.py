@@ -56,8 +56,8 @@ def _located(name: str) -> Iterator[tuple[str, str]]:
     from bertft.data.hub import hub_name
     from bertft.data.sources import resolve_model
 
+    refuse_changed_files(Path(name).expanduser())
     where, revision = resolve_model(str(name)), "main"
-    refuse_changed_files(where)
     if not Path(where).is_dir() and (hub := hub_name(where)) is not None:
         where, revision = hub.id, hub.revision or revision
     with quiet_transformers():

@@ -181,9 +181,9 @@ def to_pandas(rows: Iterable[Row]) -> Any:
     ``layer``, ``n`` and ``seed`` are of type Int64, NA where a row lacks them; ``low`` and ``high`` are NaN then.
     """
     import pandas
+    import pyarrow
 
-    table = pandas.DataFrame([[getattr(row, name) for name in COLUMNS] for row in rows], columns=list(COLUMNS))
-    return table.astype(dict.fromkeys(_INTEGERS, "Int64") | dict.fromkeys(_NUMBERS, "float64"))
+    return to_arrow(rows).to_pandas(types_mapper={pyarrow.int64(): pandas.Int64Dtype()}.get)
 
 
 def results_as_json(rows: Iterable[Row]) -> str:

@@ -175,7 +175,7 @@ def _arguments(config: FinetuneConfig, work: Path, select: str) -> TrainingArgum
     return arguments
 
 
-def _reporters(report_to: str) -> list[str]:
+def reporters(report_to: str) -> list[str]:
     """The Trainer's reporters that are asked for, each seen to be there."""
     from transformers.integrations import get_available_reporting_integrations
 
@@ -190,7 +190,7 @@ def _reporters(report_to: str) -> list[str]:
 
 
 def _training_arguments(config: FinetuneConfig, work: Path, select: str) -> TrainingArguments:
-    reporters = _reporters(config.report_to)
+    asked = reporters(config.report_to)
     return TrainingArguments(
         output_dir=str(work),
         num_train_epochs=config.epochs,
@@ -208,10 +208,10 @@ def _training_arguments(config: FinetuneConfig, work: Path, select: str) -> Trai
         load_best_model_at_end=True,
         metric_for_best_model=select,
         greater_is_better=True,
-        logging_strategy="steps" if reporters else "no",
+        logging_strategy="steps" if asked else "no",
         logging_steps=config.logging_steps,
         use_cpu=not torch.accelerator.is_available(),
-        report_to=reporters or "none",
+        report_to=asked or "none",
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_num_workers=0,
