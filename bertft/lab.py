@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from bertft.report.figures import Figure
 
 
+__all__ = ["Lab", "Setting", "read_setting"]
+
+
 @dataclass(frozen=True)
 class Setting:
     """A study, the seeds to repeat it with, and the options of analyses by name; ``root`` is where paths start."""
@@ -130,7 +133,7 @@ class Lab:
     def stage(self, name: str, seed: int, settings: Mapping[str, Any], work: Callable[[], list[Row]]) -> Stage:
         """A stage of an analysis on the models of one seed; its rows depend on them and on ``settings``."""
         study = self.study(seed)
-        tuned = {task: dataclasses.asdict(config) for task, config in study.tasks.items()}
+        tuned = {task: config.to_tree() for task, config in study.tasks.items()}
         return Stage(name, {"model": study.model, "tuned": tuned, "seed": seed, **settings}, work)
 
     def sweep(self, kind: str) -> list[Stage]:

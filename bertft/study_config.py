@@ -51,6 +51,16 @@ class TaskConfig:
     freeze: int | None = None
     truncate: int | None = None
     seed: int | None = None
+    max_grad_norm: float | None = None
+    lora: int | None = None
+    bf16: bool | None = None
+    fp16: bool | None = None
+    tf32: bool | None = None
+
+    def to_tree(self) -> dict[str, Any]:
+        """As plain values, without the later settings where nothing is said: older run folders do not name them."""
+        later = ("max_grad_norm", "lora", "bf16", "fp16", "tf32")
+        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None or k not in later}
 
 
 @dataclass(frozen=True)
@@ -146,6 +156,7 @@ class StudyConfig:
     def to_tree(self) -> dict[str, Any]:
         """The resolved study as plain values, as ``to_yaml`` writes it."""
         tree = dataclasses.asdict(self)
+        tree["tasks"] = {name: task.to_tree() for name, task in self.tasks.items()}
         if not self.edge:
             del tree["edge"]  # which older run folders do not name: they are still of the same study
         return tree

@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import inspect
 import re
+import runpy
 import shlex
 import textwrap
 from collections import Counter
@@ -23,9 +24,9 @@ from bertft.study_config import EdgeConfig, ProbesConfig, RsaConfig, StimuliConf
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES += sorted(ROOT.glob("docs/*.md")) + [ROOT / name / "README.md" for name in ("experiments", "examples")]
-PACKAGES = ("bertft", "bertft.data", "bertft.ops", "bertft.probes", "bertft.report", "bertft.similarity")
+PACKAGES = runpy.run_path(str(ROOT / ".ci" / "docs.py"))["PACKAGES"]
 # Options that the pages name and that belong to other programs.
-FOREIGN = {"--no-build-isolation", "--nproc-per-node"}
+FOREIGN = {"--no-build-isolation", "--nproc-per-node", "--exclude"}
 MISTYPED = ROOT / "docs" / "walk.md"  # on purpose, to see what is said
 
 

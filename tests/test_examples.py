@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bertft.data import streams
 from bertft.results import read_results
 
 FOLDER = Path(__file__).parents[1] / "examples"
@@ -74,6 +75,24 @@ def test_processes_share_a_stream(tiny_model, other_model, tmp_path, processes):
         subprocess.run([*launch, str(FOLDER / "million_tokens.py"), *given], check=True, capture_output=True)
     rows = read_results(tmp_path / "results.csv")
     assert {row.measure for row in rows} == {"rsa_cosine_pearson", "cka_debiased"} and len(rows) == 8
+
+
+def test_a_folder_of_text_is_read_no_further_than_needed(tiny_model, other_model, tmp_path, monkeypatch):
+    words = "the cat saw a tree and then it slept"
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(f"{words}\n" * 5000, encoding="utf8")
+    taken = []
+
+    def lines(files, read=streams._lines):
+        for text in read(files):
+            taken.append(text.id)
+            yield text
+
+    monkeypatch.setattr(streams, "_lines", lines)
+    given = [str(tiny_model), str(other_model), "--text", str(tmp_path), "--tokens", "200"]
+    main_of("million_tokens")([*given, "--out", str(tmp_path / "out")])
+    assert {row.n for row in read_results(tmp_path / "out" / "results.csv")} == {200}
+    assert 0 < len(taken) < 5000
 
 
 def test_the_table_names_every_example():
