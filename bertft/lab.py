@@ -3,9 +3,10 @@
 ```
 out/config.yaml   seed1337/models/<task>/  rsa/  probes/     as a study's run folder, one for every seed
     <analysis>/...                                           the stages of an analysis
-    results/<analysis>.csv, .png, .svg                       its table: every seed, and all together; its figures
+    results/<analysis>.csv, .png, .svg, .md                  its table: every seed, and all together; its figures
 ```
 An analysis is a module with ``stages(lab)`` and ``figures(rows, lab)``; every stage is done once (`bertft.run_folder`).
+It may have ``tables(rows, lab)``, Markdown by name, and ``check(lab)``, which reads what corpora it has of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,7 @@ from bertft.results import Row, merge_rows, write_bytes_atomically, write_result
 from bertft.run_folder import RunFolder, Stage
 from bertft.seeds import pool_seeds
 from bertft.study import Materials, study_stages
-from bertft.study_config import StudyConfig
+from bertft.study_config import StudyConfig, settings_of
 from bertft.study_reader import read_study, resolve_source, study_of
 
 if TYPE_CHECKING:
@@ -103,6 +105,11 @@ class Lab:
         """A source named in the options, its relative path resolved."""
         return resolve_source(text, self.setting.root, f"setting {self.setting.name}")
 
+    @property
+    def prefix(self) -> Path:
+        """What frozen blocks give out (`bertft.prefix`), kept until the analysis that trains on it is done."""
+        return self.out / "prefix"
+
     def study(self, seed: int) -> StudyConfig:
         """The study with this seed."""
         config = self.setting.study
@@ -121,7 +128,7 @@ class Lab:
         return dataclasses.replace(self.materials(seed).driver(task), out=out, **changes)
 
     def study_stages(self, *kinds: str, seeds: Sequence[int] | None = None) -> list[Stage]:
-        """The stages of the study itself: ``models``, and of ``rsa`` and ``probes`` those asked for."""
+        """The stages of the study itself: ``models``, and those of ``rsa``, ``probes``, ``differences`` asked for."""
         found = []
         for seed in self.seeds if seeds is None else seeds:
             for stage in study_stages(self.study(seed), self.materials(seed)):
@@ -133,7 +140,7 @@ class Lab:
     def stage(self, name: str, seed: int, settings: Mapping[str, Any], work: Callable[[], list[Row]]) -> Stage:
         """A stage of an analysis on the models of one seed; its rows depend on them and on ``settings``."""
         study = self.study(seed)
-        tuned = {task: config.to_tree() for task, config in study.tasks.items()}
+        tuned = {task: settings_of(config) for task, config in study.tasks.items()}
         return Stage(name, {"model": study.model, "tuned": tuned, "seed": seed, **settings}, work)
 
     def sweep(self, kind: str) -> list[Stage]:
@@ -147,9 +154,8 @@ class Lab:
         for seed in options["seeds"]:
             for task, changes in options["tasks"].items():
                 name, config = f"{kind}/{task}/seed{seed}", self.driver(seed, task, self.out, **changes)
-                found += sweep_stages(
-                    kind, config, self.out, depths_wanted=depths, name=name, keep=False, progress=self.progress
-                )
+                settings = {"depths_wanted": depths, "name": name, "cache": self.prefix, "keep": False}
+                found += sweep_stages(kind, config, self.out, **settings, progress=self.progress)
         return found
 
     def take(self, folders: Sequence[str | os.PathLike[str]]) -> None:
@@ -158,8 +164,24 @@ class Lab:
             seed = read_study(other).seed
             if seed not in self.seeds:
                 raise BertftError(f"{other}: is of seed {seed}, expected one of {', '.join(map(str, self.seeds))}")
-            taken = self.folder.adopt(self.study_stages("rsa", "probes", seeds=[seed]), other, f"seed{seed}")
+            taken = self.folder.adopt(
+                self.study_stages("rsa", "probes", "differences", seeds=[seed]), other, f"seed{seed}"
+            )
             self.progress.say(f"{len(taken)} stages taken from {other}: {', '.join(taken) or 'none'}")
+
+    def check(self, analyses: Sequence[ModuleType]) -> None:
+        """Refuse, writing nothing, another study's folder, options that make no stages and corpora that cannot be read.
+
+        Where every stage is done, no corpus is looked at.
+        """
+        self.folder.check()
+        stages = [stage for analysis in analyses for stage in analysis.stages(self)]
+        if all(self.folder.done(stage) is not None for stage in stages):
+            return
+        self.materials(self.seeds[0]).check()
+        for analysis in analyses:
+            if hasattr(analysis, "check"):
+                analysis.check(self)
 
     def run(self, analysis: ModuleType) -> list[Path]:
         """Do what an analysis has not done yet, then write its table and figures; the folder must be claimed.
@@ -170,6 +192,7 @@ class Lab:
 
         name = analysis.__name__.rpartition(".")[2]
         rows = merge_rows(self.folder.run(analysis.stages(self), name, table=False, progress=self.progress))
+        shutil.rmtree(self.prefix, ignore_errors=True)
         own = [row for row in rows if row.task != "finetune"] or rows
         pooled = pool_seeds(own)
         several = len({row.seed for row in own}) > 1
@@ -187,6 +210,9 @@ class Lab:
             if stem.name != name:
                 write_text_atomically(stem.with_suffix(".csv"), figure.to_csv())
             written += [stem.with_suffix(".png")]
+        for title, text in analysis.tables(pooled, self).items() if hasattr(analysis, "tables") else ():
+            written.append(self.out / "results" / f"{title}.md")
+            write_text_atomically(written[-1], text)
         return written
 
     def drawn(self, rows: Sequence[Row], *names: str) -> list[Figure]:

@@ -5,7 +5,8 @@ out/config.yaml  results.csv  run.json  report.html  figures/
     models/<task>/  models/<task>.csv        fine-tuned encoder, its scores
     rsa/<text>.csv                           similarity of every tuned encoder to the base, layer by layer
     probes/<encoder>.csv, .safetensors       structural probes of every layer
-    edge/<task>.csv, .labels.csv, <task>/    edge probes of every encoder on one task
+    differences/probes.csv                   every tuned encoder's less the base's, paired by sentence
+    edge/<task>.csv, .labels.csv, <task>/    edge probes of every encoder on one task; .notes.txt what to know of them
 ```
 Each stage's ``.csv`` has a ``.done.json`` beside it, keyed by the settings it depends on: a run that was cut off goes
 on where it stopped.
@@ -13,26 +14,28 @@ on where it stopped.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
-from bertft.results import Row, write_results
+from bertft.results import Row, write_results, write_text_atomically
 from bertft.run_folder import RunFolder, Stage
-from bertft.study_config import StudyConfig
+from bertft.study_config import EdgeConfig, ProbesConfig, StudyConfig, settings_of
 from bertft.study_reader import read_study
 from bertft.tasks import get_task
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder
     from bertft.finetune import FinetuneConfig
+    from bertft.probes.store import FeatureStore
 
 __all__ = ["Materials", "StudyConfig", "read_study", "run_study", "study_stages"]
 
@@ -80,11 +83,28 @@ class Materials:
             readers += [partial(self.stimuli, text) for text in texts]
         if self.config.probes:
             readers += [partial(self.trees, "train"), self._scorable_trees]
-        readers += [partial(self.spans, name) for name in self.config.edge]
         with self.progress.step("read the corpora", total=len(readers), unit="files") as bar:
             for reader in readers:
                 reader()
                 bar.advance()
+        if probes := self.config.probes:
+            from bertft.probes.lengths import check_lengths
+
+            corpora = {f"probes' {role}": self.trees(role) for role in ("train", "dev")}
+            check_lengths(probes.window, [self.encoder("base")], corpora, self.progress)
+        self.check_spans(self.config.edge)
+
+    def check_spans(self, tasks: Mapping[str, EdgeConfig]) -> None:
+        """Read the texts of edge-probing tasks, and refuse those that the base encoder's window does not hold.
+
+        Every encoder of a study has the base's tokenizer and window: what that cannot take, none of them can.
+        """
+        from bertft.probes.edge import checked
+        from bertft.probes.lengths import check_lengths
+
+        for name, edge in tasks.items():
+            corpora = {f"{name} {role}": texts for role, texts in checked(*self.spans(edge)).items()}
+            check_lengths(edge.window, [self.encoder("base")], corpora, self.progress)
 
     def driver(self, name: str) -> FinetuneConfig:
         """The fine-tuning driver's configuration of one task."""
@@ -134,11 +154,10 @@ class Materials:
         check_scorable(found := self.trees("dev"))
         return found
 
-    def spans(self, name: str) -> list[Any]:
+    def spans(self, edge: EdgeConfig) -> list[Any]:
         """The training, dev and test texts of an edge-probing task (test: None where it has none), checked."""
         from bertft.probes.edge import checked
 
-        edge = self.config.edge[name]
         roles = (("train", edge.train, edge.max_train), ("dev", edge.dev, edge.max_dev))
         found: list[Any] = [self._load("spans", source, role, limit) for role, source, limit in roles]
         found.append(None if edge.test is None else self._load("spans", edge.test, "test", edge.max_test))
@@ -175,7 +194,7 @@ class Materials:
 def study_stages(config: StudyConfig, materials: Materials) -> list[Stage]:
     """Every stage in order: models, RSA on each text, probes of each encoder."""
     seeds = {"model": config.model, "seed": config.seed}
-    tuned = {name: task.to_tree() for name, task in config.tasks.items()}
+    tuned = {name: settings_of(task) for name, task in config.tasks.items()}
     stages = [
         Stage(
             f"models/{name}",
@@ -201,10 +220,12 @@ def study_stages(config: StudyConfig, materials: Materials) -> list[Stage]:
             )
     if config.probes:
         for name in ["base", *config.tasks, *(["random"] if config.probes.control else [])]:
-            depends = {"probes": dataclasses.asdict(config.probes), "encoder": tuned.get(name, name), **seeds}
+            depends = {"probes": settings_of(config.probes), "encoder": tuned.get(name, name), **seeds}
             stages.append(Stage(f"probes/{name}", depends, partial(_probe, config, name, materials)))
+        depends = {"differences": settings_of(config.probes), "models": tuned, **seeds}
+        stages.append(Stage("differences/probes", depends, partial(_probe_differences, config, materials)))
     for name, edge in config.edge.items():
-        depends = {"edge": dataclasses.asdict(edge), "models": tuned, **seeds}
+        depends = {"edge": settings_of(edge), "models": tuned, **seeds}
         stages.append(Stage(f"edge/{name}", depends, partial(_edge, config, name, materials)))
     return stages
 
@@ -235,49 +256,104 @@ def _compare(config: StudyConfig, text: str, materials: Materials) -> list[Row]:
 
 
 def _probe(config: StudyConfig, name: str, materials: Materials) -> list[Row]:
+    assert config.probes is not None
+    return _structural([name], config.probes, materials, control=config.probes.control_trees)
+
+
+def _probe_differences(config: StudyConfig, materials: Materials) -> list[Row]:
+    """Of the probes that are kept: nothing is trained here that is there."""
+    assert config.probes is not None
+    rows = _structural(["base", *config.tasks], config.probes, materials, differences=True)
+    return [row for row in rows if "_difference" in row.measure]
+
+
+def _structural(
+    names: Sequence[str],
+    probes: ProbesConfig,
+    materials: Materials,
+    *,
+    control: bool = False,
+    differences: bool = False,
+) -> list[Row]:
     from bertft.probes.structural import structural_probes
 
-    assert config.probes is not None
-    probes = config.probes
-    return structural_probes(
-        {name: materials.encoder(name)},
-        materials.trees("train"),
-        materials.trees("dev"),
-        rank=probes.rank,
-        epochs=probes.epochs,
-        seed=config.seed,
-        data=probes.name,
-        out=materials.out / "probes",
-        progress=materials.progress,
-    )
+    folder = materials.out / "probes"
+    with _features(probes, folder / ".features") as store:
+        return structural_probes(
+            {name: materials.encoder(name) for name in names},
+            materials.trees("train"),
+            materials.trees("dev"),
+            rank=probes.ranks,
+            orthogonal=probes.orthogonal,
+            rbf=probes.rbf,
+            epochs=probes.epochs,
+            seed=materials.config.seed,
+            data=probes.name,
+            out=folder,
+            control=control,
+            differences=differences,
+            store=store,
+            progress=materials.progress,
+        )
 
 
 def _edge(config: StudyConfig, name: str, materials: Materials) -> list[Row]:
+    edge = config.edge[name]
+    names = ["base", *config.tasks, *(["random"] if edge.random else [])]
+    encoders = {encoder: materials.encoder(encoder) for encoder in names}
+    return probe_edges(
+        name, edge, encoders, materials.spans(edge), materials.out / "edge", config.seed, materials.progress
+    )
+
+
+def probe_edges(
+    name: str,
+    edge: EdgeConfig,
+    encoders: Mapping[str, Encoder],
+    texts: Sequence[Any],
+    folder: Path,
+    seed: int,
+    progress: Progress,
+) -> list[Row]:
+    """Edge probes of the task ``name`` on its training, dev and test ``texts``; what is no row goes to ``folder``.
+
+    There ``<name>/`` holds the probes, ``<name>.labels.csv`` the scores of each label, ``<name>.notes.txt`` what a
+    reader must know of the rows, if there is anything.
+    """
     from bertft.probes.edge import edge_probes
     from bertft.probes.edge_train import EdgeTraining
+
+    with _features(edge, folder / ".features") as store:
+        result = edge_probes(
+            encoders,
+            *texts,
+            data=name,
+            training=EdgeTraining(edge.learning_rate, edge.batch_size, edge.interval, edge.steps, seed),
+            control=edge.control,
+            code_length=edge.code_length,
+            store=store,
+            out=folder / name,
+            progress=progress,
+        )
+    for note in result.notes:
+        progress.say(f"{name}: {note}")
+    write_results(folder / f"{name}.labels.csv", result.labels)
+    notes = folder / f"{name}.notes.txt"
+    notes.unlink(missing_ok=True)
+    if result.notes:
+        write_text_atomically(notes, "\n".join(result.notes) + "\n")
+    return result.rows
+
+
+@contextlib.contextmanager
+def _features(config: ProbesConfig | EdgeConfig, folder: Path) -> Iterator[FeatureStore]:
+    """Where a stage's vectors lie: what one that was cut off had extracted is taken, and at the end all is removed."""
+    import torch
+
     from bertft.probes.store import FeatureStore
 
-    edge, folder = config.edge[name], materials.out / "edge"
-    encoders = ["base", *config.tasks, *(["random"] if edge.random else [])]
-    train, dev, test = materials.spans(name)
-    result = edge_probes(
-        {encoder: materials.encoder(encoder) for encoder in encoders},
-        train,
-        dev,
-        test,
-        data=name,
-        training=EdgeTraining(edge.learning_rate, edge.batch_size, edge.interval, edge.steps, config.seed),
-        control=edge.control,
-        code_length=edge.code_length,
-        store=FeatureStore(folder / ".features"),
-        out=folder / name,
-        progress=materials.progress,
-    )
-    for note in result.notes:
-        materials.progress.say(f"{name}: {note}")
-    write_results(folder / f"{name}.labels.csv", result.labels)
-    shutil.rmtree(folder / ".features", ignore_errors=True)  # absent where every part was there already
-    return result.rows
+    yield FeatureStore(folder, dtype=getattr(torch, config.dtype), window=config.window)
+    shutil.rmtree(folder, ignore_errors=True)  # absent where every probe was there already
 
 
 def fitting(encoder: Encoder, examples: Sequence[Any]) -> list[Any]:

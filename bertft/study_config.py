@@ -26,6 +26,11 @@ from typing import Any
 import yaml
 
 
+def _later(default: Any) -> Any:
+    """A setting that came when run folders without it were about: at its default `settings_of` does not name it."""
+    return field(default=default, metadata={"later": True})
+
+
 @dataclass(frozen=True)
 class TaskConfig:
     """One fine-tuning run. None means the fine-tuning driver's own default for that task.
@@ -51,16 +56,11 @@ class TaskConfig:
     freeze: int | None = None
     truncate: int | None = None
     seed: int | None = None
-    max_grad_norm: float | None = None
-    lora: int | None = None
-    bf16: bool | None = None
-    fp16: bool | None = None
-    tf32: bool | None = None
-
-    def to_tree(self) -> dict[str, Any]:
-        """As plain values, without the later settings where nothing is said: older run folders do not name them."""
-        later = ("max_grad_norm", "lora", "bf16", "fp16", "tf32")
-        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None or k not in later}
+    max_grad_norm: float | None = _later(None)
+    lora: int | None = _later(None)
+    bf16: bool | None = _later(None)
+    fp16: bool | None = _later(None)
+    tf32: bool | None = _later(None)
 
 
 @dataclass(frozen=True)
@@ -83,16 +83,31 @@ class RsaConfig:
 
 @dataclass(frozen=True)
 class ProbesConfig:
-    """Structural probes of every layer of the base, every tuned and (``control``) a random encoder."""
+    """Structural probes of every layer of the base, every tuned and (``control``) a random encoder.
+
+    ``rank`` is one or a list of them; ``control_trees``, ``orthogonal`` and ``rbf`` add what the arguments ``control``,
+    ``orthogonal`` and ``rbf`` of `bertft.probes.structural.structural_probes` add. Sentences longer than the window of
+    the encoder are refused or split (``window``); vectors are kept as ``dtype``, float16 or float32.
+    """
 
     train: str
     dev: str
     name: str = "trees"
     max_train: int | None = None
     max_dev: int | None = None
-    rank: int = 128
+    rank: int | tuple[int, ...] = 128
     epochs: int = 10
     control: bool = True
+    control_trees: bool = _later(False)
+    orthogonal: bool = _later(False)
+    rbf: bool = _later(False)
+    window: str = _later("refuse")
+    dtype: str = _later("float16")
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks, one or several."""
+        return (self.rank,) if isinstance(self.rank, int) else self.rank
 
 
 @dataclass(frozen=True)
@@ -100,7 +115,7 @@ class EdgeConfig:
     """Edge probes on one task of the base, every tuned and (``random``) a random encoder.
 
     ``control`` and ``code_length`` as in `bertft.probes.edge.edge_probes`, the rest of the training as in
-    `bertft.probes.edge_train.EdgeTraining`.
+    `bertft.probes.edge_train.EdgeTraining`; ``window`` and ``dtype`` as in `ProbesConfig`.
     """
 
     train: str
@@ -116,6 +131,8 @@ class EdgeConfig:
     batch_size: int = 32
     interval: int = 100
     steps: int = 10_000
+    window: str = _later("refuse")
+    dtype: str = _later("float16")
 
 
 @dataclass(frozen=True)
@@ -156,7 +173,9 @@ class StudyConfig:
     def to_tree(self) -> dict[str, Any]:
         """The resolved study as plain values, as ``to_yaml`` writes it."""
         tree = dataclasses.asdict(self)
-        tree["tasks"] = {name: task.to_tree() for name, task in self.tasks.items()}
+        tree["tasks"] = {name: settings_of(task) for name, task in self.tasks.items()}
+        tree["probes"] = self.probes and settings_of(self.probes)
+        tree["edge"] = {name: settings_of(edge) for name, edge in self.edge.items()}
         if not self.edge:
             del tree["edge"]  # which older run folders do not name: they are still of the same study
         return tree
@@ -164,3 +183,13 @@ class StudyConfig:
     def to_yaml(self) -> str:
         """The resolved study: reading it back gives an equal ``StudyConfig``."""
         return yaml.safe_dump(self.to_tree(), sort_keys=False, allow_unicode=True, width=100)
+
+
+def settings_of(config: TaskConfig | ProbesConfig | EdgeConfig) -> dict[str, Any]:
+    """The settings as plain values, without those that came later and have their default.
+
+    So an older run folder is still of the same study, and its stages count as done.
+    """
+    later = (f for f in dataclasses.fields(config) if f.metadata.get("later"))
+    left_out = {f.name for f in later if getattr(config, f.name) == f.default}
+    return {name: value for name, value in dataclasses.asdict(config).items() if name not in left_out}

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from bertft.errors import BertftError
-from bertft.study_config import StudyConfig
+from bertft.study_config import EdgeConfig, StudyConfig
 
 BUILTIN = Path(__file__).with_name("studies")
 """Where the studies that travel with the package lie: ``bertft study quickstart`` reads ``quickstart.yaml``."""
@@ -26,6 +26,9 @@ STIMULI_KINDS = ("text", "dep", "nli", "qa")
 
 RSA_METRICS = ("dot", "cosine", "correlation", "sqeuclidean")
 """The dissimilarities that have a linear-time RSA; ``bertft.similarity.measures.METRICS`` without importing torch."""
+
+FEATURES = {"window": ("refuse", "split"), "dtype": ("float16", "float32")}
+"""What `bertft.probes.store.FeatureStore` may be told of the vectors of probes."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _FILE_SUFFIXES = (".conllu", ".json", ".jsonl", ".tsv", ".txt", ".gz")
@@ -125,11 +128,15 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build(wanted: Any, value: Any, file: str, where: str) -> Any:
-    """``value`` as ``wanted`` (a dataclass, ``dict[str, X]``, ``X | None`` or a scalar type), or a ``BertftError``."""
+    """``value`` as ``wanted`` (a dataclass, ``dict[str, X]``, ``X | None``, ``X | tuple[X, ...]`` or a scalar), or a
+    ``BertftError``."""
     if typing.get_origin(wanted) in (types.UnionType, typing.Union):
-        if value is None:
+        options = typing.get_args(wanted)
+        if value is None and type(None) in options:
             return None
-        wanted = next(option for option in typing.get_args(wanted) if option is not type(None))
+        wanted = next(option for option in options if option is not type(None))
+        if isinstance(value, list) and value and any(typing.get_origin(option) is tuple for option in options):
+            return tuple(_build(wanted, entry, file, f"{where}[{i}]") for i, entry in enumerate(value))
     if typing.get_origin(wanted) is dict:
         if not isinstance(value, dict):
             raise BertftError(f"{file}: {where}: expected a mapping by name, found {_kind(value)}")
@@ -191,9 +198,19 @@ def _check(config: StudyConfig, file: str) -> None:
             if getattr(config.rsa, key) not in allowed:
                 found = getattr(config.rsa, key)
                 raise BertftError(f"{file}: rsa.{key}: expected one of {', '.join(allowed)}, found {found!r}")
+    if config.probes:
+        _check_features(config.probes, file, "probes")
+    for name, edge in config.edge.items():
+        _check_features(edge, file, f"edge.{name}")
     if not config.tasks:
         raise BertftError(f"{file}: tasks: expected at least one task, found none")
     _check_numbers(config, file, "")
+
+
+def _check_features(node: Any, file: str, where: str) -> None:
+    for key, allowed in FEATURES.items():
+        if (found := getattr(node, key)) not in allowed:
+            raise BertftError(f"{file}: {where}.{key}: expected {' or '.join(allowed)}, found {found!r}")
 
 
 def _check_numbers(node: Any, file: str, where: str) -> None:
@@ -217,8 +234,22 @@ def _check_numbers(node: Any, file: str, where: str) -> None:
         elif isinstance(value, dict):
             for key, entry in value.items():
                 _check_numbers(entry, file, f"{place}.{key}")
-        elif item.name in positive and value is not None and not value > 0:
-            raise BertftError(f"{file}: {place}: expected a number above 0, found {value}")
+        elif item.name in positive:
+            for number in value if isinstance(value, tuple) else (value,):
+                if number is not None and not number > 0:
+                    raise BertftError(f"{file}: {place}: expected a number above 0, found {number}")
+
+
+def edge_of(tree: object, root: Path, file: str, where: str) -> EdgeConfig:
+    """One entry of a study's ``edge`` that stands elsewhere, its paths starting at ``root``; errors name the others."""
+    edge: EdgeConfig = _build(EdgeConfig, tree, file, where)
+    _check_features(edge, file, where)
+    _check_numbers(edge, file, where)
+    sources = {key: getattr(edge, key) for key in ("train", "dev", "test")}
+    found: dict[str, Any] = {
+        key: resolve_source(text, root, f"{file}: {where}.{key}") for key, text in sources.items() if text
+    }
+    return dataclasses.replace(edge, **found)
 
 
 def resolve_source(text: str, root: Path, where: str) -> str:

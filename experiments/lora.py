@@ -15,7 +15,11 @@ from bertft.report.series import lines
 from bertft.results import Row
 from bertft.run_folder import Stage
 from bertft.similarity import compare_encoders, words_that_moved
+from bertft.similarity.agreement import words_agree
 from bertft.study import fitting
+
+ALIKE = "local_rsa_correlation"
+PANELS = {False: "to the base encoder", True: "one to the other"}
 
 
 def stages(lab: Lab) -> list[Stage]:
@@ -64,24 +68,30 @@ def compare(lab: Lab, seed: int) -> list[Row]:
 
 
 def words(lab: Lab, seed: int) -> list[Row]:
-    """Mean local RSA of the words of each part of speech, ``local_rsa_<UPOS>``."""
+    """Mean local RSA of the words of each part of speech, ``local_rsa_<UPOS>``; ``local_rsa_correlation`` over words of
+    the two encoders', whether it is the same words that moved."""
     sentences = lab.materials(seed).trees("dev")[: lab.options("lora")["sentences"]]
-    moved = words_that_moved(lab.encoder(seed, "base"), tuned(lab, seed), sentences, ("upos",), progress=lab.progress)
-    return [
+    base, both = lab.encoder(seed, "base"), tuned(lab, seed)
+    moved = words_that_moved(base, both, sentences, ("upos",), progress=lab.progress)
+    rows = [
         Row(name, "words", "trees", m.layer, f"local_rsa_{m.label}", m.value, m.low, m.high, m.n, seed)
         for name, found in moved.items()
         for m in found.by["upos"]
     ]
+    alike = words_agree(base, both["full"], both["LoRA"], sentences, seed=seed, progress=lab.progress)
+    rows += [Row("LoRA and full", "words", "trees", a.layer, ALIKE, a.value, a.low, a.high, a.n, seed) for a in alike]
+    return rows
 
 
 def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:
+    text = lab.options("lora")["text"]
+    alike = [line for line in lines(rows, "words") if line.measure == ALIKE]
     figure = layered(
         "lora",
         f"Full fine-tuning and LoRA on {lab.options('lora')['task']}",
-        f"Similarity of each layer on {lab.options('lora')['text']}.",
-        lines(rows, "rsa"),
-        panel=lambda line: "one to the other" if "and" in line.model else "to the base encoder",
-        ylabel=lambda line: "RSA (cosine, Pearson)",
-        share_y=True,
+        f"Similarity of each layer on {text}; over the words of a treebank, the correlation of how far each one moved.",
+        [*lines(rows, "rsa"), *alike],
+        panel=lambda line: "the same words?" if line.measure == ALIKE else PANELS["and" in line.model],
+        ylabel=lambda line: "correlation of local RSA" if line.measure == ALIKE else "RSA (cosine, Pearson)",
     )
     return [figure] if figure else []

@@ -24,22 +24,24 @@ LABELS = {
 
 
 def stages(lab: Lab) -> list[Stage]:
-    """Options ``prefix_time``: the ``task`` and ``changes`` to its fine-tuning, of the first seed."""
-    options = lab.options("prefix_time")
+    """Options ``prefix_time``: ``tasks``, by name what differs from the study's fine-tuning, of the first seed."""
     seed = lab.seeds[0]
-    return [
-        lab.stage(f"prefix_time/k{k}", seed, {"options": options, "k": k}, partial(measure, lab, seed, k))
-        for k in depths("freeze", lab.setting.study.model)
-        if k >= 1
-    ]
+    found = []
+    for task, changes in lab.options("prefix_time")["tasks"].items():
+        for k in depths("freeze", lab.setting.study.model):
+            if k >= 1:
+                work = partial(measure, lab, seed, task, k)
+                found.append(
+                    lab.stage(f"prefix_time/{task}/k{k}", seed, {"task": task, "changes": changes, "k": k}, work)
+                )
+    return found
 
 
-def measure(lab: Lab, seed: int, k: int) -> list[Row]:
+def measure(lab: Lab, seed: int, task: str, k: int) -> list[Row]:
     """User and system seconds of training with its evaluation and checkpoint; reading the corpus and loading the model,
     the same either way, are left out."""
-    options = lab.options("prefix_time")
-    folder, cache = lab.out / "prefix_time", lab.out / "prefix_time" / "prefix"
-    driver = partial(lab.driver, seed, options["task"], freeze=k, **options["changes"])
+    folder, changes = lab.out / "prefix_time" / task, lab.options("prefix_time")["tasks"][task]
+    driver = partial(lab.driver, seed, task, freeze=k, **changes)
 
     def timed(**changes: object) -> tuple[Clock, FinetuneResult]:
         clock = Clock()
@@ -49,10 +51,10 @@ def measure(lab: Lab, seed: int, k: int) -> list[Row]:
 
     for rest in (*folder.glob("run"), *folder.glob(".run*")):  # of a measurement that was cut off
         shutil.rmtree(rest)
-    for table in cache.rglob(f"layer{k}.npy"):
+    for table in lab.prefix.rglob(f"layer{k}.npy"):
         table.unlink()
     timed(max_train=32, max_dev=2)  # what a process does at its first run alone
-    kept, with_it = timed(prefix_cache=cache)
+    kept, with_it = timed(prefix_cache=lab.prefix)
     plain, without = timed()
     ratio = kept.seconds["fine-tune"] / plain.seconds["fine-tune"]
     seconds = {"cpu_seconds": plain.seconds["fine-tune"], "cpu_seconds_kept": kept.seconds["fine-tune"]}
@@ -60,7 +62,7 @@ def measure(lab: Lab, seed: int, k: int) -> list[Row]:
     scores = dict(without.metrics)
     scores |= {f"{name}_kept": value for name, value in with_it.metrics.items()}
     found = (seconds | scores).items()
-    return [Row(options["task"], "prefix", "subset", k, name, value, seed=seed) for name, value in found]
+    return [Row(task, "prefix", "subset", k, name, value, seed=seed) for name, value in found]
 
 
 class Clock:

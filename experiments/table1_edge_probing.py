@@ -3,44 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from bertft.data.sources import load
 from bertft.lab import Lab
-from bertft.probes.edge import edge_probes
-from bertft.probes.edge_train import EdgeTraining
+from bertft.report.edge_table import edge_table
 from bertft.report.figures import Figure
 from bertft.results import Row
 from bertft.run_folder import Stage
+from bertft.study import probe_edges
+from bertft.study_config import EdgeConfig, settings_of
+from bertft.study_reader import edge_of
+
+
+def tasks(lab: Lab) -> dict[str, EdgeConfig]:
+    """Options ``edge``: ``seeds`` and ``tasks``, by name as a study's ``edge``; ``shared`` is what holds for each."""
+    options = lab.options("edge")
+    where, root = f"setting {lab.setting.name}", lab.setting.root
+    return {
+        name: edge_of({**options["shared"], **own}, root, where, f"options.edge.tasks.{name}")
+        for name, own in options["tasks"].items()
+    }
 
 
 def stages(lab: Lab) -> list[Stage]:
-    """Options ``edge``: ``seeds``, ``training`` (of ``EdgeTraining``) and ``tasks``, by name ``train`` and ``dev``
-    sources with ``max_train``, ``max_dev`` where they are to be cut."""
-    options = lab.options("edge")
-    found = lab.study_stages("models", seeds=options["seeds"])
-    for seed in options["seeds"]:
-        for task, corpus in options["tasks"].items():
-            name = f"edge/seed{seed}/{task}"
-            settings = {"edge": corpus, "training": options["training"]}
-            work = lambda seed=seed, task=task, corpus=corpus: probe(lab, seed, task, corpus)
-            found.append(lab.stage(name, seed, settings, work))
+    seeds = lab.options("edge")["seeds"]
+    found = lab.study_stages("models", seeds=seeds)
+    for seed in seeds:
+        for name, edge in tasks(lab).items():
+            work = lambda seed=seed, name=name, edge=edge: probe(lab, seed, name, edge)
+            found.append(lab.stage(f"edge/seed{seed}/{name}", seed, {"edge": settings_of(edge)}, work))
     return found
 
 
-def probe(lab: Lab, seed: int, task: str, corpus: dict[str, Any]) -> list[Row]:
-    split = {"train": "train", "dev": "dev"}
-    texts = {
-        part: load("spans", lab.source(corpus[part]), split=split[part], limit=corpus.get(f"max_{part}"))
-        for part in split
-    }
-    training = EdgeTraining(seed=seed, **lab.options("edge")["training"])
-    encoders = {name: lab.encoder(seed, name) for name in ("base", *lab.setting.study.tasks)}
-    out = lab.out / "edge" / f"seed{seed}" / task
-    return edge_probes(
-        encoders, texts["train"], texts["dev"], data=task, training=training, out=out, progress=lab.progress
-    ).rows
+def check(lab: Lab) -> None:
+    lab.materials(lab.seeds[0]).check_spans(tasks(lab))
+
+
+def probe(lab: Lab, seed: int, name: str, edge: EdgeConfig) -> list[Row]:
+    encoders = ["base", *lab.setting.study.tasks, *(["random"] if edge.random else [])]
+    named = {encoder: lab.encoder(seed, encoder) for encoder in encoders}
+    texts = lab.materials(seed).spans(edge)
+    return probe_edges(name, edge, named, texts, lab.out / "edge" / f"seed{seed}", seed, lab.progress)
 
 
 def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:
     return lab.drawn(rows, "edge_by_layer")
+
+
+def tables(rows: Sequence[Row], lab: Lab) -> dict[str, str]:
+    return {"table1_edge_probing": edge_table(rows, ["base", *lab.setting.study.tasks])}

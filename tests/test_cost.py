@@ -10,6 +10,7 @@ import yaml
 
 from bertft.cli import run
 from bertft.cost import StageCost, estimate_study, estimate_sweep
+from bertft.cost.analyses import Probing
 from bertft.cost.measure import Line, line, seconds_of
 from bertft.cost.study import Estimate
 from bertft.finetune import FinetuneConfig
@@ -57,7 +58,7 @@ def test_a_study_is_told_stage_by_stage_and_nothing_is_written(study, capsys):
     stages = {stage["stage"]: stage for stage in told["stages"]}
     assert list(stages) == [
         "models/dep", "models/mnli", "rsa/dep", "rsa/mnli",
-        "probes/base", "probes/dep", "probes/mnli", "probes/random", "edge/arcs",
+        "probes/base", "probes/dep", "probes/mnli", "probes/random", "differences/probes", "edge/arcs",
     ]  # fmt: skip
     assert all(stage["seconds"] > 0 and stage["memory"] > 1e8 and not stage["done"] for stage in stages.values())
     assert stages["models/dep"]["work"].startswith("24 examples, 2 epochs, 6 steps")
@@ -81,7 +82,7 @@ def test_stages_of_an_existing_folder_are_named_as_done(study, capsys):
         stage.name for stage in stages if stage.product is None
     ]
     assert "1 min 05 s" in next(row for row in lines if row.startswith("rsa/dep"))
-    assert any(row.startswith("2 of 9 stages to do: about ") for row in lines) and lines[-1] == "Nothing was written."
+    assert any(row.startswith("2 of 10 stages to do: about ") for row in lines) and lines[-1] == "Nothing was written."
     assert {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")} == before
 
 
@@ -90,6 +91,19 @@ def test_bad_input_is_refused_as_by_the_study(study, capsys):
     study.write_text(text, encoding="utf8")
     assert run(["study", str(study), "--out", "run", "--dry-run", "--quiet"]) == 2
     assert "size: expected a whole number" in capsys.readouterr().err
+
+
+def test_more_probes_cost_more(study):
+    def cost(*settings: str) -> StageCost:
+        config = read_study(study, settings=settings)
+        materials = Materials(config, study.parent / "run", None)
+        corpora = (materials.trees("train"), materials.trees("dev"))
+        return Probing(config.probes, materials.encoder("base"), *corpora, held=0).cost("probes/base", 0)
+
+    few = cost()
+    many = cost("probes.rank=[4, 8]", "probes.control_trees=true", "probes.rbf=true", "probes.dtype=float32")
+    assert many.work == few.work + ", 6 sets of probes"
+    assert many.seconds > 2 * few.seconds and many.kept > 6 * few.kept and many.scratch == 2 * few.scratch
 
 
 def test_a_sweep_costs_less_the_more_is_frozen(tiny_model, tmp_path):

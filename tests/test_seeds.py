@@ -27,6 +27,47 @@ def test_one_seed_and_rows_that_are_not_alike_stay_apart():
     assert [(r.low, r.high) for r in pool_seeds(bare)] == [(0.5, 0.5)]
 
 
+def test_p_values_of_several_seeds_are_left_out_and_the_difference_is_not():
+    names = ("micro_f1_difference", "micro_f1_difference_p", "dspr_difference_p_rank8", "uuas_difference_p_rbf")
+    rows = [Row("dep", "edge", "pos", 0, name, v, seed=s) for name in names for s, v in enumerate((0.01, 0.5))]
+    assert [row.measure for row in pool_seeds(rows)] == ["micro_f1_difference"]
+    assert [row.measure for row in pool_seeds(row for row in rows if row.seed == 0)] == list(names)
+
+
+@pytest.mark.parametrize(
+    ("task", "measure", "values", "ends"),
+    [
+        ("finetune", "accuracy", (0.1, 0.9), (0, 1)),
+        ("finetune", "las_conll18", (40.0, 90.0), (0, 100)),
+        ("finetune", "f1", (40.0, 90.0), (0, 100)),
+        ("edge", "mix_micro_f1", (0.1, 0.9), (0, 1)),
+        ("edge", "cat_control_micro_f1", (0.1, 0.9), (0, 1)),
+        ("edge", "class_1_f1", (0.1, 0.9), (0, 1)),
+        ("structural", "control_uuas_rank8", (0.1, 0.9), (0, 1)),
+        ("structural", "root_accuracy_orthogonal", (0.1, 0.9), (0, 1)),
+        ("structural", "dspr", (0.1, 0.9), (-1, 1)),
+        ("rsa", "rsa_cosine_pearson", (0.1, 0.9), (-1, 1)),
+        ("words", "local_rsa_NOUN", (0.1, 0.9), (-1, 1)),
+    ],
+)
+def test_no_interval_leaves_what_the_measure_can_be(task, measure, values, ends):
+    (row,) = pool_seeds(Row("m", task, "d", 0, measure, v, seed=s) for s, v in enumerate(values))
+    assert (row.low, row.high) == ends
+
+
+def test_what_has_no_bounds_keeps_its_whole_interval():
+    for task, measure in (
+        ("difference", "rsa_cosine_pearson"),
+        ("edge", "micro_f1_difference"),
+        ("edge", "selectivity"),
+        ("structural", "uuas_selectivity_rank8"),
+        ("edge", "expected_layer"),
+        ("freeze", "trained_parameters"),
+    ):
+        (row,) = pool_seeds(Row("m", task, "d", 0, measure, v, seed=s) for s, v in enumerate((0.1, 0.9)))
+        assert row.low < -1 and row.high > 1, measure
+
+
 @pytest.mark.parametrize(("of_items", "of_seeds"), [(0.05, 0.01), (0.01, 0.05), (0.03, 0.03)])
 def test_the_interval_covers_the_truth(of_items, of_seeds):
     """Items' error is common to the seeds, seeds' error is not: 95 % of intervals hold 0, within simulation error.

@@ -17,7 +17,7 @@ from bertft.errors import BertftError
 from bertft.results import Row, read_results
 from bertft.run_folder import RunFolder, Stage
 from bertft.study import run_study
-from bertft.study_config import StudyConfig
+from bertft.study_config import EdgeConfig, StudyConfig
 from bertft.study_reader import read_study
 
 # The run folder ----------------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def finished(config, tmp_path_factory):
     return out
 
 
-def interrupted(*arguments):
+def interrupted(*_, **__):
     raise KeyboardInterrupt
 
 
@@ -111,7 +111,8 @@ def test_every_analysis_of_every_model_and_text_is_in_the_table(finished):
     assert similar == {(model, text, layer) for model in models for text in texts for layer in range(4)}
     probed = {(r.model, r.measure) for r in rows if r.task == "structural"}
     measures = ("dspr", "nspr", "uuas", "root_accuracy")
-    assert probed == {(m, k) for m in ("base", *models, "random") for k in measures}
+    derived = {(m, f"{k}_difference{end}") for m in models for k in measures for end in ("", "_p")}
+    assert probed == {(m, k) for m in ("base", *models, "random") for k in measures} | derived
     scores = {r.model: r for r in rows if r.task == "finetune" and r.measure in ("accuracy", "las_conll18", "f1")}
     assert set(scores) == set(models) and all(r.data == name for name, r in scores.items())
 
@@ -124,6 +125,11 @@ def test_frozen_layers_did_not_change_and_tuned_ones_did(finished):
     probes = [row for row in read_results(finished / "results.csv") if row.task == "structural"]
     by_key = {(row.model, row.measure, row.layer): row.value for row in probes}
     assert all(by_key[("frozen", *key)] == value for (model, *key), value in by_key.items() if model == "base")
+    for measure in ("dspr", "uuas"):
+        for layer in range(4):
+            gap = by_key[("dep", measure, layer)] - by_key[("base", measure, layer)]
+            assert by_key[("dep", f"{measure}_difference", layer)] == pytest.approx(gap, abs=1e-12)
+            assert by_key[("frozen", f"{measure}_difference", layer)] == 0
     assert any(by_key[("random", *key)] != value for (model, *key), value in by_key.items() if model == "base")
 
 
@@ -141,11 +147,12 @@ def test_folder_describes_itself(finished, config):
         *(f"models/{name}" for name in ("dep", "frozen", "squad")),
         *(f"rsa/{name}" for name in ("dep", "frozen", "squad", "plain")),
         *(f"probes/{name}" for name in ("base", "dep", "frozen", "squad", "random")),
+        "differences/probes",
     }
     page = (finished / "report.html").read_text(encoding="utf8")
     assert "Synthetic." in page and "What changed" in page
     leftovers = [path for path in finished.rglob("*") if ".tmp" in path.name or path.name.startswith(".report")]
-    assert leftovers == []
+    assert leftovers == [] and not (finished / "probes" / ".features").exists()
 
 
 def test_a_second_run_does_nothing_twice(finished, config, monkeypatch):
@@ -202,6 +209,57 @@ def test_passages_come_once_and_pairs_beyond_the_window_are_left_out(config, tmp
     question = Question("3", "who?", "the cat " * 200, (Answer("the", 0),))
     assert study_module.fitting(base, [question]) == []
     assert study_module.fitting(base, ["a text"]) == ["a text"]
+
+
+def test_probes_of_several_kinds_come_from_one_extraction_that_a_kill_does_not_undo(config, tmp_path, monkeypatch):
+    from bertft.probes import store
+
+    probes = dataclasses.replace(
+        config.probes, rank=(2, 3), control_trees=True, orthogonal=True, rbf=True, dtype="float32", window="split"
+    )
+    config = dataclasses.replace(config, probes=probes)
+    materials = study_module.Materials(config, tmp_path, study_module.SILENT)
+    (stage,) = [s for s in study_module.study_stages(config, materials) if s.name == "probes/base"]
+    extracted = []
+    extract = store.extract
+    monkeypatch.setattr(store, "extract", lambda *a, **k: extracted.append(k["dtype"]) or extract(*a, **k))
+    with monkeypatch.context() as patch:
+        patch.setattr("bertft.probes.structural.train_probes", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stage.work()
+    assert [str(dtype) for dtype in extracted] == ["torch.float32"] * 2  # train and dev
+    rows = stage.work()
+    assert len(extracted) == 2 and not (tmp_path / "probes" / ".features").exists()
+    ends = ("_rank2", "_rank3", "_orthogonal", "_rbf")
+    assert {f"{m}{end}" for m in ("uuas", "control_uuas", "uuas_selectivity") for end in ends} <= {
+        row.measure for row in rows
+    }
+
+
+def test_a_sentence_beyond_the_window_is_found_before_the_models_are_trained(config, tmp_path):
+    from bertft.data.conllu import write_conllu
+    from bertft.data.sources import load
+
+    sentences = load("dep", "builtin:synthetic?size=6")
+    long = dataclasses.replace(sentences[0], **{
+        name: getattr(sentences[0], name) * 20 for name in ("words", "relations", "upos", "xpos")
+    }, heads=(*sentences[0].heads, *[1] * (19 * len(sentences[0].heads))))  # fmt: skip
+    path = tmp_path / "long.conllu"
+    corpus = [*sentences, long]
+    write_conllu(path, corpus, [s.heads for s in corpus], [s.relations for s in corpus])
+    config = dataclasses.replace(config, probes=dataclasses.replace(config.probes, train=str(path)))
+    with pytest.raises(BertftError, match=r"of the probes' train data.*window|window.*of the probes' train data"):
+        run_study(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    split = dataclasses.replace(config, probes=dataclasses.replace(config.probes, window="split"))
+    study_module.Materials(split, tmp_path / "out", study_module.SILENT).check()
+    (tmp_path / "long.jsonl").write_text(
+        "".join(json.dumps({"text": text, "targets": [{"span1": [0, 1], "label": "x"}]}) + "\n"
+                for text in ("a b", "the " * 200 + "end")), encoding="utf8")  # fmt: skip
+    edge = EdgeConfig(str(tmp_path / "long.jsonl"), str(tmp_path / "long.jsonl"))
+    edged = dataclasses.replace(config, probes=None, edge={"arcs": edge})
+    with pytest.raises(BertftError, match="of the arcs train data"):
+        study_module.Materials(edged, tmp_path / "out", study_module.SILENT).check()
 
 
 @pytest.mark.realdata

@@ -81,6 +81,15 @@ def test_a_task_may_say_how_it_trains_and_older_folders_stay_the_same_study(tmp_
     assert keys[0]["models/dep"] != keys[1]["models/dep"] and keys[0]["models/squad"] == keys[1]["models/squad"]
 
 
+def test_settings_that_came_later_are_named_only_where_they_are_used(tmp_path):
+    config = read_study(write(tmp_path / "s.yaml", TREE))
+    assert "window" not in config.to_yaml() and "rbf" not in config.to_yaml()  # older run folders know none of them
+    used = read_study(write(tmp_path / "s.yaml", changed(probes__rank=[4, 8], probes__rbf=True)))
+    assert used.probes.ranks == (4, 8) and "rbf: true" in used.to_yaml()
+    (tmp_path / "copy.yaml").write_text(used.to_yaml(), encoding="utf8")
+    assert read_study(tmp_path / "copy.yaml") == used
+
+
 def test_relative_paths_start_at_data_else_at_the_file(tmp_path):
     (tmp_path / "corpora").mkdir()
     (tmp_path / "corpora" / "wiki.txt").write_text("A b c.\n", encoding="utf8")
@@ -131,6 +140,12 @@ def test_tasks_with_one_dev_file_share_its_stimuli(tmp_path):
         (changed(**{"stimuli__a/b": {"source": "builtin:synthetic"}}), "'a/b' cannot be a name here"),
         (changed(tasks__base={**TREE["tasks"]["dep"], "task": "dep"}), "'base' cannot be a name here"),
         (changed(variants=[1]), "variants: expected a mapping"),
+        (changed(probes__rank=[4, 0]), "probes.rank: expected a number above 0, found 0"),
+        (changed(probes__rank=[4, "x"]), "probes.rank[1]: expected a whole number, found 'x'"),
+        (changed(probes__rank=[]), "probes.rank: expected a whole number, found a list"),
+        (changed(probes__rank=None), "probes.rank: expected a whole number, found nothing"),
+        (changed(probes__dtype="bfloat16"), "probes.dtype: expected float16 or float32, found 'bfloat16'"),
+        (changed(probes__window="cut"), "probes.window: expected refuse or split, found 'cut'"),
         ([1], "expected a study"),
     ],
 )

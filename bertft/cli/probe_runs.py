@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,7 @@ def run_edge(command: EdgeCommand, out: Path, features: Path | None, progress: P
     from bertft.data.sources import load
     from bertft.probes.edge import checked, edge_probes
     from bertft.probes.edge_train import EdgeTraining
+    from bertft.probes.lengths import check_lengths
 
     store = feature_store(command, out, features)
     folder = _vacant(out, {"command": "probe edge", **dataclasses.asdict(command)})
@@ -65,7 +66,7 @@ def run_edge(command: EdgeCommand, out: Path, features: Path | None, progress: P
     dev = load("spans", command.dev, split="dev", limit=command.max_dev)
     test = None if command.test is None else load("spans", command.test, split="test", limit=command.max_test)
     encoders = load_encoders(command.models, command.random, command.seed)
-    check_lengths(store, encoders, checked(train, dev, test), progress)
+    check_lengths(store.window, encoders.values(), checked(train, dev, test), progress)
     with folder.claim():
         result = edge_probes(
             encoders, train, dev, test,
@@ -124,6 +125,7 @@ def run_structural(command: StructuralCommand, out: Path, features: Path | None,
     The trained probes and their trees are kept in ``out/probes``; those that are there already are not trained again.
     """
     from bertft.data.sources import load
+    from bertft.probes.lengths import check_lengths
     from bertft.probes.structural import structural_probes
     from bertft.probes.trees import check_scorable
 
@@ -134,7 +136,7 @@ def run_structural(command: StructuralCommand, out: Path, features: Path | None,
     dev = load("dep", command.dev, split=split, limit=command.max_dev)
     check_scorable(dev)
     encoders = load_encoders(command.models, command.random, command.seed)
-    check_lengths(store, encoders, {"train": train, "dev": dev}, progress)
+    check_lengths(store.window, encoders.values(), {"train": train, "dev": dev}, progress)
     with folder.claim():
         started = time.monotonic()
         rows = structural_probes(
@@ -186,22 +188,6 @@ def feature_store(command: EdgeCommand | StructuralCommand, out: Path, features:
     if not isinstance(dtype, torch.dtype):
         raise BertftError(f"--dtype: expected float16 or float32, found {command.dtype!r}")
     return FeatureStore(features or out / "features", dtype=dtype, window=command.window, stream=command.stream)
-
-
-def check_lengths(
-    store: FeatureStore, encoders: dict[str, Encoder], corpora: Mapping[str, Sequence[Any]], progress: Progress
-) -> None:
-    """Refuse sentences longer than a window, unless they are to be split, before the run folder is made."""
-    from bertft.data.words import align_words
-
-    if store.window == "split":
-        return
-    with progress.step("check the lengths", total=len(encoders) * len(corpora), unit="corpora") as bar:
-        for encoder in encoders.values():
-            for name, examples in corpora.items():
-                names = [f"{example.id} of the {name} data" for example in examples]
-                align_words(encoder.tokenizer, [e.words for e in examples], encoder.max_length, names=names)
-                bar.advance()
 
 
 def finish(folder: RunFolder, rows: list[Row], record: dict[str, object]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,8 +18,10 @@ from bertft.probes.edge_control import FRACTIONS
 from bertft.probes.edge_data import EdgeTargets, label_inventory
 from bertft.probes.edge_head import all_inputs
 from bertft.probes.edge_train import EdgeTraining, count, train_heads
-from bertft.probes.features import IN_MEMORY, WordVectors, size_of
+from bertft.probes.features import WordVectors, size_of
 from bertft.probes.metrics import score_sentences
+from bertft.probes.orthogonal import train_orthogonal
+from bertft.probes.rbf import train_rbf
 from bertft.probes.structural_rows import rows_of
 from bertft.probes.structural_training import Probes, Trees, predict, train_probes
 from bertft.probes.trees import punctuation
@@ -68,49 +70,76 @@ class Comparing:
 
 
 class Probing:
-    """The cost of structural probes, the same for every encoder."""
+    """The cost of structural probes, the same for every encoder: of every rank and kind, on the trees and controls."""
 
     def __init__(
         self, config: ProbesConfig, encoder: Encoder, train: Sequence[Sentence], dev: Sequence[Sentence], *, held: int
     ) -> None:
         words, dev_words = (sum(len(s.words) for s in corpus) for corpus in (train, dev))
         encode = _encoding(encoder, [s.words for s in train], "word")
-        pieces = sum(_pieces(encoder, corpus) for corpus in (train, dev))
-        training, scoring = self._timed(config, encoder, train, dev)
-        self.seconds = encode * pieces + scoring.at(len(dev))
-        self.seconds += config.epochs * (training.per * (len(train) + DEV_SHARE * len(dev))) + training.fixed
-        size = size_of(words + dev_words, encoder.num_layers, encoder.dim)
-        self.scratch = size if size > IN_MEMORY else 0
-        weights = 2 * encoder.num_layers * encoder.dim * config.rank * 4
-        self.kept = weights + 60 * dev_words
-        projected = dev_words * encoder.num_layers * config.rank * 4
-        self.memory = held + size + 4 * weights + 2 * projected
+        self.seconds = encode * sum(_pieces(encoder, corpus) for corpus in (train, dev))
+        self.scoring = 0.0
+        parts = 1 + config.control_trees
+        kinds = _kinds(config, encoder)
+        for trainer, rank in kinds:
+            training, scoring = _timed(trainer, rank, encoder, train, dev)
+            self.scoring += scoring.at(len(dev))
+            epoch = training.per * (len(train) + DEV_SHARE * len(dev))
+            self.seconds += parts * (config.epochs * epoch + training.fixed + scoring.at(len(dev)))
+        self.scratch = size_of(words + dev_words, encoder.num_layers, encoder.dim, getattr(torch, config.dtype))
+        self.kept = parts * sum(_weights(encoder, rank) + 60 * dev_words for _, rank in kinds)
+        widest = max(rank for _, rank in kinds)
+        projected = dev_words * encoder.num_layers * widest * 4
+        self.memory = held + self.scratch + 4 * _weights(encoder, widest) + 2 * projected
         self.work = f"{len(train):,} + {len(dev):,} sentences, {words + dev_words:,} words, {config.epochs} epochs"
+        if parts * len(kinds) > 1:
+            self.work += f", {parts * len(kinds)} sets of probes"
+        self._held = held
 
     def cost(self, stage: str, encoders: int) -> StageCost:
         """Of a stage while ``encoders`` bytes of encoders are loaded."""
         return StageCost(stage, self.work, self.seconds, self.kept, self.scratch, self.memory + encoders, at_most=True)
 
-    def _timed(
-        self, config: ProbesConfig, encoder: Encoder, train: Sequence[Sentence], dev: Sequence[Sentence]
-    ) -> tuple[Line, Line]:
-        """Seconds of an epoch by training sentences, and of scoring by dev sentences."""
-        some, held_out = sample(train, SENTENCES[1], 0), sample(dev, SENTENCES[1], 0)
-        skip, _ = punctuation(held_out)
-        points: list[tuple[float, float]] = []
-        scored: list[tuple[float, float]] = []
-        for size in (SENTENCES[0], *SENTENCES):  # the first one warms up
-            own, own_dev = some[:size], held_out[:size]
-            vectors, other = _noise(encoder, own), _noise(encoder, own_dev)
-            trees, dev_trees = Trees(own), Trees(own_dev)
-            one, one_tree = _noise(encoder, own_dev[:1]), Trees(own_dev[:1])
-            train_one = partial(train_probes, vectors, trees, one, one_tree, rank=config.rank, epochs=1)
-            points.append((len(own), seconds_of(train_one)))
-            probes = train_probes(one, one_tree, one, one_tree, rank=config.rank, epochs=1)
+    def differences(self, stage: str, count: int, encoders: int) -> StageCost:
+        """Of the differences of ``count`` encoders' kept probes: less than scoring those anew."""
+        return StageCost(
+            stage, f"kept probes of {count} encoders", count * self.scoring, memory=self._held + encoders, at_most=True
+        )
 
-            score = partial(_score, probes, other, dev_trees, skip[: len(own_dev)], config.rank)
-            scored.append((len(own_dev), seconds_of(score)))
-        return line(*points[1], *points[2]), line(*scored[1], *scored[2])
+
+def _kinds(config: ProbesConfig, encoder: Encoder) -> list[tuple[Callable[..., Probes], int]]:
+    """What trains each set of probes of an encoder, and how many dimensions it projects to."""
+    found: list[tuple[Callable[..., Probes], int]] = [(partial(train_probes, rank=r), r) for r in config.ranks]
+    if config.orthogonal:
+        found.append((train_orthogonal, encoder.dim))
+    if config.rbf:
+        found.append((partial(train_rbf, rank=max(config.ranks)), max(config.ranks)))
+    return found
+
+
+def _weights(encoder: Encoder, rank: int) -> int:
+    """Bytes of the distance and depth probes of every layer."""
+    return 2 * encoder.num_layers * encoder.dim * rank * 4
+
+
+def _timed(
+    trainer: Callable[..., Probes], rank: int, encoder: Encoder, train: Sequence[Sentence], dev: Sequence[Sentence]
+) -> tuple[Line, Line]:
+    """Seconds of an epoch by training sentences, and of scoring by dev sentences."""
+    some, held_out = sample(train, SENTENCES[1], 0), sample(dev, SENTENCES[1], 0)
+    skip, _ = punctuation(held_out)
+    points: list[tuple[float, float]] = []
+    scored: list[tuple[float, float]] = []
+    for size in (SENTENCES[0], *SENTENCES):  # the first one warms up
+        own, own_dev = some[:size], held_out[:size]
+        vectors, other = _noise(encoder, own), _noise(encoder, own_dev)
+        trees, dev_trees = Trees(own), Trees(own_dev)
+        one, one_tree = _noise(encoder, own_dev[:1]), Trees(own_dev[:1])
+        points.append((len(own), seconds_of(partial(trainer, vectors, trees, one, one_tree, epochs=1))))
+        probes = trainer(one, one_tree, one, one_tree, epochs=1)
+        score = partial(_score, probes, other, dev_trees, skip[: len(own_dev)], rank)
+        scored.append((len(own_dev), seconds_of(score)))
+    return line(*points[1], *points[2]), line(*scored[1], *scored[2])
 
 
 def _score(probes: Probes, vectors: WordVectors, trees: Trees, skip: Sequence[np.ndarray], rank: int) -> None:
@@ -143,7 +172,7 @@ def edge_cost(
     encode = _encoding(encoder, words["train"], "word")
     pieces = sum(len(own) * _mean_pieces(encoder, own) for own in words.values())
     kept = sum(sum(map(len, own.kept)) for own in targets.values())
-    store = size_of(kept, encoder.num_layers, encoder.dim)
+    store = size_of(kept, encoder.num_layers, encoder.dim, getattr(torch, config.dtype))
     parameters = sum(t.numel() * t.element_size() for t in heads.tensors.values())
     texts = ", ".join(f"{len(own):,} {name}" for name, own in words.items())
     return StageCost(

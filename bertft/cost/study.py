@@ -135,9 +135,9 @@ class _Costs:
 
     def of(self, stage: Stage) -> StageCost:
         kind, _, name = stage.name.partition("/")
-        return {"models": self._models, "rsa": self._rsa, "probes": self._probes, "edge": self._edge}[kind](
-            name, stage.name
-        )
+        costs = {"models": self._models, "rsa": self._rsa, "edge": self._edge}
+        costs |= {"probes": self._probes, "differences": self._differences}
+        return costs[kind](name, stage.name)
 
     def _models(self, name: str, stage: str) -> StageCost:
         train, dev = self.materials.task(name, "train"), self.materials.task(name, "dev")
@@ -152,16 +152,22 @@ class _Costs:
         return self._comparing.cost(stage, fitting(base, self.materials.stimuli(text)))
 
     def _probes(self, name: str, stage: str) -> StageCost:
+        return self._measured().cost(stage, self._encoders * weights_of(self.materials.encoder("base").model))
+
+    def _differences(self, name: str, stage: str) -> StageCost:
+        encoders = self._encoders * weights_of(self.materials.encoder("base").model)
+        return self._measured().differences(stage, 1 + len(self.config.tasks), encoders)
+
+    def _measured(self) -> Probing:
         assert self.config.probes is not None
-        base = self.materials.encoder("base")
         if self._probing is None:
             train, dev = self.materials.trees("train"), self.materials.trees("dev")
-            self._probing = Probing(self.config.probes, base, train, dev, held=self.held)
-        return self._probing.cost(stage, self._encoders * weights_of(base.model))
+            self._probing = Probing(self.config.probes, self.materials.encoder("base"), train, dev, held=self.held)
+        return self._probing
 
     def _edge(self, name: str, stage: str) -> StageCost:
         edge = self.config.edge[name]
-        corpora = checked(*self.materials.spans(name))
+        corpora = checked(*self.materials.spans(edge))
         encoders = 1 + len(self.config.tasks) + edge.random
         base = self.materials.encoder("base")
         return edge_cost(edge, base, encoders, corpora, stage=stage, held=self.held)

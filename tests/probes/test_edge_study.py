@@ -39,6 +39,7 @@ def test_tasks_are_read_resolved_and_written_back(tmp_path):
         ({**SYNTHETIC, "test": "gone.jsonl"}, "edge.roles.test: no such file"),
         ({**SYNTHETIC, "steps": 0}, "edge.roles.steps: expected a number above 0"),
         ({**SYNTHETIC, "epochs": 3}, "edge.roles.epochs: unknown key"),
+        ({**SYNTHETIC, "window": "cut"}, "edge.roles.window: expected refuse or split, found 'cut'"),
     ],
 )
 def test_refusals(tmp_path, entry, wanted):
@@ -66,7 +67,8 @@ def test_a_task_is_one_stage_with_every_encoder(tmp_path, tiny_model, monkeypatc
     assert all(r.value == 0 for r in rows if r.model == "dep" and r.measure == "micro_f1_difference")
     folder = tmp_path / "run" / "edge"
     assert read_results(folder / "roles.labels.csv")
-    assert sorted(p.name for p in folder.iterdir()) == ["roles", "roles.labels.csv"]
+    assert sorted(p.name for p in folder.iterdir()) == ["roles", "roles.labels.csv", "roles.notes.txt"]
+    assert "a little too good" in (folder / "roles.notes.txt").read_text(encoding="utf8")
 
     def never(*_, **__):
         raise AssertionError("trained again")

@@ -1,0 +1,98 @@
+"""Do two tuned encoders move the same words? Correlation over words of how far each has moved from the base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bertft.errors import BertftError
+from bertft.progress import SILENT, Progress
+from bertft.similarity.compare import shared_layers, side_by_side
+from bertft.similarity.local import local_rsa
+from bertft.similarity.moments import CrossMoments
+
+if TYPE_CHECKING:
+    from bertft.data.examples import Sentence
+    from bertft.encoder import Encoder
+
+MOVED = 1e-5  # standard deviation of local RSA below which a layer has not moved: float32 vectors' rounding is at 1e-7
+
+
+class Agreement(NamedTuple):
+    """Pearson correlation over the ``n`` words of a text in a layer, with its 95 % interval."""
+
+    layer: int
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def words_agree(
+    base: Encoder,
+    first: Encoder,
+    second: Encoder,
+    sentences: Sequence[Sentence],
+    *,
+    metric: str = "cosine",
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> list[Agreement]:
+    """How alike ``first`` and ``second`` are in which words of ``sentences`` they moved away from ``base``.
+
+    Each word has a local RSA (`bertft.similarity.local`) to the base in either encoder; the two are correlated over all
+    words, layer by layer. Layers that either encoder left as they were (frozen ones, say) have no such correlation and
+    are left out. Intervals are percentiles of a bootstrap over sentences.
+    """
+    if len(sentences) < 2:
+        raise BertftError(f"words: needs at least 2 sentences for an interval, found {len(sentences)}")
+    layers = min(shared_layers(base, {"first": first, "second": second}).values())
+    sums = [CrossMoments(layers, layers, metric) for _ in range(2)]
+    texts = [sentence.words for sentence in sentences]
+    lengths = torch.tensor([len(words) for words in texts])
+    starts = lengths.cumsum(0) - lengths
+    moved = torch.empty(2, layers, int(lengths.sum()), dtype=torch.float64)
+    with (
+        progress.step("words that moved alike", total=2 * moved.shape[2], unit="words") as step,
+        torch.inference_mode(),
+    ):
+        for summed in (False, True):
+            for index, counts, spaces in side_by_side([encoder.stream(texts) for encoder in (base, first, second)]):
+                where = torch.cat([torch.arange(s, s + n) for s, n in zip(starts[index].tolist(), counts, strict=True)])
+                for number, space in enumerate(spaces[1:]):
+                    x, y = spaces[0][:layers], space[:layers]
+                    if summed:
+                        moved[number][:, where] = local_rsa(sums[number], x.cpu(), y.cpu())
+                    else:
+                        sums[number].update(x, y)
+                step.advance(int(counts.sum()))
+    groups = torch.repeat_interleave(torch.arange(len(texts)), lengths)
+    found = []
+    for layer, (x, y) in enumerate(moved.transpose(0, 1)):
+        if min(float(x.std()), float(y.std())) > MOVED:
+            found.append(Agreement(layer, *correlation(x, y, groups, resamples, seed), len(x)))
+    return found
+
+
+def correlation(x: Tensor, y: Tensor, groups: Tensor, resamples: int, seed: int) -> tuple[float, float, float]:
+    """Pearson correlation of x (R,) and y (R,), and the ends of its 95 % interval over the ``groups`` (R,) of items.
+
+    A resample draws as many groups as there are, each with all its items; its correlation follows from sums a group.
+    """
+    x, y = x - x.mean(), y - y.mean()
+    columns = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], dim=1)
+    count = int(groups.max()) + 1
+    totals = torch.zeros(count, 6, dtype=columns.dtype).index_add_(0, groups, columns)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(count, (resamples, count), generator=generator)
+    weights = torch.zeros(resamples + 1, count, dtype=columns.dtype)
+    weights[0] = 1
+    weights[1:].scatter_add_(1, drawn, torch.ones_like(drawn, dtype=columns.dtype))
+    n, sx, sy, sxx, syy, sxy = (weights @ totals).unbind(1)
+    values = (n * sxy - sx * sy) / ((n * sxx - sx * sx) * (n * syy - sy * sy)).sqrt()
+    low, high = torch.quantile(values[1:], torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
+    return float(values[0]), low, high
