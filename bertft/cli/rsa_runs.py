@@ -93,10 +93,12 @@ def run_rsa(
     memory.keep_steady()
     trees = bool(set(by) - set(OF_WORDS)) or ".conllu" in Path(text).name
     source = stream("dep" if trees else "text", text, split=split)
-    texts: Iterable[Any] = source if tokens is None else drawn(source, seed)
     encoders = {name: load_encoder(model, dtype) for name, model in {"": base, **tuned}.items()}
     depends = {**command, "source": source.digest, "weights": {name: digest(e) for name, e in encoders.items()}}
     first, data = encoders.pop(""), _data_name(text.rstrip("/"))
+
+    def texts() -> Iterable[Any]:
+        return source if tokens is None else drawn(source, seed)
 
     def write_words(sentences: list[Any]) -> str:
         return _write_words(first, encoders, sentences, by, local, plan, out, data, progress)
@@ -109,10 +111,10 @@ def run_rsa(
                 return ""
             progress.say(f"{data} was done before with the same settings")
             written = not by or all((out / name).exists() for name in WORDS)
-            said = "" if written else write_words(taken(first, texts, tokens=tokens, unit=unit))
+            said = "" if written else write_words(taken(first, texts(), tokens=tokens, unit=unit))
             return said + _finish(folder, rows, [stage])
         begun = time.monotonic()
-        sentences = taken(first, texts, tokens=tokens, unit=unit) if by and members.leads else []
+        sentences = taken(first, texts(), tokens=tokens, unit=unit) if by and members.leads else []
         labels_of(by, sentences)  # what the text does not carry is refused before the work
         _refuse_other_teams(out / CHECKPOINTS, members.size)
         name = f"{members.rank}-of-{members.size}"
@@ -120,7 +122,7 @@ def run_rsa(
         rows = compare_stream(
             first,
             encoders,
-            texts,
+            texts(),
             plan,
             tokens=tokens,
             unit=unit,

@@ -72,11 +72,15 @@ def rows(
     ``groups`` (R,) are the stimuli's sentences. Intervals are clustered by sentence: 95 % percentiles over resampled
     sentences for RSA, influences for the others; then follow the differences of each two tuned encoders over the same
     resamples or sentences. A row's ``n`` is R. Where pairs were drawn (kendall) or ranks binned, ``<measure>_error``
-    says by how much that moves the value (kendall: a standard error), with the number of pairs as its ``n``.
+    says by how much that moves the value (kendall: a standard error), with the number of pairs as its ``n``. Where no
+    two sentences have one size nothing can be permuted, which ``progress`` is told.
     """
     found: dict[tuple[str, str, int], Found] = {}
     table: list[Row] = []
-    n = base.shape[1]
+    n, sizes = base.shape[1], torch.bincount(groups)
+    if plan.tested and len(sizes.unique()) == len(sizes):
+        plan = dataclasses.replace(plan, permutations=0)
+        progress.say(f"{data}: no permutation test, each of the {len(sizes)} sampled texts has a size of its own")
     for (name, space), kind in itertools.product(tuned.items(), kinds(plan)):
         errors: list[Row] = []
         with progress.step(f"{kind.measure} of {name}", total=min(len(base), len(space)), unit="layers") as step:
