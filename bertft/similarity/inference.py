@@ -160,6 +160,32 @@ def scatter_influence(function: Callable[..., Tensor], m: Moments, z: Tensor, w:
     return influence - middle.detach()
 
 
+def shape_influence(m: Moments, z: Tensor, w: Tensor) -> Tensor:
+    """Influence (R,) on the shape distance, by that on the similarity whose arc cosine it is; 0 for equal shapes."""
+    influence = scatter_influence(measures.procrustes, m, z, w)
+    sine = math.sin(float(measures.shape_distance(*measures.scatter(m))))
+    return influence / -sine if sine > 1e-6 else torch.zeros_like(influence)
+
+
+def dimension_influence(m: Moments, z: Tensor, side: int) -> Tensor:
+    """Influence (R,) of the rows z (R, D+3) of one space, ``side`` 0 or 1 of ``m``, on its effective dimension.
+
+    Of the covariance C the dimension is t^2 / q, t = tr C and q = |C|^2; stimulus i adds c_i c_i' - C to C.
+    """
+    space, n = (m.x, m.y)[side], float(m.x.n)
+    c = measures.scatter(m)[side] / n
+    u = z[:, :-EXTRA].double() - space.s / n
+    t, q = c.trace(), c.square().sum()
+    return 2 * t / q * ((u * u).sum(1) - t) - 2 * (t / q) ** 2 * (((u @ c) * u).sum(1) - q)
+
+
+def anisotropy_influence(m: Moments, z: Tensor, side: int) -> Tensor:
+    """Influence (R,) of the rows z (R, D+3) of one space, ``side`` 0 or 1 of cosine ``m``, on its mean cosine."""
+    sums = pair_sums(m)
+    mean = (sums.k, sums.l)[side] / sums.pairs
+    return 2 * (_single_projection(RDM, pack(m)[side], z) / (float(m.x.n) - 1) - mean)
+
+
 def _hsic_influence(xy: Tensor, z: Tensor, w: Tensor) -> tuple[float, Tensor]:
     """HSIC = mean K L + mean K mean L - 2 mean_i (row mean K)_i (row mean L)_i, and its influences (R,)."""
     n = float(xy[-1, -1])
@@ -194,6 +220,22 @@ def clustered_interval(value: float, influence: Tensor, groups: Tensor, *, stimu
         return Interval(value, value, value, error)
     z, half = math.atanh(value), t * error / room
     return Interval(value, math.tanh(z - half), math.tanh(z + half), error)
+
+
+def positive_interval(value: float, influence: Tensor, groups: Tensor, *, stimuli: int, sentences: int) -> Interval:
+    """As ``clustered_interval``, for what is above 0 and knows no 1: symmetric in the logarithm."""
+    error, t = _clustered(influence, groups, stimuli, sentences)
+    factor = math.exp(t * error / value)
+    return Interval(value, value / factor, value * factor, error)
+
+
+def angle_interval(value: float, influence: Tensor, groups: Tensor, *, stimuli: int, sentences: int) -> Interval:
+    """As ``clustered_interval``, for an angle in 0..pi/2: that of its cosine."""
+    cosine = clustered_interval(
+        math.cos(value), -math.sin(value) * influence, groups, stimuli=stimuli, sentences=sentences
+    )
+    error, _ = _clustered(influence, groups, stimuli, sentences)
+    return Interval(value, math.acos(min(1.0, cosine.high)), math.acos(min(1.0, cosine.low)), error)
 
 
 def clustered_difference(
