@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bertft.errors import BertftError
+from bertft.progress import downloading, waiting
 from bertft.seal import refuse_changed_weights
 
 
@@ -34,8 +35,9 @@ def load_pretrained(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[n
     refuse_changed_weights(where)
     with quiet_transformers():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True, trust_remote_code=False)
-            model = AutoModel.from_pretrained(where, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+            with _seen_to_load(where, str(name)):
+                tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True, trust_remote_code=False)
+                model = AutoModel.from_pretrained(where, dtype=dtype, use_safetensors=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             if Path(where).is_dir():
                 raise BertftError(f"model {name}: cannot be loaded: {' '.join(str(error).split())}") from error
@@ -51,6 +53,28 @@ def load_pretrained(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[n
     if not getattr(tokenizer, "is_fast", False):
         raise BertftError(f"model {name}: expected a fast tokenizer, found {type(tokenizer).__name__}")
     return model, tokenizer
+
+
+@contextlib.contextmanager
+def _seen_to_load(where: str, name: str) -> Iterator[None]:
+    """For whoever watches: the hub's own bars around a model that comes from there, else a bar without an end."""
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+    here = Path(where).is_dir() or isinstance(try_to_load_from_cache(where, "config.json"), str)
+    if here or constants.HF_HUB_OFFLINE:
+        with waiting(f"load {name}"):
+            yield
+        return
+    with downloading(f"{name} from the Hugging Face hub") as watched:
+        bars = watched and not constants.HF_HUB_DISABLE_PROGRESS_BARS
+        if bars:
+            enable_progress_bars()  # `quiet_transformers` has switched them off
+        try:
+            yield
+        finally:
+            if bars:
+                disable_progress_bars()
 
 
 @contextlib.contextmanager

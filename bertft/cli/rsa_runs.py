@@ -89,7 +89,7 @@ def run_rsa(
             progress.say(f"{data} was done before with the same settings")
             written = not by or (out / WORDS[1]).exists()
             said = "" if written else _write_words(first, encoders, list(source), by, out, data, progress)
-            return said + _finish(folder, rows, [stage])
+            return said + _finish(folder, rows, [stage], progress)
         begun = time.monotonic()
         _refuse_other_teams(out / CHECKPOINTS, members.size)
         name = f"{members.rank}-of-{members.size}"
@@ -112,7 +112,7 @@ def run_rsa(
         folder.finish(stage, rows, time.monotonic() - begun)
         checkpoint.remove()
         said = _write_words(first, encoders, list(source), by, out, data, progress) if by else ""
-        return said + _finish(folder, rows, [stage])
+        return said + _finish(folder, rows, [stage], progress)
 
 
 def _write_words(

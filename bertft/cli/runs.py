@@ -43,7 +43,7 @@ def run_ablate(
     with folder.claim():
         rows = folder.run(stages, f"ablate {kind}", progress=progress)
         shutil.rmtree(out / "prefix", ignore_errors=True)
-        return _finish(folder, rows, stages)
+        return _finish(folder, rows, stages, progress)
 
 
 def _vacant(out: Path, command: dict[str, Any]) -> RunFolder:
@@ -55,13 +55,13 @@ def _vacant(out: Path, command: dict[str, Any]) -> RunFolder:
     return folder
 
 
-def _finish(folder: RunFolder, rows: list[Row], stages: Sequence[Stage]) -> str:
+def _finish(folder: RunFolder, rows: list[Row], stages: Sequence[Stage], progress: Progress) -> str:
     from bertft.report import write_report
 
     folder.write_table(rows)
     times = {"seconds": folder.seconds(stages), "finished": folder.finished(stages)}
     folder.write_record({"versions": versions(), **times})
-    page = write_report(folder.path)
+    page = write_report(folder.path, progress=progress)
     return f"Results are in {(folder.path / RESULTS).resolve()}\nThe page is at {page.resolve()}"
 
 

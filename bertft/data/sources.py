@@ -23,6 +23,7 @@ from bertft.data.spans import SpanText, arcs_as_spans, read_spans, span_text_of
 from bertft.data.squad import question_of, read_squad
 from bertft.data.text import read_text
 from bertft.errors import BertftError
+from bertft.progress import downloading, waiting
 
 if TYPE_CHECKING:
     import datasets
@@ -192,10 +193,12 @@ def _load_hub(identifier: str, config: str | None, split: str) -> datasets.Datas
     import datasets
 
     name = f"{identifier}:{config}" if config else identifier
+    cached = _is_cached(identifier)
     try:
-        if not _hub_within_reach() and not _is_cached(identifier):
+        if not _hub_within_reach() and not cached:
             raise ConnectionError("the hub cannot be reached")
-        return datasets.load_dataset(identifier, config, split=split)
+        with waiting(f"read {name}") if cached else downloading(f"{name} from the Hugging Face hub"):
+            return datasets.load_dataset(identifier, config, split=split)
     except Exception as error:  # network, hub, cache and format errors share no base class
         reason = _first_line(error)
         raise BertftError(

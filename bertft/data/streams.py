@@ -27,6 +27,7 @@ from bertft.data.sources import (
     load,
 )
 from bertft.errors import BertftError
+from bertft.progress import waiting
 
 T = TypeVar("T")
 SHUFFLED = 65_536  # examples among which `drawn` draws; a shorter source is shuffled whole
@@ -136,7 +137,8 @@ def _open_hub(identifier: str, config: str | None, split: str) -> Iterable[dict[
     try:
         if not _hub_within_reach() and not _is_cached(identifier):
             raise ConnectionError("the hub cannot be reached")
-        return datasets.load_dataset(identifier, config, split=split, streaming=True)
+        with waiting(f"open {name}"):
+            return datasets.load_dataset(identifier, config, split=split, streaming=True)
     except Exception as error:  # network, hub, cache and format errors share no base class
         reason = _first_line(error)
         raise BertftError(
