@@ -19,7 +19,8 @@ BAD_INPUT = 2
 # What memory and disks that are full are called by torch, NumPy, CUDA, safetensors and the system.
 _NO_MEMORY = ("outofmemoryerror", "out of memory", "can't allocate memory", "cannot allocate memory")
 _NO_SPACE = ("no space left on device", "disk quota exceeded", "file too large")
-_NOT_WRITTEN = ("pytorchstreamwriter failed", "unexpected pos ")  # torch.save keeps the reason to itself
+# torch.save keeps the system's reason to itself.
+_NOT_WRITTEN = ("pytorchstreamwriter failed", "unexpected pos ", "basic_ios::clear")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Options that memory grows with; of those that a command has, the advice names these.
 _SMALLER = ("--batch-size", "--rank", "--sample", "--tokens", "--max-train")
