@@ -103,10 +103,14 @@ def quiet_libraries(*, bars: bool) -> None:
 
 
 def _show_own_warnings() -> None:
-    """Only bertft's warnings reach the user, as one line each."""
+    """Only bertft's warnings reach the user, as one line each, and each once."""
+    said: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+        line = f"warning: {' '.join(str(message).split())}"
+        if line not in said:
+            said.add(line)
+            print(line, file=sys.stderr)
 
     warnings.simplefilter("ignore")
     warnings.filterwarnings("default", module=r"bertft(\..*)?")

@@ -282,12 +282,11 @@ def _dep_row(row: Mapping[str, object], where: str, identifier: str) -> Sentence
             raise BertftError(f"{where}: expected an integer as head, found {shorten(head)}")
         words.append(check_text(word, "token", where))
         heads.append(int(head))
-        relations.append(str(relation))
-        upos.append(str(u))
-        xpos.append(str(x))
+        for column, cell, name in ((relations, relation, "deprel"), (upos, u, "upos"), (xpos, x, "xpos")):
+            column.append(check_text(str(cell), name, where))
     if (flaw := find_tree_flaw(heads)) is not None:
         raise BertftError(f"{where}: word {flaw[0] + 1}: {flaw[1]}")
-    identifier = str(row.get("sent_id") or row.get("idx") or identifier)
+    identifier = check_text(str(row.get("sent_id") or row.get("idx") or identifier), "sent_id", where)
     return Sentence(identifier, tuple(words), tuple(heads), tuple(relations), tuple(upos), tuple(xpos))
 
 
@@ -298,8 +297,10 @@ def _qa_row(row: Mapping[str, object], where: str, identifier: str) -> Question:
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
             raise BertftError(f"{where}: expected answers with lists text and answer_start of one length")
         answers = [{"text": t, "answer_start": s} for t, s in zip(texts, starts, strict=True)]
+    if not isinstance(answers, list):
+        raise BertftError(f"{where}: expected answers, found {shorten(answers)}")
     context = check_text(_column(row, ("context",), where), "context", where)
-    return question_of(str(row.get("id") or identifier), row, context, list(answers), where)
+    return question_of(check_text(str(row.get("id") or identifier), "id", where), row, context, answers, where)
 
 
 def _text_row(row: Mapping[str, object], where: str, identifier: str) -> Text | None:
