@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bertft.errors import BertftError
+from bertft.progress import downloading, waiting
 from bertft.seal import refuse_changed_files
 
 
@@ -28,7 +29,7 @@ def load_pretrained(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[n
 
     if is_adapter(str(name)):
         return load_adapter(str(name), dtype=dtype)
-    with _located(name) as (where, revision):
+    with _located(name) as (where, revision), _seen_to_load(where, str(name)):
         own = {"revision": revision, "trust_remote_code": False}
         tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True, **own)
         model = AutoModel.from_pretrained(where, dtype=dtype, use_safetensors=True, **own)
@@ -76,6 +77,28 @@ def _located(name: str) -> Iterator[tuple[str, str]]:
             raise BertftError(
                 f"model {name}: no such folder, and not to be had from the Hugging Face hub ({reason})"
             ) from error
+
+
+@contextlib.contextmanager
+def _seen_to_load(where: str, name: str) -> Iterator[None]:
+    """For whoever watches: the hub's own bars around a model that comes from there, else a bar without an end."""
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+    here = Path(where).is_dir() or isinstance(try_to_load_from_cache(where, "config.json"), str)
+    if here or constants.HF_HUB_OFFLINE:
+        with waiting(f"load {name}"):
+            yield
+        return
+    with downloading(f"{name} from the Hugging Face hub") as watched:
+        bars = watched and not constants.HF_HUB_DISABLE_PROGRESS_BARS
+        if bars:
+            enable_progress_bars()  # `quiet_transformers` has switched them off
+        try:
+            yield
+        finally:
+            if bars:
+                disable_progress_bars()
 
 
 @contextlib.contextmanager

@@ -147,8 +147,10 @@ def read_results(path: str | os.PathLike[str]) -> list[Row]:
             table = list(csv.reader(file))
     except FileNotFoundError:
         raise BertftError(f"{path}: no such results file") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BertftError(f"{path}: not a table of results in UTF-8 ({error})") from None
     if not table or tuple(table[0]) != COLUMNS:
-        found = ",".join(table[0]) if table else "nothing"
+        found = repr(",".join(table[0])[:100]) if table else "nothing"
         raise BertftError(f"{path}: line 1: expected the columns {','.join(COLUMNS)}, found {found}")
     rows = []
     for number, cells in enumerate(table[1:], start=2):
@@ -156,6 +158,8 @@ def read_results(path: str | os.PathLike[str]) -> list[Row]:
             raise BertftError(f"{path}: line {number}: expected {len(COLUMNS)} cells, found {len(cells)}")
         try:
             values: dict[str, Any] = {name: _parse(name, cell) for name, cell in zip(COLUMNS, cells, strict=True)}
+            if not math.isfinite(values["value"]):
+                raise ValueError(f"expected a finite value, found {values['value']}")
             rows.append(Row(**values))
         except ValueError as error:
             raise BertftError(f"{path}: line {number}: {error}") from None

@@ -70,6 +70,8 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path):
         (",".join(COLUMNS) + "\nm,t,d\n", "line 2: expected 10 cells, found 3"),
         (",".join(COLUMNS) + "\nm,t,d,one,x,1.0,,,,\n", "line 2: invalid literal"),
         (",".join(COLUMNS) + "\nm,t,d,1,x,,,,,\n", "line 2: could not convert"),
+        (",".join(COLUMNS) + "\nm,t,d,1,x,nan,,,,\n", "line 2: expected a finite value, found nan"),
+        (",".join(COLUMNS) + "\n" + "x" * 200_000, "not a table of results in UTF-8 .field larger"),
     ],
 )
 def test_broken_files_are_named(tmp_path, text, message):

@@ -112,7 +112,7 @@ def run_rsa(
             progress.say(f"{data} was done before with the same settings")
             written = not by or all((out / name).exists() for name in WORDS)
             said = "" if written else write_words(taken(first, texts(), tokens=tokens, unit=unit))
-            return said + _finish(folder, rows, [stage])
+            return said + _finish(folder, rows, [stage], progress)
         begun = time.monotonic()
         sentences = taken(first, texts(), tokens=tokens, unit=unit) if by and members.leads else []
         labels_of(by, sentences)  # what the text does not carry is refused before the work
@@ -137,7 +137,7 @@ def run_rsa(
         folder.finish(stage, rows, time.monotonic() - begun)
         checkpoint.remove()
         said = write_words(sentences) if by else ""
-        return said + _finish(folder, rows, [stage])
+        return said + _finish(folder, rows, [stage], progress)
 
 
 def _write_words(

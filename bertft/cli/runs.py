@@ -48,13 +48,13 @@ def _vacant(out: Path, command: dict[str, Any]) -> RunFolder:
     return folder
 
 
-def _finish(folder: RunFolder, rows: list[Row], stages: Sequence[Stage]) -> str:
+def _finish(folder: RunFolder, rows: list[Row], stages: Sequence[Stage], progress: Progress) -> str:
     from bertft.report import write_report
 
     folder.write_table(rows)
     times = {"seconds": folder.seconds(stages), "finished": folder.finished(stages)}
     folder.write_record({"versions": versions(), **times})
-    page = write_report(folder.path)
+    page = write_report(folder.path, progress=progress)
     return f"Results are in {(folder.path / RESULTS).resolve()}\nThe page is at {page.resolve()}"
 
 

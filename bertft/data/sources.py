@@ -24,6 +24,7 @@ from bertft.data.spans import SpanText, arcs_as_spans, read_spans, span_text_of
 from bertft.data.squad import question_of, read_squad
 from bertft.data.text import read_text
 from bertft.errors import BertftError
+from bertft.progress import downloading, waiting
 
 if TYPE_CHECKING:
     import datasets
@@ -234,10 +235,12 @@ def _load_folder(path: Path, split: str | None) -> datasets.Dataset:
 def _load_hub(name: HubName, split: str) -> datasets.Dataset:
     import datasets
 
+    cached = _is_cached(name.id)
     try:
-        if not _hub_within_reach() and not _is_cached(name.id):
+        if not _hub_within_reach() and not cached:
             raise ConnectionError("the hub cannot be reached")
-        return datasets.load_dataset(name.id, name.config, split=split, revision=name.revision)
+        with waiting(f"read {name}") if cached else downloading(f"{name} from the Hugging Face hub"):
+            return datasets.load_dataset(name.id, name.config, split=split, revision=name.revision)
     except Exception as error:  # network, hub, cache and format errors share no base class
         reason = _first_line(error)
         raise BertftError(
@@ -320,12 +323,11 @@ def _dep_row(row: Mapping[str, object], where: str, identifier: str) -> Sentence
             raise BertftError(f"{where}: expected an integer as head, found {shorten(head)}")
         words.append(check_text(word, "token", where))
         heads.append(int(head))
-        relations.append(str(relation))
-        upos.append(str(u))
-        xpos.append(str(x))
+        for column, cell, name in ((relations, relation, "deprel"), (upos, u, "upos"), (xpos, x, "xpos")):
+            column.append(check_text(str(cell), name, where))
     if (flaw := find_tree_flaw(heads)) is not None:
         raise BertftError(f"{where}: word {flaw[0] + 1}: {flaw[1]}")
-    identifier = str(row.get("sent_id") or row.get("idx") or identifier)
+    identifier = check_text(str(row.get("sent_id") or row.get("idx") or identifier), "sent_id", where)
     return Sentence(identifier, tuple(words), tuple(heads), tuple(relations), tuple(upos), tuple(xpos))
 
 
@@ -336,8 +338,10 @@ def _qa_row(row: Mapping[str, object], where: str, identifier: str) -> Question:
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
             raise BertftError(f"{where}: expected answers with lists text and answer_start of one length")
         answers = [{"text": t, "answer_start": s} for t, s in zip(texts, starts, strict=True)]
+    if not isinstance(answers, list):
+        raise BertftError(f"{where}: expected answers, found {shorten(answers)}")
     context = check_text(_column(row, ("context",), where), "context", where)
-    return question_of(str(row.get("id") or identifier), row, context, list(answers), where)
+    return question_of(check_text(str(row.get("id") or identifier), "id", where), row, context, answers, where)
 
 
 def _text_row(row: Mapping[str, object], where: str, identifier: str) -> Text | None:

@@ -28,6 +28,7 @@ from bertft.data.sources import (
     pinned,
 )
 from bertft.errors import BertftError
+from bertft.progress import waiting
 
 T = TypeVar("T")
 SHUFFLED = 65_536  # examples among which `drawn` draws; a shorter source is shuffled whole
@@ -137,7 +138,8 @@ def _open_hub(name: HubName, split: str) -> Iterable[dict[str, object]]:
     try:
         if not _hub_within_reach() and not _is_cached(name.id):
             raise ConnectionError("the hub cannot be reached")
-        return datasets.load_dataset(name.id, name.config, split=split, revision=name.revision, streaming=True)
+        with waiting(f"open {name}"):
+            return datasets.load_dataset(name.id, name.config, split=split, revision=name.revision, streaming=True)
     except Exception as error:  # network, hub, cache and format errors share no base class
         reason = _first_line(error)
         raise BertftError(
