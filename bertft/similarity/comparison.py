@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops.metrics import LINEAR, METRICS
+from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS
 from bertft.progress import SILENT, Progress
 from bertft.results import Row
 from bertft.similarity import measures, sampled
@@ -29,7 +29,6 @@ from bertft.similarity.inference import (
 from bertft.similarity.moments import CrossMoments
 from bertft.similarity.reservoir import Reservoir
 
-COMPARISONS = ("pearson", "cosine", "spearman", "rho_a", "kendall")
 SCATTER = ("cca", "svcca", "pwcca", "procrustes", "linear_r2")
 SPACES = ("effective_dimension", "anisotropy")  # of each encoder alone
 PAIRS = ("mutual_knn", "cka_rbf")  # of the sampled stimuli
