@@ -58,8 +58,9 @@ def test_the_fused_loss_trains_probes_in_a_loop_of_ones_own(tiny_model, capsys):
     assert sum(losses[-5:]) < sum(losses[:5])
 
 
-def test_the_regulariser_holds_an_encoder_near_its_base(tiny_model, capsys):
-    options = [str(tiny_model), "--train", "builtin:synthetic?size=64", "--steps", "25"]
+@pytest.mark.parametrize("similarity", ["rsa", "cka"])
+def test_the_regulariser_holds_an_encoder_near_its_base(similarity, tiny_model, capsys):
+    options = [str(tiny_model), "--train", "builtin:synthetic?size=64", "--steps", "25", "--similarity", similarity]
     _, free = main_of("rsa_regulariser")([*options, "--strength", "0"])
     _, held = main_of("rsa_regulariser")([*options, "--strength", "20"])
     assert free < held <= 1

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops.metrics import LINEAR, METRICS
+from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS
 from bertft.progress import SILENT, Progress
 from bertft.results import Row
 from bertft.similarity import measures, sampled
@@ -38,7 +38,6 @@ from bertft.similarity.moments import CrossMoments
 from bertft.similarity.pairwise import LARGEST
 from bertft.similarity.reservoir import Reservoir
 
-COMPARISONS = ("pearson", "cosine", "spearman", "rho_a", "kendall")
 SCATTER = ("cca", "svcca", "pwcca", "procrustes", "shape_distance", "linear_r2")
 SPACES = ("effective_dimension", "anisotropy")  # of each encoder alone
 PAIRS = ("mutual_knn", "cka_rbf")  # of the sampled stimuli

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
+from bertft.ops import reference
 from bertft.ops.nearest import Best, take_nearest
+from bertft.ops.pairwise_distance import pairwise_distance
 from bertft.ops.rows import check_rows
 from bertft.similarity.inference import clustered_interval
 
@@ -45,7 +47,7 @@ def nearest(x: Tensor, k: int, *, metric: str = "cosine") -> Tensor:
     length = torch.linalg.vector_norm(rows, dim=1)
     if not ((length > 0) & length.isfinite()).all():
         check_rows(x, metric, op="nearest")
-    rows = rows / length[:, None].clamp(min=1e-12) if metric == "cosine" else rows - rows.mean(0)
+    rows = reference.metric_rows(rows, metric) if metric == "cosine" else rows - rows.mean(0)
     half = None if metric == "cosine" else (rows * rows).sum(1) / 2
     n = len(rows)
     best = Best.none(rows, n, k)
@@ -117,20 +119,18 @@ class _Gaussian:
 
     def __init__(self, x: Tensor, sigma: float) -> None:
         n = len(x)
-        self.x, self.half = x, (x * x).sum(1) / 2
+        self.x = x
         if n <= 1000:
             squares = self._squares(slice(0, n)).flatten()
         else:
             i, j = torch.randint(0, n, (2, 1_000_000), generator=torch.Generator().manual_seed(0))
-            squares = torch.cat([
-                (x[a] - x[b]).square().sum(1) for a, b in zip(i.split(65_536), j.split(65_536), strict=True)
-            ])  # fmt: skip
+            squares = reference.paired_distance(x, i, j, "sqeuclidean")
         self.width = 2 * sigma**2 * float(np.median(squares.numpy()))
         if not self.width > 0:
             raise BertftError("rbf_cka: half of all pairs of stimuli are equal, so the kernel has no width")
 
     def _squares(self, rows: slice) -> Tensor:
-        return (2 * (self.half[rows, None] + self.half - self.x[rows] @ self.x.mT)).clamp_(min=0)
+        return pairwise_distance(self.x[rows], self.x, metric="sqeuclidean", nan="propagate")
 
     def __call__(self, rows: slice) -> Tensor:
         return self._squares(rows).div_(-self.width).exp_()

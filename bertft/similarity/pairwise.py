@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops.metrics import METRICS
+from bertft.ops.metrics import COMPARISONS, METRICS
+from bertft.ops.moment_formulas import PairSums, compare_sums
 from bertft.ops.rdm_routes import Route
 from bertft.similarity.arrays import as_tensor
 
-COMPARISONS = ("pearson", "cosine", "spearman", "rho_a", "kendall")
 LARGEST = 10_000  # stimuli whose two n x n matrices the permutation test will hold
 EXACT = 1024  # stimuli up to which resampled ranks are exact
 GRID = 16_384  # points at which ranks are known beyond that
@@ -142,13 +142,12 @@ def _check(x: Tensor, y: Tensor, metric: str, compare: str, groups: Any) -> tupl
 def _matrix(x: Tensor, metric: str, compare: str) -> np.ndarray:
     """Dissimilarities or their ranks (N, N) float64 with a zero diagonal, less their mean unless compared by cosine."""
     from scipy.spatial.distance import squareform
-    from scipy.stats import rankdata
 
+    from bertft.ops import reference
     from bertft.ops.pairwise_distance import pairwise_distance
 
-    pairs = pairwise_distance(x.double(), metric=metric, condensed=True).cpu().numpy()
-    if compare in ("spearman", "rho_a"):
-        pairs = rankdata(pairs)
+    entries = pairwise_distance(x.double(), metric=metric, condensed=True).cpu()
+    pairs = (reference.average_ranks(entries) if compare in ("spearman", "rho_a") else entries).numpy()
     return squareform(pairs if compare == "cosine" else pairs - pairs.mean(), checks=False)
 
 
@@ -226,13 +225,11 @@ def _bootstrap(
     counts = np.outer(sizes, sizes).astype(np.float64)
     counts[np.diag_indices(groups)] -= sizes
     pairs, stimuli = total(counts), float(sizes.sum())
-    k, l_, kk, ll, kl = (total(block) / pairs for block in blocks)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if compare == "cosine":
-            return kl / np.sqrt(kk * ll)
-        if compare == "rho_a":  # ranks are those of the full sample, so its number of pairs sets the scale
-            return 12 * (kl - k * l_) / ((stimuli * (stimuli - 1) / 2) ** 2 - 1)
-        return (kl - k * l_) / np.sqrt((kk - k * k) * (ll - l_ * l_))
+    k, l_, kk, ll, kl = (total(block) for block in blocks)
+    if compare == "rho_a":  # ranks are those of the full sample, so its number of pairs sets the scale
+        return 12 * (kl - k * l_ / pairs) / pairs / ((stimuli * (stimuli - 1) / 2) ** 2 - 1)
+    sums = PairSums(*(torch.from_numpy(values) for values in (pairs, k, l_, kk, kl, ll)))
+    return compare_sums(sums, compare="cosine" if compare == "cosine" else "pearson").numpy()
 
 
 def _bootstrap_kendall(
