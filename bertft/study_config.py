@@ -8,7 +8,7 @@ tasks:                             # one fine-tuning run each; the name is the n
   dep: {train: ud/train.conllu.gz, dev: ud/dev.conllu.gz, epochs: 3}
 stimuli:                           # out-of-domain texts for RSA; each task's own dev text is always measured too
   wikipedia: {source: wikipedia/sentences.txt.gz}
-rsa: {tokens: 5000, metric: cosine}
+rsa: {tokens: 5000, metric: cosine}  # layers: all adds heat maps, by: "upos,relation" which words moved
 probes: {train: ud/train.conllu.gz, dev: ud/dev.conllu.gz, rank: 128}
 edge:                              # edge probes, a task by name, scored on its test data, else on dev
   ner: {train: ner/train.jsonl.gz, dev: ner/dev.jsonl.gz, test: ner/test.jsonl.gz}
@@ -64,11 +64,28 @@ class StimuliConfig:
 
 @dataclass(frozen=True)
 class RsaConfig:
-    """How the encoders are compared: so many tokens of each text, and the dissimilarity of two tokens."""
+    """How the encoders are compared: so many tokens of each text, and the dissimilarity of two tokens.
+
+    ``layers: all`` sets every layer against every layer of the base too, on one text (`StudyConfig.crossed_text`).
+    ``by``, some of `bertft.study_reader.RSA_LABELS` with commas, says which words of a treebank moved
+    (`StudyConfig.treebank`).
+    """
 
     tokens: int = 5000
     metric: str = "cosine"
     unit: str = "token"
+    layers: str = "paired"
+    by: str = ""
+
+    def to_tree(self) -> dict[str, Any]:
+        """As plain values, without what older run folders do not name where it has no effect."""
+        new = {"layers": "paired", "by": ""}
+        return {key: value for key, value in dataclasses.asdict(self).items() if new.get(key) != value}
+
+    @property
+    def labels(self) -> list[str]:
+        """The entries of ``by``, each once."""
+        return list(dict.fromkeys(entry.strip() for entry in self.by.split(",") if entry.strip()))
 
 
 @dataclass(frozen=True)
@@ -143,9 +160,27 @@ class StudyConfig:
         first: dict[tuple[str, str], str] = {}
         return {name: first.setdefault((task.task, task.dev), name) for name, task in self.tasks.items()}
 
+    @property
+    def crossed_text(self) -> str | None:
+        """Where every layer is set against every layer: on the first text of no task, else on the first task's own."""
+        if self.rsa is None or self.rsa.layers != "all":
+            return None
+        return next(iter([*self.stimuli, *self.own_text.values()]))
+
+    @property
+    def treebank(self) -> str | None:
+        """The text whose words ``rsa.by`` tells apart: the probes' dev text, else that of the first task on trees."""
+        from bertft.tasks import get_task
+
+        if self.probes:
+            return self.probes.name
+        return next((name for name, task in self.tasks.items() if get_task(task.task or name).kind == "dep"), None)
+
     def to_tree(self) -> dict[str, Any]:
         """The resolved study as plain values, as ``to_yaml`` writes it."""
         tree = dataclasses.asdict(self)
+        if self.rsa:
+            tree["rsa"] = self.rsa.to_tree()
         if not self.edge:
             del tree["edge"]  # which older run folders do not name: they are still of the same study
         return tree

@@ -27,6 +27,9 @@ STIMULI_KINDS = ("text", "dep", "nli", "qa")
 RSA_METRICS = ("dot", "cosine", "correlation", "sqeuclidean")
 """The dissimilarities that have a linear-time RSA; ``bertft.similarity.measures.METRICS`` without importing torch."""
 
+RSA_LABELS = ("upos", "xpos", "relation", "depth", "position", "frequency")
+"""By what words can be told apart; the names of ``bertft.similarity.words.LABELS`` without importing torch."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _FILE_SUFFIXES = (".conllu", ".json", ".jsonl", ".tsv", ".txt", ".gz")
 _RESERVED = {"base", "random"}
@@ -186,10 +189,16 @@ def _check(config: StudyConfig, file: str) -> None:
             kinds = ", ".join(STIMULI_KINDS)
             raise BertftError(f"{file}: stimuli.{name}.kind: expected one of {kinds}, found {stimuli.kind!r}")
     if config.rsa:
-        for key, allowed in (("metric", RSA_METRICS), ("unit", ("token", "word"))):
+        for key, allowed in (("metric", RSA_METRICS), ("unit", ("token", "word")), ("layers", ("paired", "all"))):
             if getattr(config.rsa, key) not in allowed:
                 found = getattr(config.rsa, key)
                 raise BertftError(f"{file}: rsa.{key}: expected one of {', '.join(allowed)}, found {found!r}")
+        if unknown := [label for label in config.rsa.labels if label not in RSA_LABELS]:
+            raise BertftError(f"{file}: rsa.by: expected some of {', '.join(RSA_LABELS)}, found {unknown[0]!r}")
+        if config.rsa.labels and not config.treebank:
+            raise BertftError(
+                f"{file}: rsa.by: expected trees to tell words apart, found no probes and no task on trees"
+            )
     if not config.tasks:
         raise BertftError(f"{file}: tasks: expected at least one task, found none")
     _check_numbers(config, file, "")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
-import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 from bertft.cli.runs import _data_name, _finish, _vacant
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
-from bertft.results import write_text_atomically
 from bertft.run_folder import CONFIG, LOCK, RunFolder, Stage
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder
 
 CHECKPOINTS = "checkpoint"
-WORDS = ("local.csv", "words.csv")
 ALIASES = {"r2": "linear_r2", "knn": "mutual_knn"}
 
 
@@ -55,7 +51,7 @@ def run_rsa(
     from bertft.similarity.comparison import Plan
     from bertft.similarity.stream import compare_stream
     from bertft.similarity.team import team
-    from bertft.similarity.words import LABELS
+    from bertft.similarity.words import FILES, LABELS
 
     if unit not in ("token", "word"):
         raise BertftError(f"--unit: expected token or word, found {unit!r}")
@@ -87,7 +83,7 @@ def run_rsa(
             if not members.leads:
                 return ""
             progress.say(f"{data} was done before with the same settings")
-            written = not by or (out / WORDS[1]).exists()
+            written = not by or (out / FILES[1]).exists()
             said = "" if written else _write_words(first, encoders, list(source), by, out, data, progress)
             return said + _finish(folder, rows, [stage])
         begun = time.monotonic()
@@ -124,21 +120,11 @@ def _write_words(
     data: str,
     progress: Progress,
 ) -> str:
-    """``local.csv``, the means by label, and ``words.csv``, the extremes in context; returns where they are."""
-    from bertft.similarity.words import words_that_moved
+    """`write_moved` of the encoders; returns where the files are."""
+    from bertft.similarity.words import FILES, words_that_moved, write_moved
 
-    means: list[list[object]] = [["model", "data", "layer", "by", "label", "value", "low", "high", "n"]]
-    words: list[list[object]] = [["model", "data", "layer", "moved", "value", "word", "sentence", "context"]]
-    for name, moved in words_that_moved(base, tuned, sentences, by, progress=progress).items():
-        for kind, table in moved.by.items():
-            means += [[name, data, r.layer, kind, r.label, r.value, r.low, r.high, r.n] for r in table]
-        for which, listing in (("most", moved.most), ("least", moved.least)):
-            words += [[name, data, w.layer, which, w.value, w.word, w.sentence, w.context] for w in listing]
-    for file, rows in zip(WORDS, (means, words), strict=True):
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        write_text_atomically(out / file, text.getvalue())
-    return f"Which words moved is in {(out / WORDS[0]).resolve()} and {WORDS[1]} beside it\n"
+    write_moved(words_that_moved(base, tuned, sentences, by, progress=progress), out, data)
+    return f"Which words moved is in {(out / FILES[0]).resolve()} and {FILES[1]} beside it\n"
 
 
 def load_encoder(name: str, dtype: str) -> Encoder:

@@ -135,21 +135,28 @@ class _Costs:
 
     def of(self, stage: Stage) -> StageCost:
         kind, _, name = stage.name.partition("/")
-        return {"models": self._models, "rsa": self._rsa, "probes": self._probes, "edge": self._edge}[kind](
-            name, stage.name
-        )
+        costs = {"models": self._models, "rsa": self._rsa, "words": self._words}
+        costs |= {"probes": self._probes, "edge": self._edge}
+        return costs[kind](name, stage.name)
 
     def _models(self, name: str, stage: str) -> StageCost:
         train, dev = self.materials.task(name, "train"), self.materials.task(name, "dev")
         return finetuning_cost(self.materials.driver(name), train, dev, stage=stage, held=self.held)
 
     def _rsa(self, text: str, stage: str) -> StageCost:
+        texts = fitting(self.materials.encoder("base"), self.materials.stimuli(text))
+        return self._compared.cost(stage, texts, all_layers=text == self.config.crossed_text)
+
+    def _words(self, _: str, stage: str) -> StageCost:
+        return self._compared.words(stage, self.materials.treebank())
+
+    @property
+    def _compared(self) -> Comparing:
         assert self.config.rsa is not None
-        base = self.materials.encoder("base")
         if self._comparing is None:
-            tuned, seed = len(self.config.tasks), self.config.seed
+            base, tuned, seed = self.materials.encoder("base"), len(self.config.tasks), self.config.seed
             self._comparing = Comparing(self.config.rsa, base, tuned, seed=seed, held=self.held)
-        return self._comparing.cost(stage, fitting(base, self.materials.stimuli(text)))
+        return self._comparing
 
     def _probes(self, name: str, stage: str) -> StageCost:
         assert self.config.probes is not None

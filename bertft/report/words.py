@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import csv
+import math
 from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-FILES = ("local.csv", "words.csv")  # as the command writes them
+from bertft.errors import BertftError
+
+FILES = {  # as `bertft.similarity.words` writes them
+    "local.csv": ["model", "data", "layer", "by", "label", "value", "low", "high", "n"],
+    "words.csv": ["model", "data", "layer", "moved", "value", "word", "sentence", "context"],
+}
+NUMBERS = {"layer": int, "n": int, "value": float, "low": float, "high": float}
 KINDS = {
     "upos": "part of speech",
     "xpos": "the treebank's own tag",
@@ -17,6 +24,7 @@ KINDS = {
     "position": "position in the sentence (first 0)",
     "frequency": "frequency (log2 of the form's count here)",
 }
+DARKEST = 0.6  # how much of the shade lies under a word whose local RSA is 0 or less
 SHOWN = 5  # words at either end of a layer; the file holds more
 CAPTION = (
     "Local RSA of a word is the correlation of its similarities to all other words in the base encoder with those in "
@@ -34,13 +42,16 @@ def moved_words(folder: Path) -> str:
     parts = [f'<section><h2>Which words moved</h2><p class="caption">{escape(CAPTION)}</p>']
     for model in dict.fromkeys(row["model"] for row in means):
         mine = [row for row in means if row["model"] == model]
-        parts.append(f"<h3>{escape(model)}</h3>")
+        texts = ", ".join(dict.fromkeys(row["data"] for row in mine))
+        parts.append(f"<h3>{escape(model)}, on {escape(texts)}</h3>")
         for place, kind in enumerate(dict.fromkeys(row["by"] for row in mine)):
             table = _by_label([row for row in mine if row["by"] == kind])
             unfolded = " open" if place == 0 else ""
             parts.append(f"<details{unfolded}><summary>By {escape(KINDS.get(kind, kind))}</summary>{table}</details>")
         extremes = _extremes([row for row in words if row["model"] == model])
-        parts.append(f"<details><summary>The words that moved most and least</summary>{extremes}</details>")
+        parts.append(
+            f"<details><summary>The words that moved most and least, the darker the more</summary>{extremes}</details>"
+        )
     links = "".join(
         f'<a download="{name}" href="data:text/csv;base64,{b64encode((folder / name).read_bytes()).decode()}">'
         f"{name}</a>"
@@ -50,8 +61,23 @@ def moved_words(folder: Path) -> str:
 
 
 def _read(path: Path) -> Table:
+    expected = FILES[path.name]
     with path.open(encoding="utf8", newline="") as file:
-        return list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        table = list(reader)
+    if reader.fieldnames != expected:
+        found = ",".join(reader.fieldnames or ["nothing"])
+        raise BertftError(f"{path}: line 1: expected the columns {','.join(expected)}, found {found}")
+    for number, row in enumerate(table, start=2):
+        if None in row or None in row.values():
+            raise BertftError(f"{path}: row {number}: expected {len(expected)} cells")
+        for name in NUMBERS.keys() & row.keys():
+            try:
+                if row[name] or name not in ("low", "high"):
+                    NUMBERS[name](row[name])
+            except ValueError:
+                raise BertftError(f"{path}: row {number}: {name}: expected a number, found {row[name]!r}") from None
+    return table
 
 
 def _layers(rows: Table) -> list[int]:
@@ -63,7 +89,7 @@ def _by_label(rows: Table) -> str:
     labels: dict[str, dict[int, dict[str, str]]] = {}
     for row in rows:
         labels.setdefault(row["label"], {})[int(row["layer"])] = row
-    if all(label.isdigit() for label in labels):
+    if all(label.isdecimal() for label in labels):
         order = sorted(labels, key=int)
     else:
         order = sorted(labels, key=lambda label: sum(float(row["value"]) for row in labels[label].values()))
@@ -95,9 +121,12 @@ def _extremes(rows: Table) -> str:
 
 
 def _marked(row: dict[str, str]) -> str:
-    """The context with its word, which stands in square brackets there, in bold."""
+    """The context with its word, which stands in square brackets there, in bold and shaded by how far it moved."""
     before, _, after = row["context"].partition(f"[{row['word']}]")
-    return f"{escape(before)}<strong>{escape(row['word'])}</strong>{escape(after)}"
+    value = float(row["value"])
+    shade = DARKEST * min(max(1 - value, 0), 1) if math.isfinite(value) else 0.0
+    mark = f'<mark style="background:rgba(var(--shade),{shade:.2f})" title="local RSA {value:.3f}">'
+    return f"{escape(before)}{mark}<strong>{escape(row['word'])}</strong></mark>{escape(after)}"
 
 
 def _table(columns: Sequence[str], body: str, *, numbers: int) -> str:

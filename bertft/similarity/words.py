@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +16,7 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
+from bertft.results import write_text_atomically
 from bertft.similarity.compare import shared_layers, side_by_side
 from bertft.similarity.local import LabelMean, local_rsa, mean_by_label
 from bertft.similarity.moments import CrossMoments
@@ -63,6 +67,25 @@ class Moved:
     by: dict[str, list[LabelMean]]
     most: list[Word]
     least: list[Word]
+
+
+FILES = ("local.csv", "words.csv")
+"""What `write_moved` writes, and the report draws."""
+
+
+def write_moved(found: Mapping[str, Moved], out: Path, data: str) -> None:
+    """Into ``out`` the means by label (``local.csv``) and the extremes in context (``words.csv``) of each encoder."""
+    means: list[list[object]] = [["model", "data", "layer", "by", "label", "value", "low", "high", "n"]]
+    words: list[list[object]] = [["model", "data", "layer", "moved", "value", "word", "sentence", "context"]]
+    for name, moved in found.items():
+        for kind, table in moved.by.items():
+            means += [[name, data, r.layer, kind, r.label, r.value, r.low, r.high, r.n] for r in table]
+        for which, listing in (("most", moved.most), ("least", moved.least)):
+            words += [[name, data, w.layer, which, w.value, w.word, w.sentence, w.context] for w in listing]
+    for file, rows in zip(FILES, (means, words), strict=True):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        write_text_atomically(out / file, text.getvalue())
 
 
 def words_that_moved(
