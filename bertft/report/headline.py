@@ -54,7 +54,7 @@ WORK = {
 
 
 def cost(record: Mapping[str, Any]) -> str:
-    """What the run took, of ``run.json``: time in all and by kind of work, disk, memory; empty where it says nothing."""
+    """What the run took, by ``run.json``: time in all and by kind of work, disk, memory; empty if it says nothing."""
     spent: dict[str, float] = {}
     for stage, seconds in (record.get("seconds") or {}).items():
         kind = str(stage).partition("/")[0]

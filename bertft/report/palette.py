@@ -1,4 +1,4 @@
-"""Colours that colour-blind readers can tell apart (after Okabe and Ito 2008), with a marker each.
+"""Colours that colour-blind readers can tell apart (begun with Okabe and Ito 2008), with a marker each.
 
 Beyond six series the first colours come again, with hollow markers of other shapes.
 """
@@ -9,9 +9,9 @@ LIGHT = {
     "c0": "#0072b2",
     "c1": "#d55e00",
     "c2": "#008f68",
-    "c3": "#a8487f",
-    "c4": "#8a6d00",
-    "c5": "#2f8fc9",
+    "c3": "#5a1a8c",
+    "c4": "#5c3d00",
+    "c5": "#4a7dff",
     "c6": "#0072b2",
     "c7": "#d55e00",
     "c8": "#008f68",
@@ -24,9 +24,9 @@ DARK = {
     "c0": "#56b4e9",
     "c1": "#ff9248",
     "c2": "#2fc79a",
-    "c3": "#e08fc0",
-    "c4": "#e8c547",
-    "c5": "#9ad0f5",
+    "c3": "#a07cf0",
+    "c4": "#f5e94c",
+    "c5": "#c0603f",
     "c6": "#56b4e9",
     "c7": "#ff9248",
     "c8": "#2fc79a",
