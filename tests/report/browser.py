@@ -126,10 +126,10 @@ class Browser:
                       windowsVirtualKeyCode=code, **({"text": text} if text and kind == "keyDown" else {}))  # fmt: skip
         self.settle()
 
-    def picture(self, path: Path) -> None:
-        """A PNG of the whole page."""
-        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 16000), "scale": 1}
+    def picture(self, path: Path, *, top: int, height: int) -> None:
+        """A PNG of so much of the page, over its whole width."""
+        width = self.call("Page.getLayoutMetrics")["cssContentSize"]["width"]
+        clip = {"x": 0, "y": top, "width": width, "height": height, "scale": 1}
         shot = self.call("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
