@@ -106,7 +106,7 @@ def _picture(name: str, tree: Tree) -> str:
     drawn = tree_svg(tree.words, tree.gold, tree.predicted, said, PAGE_COLOURS)
     paper = tree_svg(tree.words, tree.gold, tree.predicted, said)
     link = f'<a download="tree.svg" href="data:image/svg+xml,{quote(paper)}">SVG</a>'
-    return f'<figure class="tree">{drawn}<figcaption>{link}</figcaption></figure>'
+    return f'<figure class="tree"><div tabindex="0">{drawn}</div><figcaption>{link}</figcaption></figure>'
 
 
 def _arcs(names: Sequence[str], trees: Sequence[Tree]) -> str:
@@ -117,7 +117,7 @@ def _arcs(names: Sequence[str], trees: Sequence[Tree]) -> str:
         at = tree.predicted[place - 1]
         word = first.words[at - 1] if at else "(root)"
         found = at and (first.gold[place - 1] == at or first.gold[at - 1] == place)
-        return f"{word} ✓" if found else word
+        return f"{word}\u00a0✓" if found else word
 
     body = ""
     for place, (word, gold) in enumerate(zip(first.words, first.gold, strict=True), start=1):

@@ -260,7 +260,8 @@ def _measured(rows: Sequence[Row], context: Context) -> str:
             f'<td class="number">{score(row)}</td></tr>'
             for row in single
         )
-        columns = "".join(f'<th scope="col">{name}</th>' for name in ("model", "text", "measure", "value"))
+        columns = "".join(f'<th scope="col">{name}</th>' for name in ("model", "text", "measure"))
+        columns += '<th class="number" scope="col">value</th>'
         whole = (
             "<details><summary>Scores of the fine-tuned models</summary>"
             f"<table><thead><tr>{columns}</tr></thead><tbody>{scores}</tbody></table></details>"

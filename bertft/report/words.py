@@ -109,7 +109,7 @@ def _cell(row: dict[str, str]) -> str:
 
 def _extremes(rows: Table) -> str:
     body = ""
-    for layer in _layers(rows):
+    for layer in reversed(_layers(rows)):  # the last ones, which change most, on top
         for which in ("most", "least"):
             chosen = [row for row in rows if int(row["layer"]) == layer and row["moved"] == which][:SHOWN]
             for row in chosen:

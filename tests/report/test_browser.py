@@ -294,7 +294,7 @@ def test_trees_and_shaded_words_can_be_read_in_both_themes(chromium, folder, row
     )
     (folder / "probes").mkdir()
     lines = ["# layer = 1"]
-    lines += [f"{i}\tw{i}\t_\tX\tX\t_\t{i - 1}\tdep\t_\tGoldHead={i - 1}" for i in range(1, 8)]
+    lines += [f"{i}\tword{i}\t_\tX\tX\t_\t{i - 1}\tdep\t_\tGoldHead={i - 1}" for i in range(1, 8)]
     (folder / "probes" / "base.conllu").write_text("\n".join([*lines, "", ""]), encoding="utf8")
     page, grounds = write_report(folder), []
     for dark in (False, True):
@@ -306,6 +306,11 @@ def test_trees_and_shaded_words_can_be_read_in_both_themes(chromium, folder, row
             assert contrast(chromium, node, kind) >= 4.5, (dark, node)
         assert chromium.run("getComputedStyle(document.querySelector('mark strong')).fontWeight") >= "600"
     assert grounds[0] != grounds[1] and chromium.errors == []
+    chromium.open(page, width=320, height=800, phone=True)
+    chromium.run("document.querySelectorAll('details').forEach(node => { node.open = true })")
+    assert chromium.run("document.documentElement.scrollWidth") <= 320
+    assert chromium.run("document.querySelector('figure.tree').clientWidth") <= 320
+    assert chromium.run("document.querySelector('figure.tree div').scrollWidth") > 320  # goes on by itself
 
 
 def test_a_partial_study_is_a_page_without_errors(chromium, tmp_path, rows):

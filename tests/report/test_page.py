@@ -101,7 +101,7 @@ def test_trees_of_the_probes_are_shown_encoder_by_encoder(folder, rows):
     assert "<w1> <w2> <w3> <w4> <w5> <w6>" in parsed.text
     # the arcs as a table: heads of gold and of both probes, ticked where gold has the edge, and as a file
     text = " ".join(parsed.text)
-    assert "word gold head base, layer 2 dep, layer 3 <w1> <w2> <w2> ✓ (root)" in text
+    assert "word gold head base, layer 2 dep, layer 3 <w1> <w2> <w2>\u00a0✓ (root)" in text
     files = [value for name, value in parsed.attributes if name == "href" and value.startswith("data:text/csv")]
     table = b64decode(files[-1].partition("base64,")[2]).decode()
     assert table.splitlines()[0] == 'sentence,position,word,gold head,"base, layer 2","dep, layer 3"'
