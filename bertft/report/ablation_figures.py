@@ -37,6 +37,7 @@ def ablation_figure(kind: str, swept: list[Line], context: Context) -> Figure:
         tuple(panels),
         xlabel=AXES[kind],
         share_y=False,
+        x="k",
     )
 
 
@@ -66,15 +67,15 @@ def ablated(rows: Sequence[Row]) -> list[str]:
                 if apart(line, order[0], line, at) is not False:
                     break
                 kept = at
-            shown = [f"{whole} {_said(line, order[0])}"]
+            shown = [f"{_said(line, order[0])} {whole} (k = {line.layers[order[0]]})"]
             if kept != order[0]:
-                shown.append(f"as far as {_said(line, kept)} the intervals overlap")
+                shown.append(f"the intervals overlap as far as k = {line.layers[kept]}, {_said(line, kept)}")
             if kept != order[-1]:
-                shown.append(f"{far} {_said(line, order[-1])}")
+                shown.append(f"{_said(line, order[-1])} {far} (k = {line.layers[order[-1]]})")
             sentences.append(f"{line.model}, {name}, {SCORES.get(line.measure, line.measure)}: {'; '.join(shown)}.")
     return sentences
 
 
 def _said(line: Line, at: int) -> str:
     digits = 1 if line.measure in PERCENT else 3
-    return f"(k = {line.layers[at]}) {number(line.values[at], line.lows[at], line.highs[at], digits)}"
+    return number(line.values[at], line.lows[at], line.highs[at], digits)

@@ -17,7 +17,7 @@ from bertft.report.figures import Figure, slot
 from bertft.report.headline import cost, headline
 from bertft.report.heat_map import HeatMap
 from bertft.report.interactive import map_panels, panels
-from bertft.report.palette import DARK, DARK_PAGE, LIGHT, LIGHT_PAGE
+from bertft.report.palette import DARK, DARK_PAGE, HOLLOW, LIGHT, LIGHT_PAGE
 from bertft.report.series import Context, point, score
 from bertft.results import Row
 
@@ -131,12 +131,14 @@ def _toggles(context: Context, drawn: Sequence[tuple[Figure, bytes, bytes]]) -> 
     used = {curve.line.model for figure in figures for panel in figure.panels for curve in panel.curves}
     if len(used) < 2:
         return ""
-    boxes = "".join(
-        f'<label><input type="checkbox" value="{escape(model)}" checked>'
-        f'<span class="swatch" style="background:var(--{slot(model, context)})"></span>{escape(model)}</label>'
-        for model in context.models
-        if model in used
-    )
+    boxes = ""
+    for model in (model for model in context.models if model in used):
+        colour = slot(model, context)
+        boxes += (
+            f'<label><input type="checkbox" value="{escape(model)}" checked>'
+            f'<span class="swatch{" hollow" if colour in HOLLOW else ""}" style="color:var(--{colour})"></span>'
+            f"{escape(model)}</label>"
+        )
     return f'<fieldset class="toggles"><legend>Show</legend>{boxes}</fieldset>'
 
 
@@ -197,7 +199,7 @@ def _numbers(figure: Figure) -> str:
     tables = []
     for panel in figure.panels:
         layers = sorted({layer for curve in panel.curves for layer in curve.line.layers})
-        head = "".join(f'<th class="number" scope="col">layer {layer}</th>' for layer in layers)
+        head = "".join(f'<th class="number" scope="col">{escape(figure.x)} {layer}</th>' for layer in layers)
         body = ""
         for curve in panel.curves:
             line = curve.line

@@ -92,7 +92,10 @@ SYMBOLS = {
     "ink": "x",
     "muted": "x-thin-open",
 }
-"""plotly's names of the same markers; ``open`` ones are hollow on paper too."""
+"""plotly's names of the same markers."""
+
+HOLLOW = ("c6", "c7", "c8")
+"""Slots whose markers are not filled."""
 
 
 def spread(positions: list[float], gap: float) -> list[float]:

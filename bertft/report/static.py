@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertft.report.figures import Curve, Figure, Panel
 from bertft.report.heat_map import HeatMap, draw_heat_map
-from bertft.report.palette import LIGHT, MARKERS, SYMBOLS, spread
+from bertft.report.palette import HOLLOW, LIGHT, MARKERS, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,7 +92,7 @@ def _curve(axes: Axes, curve: Curve) -> None:
         linestyle=DASHES[curve.dash],
         linewidth=1.8 if curve.emphasis else 1.2,
         marker=MARKERS[curve.slot],
-        markerfacecolor="white" if SYMBOLS[curve.slot].endswith("open") else colour,
+        markerfacecolor="white" if curve.slot in HOLLOW else colour,
         markersize=4.5 if curve.emphasis else 3.5,
     )
     banded = [i for i, (low, high) in enumerate(zip(line.lows, line.highs, strict=True)) if None not in (low, high)]

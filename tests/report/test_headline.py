@@ -90,14 +90,14 @@ def test_sweeps_say_how_far_the_score_holds():
     ]
     table += [Row("mnli", "freeze", "mnli", k, "trained_parameters", 9.0) for k in scores["freeze"]]
     assert sentences(table, {})["How much of the encoder a task needs"] == [
-        "mnli, freezing, accuracy: with the least frozen (k = -1) 0.700 [0.680, 0.720]; as far as (k = 2) 0.690 "
-        "[0.670, 0.710] the intervals overlap; with the most frozen (k = 4) 0.600 [0.580, 0.620].",
-        "mnli, truncation, accuracy: with the most blocks (k = 4) 0.700 [0.680, 0.720]; as far as (k = 2) 0.690 "
-        "[0.670, 0.710] the intervals overlap; with the fewest blocks (k = 0) 0.400 [0.380, 0.420].",
+        "mnli, freezing, accuracy: 0.700 [0.680, 0.720] with the least frozen (k = -1); the intervals overlap as far "
+        "as k = 2, 0.690 [0.670, 0.710]; 0.600 [0.580, 0.620] with the most frozen (k = 4).",
+        "mnli, truncation, accuracy: 0.700 [0.680, 0.720] with the most blocks (k = 4); the intervals overlap as far "
+        "as k = 2, 0.690 [0.670, 0.710]; 0.400 [0.380, 0.420] with the fewest blocks (k = 0).",
     ]
     bare = [Row("dep", "truncate", "dep", k, "las_conll18", 80.0 + k) for k in range(3)]
     assert sentences(bare, {})["How much of the encoder a task needs"] == [
-        "dep, truncation, LAS (CoNLL 2018): with the most blocks (k = 2) 82.0; with the fewest blocks (k = 0) 80.0."
+        "dep, truncation, LAS (CoNLL 2018): 82.0 with the most blocks (k = 2); 80.0 with the fewest blocks (k = 0)."
     ]
 
 
