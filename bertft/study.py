@@ -4,6 +4,7 @@
 out/config.yaml  results.csv  run.json  report.html  figures/
     models/<task>/  models/<task>.csv        fine-tuned encoder, its scores
     rsa/<text>.csv                           similarity of every tuned encoder to the base, layer by layer
+    words/moved.csv  local.csv  words.csv  sentences.csv    which words of a treebank moved, and sentences
     probes/<encoder>.csv, .safetensors       structural probes of every layer
     differences/probes.csv                   every tuned encoder's less the base's, paired by sentence
     edge/<task>.csv, .labels.csv, <task>/    edge probes of every encoder on one task; .notes.txt what to know of them
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 import time
@@ -27,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
 from bertft.results import Row, write_results, write_text_atomically
-from bertft.run_folder import RunFolder, Stage
+from bertft.run_folder import RUN, RunFolder, Stage
 from bertft.study_config import EdgeConfig, ProbesConfig, StudyConfig, settings_of
 from bertft.study_reader import read_study
 from bertft.tasks import get_task
@@ -46,6 +48,7 @@ def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Pro
     Every corpus is read and checked before the folder is made. Raises ``BertftError`` for bad input, for a folder
     that holds another study and for a folder another process is at work in.
     """
+    from bertft.cost.measure import fullest
     from bertft.doctor import versions
     from bertft.report import write_report
 
@@ -56,10 +59,12 @@ def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Pro
     if any(folder.done(stage) is None for stage in stages):
         materials.check()
     with folder.claim():
-        started = time.time()
+        record: dict[str, Any] = {"versions": versions(), "stages": [s.name for s in stages], "started": _now()}
+        so_far = _memory(folder.path / RUN)
+        folder.write_record(record)  # for the page of a study that is cut off
         folder.run(stages, config.name, progress=progress)
-        times = {"started": _utc(started), "finished": _utc(time.time())}
-        folder.write_record({"versions": versions(), "seconds": folder.seconds(stages), **times})
+        record |= {"seconds": folder.seconds(stages), "finished": _now()}
+        folder.write_record(record | {"memory": max(fullest(), so_far), "disk": _size(folder.path)})
         return write_report(folder.path, progress=progress)
 
 
@@ -81,6 +86,7 @@ class Materials:
         if self.config.rsa:
             texts = dict.fromkeys([*self.config.own_text.values(), *self.config.stimuli])
             readers += [partial(self.stimuli, text) for text in texts]
+            readers += [self.treebank] if self.config.rsa.labels else []
         if self.config.probes:
             readers += [partial(self.trees, "train"), self._scorable_trees]
         with self.progress.step("read the corpora", total=len(readers), unit="files") as bar:
@@ -148,6 +154,10 @@ class Materials:
         split = "dev" if probes.dev.startswith("builtin:") else "validation"
         return self._load("dep", probes.dev, split, probes.max_dev)
 
+    def treebank(self) -> list[Any]:
+        """The trees of the text `StudyConfig.treebank`."""
+        return self.trees("dev") if self.config.probes else self.task(str(self.config.treebank), "dev")
+
     def _scorable_trees(self) -> list[Any]:
         from bertft.probes.trees import check_scorable
 
@@ -206,18 +216,25 @@ def study_stages(config: StudyConfig, materials: Materials) -> list[Stage]:
     ]
     if config.rsa:
         own = config.own_text
+        kind = {"metric": config.rsa.metric, "tokens": config.rsa.tokens, "unit": config.rsa.unit}
         for text in [*dict.fromkeys(own.values()), *config.stimuli]:
             stimuli = config.stimuli.get(text)
             read = (
                 dataclasses.asdict(stimuli) if stimuli else {"own": tuned[text]["dev"], "limit": tuned[text]["max_dev"]}
             )
+            depends: dict[str, Any] = {"text": read, "models": tuned, **seeds}
             stages.append(
                 Stage(
                     f"rsa/{text}",
-                    {"rsa": dataclasses.asdict(config.rsa), "text": read, "models": tuned, **seeds},
+                    {"rsa": {**kind, **({"layers": "all"} if text == config.crossed_text else {})}, **depends},
                     partial(_compare, config, text, materials),
                 )
             )
+        if config.rsa.labels:
+            trees = config.probes or config.tasks[str(config.treebank)]
+            depends = {"by": config.rsa.labels, "metric": config.rsa.metric, "dev": trees.dev, "limit": trees.max_dev}
+            work = partial(_words, config, materials)
+            stages.append(Stage("words/moved", {**depends, "models": tuned, **seeds}, work, product="words.csv"))
     if config.probes:
         for name in ["base", *config.tasks, *(["random"] if config.probes.control else [])]:
             depends = {"probes": settings_of(config.probes), "encoder": tuned.get(name, name), **seeds}
@@ -251,8 +268,33 @@ def _compare(config: StudyConfig, text: str, materials: Materials) -> list[Row]:
         unit=config.rsa.unit,
         seed=config.seed,
         data=text,
+        all_layers=text == config.crossed_text,
         progress=materials.progress,
     )
+
+
+def _words(config: StudyConfig, materials: Materials) -> list[Row]:
+    """Rows ``local_rsa_<kind>=<label>``: mean local RSA of the words with a label; and the files of `write_moved`."""
+    from bertft.similarity.words import words_that_moved, write_moved
+
+    assert config.rsa is not None
+    data = str(config.treebank)
+    tuned = {name: materials.encoder(name) for name in config.tasks}
+    found = words_that_moved(
+        materials.encoder("base"),
+        tuned,
+        materials.treebank(),
+        config.rsa.labels,
+        metric=config.rsa.metric,
+        progress=materials.progress,
+    )
+    write_moved({config.rsa.metric: found}, materials.out, data)
+    return [
+        Row(name, "local", data, r.layer, f"local_rsa_{kind}={r.label}", r.value, r.low, r.high, r.n, config.seed)
+        for name, moved in found.items()
+        for kind, table in moved.by.items()
+        for r in table
+    ]
 
 
 def _probe(config: StudyConfig, name: str, materials: Materials) -> list[Row]:
@@ -371,5 +413,18 @@ def _pair(example: Any) -> tuple[str, str] | None:
     return (example.question, example.context) if hasattr(example, "context") else None
 
 
-def _utc(moment: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+def _size(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _memory(record: Path) -> int:
+    """What an earlier ``run.json`` says of memory, or 0: who goes on with a study holds less than who began it."""
+    try:
+        return int(json.loads(record.read_text(encoding="utf8"))["memory"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

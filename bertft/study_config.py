@@ -8,7 +8,7 @@ tasks:                             # one fine-tuning run each; the name is the n
   dep: {train: ud/train.conllu.gz, dev: ud/dev.conllu.gz, epochs: 3}
 stimuli:                           # out-of-domain texts for RSA; each task's own dev text is always measured too
   wikipedia: {source: wikipedia/sentences.txt.gz}
-rsa: {tokens: 5000, metric: cosine}
+rsa: {tokens: 5000, metric: cosine}  # layers: all adds heat maps, by: "upos,relation" which words moved
 probes: {train: ud/train.conllu.gz, dev: ud/dev.conllu.gz, rank: 128}
 edge:                              # edge probes, a task by name, scored on its test data, else on dev
   ner: {train: ner/train.jsonl.gz, dev: ner/dev.jsonl.gz, test: ner/test.jsonl.gz}
@@ -74,11 +74,23 @@ class StimuliConfig:
 
 @dataclass(frozen=True)
 class RsaConfig:
-    """How the encoders are compared: so many tokens of each text, and the dissimilarity of two tokens."""
+    """How the encoders are compared: so many tokens of each text, and the dissimilarity of two tokens.
+
+    ``layers: all`` sets every layer against every layer of the base too, on one text (`StudyConfig.crossed_text`).
+    ``by``, some of `bertft.study_reader.RSA_LABELS` with commas, says which words of a treebank moved
+    (`StudyConfig.treebank`).
+    """
 
     tokens: int = 5000
     metric: str = "cosine"
     unit: str = "token"
+    layers: str = _later("paired")
+    by: str = _later("")
+
+    @property
+    def labels(self) -> list[str]:
+        """The entries of ``by``, each once."""
+        return list(dict.fromkeys(entry.strip() for entry in self.by.split(",") if entry.strip()))
 
 
 @dataclass(frozen=True)
@@ -170,12 +182,29 @@ class StudyConfig:
         first: dict[tuple[str, str], str] = {}
         return {name: first.setdefault((task.task, task.dev), name) for name, task in self.tasks.items()}
 
+    @property
+    def crossed_text(self) -> str | None:
+        """Where every layer is set against every layer: on the first text of no task, else on the first task's own."""
+        if self.rsa is None or self.rsa.layers != "all":
+            return None
+        return next(iter([*self.stimuli, *self.own_text.values()]))
+
+    @property
+    def treebank(self) -> str | None:
+        """The text whose words ``rsa.by`` tells apart: the probes' dev text, else that of the first task on trees."""
+        from bertft.tasks import get_task
+
+        if self.probes:
+            return self.probes.name
+        return next((name for name, task in self.tasks.items() if get_task(task.task or name).kind == "dep"), None)
+
     def to_tree(self) -> dict[str, Any]:
         """The resolved study as plain values, as ``to_yaml`` writes it."""
         tree = dataclasses.asdict(self)
         tree["tasks"] = {name: settings_of(task) for name, task in self.tasks.items()}
         tree["probes"] = self.probes and settings_of(self.probes)
         tree["edge"] = {name: settings_of(edge) for name, edge in self.edge.items()}
+        tree["rsa"] = self.rsa and settings_of(self.rsa)
         if not self.edge:
             del tree["edge"]  # which older run folders do not name: they are still of the same study
         return tree
@@ -185,7 +214,7 @@ class StudyConfig:
         return yaml.safe_dump(self.to_tree(), sort_keys=False, allow_unicode=True, width=100)
 
 
-def settings_of(config: TaskConfig | ProbesConfig | EdgeConfig) -> dict[str, Any]:
+def settings_of(config: TaskConfig | RsaConfig | ProbesConfig | EdgeConfig) -> dict[str, Any]:
     """The settings as plain values, without those that came later and have their default.
 
     So an older run folder is still of the same study, and its stages count as done.

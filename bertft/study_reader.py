@@ -30,6 +30,9 @@ RSA_METRICS = ("dot", "cosine", "correlation", "sqeuclidean")
 FEATURES = {"window": ("refuse", "split"), "dtype": ("float16", "float32")}
 """What `bertft.probes.store.FeatureStore` may be told of the vectors of probes."""
 
+RSA_LABELS = ("upos", "xpos", "relation", "depth", "position", "frequency")
+"""By what words can be told apart; the names of ``bertft.similarity.words.LABELS`` without importing torch."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _FILE_SUFFIXES = (".conllu", ".json", ".jsonl", ".tsv", ".txt", ".gz")
 _RESERVED = {"base", "random"}
@@ -194,10 +197,16 @@ def _check(config: StudyConfig, file: str) -> None:
             kinds = ", ".join(STIMULI_KINDS)
             raise BertftError(f"{file}: stimuli.{name}.kind: expected one of {kinds}, found {stimuli.kind!r}")
     if config.rsa:
-        for key, allowed in (("metric", RSA_METRICS), ("unit", ("token", "word"))):
+        for key, allowed in (("metric", RSA_METRICS), ("unit", ("token", "word")), ("layers", ("paired", "all"))):
             if getattr(config.rsa, key) not in allowed:
                 found = getattr(config.rsa, key)
                 raise BertftError(f"{file}: rsa.{key}: expected one of {', '.join(allowed)}, found {found!r}")
+        if unknown := [label for label in config.rsa.labels if label not in RSA_LABELS]:
+            raise BertftError(f"{file}: rsa.by: expected some of {', '.join(RSA_LABELS)}, found {unknown[0]!r}")
+        if config.rsa.labels and not config.treebank:
+            raise BertftError(
+                f"{file}: rsa.by: expected trees to tell words apart, found no probes and no task on trees"
+            )
     if config.probes:
         _check_features(config.probes, file, "probes")
     for name, edge in config.edge.items():

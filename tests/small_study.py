@@ -33,7 +33,7 @@ TREE = {
         },
     },
     "stimuli": {"plain": {"source": "builtin:synthetic?size=60&seed=2"}},
-    "rsa": {"tokens": 200},
+    "rsa": {"tokens": 200, "layers": "all", "by": "upos"},
     "probes": {
         "train": "builtin:synthetic?split=train&size=20&seed=3",
         "dev": "builtin:synthetic?split=dev&size=16&seed=3",

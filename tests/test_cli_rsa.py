@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from html import escape
 
 import pytest
@@ -224,7 +225,7 @@ def test_which_words_moved(here, tiny_model, capsys):
     assert f'<th scope="row">NOUN</th><td class="number">{int(nouns["n"]):,}</td>' in page
     assert page.index("By part of speech") < page.index("By depth in the tree")
     at = words[0]["context"].partition("[")[0]
-    assert f"{escape(at)}<strong>{escape(words[0]['word'])}</strong>" in page
+    assert re.search(f"{re.escape(escape(at))}<mark [^>]+><strong>{re.escape(escape(words[0]['word']))}</strong>", page)
     assert len(words) == 4 * 2 * 20 and all(f"[{row['word']}]" in row["context"] for row in words)
     most = [row for row in sentences if row["layer"] == "3" and row["moved"] == "most"]
     assert f'<td class="wrap">{escape(most[0]["text"])}</td>' in page and "The sentences that moved most" in page

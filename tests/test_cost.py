@@ -29,7 +29,7 @@ def study(tmp_path, tiny_model, monkeypatch):
         "name": "s",
         "model": str(tiny_model),
         "tasks": {task: {"train": TRAIN, "dev": DEV, "epochs": 2, "batch_size": 8} for task in ("dep", "mnli")},
-        "rsa": {"tokens": 60},
+        "rsa": {"tokens": 200, "layers": "all", "by": "upos"},
         "probes": {"train": TRAIN, "dev": DEV, "rank": 4, "epochs": 2},
         "edge": {"arcs": {"train": TRAIN, "dev": DEV, "steps": 9}},
     }
@@ -57,12 +57,14 @@ def test_a_study_is_told_stage_by_stage_and_nothing_is_written(study, capsys):
     assert sorted(study.parent.iterdir()) == before
     stages = {stage["stage"]: stage for stage in told["stages"]}
     assert list(stages) == [
-        "models/dep", "models/mnli", "rsa/dep", "rsa/mnli",
+        "models/dep", "models/mnli", "rsa/dep", "rsa/mnli", "words/moved",
         "probes/base", "probes/dep", "probes/mnli", "probes/random", "differences/probes", "edge/arcs",
     ]  # fmt: skip
     assert all(stage["seconds"] > 0 and stage["memory"] > 1e8 and not stage["done"] for stage in stages.values())
+    assert stages["rsa/dep"]["memory"] > stages["rsa/mnli"]["memory"]  # every layer with every layer on one text
+    assert stages["words/moved"]["work"].endswith(" words, 3 encoders")
     assert stages["models/dep"]["work"].startswith("24 examples, 2 epochs, 6 steps")
-    assert [name for name, stage in stages.items() if stage["at_most"]] == list(stages)[4:]
+    assert [name for name, stage in stages.items() if stage["at_most"]] == list(stages)[5:]
     assert told["to_do"]["seconds"] == pytest.approx(sum(stage["seconds"] for stage in told["stages"]))
     assert told["to_do"]["disk"] >= told["to_do"]["kept"] > 8e6
 
@@ -82,7 +84,7 @@ def test_stages_of_an_existing_folder_are_named_as_done(study, capsys):
         stage.name for stage in stages if stage.product is None
     ]
     assert "1 min 05 s" in next(row for row in lines if row.startswith("rsa/dep"))
-    assert any(row.startswith("2 of 10 stages to do: about ") for row in lines) and lines[-1] == "Nothing was written."
+    assert any(row.startswith("3 of 11 stages to do: about ") for row in lines) and lines[-1] == "Nothing was written."
     assert {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")} == before
 
 

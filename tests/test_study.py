@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import gzip
 import json
@@ -95,6 +96,8 @@ def finished(config, tmp_path_factory):
                 run_study(config, out)
         assert not (out / "report.html").exists()
         assert {row.model for row in read_results(out / "results.csv")} == {"dep", "frozen", "squad"}
+        record = json.loads((out / "run.json").read_text(encoding="utf8"))  # for a page of what there is
+        assert record["versions"]["torch"] and len(record["stages"]) == 14 and "finished" not in record
     run_study(config, out)
     return out
 
@@ -105,7 +108,7 @@ def interrupted(*_, **__):
 
 def test_every_analysis_of_every_model_and_text_is_in_the_table(finished):
     rows = read_results(finished / "results.csv")
-    assert {row.task for row in rows} == {"finetune", "rsa", "structural"}
+    assert {row.task for row in rows} == {"finetune", "rsa", "heatmap", "local", "structural"}
     similar = {(r.model, r.data, r.layer) for r in rows if r.measure == "rsa_cosine_pearson"}
     models, texts = ("dep", "frozen", "squad"), ("dep", "frozen", "squad", "plain")
     assert similar == {(model, text, layer) for model in models for text in texts for layer in range(4)}
@@ -113,8 +116,33 @@ def test_every_analysis_of_every_model_and_text_is_in_the_table(finished):
     measures = ("dspr", "nspr", "uuas", "root_accuracy")
     derived = {(m, f"{k}_difference{end}") for m in models for k in measures for end in ("", "_p")}
     assert probed == {(m, k) for m in ("base", *models, "random") for k in measures} | derived
+    crossed = {
+        (r.model, r.data, r.layer, r.measure[-1]) for r in rows if r.measure.startswith("rsa_cosine_pearson_base")
+    }
+    assert crossed == {(model, "plain", k, str(other)) for model in models for k in range(4) for other in range(4)}
     scores = {r.model: r for r in rows if r.task == "finetune" and r.measure in ("accuracy", "las_conll18", "f1")}
     assert set(scores) == set(models) and all(r.data == name for name, r in scores.items())
+
+
+def test_words_that_moved_are_those_of_the_probes_dev_text(finished, config):
+    rows = [row for row in read_results(finished / "results.csv") if row.task == "local"]
+    trees = study_module.Materials(config, finished, study_module.SILENT).trees("dev")
+    assert sum(row.n for row in rows if (row.model, row.layer) == ("dep", 3)) == sum(len(s.words) for s in trees)
+    assert {row.data for row in rows} == {"trees"} and all(row.measure.startswith("local_rsa_upos=") for row in rows)
+    assert all(row.value == pytest.approx(1, abs=1e-9) for row in rows if row.model == "frozen")
+    assert min(row.value for row in rows if row.model == "dep") < 0.999
+    with (finished / "local.csv").open(encoding="utf8", newline="") as file:
+        means = {(r["model"], int(r["layer"]), r["label"]): float(r["value"]) for r in csv.DictReader(file)}
+    assert means == {(row.model, row.layer, row.measure.partition("=")[2]): row.value for row in rows}
+    page = (finished / "report.html").read_text(encoding="utf8")
+    assert "Which words moved" in page and "Every layer against every layer" in page and "What it cost" in page
+
+
+def test_without_probes_the_words_are_those_of_the_first_task_on_trees(config, tmp_path):
+    bare = dataclasses.replace(config, probes=None)
+    materials = study_module.Materials(bare, tmp_path, study_module.SILENT)
+    assert bare.treebank == "dep" and materials.treebank() == materials.task("dep", "dev")
+    assert dataclasses.replace(bare, stimuli={}).crossed_text == "dep" and bare.crossed_text == "plain"
 
 
 def test_frozen_layers_did_not_change_and_tuned_ones_did(finished):
@@ -146,11 +174,13 @@ def test_folder_describes_itself(finished, config):
     assert record["versions"]["torch"] and set(record["seconds"]) == {
         *(f"models/{name}" for name in ("dep", "frozen", "squad")),
         *(f"rsa/{name}" for name in ("dep", "frozen", "squad", "plain")),
+        "words/moved",
         *(f"probes/{name}" for name in ("base", "dep", "frozen", "squad", "random")),
         "differences/probes",
     }
+    assert record["memory"] > 1e8 and record["disk"] > 1e5 and record["stages"] == list(record["seconds"])
     page = (finished / "report.html").read_text(encoding="utf8")
-    assert "Synthetic." in page and "What changed" in page
+    assert "Unfinished." not in page and "Synthetic." in page and "What changed" in page
     leftovers = [path for path in finished.rglob("*") if ".tmp" in path.name or path.name.startswith(".report")]
     assert leftovers == [] and not (finished / "probes" / ".features").exists()
 
@@ -176,7 +206,8 @@ def test_a_lost_or_damaged_stage_is_made_again_with_the_same_numbers(finished, c
 
 def test_another_run_has_the_same_numbers(finished, config, tmp_path, monkeypatch):
     monkeypatch.setattr("bertft.report.write_report", lambda folder, progress: folder / "report.html")
-    smaller = dataclasses.replace(config, tasks={"dep": config.tasks["dep"]}, probes=None)
+    rsa = dataclasses.replace(config.rsa, by="")
+    smaller = dataclasses.replace(config, tasks={"dep": config.tasks["dep"]}, rsa=rsa, probes=None)
     run_study(smaller, tmp_path / "again")
     first = {row.key: row.value for row in read_results(finished / "results.csv")}
     again = read_results(tmp_path / "again" / "results.csv")

@@ -13,7 +13,7 @@ from small_study import TREE, changed, write
 from bertft.errors import BertftError
 from bertft.progress import SILENT
 from bertft.study import Materials, study_stages
-from bertft.study_reader import BUILTIN, read_study
+from bertft.study_reader import BUILTIN, RSA_LABELS, read_study
 
 
 def test_every_study_in_the_repository_reads(data_root):
@@ -90,6 +90,19 @@ def test_settings_that_came_later_are_named_only_where_they_are_used(tmp_path):
     assert read_study(tmp_path / "copy.yaml") == used
 
 
+def test_settings_without_effect_leave_older_folders_theirs(tmp_path):
+    config = read_study(write(tmp_path / "s.yaml", changed(rsa={"tokens": 200})))
+    assert config.to_tree()["rsa"] == {"tokens": 200, "metric": "cosine", "unit": "token"}
+    config = read_study(write(tmp_path / "s.yaml", changed(rsa__by="upos,depth, upos")))
+    assert config.rsa.labels == ["upos", "depth"] and config.to_tree()["rsa"]["layers"] == "all"
+
+
+def test_labels_are_those_of_words():
+    from bertft.similarity.words import LABELS
+
+    assert tuple(LABELS) == RSA_LABELS
+
+
 def test_relative_paths_start_at_data_else_at_the_file(tmp_path):
     (tmp_path / "corpora").mkdir()
     (tmp_path / "corpora" / "wiki.txt").write_text("A b c.\n", encoding="utf8")
@@ -128,6 +141,12 @@ def test_tasks_with_one_dev_file_share_its_stimuli(tmp_path):
         (changed(tasks__dep__bf16="yes, please"), "tasks.dep.bf16: expected true or false, found 'yes, please'"),
         (changed(rsa__tokens=-1), "rsa.tokens: expected a number above 0, found -1"),
         (changed(rsa__metric="cosin"), "rsa.metric: expected one of dot, cosine"),
+        (changed(rsa__layers="some"), "rsa.layers: expected one of paired, all, found 'some'"),
+        (changed(rsa__by="upos, colour"), "rsa.by: expected some of upos, xpos, relation"),
+        (
+            changed(probes=None, tasks={"frozen": TREE["tasks"]["frozen"]}),
+            "rsa.by: expected trees to tell words apart, found no probes and no task on trees",
+        ),
         (changed(rsa__unit="letter"), "rsa.unit: expected one of token, word, found 'letter'"),
         (changed(tasks__dep=None), "tasks.dep: expected a mapping with train"),
         (changed(tasks__dep={"train": "builtin:synthetic"}), "tasks.dep.dev: missing"),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
-import io
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from bertft.cli.runs import _data_name, _finish, _vacant
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
-from bertft.results import write_text_atomically
 from bertft.run_folder import CONFIG, LOCK, RunFolder, Stage
 
 if TYPE_CHECKING:
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
     from bertft.similarity.comparison import Plan
 
 CHECKPOINTS = "checkpoint"
-WORDS = ("local.csv", "words.csv", "sentences.csv")
 ALIASES = {"r2": "linear_r2", "knn": "mutual_knn"}
 
 
@@ -60,7 +56,7 @@ def run_rsa(
     from bertft.similarity.comparison import Plan
     from bertft.similarity.stream import compare_stream
     from bertft.similarity.team import team
-    from bertft.similarity.words import LABELS, OF_WORDS, is_label, labels_of
+    from bertft.similarity.words import FILES, LABELS, OF_WORDS, is_label, labels_of
 
     if unit not in ("token", "word"):
         raise BertftError(f"--unit: expected token or word, found {unit!r}")
@@ -110,7 +106,7 @@ def run_rsa(
             if not members.leads:
                 return ""
             progress.say(f"{data} was done before with the same settings")
-            written = not by or all((out / name).exists() for name in WORDS)
+            written = not by or all((out / name).exists() for name in FILES)
             said = "" if written else write_words(taken(first, texts(), tokens=tokens, unit=unit))
             return said + _finish(folder, rows, [stage], progress)
         begun = time.monotonic()
@@ -151,27 +147,15 @@ def _write_words(
     data: str,
     progress: Progress,
 ) -> str:
-    """``local.csv``, the means by label, and ``words.csv`` and ``sentences.csv``, the extremes; says where they are."""
-    from bertft.similarity.words import words_that_moved
+    """`write_moved` of the encoders under each metric; returns where the files are."""
+    from bertft.similarity.words import FILES, words_that_moved, write_moved
 
-    means: list[list[object]] = [["model", "data", "metric", "layer", "by", "label", "value", "low", "high", "n"]]
-    words: list[list[object]] = [["model", "data", "metric", "layer", "moved", "value", "word", "sentence", "context"]]
-    whole: list[list[object]] = [["model", "data", "metric", "layer", "moved", "value", "n", "sentence", "text"]]
-    for metric in metrics:
-        found = words_that_moved(base, tuned, sentences, by, metric=metric, float64=plan.float64, progress=progress)
-        for name, moved in found.items():
-            head = [name, data, metric]
-            for kind, table in moved.by.items():
-                means += [[*head, r.layer, kind, r.label, r.value, r.low, r.high, r.n] for r in table]
-            for which, listing in (("most", moved.most), ("least", moved.least)):
-                words += [[*head, w.layer, which, w.value, w.word, w.sentence, w.context] for w in listing]
-            for which, texts in (("most", moved.sentences_most), ("least", moved.sentences_least)):
-                whole += [[*head, s.layer, which, s.value, s.n, s.sentence, s.text] for s in texts]
-    for file, rows in zip(WORDS, (means, words, whole), strict=True):
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        write_text_atomically(out / file, text.getvalue())
-    return f"Which words moved is in {(out / WORDS[0]).resolve()}, {WORDS[1]} and {WORDS[2]} beside it\n"
+    found = {
+        metric: words_that_moved(base, tuned, sentences, by, metric=metric, float64=plan.float64, progress=progress)
+        for metric in metrics
+    }
+    write_moved(found, out, data)
+    return f"Which words moved is in {(out / FILES[0]).resolve()}, {FILES[1]} and {FILES[2]} beside it\n"
 
 
 def load_encoder(name: str, dtype: str) -> Encoder:

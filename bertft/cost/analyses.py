@@ -42,29 +42,52 @@ class Comparing:
 
     def __init__(self, config: RsaConfig, base: Encoder, tuned: int, *, seed: int, held: int) -> None:
         self.config, self.base, self.tuned, self.seed, self.held = config, base, tuned, seed, held
-        self._compare: Line | None = None
+        self._compare: dict[bool, Line] = {}
 
-    def cost(self, stage: str, texts: Sequence[Any]) -> StageCost:
+    def cost(self, stage: str, texts: Sequence[Any], *, all_layers: bool = False) -> StageCost:
+        """Of a comparison on ``texts``; with ``all_layers`` of every layer with every layer."""
         base, unit, tuned = self.base, self.config.unit, self.tuned
         examples = [example_of(text, unit) for text in texts]
         chosen, counts = choose(base, examples, tokens=self.config.tokens, unit=unit, seed=self.seed)
         total, pieces = sum(counts), sum(count_stimuli(base, chosen, unit))
         encode = _encoding(base, chosen, unit)
-        if self._compare is None:
-            enough = int(np.searchsorted(np.cumsum(counts), PIECES)) + 1
-            self._compare = line(*self._compared(chosen[:2], encode), *self._compared(chosen[: max(enough, 2)], encode))
         row = base.num_layers * base.dim * 4
         memory = self.held + (tuned + 1) * (weights_of(base.model) + BATCH_PIECES * row)
         memory += tuned * (2 * min(total, RESERVOIR) * row + 6 * base.dim * row)
-        seconds = (tuned + 1) * encode * pieces + tuned * self._compare.at(total)
+        if all_layers:
+            memory += tuned * 4 * (base.num_layers - 1) * base.dim * row  # cross products of two metrics, in float64
+        compare = self._line(chosen, counts, encode, unit, all_layers)
+        seconds = (tuned + 1) * encode * pieces + tuned * compare.at(total)
         return StageCost(stage, f"{total:,} {unit}s, {tuned + 1} encoders", seconds, memory=memory)
 
-    def _compared(self, texts: list[Any], encode: float) -> tuple[int, float]:
-        """How many tokens the texts hold, and seconds of comparing the base with itself on them without encoding."""
-        unit, pair = self.config.unit, {"a": self.base}
-        tokens = sum(count_stimuli(self.base, texts, unit))
+    def words(self, stage: str, sentences: Sequence[Sentence]) -> StageCost:
+        """Of the words that moved: two passes, the sums and each word against them, which are taken to cost alike."""
+        base, tuned, texts = self.base, self.tuned, [sentence.words for sentence in sentences]
+        counts = [len(words) for words in texts]
+        total, encode = sum(counts), _encoding(base, texts, "word")
+        compare = self._line(texts, counts, encode, "word", False)
+        seconds = 2 * ((tuned + 1) * encode * _pieces(base, sentences) + tuned * compare.at(total))
+        row = base.num_layers * base.dim * 4
+        memory = self.held + (tuned + 1) * (weights_of(base.model) + BATCH_PIECES * row) + tuned * 3 * base.dim * row
+        return StageCost(stage, f"{total:,} words, {tuned + 1} encoders", seconds, memory=memory)
+
+    def _line(self, texts: Sequence[Any], counts: Sequence[int], encode: float, unit: str, all_layers: bool) -> Line:
+        """Seconds of comparing one pair of encoders by stimuli, measured once on the first texts."""
+        if all_layers not in self._compare:
+            enough = int(np.searchsorted(np.cumsum(counts), PIECES)) + 1
+            few, more = texts[:2], texts[: max(enough, 2)]
+            one = partial(self._compared, encode=encode, unit=unit, all_layers=all_layers)
+            self._compare[all_layers] = line(*one(few), *one(more))
+        return self._compare[all_layers]
+
+    def _compared(self, texts: Sequence[Any], *, encode: float, unit: str, all_layers: bool) -> tuple[int, float]:
+        """How many stimuli the texts hold, and seconds of comparing the base with itself on them without encoding."""
+        pair = {"a": self.base}
+        tokens, metric = sum(count_stimuli(self.base, list(texts), unit)), self.config.metric
         run = seconds_of(
-            lambda: compare_encoders(self.base, pair, texts, metric=self.config.metric, tokens=None, unit=unit)
+            lambda: compare_encoders(
+                self.base, pair, texts, metric=metric, tokens=None, unit=unit, all_layers=all_layers
+            )
         )
         return tokens, max(0.0, run - 2 * encode * tokens)
 

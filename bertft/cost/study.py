@@ -135,7 +135,7 @@ class _Costs:
 
     def of(self, stage: Stage) -> StageCost:
         kind, _, name = stage.name.partition("/")
-        costs = {"models": self._models, "rsa": self._rsa, "edge": self._edge}
+        costs = {"models": self._models, "rsa": self._rsa, "words": self._words, "edge": self._edge}
         costs |= {"probes": self._probes, "differences": self._differences}
         return costs[kind](name, stage.name)
 
@@ -144,12 +144,19 @@ class _Costs:
         return finetuning_cost(self.materials.driver(name), train, dev, stage=stage, held=self.held)
 
     def _rsa(self, text: str, stage: str) -> StageCost:
+        texts = fitting(self.materials.encoder("base"), self.materials.stimuli(text))
+        return self._compared.cost(stage, texts, all_layers=text == self.config.crossed_text)
+
+    def _words(self, _: str, stage: str) -> StageCost:
+        return self._compared.words(stage, self.materials.treebank())
+
+    @property
+    def _compared(self) -> Comparing:
         assert self.config.rsa is not None
-        base = self.materials.encoder("base")
         if self._comparing is None:
-            tuned, seed = len(self.config.tasks), self.config.seed
+            base, tuned, seed = self.materials.encoder("base"), len(self.config.tasks), self.config.seed
             self._comparing = Comparing(self.config.rsa, base, tuned, seed=seed, held=self.held)
-        return self._comparing.cost(stage, fitting(base, self.materials.stimuli(text)))
+        return self._comparing
 
     def _probes(self, name: str, stage: str) -> StageCost:
         return self._measured().cost(stage, self._encoders * weights_of(self.materials.encoder("base").model))

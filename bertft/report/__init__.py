@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -44,7 +45,7 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
     rows = _rows(folder)
     config = _mapping(folder / "config.yaml")
     described = context(config["study"] if isinstance(config.get("study"), dict) else config, rows)
-    record = _mapping(folder / "run.json")
+    record = _told(folder, _mapping(folder / "run.json"))
     wanted: list[Figure | HeatMap] = [*figures(rows, described), *layer_maps(rows)]
     files = []
     with progress.step("report", total=len(wanted) + 1, unit="figure") as bar:
@@ -75,6 +76,19 @@ def _rows(folder: Path) -> list[Row]:
         if path.read_text(encoding="utf8", errors="replace").partition("\n")[0].strip() == header
     ]
     return merge_rows(*(read_results(path) for path in tables))
+
+
+def _told(folder: Path, record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What ``run.json`` says, with the stages that are ``done`` and ``left`` and the seconds of the former: of a study
+    that was cut off only the stages' markers know them."""
+    stages = [stage for stage in record.get("stages") or [] if isinstance(stage, str)]
+    seconds = {}
+    for stage in stages:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            mark = json.loads((folder / f"{stage}.done.json").read_text(encoding="utf8"))
+            seconds[stage] = round(float(mark["seconds"]), 2)
+    left = [stage for stage in stages if stage not in seconds]
+    return {"seconds": seconds, **record, "done": [*seconds], "left": left}
 
 
 def _mapping(path: Path) -> Mapping[str, Any]:

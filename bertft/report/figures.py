@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bertft.report.palette import SERIES
 from bertft.report.series import BASE, RANDOM, Context, Line, count, lines
 from bertft.results import Row
 
@@ -68,7 +69,7 @@ def slot(model: str, context: Context) -> str:
         return "ink"
     if model == RANDOM:
         return "muted"
-    return f"c{context.tuned.index(model) % 6}"
+    return f"c{context.tuned.index(model) % SERIES}"
 
 
 def figures(rows: Sequence[Row], context: Context) -> list[Figure]:

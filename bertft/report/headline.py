@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from bertft.report.ablation_figures import ablated
 from bertft.report.probe_figures import MEASURES
 from bertft.report.series import BASE, RANDOM, Context, Line, apart, lines, point, score
 from bertft.results import Row
@@ -18,6 +20,10 @@ SCORES = {
 }
 
 
+RANKED = 3  # layers that are named from the most changed on
+FEW = 20  # words of a class that is spoken of
+
+
 def headline(rows: Sequence[Row], context: Context) -> list[tuple[str, list[str]]]:
     """Headed groups of sentences: what changed, where, what was kept, and how well the tasks were learnt."""
     similar = [line for line in lines(rows, "rsa") if line.measure.startswith("rsa_")]
@@ -26,10 +32,52 @@ def headline(rows: Sequence[Row], context: Context) -> list[tuple[str, list[str]
         ("What changed", _changed(similar, context)),
         ("Which of two changed more", _pairs(lines(rows, "difference"))),
         ("Own text against other text", _domains(similar, context)),
+        ("Which words moved", _words(lines(rows, "local"))),
         ("What the probes still find", _probes(probed, context)),
+        ("What edge probes find", _edges(lines(rows, "edge"), context)),
+        ("How much of the encoder a task needs", ablated(rows)),
         ("How well the tasks were learnt", _scores(rows, context)),
     ]
     return [(title, sentences) for title, sentences in groups if sentences]
+
+
+WORK = {
+    "models": "fine-tuning",
+    "rsa": "comparing",
+    "words": "local RSA",
+    "probes": "structural probes",
+    "edge": "edge probes",
+    "freeze": "freezing",
+    "truncate": "truncation",
+}
+"""Stages of a run folder, by the first part of their names."""
+
+
+def cost(record: Mapping[str, Any]) -> str:
+    """What the run took, by ``run.json``: time in all and by kind of work, disk, memory; empty if it says nothing."""
+    spent: dict[str, float] = {}
+    for stage, seconds in (record.get("seconds") or {}).items():
+        kind = str(stage).partition("/")[0]
+        spent[WORK.get(kind, kind)] = spent.get(WORK.get(kind, kind), 0.0) + float(seconds)
+    parts = []
+    if spent:
+        by_kind = ", ".join(f"{kind} {_time(seconds)}" for kind, seconds in spent.items())
+        parts.append(f"{_time(sum(spent.values()))} of work" + (f" ({by_kind})" if len(spent) > 1 else ""))
+    if record.get("disk"):
+        parts.append(f"{_bytes(record['disk'])} on disk")
+    if record.get("memory"):
+        parts.append(f"at most {_bytes(record['memory'])} of memory")
+    return f"{', '.join(parts)}." if parts else ""
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _reference(similar: list[Line], model: str, context: Context) -> Line | None:
@@ -53,18 +101,28 @@ def _changed(similar: list[Line], context: Context) -> list[str]:
         half = next(i for i, loss in enumerate(lost) if loss >= lost[deepest] / 2)
         sentences.append(
             f"{model}: layer {line.layers[deepest]} changed most, its similarity to the base encoder is "
-            f"{point(line, deepest)} on {line.data} (1 = unchanged); half of that change is reached at layer "
-            f"{line.layers[half]} of {line.layers[-1]}."
+            f"{point(line, deepest)} on {line.data} (1 = unchanged){_next(line)}; half of that change is reached at "
+            f"layer {line.layers[half]} of {line.layers[-1]}."
         )
     if len(found) > 1:
         sentences.append(_ranking(found))
     return sentences
 
 
+def _next(line: Line) -> str:
+    """The layers that changed most after the first, and whether one's interval overlaps that of the one before."""
+    order = sorted(range(len(line.values)), key=line.values.__getitem__)[:RANKED]
+    parts = []
+    for before, at in itertools.pairwise(order):
+        remark = ", intervals overlap" if apart(line, before, line, at) is False else ""
+        parts.append(f"layer {line.layers[at]} ({point(line, at)}{remark})")
+    return f", then {' and '.join(parts)}" if parts else ""
+
+
 def _ranking(found: list[tuple[str, Line]]) -> str:
     """The tasks by similarity of the top layer, with a word on neighbours whose intervals overlap."""
     ordered = sorted(found, key=lambda item: item[1].values[-1])
-    text = ", ".join(f"{model} {line.values[-1]:.3f}" for model, line in ordered)
+    text = ", ".join(f"{model} {point(line, len(line.values) - 1)}" for model, line in ordered)
     unclear = [
         f"{a} and {b}"
         for (a, one), (b, two) in itertools.pairwise(ordered)
@@ -123,29 +181,71 @@ def _domains(similar: list[Line], context: Context) -> list[str]:
     return sentences
 
 
+def _words(local: list[Line]) -> list[str]:
+    """Of each encoder the class of words that moved most and the one that moved least at the top layer, by the kind of
+    class that was asked for first; classes of fewer than `FEW` words are left out."""
+    sentences = []
+    for model in dict.fromkeys(line.model for line in local):
+        own = [line for line in local if line.model == model and (line.n[-1] or 0) >= FEW]
+        kind = next((line.measure.partition("=")[0] for line in own), "")
+        ranked = sorted((line for line in own if line.measure.startswith(f"{kind}=")), key=lambda line: line.values[-1])
+        if len(ranked) < 2:
+            continue
+        most, least = (
+            f"{line.measure.partition('=')[2]} {point(line, len(line.values) - 1)}" for line in (ranked[0], ranked[-1])
+        )
+        sentences.append(
+            f"{model}: by {kind.removeprefix('local_rsa_')} at layer {ranked[0].layers[-1]} on {ranked[0].data}, local "
+            f"RSA is lowest for {most}, highest for {least}."
+        )
+    return sentences
+
+
 def _probes(probed: list[Line], context: Context) -> list[str]:
     """One sentence a measure: each encoder at its best layer, against the base at its own."""
-    words = {True: "intervals apart", False: "intervals overlap", None: "no interval"}
     sentences = []
     for measure in MEASURES:
         of_measure = {line.model: line for line in probed if line.measure == measure}
-        base = of_measure.get(BASE)
-        if base is None:
-            continue
-        best = base.highest()
-        parts = [f"base {point(base, best)} (layer {base.layers[best]})"]
-        for model in (model for model in context.tuned if model in of_measure):
-            line = of_measure[model]
-            top = line.highest()
-            parts.append(
-                f"{model} {round(line.values[top] - base.values[best], 3) + 0.0:+.3f} (layer {line.layers[top]}, "
-                f"{words[apart(line, top, base, best)]})"
-            )
-        if RANDOM in of_measure:
-            random = of_measure[RANDOM]
-            parts.append(f"a random encoder {point(random, random.highest())}")
-        sentences.append(f"{MEASURES[measure][1].split(' (')[0]} at the best layer: {', '.join(parts)}.")
+        if parts := _best(of_measure, context):
+            sentences.append(f"{MEASURES[measure][1].split(' (')[0]} at the best layer: {', '.join(parts)}.")
     return sentences
+
+
+def _edges(probed: list[Line], context: Context) -> list[str]:
+    """The same a task of edge probes, of single layers, with what the base has of control labels there."""
+    sentences = []
+    for data in dict.fromkeys(line.data for line in probed):
+        own = [line for line in probed if line.data == data]
+        parts = _best({line.model: line for line in own if line.measure == "micro_f1"}, context)
+        parts += [
+            f"base on control labels {point(line, line.highest())}"
+            for line in own
+            if line.measure == "control_micro_f1" and line.model == BASE
+        ]
+        if parts:
+            sentences.append(f"{data}, micro-F1 at the best layer: {', '.join(parts)}.")
+    return sentences
+
+
+def _best(of_measure: dict[str, Line], context: Context) -> list[str]:
+    """The base at its best layer, every other encoder at its own by its difference; nothing without a base."""
+    words = {True: "intervals apart", False: "intervals overlap", None: "no interval"}
+    base = of_measure.get(BASE)
+    if base is None:
+        return []
+    best = base.highest()
+    parts = [f"base {point(base, best)} (layer {base.layers[best]})"]
+    for model in (model for model in context.tuned if model in of_measure):
+        line = of_measure[model]
+        top = line.highest()
+        parts.append(
+            f"{model} {round(line.values[top] - base.values[best], 3) + 0.0:+.3f} (layer {line.layers[top]}, "
+            f"{words[apart(line, top, base, best)]})"
+        )
+    if RANDOM in of_measure:
+        random = of_measure[RANDOM]
+        parts.append(f"a random encoder {point(random, random.highest())}")
+    return parts
 
 
 def _scores(rows: Sequence[Row], context: Context) -> list[str]:

@@ -7,6 +7,7 @@ import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,13 @@ def draw_heat_map(figure: HeatMap) -> tuple[bytes, bytes]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    with matplotlib.rc_context({"font.size": 9, "svg.hashsalt": "bertft", "font.family": "DejaVu Sans"}):
+    settings: dict[str, Any] = {
+        "font.size": 9,
+        "svg.hashsalt": "bertft",
+        "font.family": "DejaVu Sans",
+        "text.parse_math": False,  # a name may hold dollars
+    }
+    with matplotlib.rc_context(settings):
         across = min(figure.columns, len(figure.panels))
         down = -(-len(figure.panels) // across)
         canvas = Canvas(figsize=(max(3.6 * across, 5.6), 3.4 * down + 0.8), dpi=160, layout="constrained")

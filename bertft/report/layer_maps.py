@@ -29,7 +29,7 @@ def layer_maps(rows: Sequence[Row]) -> list[HeatMap]:
         maps.append(
             HeatMap(
                 f"{measure}_layers" if len(texts) == 1 else f"{measure}_layers_{data}",
-                "Every layer against every layer of the base encoder",
+                f"Every layer against every layer of the base encoder, by {_kind(measure)}",
                 f"On {data}, {count(own)}; without intervals, which the same layers' comparison has.",
                 tuple(_panel(model, cells) for model, cells in of_models.items()),
                 "layer of the tuned encoder (0 = embeddings)",
@@ -39,6 +39,10 @@ def layer_maps(rows: Sequence[Row]) -> list[HeatMap]:
             )
         )
     return maps
+
+
+def _kind(measure: str) -> str:
+    return measure.partition("_")[0].upper() if measure.startswith(("rsa_", "cka_")) else measure
 
 
 def _panel(model: str, cells: dict[tuple[int, int], float]) -> Matrix:

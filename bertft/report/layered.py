@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bertft.report.figures import Curve, Figure, Panel, interval
+from bertft.report.palette import SERIES
 from bertft.report.series import Line
 
-SLOTS = ("c0", "c1", "c2", "c3", "c4", "c5", "muted", "ink")
+SLOTS = (*(f"c{place}" for place in range(SERIES)), "muted", "ink")
 
 
 def layered(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -13,10 +14,10 @@ from typing import Any
 import yaml
 
 from bertft.report.figures import Figure, slot
-from bertft.report.headline import headline
+from bertft.report.headline import cost, headline
 from bertft.report.heat_map import HeatMap
 from bertft.report.interactive import map_panels, panels
-from bertft.report.palette import DARK, DARK_PAGE, LIGHT, LIGHT_PAGE
+from bertft.report.palette import DARK, DARK_PAGE, HOLLOW, LIGHT, LIGHT_PAGE
 from bertft.report.series import Context, point, score
 from bertft.results import Row
 
@@ -37,7 +38,7 @@ def render(
     trees: str = "",
 ) -> str:
     """The page. ``drawn`` and ``maps`` hold each figure with its PNG and SVG, ``record`` what ``run.json`` says,
-    ``trees`` the section of `example_trees`."""
+    ``trees`` the sections of `moved_words` and `example_trees`."""
     config = context.config
     title = str(config.get("name") or config.get("command") or "bertft run")
     variant = f" ({config['variant']})" if config.get("variant") else ""
@@ -50,19 +51,15 @@ def render(
         css=style,
         theme=(HERE / "theme.js").read_text(encoding="utf8"),
         description=f"<p>{escape(description)}</p>" if description else "",
-        notice=f'<p class="notice" role="note"><strong>Synthetic.</strong> {SYNTHETIC}</p>'
-        if _synthetic(config)
-        else "",
+        notice=(_notice("Synthetic.", SYNTHETIC) if _synthetic(config) else "") + _unfinished(record),
         facts=_facts(context, record),
-        headline=_headline(rows, context, empty=not drawn and not maps),
+        headline=_headline(rows, context, record, empty=not drawn and not maps),
         toggles=_toggles(context, drawn),
         figures="\n".join([*(_figure(*item) for item in drawn), *(_map(*item) for item in maps)]),
         trees=trees,
         measured=_measured(rows, context),
         configuration=_configuration(config, record),
-        footer=escape(
-            f"Made by bertft {_versions(record).get('bertft', '')} on {record.get('finished', 'an unknown date')}."
-        ),
+        footer=escape(f"Made by bertft {_versions(record).get('bertft', '')} {_date(record)}."),
         scripts=_scripts([*(figure for figure, _, _ in drawn), *(figure for figure, _, _ in maps)]),
     )
 
@@ -73,6 +70,26 @@ def _tokens(colours: Mapping[str, str]) -> str:
 
 def _synthetic(config: Mapping[str, Any]) -> bool:
     return "builtin:synthetic" in json.dumps(config, default=str)
+
+
+def _notice(title: str, text: str) -> str:
+    return f'<p class="notice" role="note"><strong>{title}</strong> {escape(text)}</p>'
+
+
+def _unfinished(record: Mapping[str, Any]) -> str:
+    """What a study that was cut off has done so far and what it has not; nothing for a whole one."""
+    done, left = record.get("done") or [], record.get("left") or []
+    if not left:
+        return ""
+    named = f": {', '.join(done)}" if done else ""
+    stages = f"{len(done)} of {len(done) + len(left)} stages are done{named}."
+    return _notice("Unfinished.", f"{stages} Not yet: {', '.join(left)}. The study's own command goes on from here.")
+
+
+def _date(record: Mapping[str, Any]) -> str:
+    if record.get("finished"):
+        return f"on {record['finished']}"
+    return f"in a run begun on {record['started']}" if record.get("started") else "on an unknown date"
 
 
 def _versions(record: Mapping[str, Any]) -> Mapping[str, str]:
@@ -95,10 +112,12 @@ def _facts(context: Context, record: Mapping[str, Any]) -> str:
     return f'<p class="facts">{escape(" · ".join(facts))}</p>' if facts else ""
 
 
-def _headline(rows: Sequence[Row], context: Context, *, empty: bool) -> str:
+def _headline(rows: Sequence[Row], context: Context, record: Mapping[str, Any], *, empty: bool) -> str:
     groups = headline(rows, context)
     if not groups:
         return "" if not empty else "<p>There are no layer-by-layer results in this folder yet.</p>"
+    if spent := cost(record):
+        groups.append(("What it cost", [spent]))
     parts = []
     for title, sentences in groups:
         items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
@@ -112,12 +131,14 @@ def _toggles(context: Context, drawn: Sequence[tuple[Figure, bytes, bytes]]) -> 
     used = {curve.line.model for figure in figures for panel in figure.panels for curve in panel.curves}
     if len(used) < 2:
         return ""
-    boxes = "".join(
-        f'<label><input type="checkbox" value="{escape(model)}" checked>'
-        f'<span class="swatch" style="background:var(--{slot(model, context)})"></span>{escape(model)}</label>'
-        for model in context.models
-        if model in used
-    )
+    boxes = ""
+    for model in (model for model in context.models if model in used):
+        colour = slot(model, context)
+        boxes += (
+            f'<label><input type="checkbox" value="{escape(model)}" checked>'
+            f'<span class="swatch{" hollow" if colour in HOLLOW else ""}" style="color:var(--{colour})"></span>'
+            f"{escape(model)}</label>"
+        )
     return f'<fieldset class="toggles"><legend>Show</legend>{boxes}</fieldset>'
 
 
@@ -178,7 +199,7 @@ def _numbers(figure: Figure) -> str:
     tables = []
     for panel in figure.panels:
         layers = sorted({layer for curve in panel.curves for layer in curve.line.layers})
-        head = "".join(f'<th class="number" scope="col">layer {layer}</th>' for layer in layers)
+        head = "".join(f'<th class="number" scope="col">{escape(figure.x)} {layer}</th>' for layer in layers)
         body = ""
         for curve in panel.curves:
             line = curve.line
@@ -226,7 +247,7 @@ def _measured(rows: Sequence[Row], context: Context) -> str:
     for (task, data), members in groups.items():
         counts = sorted({row.n for row in members if row.n is not None})
         n = "" if not counts else f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-        measures = ", ".join(dict.fromkeys(row.measure for row in members))
+        measures = ", ".join(dict.fromkeys(_family(row.measure) for row in members))
         cells = [task, data, sources.get(data, str(context.config.get("text") or "")), measures]
         body += (
             "<tr>" + "".join(f'<td class="wrap">{escape(c)}</td>' for c in cells) + f'<td class="number">{n}</td></tr>'
@@ -241,7 +262,8 @@ def _measured(rows: Sequence[Row], context: Context) -> str:
             f'<td class="number">{score(row)}</td></tr>'
             for row in single
         )
-        columns = "".join(f'<th scope="col">{name}</th>' for name in ("model", "text", "measure", "value"))
+        columns = "".join(f'<th scope="col">{name}</th>' for name in ("model", "text", "measure"))
+        columns += '<th class="number" scope="col">value</th>'
         whole = (
             "<details><summary>Scores of the fine-tuned models</summary>"
             f"<table><thead><tr>{columns}</tr></thead><tbody>{scores}</tbody></table></details>"
@@ -251,6 +273,11 @@ def _measured(rows: Sequence[Row], context: Context) -> str:
         f"<thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>{whole}</section>"
     )
+
+
+def _family(measure: str) -> str:
+    """One name for the measures that a heat map or a grouping of words makes many of."""
+    return re.sub(r"_base\d+$", " by layers of both", measure.partition("=")[0])
 
 
 def _sources(config: Mapping[str, Any]) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""Colours that colour-blind readers can tell apart (after Okabe and Ito 2008), with a marker each."""
+"""Colours that colour-blind readers can tell apart (begun with Okabe and Ito 2008), with a marker each.
+
+Beyond six series the first colours come again, with hollow markers of other shapes.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,12 @@ LIGHT = {
     "c0": "#0072b2",
     "c1": "#d55e00",
     "c2": "#008f68",
-    "c3": "#a8487f",
-    "c4": "#8a6d00",
-    "c5": "#2f8fc9",
+    "c3": "#5a1a8c",
+    "c4": "#5c3d00",
+    "c5": "#4a7dff",
+    "c6": "#0072b2",
+    "c7": "#d55e00",
+    "c8": "#008f68",
     "ink": "#1b1f24",
     "muted": "#7a828c",
 }
@@ -18,9 +24,12 @@ DARK = {
     "c0": "#56b4e9",
     "c1": "#ff9248",
     "c2": "#2fc79a",
-    "c3": "#e08fc0",
-    "c4": "#e8c547",
-    "c5": "#9ad0f5",
+    "c3": "#a07cf0",
+    "c4": "#f5e94c",
+    "c5": "#c0603f",
+    "c6": "#56b4e9",
+    "c7": "#ff9248",
+    "c8": "#2fc79a",
     "ink": "#e8eaed",
     "muted": "#949ca6",
 }
@@ -35,8 +44,9 @@ LIGHT_PAGE = {
     "link": "#0b5cad",
     "notice": "#fff4d6",
     "notice-line": "#d9a400",
+    "shade": "213, 94, 0",
 }
-"""The page's own colours."""
+"""The page's own colours; ``shade`` as red, green and blue, to be laid under text."""
 
 DARK_PAGE = {
     "page": "#14171b",
@@ -47,10 +57,26 @@ DARK_PAGE = {
     "link": "#7cb8ff",
     "notice": "#3a3113",
     "notice-line": "#b58900",
+    "shade": "213, 94, 0",
 }
 """The same of a dark page."""
 
-MARKERS = {"c0": "o", "c1": "s", "c2": "^", "c3": "D", "c4": "v", "c5": "P", "ink": "X", "muted": "x"}
+SERIES = 9
+"""Slots of their own look, ``c0`` to ``c8``."""
+
+MARKERS = {
+    "c0": "o",
+    "c1": "s",
+    "c2": "^",
+    "c3": "D",
+    "c4": "v",
+    "c5": "P",
+    "c6": "*",
+    "c7": "p",
+    "c8": "h",
+    "ink": "X",
+    "muted": "x",
+}
 """matplotlib's names of the markers."""
 
 SYMBOLS = {
@@ -60,10 +86,16 @@ SYMBOLS = {
     "c3": "diamond",
     "c4": "triangle-down",
     "c5": "cross",
+    "c6": "star-open",
+    "c7": "pentagon-open",
+    "c8": "hexagon-open",
     "ink": "x",
     "muted": "x-thin-open",
 }
 """plotly's names of the same markers."""
+
+HOLLOW = ("c6", "c7", "c8")
+"""Slots whose markers are not filled."""
 
 
 def spread(positions: list[float], gap: float) -> list[float]:

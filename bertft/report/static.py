@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertft.report.figures import Curve, Figure, Panel
 from bertft.report.heat_map import HeatMap, draw_heat_map
-from bertft.report.palette import LIGHT, MARKERS, spread
+from bertft.report.palette import HOLLOW, LIGHT, MARKERS, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PANEL_WIDTH, PANEL_HEIGHT = 4.2, 3.3  # inches
 DPI = 160
 LABEL_GAP = 0.062  # of the axis' height: one line of text
+LONGEST = 40  # letters of a label or a panel's title
 DASHES = {"solid": "-", "dash": (0, (5, 2)), "dot": (0, (1, 1.6))}
 
 
@@ -32,6 +33,7 @@ def draw(figure: Figure) -> tuple[bytes, bytes]:
         "axes.spines.right": False,
         "svg.hashsalt": "bertft",
         "font.family": "DejaVu Sans",
+        "text.parse_math": False,  # a name may hold dollars
     }
     with matplotlib.rc_context(settings):
         columns = min(figure.columns, len(figure.panels))
@@ -70,7 +72,7 @@ def on_paper(figure: Figure | HeatMap) -> tuple[bytes, bytes]:
 def _panel(axes: Axes, panel: Panel, figure: Figure) -> None:
     for curve in panel.curves:
         _curve(axes, curve)
-    axes.set_title(panel.title, loc="left")
+    axes.set_title(_short(panel.title), loc="left")
     axes.set_xlabel(figure.xlabel)
     first_column = axes.get_subplotspec()
     if not figure.share_y or first_column is None or first_column.is_first_col():
@@ -90,6 +92,7 @@ def _curve(axes: Axes, curve: Curve) -> None:
         linestyle=DASHES[curve.dash],
         linewidth=1.8 if curve.emphasis else 1.2,
         marker=MARKERS[curve.slot],
+        markerfacecolor="white" if curve.slot in HOLLOW else colour,
         markersize=4.5 if curve.emphasis else 3.5,
     )
     banded = [i for i, (low, high) in enumerate(zip(line.lows, line.highs, strict=True)) if None not in (low, high)]
@@ -122,11 +125,16 @@ def _label(axes: Axes, panel: Panel) -> None:
     ends = [(curve.line.values[-1] - low) / (high - low) for curve in panel.curves]
     for curve, end, place in zip(panel.curves, ends, spread(ends, LABEL_GAP), strict=True):
         colour = LIGHT[curve.slot]
-        axes.text(1.03, place, curve.label, transform=axes.transAxes, va="center", fontsize=8.5, color=colour)
+        axes.text(1.03, place, _short(curve.label), transform=axes.transAxes, va="center", fontsize=8.5, color=colour)
         if abs(place - end) > 0.01:
             at = (curve.line.layers[-1] - left) / (right - left)
             thread: dict[str, Any] = {"color": colour, "linewidth": 0.6, "alpha": 0.7, "clip_on": False}
             axes.plot([at + 0.015, 1.02], [end, place], transform=axes.transAxes, **thread)
+
+
+def _short(text: str) -> str:
+    """A name that leaves room for the picture."""
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 def _wrap(text: str, width: int) -> str:

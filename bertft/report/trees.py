@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from bertft.errors import BertftError
-from bertft.report.palette import LIGHT
+from bertft.report.palette import LIGHT, LIGHT_PAGE
 
 _NOT_XML = re.compile("[^\t\n\r\\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 LETTER, GAP, STEP, MARGIN = 7.8, 18, 16, 14  # pixels: a letter of 13-pixel monospace, between words, a level, around
 
 
-def tree_svg(words: Sequence[str], gold: Sequence[int], predicted: Sequence[int], title: str = "") -> str:
+def tree_svg(
+    words: Sequence[str],
+    gold: Sequence[int],
+    predicted: Sequence[int],
+    title: str = "",
+    colours: Mapping[str, str] = LIGHT | LIGHT_PAGE,
+) -> str:
     """SVG of ``words`` with the gold arcs above and the predicted edges below.
 
     ``gold`` and ``predicted`` are 1-based heads, 0 for the root, which gets a dot. A predicted edge that joins the same
-    two words as a gold one is drawn solid, another one dashed and in another colour.
+    two words as a gold one is drawn solid, another one dashed and in another colour. ``colours`` are those of the
+    palette's names, ``page`` the ground.
     """
     if not len(words) == len(gold) == len(predicted):
         raise BertftError(f"tree: {len(words)} words, {len(gold)} gold heads and {len(predicted)} predicted ones")
@@ -36,20 +43,22 @@ def tree_svg(words: Sequence[str], gold: Sequence[int], predicted: Sequence[int]
     height = lower + (max(depths.values(), default=0) + 1) * STEP + MARGIN
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-        f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="DejaVu Sans Mono, monospace" font-size="13">',
-        f'<rect width="{width:.0f}" height="{height:.0f}" fill="#ffffff"/>',
+        f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="DejaVu Sans Mono, monospace" font-size="13" '
+        f'role="img" aria-label="{escape(title)}">',
+        f'<rect width="{width:.0f}" height="{height:.0f}" fill="{colours["page"]}"/>',
     ]
     if title:
-        parts.append(f'<text x="{MARGIN}" y="{MARGIN + 6}" fill="{LIGHT["muted"]}">{escape(title)}</text>')
+        parts.append(f'<text x="{MARGIN}" y="{MARGIN + 6}" fill="{colours["soft"]}">{escape(title)}</text>')
     for word, centre in zip(words, centres, strict=True):
-        parts.append(f'<text x="{centre:.1f}" y="{upper + 15}" text-anchor="middle">{escape(word)}</text>')
+        at = f'x="{centre:.1f}" y="{upper + 15}" text-anchor="middle" fill="{colours["ink"]}"'
+        parts.append(f"<text {at}>{escape(word)}</text>")
     for edge in sorted(above):
-        parts.append(_arc(centres, edge, upper, -STEP * (tops[edge] + 1), LIGHT["ink"], ""))
+        parts.append(_arc(centres, edge, upper, -STEP * (tops[edge] + 1), colours["ink"], ""))
     for edge in sorted(below):
         found = edge in above
-        colour, dash = (LIGHT["c0"], "") if found else (LIGHT["c1"], ' stroke-dasharray="5 3"')
+        colour, dash = (colours["c0"], "") if found else (colours["c1"], ' stroke-dasharray="5 3"')
         parts.append(_arc(centres, edge, lower, STEP * (depths[edge] + 1), colour, dash))
-    for heads, y, colour in ((gold, upper - 4, LIGHT["ink"]), (predicted, lower + 4, LIGHT["c0"])):
+    for heads, y, colour in ((gold, upper - 4, colours["ink"]), (predicted, lower + 4, colours["c0"])):
         for i in (i for i, h in enumerate(heads) if h == 0):
             parts.append(f'<circle cx="{centres[i]:.1f}" cy="{y}" r="3" fill="{colour}"/>')
     return "\n".join([*parts, "</svg>"]) + "\n"

@@ -33,6 +33,7 @@ def compare_encoders(
     reservoir: int = 5000,
     batch_tokens: int = 4096,
     window: str = "split",
+    all_layers: bool = False,
     progress: Progress = SILENT,
 ) -> list[Row]:
     """Similarity of each layer of ``base`` with the same layer of every encoder in ``tuned``.
@@ -49,6 +50,7 @@ def compare_encoders(
     Rows, for each tuned encoder and layer that both have: ``rsa_<metric>_pearson`` (Merchant et al. 2020: cosine), the
     Pearson correlation of the two RDMs' upper triangles, and ``cka_debiased``, debiased linear CKA of the raw vectors,
     each with a 95 % interval clustered by example (infinitesimal jackknife, see ``bertft.similarity.inference``).
+    With ``all_layers`` also every layer against every layer of the base, as rows of the task ``heatmap``.
     Raises ``BertftError`` for an unknown metric, fewer than two examples, tokenizers that differ, or vectors without
     direction.
     """
@@ -63,7 +65,7 @@ def compare_encoders(
     if tokens is not None and total < tokens:
         progress.say(f"{data}: {total} {unit}s in all, fewer than the {tokens} asked for")
 
-    plan = Plan(metrics=(metric,), sample=reservoir, seed=seed)
+    plan = Plan(metrics=(metric,), sample=reservoir, seed=seed, all_layers=all_layers)
     comparison = Comparison(plan, layer_counts(base, tuned))
     comparison.sentences = len(chosen)
     encoders = [base, *tuned.values()]
@@ -74,7 +76,7 @@ def compare_encoders(
             lengths, spaces = cut(index, lengths, left, spaces)
             comparison.update(index, lengths, spaces)
             step.advance(int(lengths.sum()))
-    return [row for row in comparison.rows(data, progress=progress) if row.task == "rsa"]
+    return [row for row in comparison.rows(data, progress=progress) if row.task in ("rsa", "heatmap")]
 
 
 def layer_counts(base: Encoder, tuned: Mapping[str, Encoder]) -> dict[str, tuple[int, int]]:

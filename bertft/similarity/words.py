@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +17,7 @@ from torch import Tensor
 from bertft.data.examples import Sentence, Text
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
+from bertft.results import write_text_atomically
 from bertft.similarity.compare import shared_layers, side_by_side
 from bertft.similarity.local import LabelMean, local_rsa, mean_by_label
 from bertft.similarity.moments import CrossMoments
@@ -128,6 +132,31 @@ class Moved:
     least: list[Word]
     sentences_most: list[MovedSentence]
     sentences_least: list[MovedSentence]
+
+
+FILES = ("local.csv", "words.csv", "sentences.csv")
+"""What `write_moved` writes, and the report draws."""
+
+
+def write_moved(found: Mapping[str, Mapping[str, Moved]], out: Path, data: str) -> None:
+    """Into ``out``, of each metric and encoder: means by label (``local.csv``), the words that moved most and least in
+    their contexts (``words.csv``), and the sentences (``sentences.csv``)."""
+    means: list[list[object]] = [["model", "data", "metric", "layer", "by", "label", "value", "low", "high", "n"]]
+    words: list[list[object]] = [["model", "data", "metric", "layer", "moved", "value", "word", "sentence", "context"]]
+    whole: list[list[object]] = [["model", "data", "metric", "layer", "moved", "value", "n", "sentence", "text"]]
+    for metric, encoders in found.items():
+        for name, moved in encoders.items():
+            head = [name, data, metric]
+            for kind, table in moved.by.items():
+                means += [[*head, r.layer, kind, r.label, r.value, r.low, r.high, r.n] for r in table]
+            for which, listing in (("most", moved.most), ("least", moved.least)):
+                words += [[*head, w.layer, which, w.value, w.word, w.sentence, w.context] for w in listing]
+            for which, texts in (("most", moved.sentences_most), ("least", moved.sentences_least)):
+                whole += [[*head, s.layer, which, s.value, s.n, s.sentence, s.text] for s in texts]
+    for file, rows in zip(FILES, (means, words, whole), strict=True):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        write_text_atomically(out / file, text.getvalue())
 
 
 def words_that_moved(

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE = 300  # seconds for one answer; machines may be busy
 
@@ -124,17 +126,22 @@ class Browser:
                       windowsVirtualKeyCode=code, **({"text": text} if text and kind == "keyDown" else {}))  # fmt: skip
         self.settle()
 
-    def picture(self, path: Path) -> None:
-        """A PNG of the whole page."""
-        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 16000), "scale": 1}
+    def picture(self, path: Path, *, top: int, height: int) -> None:
+        """A PNG of so much of the page, over its whole width."""
+        width = self.call("Page.getLayoutMetrics")["cssContentSize"]["width"]
+        clip = {"x": 0, "y": top, "width": width, "height": height, "scale": 1}
         shot = self.call("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
 
 @contextlib.contextmanager
 def browser(folder: Path):
-    """A browser that goes away at the end."""
+    """A browser that goes away at the end. Without Chromium the test is skipped; it fails where BERTFT_REQUIRE_BROWSER
+    is 1."""
+    if CHROMIUM is None:
+        if os.environ.get("BERTFT_REQUIRE_BROWSER") == "1":
+            pytest.fail("no Chromium or Chrome on this machine, and BERTFT_REQUIRE_BROWSER=1 asks for one")
+        pytest.skip("no Chromium or Chrome on this machine")
     opened = Browser(folder)
     try:
         yield opened

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import base64
+import csv
 
 import pytest
 import yaml
-from report.browser import CHROMIUM, browser
+from report import browser as chromiums
+from report.browser import browser
 
 from bertft.report import write_report
 from bertft.results import Row, write_results
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome on this machine")
 
 PANELS = 8
 
@@ -20,6 +20,14 @@ PANELS = 8
 def chromium(tmp_path_factory):
     with browser(tmp_path_factory.mktemp("chromium")) as opened:
         yield opened
+
+
+def test_without_chromium_tests_are_skipped_or_fail_as_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setattr(chromiums, "CHROMIUM", None)
+    for value, outcome in (("1", pytest.fail.Exception), ("", pytest.skip.Exception)):
+        monkeypatch.setenv("BERTFT_REQUIRE_BROWSER", value)
+        with pytest.raises(outcome, match="no Chromium"), browser(tmp_path):
+            pass
 
 
 def shown(chromium) -> int:
@@ -76,19 +84,23 @@ def test_the_page_fits_its_window(chromium, page, width):
     assert chromium.run("document.documentElement.scrollWidth") <= width
 
 
-def contrast(chromium, selector: str) -> float:
-    """WCAG's contrast of the first such element's text with the page."""
+def contrast(chromium, selector: str, kind: str = "color") -> float:
+    """WCAG's contrast of the first such element's text (its style ``kind``) with what lies behind it: the page, or a
+    mark over it."""
     script = """(() => {
+      const page = getComputedStyle(document.body).backgroundColor.match(/[\\d.]+/g).map(Number);
       const light = (text) => {
-        const parts = text.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
+        const found = text.match(/[\\d.]+/g).map(Number), share = found[3] ?? 1;
+        const parts = found.slice(0, 3).map((v, i) => (share * v + (1 - share) * page[i]) / 255)
           .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
         return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
       };
       const node = document.querySelector(SELECTOR);
-      const pair = [light(getComputedStyle(node).color), light(getComputedStyle(document.body).backgroundColor)];
+      const behind = getComputedStyle(node.closest("mark") ?? document.body).backgroundColor;
+      const pair = [light(getComputedStyle(node).KIND), light(behind)];
       return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
     })()"""
-    return chromium.run(script.replace("SELECTOR", repr(selector)))
+    return chromium.run(script.replace("SELECTOR", repr(selector)).replace("KIND", kind))
 
 
 def test_both_themes_can_be_read_and_figures_follow(chromium, page):
@@ -204,8 +216,33 @@ def test_every_figure_has_its_table(chromium, page):
     assert chromium.run(f"{sections}.every(node => {tables})")
 
 
+EVIL = (
+    '</script><script>window.hit=1</script>',
+    '"><img src=x onerror="window.hit=1">',
+    "'><svg onload='window.hit=1'></svg>",
+    '" onmouseover="window.hit=1" autofocus onfocus="window.hit=1',
+    "</text></svg><script>window.hit=1</script>",
+    "</style></title></textarea><script>window.hit=1</script><!--",
+    "javascript:window.hit=1",
+    "${window.hit=1}{{window.hit=1}}",
+    "&lt;script&gt;window.hit=1&lt;/script&gt;",
+)  # fmt: skip
+"""What a stranger may call a model, or write in a sentence, to have it run."""
+
+
+def nothing_ran(chromium) -> bool:
+    """Whether nothing that was planted ran, though everything was unfolded, focused and passed over."""
+    chromium.run("document.querySelectorAll('details').forEach(node => { node.open = true })")
+    chromium.run(
+        "document.querySelectorAll('body *').forEach(node => { node.dispatchEvent(new Event('mouseover'));"
+        " node.dispatchEvent(new Event('focus')) })"
+    )
+    chromium.settle()
+    return chromium.run("window.hit") is None and chromium.errors == []
+
+
 def test_names_that_are_markup_run_nothing(chromium, folder, config, rows):
-    evil = '</script><script>window.hit=1</script><img src=x onerror="window.hit=1">'
+    evil = "".join(EVIL)
     config |= {"name": evil, "description": evil}
     table = [
         *rows[:2],
@@ -214,9 +251,66 @@ def test_names_that_are_markup_run_nothing(chromium, folder, config, rows):
     write_results(folder / "results.csv", table)
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf8")
     chromium.open(write_report(folder))
-    assert chromium.run("window.hit") is None
+    assert nothing_ran(chromium)
     assert chromium.run("document.title") == evil
-    assert chromium.errors == []
+
+
+def test_words_and_sentences_that_are_markup_run_nothing(chromium, folder, rows):
+    words = [text.replace("\t", " ") for text in EVIL]
+    evil = " ".join(words)
+    means = [["model", "data", "layer", "by", "label", "value", "low", "high", "n"]]
+    means += [[model, evil, 0, by, label, 0.5, "", "", 9] for model in ("dep", evil) for by in ("upos", evil)
+              for label in words]  # fmt: skip
+    moved = [["model", "data", "layer", "moved", "value", "word", "sentence", "context"]]
+    moved += [[m, evil, 0, which, 0.5, word, evil, f"{evil} [{word}] {evil}"] for m in ("dep", evil)
+              for which in ("most", "least") for word in words]  # fmt: skip
+    for name, table in (("local.csv", means), ("words.csv", moved)):
+        with (folder / name).open("w", encoding="utf8", newline="") as file:
+            csv.writer(file).writerows(table)
+    lines = ["# layer = 1"]
+    lines += ["\t".join((str(i), word, "_", "X", "X", "_", str(i - 1), evil, "_", f"GoldHead={max(i - 2, 0)}"))
+              for i, word in enumerate(words, 1)]  # fmt: skip
+    (folder / "probes").mkdir()
+    for model in ("base", "dep"):
+        (folder / "probes" / f"{model}.conllu").write_text("\n".join([*lines, "", ""]), encoding="utf8")
+    chromium.open(write_report(folder))
+    assert nothing_ran(chromium)
+    drawn = "[...document.querySelectorAll('figure.tree svg')].map(n => [...n.querySelectorAll('text')].map(t => "
+    drawn += "t.textContent))"
+    assert [texts[1:] for texts in chromium.run(drawn)] == [words, words]
+    marked = chromium.run("[...document.querySelectorAll('mark')].map(node => node.textContent)")
+    assert set(marked) <= set(words) and len(marked) == 4 * 5
+    assert chromium.run("document.querySelectorAll('section.trees a[download]').length") == 3
+    assert [url for url in chromium.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def test_trees_and_shaded_words_can_be_read_in_both_themes(chromium, folder, rows):
+    (folder / "local.csv").write_text(
+        "model,data,layer,by,label,value,low,high,n\ndep,trees,0,upos,NOUN,0.1,0.0,0.3,9\n", encoding="utf8"
+    )
+    (folder / "words.csv").write_text(
+        "model,data,layer,moved,value,word,sentence,context\ndep,trees,0,most,-0.9,owl,s1,an [owl] saw\n",
+        encoding="utf8",
+    )
+    (folder / "probes").mkdir()
+    lines = ["# layer = 1"]
+    lines += [f"{i}\tword{i}\t_\tX\tX\t_\t{i - 1}\tdep\t_\tGoldHead={i - 1}" for i in range(1, 8)]
+    (folder / "probes" / "base.conllu").write_text("\n".join([*lines, "", ""]), encoding="utf8")
+    page, grounds = write_report(folder), []
+    for dark in (False, True):
+        chromium.open(page, dark=dark)
+        chromium.run("document.querySelectorAll('details').forEach(node => { node.open = true })")
+        grounds.append(chromium.run("getComputedStyle(document.querySelector('figure.tree rect')).fill"))
+        assert grounds[-1] == chromium.run("getComputedStyle(document.body).backgroundColor")
+        for node, kind in (("figure.tree text + text", "fill"), ("mark strong", "color")):
+            assert contrast(chromium, node, kind) >= 4.5, (dark, node)
+        assert chromium.run("getComputedStyle(document.querySelector('mark strong')).fontWeight") >= "600"
+    assert grounds[0] != grounds[1] and chromium.errors == []
+    chromium.open(page, width=320, height=800, phone=True)
+    chromium.run("document.querySelectorAll('details').forEach(node => { node.open = true })")
+    assert chromium.run("document.documentElement.scrollWidth") <= 320
+    assert chromium.run("document.querySelector('figure.tree').clientWidth") <= 320
+    assert chromium.run("document.querySelector('figure.tree div').scrollWidth") > 320  # goes on by itself
 
 
 def test_a_partial_study_is_a_page_without_errors(chromium, tmp_path, rows):

@@ -6,15 +6,17 @@ import csv
 import io
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bertft.report.figures import axis_label, figures
 from bertft.report.interactive import panels
+from bertft.report.layer_maps import layer_maps
 from bertft.report.palette import DARK, LIGHT, MARKERS, SYMBOLS, spread
 from bertft.report.series import context, lines
-from bertft.report.static import draw
+from bertft.report.static import draw, on_paper
 from bertft.results import Row
 
 
@@ -119,6 +121,17 @@ def test_names_are_never_markup_for_plotly(rows, config):
     assert panel["traces"][0]["name"] == "a&lt;b&gt;&amp;"
 
 
+def test_names_with_dollars_are_no_formulas_and_long_ones_are_cut_on_paper():
+    table = [Row("$\\x$", task, "t", layer, measure, 0.5)
+             for task, measure in (("rsa", "rsa_cosine_pearson"), ("heatmap", "rsa_cosine_pearson_base0"))
+             for layer in range(2)]  # fmt: skip
+    for figure in (*figures(table, context({}, table)), *layer_maps(table)):
+        assert "<!-- $\\x$ -->" in on_paper(figure)[1].decode()
+    table = [Row("m" * 200, "rsa", "t", layer, "rsa_cosine_pearson", 0.5) for layer in range(2)]
+    (figure,) = figures(table, context({}, table))
+    assert f"<!-- {'m' * 39}… -->" in on_paper(figure)[1].decode()
+
+
 def test_lines_sort_layers_and_keep_missing_intervals():
     table = [Row("m", "rsa", "t", layer, "x", float(layer)) for layer in (2, 0, 1)]
     (line,) = lines(table, "rsa")
@@ -143,7 +156,43 @@ def test_colours_stand_out_from_the_page(colours, paper):
         high, low = sorted((luminance(colour), paper), reverse=True)
         assert (high + 0.05) / (low + 0.05) >= 3, colour
     assert colours.keys() == MARKERS.keys() == SYMBOLS.keys()
-    assert len(set(MARKERS.values())) == len(MARKERS)
+    assert len(set(MARKERS.values())) == len(MARKERS) and len(set(SYMBOLS.values())) == len(SYMBOLS)
+
+
+# Machado, Oliveira and Fernandes (2009): linear RGB as readers without one kind of cone see it.
+SEEN = {
+    "all cones": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+    "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
+}
+XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
+
+
+def lab(colour: str, seen) -> np.ndarray:
+    """CIELAB (D65) of an sRGB colour as seen through a matrix of `SEEN`."""
+    parts = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    xyz = np.array(XYZ) @ np.clip(np.array(seen) @ linear, 0, 1) / (0.95047, 1.0, 1.08883)
+    x, y, z = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("seen", SEEN)
+@pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])
+def test_no_two_colours_look_alike_to_colour_blind_readers(colours, seen):
+    """Six times what is just noticed (2.3 in CIELAB), for thin lines side by side; beyond six series markers differ."""
+    distinct = {slot: lab(colour, SEEN[seen]) for slot, colour in colours.items() if slot not in ("c6", "c7", "c8")}
+    for (one, a), (two, b) in itertools.combinations(distinct.items(), 2):
+        assert np.linalg.norm(a - b) >= 6 * 2.3, (one, two)
+
+
+def test_nine_models_are_told_apart():
+    table = [Row(f"m{i}", "rsa", "t", layer, "rsa_cosine_pearson", i / 9) for i in range(9) for layer in range(2)]
+    (figure,) = figures(table, context({}, table))
+    looks = [(LIGHT[curve.slot], SYMBOLS[curve.slot]) for curve in figure.panels[0].curves]
+    assert len(set(looks)) == 9 and draw(figure)[0].startswith(b"\x89PNG")
+    for (colour, symbol), (other, another) in itertools.combinations(looks, 2):
+        assert colour != other or symbol.endswith("open") != another.endswith("open")
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.01, 0.2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode
 from html.parser import HTMLParser
 
 import pytest
@@ -95,11 +96,22 @@ def test_trees_of_the_probes_are_shown_encoder_by_encoder(folder, rows):
     write("dep.rank4.conllu", 1, (2, 0, 2, 5, 3, 2))
     write("dep.rank32.conllu", 3, (0, 1, 1, 1, 1, 1))
     parsed = parse(write_report(folder))
-    told = [value for name, value in parsed.attributes if name == "alt" and value.endswith("edges")]
+    told = [value for name, value in parsed.attributes if name == "aria-label" and value.endswith("edges")]
     assert told == ["base, layer 2: 3 of 5 edges", "dep, layer 3: 1 of 5 edges"]
     assert "<w1> <w2> <w3> <w4> <w5> <w6>" in parsed.text
+    # the arcs as a table: heads of gold and of both probes, ticked where gold has the edge, and as a file
+    text = " ".join(parsed.text)
+    assert "word gold head base, layer 2 dep, layer 3 <w1> <w2> <w2>\u00a0✓ (root)" in text
+    files = [value for name, value in parsed.attributes if name == "href" and value.startswith("data:text/csv")]
+    table = b64decode(files[-1].partition("base64,")[2]).decode()
+    assert table.splitlines()[0] == 'sentence,position,word,gold head,"base, layer 2","dep, layer 3"'
+    assert table.splitlines()[1:3] == ["1,1,<w1>,2,2,0", "1,2,<w2>,0,0,1"]
+    assert parsed.seen.count("svg") == 2 and not any(v and "#ffffff" in v for n, v in parsed.attributes if n == "fill")
     (probes / "base.conllu").write_text("# layer = 2\n" + "x\t" * 9 + "x\n\n", encoding="utf8")
-    with pytest.raises(BertftError, match=r"base.conllu: line 2: expected a word"):
+    with pytest.raises(BertftError, match=r"base.conllu: line 2: expected a probe's tree"):
+        write_report(folder)
+    write("base.conllu", 2, (2, 0, 2, 3, 2, 7))
+    with pytest.raises(BertftError, match=r"base.conllu: line 8: expected a probe's tree"):
         write_report(folder)
 
 
@@ -135,6 +147,61 @@ def test_a_partial_study_has_a_page(tmp_path, rows):
     assert parsed.seen.count("script") == 1  # the theme's
     write_results(tmp_path / "results.csv", [])
     assert "no layer-by-layer results" in " ".join(parse(write_report(tmp_path)).text)
+
+
+def test_a_study_that_was_cut_off_says_what_is_done_and_what_is_left(folder):
+    stages = ["models/dep", "models/mnli", "rsa/plain"]
+    record = {"versions": {"bertft": "9.9"}, "stages": stages, "started": "2020-01-02T03:04:05Z"}
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf8")
+    (folder / "models").mkdir()
+    (folder / "models" / "dep.done.json").write_text('{"seconds": 75.0}', encoding="utf8")
+    (folder / "models" / "mnli.done.json").write_text("{", encoding="utf8")  # damaged: the study makes it again
+    text = " ".join(parse(write_report(folder)).text)
+    assert "1 of 3 stages are done: models/dep. Not yet: models/mnli, rsa/plain." in text
+    for words in ("9.9 in a run begun on 2020-01-02T03:04:05Z", "name: a study", "models/dep 75.0 s", "75 s of work"):
+        assert words in text
+    for stage in stages:
+        (folder / f"{stage}.done.json").parent.mkdir(exist_ok=True)
+        (folder / f"{stage}.done.json").write_text('{"seconds": 60}', encoding="utf8")
+    assert "Unfinished" not in write_report(folder).read_text(encoding="utf8")
+
+
+LOCAL = (
+    "model,data,layer,by,label,value,low,high,n\ndep,trees,0,upos,NOUN,0.25,0.2,0.3,40\ndep,trees,0,upos,DET,0.5,,,1\n"
+)
+WORDS = "model,data,layer,moved,value,word,sentence,context\ndep,trees,0,most,0.25,owl,s1,an [owl] saw\n"
+
+
+def test_words_are_shaded_by_how_far_they_moved(folder):
+    (folder / "local.csv").write_text(LOCAL, encoding="utf8")
+    (folder / "words.csv").write_text(
+        WORDS + "dep,trees,0,least,1.0,saw,s1,an owl [saw]\ndep,trees,0,least,nan,an,s1,[an] owl\n", encoding="utf8"
+    )
+    page = write_report(folder)
+    source = page.read_text(encoding="utf8")
+    shades = re.findall(r'<mark style="background:rgba\(var\(--shade\),([\d.]+)\)" title="local RSA (\S+)">', source)
+    assert shades == [("0.45", "0.250"), ("0.00", "1.000"), ("0.00", "nan")]
+    assert "an <mark" in source and "<strong>owl</strong></mark> saw" in source
+    assert "dep, on trees" in " ".join(parse(page).text)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("local.csv", "a,b\n", "line 1: expected the columns model,data,layer,by"),
+        ("local.csv", LOCAL.replace(",1\n", "\n"), "row 3: expected 9 cells"),
+        ("local.csv", LOCAL.replace(",0.3,", ",much,"), "row 2: high: expected a number, found 'much'"),
+        ("words.csv", WORDS.replace(",0,most", ",x,most"), "row 2: layer: expected a number, found 'x'"),
+        ("words.csv", WORDS.replace("saw", "saw,and"), "row 2: expected 8 cells"),
+    ],
+)
+def test_damaged_words_are_one_sentence(folder, name, content, message):
+    (folder / "local.csv").write_text(LOCAL, encoding="utf8")
+    (folder / "words.csv").write_text(WORDS, encoding="utf8")
+    (folder / name).write_text(content, encoding="utf8")
+    with pytest.raises(BertftError, match=re.escape(message)) as raised:
+        write_report(folder)
+    assert str(raised.value).startswith(str(folder / name)) and "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
