@@ -237,7 +237,7 @@ def _differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     return [key for key in names if stored.get(key, defaults.get(key)) != wanted.get(key, defaults.get(key))]
 
 
-# What an example says, apart from its name. Written out, so that a field added later changes no fingerprint; of any other
+# What an example says, apart from its name. Written out, so that a field added later changes no fingerprint; of another
 # kind it is every field but the id.
 _CONTENT = {
     "Sentence": ("words", "heads", "relations", "upos"),
