@@ -10,7 +10,9 @@ import sys
 import warnings
 from pathlib import Path
 
-PACKAGES = ("bertft", "bertft.cost", "bertft.data", "bertft.ops", "bertft.probes", "bertft.report", "bertft.similarity")
+PACKAGES = ("bertft", "bertft.ablation", "bertft.cost", "bertft.data", "bertft.doctor", "bertft.evaluation",
+            "bertft.finetune", "bertft.lab", "bertft.ops", "bertft.probes", "bertft.report", "bertft.results",
+            "bertft.similarity", "bertft.study", "bertft.tasks")  # fmt: skip
 
 
 def silent_names() -> list[str]:

@@ -18,9 +18,10 @@ from benchmarks.stimuli import sentence_lengths
 from bertft.data.examples import Sentence
 from bertft.data.spans import SpanTarget, SpanText
 from bertft.probes import edge_train, structural_training
-from bertft.probes.edge_data import EdgeTargets
+from bertft.probes.edge_data import EdgeTargets, SpanBatch
 from bertft.probes.edge_head import WIDTH, Heads, all_inputs
-from bertft.probes.features import WordVectors
+from bertft.probes.edge_schedule import Schedule
+from bertft.probes.features import Room, WordVectors
 
 LAYERS, DIM = 7, 384
 
@@ -112,6 +113,26 @@ def test_structural_epoch(run_race, rank):
     )
 
 
+def step_products(batch: SpanBatch, probes: int, labels: int, attended: bool) -> list[tuple[int, int, int, int]]:
+    """The products (heads, rows, inner, columns) of one step, with no more work than these ways to order it need.
+
+    Of each role, over its distinct spans: projection and its half of the hidden layer one after the other, or, for
+    more spans than dimensions, both as one matrix. A single word's vector needs no gradient (that of the mixes, of
+    which some do, is not counted); what the attention itself multiplies is not counted either.
+    """
+    found = []
+    for sizes in batch.sizes:
+        u, q = len(sizes), probes + 1  # the probe of two layers has two projections
+        if u > DIM:
+            found += [(q, DIM, WIDTH, WIDTH)] * 3 + [(q, u, DIM, WIDTH), (q, DIM, u, WIDTH)]
+        else:
+            found += [(q, u, DIM, WIDTH), (q, DIM, u, WIDTH)] + [(probes, u, WIDTH, WIDTH)] * 2
+            found += [(probes, WIDTH, u, WIDTH)]
+        found += [(q, u, WIDTH, DIM)] * attended
+    n = len(batch.labels)
+    return [*found, (probes, n, WIDTH, labels), (probes, WIDTH, n, labels), (probes, n, labels, WIDTH)]
+
+
 @pytest.mark.parametrize("longest", [1, 8])
 def test_edge_epoch(run_race, longest):
     """Two-span targets, one a word: single words as in dependency labelling, or spans as in role labelling."""
@@ -132,26 +153,19 @@ def test_edge_epoch(run_race, longest):
     order = [range(i, min(i + 32, len(texts))) for i in range(0, len(texts), 32)]
 
     def epoch():
-        schedule = edge_train._Schedule(Heads(inputs, LAYERS, DIM, 2, k, seed=0), 1e-4)
-        masks = torch.Generator().manual_seed(0)
+        schedule = Schedule(Heads(inputs, LAYERS, DIM, 2, k, seed=0), 1e-4)
+        masks, room = torch.Generator().manual_seed(0), Room()
         for members in order:
-            edge_train._descend(schedule, vectors, targets, members, masks)
+            edge_train.descend(schedule, vectors, targets, members, masks, room)
 
-    shapes = [(p + 1, DIM, WIDTH)] * 2 + [(p, 2 * WIDTH, WIDTH), (p, WIDTH, k)]
-    heads = [torch.randn(s) for s in shapes]
-    passes = [2 if longest == 1 else 3] * 2 + [3, 3]  # a single word's vector needs no gradient
+    work = [step_products(targets.batch(members), p, k, longest > 1) for members in order]
 
     def products():
-        for members in order:
-            n = int(targets.counts[list(members)].sum())
-            for weight, count in zip(heads, passes, strict=True):
-                x = torch.ones(len(weight), n, weight.shape[1])
-                y = torch.bmm(x, weight)
-                torch.bmm(x.mT, y)
-                if count == 3:
-                    torch.bmm(y, weight.mT)
+        for step in work:
+            for heads, a, b, c in step:
+                torch.bmm(torch.ones(heads, a, b), torch.ones(heads, b, c))
 
-    flops = sum(2 * len(targets) * c * q * a * b for (q, a, b), c in zip(shapes, passes, strict=True))
+    flops = sum(2 * heads * a * b * c for step in work for heads, a, b, c in step)
     kind = "single words" if longest == 1 else f"spans of 1 to {longest} words"
     run_race(
         "probing",

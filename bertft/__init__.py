@@ -15,13 +15,17 @@ _HOMES = {
     "BertftError": "bertft.errors",
     "Row": "bertft.results",
     "read_results": "bertft.results",
+    "to_arrow": "bertft.results",
+    "to_pandas": "bertft.results",
     "write_results": "bertft.results",
     "Encoder": "bertft.encoder",
     "FinetuneConfig": "bertft.finetune",
     "StudyConfig": "bertft.study",
     "run_study": "bertft.study",
 }
-_MODULES = frozenset({"data", "ops", "probes", "report", "similarity"})
+_MODULES = frozenset(
+    {"ablation", "cost", "data", "evaluation", "finetune", "ops", "probes", "report", "results", "similarity", "tasks"}
+)
 
 __all__ = sorted([*_HOMES, *_MODULES, "__version__"])
 
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
     from bertft.finetune import FinetuneConfig as FinetuneConfig
     from bertft.results import Row as Row
     from bertft.results import read_results as read_results
+    from bertft.results import to_arrow as to_arrow
+    from bertft.results import to_pandas as to_pandas
     from bertft.results import write_results as write_results
     from bertft.study import StudyConfig as StudyConfig
     from bertft.study import run_study as run_study

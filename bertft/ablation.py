@@ -6,6 +6,8 @@ embeddings. Truncation to k (Figure 4): blocks above k are gone, and the head re
     out/freeze/k3/            the fine-tuned model (``keep``), an ordinary Hugging Face folder
     out/freeze/k3.csv         its scores, and k3.done.json that they are complete
     out/prefix/               what frozen blocks give out, while the sweep runs (`bertft.prefix`)
+
+`sweep` does all of it in a run folder of its own, `sweep_stages` gives the stages to others.
 """
 
 from __future__ import annotations
@@ -18,24 +20,65 @@ from pathlib import Path
 from typing import Any
 
 from bertft.errors import BertftError
-from bertft.finetune import PRECISIONS, FinetuneConfig
+from bertft.finetune import PRECISIONS, REPORTING, FinetuneConfig, pinned
 from bertft.progress import SILENT, Progress
 from bertft.results import Row
-from bertft.run_folder import Stage
+from bertft.run_folder import RunFolder, Stage
+
+__all__ = ["KINDS", "depths", "sweep", "sweep_stages"]
 
 KINDS = ("freeze", "truncate")
 
 
 def depths(kind: str, model: str) -> list[int]:
     """Every k there is for ``model``: -1..L for freezing, 0..L for truncation, L its number of blocks."""
-    from transformers import AutoConfig
-
-    from bertft.data.sources import resolve_model
+    from bertft.blocks import load_config
 
     if kind not in KINDS:
         raise BertftError(f"ablate: expected one of {', '.join(KINDS)}, found {kind!r}")
-    blocks = int(AutoConfig.from_pretrained(resolve_model(model)).num_hidden_layers)
+    blocks = getattr(load_config(model), "num_hidden_layers", None)
+    if not isinstance(blocks, int):
+        raise BertftError(f"model {model}: expected an encoder with a number of blocks, found {blocks!r}")
     return list(range(-1 if kind == "freeze" else 0, blocks + 1))
+
+
+def sweep(
+    kind: str,
+    config: FinetuneConfig,
+    *,
+    depths_wanted: Sequence[int] | None = None,
+    cache: Path | None = None,
+    progress: Progress = SILENT,
+) -> list[Row]:
+    """A whole sweep in the run folder ``config.out``: a model for every k, ``results.csv``, figures and the page.
+
+    Arguments as of `sweep_stages`, whose rows are returned. Begun again in the same folder, it goes on where it
+    stopped; a folder that holds anything else raises ``BertftError``.
+    """
+    import yaml
+
+    from bertft.doctor import versions
+    from bertft.report import write_report
+    from bertft.tasks import get_task
+
+    get_task(config.task)  # a wrong name is refused before anything else
+    out = Path(config.out)
+    said = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)
+            if getattr(config, field.name) != field.default or field.name == "seed"}  # fmt: skip
+    said = {"command": f"ablate {kind}", **{k: v for k, v in said.items() if k not in ("out", "prefix_cache")}}
+    if depths_wanted:
+        said["k"] = list(depths_wanted)
+    folder = RunFolder(out, yaml.safe_dump(said, sort_keys=False, allow_unicode=True))
+    folder.check()
+    stages = sweep_stages(kind, config, out, depths_wanted=depths_wanted, cache=cache, progress=progress)
+    with folder.claim():
+        rows = folder.run(stages, f"ablate {kind}", progress=progress)
+        shutil.rmtree(out / "prefix", ignore_errors=True)
+        folder.write_table(rows)
+        times = {"seconds": folder.seconds(stages), "finished": folder.finished(stages)}
+        folder.write_record({"versions": versions(), **times})
+        write_report(out, progress=progress)
+    return rows
 
 
 def sweep_stages(
@@ -57,6 +100,7 @@ def sweep_stages(
     frozen blocks give out; sweeps of one base model on the same data share it, whatever their seeds. Without ``keep``
     each model is removed once it is scored.
     """
+    config = pinned(config)
     wanted = depths(kind, config.model)
     chosen = wanted if depths_wanted is None else list(depths_wanted)
     for k in chosen:
@@ -69,7 +113,7 @@ def sweep_stages(
         depth: dict[str, Any] = {kind: k}
         own = dataclasses.replace(config, out=out / stem, prefix_cache=cache if kind == "freeze" else None, **depth)
         settings = dataclasses.asdict(own)
-        left_out = {"out", "prefix_cache", *(name for name in PRECISIONS if not settings[name])}
+        left_out = {"out", "prefix_cache", *REPORTING, *(name for name in PRECISIONS if not settings[name])}
         depends = {key: v for key, v in settings.items() if key not in left_out}
         stages.append(
             Stage(

@@ -12,37 +12,27 @@ import torch
 from torch import Tensor, nn
 
 from bertft.errors import BertftError
-from bertft.seal import refuse_changed_weights
+from bertft.progress import downloading, waiting
+from bertft.seal import refuse_changed_files
 
 
 def load_pretrained(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Any]:
     """The encoder called ``name`` and its fast tokenizer: from safetensors, without remote code, nothing printed.
 
-    ``name`` is a folder, a Hugging Face id or ``builtin:minilm``; a folder with an adapter (`bertft.adapters`) is its
-    base with the adapter merged in. A decoder (GPT-2, Llama) serves as an encoder that looks to the left alone.
-    Anything else raises ``BertftError``.
+    ``name`` is a folder, a Hugging Face id (``id@revision`` for a branch, tag or commit) or ``builtin:minilm``; a
+    folder with an adapter (`bertft.adapters`) is its base with the adapter merged in. A decoder (GPT-2, Llama) serves
+    as an encoder that looks to the left alone. Anything else raises ``BertftError``.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
 
     from bertft.adapters import is_adapter, load_adapter
-    from bertft.data.sources import resolve_model
 
     if is_adapter(str(name)):
         return load_adapter(str(name), dtype=dtype)
-    where = resolve_model(str(name))
-    refuse_changed_weights(where)
-    with quiet_transformers():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True, trust_remote_code=False)
-            model = AutoModel.from_pretrained(where, dtype=dtype, use_safetensors=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            if Path(where).is_dir():
-                raise BertftError(f"model {name}: cannot be loaded: {' '.join(str(error).split())}") from error
-            reason = str(error).strip().partition("\n")[0].split(" Check your internet")[0]
-            raise BertftError(
-                f"model {name}: no such folder, and not to be had from the Hugging Face hub ({reason})"
-            ) from error
+    with _located(name) as (where, revision), _seen_to_load(where, str(name)):
+        own = {"revision": revision, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True, **own)
+        model = AutoModel.from_pretrained(where, dtype=dtype, use_safetensors=True, **own)
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes where there are no files of one
         raise BertftError(f"model {name}: expected a tokenizer with a vocabulary, found none")
     if getattr(model.config, "is_encoder_decoder", False) or getattr(model.config, "is_decoder", False):
@@ -51,6 +41,64 @@ def load_pretrained(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[n
     if not getattr(tokenizer, "is_fast", False):
         raise BertftError(f"model {name}: expected a fast tokenizer, found {type(tokenizer).__name__}")
     return model, tokenizer
+
+
+def load_config(name: str) -> Any:
+    """The configuration alone of what `load_pretrained` loads, adapters aside; the same is refused."""
+    from transformers import AutoConfig
+
+    with _located(name) as (where, revision):
+        return AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
+
+
+@contextlib.contextmanager
+def _located(name: str) -> Iterator[tuple[str, str]]:
+    """What ``from_pretrained`` takes for a model's name, and its revision; what that raises becomes one sentence."""
+    from bertft.data.hub import hub_name
+    from bertft.data.sources import resolve_model
+
+    refuse_changed_files(Path(name).expanduser())
+    where, revision = resolve_model(str(name)), "main"
+    if not Path(where).is_dir() and (hub := hub_name(where)) is not None:
+        where, revision = hub.id, hub.revision or revision
+    with quiet_transformers():
+        try:
+            yield where, revision
+        except (MemoryError, torch.OutOfMemoryError):  # no fault of the model's
+            raise
+        except Exception as error:  # transformers and those below raise a dozen unrelated types for a damaged folder
+            if "trust_remote_code" in str(error):
+                raise BertftError(
+                    f"model {name}: needs code of its own, and bertft runs none that comes with a model"
+                ) from None
+            if Path(where).is_dir():
+                raise BertftError(f"model {name}: cannot be loaded: {' '.join(str(error).split())}") from error
+            reason = str(error).strip().partition("\n")[0].split(" Check your internet")[0]
+            raise BertftError(
+                f"model {name}: no such folder, and not to be had from the Hugging Face hub ({reason})"
+            ) from error
+
+
+@contextlib.contextmanager
+def _seen_to_load(where: str, name: str) -> Iterator[None]:
+    """For whoever watches: the hub's own bars around a model that comes from there, else a bar without an end."""
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+    here = Path(where).is_dir() or isinstance(try_to_load_from_cache(where, "config.json"), str)
+    if here or constants.HF_HUB_OFFLINE:
+        with waiting(f"load {name}"):
+            yield
+        return
+    with downloading(f"{name} from the Hugging Face hub") as watched:
+        bars = watched and not constants.HF_HUB_DISABLE_PROGRESS_BARS
+        if bars:
+            enable_progress_bars()  # `quiet_transformers` has switched them off
+        try:
+            yield
+        finally:
+            if bars:
+                disable_progress_bars()
 
 
 @contextlib.contextmanager
@@ -248,7 +296,7 @@ def reinitialise(model: nn.Module, seed: int) -> nn.Module:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = AutoModel.from_config(copy.deepcopy(model.config))
+        fresh = AutoModel.from_config(copy.deepcopy(model.config), trust_remote_code=False)
     example = next(model.parameters())
     return fresh.to(device=example.device, dtype=example.dtype).train(model.training)
 

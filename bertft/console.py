@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from bertft.progress import Step
+from bertft.progress import Step, showing
 
 HEARTBEAT = 30.0  # seconds between two lines about one piece of work where no bar can be drawn
 
@@ -31,15 +33,27 @@ class ConsoleProgress:
             transient=True,
             disable=not self.console.is_terminal,
         )
+        self._shown = contextlib.ExitStack()
 
     def __enter__(self) -> ConsoleProgress:
         self._bars.start()
+        self._shown.enter_context(showing(self))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._shown.close()
         self._bars.stop()
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Takes the bars away inside, so that another library can draw its own."""
+        self._bars.stop()
+        try:
+            yield
+        finally:
+            self._bars.start()
 
     def step(self, description: str, total: float | None = None, unit: str = "it") -> Step:
         return _Bar(self, self._bars, description, total, unit)

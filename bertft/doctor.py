@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+__all__ = ["devices", "kernels", "models", "report", "tools", "versions"]
+
 PACKAGES = (
     "bertft",
     "torch",

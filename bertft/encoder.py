@@ -71,7 +71,7 @@ class Encoder:
     def from_pretrained(
         cls, name: str, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
     ) -> Encoder:
-        """Load the encoder ``name``: a folder, a Hugging Face id or ``builtin:minilm``.
+        """Load the encoder ``name``: a folder, a Hugging Face id or ``id@revision``, or ``builtin:minilm``.
 
         ``device`` defaults to the GPU where there is one, ``dtype`` to float32. Only safetensors are read, and code
         that comes with a model is never run. Raises ``BertftError`` for anything that is no encoder.

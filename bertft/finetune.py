@@ -2,15 +2,18 @@
 
 A finished folder holds the encoder (``AutoModel.from_pretrained`` loads it), its tokenizer, ``head.safetensors`` and
 ``bertft.json`` with the configuration, label set, scores, versions and seconds. It appears whole or not at all. While
-training runs, checkpoints lie in a hidden folder beside it, from which a killed run goes on with the same result.
-Under ``torchrun`` or ``accelerate launch`` batches and the evaluation are shared out and rank zero writes.
+training runs, checkpoints lie in a hidden folder beside it, from which a killed run goes on with the same result, and a
+second process that wants the folder is refused. Under ``torchrun`` or ``accelerate launch`` batches and the evaluation
+are shared out and rank zero writes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from bertft.errors import BertftError
+from bertft.locks import claimed
 from bertft.progress import SILENT, Progress
 from bertft.results import Row
-from bertft.seal import refuse_changed_weights
+from bertft.seal import refuse_changed_files
+
+__all__ = ["FinetuneConfig", "FinetuneResult", "finetune", "read_card", "snapshot_folder"]
 
 FORMAT = 1  # of bertft.json
 
@@ -30,7 +36,8 @@ class FinetuneConfig:
     """What to fine-tune on what.
 
     - ``task``: one of ``bertft.tasks.names()``; ``model``: a folder, a Hugging Face id or ``builtin:minilm``.
-    - ``train``, ``dev``: sources of ``bertft.data.sources.load``; ``out``: the folder to make.
+    - ``train``, ``dev``: sources of ``bertft.data.sources.load``; ``out``: the folder to make. What is on the hub is
+      taken at the commit its branch, tag (``id@revision``) or main is at when the run begins.
     - ``learning_rate``: the encoder's peak, after a linear warm-up over the share ``warmup`` of the steps and before a
       linear fall to 0; ``head_learning_rate``: the head's.
     - ``batch_size``: features (sentences, pairs, windows) a process and step.
@@ -47,6 +54,9 @@ class FinetuneConfig:
     - ``max_train``, ``max_dev``: so many examples, drawn at random but always the same ones.
     - ``max_select``: the first so many dev examples choose the best epoch (default: all); scores are of all.
     - ``dev_name``: the dev data's name in rows; ``dev_split``: its split, for a source that has several.
+    - ``report_to``: the Trainer's reporters between commas (``tensorboard,wandb``), ``all`` that are installed or
+      ``none``. They get loss and learning rate every ``logging_steps`` steps, and the scores after every epoch.
+      TensorBoard's files end in ``<out>.logs``.
     """
 
     task: str
@@ -77,6 +87,8 @@ class FinetuneConfig:
     max_grad_norm: float = 1.0
     dev_name: str | None = None
     dev_split: str | None = None
+    report_to: str = "none"
+    logging_steps: int = 50
 
 
 @dataclass(frozen=True)
@@ -94,13 +106,14 @@ def finetune(config: FinetuneConfig, *, progress: Progress = SILENT) -> Finetune
 
     A folder that this very configuration finished is returned at once; a run that was killed goes on from its last
     epoch. The configuration is compared by what the model and the examples are, not by where they lie. A folder that
-    holds anything else raises ``BertftError``.
+    holds anything else raises ``BertftError``, and so does one at which another process is at work.
     """
     from bertft.data import sources
     from bertft.tasks import get_task
 
     task = get_task(config.task)
     _check(config)
+    config = pinned(config)
     with progress.step("read the corpora", total=2, unit="files") as bar:
         train = sources.load(task.kind, config.train, split="train", limit=config.max_train)
         bar.advance()
@@ -109,20 +122,38 @@ def finetune(config: FinetuneConfig, *, progress: Progress = SILENT) -> Finetune
     if not train or not dev:
         raise BertftError(f"finetune: {config.dev if train else config.train} has no examples, expected at least one")
     identity = _identity(config, train, dev)
-    out = Path(config.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        found = read_card(out)
-        if different := _differences(found["identity"], identity):
-            raise BertftError(
-                f"{out}: holds another fine-tuned model (other {', '.join(different)}), expected an empty folder"
-            )
-        refuse_changed_weights(out)
-        return _result(out, found, config)
+    if finished := _finished(config, identity):
+        return finished
 
     from bertft.training import train_and_save
 
-    card = train_and_save(task, config, train, dev, identity, progress)
-    return _result(out, card, config)
+    leads = os.environ.get("RANK", "0") == "0"  # torchrun's; its other processes work for the one that leads
+    with claimed(config.out) if leads else contextlib.nullcontext():
+        if finished := _finished(config, identity):
+            return finished
+        card = train_and_save(task, config, train, dev, identity, progress)
+    return _result(card, config)
+
+
+def pinned(config: FinetuneConfig) -> FinetuneConfig:
+    """``config`` with what is on the hub at the commit it is at now."""
+    from bertft.data.sources import pin
+
+    return dataclasses.replace(config, model=pin(config.model, "model"), train=pin(config.train), dev=pin(config.dev))
+
+
+def _finished(config: FinetuneConfig, identity: dict[str, Any]) -> FinetuneResult | None:
+    """What this very configuration left in ``config.out``, None where there is nothing."""
+    out = Path(config.out)
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    found = read_card(out)
+    if different := _differences(found["identity"], identity):
+        raise BertftError(
+            f"{out}: holds another fine-tuned model (other {', '.join(different)}), expected an empty folder"
+        )
+    refuse_changed_files(out)
+    return _result(found, config)
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
@@ -141,7 +172,16 @@ def read_card(folder: str | Path) -> dict[str, Any]:
 
 def dev_name(config: FinetuneConfig) -> str:
     """The name of the dev data in rows: the one given, else the file's or folder's own without its endings."""
-    return config.dev_name or Path(str(config.dev)).name.split(".")[0]
+    return config.dev_name or data_name(config.dev)
+
+
+def data_name(source: str | Path) -> str:
+    """What rows call a source: the last part of its path or hub id, without endings and whatever the revision."""
+    from bertft.data.sources import hub_of
+
+    hub = hub_of(source)
+    name = str(source) if hub is None else str(dataclasses.replace(hub, revision=None))
+    return Path(name).name.split(".")[0]
 
 
 def dev_split(config: FinetuneConfig) -> str:
@@ -158,6 +198,30 @@ def default_length(task: str) -> int:
     from bertft.tasks import get_task
 
     return get_task(task).max_length
+
+
+def published(config: FinetuneConfig) -> dict[str, Any]:
+    """The configuration for others to read: ``model``, ``train`` and ``dev`` without the folders they lay in."""
+    from bertft.data.sources import hub_of
+
+    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("out", "prefix_cache", *REPORTING)}
+    for name in ("model", "train", "dev"):
+        source = settings[name]
+        local = hub_of(source) is None and not str(source).startswith("builtin:")
+        settings[name] = Path(source).expanduser().resolve().name if local else str(source)
+    return settings
+
+
+def on_the_hub(config: FinetuneConfig) -> dict[str, dict[str, str]]:
+    """Which of ``model``, ``train`` and ``dev`` come from the hub: id, revision (a commit where known), config."""
+    from bertft.data.sources import hub_of
+
+    found = {name: hub_of(getattr(config, name)) for name in ("model", "train", "dev")}
+    return {
+        name: {key: value for key, value in dataclasses.asdict(hub).items() if value is not None}
+        for name, hub in found.items()
+        if hub is not None
+    }
 
 
 def snapshot_folder(config: FinetuneConfig, percent: int) -> Path:
@@ -178,7 +242,7 @@ def versions() -> dict[str, str]:
 
 
 def _check(config: FinetuneConfig) -> None:
-    least = {"epochs": 1, "batch_size": 1, "stride": 0, "freeze": -1}
+    least = {"epochs": 1, "batch_size": 1, "stride": 0, "freeze": -1, "logging_steps": 1}
     least |= {
         name: 1
         for name in ("max_length", "max_train", "max_dev", "max_select", "lora")
@@ -208,12 +272,13 @@ def _check(config: FinetuneConfig) -> None:
 
 # What a configuration is, apart from where things lie and what they are called.
 _PLACES = ("out", "model", "train", "dev", "dev_name", "dev_split", "max_train", "max_dev", "prefix_cache")
+REPORTING = ("report_to", "logging_steps")  # changes nothing in what is trained
 PRECISIONS = ("bf16", "fp16", "tf32")
 _LATER = ("lora", "snapshots", *PRECISIONS)  # told only where they are used: older folders do not know them
 
 
 def _identity(config: FinetuneConfig, train: Sequence[Any], dev: Sequence[Any]) -> dict[str, Any]:
-    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in _PLACES}
+    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in (*_PLACES, *REPORTING)}
     settings["max_length"] = config.max_length or default_length(config.task)
     if config.task != "squad":
         del settings["stride"]  # only passages are cut into windows
@@ -265,12 +330,13 @@ def _content(value: Any) -> Any:
 
 
 def model_fingerprint(name: str) -> str:
-    """SHA-256 of a local model's weights, configuration and tokenizer; of anything else the name itself."""
+    """SHA-256 of a local model's weights, configuration and tokenizer; of one on the hub, of its id and commit."""
     from bertft.data.sources import resolve_model
 
-    folder = Path(resolve_model(str(name)))
+    where = resolve_model(str(name))
+    folder = Path(where)
     if not folder.is_dir():
-        return str(folder)
+        return hashlib.sha256(where.encode()).hexdigest()
     digest = hashlib.sha256()
     files = [*sorted(folder.glob("*.safetensors")), folder / "config.json", folder / "tokenizer.json"]
     for path in files:
@@ -282,9 +348,9 @@ def model_fingerprint(name: str) -> str:
     return digest.hexdigest()
 
 
-def _result(folder: Path, card: dict[str, Any], config: FinetuneConfig) -> FinetuneResult:
+def _result(card: dict[str, Any], config: FinetuneConfig) -> FinetuneResult:
     rows = score_rows(card["scores"], config.task, dev_name(config), config.seed)
-    return FinetuneResult(folder, {row.measure: row.value for row in rows}, rows, card["seconds"])
+    return FinetuneResult(Path(config.out), {row.measure: row.value for row in rows}, rows, card["seconds"])
 
 
 def score_rows(scores: dict[str, dict[str, Any]], task: str, data: str, seed: int) -> list[Row]:

@@ -29,13 +29,16 @@ from bertft.results import Row, merge_rows, write_bytes_atomically, write_result
 from bertft.run_folder import RunFolder, Stage
 from bertft.seeds import pool_seeds
 from bertft.study import Materials, study_stages
-from bertft.study_config import StudyConfig
+from bertft.study_config import StudyConfig, settings_of
 from bertft.study_reader import read_study, resolve_source, study_of
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder
     from bertft.finetune import FinetuneConfig
     from bertft.report.figures import Figure
+
+
+__all__ = ["Lab", "Setting", "read_setting"]
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ class Lab:
     def stage(self, name: str, seed: int, settings: Mapping[str, Any], work: Callable[[], list[Row]]) -> Stage:
         """A stage of an analysis on the models of one seed; its rows depend on them and on ``settings``."""
         study = self.study(seed)
-        tuned = {task: dataclasses.asdict(config) for task, config in study.tasks.items()}
+        tuned = {task: settings_of(config) for task, config in study.tasks.items()}
         return Stage(name, {"model": study.model, "tuned": tuned, "seed": seed, **settings}, work)
 
     def sweep(self, kind: str) -> list[Stage]:

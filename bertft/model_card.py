@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,31 +13,37 @@ TASKS = {
     "squad": "extractive question answering",
     "pos": "part-of-speech tagging",
 }
+# What the hub calls the kind of task that was scored.
+_KINDS = {"dep": "token-classification", "mnli": "text-classification", "squad": "question-answering",
+          "pos": "token-classification"}  # fmt: skip
 _SETTINGS = ("epochs", "learning_rate", "head_learning_rate", "batch_size", "warmup", "weight_decay", "freeze",
              "truncate", "lora", "seed")  # fmt: skip
 
 
 def model_card(card: Mapping[str, Any]) -> str:
-    """Markdown with YAML front matter, from what ``bertft.json`` holds. Of local paths the last part alone is named."""
+    """Markdown with YAML front matter, from what ``bertft.json`` holds.
+
+    The front matter says what is known: base model and data set where they are on the hub, scores. No licence: that is
+    for whoever publishes the model to say.
+    """
     config, task = card["config"], TASKS.get(card["task"], card["task"])
-    about: dict[str, Any] = {"library_name": "transformers", "tags": ["bertft", card["task"]]}
-    if _on_the_hub(str(config["model"])):
-        about["base_model"] = config["model"]
-    front = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
+    front = yaml.safe_dump(_front_matter(card), sort_keys=False, allow_unicode=True)
     scores = "".join(f"| {name} | {_score(score)} |\n" for name, score in card["scores"].items())
     settings = ", ".join(f"{name} {config[name]}" for name in _SETTINGS if config.get(name) is not None)
     versions = ", ".join(f"{name} {version}" for name, version in card["versions"].items())
     return f"""---
 {front}---
 
-# {_name(str(config["model"]))} fine-tuned on {task}
+# {_title(card)}
 
-An encoder fine-tuned by bertft on {_name(str(config["train"]))}; scores on {_name(str(config["dev"]))}, square brackets
-hold 95 % intervals over its items.
+An encoder fine-tuned by bertft for {task} on {config["train"]}; scores on {config["dev"]}, square brackets hold 95 %
+intervals over its items.
 
 | measure | value |
 |---|---|
 {scores}
+The encoder alone:
+
 ```python
 from transformers import AutoModel, AutoTokenizer
 
@@ -46,20 +51,41 @@ encoder = AutoModel.from_pretrained("FOLDER_OR_ID")
 tokenizer = AutoTokenizer.from_pretrained("FOLDER_OR_ID")
 ```
 
-`head.safetensors` holds the task's head, which `bertft.finetune.load_finetuned` puts on the encoder.
+With the task's head, `head.safetensors`, from a local copy of this repository:
 
-Settings: {settings}. Made with {versions}. The whole account is in `bertft.json`.
+```python
+from bertft.evaluation import load_finetuned
+
+model = load_finetuned("FOLDER")  # model.predict(examples)
+```
+
+Settings: {settings}. Made with {versions}. The whole account, with SHA-256 of base model, data and files, is in
+`bertft.json`.
 """
+
+
+def _title(card: Mapping[str, Any]) -> str:
+    return f"{card['config']['model']} fine-tuned on {TASKS.get(card['task'], card['task'])}"
+
+
+def _front_matter(card: Mapping[str, Any]) -> dict[str, Any]:
+    hub, dev = card.get("hub", {}), card["config"]["dev"]
+    # What transformers makes of the folder by itself: an encoder without the head.
+    front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "feature-extraction"}
+    front["tags"] = ["bertft", card["task"]]
+    if "model" in hub:
+        front["base_model"] = hub["model"]["id"]
+    if "train" in hub:
+        front["datasets"] = [hub["train"]["id"]]
+    found = {key: value for key, value in hub.get("dev", {}).items() if key != "id"}
+    result = {
+        "task": {"type": _KINDS.get(card["task"], card["task"]), "name": TASKS.get(card["task"], card["task"])},
+        "dataset": {"type": hub["dev"]["id"] if "dev" in hub else dev, "name": dev, **found},
+        "metrics": [{"type": name, "name": name, "value": score["value"]} for name, score in card["scores"].items()],
+    }
+    front["model-index"] = [{"name": _title(card), "results": [result]}]
+    return front
 
 
 def _score(score: Mapping[str, Any]) -> str:
     return f"{score['value']:.4g} [{score['low']:.4g}, {score['high']:.4g}] (n = {score['n']:,})"
-
-
-def _on_the_hub(model: str) -> bool:
-    return model.count("/") == 1 and not model.startswith((".", "/", "~")) and not Path(model).exists()
-
-
-def _name(source: str) -> str:
-    """``/home/me/ud/train.conllu.gz`` is ``train.conllu.gz``; a hub id or built-in name stays whole."""
-    return source if source.startswith("builtin:") or _on_the_hub(source) else Path(source).name

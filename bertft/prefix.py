@@ -128,6 +128,7 @@ class Prefix:
         config: Any = self.model.config
         shape = (stops[-1], int(config.hidden_size))
         table = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
+        _take_room(part)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         training = self.model.training
         self.model.eval().to(device)
@@ -158,6 +159,16 @@ class Prefix:
         path = folder / f"layer{self.k}.npy"
         write_text_atomically(path.with_suffix(".sha256"), digest_of(part) + "\n")
         os.replace(part, path)
+
+
+def _take_room(path: Path) -> None:
+    """Have the disk set aside what a file of holes will need; raises OSError where it cannot.
+
+    A write into a memory map that finds the disk full ends the process by a signal.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _is_intact(path: Path) -> bool:

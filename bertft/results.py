@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 
 from bertft.errors import BertftError
 
+__all__ = ["COLUMNS", "Row", "merge_rows", "read_results", "results_as_json", "to_arrow", "to_pandas", "write_results"]
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -100,8 +102,16 @@ def appearing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def sweep_unfinished(folder: str | os.PathLike[str]) -> None:
-    """Remove what writers that were killed left anywhere in ``folder``, at which nobody else may be at work."""
+    """Remove what writers that were killed left anywhere in ``folder``.
+
+    Below a folder in which a process holds a lock (`bertft.locks.claimed`), nothing is touched.
+    """
+    from bertft.locks import SUFFIX, is_held
+
+    busy = {lock.parent for lock in Path(folder).rglob(f".*{SUFFIX}") if is_held(lock)}
     for path in [*Path(folder).rglob(f".*{UNFINISHED}")]:
+        if not busy.isdisjoint(path.parents):
+            continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -137,8 +147,10 @@ def read_results(path: str | os.PathLike[str]) -> list[Row]:
             table = list(csv.reader(file))
     except FileNotFoundError:
         raise BertftError(f"{path}: no such results file") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BertftError(f"{path}: not a table of results in UTF-8 ({error})") from None
     if not table or tuple(table[0]) != COLUMNS:
-        found = ",".join(table[0]) if table else "nothing"
+        found = repr(",".join(table[0])[:100]) if table else "nothing"
         raise BertftError(f"{path}: line 1: expected the columns {','.join(COLUMNS)}, found {found}")
     rows = []
     for number, cells in enumerate(table[1:], start=2):
@@ -146,10 +158,36 @@ def read_results(path: str | os.PathLike[str]) -> list[Row]:
             raise BertftError(f"{path}: line {number}: expected {len(COLUMNS)} cells, found {len(cells)}")
         try:
             values: dict[str, Any] = {name: _parse(name, cell) for name, cell in zip(COLUMNS, cells, strict=True)}
+            if not math.isfinite(values["value"]):
+                raise ValueError(f"expected a finite value, found {values['value']}")
             rows.append(Row(**values))
         except ValueError as error:
             raise BertftError(f"{path}: line {number}: {error}") from None
     return rows
+
+
+def to_arrow(rows: Iterable[Row]) -> Any:
+    """``rows`` as a ``pyarrow.Table`` with the columns of `Row`: text, int64, float64; what a row lacks is null."""
+    import pyarrow
+
+    def kind(name: str) -> Any:
+        if name in _INTEGERS:
+            return pyarrow.int64()
+        return pyarrow.float64() if name in _NUMBERS else pyarrow.string()
+
+    schema = pyarrow.schema([(name, kind(name)) for name in COLUMNS])
+    return pyarrow.Table.from_pylist([{name: getattr(row, name) for name in COLUMNS} for row in rows], schema=schema)
+
+
+def to_pandas(rows: Iterable[Row]) -> Any:
+    """``rows`` as a ``pandas.DataFrame`` with the columns of `Row`.
+
+    ``layer``, ``n`` and ``seed`` are of type Int64, NA where a row lacks them; ``low`` and ``high`` are NaN then.
+    """
+    import pandas
+    import pyarrow
+
+    return to_arrow(rows).to_pandas(types_mapper={pyarrow.int64(): pandas.Int64Dtype()}.get)
 
 
 def results_as_json(rows: Iterable[Row]) -> str:

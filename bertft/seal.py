@@ -40,10 +40,10 @@ def is_intact(folder: str | os.PathLike[str]) -> bool:
         return False
 
 
-def refuse_changed_weights(folder: str | os.PathLike[str]) -> None:
-    """Raise ``BertftError`` where a fine-tuned folder's weights are not the bytes its ``bertft.json`` has digests of.
+def refuse_changed_files(folder: str | os.PathLike[str]) -> None:
+    """Raise ``BertftError`` where files of a fine-tuned folder are not the bytes its ``bertft.json`` has digests of.
 
-    Folders without such digests, bertft's older ones too, are let through.
+    Those are all that a model is loaded from. Of older folders it has the weights' alone, or none.
     """
     try:
         card = json.loads((Path(folder) / "bertft.json").read_text(encoding="utf8"))

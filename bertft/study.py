@@ -194,7 +194,7 @@ class Materials:
 def study_stages(config: StudyConfig, materials: Materials) -> list[Stage]:
     """Every stage in order: models, RSA on each text, probes of each encoder."""
     seeds = {"model": config.model, "seed": config.seed}
-    tuned = {name: dataclasses.asdict(task) for name, task in config.tasks.items()}
+    tuned = {name: settings_of(task) for name, task in config.tasks.items()}
     stages = [
         Stage(
             f"models/{name}",

@@ -56,6 +56,11 @@ class TaskConfig:
     freeze: int | None = None
     truncate: int | None = None
     seed: int | None = None
+    max_grad_norm: float | None = _later(None)
+    lora: int | None = _later(None)
+    bf16: bool | None = _later(None)
+    fp16: bool | None = _later(None)
+    tf32: bool | None = _later(None)
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,7 @@ class StudyConfig:
     def to_tree(self) -> dict[str, Any]:
         """The resolved study as plain values, as ``to_yaml`` writes it."""
         tree = dataclasses.asdict(self)
+        tree["tasks"] = {name: settings_of(task) for name, task in self.tasks.items()}
         tree["probes"] = self.probes and settings_of(self.probes)
         tree["edge"] = {name: settings_of(edge) for name, edge in self.edge.items()}
         if not self.edge:
@@ -179,7 +185,7 @@ class StudyConfig:
         return yaml.safe_dump(self.to_tree(), sort_keys=False, allow_unicode=True, width=100)
 
 
-def settings_of(config: ProbesConfig | EdgeConfig) -> dict[str, Any]:
+def settings_of(config: TaskConfig | ProbesConfig | EdgeConfig) -> dict[str, Any]:
     """The settings as plain values, without those that came later and have their default.
 
     So an older run folder is still of the same study, and its stages count as done.

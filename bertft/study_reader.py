@@ -45,8 +45,9 @@ def read_study(
 ) -> StudyConfig:
     """Read a study by file or built-in name, apply ``variant``, and resolve its relative paths against ``data``.
 
-    Without ``data`` relative paths start at the YAML file's own folder. ``model`` replaces the study's encoder,
-    each of ``settings`` (``rsa.tokens=1000``; the value is YAML) one of its settings.
+    Without ``data`` relative paths start at the YAML file's own folder. What is on the hub is pinned to the commit it
+    is at now, so that the run folder's configuration says which. ``model`` replaces the study's encoder, each of
+    ``settings`` (``rsa.tokens=1000``; the value is YAML) one of its settings.
     Raises ``BertftError`` that names the file and the key for anything unknown, missing or of the wrong type.
     """
     path = _locate(study)
@@ -222,6 +223,8 @@ def _check_numbers(node: Any, file: str, where: str) -> None:
         "max_train",
         "max_dev",
         "max_select",
+        "max_grad_norm",
+        "lora",
     }
     positive |= {"tokens", "rank", "limit", "truncate", "max_test", "interval", "steps"}
     for item in dataclasses.fields(node):
@@ -250,7 +253,9 @@ def edge_of(tree: object, root: Path, file: str, where: str) -> EdgeConfig:
 
 
 def resolve_source(text: str, root: Path, where: str) -> str:
-    """A source with its relative path starting at ``root``; ``where`` names it in errors."""
+    """A source with its relative path starting at ``root``, or on the hub at a commit; ``where`` names it in errors."""
+    from bertft.data.sources import pin
+
     if text.startswith("builtin:"):
         return text
     path = root / Path(text).expanduser()
@@ -258,10 +263,12 @@ def resolve_source(text: str, root: Path, where: str) -> str:
         return str(path.resolve())
     if path.name.endswith(_FILE_SUFFIXES) or text.startswith((".", "/", "~")):
         raise BertftError(f"{where}: no such file: {path}")
-    return text  # a hub data set id
+    return pin(text)
 
 
 def _resolve(config: StudyConfig, root: Path, file: str) -> StudyConfig:
+    from bertft.data.sources import pin
+
     if not root.is_dir():
         raise BertftError(f"--data {root}: no such folder")
 
@@ -280,6 +287,8 @@ def _resolve(config: StudyConfig, root: Path, file: str) -> StudyConfig:
             if folder.is_dir():
                 model = str(folder.resolve())
                 break
+        else:
+            model = pin(model, "model")
     return dataclasses.replace(
         config,
         model=model,

@@ -17,7 +17,15 @@ from transformers import TrainingArguments
 from bertft.adapters import add_lora, merge_lora
 from bertft.blocks import freeze, frozen_modules, load_pretrained, quiet_transformers, truncate, window_size
 from bertft.errors import BertftError
-from bertft.finetune import FORMAT, PRECISIONS, FinetuneConfig, default_length, versions
+from bertft.finetune import (
+    FORMAT,
+    PRECISIONS,
+    FinetuneConfig,
+    default_length,
+    on_the_hub,
+    published,
+    versions,
+)
 from bertft.model_card import model_card
 from bertft.prefix import Prefix, collate
 from bertft.progress import Progress
@@ -82,7 +90,8 @@ def train_and_save(
     card = {
         "format": FORMAT,
         "task": task.name,
-        "config": {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()},
+        "config": published(config),
+        "hub": on_the_hub(config),
         "identity": identity,
         "spec": spec,
         "window": dataclasses.asdict(window),
@@ -97,6 +106,8 @@ def train_and_save(
         merge_lora(encoder)
     if trainer.args.should_save:
         write_folder(out, trainer.model, tokenizer, card)
+        if (logs := work / "runs").is_dir():  # where TensorBoard's reporter writes
+            shutil.copytree(logs, out.parent / f"{out.name}.logs", dirs_exist_ok=True)
         shutil.rmtree(work, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return card
@@ -136,10 +147,10 @@ def write_folder(out: Path, model: TaskModel, tokenizer: Any, card: dict[str, An
             encoder.save_pretrained(fresh)
             tokenizer.save_pretrained(fresh)
         save_file({k: v.contiguous().cpu() for k, v in model.head.state_dict().items()}, fresh / "head.safetensors")
-        card = {**card, "sha256": {path.name: digest_of(path) for path in sorted(fresh.glob("*.safetensors"))}}
+        card = {**card, "sha256": {path.name: digest_of(path) for path in sorted(fresh.iterdir()) if path.is_file()}}
         (fresh / "bertft.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
         (fresh / "README.md").write_text(model_card(card), encoding="utf8")
-        for path in fresh.iterdir():
+        for path in filter(Path.is_file, fresh.iterdir()):
             path.chmod(0o644)  # safetensors writes files that only their owner reads
 
 
@@ -164,7 +175,22 @@ def _arguments(config: FinetuneConfig, work: Path, select: str) -> TrainingArgum
     return arguments
 
 
+def reporters(report_to: str) -> list[str]:
+    """The Trainer's reporters that are asked for, each seen to be there."""
+    from transformers.integrations import get_available_reporting_integrations
+
+    there = get_available_reporting_integrations()
+    if report_to in ("none", "all"):
+        return there if report_to == "all" else []
+    asked = [name.strip() for name in report_to.split(",")]
+    if missing := [name for name in asked if name not in there]:
+        installed = ", ".join(there) or "no reporter"
+        raise BertftError(f"finetune: report_to: expected what is installed ({installed}), found {missing[0]!r}")
+    return asked
+
+
 def _training_arguments(config: FinetuneConfig, work: Path, select: str) -> TrainingArguments:
+    asked = reporters(config.report_to)
     return TrainingArguments(
         output_dir=str(work),
         num_train_epochs=config.epochs,
@@ -182,9 +208,10 @@ def _training_arguments(config: FinetuneConfig, work: Path, select: str) -> Trai
         load_best_model_at_end=True,
         metric_for_best_model=select,
         greater_is_better=True,
-        logging_strategy="no",
+        logging_strategy="steps" if asked else "no",
+        logging_steps=config.logging_steps,
         use_cpu=not torch.accelerator.is_available(),
-        report_to="none",
+        report_to=asked or "none",
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_num_workers=0,

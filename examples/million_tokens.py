@@ -1,8 +1,9 @@
-"""A million tokens, or a billion: processes share the text, and only sums and a small sample are kept.
+"""A million tokens, or a billion: processes share the text, read line by line; only sums and a small sample are kept.
 
     torchrun --nproc-per-node 2 examples/million_tokens.py builtin:minilm runs/mnli --text folder_of_text
 
-Killed, the same command goes on from its last checkpoint to the same numbers. As a command: bertft rsa --tokens all.
+Tokens are the text's first ones. Killed, the same command goes on from its last checkpoint to the same numbers.
+As a command: bertft rsa --tokens all.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 from pathlib import Path
 
 import bertft
-from bertft.data import load
+from bertft.data.streams import stream
 from bertft.similarity import Plan, compare_stream
 from bertft.similarity.checkpoint import Checkpoint
 from bertft.similarity.team import team
@@ -31,8 +32,9 @@ def main(arguments: list[str] | None = None) -> None:
     with team() as members:  # one process, or those that torchrun started
         base, tuned = (bertft.Encoder.from_pretrained(name) for name in (given.base, given.tuned))
         name = f"rank{members.rank}"
-        checkpoint = Checkpoint(given.out / "checkpoints", {"given": str(given), "size": members.size}, name)
-        texts = load("text", given.text)
+        texts = stream("text", given.text)
+        settings = {"given": str(given), "text": texts.digest, "size": members.size}
+        checkpoint = Checkpoint(given.out / "checkpoints", settings, name)
         rows = compare_stream(
             base, {"tuned": tuned}, texts, Plan(), tokens=given.tokens, checkpoint=checkpoint, team=members
         )

@@ -1,29 +1,32 @@
-"""Fine-tuning held near the base encoder: the loss is the task's plus (1 - RSA) of the top layer with the base's.
+"""Fine-tuning held near the base encoder: the loss is the task's plus (1 - similarity) of the top layer to the base's.
 
-The similarity is Pearson's r of the two matrices of cosines between all words of a batch, in linear time and
-differentiable, so a batch of any size can be a stimulus set.
+The similarity is RSA, Pearson's r of the two matrices of cosines between all words of a batch, or debiased linear CKA:
+in linear time and differentiable, so a batch of any size can be a stimulus set.
 
-    python examples/rsa_regulariser.py builtin:minilm --strength 5
+    python examples/rsa_regulariser.py builtin:minilm --strength 5 --similarity cka
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 import torch
 from torch import Tensor
 
 import bertft
 from bertft.data import load
-from bertft.ops import rdm_correlation
+from bertft.ops import linear_cka, rdm_correlation
 
 LABELS = ("entailment", "neutral", "contradiction")
+SIMILARITIES = {"rsa": partial(rdm_correlation, route="linear"), "cka": linear_cka}
 
 
 def main(arguments: list[str] | None = None) -> tuple[float, float]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("--train", default="builtin:synthetic?size=200")
+    parser.add_argument("--similarity", choices=SIMILARITIES, default="rsa")
     parser.add_argument("--strength", type=float, default=1.0)
     parser.add_argument("--steps", type=int, default=20)
     given = parser.parse_args(arguments)
@@ -43,7 +46,7 @@ def main(arguments: list[str] | None = None) -> tuple[float, float]:
         with torch.no_grad():
             before: Tensor = base.model(**inputs).last_hidden_state
         words = inputs["attention_mask"].bool()
-        similarity = rdm_correlation(hidden[words].unsqueeze(0), before[words].unsqueeze(0), route="linear").squeeze()
+        similarity = SIMILARITIES[given.similarity](hidden[words].unsqueeze(0), before[words].unsqueeze(0)).squeeze()
         task = torch.nn.functional.cross_entropy(head(hidden[:, 0]), labels)
         optimiser.zero_grad()
         (task + given.strength * (1 - similarity)).backward()

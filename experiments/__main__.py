@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import pkgutil
+import re
+import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # before anything reads them
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+from typing import TYPE_CHECKING
 
 import experiments
+from bertft.cli import answer, quiet_libraries
+
+if TYPE_CHECKING:
+    from bertft.lab import Lab
 
 HERE = Path(__file__).parent
 # First what is quick once the shared models are there, and last what trains models or probes of its own.
 FIRST = ("models", "fig2_rsa", "fig5_domains", "weight_distance", "measures", "rsa_heatmap", "noise_ceiling")
 LAST = ("fig1_structural_probes", "fig3_freezing", "fig4_truncation", "along_training", "table1_edge_probing")
+SMALLER = "a smaller batch_size, tokens or max_train in --settings"
 
 
 def names() -> list[str]:
@@ -28,11 +33,7 @@ def names() -> list[str]:
     return [name for name in (*FIRST, *middle, *LAST) if name in found]
 
 
-def main() -> int:
-    from bertft.cli.options import showing_progress
-    from bertft.errors import BertftError
-    from bertft.lab import Lab, read_setting
-
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments", description=experiments.__doc__)
     parser.add_argument("names", nargs="+", metavar="NAME", help=f"all, or some of: {', '.join(names())}")
     parser.add_argument("--setting", default="minilm", help="one of --settings: tiny, minilm, minilm_full or full")
@@ -41,31 +42,60 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder for everything (default runs/experiments-SETTING)")
     parser.add_argument("--model", help="another encoder than the setting's")
     parser.add_argument("--take", action="append", default=[], help="a study's run folder to take finished stages from")
+    parser.add_argument("--dry-run", action="store_true", help="list every stage, done or to do; no more (takes none)")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
+    quiet_libraries(bars=sys.stderr.isatty() and not chosen.quiet)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        if unknown := set(chosen.names) - {*names(), "all"}:
-            raise BertftError(f"{sorted(unknown)[0]}: no such analysis, expected all or some of {', '.join(names())}")
-        setting = read_setting(chosen.settings, chosen.setting, data=chosen.data, model=chosen.model)
-        with showing_progress(chosen.quiet) as progress:
-            lab = Lab(setting, chosen.out or Path("runs") / f"experiments-{setting.name}", progress)
-            wanted = names() if "all" in chosen.names else chosen.names
-            analyses = {name: importlib.import_module(f"experiments.{name}") for name in wanted}
-            lab.check(list(analyses.values()))
+    given = sys.argv[1:] if arguments is None else arguments
+    again = shlex.join(["python", "-m", "experiments", *given])
+    return answer(lambda: work(chosen), again=again, smaller=SMALLER)
+
+
+def work(chosen: argparse.Namespace) -> int:
+    from bertft.cli.options import showing_progress
+    from bertft.errors import BertftError
+    from bertft.lab import Lab, read_setting
+
+    if unknown := set(chosen.names) - {*names(), "all"}:
+        raise BertftError(f"{sorted(unknown)[0]}: no such analysis, expected all or some of {', '.join(names())}")
+    wanted = names() if "all" in chosen.names else chosen.names
+    analyses = {name: importlib.import_module(f"experiments.{name}") for name in wanted}
+    setting = read_setting(chosen.settings, chosen.setting, data=chosen.data, model=chosen.model)
+    with showing_progress(chosen.quiet) as progress:
+        lab = Lab(setting, chosen.out or Path("runs") / f"experiments-{setting.name}", progress)
+        lab.check(list(analyses.values()))
+        if not chosen.dry_run:
             with lab.folder.claim():
                 lab.take(chosen.take)
                 for name, analysis in analyses.items():
                     written = lab.run(analysis)
                     progress.say(f"{name}: {', '.join(str(path) for path in written)}")
-    except BertftError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: what was finished is kept; the same command goes on", file=sys.stderr)
-        return 130
-    print(f"Tables and figures are in {(lab.out / 'results').resolve()}")
+    print(plan(lab, wanted) if chosen.dry_run else f"Tables and figures are in {(lab.out / 'results').resolve()}")
     return 0
+
+
+def plan(lab: Lab, wanted: Sequence[str]) -> str:
+    """A line a stage: done or to do, and how long it took, or took with another seed where it is to do."""
+    from bertft.console import clock
+
+    lab.folder.check()
+    stages = {
+        stage.name: stage for name in wanted for stage in importlib.import_module(f"experiments.{name}").stages(lab)
+    }
+    done = {name for name, stage in stages.items() if lab.folder.done(stage) is not None}
+    seconds = lab.folder.seconds([stages[name] for name in stages if name in done])
+    alike = {re.sub(r"seed\d+", "", name): taken for name, taken in seconds.items()}
+    told = {name: seconds.get(name, alike.get(re.sub(r"seed\d+", "", name))) for name in stages}
+    width = max(map(len, stages), default=0)
+    lines = []
+    for name, time in told.items():
+        state = "done" if name in done else "to do"
+        lines.append(f"{name.ljust(width)}  {state:5}  {'' if time is None else clock(time)}".rstrip())
+    left = {name: time for name, time in told.items() if name not in done}
+    known = [time for time in left.values() if time is not None]
+    time = f": {clock(sum(known))} for {len(known)} of them, if they take as long as with another seed" if known else ""
+    return "\n".join([*lines, "", f"{len(left)} of {len(stages)} stages to do{time}. Nothing was written."])
 
 
 if __name__ == "__main__":

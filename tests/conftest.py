@@ -10,7 +10,9 @@ import pytest
 
 # The same examples in every run: a failure is found again, and a green run stays green.
 hypothesis.settings.register_profile("bertft", derandomize=True)
-hypothesis.settings.load_profile("bertft")
+# Others in every run: tests/data/test_fuzz.py asks for it, with more examples; a failure prints how to have it again.
+hypothesis.settings.register_profile("random", database=None, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("BERTFT_FUZZ", "bertft"))
 
 # Before transformers or datasets is imported anywhere: no test reaches for the network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

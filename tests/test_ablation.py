@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_finetune import same, weights
 
-from bertft.ablation import depths, sweep_stages
+from bertft.ablation import depths, sweep, sweep_stages
 from bertft.blocks import blocks, load_pretrained
 from bertft.cli import run
 from bertft.errors import BertftError
@@ -63,6 +63,21 @@ def test_a_freezing_sweep_by_command_resumes_and_draws(tiny_model, tmp_path, cap
     assert (out / "results.csv").read_bytes() == before
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert run([*command, "--seed", "3"]) == 2 and "another study" in capsys.readouterr().err
+
+
+def test_a_sweep_from_python_is_the_commands_run_folder(config, tmp_path, capsys):
+    out = tmp_path / "run"
+    rows = sweep("truncate", dataclasses.replace(config, out=out), depths_wanted=[0])
+    assert read_results(out / "results.csv") == rows and (out / "report.html").exists()
+    stamp = (out / "truncate" / "k0" / "bertft.json").stat().st_mtime_ns
+    settings = ["--epochs", "1", "--learning-rate", "1e-3", "--batch-size", "8", "--config", str(tmp_path / "c.yaml")]
+    (tmp_path / "c.yaml").write_text("max_length: 128", encoding="utf8")
+    command = ["ablate", "truncate", "--task", "mnli", "--model", config.model, *SOURCES.split(), *settings]
+    assert run([*command, "-k", "0", "--out", str(out), "--quiet"]) == 0  # takes it for its own
+    assert (out / "truncate" / "k0" / "bertft.json").stat().st_mtime_ns == stamp
+    with pytest.raises(BertftError, match="task: expected one of"):
+        sweep("freeze", dataclasses.replace(config, task="none", out=tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_truncation_sweep_leaves_ordinary_smaller_models(config, tmp_path):

@@ -11,6 +11,9 @@ import torch
 import yaml
 
 from bertft.cli import run
+from bertft.data import synthetic
+from bertft.data.conllu import write_conllu
+from bertft.data.streams import drawn, stream
 from bertft.encoder import Encoder
 from bertft.results import read_results
 
@@ -74,7 +77,7 @@ def test_everything_at_once(here, tiny_model, capsys):
         changed, same = found["a", measure], found["b", measure]
         assert changed.low <= changed.value <= changed.high and changed.value < 0.999 < same.value
         assert changed.n == same.n and (changed.n <= 120) == (measure in sampled)
-    for measure in streamed:
+    for measure in streamed + sampled:
         assert found["a - b", measure].high < 0
     page = (here / "run" / "report.html").read_text(encoding="utf8")
     finished = json.loads(next((here / "run" / "rsa").glob("*.done.json")).read_text(encoding="utf8"))["finished"]
@@ -190,17 +193,32 @@ def test_a_checkpoint_of_another_comparison(here, tiny_model, capsys, monkeypatc
     assert rsa(tiny_model, tuned, "--seed", "3") == 2  # the folder holds another seed's run
 
 
+def table(path) -> list[dict[str, str]]:
+    with path.open(encoding="utf8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_which_words_moved(here, tiny_model, capsys):
     tuned = disturbed(tiny_model, here / "tuned", shifted)
     fails(capsys, rsa(tiny_model, tuned, "--by", "colour"), "--by", "upos", "'colour'")
-    assert rsa(tiny_model, tuned, "--by", "upos,depth", "--tokens", "300") == 0
+    fails(
+        capsys, rsa(tiny_model, tuned, "--by", "upos", "--metric", "euclidean"), "--by", "--metric", "found euclidean"
+    )
+    options = ["--by", "upos,depth", "--tokens", "300", "--metric", "sqeuclidean,manhattan", "--sample", "60"]
+    assert rsa(tiny_model, tuned, *options) == 0
     assert str(here / "run" / "local.csv") in capsys.readouterr().out
-    with (here / "run" / "local.csv").open(encoding="utf8", newline="") as file:
-        means = list(csv.DictReader(file))
-    with (here / "run" / "words.csv").open(encoding="utf8", newline="") as file:
-        words = list(csv.DictReader(file))
+    means, words, sentences = (table(here / "run" / f"{name}.csv") for name in ("local", "words", "sentences"))
     assert {row["by"] for row in means} == {"upos", "depth"} and {row["model"] for row in means} == {"tuned"}
-    nouns = next(row for row in means if row["label"] == "NOUN" and row["layer"] == "3")
+    assert {row["metric"] for row in means + words + sentences} == {"sqeuclidean"}
+    # the sentences that make up the 300 tokens, the last one whole
+    encoder, counted, used = Encoder.from_pretrained(str(tiny_model)), 0, []
+    for sentence in drawn(stream("dep", TEXT), 1337):
+        if counted < 300:
+            used.append(sentence)
+            counted += len(encoder.tokenizer(list(sentence.words), is_split_into_words=True)["input_ids"]) - 2
+    of_layer = [row for row in means if row["layer"] == "3" and row["by"] == "upos"]
+    assert len(used) < 40 and sum(int(row["n"]) for row in of_layer) == sum(len(s.words) for s in used)
+    nouns = next(row for row in of_layer if row["label"] == "NOUN")
     assert float(nouns["low"]) < float(nouns["value"]) < float(nouns["high"]) and int(nouns["n"]) > 20
     page = (here / "run" / "report.html").read_text(encoding="utf8")
     assert f'<th scope="row">NOUN</th><td class="number">{int(nouns["n"]):,}</td>' in page
@@ -208,3 +226,67 @@ def test_which_words_moved(here, tiny_model, capsys):
     at = words[0]["context"].partition("[")[0]
     assert f"{escape(at)}<strong>{escape(words[0]['word'])}</strong>" in page
     assert len(words) == 4 * 2 * 20 and all(f"[{row['word']}]" in row["context"] for row in words)
+    most = [row for row in sentences if row["layer"] == "3" and row["moved"] == "most"]
+    assert f'<td class="wrap">{escape(most[0]["text"])}</td>' in page and "The sentences that moved most" in page
+    assert len(most) == min(20, len(used)) and {row["text"] for row in most} <= {" ".join(s.words) for s in used}
+
+
+def test_words_of_plain_text_and_of_further_columns(here, tiny_model, capsys):
+    tuned = disturbed(tiny_model, here / "tuned", shifted)
+    lines = [" ".join(s.words) for s in synthetic.sentences(12, seed=3)]
+    lines[0] = " ".join(["dogs"] * 150)  # more than a window
+    (here / "plain.txt").write_text("\n".join(lines), encoding="utf8")
+    fails(capsys, rsa(tiny_model, tuned, "--by", "depth", text="plain.txt"), "plain.txt: line 1", "columns")
+    options = ["--tokens", "all", "--metric", "cosine,dot", "--measures", "cka"]
+    assert rsa(tiny_model, tuned, "--by", "position,frequency", *options, text="plain.txt") == 0
+    means = table(here / "run" / "local.csv")
+    assert {(row["metric"], row["by"]) for row in means} == {
+        (metric, by) for metric in ("cosine", "dot") for by in ("position", "frequency")
+    }
+    first = [row for row in means if row["by"] == "position" and row["layer"] == "0" and row["metric"] == "dot"]
+    assert sum(int(row["n"]) for row in first) == sum(len(line.split()) for line in lines)
+    assert {row["n"] for row in first if row["label"] == "0"} == {"12"}
+    assert "tuned (cosine)" in (here / "run" / "report.html").read_text(encoding="utf8")
+    write_conllu(here / "trees.conllu", synthetic.sentences(6, seed=3))
+    text = (
+        (here / "trees.conllu").read_text(encoding="utf8").replace("\tNOUN\tNN\t_", "\tNOUN\tNN\tCase=Nom|Number=Sing")
+    )
+    (here / "trees.conllu").write_text(text, encoding="utf8")
+    options = ["--tokens", "all", "--out", "trees"]
+    capsys.readouterr()
+    fails(capsys, rsa(tiny_model, tuned, "--by", "misc:Gloss", *options, text="trees.conllu"), "'misc:Gloss'")
+    assert not (here / "trees").exists()
+    assert rsa(tiny_model, tuned, "--by", "feats:Number", *options, text="trees.conllu") == 0
+    counts = {row["label"]: int(row["n"]) for row in table(here / "trees" / "local.csv") if row["layer"] == "0"}
+    assert set(counts) == {"Sing", "_"} and counts["Sing"] == text.count("Number=Sing")
+
+
+def test_precision_is_recorded_and_part_of_what_a_run_is(here, tiny_model, capsys, monkeypatch):
+    from bertft.similarity.moments import CrossMoments
+
+    fails(capsys, rsa(tiny_model, tiny_model, "--precision", "half"), "--precision", "'half'")
+    made, start = [], CrossMoments.__init__
+
+    def noting(self, *arguments, float64=False, **more):
+        made.append(float64)
+        start(self, *arguments, float64=float64, **more)
+
+    monkeypatch.setattr(CrossMoments, "__init__", noting)
+    options = ["--tokens", "200", "--by", "position", "--no-intervals"]
+    assert rsa(tiny_model, tiny_model, *options, "--precision", "float64") == 0
+    assert len(made) == 3 and all(made)  # RSA's, CKA's and the words' sums
+    config = yaml.safe_load((here / "run" / "config.yaml").read_text(encoding="utf8"))
+    assert config["precision"] == "float64" and capsys.readouterr().err == ""
+    fails(capsys, rsa(tiny_model, tiny_model, *options), "precision is 'float64' there and 'float32' here")
+
+
+def test_permutations(here, tiny_model, capsys):
+    tuned = disturbed(tiny_model, here / "tuned", shifted)
+    fails(capsys, rsa(tiny_model, tuned, "--permutations", "9", "--compare", "kendall"), "permutations", "--compare")
+    fails(capsys, rsa(tiny_model, tuned, "--permutations", "9", "--sample", "10001"), "at most 10000", "--sample")
+    options = ["--permutations", "19", "--compare", "pearson,spearman", "--no-intervals"]
+    assert rsa(tiny_model, tuned, *options) == 0
+    rows = [row for row in read_results(here / "run" / "results.csv") if row.task == "permutation"]
+    assert {row.measure for row in rows} == {"rsa_cosine_pearson_p", "rsa_cosine_spearman_p"} and len(rows) == 8
+    # a lightly disturbed encoder is related to its base; the smallest p value of 19 permutations is 1 / 20
+    assert all(row.value == pytest.approx(0.05) and 500 < row.n <= 5000 for row in rows)

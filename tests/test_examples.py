@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bertft.data import streams
 from bertft.results import read_results
 
 FOLDER = Path(__file__).parents[1] / "examples"
@@ -57,8 +58,9 @@ def test_the_fused_loss_trains_probes_in_a_loop_of_ones_own(tiny_model, capsys):
     assert sum(losses[-5:]) < sum(losses[:5])
 
 
-def test_the_regulariser_holds_an_encoder_near_its_base(tiny_model, capsys):
-    options = [str(tiny_model), "--train", "builtin:synthetic?size=64", "--steps", "25"]
+@pytest.mark.parametrize("similarity", ["rsa", "cka"])
+def test_the_regulariser_holds_an_encoder_near_its_base(similarity, tiny_model, capsys):
+    options = [str(tiny_model), "--train", "builtin:synthetic?size=64", "--steps", "25", "--similarity", similarity]
     _, free = main_of("rsa_regulariser")([*options, "--strength", "0"])
     _, held = main_of("rsa_regulariser")([*options, "--strength", "20"])
     assert free < held <= 1
@@ -74,6 +76,24 @@ def test_processes_share_a_stream(tiny_model, other_model, tmp_path, processes):
         subprocess.run([*launch, str(FOLDER / "million_tokens.py"), *given], check=True, capture_output=True)
     rows = read_results(tmp_path / "results.csv")
     assert {row.measure for row in rows} == {"rsa_cosine_pearson", "cka_debiased"} and len(rows) == 8
+
+
+def test_a_folder_of_text_is_read_no_further_than_needed(tiny_model, other_model, tmp_path, monkeypatch):
+    words = "the cat saw a tree and then it slept"
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(f"{words}\n" * 5000, encoding="utf8")
+    taken = []
+
+    def lines(files, read=streams._lines):
+        for text in read(files):
+            taken.append(text.id)
+            yield text
+
+    monkeypatch.setattr(streams, "_lines", lines)
+    given = [str(tiny_model), str(other_model), "--text", str(tmp_path), "--tokens", "200"]
+    main_of("million_tokens")([*given, "--out", str(tmp_path / "out")])
+    assert {row.n for row in read_results(tmp_path / "out" / "results.csv")} == {200}
+    assert 0 < len(taken) < 5000
 
 
 def test_the_table_names_every_example():

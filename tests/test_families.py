@@ -69,7 +69,7 @@ def test_words_are_cut_as_in_running_text(family, folder_of):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("family", ["bert", "modernbert", "gpt2", "llama", "deberta-v3"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_half_precision_is_near_float32(family, dtype, folder_of):
     full = Encoder.from_pretrained(str(folder_of(family)), device="cpu")
     half = Encoder.from_pretrained(str(folder_of(family)), device="cpu", dtype=dtype)

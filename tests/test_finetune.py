@@ -10,9 +10,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 
 from bertft.blocks import blocks, load_pretrained
@@ -26,7 +28,7 @@ from bertft.finetune import FinetuneConfig, examples_fingerprint, finetune
 from bertft.progress import SILENT
 from bertft.tasks import get_task
 from bertft.trainer import LengthGrouped, make_optimizer
-from bertft.training import build_model
+from bertft.training import build_model, reporters
 
 MEASURES = {
     "dep": {"las_conll18", "uas_conll18", "las_nopunct", "uas_nopunct"},
@@ -289,12 +291,49 @@ def test_fewer_examples(config):
         ({"max_length": 4096}, "max_length must be at most 128"),
         ({"train": "missing.conllu"}, "missing.conllu: no such file"),
         ({"model": "/nowhere"}, "/nowhere"),
+        ({"report_to": "tensorbord"}, r"report_to: expected what is installed \(.*\), found 'tensorbord'"),
+        ({"logging_steps": 0}, "logging_steps must be an integer of at least 1, found 0"),
     ],
 )
 def test_bad_configurations_leave_nothing_behind(config, change, message, tmp_path):
     with pytest.raises(BertftError, match=message):
         finetune(dataclasses.replace(config, **change))
     assert list(tmp_path.iterdir()) == []
+
+
+class Recording(transformers.TrainerCallback):
+    """A reporter that keeps what it is told."""
+
+    told: ClassVar[list[dict[str, float]]] = []
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.told.append({**logs, "step": state.global_step})
+
+
+def test_reporters_hear_of_loss_rate_and_scores_and_change_nothing(config, tmp_path, monkeypatch):
+    from transformers import integrations
+    from transformers.integrations import integration_utils
+
+    monkeypatch.setattr(Recording, "told", [])
+    monkeypatch.setattr(integrations, "get_available_reporting_integrations", lambda: ["recording"])
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "recording", Recording)
+    plain = finetune(dataclasses.replace(config, out=tmp_path / "plain"))
+    assert not Recording.told
+    told = finetune(dataclasses.replace(config, report_to="recording", logging_steps=2))
+    losses = [entry for entry in Recording.told if "loss" in entry]
+    assert [entry["step"] for entry in losses] == [2, 4, 6, 8, 10]
+    assert all(entry["loss"] > 0 for entry in losses) and losses[-1]["learning_rate"] < losses[0]["learning_rate"]
+    scores = [entry["eval_las_conll18"] for entry in Recording.told if "eval_las_conll18" in entry]
+    assert max(scores) == pytest.approx(told.metrics["las_conll18"]) and len(scores) == config.epochs
+    assert same(weights(told.folder), weights(plain.folder)) and told.metrics == plain.metrics
+    assert finetune(dataclasses.replace(config, out=told.folder)).metrics == told.metrics  # the same run
+    assert reporters("all") == reporters("recording") == ["recording"] and reporters("none") == []
+
+
+def test_tensorboard_writes_beside_the_folder(config, tmp_path):
+    pytest.importorskip("tensorboard")
+    finetune(dataclasses.replace(config, report_to="tensorboard", epochs=1, logging_steps=1))
+    assert list((tmp_path / "out.logs").rglob("events.out.tfevents.*"))
 
 
 LAUNCH = """

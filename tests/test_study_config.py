@@ -11,6 +11,8 @@ import yaml
 from small_study import TREE, changed, write
 
 from bertft.errors import BertftError
+from bertft.progress import SILENT
+from bertft.study import Materials, study_stages
 from bertft.study_reader import BUILTIN, read_study
 
 
@@ -64,6 +66,21 @@ def test_defaults_are_made_visible_and_numbers_without_a_dot_are_numbers(tmp_pat
     assert "tokens: 200" in config.to_yaml() and "metric: cosine" in config.to_yaml()
 
 
+def test_a_task_may_say_how_it_trains_and_older_folders_stay_the_same_study(tmp_path):
+    training = {"lora": 2, "bf16": True, "fp16": False, "tf32": True, "max_grad_norm": "5e-1"}
+    plain = read_study(write(tmp_path / "s.yaml", TREE))
+    config = read_study(write(tmp_path / "s.yaml", changed(tasks__dep={**TREE["tasks"]["dep"], **training})))
+    driver = Materials(config, tmp_path / "out", SILENT).driver("dep")
+    assert (driver.lora, driver.bf16, driver.fp16, driver.tf32, driver.max_grad_norm) == (2, True, False, True, 0.5)
+    (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf8")
+    assert read_study(tmp_path) == config
+    assert not training.keys() & plain.to_tree()["tasks"]["dep"].keys()
+    stages = [study_stages(study, Materials(study, tmp_path / "out", SILENT)) for study in (plain, config)]
+    keys = [{stage.name: stage.key for stage in found} for found in stages]
+    assert not training.keys() & stages[0][0].depends["finetune"].keys()
+    assert keys[0]["models/dep"] != keys[1]["models/dep"] and keys[0]["models/squad"] == keys[1]["models/squad"]
+
+
 def test_settings_that_came_later_are_named_only_where_they_are_used(tmp_path):
     config = read_study(write(tmp_path / "s.yaml", TREE))
     assert "window" not in config.to_yaml() and "rbf" not in config.to_yaml()  # older run folders know none of them
@@ -106,6 +123,9 @@ def test_tasks_with_one_dev_file_share_its_stimuli(tmp_path):
         (changed(tasks__dep__epochs=True), "tasks.dep.epochs: expected a whole number, found True"),
         (changed(tasks__dep__epochs=0), "tasks.dep.epochs: expected a number above 0, found 0"),
         (changed(tasks__dep__learning_rate="fast"), "tasks.dep.learning_rate: expected a number, found 'fast'"),
+        (changed(tasks__dep__lora=0), "tasks.dep.lora: expected a number above 0, found 0"),
+        (changed(tasks__dep__max_grad_norm=0), "tasks.dep.max_grad_norm: expected a number above 0, found 0.0"),
+        (changed(tasks__dep__bf16="yes, please"), "tasks.dep.bf16: expected true or false, found 'yes, please'"),
         (changed(rsa__tokens=-1), "rsa.tokens: expected a number above 0, found -1"),
         (changed(rsa__metric="cosin"), "rsa.metric: expected one of dot, cosine"),
         (changed(rsa__unit="letter"), "rsa.unit: expected one of token, word, found 'letter'"),

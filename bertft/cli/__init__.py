@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 INTERRUPTED = 130
 BAD_INPUT = 2
@@ -17,6 +19,12 @@ BAD_INPUT = 2
 # What memory and disks that are full are called by torch, NumPy, CUDA, safetensors and the system.
 _NO_MEMORY = ("outofmemoryerror", "out of memory", "can't allocate memory", "cannot allocate memory")
 _NO_SPACE = ("no space left on device", "disk quota exceeded", "file too large")
+# torch.save keeps the system's reason to itself.
+_NOT_WRITTEN = ("pytorchstreamwriter failed", "unexpected pos ", "basic_ios::clear")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Options that memory grows with; of those that a command has, the advice names these.
+_SMALLER = ("--batch-size", "--rank", "--sample", "--tokens", "--max-train")
+_SMALLER_STUDY = "a smaller batch_size or max_train of a task, rsa.tokens or probes.rank, each by --set"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,45 +39,63 @@ def run(arguments: list[str]) -> int:
     from bertft.cli.commands import app
     from bertft.errors import BertftError
 
-    quiet_libraries()
+    quiet_libraries(bars=sys.stderr.isatty() and not {"--quiet", "-q"} & set(arguments))
     command = typer.main.get_command(app)
+    names, chosen = _named(command, arguments)
+
+    def work() -> int:
+        try:
+            code = command.main(args=arguments, prog_name="bertft", standalone_mode=False)
+        except typer.Abort:
+            raise KeyboardInterrupt from None
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # typer's usage errors have it, in every version
+                raise
+            raise BertftError(f"{error.format_message()} (see `{' '.join(['bertft', *names])} --help`)") from None
+        return code if isinstance(code, int) else 0
+
+    return answer(work, again=shlex.join(["bertft", *arguments]), smaller=_smaller(chosen))
+
+
+def answer(work: Callable[[], int], *, again: str, smaller: str) -> int:
+    """The exit code of ``work``; what a user or a machine can cause becomes one line on stderr, the rest is raised.
+
+    ``again`` is what to type to go on after an interruption, ``smaller`` what asks for less memory ("" where nothing
+    does).
+    """
+    from bertft.errors import BertftError
+
     try:
         with warnings.catch_warnings():
             _show_own_warnings()
-            code = command.main(args=arguments, prog_name="bertft", standalone_mode=False)
+            code = work()
     except BertftError as error:
         return _fail(str(error))
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        if error.strerror is None:
-            raise
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
     except Exception as error:
-        if (sentence := _exhausted(error)) is not None:
-            return _fail(sentence)
-        if not hasattr(error, "format_message"):  # typer's usage errors have it, in every version
+        sentence = _exhausted(error, smaller)
+        if sentence is None and isinstance(error, OSError) and error.strerror is not None:
+            sentence = _of_system(error)
+        if sentence is None:
             raise
-        asked = " ".join(["bertft", *_named(command, arguments)])
-        return _fail(f"{error.format_message()} (see `{asked} --help`)")
+        return _fail(sentence)
     if code == INTERRUPTED:
-        again = shlex.join(["bertft", *arguments])
         print(f"\ninterrupted: what was finished is kept; to go on, type: {again}", file=sys.stderr)
-        return INTERRUPTED
-    return code if isinstance(code, int) else 0
+    return code
 
 
-def quiet_libraries() -> None:
-    """Ask the libraries below for silence, unless the user's environment asks for something else."""
+def quiet_libraries(*, bars: bool) -> None:
+    """Ask the libraries below for silence, but for the ``bars`` of downloads, unless the environment asks otherwise."""
+    silent = {} if bars else {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
     for name, value in {
+        **silent,
         "TRANSFORMERS_VERBOSITY": "error",
         "DATASETS_VERBOSITY": "error",
         "HF_HUB_VERBOSITY": "error",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }.items():
@@ -77,38 +103,62 @@ def quiet_libraries() -> None:
 
 
 def _show_own_warnings() -> None:
-    """Only bertft's warnings reach the user, as one line each."""
+    """Only bertft's warnings reach the user, as one line each, and each once."""
+    said: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+        line = f"warning: {' '.join(str(message).split())}"
+        if line not in said:
+            said.add(line)
+            print(line, file=sys.stderr)
 
     warnings.simplefilter("ignore")
     warnings.filterwarnings("default", module=r"bertft(\..*)?")
     warnings.showwarning = show  # catch_warnings puts the old one back
 
 
-def _named(command: object, arguments: Sequence[str]) -> list[str]:
-    """The leading arguments that name a command there is: ``["probe", "structural"]``."""
+def _named(command: Any, arguments: Sequence[str]) -> tuple[list[str], Any]:
+    """The leading arguments that name a command there is, ``["probe", "structural"]``, and that command."""
     found: list[str] = []
     for word in arguments:
-        command = getattr(command, "commands", {}).get(word)
-        if command is None:
+        inner = getattr(command, "commands", {}).get(word)
+        if inner is None:
             break
+        command = inner
         found.append(word)
-    return found
+    return found, command
 
 
-def _exhausted(error: Exception) -> str | None:
+def _smaller(command: Any) -> str:
+    """What asks for less memory, in a command's own options."""
+    options = {option for param in command.params for option in param.opts}
+    if "--set" in options:
+        return _SMALLER_STUDY
+    found = [option for option in _SMALLER if option in options]
+    return f"a smaller {' or '.join(found)}" if found else ""
+
+
+def _exhausted(error: Exception, smaller: str) -> str | None:
     """One sentence for an error that means memory or a disk is full, or None; libraries raise it as many types."""
     text = f"{type(error).__name__} {error}".lower()
     if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
-        return (
-            "out of memory: give the run less at a time (a smaller --batch-size, --tokens, --sample or --max-train), "
-            "or more memory; what was finished is kept, and the same command goes on"
-        )
+        less = f"; or give a run of its own less at a time: {smaller}" if smaller else ""
+        return f"out of memory: with more of it the same command goes on, for what was finished is kept{less}"
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return _full(_of_system(error))
     if any(sign in text for sign in _NO_SPACE):
-        return f"no space left on the disk ({error}); make room, then the same command goes on"
+        return _full(str(error))
+    if any(sign in text for sign in _NOT_WRITTEN):
+        return _full("torch.save could not write a file to its end")
     return None
+
+
+def _of_system(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+
+
+def _full(reason: str) -> str:
+    return f"no space left on the disk, or for files of this size ({reason}); make room, then the same command goes on"
 
 
 def _fail(message: str) -> int:

@@ -19,10 +19,12 @@ from bertft.cli.options import (
     Json,
     LearningRate,
     MaxDev,
+    MaxLength,
     MaxTrain,
     Model,
     Out,
     Quiet,
+    ReportTo,
     Seed,
     Source,
     TaskName,
@@ -129,9 +131,11 @@ def finetune(
     epochs: Epochs = None,
     learning_rate: LearningRate = None,
     batch_size: BatchSize = None,
+    max_length: MaxLength = None,
     max_train: MaxTrain = None,
     max_dev: MaxDev = None,
     seed: Seed = 1337,
+    report_to: ReportTo = "none",
     config: Config = None,
     dry_run: DryRun = False,
     json: Json = False,
@@ -143,8 +147,9 @@ def finetune(
     chosen = {
         "task": task, "model": model, "train": train, "dev": dev, "freeze": freeze, "truncate": truncate,
         "lora": lora, "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size,
-        "max_train": max_train, "max_dev": max_dev, "seed": seed,
+        "max_length": max_length, "max_train": max_train, "max_dev": max_dev, "seed": seed,
         "bf16": bf16 or None, "fp16": fp16 or None, "tf32": tf32 or None,
+        "report_to": None if report_to == "none" else report_to,
     }  # fmt: skip
     settings = {**(context.obj or {}), **{name: value for name, value in chosen.items() if value is not None}}
 

@@ -20,8 +20,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost 
 Bf16 = Annotated[bool, typer.Option("--bf16", help="Train in bfloat16 beside float32, on a CPU too.")]
 Fp16 = Annotated[bool, typer.Option("--fp16", help="Train in float16 beside float32, on a GPU.")]
 Tf32 = Annotated[bool, typer.Option("--tf32", help="Multiply matrices in TF32, on a GPU that has it.")]
-MODEL_HELP = "Hugging Face id, folder, or builtin:minilm."
-SOURCE_HELP = "File (.gz too), saved data set folder, hub data set id, or builtin:synthetic."
+MODEL_HELP = "Hugging Face id (id@revision too), folder, or builtin:minilm."
+SOURCE_HELP = "File (.gz too), saved data set folder, hub data set id (id@revision too), or builtin:synthetic."
 TASK_HELP = "Such as dep (parsing), mnli (inference), squad (question answering), pos (tagging); or one of your own."
 TaskName = Annotated[str, typer.Option(help=TASK_HELP)]
 Model = Annotated[str, typer.Option(help=MODEL_HELP)]
@@ -29,6 +29,8 @@ Source = Annotated[str, typer.Option(help=SOURCE_HELP)]
 Epochs = Annotated[Optional[int], typer.Option(help="Passes over the training data.")]  # noqa: UP045
 LearningRate = Annotated[Optional[float], typer.Option(help="Peak rate of the encoder.")]  # noqa: UP045
 BatchSize = Annotated[Optional[int], typer.Option(help="Examples a step.")]  # noqa: UP045
+MaxLength = Annotated[Optional[int], typer.Option(help="Word pieces an input has at most; longer ones are cut.")]  # noqa: UP045
+ReportTo = Annotated[str, typer.Option(help="Trainer reporters, as tensorboard,wandb; all that are installed; none.")]
 MaxTrain = Annotated[Optional[int], typer.Option(help="At most so many training examples.")]  # noqa: UP045
 MaxDev = Annotated[Optional[int], typer.Option(help="At most so many dev examples.")]  # noqa: UP045
 

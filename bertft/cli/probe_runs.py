@@ -74,7 +74,7 @@ def run_edge(command: EdgeCommand, out: Path, features: Path | None, progress: P
             code_length=command.code_length, store=store, out=out / "probes", progress=progress,
         )  # fmt: skip
         write_results(out / LABELS, result.labels)
-        said = finish(folder, result.rows, {"notes": result.notes, "seconds": result.seconds})
+        said = finish(folder, result.rows, {"notes": result.notes, "seconds": result.seconds}, progress)
     return "\n".join([*(f"note: {note}" for note in result.notes), *_table(result.rows), *said])
 
 
@@ -146,7 +146,8 @@ def run_structural(command: StructuralCommand, out: Path, features: Path | None,
             differences=len(encoders) > 1, store=store, progress=progress,
         )  # fmt: skip
         _draw_trees(out, dev)
-        return "\n".join(finish(folder, rows, {"seconds": {"probe structural": round(time.monotonic() - started, 2)}}))
+        seconds = {"probe structural": round(time.monotonic() - started, 2)}
+        return "\n".join(finish(folder, rows, {"seconds": seconds}, progress))
 
 
 def _draw_trees(out: Path, dev: list[Any]) -> None:
@@ -190,13 +191,13 @@ def feature_store(command: EdgeCommand | StructuralCommand, out: Path, features:
     return FeatureStore(features or out / "features", dtype=dtype, window=command.window, stream=command.stream)
 
 
-def finish(folder: RunFolder, rows: list[Row], record: dict[str, object]) -> list[str]:
+def finish(folder: RunFolder, rows: list[Row], record: dict[str, object], progress: Progress) -> list[str]:
     """Write the table, the record and the page; the lines that say where they are."""
     from bertft.report import write_report
 
     folder.write_table(rows)
     folder.write_record({"versions": versions(), **record})
-    page = write_report(folder.path)
+    page = write_report(folder.path, progress=progress)
     shutil.rmtree(folder.path / "features", ignore_errors=True)  # only needed to go on after an interruption
     return [f"Results are in {(folder.path / RESULTS).resolve()}", f"The page is at {page.resolve()}"]
 

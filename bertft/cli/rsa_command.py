@@ -19,10 +19,16 @@ RSA_EXAMPLES = """[bold]Examples[/bold]\n
 METRIC_HELP = "cosine, dot, correlation, sqeuclidean, euclidean or manhattan; several with commas."
 COMPARE_HELP = "pearson, cosine, spearman, rho_a or kendall; several with commas."
 MEASURES_HELP = (
-    "rsa, cka, cca, svcca, pwcca, procrustes, r2, effective_dimension, anisotropy, knn, cka_rbf; several with commas."
+    "rsa, cka, cca, svcca, pwcca, procrustes, shape_distance, r2, effective_dimension, anisotropy, knn, cka_rbf; "
+    "several with commas."
 )
 LAYERS_HELP = "paired, or all: also every layer of the base against every layer of a tuned encoder, as a heat map."
-BY_HELP = "Of trees as text also which words moved, by some of upos, xpos, relation, depth, position, frequency."
+BY_HELP = (
+    "Also which words and sentences moved, by some of position, frequency, and of trees upos, xpos, relation, depth, "
+    "feats:KEY, misc:KEY; for each --metric but euclidean and manhattan."
+)
+PRECISION_HELP = "Of the sums' products: float32 (summed in float64, error 1e-7), or float64 (1e-12, half as fast)."
+PERMUTATIONS_HELP = "Mantel test of each RSA on the sample with so many permutations, rows <measure>_p; 0 for none."
 
 
 def rsa(
@@ -38,8 +44,10 @@ def rsa(
     sample: Annotated[int, typer.Option(min=4, help="Stimuli for intervals and for what needs all pairs.")] = 5000,
     intervals: Annotated[bool, typer.Option(help="95 % intervals, clustered by text.")] = True,
     layers: Annotated[str, typer.Option(help=LAYERS_HELP)] = "paired",
+    permutations: Annotated[int, typer.Option(min=0, help=PERMUTATIONS_HELP)] = 0,
     by: Annotated[str, typer.Option(help=BY_HELP)] = "",
     dtype: Annotated[str, typer.Option(help="Of the encoders: float32, bfloat16 or float16.")] = "float32",
+    precision: Annotated[str, typer.Option(help=PRECISION_HELP)] = "float32",
     split: Annotated[Optional[str], typer.Option(help="Of a data set.")] = None,  # noqa: UP045
     seed: Seed = 1337,
     config: Config = None,
@@ -57,8 +65,9 @@ def rsa(
         line = run_rsa(
             base, named, text, out,
             tokens=count, unit=unit, metrics=listed(metric), compares=listed(compare),
-            measures=measures_of(measures), sample=sample, intervals=intervals, layers=layers, by=listed(by),
-            dtype=dtype, split=split, seed=seed, progress=progress,
+            measures=measures_of(measures), sample=sample, intervals=intervals, layers=layers,
+            permutations=permutations, by=listed(by), dtype=dtype, precision=precision, split=split,
+            seed=seed, progress=progress,
         )  # fmt: skip
     if line:
         tell(line, out, json)

@@ -7,7 +7,7 @@ import csv
 import hashlib
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,10 @@ from bertft.run_folder import CONFIG, LOCK, RunFolder, Stage
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder
+    from bertft.similarity.comparison import Plan
 
 CHECKPOINTS = "checkpoint"
-WORDS = ("local.csv", "words.csv")
+WORDS = ("local.csv", "words.csv", "sentences.csv")
 ALIASES = {"r2": "linear_r2", "knn": "mutual_knn"}
 
 
@@ -39,8 +40,10 @@ def run_rsa(
     sample: int,
     intervals: bool,
     layers: str,
+    permutations: int,
     by: list[str],
     dtype: str,
+    precision: str,
     split: str | None,
     seed: int,
     progress: Progress,
@@ -50,36 +53,56 @@ def run_rsa(
     With several processes (torchrun) the first alone writes and speaks; the others return an empty string.
     """
     from bertft.data.streams import drawn, stream
+    from bertft.ops.metrics import LINEAR
     from bertft.similarity import memory
     from bertft.similarity.checkpoint import Checkpoint
+    from bertft.similarity.compare import taken
     from bertft.similarity.comparison import Plan
     from bertft.similarity.stream import compare_stream
     from bertft.similarity.team import team
-    from bertft.similarity.words import LABELS
+    from bertft.similarity.words import LABELS, OF_WORDS, is_label, labels_of
 
     if unit not in ("token", "word"):
         raise BertftError(f"--unit: expected token or word, found {unit!r}")
     if layers not in ("paired", "all"):
         raise BertftError(f"--layers: expected paired or all, found {layers!r}")
-    if taken := {"base", "random"} & set(tuned):
+    if reserved := {"base", "random"} & set(tuned):
         raise BertftError(
-            f"--tuned: {taken.pop()!r} has a meaning of its own in the results; call the encoder otherwise"
+            f"--tuned: {reserved.pop()!r} has a meaning of its own in the results; call the encoder otherwise"
         )
-    plan = Plan(tuple(metrics), tuple(compares), tuple(measures), intervals, sample, seed, layers == "all")
+    if precision not in ("float32", "float64"):
+        raise BertftError(f"--precision: expected float32 or float64, found {precision!r}")
+    plan = Plan(
+        tuple(metrics), tuple(compares), tuple(measures), intervals, sample, seed, layers == "all",
+        float64=precision == "float64", permutations=permutations,
+    )  # fmt: skip
     command = {
         "command": "rsa", "base": base, "tuned": tuned, "text": text, "split": split,
         "tokens": "all" if tokens is None else tokens, "unit": unit, "metric": metrics, "compare": compares,
-        "measures": measures, "sample": sample, "intervals": intervals, "by": by, "dtype": dtype, "seed": seed,
+        "measures": measures, "sample": sample, "intervals": intervals, "by": by, "dtype": dtype,
+        "precision": precision, "seed": seed,
         **({"layers": "all"} if plan.all_layers else {}),
+        **({"permutations": permutations} if permutations else {}),
     }  # fmt: skip
-    if unknown := [name for name in by if name not in LABELS]:
-        raise BertftError(f"--by: expected some of {', '.join(LABELS)}, found {unknown[0]!r}")
+    if unknown := [name for name in by if not is_label(name)]:
+        raise BertftError(f"--by: expected some of {', '.join(LABELS)}, feats:KEY, misc:KEY, found {unknown[0]!r}")
+    local = [metric for metric in metrics if metric in LINEAR]
+    if by and not local:
+        raise BertftError(f"--by: needs a --metric among {', '.join(LINEAR)}, found {', '.join(metrics)}")
     folder = _vacant(out, command)
     memory.keep_steady()
-    source = stream("dep" if by or ".conllu" in Path(text).name else "text", text, split=split)
+    trees = bool(set(by) - set(OF_WORDS)) or ".conllu" in Path(text).name
+    source = stream("dep" if trees else "text", text, split=split)
     encoders = {name: load_encoder(model, dtype) for name, model in {"": base, **tuned}.items()}
     depends = {**command, "source": source.digest, "weights": {name: digest(e) for name, e in encoders.items()}}
     first, data = encoders.pop(""), _data_name(text.rstrip("/"))
+
+    def texts() -> Iterable[Any]:
+        return source if tokens is None else drawn(source, seed)
+
+    def write_words(sentences: list[Any]) -> str:
+        return _write_words(first, encoders, sentences, by, local, plan, out, data, progress)
+
     stage = Stage(f"rsa/{data}", depends, list)
     with team() as members, _claimed(folder, members.leads):
         rows = folder.done(stage)
@@ -87,17 +110,19 @@ def run_rsa(
             if not members.leads:
                 return ""
             progress.say(f"{data} was done before with the same settings")
-            written = not by or (out / WORDS[1]).exists()
-            said = "" if written else _write_words(first, encoders, list(source), by, out, data, progress)
-            return said + _finish(folder, rows, [stage])
+            written = not by or all((out / name).exists() for name in WORDS)
+            said = "" if written else write_words(taken(first, texts(), tokens=tokens, unit=unit))
+            return said + _finish(folder, rows, [stage], progress)
         begun = time.monotonic()
+        sentences = taken(first, texts(), tokens=tokens, unit=unit) if by and members.leads else []
+        labels_of(by, sentences)  # what the text does not carry is refused before the work
         _refuse_other_teams(out / CHECKPOINTS, members.size)
         name = f"{members.rank}-of-{members.size}"
         checkpoint = Checkpoint(out / CHECKPOINTS, {**depends, "processes": members.size}, name)
         rows = compare_stream(
             first,
             encoders,
-            source if tokens is None else drawn(source, seed),
+            texts(),
             plan,
             tokens=tokens,
             unit=unit,
@@ -111,8 +136,8 @@ def run_rsa(
             return ""
         folder.finish(stage, rows, time.monotonic() - begun)
         checkpoint.remove()
-        said = _write_words(first, encoders, list(source), by, out, data, progress) if by else ""
-        return said + _finish(folder, rows, [stage])
+        said = write_words(sentences) if by else ""
+        return said + _finish(folder, rows, [stage], progress)
 
 
 def _write_words(
@@ -120,25 +145,33 @@ def _write_words(
     tuned: dict[str, Encoder],
     sentences: list[Any],
     by: list[str],
+    metrics: list[str],
+    plan: Plan,
     out: Path,
     data: str,
     progress: Progress,
 ) -> str:
-    """``local.csv``, the means by label, and ``words.csv``, the extremes in context; returns where they are."""
+    """``local.csv``, the means by label, and ``words.csv`` and ``sentences.csv``, the extremes; says where they are."""
     from bertft.similarity.words import words_that_moved
 
-    means: list[list[object]] = [["model", "data", "layer", "by", "label", "value", "low", "high", "n"]]
-    words: list[list[object]] = [["model", "data", "layer", "moved", "value", "word", "sentence", "context"]]
-    for name, moved in words_that_moved(base, tuned, sentences, by, progress=progress).items():
-        for kind, table in moved.by.items():
-            means += [[name, data, r.layer, kind, r.label, r.value, r.low, r.high, r.n] for r in table]
-        for which, listing in (("most", moved.most), ("least", moved.least)):
-            words += [[name, data, w.layer, which, w.value, w.word, w.sentence, w.context] for w in listing]
-    for file, rows in zip(WORDS, (means, words), strict=True):
+    means: list[list[object]] = [["model", "data", "metric", "layer", "by", "label", "value", "low", "high", "n"]]
+    words: list[list[object]] = [["model", "data", "metric", "layer", "moved", "value", "word", "sentence", "context"]]
+    whole: list[list[object]] = [["model", "data", "metric", "layer", "moved", "value", "n", "sentence", "text"]]
+    for metric in metrics:
+        found = words_that_moved(base, tuned, sentences, by, metric=metric, float64=plan.float64, progress=progress)
+        for name, moved in found.items():
+            head = [name, data, metric]
+            for kind, table in moved.by.items():
+                means += [[*head, r.layer, kind, r.label, r.value, r.low, r.high, r.n] for r in table]
+            for which, listing in (("most", moved.most), ("least", moved.least)):
+                words += [[*head, w.layer, which, w.value, w.word, w.sentence, w.context] for w in listing]
+            for which, texts in (("most", moved.sentences_most), ("least", moved.sentences_least)):
+                whole += [[*head, s.layer, which, s.value, s.n, s.sentence, s.text] for s in texts]
+    for file, rows in zip(WORDS, (means, words, whole), strict=True):
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
         write_text_atomically(out / file, text.getvalue())
-    return f"Which words moved is in {(out / WORDS[0]).resolve()} and {WORDS[1]} beside it\n"
+    return f"Which words moved is in {(out / WORDS[0]).resolve()}, {WORDS[1]} and {WORDS[2]} beside it\n"
 
 
 def load_encoder(name: str, dtype: str) -> Encoder:

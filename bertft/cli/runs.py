@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,18 +31,12 @@ def run_ablate(
     kind: str, chosen: dict[str, Any], out: Path, ks: list[int] | None, cache: Path | None, progress: Progress
 ) -> str:
     """Fine-tune once for every k in the run folder ``out``; returns the lines that say where the results are."""
-    from bertft.ablation import sweep_stages
+    from bertft.ablation import sweep
     from bertft.finetune import FinetuneConfig
-    from bertft.tasks import get_task
 
-    folder = _vacant(out, {"command": f"ablate {kind}", **chosen, **({"k": ks} if ks else {})})
-    config = FinetuneConfig(out=out, **chosen)
-    get_task(config.task)  # a wrong name is refused before the folder is touched
-    stages = sweep_stages(kind, config, out, depths_wanted=ks, cache=cache, progress=progress)
-    with folder.claim():
-        rows = folder.run(stages, f"ablate {kind}", progress=progress)
-        shutil.rmtree(out / "prefix", ignore_errors=True)
-        return _finish(folder, rows, stages)
+    sweep(kind, FinetuneConfig(out=out, **chosen), depths_wanted=ks, cache=cache, progress=progress)
+    page = out / "report.html"
+    return f"Results are in {(out / RESULTS).resolve()}\nThe page is at {page.resolve()}"
 
 
 def _vacant(out: Path, command: dict[str, Any]) -> RunFolder:
@@ -55,13 +48,13 @@ def _vacant(out: Path, command: dict[str, Any]) -> RunFolder:
     return folder
 
 
-def _finish(folder: RunFolder, rows: list[Row], stages: Sequence[Stage]) -> str:
+def _finish(folder: RunFolder, rows: list[Row], stages: Sequence[Stage], progress: Progress) -> str:
     from bertft.report import write_report
 
     folder.write_table(rows)
     times = {"seconds": folder.seconds(stages), "finished": folder.finished(stages)}
     folder.write_record({"versions": versions(), **times})
-    page = write_report(folder.path)
+    page = write_report(folder.path, progress=progress)
     return f"Results are in {(folder.path / RESULTS).resolve()}\nThe page is at {page.resolve()}"
 
 

@@ -110,6 +110,7 @@ def _sentence(path: str | os.PathLike[str], identifier: str, block: list[tuple[i
     words: list[str] = []
     heads, numbers = list[int](), list[int]()
     relations, upos, xpos = list[str](), list[str](), list[str]()
+    feats, misc = list[str](), list[str]()
     for number, line in block:
         cells = line.split("\t")
         if len(cells) != _COLUMNS:
@@ -130,11 +131,14 @@ def _sentence(path: str | os.PathLike[str], identifier: str, block: list[tuple[i
         xpos.append(intern(cells[4]))
         heads.append(int(cells[6]))
         relations.append(intern(cells[7]))
+        feats.append(intern(cells[5]))
+        misc.append(intern(cells[9]))
     if not words:
         raise BertftError(f"{path}: line {block[0][0]}: expected words, found only multiword tokens or empty nodes")
     if (flaw := find_tree_flaw(heads)) is not None:
         raise BertftError(f"{path}: line {numbers[flaw[0]]}: {flaw[1]}")
-    return Sentence(identifier, tuple(words), tuple(heads), tuple(relations), tuple(upos), tuple(xpos))
+    tree = (tuple(words), tuple(heads), tuple(relations), tuple(upos), tuple(xpos))
+    return Sentence(identifier, *tree, tuple(feats), tuple(misc))
 
 
 def _is_integer(cell: str) -> bool:

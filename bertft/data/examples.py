@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,7 +10,8 @@ class Sentence:
     """A sentence with its dependency tree.
 
     ``heads[i]`` is the 1-based position of word ``i``'s head, 0 for the root. ``relations``, ``upos`` and ``xpos``
-    have one entry a word. Multiword-token lines and empty nodes are not words.
+    have one entry a word. Multiword-token lines and empty nodes are not words. ``feats`` and ``misc`` are CoNLL-U's
+    columns of these names as they stand there, one entry a word, or empty where the source has none.
     """
 
     id: str
@@ -19,6 +20,8 @@ class Sentence:
     relations: tuple[str, ...]
     upos: tuple[str, ...]
     xpos: tuple[str, ...]
+    feats: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    misc: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

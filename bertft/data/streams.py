@@ -15,18 +15,20 @@ from typing import TypeVar
 
 from bertft.data.examples import Text
 from bertft.data.files import read_lines
+from bertft.data.hub import HubName
 from bertft.data.sources import (
-    _FILE_SUFFIXES,
-    _HUB_ID,
     _ROWS,
     Example,
     _first_line,
     _hub_within_reach,
     _is_cached,
     _load_folder,
+    hub_of,
     load,
+    pinned,
 )
 from bertft.errors import BertftError
+from bertft.progress import waiting
 
 T = TypeVar("T")
 SHUFFLED = 65_536  # examples among which `drawn` draws; a shorter source is shuffled whole
@@ -61,7 +63,6 @@ def stream(kind: str, source: str | os.PathLike[str], *, split: str | None = Non
     """
     name = os.fspath(source)
     path = Path(name).expanduser()
-    identifier, _, config = name.partition(":")
     if name.startswith("builtin:"):
         examples = load(kind, name, split=split)
         return Stream(name, lambda: iter(examples), _digest(name, split or ""), len(examples))
@@ -73,14 +74,16 @@ def stream(kind: str, source: str | os.PathLike[str], *, split: str | None = Non
         if kind != "text" or not files:
             raise BertftError(f"{name}: expected a saved data set or a folder of .txt or .txt.gz files, found neither")
         return Stream(name, lambda: _lines(files), _digest(*map(_of_file, files)))
-    if path.exists() or path.suffix in _FILE_SUFFIXES or not _HUB_ID.fullmatch(identifier):
+    hub = hub_of(source)
+    if hub is None:
         if kind == "text":
             next(read_lines(path), None)
             return Stream(name, lambda: _lines([path]), _of_file(path))
         held = load(kind, path)
         return Stream(name, lambda: iter(held), _of_file(path), len(held))
-    table = _open_hub(identifier, config or None, split or "train")
-    return Stream(name, lambda: _rows(kind, table, name), _digest(name, split or ""))
+    hub = pinned(hub, "dataset")
+    table = _open_hub(hub, split or "train")
+    return Stream(name, lambda: _rows(kind, table, name), _digest(hub, split or ""))
 
 
 def drawn(examples: Iterable[T], seed: int, held: int = SHUFFLED) -> Iterator[T]:
@@ -129,14 +132,14 @@ def _rows(kind: str, table: Iterable[dict[str, object]], source: str) -> Iterato
             yield example
 
 
-def _open_hub(identifier: str, config: str | None, split: str) -> Iterable[dict[str, object]]:
+def _open_hub(name: HubName, split: str) -> Iterable[dict[str, object]]:
     import datasets
 
-    name = f"{identifier}:{config}" if config else identifier
     try:
-        if not _hub_within_reach() and not _is_cached(identifier):
+        if not _hub_within_reach() and not _is_cached(name.id):
             raise ConnectionError("the hub cannot be reached")
-        return datasets.load_dataset(identifier, config, split=split, streaming=True)
+        with waiting(f"open {name}"):
+            return datasets.load_dataset(name.id, name.config, split=split, revision=name.revision, streaming=True)
     except Exception as error:  # network, hub, cache and format errors share no base class
         reason = _first_line(error)
         raise BertftError(

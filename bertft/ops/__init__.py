@@ -7,6 +7,7 @@ Each op has one file here (checks, shape rule, autograd), a kernel in ``csrc`` a
 from __future__ import annotations
 
 from bertft.ops.cross_moments import cross_moments, provisional_mean
+from bertft.ops.linear_cka import linear_cka
 from bertft.ops.pairwise_distance import pairwise_distance
 from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient
 from bertft.ops.rdm_correlation import rdm_correlation
@@ -15,6 +16,7 @@ __all__ = [
     "cross_moments",
     "depth_probe_loss",
     "distance_probe_loss",
+    "linear_cka",
     "pairwise_distance",
     "probe_loss",
     "probe_loss_and_gradient",

@@ -1,4 +1,7 @@
-"""Gives a compiled op its shape rule and its gradient, once for torch.compile and once, faster, for eager code."""
+"""Gives a compiled op its shape rule and its gradient, once for torch.compile and once, faster, for eager code.
+
+And what gradients need: products that autocast leaves alone, a second derivative that says it is missing.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,37 @@ def differentiable(
 
     setattr(call, "without_graph", without_graph)  # noqa: B010
     return call
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a (..., N, K) @ b (..., K, M) with the same leading dimensions, in the type of both, forward and backward.
+
+    Inside ``torch.autocast`` too, which would round float32 operands of ``@`` to half precision, and does so in a
+    backward pass that runs there.
+    """
+    return _Product.apply(a, b)
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a, b):
+        ctx.save_for_backward(a, b)
+        return _as_they_are(a, b)
+
+    @staticmethod
+    def backward(ctx, grad):
+        a, b = ctx.saved_tensors
+        return (
+            _as_they_are(grad, b.mT) if ctx.needs_input_grad[0] else None,
+            _as_they_are(a.mT, grad) if ctx.needs_input_grad[1] else None,
+        )
+
+
+def _as_they_are(a: Tensor, b: Tensor) -> Tensor:
+    if not torch.is_autocast_enabled(a.device.type):  # entering the context costs more than a small product
+        return a @ b
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
 
 
 class _FirstOrder(torch.autograd.Function):

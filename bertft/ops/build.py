@@ -22,7 +22,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from bertft.progress import announce
+
 PACKAGE = Path(__file__).resolve().parent.parent
+
+
+TAKES = {"cpu": "some 20 s of one core", "cuda": "some minutes"}  # to compile from nothing
 
 
 class BuildError(Exception):
@@ -194,19 +199,24 @@ def build_once(library: Path, write: Callable[[Path, Path], None]) -> Path:
     """
     if _intact(library):
         return library
+    try:
+        return _build_once(library, write)
+    except OSError as error:
+        reason = f"the cache folder {library.parent} cannot be written ({error.strerror}); set BERTFT_CACHE"
+        raise BuildError(reason) from error
+
+
+def _build_once(library: Path, write: Callable[[Path, Path], None]) -> Path:
     import fcntl
 
     cache, name = library.parent, library.stem
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        lock = open(cache / f"{name}.lock", "a", encoding="utf-8")  # noqa: SIM115 (held below)
-    except OSError as error:
-        raise BuildError(f"the cache folder {cache} cannot be written ({error.strerror}); set BERTFT_CACHE") from error
-    with lock:
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / f"{name}.lock", "a", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _intact(library):
             return library
-        key = name.rpartition("-")[2]
+        kind, _, key = name.removeprefix("bertft_").rpartition("-")
+        announce(f"compiling the {kind.upper()} kernels, once: {TAKES.get(kind, 'a moment')}")
         for left in cache.glob(f"build-{key}-*"):
             shutil.rmtree(left, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=f"build-{key}-", dir=cache))

@@ -126,13 +126,14 @@ def _register() -> None:
         wide = ctx.float64 or torch.float64 in (x.dtype, None if y is None else y.dtype)
         dtype = torch.float64 if wide else torch.float32
         g = Moments(*(None if t is None or t.numel() == 0 else t.to(dtype) for t in grads))
-        first = Rows(x, mean_x, metrics[0], dtype)
-        second = None if y is None else Rows(y, mean_y, metrics[1], dtype)
-        first.add_space(g.gram_x, g.stats_x)
-        if second is not None:
-            second.add_space(g.gram_y, g.stats_y)
-            add_pair(first, second, g.cross, g.stats_xy)
-        out = (first.gradient(), None if second is None else second.gradient())
+        with torch.autocast(x.device.type, enabled=False):  # where backward runs inside it
+            first = Rows(x, mean_x, metrics[0], dtype)
+            second = None if y is None else Rows(y, mean_y, metrics[1], dtype)
+            first.add_space(g.gram_x, g.stats_x)
+            if second is not None:
+                second.add_space(g.gram_y, g.stats_y)
+                add_pair(first, second, g.cross, g.stats_xy)
+            out = (first.gradient(), None if second is None else second.gradient())
         return *first_order("cross_moments", out, (x, *(() if y is None else (y,)))), *[None] * 7
 
     torch.library.register_fake("bertft::cross_moments", fake)

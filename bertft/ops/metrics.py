@@ -24,6 +24,8 @@ METRICS = ("dot", "cosine", "correlation", "sqeuclidean", "euclidean", "manhatta
 LINEAR = ("dot", "cosine", "correlation", "sqeuclidean")  # those with a linear form
 NORMALISED = ("cosine", "correlation")  # those undefined for a row of norm 0
 SCALE = {"dot": 1.0, "cosine": -1.0, "correlation": -1.0, "sqeuclidean": -2.0}
+COMPARISONS = ("pearson", "cosine", "spearman", "rho_a", "kendall")  # of matrices; the index is the GPU kernels' code
+RANKS = ("spearman", "rho_a")  # those of the entries' ranks
 
 
 def check_metric(metric: str, allowed: tuple[str, ...] = METRICS, *, op: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -10,16 +10,14 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops import extension, extension_cuda, reference
-from bertft.ops.cross_moments import cross_moments, provisional_mean
-from bertft.ops.metrics import LINEAR, METRICS
-from bertft.ops.moment_formulas import PairSums, compare_sums, rsa_from_moments, self_pair
-from bertft.ops.moments import Moments, held
+from bertft.ops.layer_pairs import compare_layers
+from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS, RANKS
+from bertft.ops.moment_formulas import PairSums, compare_sums, rsa_from_moments
+from bertft.ops.moments import Moments
 from bertft.ops.pairwise_distance import pairwise_distance
 from bertft.ops.rows import check_rows, with_sentence
 
-COMPARISONS = ("pearson", "cosine", "spearman", "rho_a", "kendall")
 ROUTES = ("linear", "tiles", "exact", "sampled")
-RANKS = ("spearman", "rho_a")
 EXACT_RANKS = 1024  # stimuli up to which all pairs of a layer are half a million numbers and fast to sort
 
 
@@ -99,53 +97,22 @@ def run_route(
         return _sampled(route, x, y, metrics, check, samples, seed)
     if route.name == "linear":
         return _linear(route, x, y, metrics, compare, check), route
-    if route.name == "exact" or not extension.serves(x):
-        return _exact(route, x, y, metrics, compare, check), route._replace(name="exact")
+    if route.name == "exact":
+        return _exact(route, x, y, metrics, compare, check, keep=True), route
+    if compare in RANKS and not extension.serves(x):  # without a kernel there are no bins
+        return _exact(route, x, y, metrics, compare, check, keep=False), route._replace(name="exact")
     return _tiles(route, x, y, metrics, compare, check)
 
 
 def _linear(route: Route, x: Tensor, y: Tensor | None, metrics: tuple[str, str], compare: str, check: bool) -> Tensor:
-    """Through the sums of `cross_moments`, pair by pair of layers: d^2 memory."""
-    options: dict[str, Any] = {"float64": route.dtype == torch.float64, "nan": "raise" if check else "propagate"}
-    mean_x = [provisional_mean(layer, metrics[0]) for layer in x]
-    of_x: dict[int, tuple[Tensor, Tensor]] = {}
-    if y is None:
-        other, mean_y, of_y = x, mean_x, of_x
-    else:
-        other, mean_y, of_y = y, [provisional_mean(layer, metrics[1]) for layer in y], {}
+    """Through the sums of `cross_moments`."""
 
-    def space(
-        layers: Tensor, k: int, mean: Tensor, metric: str, name: str, known: dict[int, tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
-        if k not in known:
-            call = lambda: cross_moments(layers[k], mean_x=mean, metric=metric, **options)
-            sums = with_sentence(call, op="rdm_correlation", x=f"{name} in layer {k}")
-            known[k] = held(sums.gram_x), held(sums.stats_x)
-        return known[k]
+    def statistic(moments: Moments, mean_x: Tensor, mean_y: Tensor) -> Tensor:
+        kinds: dict[str, Any] = {"metric": metrics[0], "metric_y": metrics[1], "compare": compare}
+        return rsa_from_moments(moments, **kinds, mean_x=mean_x, mean_y=mean_y)
 
-    def pair(k: int, m: int) -> Moments:
-        sides = (x, k, mean_x[k], metrics[0], "x", of_x), (other, m, mean_y[m], metrics[1], "y", of_y)
-        if y is None and k == m:
-            return self_pair(*space(*sides[0]))
-        fresh = y is not None and k not in of_x and m not in of_y  # both spaces' own sums in the same call
-        means: dict[str, Any] = {"mean_x": mean_x[k], "mean_y": mean_y[m], "metric": metrics[0], "metric_y": metrics[1]}
-        call = lambda: cross_moments(x[k], other[m], **means, grams=fresh, **options)
-        sums = with_sentence(call, op="rdm_correlation", x=f"x in layer {k}", y=f"y in layer {m}")
-        if fresh:
-            of_x[k], of_y[m] = (held(sums.gram_x), held(sums.stats_x)), (held(sums.gram_y), held(sums.stats_y))
-            return sums
-        return Moments(*space(*sides[0]), sums.cross, sums.stats_xy, *space(*sides[1]))
-
-    if not len(x) or not len(other):
-        return x.new_zeros(len(x), len(other), dtype=torch.float64)
-    found: dict[tuple[int, int], Tensor] = {}
-    for k, m in sorted(itertools.product(range(len(x)), range(len(other))), key=lambda at: at[0] != at[1]):
-        if y is None and m < k:
-            continue
-        means = {"mean_x": mean_x[k], "mean_y": mean_y[m]}
-        found[k, m] = rsa_from_moments(pair(k, m), metric=metrics[0], metric_y=metrics[1], compare=compare, **means)
-    at = lambda k, m: found[(k, m) if y is not None or k <= m else (m, k)]
-    return torch.stack([torch.stack([at(k, m) for m in range(len(other))]) for k in range(len(x))])
+    wide = route.dtype == torch.float64
+    return compare_layers(x, y, metrics, statistic, op="rdm_correlation", float64=wide, check=check)
 
 
 def _tiles(
@@ -155,10 +122,16 @@ def _tiles(
     x, y = x.detach(), None if y is None else y.detach()
     if x.is_cuda:
         return _tiles_on_gpu(route, x, y, codes, compare, check), route
-    ranks, L = compare in RANKS, len(x)
-    op = torch.ops.bertft.rdm_moments
-    sums, products, shifts, within = with_sentence(lambda: op(x, y, *codes, ranks, route.dtype == torch.float64, check))
-    n = x.shape[1]
+    ranks, L, n = compare in RANKS, len(x), x.shape[1]
+    if extension.serves(x):
+        op, wide = torch.ops.bertft.rdm_moments, route.dtype == torch.float64
+        sums, products, shifts, within = with_sentence(lambda: op(x, y, *codes, ranks, wide, check))
+    else:
+        for layers, metric, name in ((x, metrics[0], "x"), (y, metrics[1], "y")):
+            for k, layer in enumerate([] if layers is None or not check else layers):
+                check_rows(layer, metric, op="rdm_correlation", name=f"{name} in layer {k}")
+        sums, products, shifts = reference.rdm_moments(x, y, *metrics)
+        route = route._replace(dtype=torch.float64)
     pairs = sums.new_tensor(n * (n - 1) / 2)
     second = slice(0, L) if y is None else slice(L, None)
     square = products.diagonal()
@@ -217,22 +190,34 @@ def _binning_error(v: Tensor, w: Tensor, rho: Tensor, pairs: Tensor) -> dict[str
     return {"error": float(error.max()), "bound": float(bound.max())}
 
 
-def _exact(route: Route, x: Tensor, y: Tensor | None, metrics: tuple[str, str], compare: str, check: bool) -> Tensor:
-    """Every matrix in memory, condensed."""
+def _exact(
+    route: Route, x: Tensor, y: Tensor | None, metrics: tuple[str, str], compare: str, check: bool, *, keep: bool
+) -> Tensor:
+    """From condensed matrices: all of them in memory, or without ``keep`` two at a time, made anew for each pair."""
 
-    def condensed(x: Tensor, metric: str, name: str) -> Tensor:
-        rows, nan = x.detach().to(route.dtype), "raise" if check else "propagate"
-        call = lambda: pairwise_distance(rows, metric=metric, condensed=True, nan=nan)
-        out = with_sentence(call, op="rdm_correlation", x=name)
-        if compare not in RANKS or len(out) == 0:
-            return out
-        return torch.stack([reference.average_ranks(m) if m.isfinite().all() else m * torch.nan for m in out])
+    def entries(layers: Tensor, k: int, metric: str, name: str) -> Tensor:
+        rows = layers[k].detach()
+        if check:
+            check_rows(rows, metric, op="rdm_correlation", name=f"{name} in layer {k}")
+        found = pairwise_distance(rows.to(route.dtype), metric=metric, condensed=True, nan="propagate")
+        if compare not in RANKS:
+            return found
+        return reference.average_ranks(found) if found.isfinite().all() else found * torch.nan
 
-    a = condensed(x, metrics[0], "x")
-    b = a if y is None else condensed(y, metrics[1], "y")
+    first = lambda k: entries(x, k, metrics[0], "x")
+    second = first if y is None else lambda m: entries(y, m, metrics[1], "y")
+    if keep:
+        first = functools.cache(first)
+        second = first if y is None else functools.cache(second)
     how = {"spearman": "pearson", "rho_a": "rho_a of ranks"}.get(compare, compare)
-    rows = [torch.stack([reference.compare_matrices(s, t, how) for t in b]) if len(b) else a.new_zeros(0) for s in a]
-    return torch.stack(rows) if rows else a.new_zeros(0, len(b), dtype=torch.float64)
+    out = x.new_zeros(len(x), len(x if y is None else y), dtype=torch.float64)
+    for k in range(out.shape[0]):
+        a = first(k)
+        for m in range(k if y is None else 0, out.shape[1]):
+            out[k, m] = reference.compare_matrices(a, a if y is None and m == k else second(m), how)
+            if y is None:
+                out[m, k] = out[k, m]
+    return out
 
 
 def _sampled(

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bertft.ops.metrics import NORMALISED
+from bertft.ops.autograd import product
+from bertft.ops.metrics import NORMALISED, RANKS
 
 # Structural probes (Hewitt and Manning 2019) ---------------------------------------------------------------------
 
@@ -27,11 +28,11 @@ def distance_probe_loss(h: Tensor, weight: Tensor, distances: Tensor, lengths: T
         sentence: n^2 numbers, never n^2 R. The subgradient at equality is 0.
     """
     dtype = torch.float64 if torch.float64 in (h.dtype, weight.dtype) else torch.float32
-    projected = h.to(dtype) @ weight.to(dtype)
+    projected = product(h.to(dtype).expand(len(weight), *h.shape[-2:]), weight.to(dtype))
     losses, start = [], 0
     sizes = [n for n in lengths.tolist() if n > 0]
     for points, n in zip(projected.split(sizes, dim=1), sizes, strict=True):
-        gram = points @ points.transpose(1, 2)
+        gram = product(points, points.transpose(1, 2))
         squares = gram.diagonal(dim1=1, dim2=2)
         predicted = squares.unsqueeze(1) + squares.unsqueeze(2) - 2 * gram
         gold = distances[start : start + n * n].view(n, n).to(dtype)
@@ -50,7 +51,7 @@ def depth_probe_loss(h: Tensor, weight: Tensor, depths: Tensor, lengths: Tensor)
         (L,)
     """
     dtype = torch.float64 if torch.float64 in (h.dtype, weight.dtype) else torch.float32
-    projected = h.to(dtype) @ weight.to(dtype)
+    projected = product(h.to(dtype).expand(len(weight), *h.shape[-2:]), weight.to(dtype))
     error = (projected.square().sum(dim=2) - depths.to(dtype)).abs()
     sizes = [n for n in lengths.tolist() if n > 0]
     losses = [part.sum(dim=1) / n for part, n in zip(error.split(sizes, dim=1), sizes, strict=True)]
@@ -159,7 +160,7 @@ def compare_matrices(a: Tensor, b: Tensor, compare: str) -> Tensor:
     ``rho_a of ranks`` where a and b are ranks; ``kendall`` (tau-b).
     """
     a, b = a.double(), b.double()
-    if compare in ("spearman", "rho_a"):
+    if compare in RANKS:
         a, b = average_ranks(a), average_ranks(b)
     if compare.startswith("rho_a"):
         n = a.new_tensor(float(len(a)))
@@ -183,6 +184,32 @@ def rdm_correlation(
     b = a if y is None else pairwise_distance(y.double(), metric=metric_y or metric, condensed=True)
     rows = [torch.stack([compare_matrices(r, s, compare) for s in b]) if len(b) else r.new_zeros(0) for r in a]
     return torch.stack(rows) if rows else a.new_zeros(0, len(b))
+
+
+def rdm_moments(
+    x: Tensor, y: Tensor | None, metric_x: str, metric_y: str, *, numbers: int = 1 << 21
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums over the pairs i < j of stimuli of the entries e of P matrices: those of x (L, N, D), then of y (M, N, E).
+
+    sum (e - s) (P,), sum (e - s)(e' - s') (P, P) and s (P,), a shift near each matrix's mean, all in float64. Strip by
+    strip of rows, with ``numbers`` entries of all matrices at a time (but a row of each at least).
+    """
+    spaces = [(x, metric_x)] if y is None else [(x, metric_x), (y, metric_y)]
+    P, N = sum(len(rows) for rows, _ in spaces), x.shape[1]
+    place, step = torch.arange(N, device=x.device), max(1, numbers // max(1, P * N))
+    sums, products, shifts = (x.new_zeros(shape, dtype=torch.float64) for shape in ((P,), (P, P), (P,)))
+    for first in range(0, N, step):
+        above = place[first:] > place[first : first + step, None]
+        strips = [
+            pairwise_distance(rows[:, first : first + step].double(), rows[:, first:].double(), metric=metric)
+            for rows, metric in spaces
+        ]
+        entries = torch.cat([strip[:, above] for strip in strips])
+        shifts = entries.mean(1) if first == 0 else shifts
+        entries -= shifts[:, None]
+        sums += entries.sum(1)
+        products += entries @ entries.mT
+    return sums, (products + products.mT) / 2, shifts
 
 
 def cross_moments(

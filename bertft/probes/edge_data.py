@@ -18,13 +18,15 @@ from bertft.errors import BertftError
 class SpanBatch:
     """The targets of a few texts, over the words of these texts packed one text after the other.
 
-    ``tokens[r]`` (J_r,) word numbers of all spans of role r, one span after the other; ``sizes[r]`` (N,) words of each
-    span, J_r in all; ``labels`` (N, K) float32, 1 where the target carries the label; ``text`` (N,) the position of
-    each target's text among the texts of the batch.
+    ``tokens[r]`` (J_r,) word numbers of the U_r distinct spans of role r, one span after the other; ``sizes[r]`` (U_r,)
+    words of each span, J_r in all; ``which[r]`` (N,) the number of each target's span, None where target i has span i;
+    ``labels`` (N, K) float32, 1 where the target carries the label; ``text`` (N,) the position of each target's text
+    among the texts of the batch.
     """
 
     tokens: list[Tensor]
     sizes: list[Tensor]
+    which: list[Tensor | None]
     labels: Tensor
     text: Tensor
 
@@ -38,6 +40,7 @@ class EdgeTargets:
             counts them, and ``unseen_per_text`` (S,) says where, so that a score can count each as a miss.
 
     Only words inside a span matter: ``kept`` numbers them in each text, and ``spans`` (n_s, roles, 2) counts in them.
+    Of a role the texts' distinct spans are numbered apart (`_Role`).
     """
 
     def __init__(self, texts: Sequence[SpanText], inventory: Sequence[str], single: bool | None = None) -> None:
@@ -61,7 +64,9 @@ class EdgeTargets:
             self.kept.append(np.flatnonzero(inside))
             self.spans.append(rank[spans])
         self.lengths = np.array([len(k) for k in self.kept])
+        self._roles = [_Role([spans[:, role] for spans in self.spans], self.lengths) for role in range(self.roles)]
         self.labels = torch.zeros(int(self.starts[-1]), len(self.inventory))
+        self._blocks: dict[int, list[tuple[range, SpanBatch]]] = {}
         self.unseen: Counter[str] = Counter()
         self.unseen_per_text = np.zeros(len(self.texts), dtype=np.int64)
         row = 0
@@ -85,24 +90,62 @@ class EdgeTargets:
 
     def batch(self, members: Sequence[int]) -> SpanBatch:
         """The targets of the texts ``members``, in that order, over their kept words."""
-        tokens: list[list[np.ndarray]] = [[] for _ in range(self.roles)]
-        sizes: list[list[np.ndarray]] = [[] for _ in range(self.roles)]
-        offset = 0
-        for s in members:
-            for role in range(self.roles):
-                start, end = self.spans[s][:, role, 0] + offset, self.spans[s][:, role, 1] + offset
-                size = end - start
-                ends = np.cumsum(size)
-                tokens[role].append(np.arange(ends[-1]) + np.repeat(start - (ends - size), size))
-                sizes[role].append(size)
-            offset += int(self.lengths[s])
-        rows = np.concatenate([np.arange(self.starts[s], self.starts[s + 1]) for s in members])
+        chosen = np.asarray(members)
+        offsets = np.cumsum(self.lengths[chosen]) - self.lengths[chosen]
+        roles = [role.batch(chosen, offsets, self.counts) for role in self._roles]
+        rows = _ranges(self.starts[chosen], self.counts[chosen])
         return SpanBatch(
-            [torch.from_numpy(np.concatenate(t)) for t in tokens],
-            [torch.from_numpy(np.concatenate(s)) for s in sizes],
+            [tokens for tokens, _, _ in roles],
+            [sizes for _, sizes, _ in roles],
+            [which for _, _, which in roles],
             self.labels[torch.from_numpy(rows)],
-            torch.from_numpy(np.repeat(np.arange(len(members)), self.counts[list(members)])),
+            torch.from_numpy(np.repeat(np.arange(len(chosen)), self.counts[chosen])),
         )
+
+    def blocks(self, size: int) -> list[tuple[range, SpanBatch]]:
+        """All texts in their order, ``size`` at a time, as (texts, batch); made once."""
+        if size not in self._blocks:
+            parts = [range(first, min(first + size, len(self.texts))) for first in range(0, len(self.texts), size)]
+            self._blocks[size] = [(part, self.batch(part)) for part in parts]
+        return self._blocks[size]
+
+
+class _Role:
+    """The distinct spans of one role, text by text: where they lie, and which of them each target has."""
+
+    def __init__(self, spans: Sequence[np.ndarray], lengths: np.ndarray) -> None:
+        distinct, which = [], []
+        for own, length in zip(spans, lengths, strict=True):
+            _, first, number = np.unique(own[:, 0] * (length + 1) + own[:, 1], return_index=True, return_inverse=True)
+            if len(first) == len(own):  # nothing is shared: they stay in the targets' order
+                first = number = np.arange(len(own))
+            distinct.append(own[first])
+            which.append(number)
+        self.counts = np.array([len(own) for own in distinct])
+        self.starts = np.cumsum(self.counts) - self.counts
+        self.begin, self.end = np.concatenate(distinct).T
+        self.which = np.concatenate(which)
+        self.targets = np.cumsum([0, *map(len, which)])
+
+    def batch(
+        self, members: np.ndarray, offsets: np.ndarray, targets: np.ndarray
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """``tokens``, ``sizes`` and ``which`` of some texts, whose words begin at ``offsets`` (`SpanBatch`)."""
+        counts = self.counts[members]
+        rows = _ranges(self.starts[members], counts)
+        sizes = self.end[rows] - self.begin[rows]
+        tokens = _ranges(self.begin[rows] + np.repeat(offsets, counts), sizes)
+        which = None
+        if len(rows) < targets[members].sum():
+            own = self.which[_ranges(self.targets[members], targets[members])]
+            which = torch.from_numpy(own + np.repeat(np.cumsum(counts) - counts, targets[members]))
+        return torch.from_numpy(tokens), torch.from_numpy(sizes), which
+
+
+def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """starts[0], starts[0] + 1, ... (sizes[0] of them), then those from starts[1], and so on."""
+    ends = np.cumsum(sizes)
+    return np.arange(ends[-1]) + np.repeat(starts - (ends - sizes), sizes)
 
 
 def with_targets(texts: Sequence[SpanText], name: str) -> list[SpanText]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,15 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bertft.errors import BertftError
-from bertft.probes.edge_data import EdgeTargets
+from bertft.probes.edge_data import EdgeTargets, SpanBatch
 from bertft.probes.edge_head import DROPOUT, WIDTH, Heads, Input
+from bertft.probes.edge_pass import through
+from bertft.probes.edge_schedule import Schedule, together
 from bertft.probes.features import Room, Vectors
 from bertft.progress import SILENT, Progress
 
-CLIP = 5.0
-HALVE_AFTER, STOP_AFTER = 5, 20  # validations without a gain
 EVALUATE = 64  # texts scored together
-TOGETHER = 4  # probes passed through together
 
 
 @dataclass(frozen=True)
@@ -66,11 +64,6 @@ class Counts:
     gold: Tensor
     missed: Tensor
 
-    def micro_f1(self) -> np.ndarray:
-        """(P,) float64 over all targets and labels; 0 where nothing is predicted rightly."""
-        hits, predicted = (t.double().sum((1, 2)) for t in (self.hits, self.predicted))
-        return (2 * hits / (predicted + self.gold.double().sum() + self.missed.sum()).clamp(min=1)).numpy()
-
 
 def train_heads(
     inputs: Sequence[Input],
@@ -92,15 +85,15 @@ def train_heads(
     that has stopped costs nothing more. A probe's result is that of training it alone, up to rounding.
     """
     heads = Heads(inputs, train.layers, train.width, targets.roles, len(targets.inventory), config.seed)
-    schedule = _Schedule(heads, config.learning_rate)
+    schedule = Schedule(heads, config.learning_rate)
     order = np.random.default_rng(config.seed)
-    masks = torch.Generator().manual_seed(config.seed)
+    masks, room = torch.Generator().manual_seed(config.seed), Room()
     texts = len(targets.texts)
     queue: list[list[int]] = []
 
     def validate(number: int) -> None:
         if criterion == "f1":
-            gain = count(heads, schedule.active, dev, dev_targets).micro_f1()
+            gain = dev_f1(heads, schedule.active, dev, dev_targets)
         else:
             gain = -code_bits(heads, schedule.active, dev, dev_targets)
         schedule.end_validation(number, gain)
@@ -112,7 +105,7 @@ def train_heads(
             if not queue:
                 shuffled = order.permutation(texts)
                 queue = [shuffled[i : i + config.batch].tolist() for i in range(0, texts, config.batch)]
-            _descend(schedule, train, targets, queue.pop(0), masks)
+            descend(schedule, train, targets, queue.pop(0), masks, room)
             step.advance()
             if number % config.interval == 0 or number == config.steps:
                 validate(number)
@@ -123,52 +116,66 @@ def train_heads(
     return TrainedHeads(heads, schedule.highest, schedule.steps)
 
 
-def _descend(
-    schedule: _Schedule,
+def descend(
+    schedule: Schedule,
     train: Vectors,
     targets: EdgeTargets,
     members: Sequence[int],
     masks: torch.Generator,
+    room: Room,
 ) -> None:
     """One step of the active probes on the texts ``members``."""
-    x, batch = train.batch(members, room=schedule.room), targets.batch(members)
+    x, batch = train.batch(members, room=room), targets.batch(members)
     keep = (torch.rand(len(batch.labels), WIDTH, generator=masks) >= DROPOUT).float() / (1 - DROPOUT)
-    # A few probes at a time: what their passes leave between them stays small enough for the cache.
-    for first in range(0, len(schedule.active), TOGETHER):
-        group = schedule.active[first : first + TOGETHER]
-        leaves = {name: t.detach().requires_grad_() for name, t in schedule.heads.select(group).items()}
-        logits = schedule.heads.logits(leaves, group, x, batch, keep)
-        # Means over targets and labels, one a probe; their sum has each probe's own gradient.
-        losses = F.binary_cross_entropy_with_logits(logits, batch.labels.expand_as(logits), reduction="none")
-        losses.mean((1, 2)).sum().backward()
-        schedule.take(group, {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None})
-    schedule.step()
+    heads = schedule.heads
+    for group in schedule.groups:
+        passed = heads.passed(heads.select(group.probes), group.probes, x, batch, keep, learn=True)
+        # Of the binary cross-entropy's mean over targets and labels.
+        slope = passed.logits.sigmoid_().sub_(batch.labels).div_(batch.labels.numel())
+        schedule.step(group, passed.backward(slope))
+    schedule.taken += 1
 
 
 @torch.no_grad()
+def predictions(
+    heads: Heads, probes: Sequence[int], vectors: Vectors, targets: EdgeTargets
+) -> Iterator[tuple[slice, range, SpanBatch, Tensor]]:
+    """(which of ``probes``, texts, batch, logits (P', N, K)), a few probes and some texts at a time, in their order."""
+    ready = []
+    for group in together(probes):
+        tensors, first = heads.select(group), list(probes).index(group[0])
+        ready.append((slice(first, first + len(group)), group, tensors, through(tensors, heads.owner(group))))
+    room = Room()
+    for texts, batch in targets.blocks(EVALUATE):
+        x = vectors.batch(texts, room=room)
+        for which, group, tensors, direct in ready:
+            yield which, texts, batch, heads.passed(tensors, group, x, batch, through=direct).logits
+
+
 def count(heads: Heads, probes: Sequence[int], vectors: Vectors, targets: EdgeTargets) -> Counts:
     """Predictions (logit >= 0) of ``probes`` against the targets, text by text."""
     shape = (len(probes), len(targets.texts), len(targets.inventory))
     hits, predicted, gold = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape[1:])
-    for first, batch, logits in predictions(heads, probes, vectors, targets):
-        chosen, text = logits >= 0, batch.text + first
-        hits.index_add_(1, text, (chosen & batch.labels.bool()).float())
-        predicted.index_add_(1, text, chosen.float())
-        gold.index_add_(0, text, batch.labels)
+    for which, texts, batch, logits in predictions(heads, probes, vectors, targets):
+        chosen, text = logits >= 0, batch.text + texts.start
+        hits[which].index_add_(1, text, (chosen & batch.labels.bool()).float())
+        predicted[which].index_add_(1, text, chosen.float())
+        if which.start == 0:
+            gold.index_add_(0, text, batch.labels)
     return Counts(hits, predicted, gold, torch.from_numpy(targets.unseen_per_text))
 
 
-@torch.no_grad()
-def predictions(heads: Heads, probes: Sequence[int], vectors: Vectors, targets: EdgeTargets) -> Iterator[Any]:
-    """(first text, batch, logits (P', N, K)) of all texts, some at a time, in their order."""
-    tensors = heads.select(probes)
-    for first in range(0, len(targets.texts), EVALUATE):
-        members = range(first, min(first + EVALUATE, len(targets.texts)))
-        batch = targets.batch(members)
-        yield first, batch, heads.logits(tensors, probes, vectors.batch(members), batch, None)
+def dev_f1(heads: Heads, probes: Sequence[int], vectors: Vectors, targets: EdgeTargets) -> np.ndarray:
+    """(P',) micro-F1 of ``probes`` over all targets and labels; labels outside the inventory count as missed."""
+    hits, predicted = torch.zeros(2, len(probes), dtype=torch.int64)
+    for which, _, batch, logits in predictions(heads, probes, vectors, targets):
+        chosen = logits >= 0
+        predicted[which] += chosen.sum((1, 2))
+        hits[which] += (chosen & batch.labels.bool()).sum((1, 2))
+    gold = float(targets.labels.double().sum()) + int(targets.unseen_per_text.sum())
+    return (2 * hits.double() / (predicted + gold).clamp(min=1)).numpy()
 
 
-@torch.no_grad()
 def code_bits(heads: Heads, probes: Sequence[int], vectors: Vectors, targets: EdgeTargets) -> np.ndarray:
     """(P',) bits of the targets' labels under each probe.
 
@@ -176,72 +183,11 @@ def code_bits(heads: Heads, probes: Sequence[int], vectors: Vectors, targets: Ed
     that exactly one holds. Else each of a target's K decisions costs its own -log2 sigmoid(+-logit).
     """
     total = torch.zeros(len(probes), dtype=torch.float64)
-    for _, batch, logits in predictions(heads, probes, vectors, targets):
+    for which, _, batch, logits in predictions(heads, probes, vectors, targets):
         if targets.single:
             nats = -(logits.log_softmax(-1) * batch.labels).sum((1, 2))
         else:
             gold = batch.labels.expand_as(logits)
             nats = F.binary_cross_entropy_with_logits(logits, gold, reduction="none").sum((1, 2))
-        total += nats.double()
+        total[which] += nats.double()
     return (total / math.log(2)).numpy()
-
-
-class _Schedule:
-    """Adam, clipping, rate and end of each of P probes apart."""
-
-    def __init__(self, heads: Heads, learning_rate: float) -> None:
-        self.heads, self.room = heads, Room()
-        probes = range(len(heads.inputs))
-        self.active = list(probes)
-        self.best = {name: t.clone() for name, t in heads.tensors.items()}
-        self.highest = np.full(len(probes), -np.inf)
-        self.since = np.zeros(len(probes), dtype=int)  # validations since the last gain
-        self.plateau = np.zeros(len(probes), dtype=int)  # validations since the last gain or change of the rate
-        self.steps = np.zeros(len(probes), dtype=int)
-        # A probe's parameters are views of the stacked tensors: Adam writes through them.
-        self.views = [{n: t[heads.rows(n, p)] for n, t in heads.tensors.items()} for p in probes]
-        groups = [{"params": [v for v in views.values() if v.numel()]} for views in self.views]
-        self.optimizer = torch.optim.Adam(groups, lr=learning_rate, fused=True)
-
-    def take(self, group: Sequence[int], gradients: dict[str, Tensor]) -> None:
-        """Keep the clipped gradients of the probes ``group``, stacked (a name that is left out has none)."""
-        taken = dict.fromkeys(gradients, 0)
-        for probe in group:
-            own = {}
-            for name, gradient in gradients.items():
-                rows = self.heads.rows(name, probe)
-                width = rows.stop - rows.start
-                own[name] = gradient[taken[name] : taken[name] + width]
-                taken[name] += width
-            parts = [g for g in own.values() if g.numel()]
-            norm = math.sqrt(sum(float(n) ** 2 for n in torch._foreach_norm(parts)))
-            if norm > CLIP:
-                torch._foreach_mul_(parts, CLIP / norm)
-            for name, gradient in own.items():
-                if gradient.numel():
-                    self.views[probe][name].grad = gradient
-
-    def step(self) -> None:
-        """One step of Adam on the gradients that were taken."""
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def end_validation(self, number: int, scores: np.ndarray) -> None:
-        """Take the dev scores of the active probes after step ``number``; more is better."""
-        still = []
-        for probe, value in zip(self.active, scores.tolist(), strict=True):
-            self.steps[probe] = number
-            if value > self.highest[probe]:
-                self.highest[probe] = value
-                self.since[probe] = self.plateau[probe] = 0
-                for name, view in self.views[probe].items():
-                    self.best[name][self.heads.rows(name, probe)] = view
-            else:
-                self.since[probe] += 1
-                self.plateau[probe] += 1
-            if self.plateau[probe] > HALVE_AFTER:
-                self.optimizer.param_groups[probe]["lr"] *= 0.5
-                self.plateau[probe] = 0
-            if self.since[probe] < STOP_AFTER:
-                still.append(probe)
-        self.active = still

@@ -25,7 +25,7 @@ class SentenceScores:
     """Scores of every sentence, all float64: of S sentences in L layers.
 
     ``dspr`` and ``nspr`` (L, S), NaN outside 5..50 words; ``edges`` (L, S) of the gold tree found among ``gold_edges``
-    (S,); ``root`` (L, S) 1 where the root was found, NaN where every word is punctuation; ``lengths`` (S,).
+    (S,); ``root`` (L, S) 1 where the root was found; ``lengths`` (S,).
     """
 
     lengths: np.ndarray
@@ -123,6 +123,11 @@ def score_sentences(
         depths: (L, T) predicted depths |B'h|^2 of the depth probes.
         gold, gold_depths: each sentence's tree distances (n * n,) and depths (n,).
         skip: each sentence's punctuation mask (n,).
+
+    As in the published evaluation, punctuation is left out of both spanning trees, but of the root only on the
+    predicted side: the gold root is the word of depth 0 whatever its tag, the predicted one the shallowest word that
+    is no punctuation, or the shallowest of all where every word is. So no sentence is left out, and one whose root is
+    punctuation beside other words cannot be right.
     """
     layers = points.shape[0]
     lengths = np.array([len(d) for d in gold_depths])
@@ -142,18 +147,17 @@ def score_sentences(
             scores.dspr[:, members] = spearman(predicted, tree).mean(-1)
             scores.nspr[:, members] = spearman(height, depth)
         for k, inner in _by_size(np.array([len(kept[i]) for i in members]), layers):
-            if k == 0:
-                continue
-            group = torch.from_numpy(inner)
-            words = torch.from_numpy(np.stack([kept[members[i]] for i in inner]))  # (G', k)
-            some, at = members[inner], group[:, None]
-            root = depth[at, words].argmin(1)
-            scores.root[:, some] = (height[:, at, words].argmin(2) == root).double()
+            group, some = torch.from_numpy(inner), members[inner]
+            candidates = [kept[i] if k else np.arange(n) for i in some]
+            words = torch.from_numpy(np.stack(candidates))  # (G', k or n)
+            shallowest = height[:, group[:, None], words].argmin(2, keepdim=True)  # (L, G', 1)
+            found = words.expand(layers, -1, -1).gather(2, shallowest).squeeze(2)
+            scores.root[:, some] = (found == depth[group].argmin(1)).double()
             if k > 1:
                 across, down = words[:, None, :], words[:, :, None]
-                found = spanning_trees(predicted[:, group[:, None, None], down, across].reshape(-1, k, k))
+                drawn = spanning_trees(predicted[:, group[:, None, None], down, across].reshape(-1, k, k))
                 wanted = spanning_trees(tree[group[:, None, None], down, across])
-                hits = found.view(layers, -1, k, k) & wanted
+                hits = drawn.view(layers, -1, k, k) & wanted
                 scores.edges[:, some] = hits.sum((2, 3)).double() / 2
     return scores
 
@@ -177,12 +181,11 @@ def _by_length(values: np.ndarray, lengths: np.ndarray, weights: np.ndarray) -> 
 
 def estimates(scores: SentenceScores, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Each measure (L, B) under sentence weights (B, S); weights of 1 give the published figures."""
-    rooted = ~np.isnan(scores.root[0])
     return {
         "dspr": _by_length(scores.dspr, scores.lengths, weights),
         "nspr": _by_length(scores.nspr, scores.lengths, weights),
         "uuas": (scores.edges @ weights.T) / np.maximum(scores.gold_edges @ weights.T, 1),
-        "root_accuracy": (scores.root[:, rooted] @ weights[:, rooted].T) / np.maximum(weights[:, rooted].sum(1), 1),
+        "root_accuracy": (scores.root @ weights.T) / np.maximum(weights.sum(1), 1),
     }
 
 
@@ -192,7 +195,7 @@ def summarise(scores: SentenceScores, *, resamples: int = 1000, seed: int = 0) -
     measured = {
         "dspr": int(((scores.lengths >= SHORTEST) & (scores.lengths <= LONGEST)).sum()),
         "uuas": int((scores.gold_edges > 0).sum()),
-        "root_accuracy": int((~np.isnan(scores.root[0])).sum()),
+        "root_accuracy": sentences,
     }
     measured["nspr"] = measured["dspr"]
     if sentences < 2 or min(measured.values()) < 2:

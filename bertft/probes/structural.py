@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Probes", "Trees", "predict", "structural_probes", "train_probes"]
 
+FORMAT = "bertft.structural/3"  # 2 had another root accuracy
 SCORES = ("lengths", "dspr", "nspr", "edges", "gold_edges", "root")
 
 
@@ -152,7 +153,7 @@ class _Run:
         train_trees, dev_trees = Trees(train), Trees(dev)
         skip, column = punctuation(dev)
         config = {
-            "encoder": fingerprint(self.encoder), "train": _digest(train), "dev": _digest(dev),
+            "format": FORMAT, "encoder": fingerprint(self.encoder), "train": _digest(train), "dev": _digest(dev),
             "rank": rank if rank > 0 else "orthogonal" if rank == ORTHOGONAL else f"{-rank}, RBF kernel",
             "epochs": epochs, "seed": seed, "window": self.window, "punctuation": column,
             "dtype": "float16" if self.store is None else str(self.store.dtype).removeprefix("torch."),
@@ -203,7 +204,7 @@ def _keep(stem: Path, config: dict[str, Any], probes: Probes, scores: SentenceSc
         tensors["widths"] = probes.widths
         record["widths"] = dict(zip(KINDS, probes.widths.tolist(), strict=True))
     record["sha256"] = digest(tensors)
-    write_bytes_atomically(f"{stem}.safetensors", save(tensors, {"format": "bertft.structural/2", "kind": kind}))
+    write_bytes_atomically(f"{stem}.safetensors", save(tensors, {"format": FORMAT, "kind": kind}))
     write_text_atomically(f"{stem}.json", json.dumps(record, indent=1) + "\n")
 
 

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 FILES = ("local.csv", "words.csv")  # as the command writes them
+SENTENCES = "sentences.csv"  # older runs have none
 KINDS = {
     "upos": "part of speech",
     "xpos": "the treebank's own tag",
@@ -30,23 +31,31 @@ def moved_words(folder: Path) -> str:
     """HTML of the section; empty where the run did not ask for it."""
     if not all((folder / name).is_file() for name in FILES):
         return ""
-    means, words = (_read(folder / name) for name in FILES)
+    files = [name for name in (*FILES, SENTENCES) if (folder / name).is_file()]
+    means, words, *more = (_read(folder / name) for name in files)
     parts = [f'<section><h2>Which words moved</h2><p class="caption">{escape(CAPTION)}</p>']
-    for model in dict.fromkeys(row["model"] for row in means):
-        mine = [row for row in means if row["model"] == model]
-        parts.append(f"<h3>{escape(model)}</h3>")
+    measured = list(dict.fromkeys(map(_measured, means)))
+    for model, metric in measured:
+        mine = [row for row in means if _measured(row) == (model, metric)]
+        named = f" ({metric})" if len({kind for _, kind in measured}) > 1 else ""
+        parts.append(f"<h3>{escape(model + named)}</h3>")
         for place, kind in enumerate(dict.fromkeys(row["by"] for row in mine)):
             table = _by_label([row for row in mine if row["by"] == kind])
             unfolded = " open" if place == 0 else ""
             parts.append(f"<details{unfolded}><summary>By {escape(KINDS.get(kind, kind))}</summary>{table}</details>")
-        extremes = _extremes([row for row in words if row["model"] == model])
-        parts.append(f"<details><summary>The words that moved most and least</summary>{extremes}</details>")
+        for what, table in zip(("words", "sentences"), (words, *more), strict=False):
+            extremes = _extremes([row for row in table if _measured(row) == (model, metric)])
+            parts.append(f"<details><summary>The {what} that moved most and least</summary>{extremes}</details>")
     links = "".join(
         f'<a download="{name}" href="data:text/csv;base64,{b64encode((folder / name).read_bytes()).decode()}">'
         f"{name}</a>"
-        for name in FILES
+        for name in files
     )
     return "".join(parts) + f'<p class="downloads">Download: {links}</p></section>'
+
+
+def _measured(row: dict[str, str]) -> tuple[str, str]:
+    return row["model"], row.get("metric", "cosine")
 
 
 def _read(path: Path) -> Table:
@@ -95,7 +104,9 @@ def _extremes(rows: Table) -> str:
 
 
 def _marked(row: dict[str, str]) -> str:
-    """The context with its word, which stands in square brackets there, in bold."""
+    """The context with its word, which stands in square brackets there, in bold; or a whole sentence."""
+    if "text" in row:
+        return escape(row["text"])
     before, _, after = row["context"].partition(f"[{row['word']}]")
     return f"{escape(before)}<strong>{escape(row['word'])}</strong>{escape(after)}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -120,6 +120,21 @@ def choose(
                 counts.append(int(min(count, room)))
                 room -= count
     return chosen, counts
+
+
+def taken(encoder: Encoder, texts: Iterable[Any], *, tokens: int | None, unit: str) -> list[Any]:
+    """Those of ``texts`` that a comparison of ``tokens`` stimuli takes from their beginning, the last one whole."""
+    if tokens is None:
+        return list(texts)
+    chosen: list[Any] = []
+    source, room = iter(texts), tokens
+    while room > 0 and (block := list(itertools.islice(source, 256))):
+        counts = count_stimuli(encoder, [example_of(text, unit) for text in block], unit)
+        for text, count in zip(block, counts, strict=True):
+            if room > 0:
+                chosen.append(text)
+                room -= count
+    return chosen
 
 
 def count_stimuli(encoder: Encoder, examples: list[Any], unit: str) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,24 +14,31 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops.metrics import LINEAR, METRICS
+from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS
 from bertft.progress import SILENT, Progress
 from bertft.results import Row
 from bertft.similarity import measures, sampled
+from bertft.similarity.augmented import augment
 from bertft.similarity.inference import (
+    Interval,
+    angle_interval,
+    anisotropy_influence,
     augmented_rows,
     cka_influence,
     clustered_difference,
     clustered_interval,
+    dimension_influence,
     entries,
+    positive_interval,
     rsa_influence,
     scatter_influence,
+    shape_influence,
 )
 from bertft.similarity.moments import CrossMoments
+from bertft.similarity.pairwise import LARGEST
 from bertft.similarity.reservoir import Reservoir
 
-COMPARISONS = ("pearson", "cosine", "spearman", "rho_a", "kendall")
-SCATTER = ("cca", "svcca", "pwcca", "procrustes", "linear_r2")
+SCATTER = ("cca", "svcca", "pwcca", "procrustes", "shape_distance", "linear_r2")
 SPACES = ("effective_dimension", "anisotropy")  # of each encoder alone
 PAIRS = ("mutual_knn", "cka_rbf")  # of the sampled stimuli
 MEASURES = ("rsa", "cka", *SCATTER, *SPACES, *PAIRS)
@@ -44,6 +52,8 @@ class Plan:
     are exact over all stimuli, all others are taken on the ``sample``. ``measures`` are some of `MEASURES`. ``sample``
     is the size of the random sample of whole sentences that intervals and measures over pairs rest on. ``all_layers``
     also sets every layer of the base against every layer of a tuned encoder, for what is exact over all stimuli.
+    ``float64`` takes the sums' products in float64. ``permutations`` of the sampled sentences make a Mantel test
+    (`bertft.similarity.rsa`) of each kind of RSA but kendall; 0 for none.
     """
 
     metrics: tuple[str, ...] = ("cosine",)
@@ -53,6 +63,8 @@ class Plan:
     sample: int = 5000
     seed: int = 0
     all_layers: bool = False
+    float64: bool = False
+    permutations: int = 0
 
     def __post_init__(self) -> None:
         for name, chosen, allowed in (
@@ -65,6 +77,15 @@ class Plan:
                     raise BertftError(f"similarity: {name} must be one of {', '.join(allowed)}, found {entry!r}")
         if self.sample < 4:
             raise BertftError(f"similarity: sample must be at least 4, found {self.sample}")
+        if self.permutations and self.sample > LARGEST:
+            raise BertftError(
+                f"similarity: permutations take a sample of at most {LARGEST} stimuli, found {self.sample} (--sample)"
+            )
+        if self.permutations and not self.tested:
+            raise BertftError(
+                "similarity: permutations test rsa by pearson, cosine, spearman or rho_a, which the measures lack "
+                "(--measures, --compare)"
+            )
 
     @property
     def streamed(self) -> list[tuple[str, str]]:
@@ -75,6 +96,16 @@ class Plan:
     def pairwise(self) -> list[tuple[str, str]]:
         """The kinds of RSA that need every pair: of the sampled stimuli."""
         return [kind for kind in self._kinds if kind not in self.streamed]
+
+    @property
+    def tested(self) -> list[tuple[str, str]]:
+        """The kinds of RSA whose relation is tested by permutation, on the sampled stimuli."""
+        return [kind for kind in self._kinds if kind[1] != "kendall"] if self.permutations else []
+
+    @property
+    def over_pairs(self) -> bool:
+        """Whether anything needs the pairs of the sampled stimuli."""
+        return bool(self.pairwise or self.tested or set(PAIRS) & set(self.measures))
 
     @property
     def _kinds(self) -> list[tuple[str, str]]:
@@ -104,10 +135,11 @@ class _Streamed(NamedTuple):
     metric: str  # whose sums it takes
     values: Callable[[CrossMoments], Tensor]
     influence: Callable[[CrossMoments, int, Tensor, Tensor], Tensor]
+    interval: Callable[..., Interval] = clustered_interval
 
 
 def _influence(function: Callable[..., Tensor], m: CrossMoments, k: int, x: Tensor, y: Tensor) -> Tensor:
-    return scatter_influence(function, m.moments(k, k), *augmented_rows(m, k, x, y))
+    return function(m.moments(k, k), *augmented_rows(m, k, x, y))
 
 
 class Comparison:
@@ -121,9 +153,9 @@ class Comparison:
         self.plan, self.layers = plan, {name: min(both) for name, both in layers.items()}
         self.sums = {
             name: {
-                metric: CrossMoments(*both, metric, "all")
+                metric: CrossMoments(*both, metric, "all", float64=plan.float64)
                 if plan.all_layers
-                else CrossMoments(min(both), min(both), metric)
+                else CrossMoments(min(both), min(both), metric, float64=plan.float64)
                 for metric in plan.preparations
             }
             for name, both in layers.items()
@@ -139,12 +171,28 @@ class Comparison:
         """Fix the provisional means by these rows without adding them."""
         self._feed(spaces, CrossMoments.start)
 
-    def update(self, index: Tensor, lengths: Tensor, spaces: Sequence[Tensor]) -> None:
+    def update(
+        self,
+        index: Tensor,
+        lengths: Tensor,
+        spaces: Sequence[Tensor],
+        text: Callable[[int], str] = lambda index: f"text {index + 1} of the stream",
+    ) -> None:
         """Add a batch: examples ``index`` (S,) of ``lengths`` (S,), and of the base and each tuned encoder (L, T, D).
 
-        A row that is not finite or has no direction is a BertftError that names encoder, layer and row.
+        A row that is not finite or has no direction is a BertftError that names encoder, layer, ``text`` (of its index)
+        and which of the text's stimuli it is.
         """
-        self._feed(spaces, CrossMoments.update)
+        try:
+            self._feed(spaces, CrossMoments.update)
+        except BertftError as error:
+
+            def place(found: re.Match[str]) -> str:
+                row, ends = int(found[1]), lengths.cumsum(0)
+                which = int(torch.searchsorted(ends, row, right=True))
+                return f"row {row - int(ends[which] - lengths[which])} of {text(int(index[which]))}, in {found[2]},"
+
+            raise BertftError(re.sub(r"row (\d+) of ([xy])", place, str(error), count=1)) from None
         self.reservoir.offer(index, lengths, *spaces)
 
     def _feed(self, spaces: Sequence[Tensor], method: Callable[[CrossMoments, Tensor, Tensor], object]) -> None:
@@ -160,7 +208,7 @@ class Comparison:
         total, plan = len(self), self.plan
         if plan.intervals and self.sentences < 2:
             raise BertftError(f"similarity: needs at least 2 texts for an interval, found {self.sentences} in {data}")
-        needed = plan.intervals or plan.pairwise or set(PAIRS) & set(plan.measures)
+        needed = plan.intervals or plan.over_pairs
         nothing = torch.zeros(0)
         groups, kept = self.reservoir.contents() if needed else (nothing, [nothing] * (len(self.sums) + 1))
         rows: list[Row] = []
@@ -183,17 +231,17 @@ class Comparison:
                         influence = measure.influence(table[measure.metric], layer, kept[0][layer], space[layer])
                         found[measure.name, layer] = value, influence
                         size = {"stimuli": total, "sentences": self.sentences}
-                        _, low, high, _ = clustered_interval(value, influence, groups, **size)
+                        _, low, high, _ = measure.interval(value, influence, groups, **size)
                     rows.append(
                         Row(name, _task(measure.name), data, layer, measure.name, value, low, high, total, plan.seed)
                     )
             influences[name] = found
-        rows += self._of_spaces(data)
+        rows += self._of_spaces(data, groups, kept)
         if plan.intervals:
             rows += self._differences(influences, groups, data)
-        if plan.pairwise or set(PAIRS) & set(plan.measures):
-            for (name, count), space in zip(self.layers.items(), kept[1:], strict=True):
-                rows += sampled.rows(name, data, plan, groups, kept[0][:count], space[:count], progress=progress)
+        if plan.over_pairs:
+            tuned = dict(zip(self.layers, kept[1:], strict=True))
+            rows += sampled.rows(data, plan, groups, kept[0], tuned, progress=progress)
         return rows + crossed
 
     def _crossed(self, name: str, data: str, measure: str, values: Tensor) -> Iterator[Row]:
@@ -212,24 +260,46 @@ class Comparison:
             elif measure == "cka":
                 yield _Streamed(
                     "cka_debiased", self.plan.of_raw_rows, lambda m: m.cka(debiased=True),
-                    lambda m, k, x, y: cka_influence(m.moments(k, k), *augmented_rows(m, k, x, y)),
+                    partial(_influence, cka_influence),
+                )  # fmt: skip
+            elif measure == "shape_distance":
+                yield _Streamed(
+                    measure, self.plan.of_raw_rows, operator.methodcaller(measure),
+                    partial(_influence, shape_influence), angle_interval,
                 )  # fmt: skip
             elif measure in SCATTER:
-                function = getattr(measures, measure)
+                of_scatter = partial(scatter_influence, getattr(measures, measure))
                 yield _Streamed(
-                    measure, self.plan.of_raw_rows, operator.methodcaller(measure), partial(_influence, function),
+                    measure, self.plan.of_raw_rows, operator.methodcaller(measure), partial(_influence, of_scatter),
                 )  # fmt: skip
 
-    def _of_spaces(self, data: str) -> list[Row]:
+    def _of_spaces(self, data: str, groups: Tensor, kept: Sequence[Tensor]) -> list[Row]:
         """Measures of single spaces: the base's once, then each tuned encoder's."""
         rows: dict[tuple[str, str, int], Row] = {}
+        size = {"stimuli": len(self), "sentences": self.sentences}
         for measure in (m for m in SPACES if m in self.plan.measures):
-            metric = "cosine" if measure == "anisotropy" else self.plan.of_raw_rows
-            for name, table in self.sums.items():
-                for model, values in zip(("base", name), getattr(table[metric], measure)(), strict=True):
+            cosine = measure == "anisotropy"
+            metric = "cosine" if cosine else self.plan.of_raw_rows
+            influence_of, interval = (
+                (anisotropy_influence, clustered_interval) if cosine else (dimension_influence, positive_interval)
+            )
+            for (name, table), space in zip(self.sums.items(), kept[1:], strict=True):
+                m = table[metric]
+                for side, (model, values) in enumerate(zip(("base", name), getattr(m, measure)(), strict=True)):
                     for layer, value in enumerate(values.tolist()):
-                        row = Row(model, "similarity", data, layer, measure, value, n=len(self), seed=self.plan.seed)
-                        rows.setdefault((measure, model, layer), row)
+                        if (measure, model, layer) in rows:
+                            continue
+                        low = high = None
+                        if self.plan.intervals:
+                            other = layer if m.pairs == "diagonal" else 0  # any layer of the other space will do
+                            pair = (layer, other) if side == 0 else (other, layer)
+                            z = augment((kept[0], space)[side][layer], m.means(*pair)[side], metric)
+                            influence = influence_of(m.moments(*pair), z, side)
+                            _, low, high, _ = interval(value, influence, groups, **size)
+                        row = Row(
+                            model, "similarity", data, layer, measure, value, low, high, len(self), self.plan.seed
+                        )
+                        rows[measure, model, layer] = row
         return list(rows.values())
 
     def _differences(

@@ -23,7 +23,7 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.ops.cross_moments import Moments
 from bertft.ops.metrics import SCALE
-from bertft.ops.moment_formulas import metric_offset, pair_sums
+from bertft.ops.moment_formulas import PairSums, compare_sums, metric_offset, pair_sums
 from bertft.similarity import measures
 from bertft.similarity.augmented import EXTRA, LINEAR, RDM, Form, augment, pack
 from bertft.similarity.moments import CrossMoments
@@ -105,26 +105,24 @@ def rsa_influence(m: Moments, z: Tensor, w: Tensor, form: Entries | None = None)
     """
     xx, yy, xy = pack(m)
     others = float(m.x.n) - 1
+    projections = (
+        _single_projection(RDM, xx, z),
+        _single_projection(RDM, yy, w),
+        _pair_projection(RDM, xx, z, z),
+        _pair_projection(RDM, xy, z, w),
+        _pair_projection(RDM, yy, w, w),
+    )
     sums = pair_sums(m)
-    k0, l0, kk0, kl0, ll0 = (float(total / sums.pairs) for total in sums[1:])
-    k = _single_projection(RDM, xx, z) / others - k0
-    l_ = _single_projection(RDM, yy, w) / others - l0
-    kk = _pair_projection(RDM, xx, z, z) / others - kk0
-    ll = _pair_projection(RDM, yy, w, w) / others - ll0
-    kl = _pair_projection(RDM, xy, z, w) / others - kl0
-    if form is not None:
-        (sx, tx), (sy, ty) = form
-        xx0, yy0 = sx * sx * kk0 + 2 * sx * tx * k0 + tx * tx, sy * sy * ll0 + 2 * sy * ty * l0 + ty * ty
-        xy0 = sx * sy * kl0 + sx * ty * k0 + sy * tx * l0 + tx * ty
-        dx, dy = sx * sx * kk + 2 * sx * tx * k, sy * sy * ll + 2 * sy * ty * l_
-        dxy, root = sx * sy * kl + sx * ty * k + sy * tx * l_, math.sqrt(xx0 * yy0)
-        return 2 * (dxy / root - xy0 / root / 2 * (dx / xx0 + dy / yy0))
-    vx, vy = kk0 - k0 * k0, ll0 - l0 * l0
-    if vx <= 0 or vy <= 0:
-        return torch.full_like(k, math.nan)
-    root = math.sqrt(vx * vy)
-    r = (kl0 - k0 * l0) / root
-    return 2 * ((kl - k0 * l_ - l0 * k) / root - r / 2 * ((kk - 2 * k0 * k) / vx + (ll - 2 * l0 * l_) / vy))
+    averages = [(total / sums.pairs).detach().requires_grad_() for total in sums[1:]]
+    with torch.enable_grad():  # of one pair, all sums are averages
+        of_one = PairSums(torch.ones_like(sums.pairs), *averages)
+        scale, offset = zip(*form, strict=True) if form else ((1.0, 1.0), (0.0, 0.0))
+        value = compare_sums(of_one, compare="cosine" if form else "pearson", scale=scale, offset=offset)
+    if not value.isfinite():
+        return torch.full_like(projections[0], math.nan)
+    slopes = torch.autograd.grad(value, averages)
+    terms = zip(slopes, projections, averages, strict=True)
+    return 2 * torch.stack([slope * (g / others - mean.detach()) for slope, g, mean in terms]).sum(0)
 
 
 def cka_influence(m: Moments, z: Tensor, w: Tensor) -> Tensor:
@@ -158,6 +156,32 @@ def scatter_influence(function: Callable[..., Tensor], m: Moments, z: Tensor, w:
     influence = ((u @ xx) * u).sum(1) + ((v @ yy) * v).sum(1) + ((u @ xy) * v).sum(1)
     middle = torch.stack([(g * c).sum() for g, c in zip((xx, yy, xy), spread, strict=True)]).sum()
     return influence - middle.detach()
+
+
+def shape_influence(m: Moments, z: Tensor, w: Tensor) -> Tensor:
+    """Influence (R,) on the shape distance, by that on the similarity whose arc cosine it is; 0 for equal shapes."""
+    influence = scatter_influence(measures.procrustes, m, z, w)
+    sine = math.sin(float(measures.shape_distance(*measures.scatter(m))))
+    return influence / -sine if sine > 1e-6 else torch.zeros_like(influence)
+
+
+def dimension_influence(m: Moments, z: Tensor, side: int) -> Tensor:
+    """Influence (R,) of the rows z (R, D+3) of one space, ``side`` 0 or 1 of ``m``, on its effective dimension.
+
+    Of the covariance C the dimension is t^2 / q, t = tr C and q = |C|^2; stimulus i adds c_i c_i' - C to C.
+    """
+    space, n = (m.x, m.y)[side], float(m.x.n)
+    c = measures.scatter(m)[side] / n
+    u = z[:, :-EXTRA].double() - space.s / n
+    t, q = c.trace(), c.square().sum()
+    return 2 * t / q * ((u * u).sum(1) - t) - 2 * (t / q) ** 2 * (((u @ c) * u).sum(1) - q)
+
+
+def anisotropy_influence(m: Moments, z: Tensor, side: int) -> Tensor:
+    """Influence (R,) of the rows z (R, D+3) of one space, ``side`` 0 or 1 of cosine ``m``, on its mean cosine."""
+    sums = pair_sums(m)
+    mean = (sums.k, sums.l)[side] / sums.pairs
+    return 2 * (_single_projection(RDM, pack(m)[side], z) / (float(m.x.n) - 1) - mean)
 
 
 def _hsic_influence(xy: Tensor, z: Tensor, w: Tensor) -> tuple[float, Tensor]:
@@ -194,6 +218,22 @@ def clustered_interval(value: float, influence: Tensor, groups: Tensor, *, stimu
         return Interval(value, value, value, error)
     z, half = math.atanh(value), t * error / room
     return Interval(value, math.tanh(z - half), math.tanh(z + half), error)
+
+
+def positive_interval(value: float, influence: Tensor, groups: Tensor, *, stimuli: int, sentences: int) -> Interval:
+    """As ``clustered_interval``, for what is above 0 and knows no 1: symmetric in the logarithm."""
+    error, t = _clustered(influence, groups, stimuli, sentences)
+    factor = math.exp(t * error / value)
+    return Interval(value, value / factor, value * factor, error)
+
+
+def angle_interval(value: float, influence: Tensor, groups: Tensor, *, stimuli: int, sentences: int) -> Interval:
+    """As ``clustered_interval``, for an angle in 0..pi/2: that of its cosine."""
+    cosine = clustered_interval(
+        math.cos(value), -math.sin(value) * influence, groups, stimuli=stimuli, sentences=sentences
+    )
+    error, _ = _clustered(influence, groups, stimuli, sentences)
+    return Interval(value, math.acos(min(1.0, cosine.high)), math.acos(min(1.0, cosine.low)), error)
 
 
 def clustered_difference(

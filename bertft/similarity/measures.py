@@ -73,7 +73,7 @@ def svcca(xx: Tensor, yy: Tensor, xy: Tensor, variance: float = 0.99) -> Tensor:
 def pwcca(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
     """Projection-weighted CCA (Morcos et al. 2018): weights sum_j |h_i . x_j| over the columns x_j of X, h_i = X a_i.
 
-    Not symmetric. Ignores any invertible linear map of Y and an isotropic scale of X.
+    Not symmetric. Ignores any invertible linear map of Y and an isotropic scale of X, but no rotation of X.
     """
     correlations, projections = canonical_correlations(xx, yy, xy)
     weights = (projections.mT @ xx).abs().sum(1)
@@ -81,12 +81,20 @@ def pwcca(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
 
 
 def procrustes(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
-    """|X'Y|_* / (|X|_F |Y|_F): 1 where a rotation, reflection and scale map one space on the other.
+    """|X'Y|_* / (|X|_F |Y|_F): 1 where a rotation, reflection and isotropic scale, which it ignores, map X on Y.
 
     Its arc cosine is the shape distance of Williams et al. (2021), 2 - 2 x it the squared Procrustes distance of the
     spaces scaled to Frobenius norm 1.
     """
     return torch.linalg.svdvals(xy).sum() / (xx.trace() * yy.trace()).sqrt()
+
+
+def shape_distance(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
+    """The angle in 0..pi/2 whose cosine is ``procrustes`` (Williams et al. 2021): a metric between shapes, 0 for equal.
+
+    Ignores rotation, reflection and isotropic scale of either space. Below 1e-6 it is rounding.
+    """
+    return torch.arccos(procrustes(xx, yy, xy).clamp(max=1.0))
 
 
 def linear_r2(xx: Tensor, yy: Tensor, xy: Tensor, ridge: float = 0.0) -> Tensor:
@@ -103,5 +111,8 @@ def linear_r2(xx: Tensor, yy: Tensor, xy: Tensor, ridge: float = 0.0) -> Tensor:
 
 
 def effective_dimension(xx: Tensor) -> Tensor:
-    """Participation ratio (sum e)^2 / sum e^2 of the covariance's eigenvalues e: 1 for a line, D for a ball."""
+    """Participation ratio (sum e)^2 / sum e^2 of the covariance's eigenvalues e: 1 for a line, D for a ball.
+
+    Ignores rotation, reflection and isotropic scale.
+    """
     return xx.trace().square() / xx.square().sum()

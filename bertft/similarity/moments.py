@@ -50,7 +50,8 @@ class CrossMoments(Sums):
     def rsa(self, compare: str = "pearson") -> Tensor:
         """Correlation of the two RDMs' upper triangles over all pairs, by ``pearson`` or ``cosine`` (no centring).
 
-        NaN where all dissimilarities of a space are equal.
+        Ignores isotropic scale of either space, and under cosine, dot and sqeuclidean rotation and reflection, under
+        sqeuclidean translation too (`bertft.similarity.rsa`). NaN where all dissimilarities of a space are equal.
         """
         scale = (SCALE[self.metric_x], SCALE[self.metric_y])
 
@@ -66,7 +67,10 @@ class CrossMoments(Sums):
         return self._each(one)
 
     def cka(self, debiased: bool = True) -> Tensor:
-        """Linear CKA of the prepared rows, debiased (needs 4 stimuli) or as first published; NaN without variance."""
+        """Linear CKA of the prepared rows, debiased (needs 4 stimuli) or as first published; NaN without variance.
+
+        Ignores rotation, reflection, isotropic scale and translation of either space's prepared rows.
+        """
         return self._each(lambda k, m: cka_from_moments(self.moments(k, m), debiased=debiased), 4 if debiased else 3)
 
     def cca(self) -> Tensor:
@@ -85,6 +89,10 @@ class CrossMoments(Sums):
         """Orthogonal Procrustes similarity, the cosine of the shape distance, `measures.procrustes`."""
         return self._scatter(measures.procrustes)
 
+    def shape_distance(self) -> Tensor:
+        """Arc cosine of the Procrustes similarity, `measures.shape_distance`."""
+        return self._scatter(measures.shape_distance)
+
     def linear_r2(self, ridge: float = 0.0) -> Tensor:
         """Share of y's variance that a linear map of x explains, `measures.linear_r2`."""
         return self._scatter(lambda x, y, xy: measures.linear_r2(x, y, xy, ridge=ridge))
@@ -97,7 +105,10 @@ class CrossMoments(Sums):
         return self._sides(lambda k, m, side: measures.effective_dimension(measures.scatter(self.moments(k, m))[side]))
 
     def anisotropy(self) -> tuple[Tensor, Tensor]:
-        """Mean cosine of two different stimuli (Ethayarajh 2019), (L,) of x and (M,) of y; needs metric ``cosine``."""
+        """Mean cosine of two different stimuli (Ethayarajh 2019), (L,) of x and (M,) of y; needs metric ``cosine``.
+
+        Ignores rotation, reflection and isotropic scale.
+        """
         if (self.metric_x, self.metric_y) != ("cosine", "cosine"):
             raise BertftError(f"anisotropy: needs metric 'cosine', found {self.metric_x!r} and {self.metric_y!r}")
 

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
+from bertft.ops import reference
 from bertft.ops.nearest import Best, take_nearest
+from bertft.ops.pairwise_distance import pairwise_distance
 from bertft.ops.rows import check_rows
 from bertft.similarity.inference import clustered_interval
 
@@ -22,7 +24,8 @@ def mutual_knn(x: Tensor, y: Tensor, k: int = K, *, metric: str = "cosine") -> T
     """x (n, D), y (n, E) -> (n,) float64: share of the k nearest neighbours of each stimulus that both spaces have.
 
     Its mean is the alignment of Huh et al. (2024). ``metric``: cosine, or sqeuclidean (neighbours are those of
-    euclidean). Chance is k / (n - 1). Work n^2 (D + E) / 2 products, memory (n + tile) x tile.
+    euclidean). Chance is k / (n - 1). Ignores rotation and isotropic scale of either space, under sqeuclidean also
+    translation. Work n^2 (D + E) / 2 products, memory (n + tile) x tile.
     """
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
         raise BertftError(f"mutual_knn: expected x (n, D) and y (n, E), found {tuple(x.shape)} and {tuple(y.shape)}")
@@ -44,7 +47,7 @@ def nearest(x: Tensor, k: int, *, metric: str = "cosine") -> Tensor:
     length = torch.linalg.vector_norm(rows, dim=1)
     if not ((length > 0) & length.isfinite()).all():
         check_rows(x, metric, op="nearest")
-    rows = rows / length[:, None].clamp(min=1e-12) if metric == "cosine" else rows - rows.mean(0)
+    rows = reference.metric_rows(rows, metric) if metric == "cosine" else rows - rows.mean(0)
     half = None if metric == "cosine" else (rows * rows).sum(1) / 2
     n = len(rows)
     best = Best.none(rows, n, k)
@@ -63,17 +66,6 @@ def nearest(x: Tensor, k: int, *, metric: str = "cosine") -> Tensor:
     return best.place
 
 
-def knn_interval(x: Tensor, y: Tensor, groups: Tensor, interval: bool) -> tuple[float, float | None, float | None]:
-    """Mean of ``mutual_knn`` with its 95 % interval, clustered by sentence, ``groups`` (n,)."""
-    shares = mutual_knn(x, y, min(K, len(x) - 1))
-    value = float(shares.mean())
-    if not interval:
-        return value, None, None
-    sentences = int(groups.max()) + 1
-    _, low, high, _ = clustered_interval(value, shares - value, groups, stimuli=len(shares), sentences=sentences)
-    return value, low, high
-
-
 def rbf_cka(
     x: Tensor, y: Tensor, groups: Tensor | None = None, *, sigma: float = 0.5
 ) -> tuple[float, float | None, float | None]:
@@ -81,8 +73,18 @@ def rbf_cka(
 
     As first published (Kornblith et al. 2019): diagonals count, the median is that of all pairs including each stimulus
     with itself (beyond 1,000 stimuli that of a million drawn pairs). With ``groups`` (n,), sentences, also its 95 %
-    interval by influences, for the widths s as they are; else None, None. Two passes over tiles.
+    interval by influences, for the widths s as they are; else None, None. Two passes over tiles. Ignores rotation,
+    translation and isotropic scale of either space.
     """
+    value, influence = rbf_alignment(x, y, sigma=sigma, influences=groups is not None)
+    if groups is None or influence is None:
+        return value, None, None
+    sentences = int(groups.max()) + 1
+    return clustered_interval(value, influence, groups, stimuli=len(x), sentences=sentences)[:3]
+
+
+def rbf_alignment(x: Tensor, y: Tensor, *, sigma: float = 0.5, influences: bool = True) -> tuple[float, Tensor | None]:
+    """The value of ``rbf_cka``, NaN where a kernel is constant, and the influences (n,) of the stimuli if asked for."""
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 3:
         raise BertftError(f"rbf_cka: expected x (n, D) and y (n, E), n >= 3, found {tuple(x.shape)}, {tuple(y.shape)}")
     for rows, name in ((x, "x"), (y, "y")):
@@ -96,8 +98,8 @@ def rbf_cka(
         for out, values in ((k, a), (l_, b), (kl, a * b), (kk, a * a), (ll, b * b)):
             out[some] = values.mean(1)
     onto = torch.empty(n, 2, 2, dtype=torch.float64)  # mean over j of K_ij k_j, K_ij l_j; L_ij k_j, L_ij l_j
-    for start in range(0, n, STRIP if groups is not None else n):
-        if groups is not None:
+    for start in range(0, n, STRIP if influences else n):
+        if influences:
             some = slice(start, start + STRIP)
             for side, kernel in enumerate(kernels):
                 onto[some, side] = kernel(some) @ torch.stack([k, l_], 1) / n
@@ -105,13 +107,11 @@ def rbf_cka(
     own_x, d_x = _hsic(kk, k, k, onto[:, 0, 0], onto[:, 0, 0])
     own_y, d_y = _hsic(ll, l_, l_, onto[:, 1, 1], onto[:, 1, 1])
     if own_x <= 0 or own_y <= 0:
-        return math.nan, None, None
+        return math.nan, None
     root = math.sqrt(own_x * own_y)
-    if groups is None:
-        return cross / root, None, None
-    influence = (d_cross - cross / 2 * (d_x / own_x + d_y / own_y)) / root
-    sentences = int(groups.max()) + 1
-    return clustered_interval(cross / root, influence, groups, stimuli=n, sentences=sentences)[:3]
+    if not influences:
+        return cross / root, None
+    return cross / root, (d_cross - cross / 2 * (d_x / own_x + d_y / own_y)) / root
 
 
 class _Gaussian:
@@ -119,20 +119,18 @@ class _Gaussian:
 
     def __init__(self, x: Tensor, sigma: float) -> None:
         n = len(x)
-        self.x, self.half = x, (x * x).sum(1) / 2
+        self.x = x
         if n <= 1000:
             squares = self._squares(slice(0, n)).flatten()
         else:
             i, j = torch.randint(0, n, (2, 1_000_000), generator=torch.Generator().manual_seed(0))
-            squares = torch.cat([
-                (x[a] - x[b]).square().sum(1) for a, b in zip(i.split(65_536), j.split(65_536), strict=True)
-            ])  # fmt: skip
+            squares = reference.paired_distance(x, i, j, "sqeuclidean")
         self.width = 2 * sigma**2 * float(np.median(squares.numpy()))
         if not self.width > 0:
             raise BertftError("rbf_cka: half of all pairs of stimuli are equal, so the kernel has no width")
 
     def _squares(self, rows: slice) -> Tensor:
-        return (2 * (self.half[rows, None] + self.half - self.x[rows] @ self.x.mT)).clamp_(min=0)
+        return pairwise_distance(self.x[rows], self.x, metric="sqeuclidean", nan="propagate")
 
     def __call__(self, rows: slice) -> Tensor:
         return self._squares(rows).div_(-self.width).exp_()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops.metrics import METRICS
+from bertft.ops.metrics import COMPARISONS, METRICS
+from bertft.ops.moment_formulas import PairSums, compare_sums
+from bertft.ops.rdm_routes import Route
+from bertft.similarity.arrays import as_tensor
 
-COMPARISONS = ("pearson", "cosine", "spearman", "rho_a", "kendall")
 LARGEST = 10_000  # stimuli whose two n x n matrices the permutation test will hold
 EXACT = 1024  # stimuli up to which resampled ranks are exact
 GRID = 16_384  # points at which ranks are known beyond that
@@ -30,7 +32,10 @@ class Rsa:
     """Similarity of two spaces.
 
     ``estimate``; ``low`` and ``high``, its 95 % bootstrap interval, or None; ``p_value`` of the permutation test
-    against unrelated spaces (one-sided), or None; ``n`` stimuli in ``groups`` groups.
+    against unrelated spaces (one-sided), or None; ``n`` stimuli in ``groups`` groups. ``route`` says how the estimate
+    was computed: of kendall how many ``pairs`` were drawn and the standard ``error`` of that, of ranks the ``error`` of
+    their bins. ``resamples`` (bootstrap,) are the bootstrap's values; those of another comparison with the same groups
+    and seed are of the same resamples, so that their difference is paired.
     """
 
     estimate: float
@@ -39,11 +44,13 @@ class Rsa:
     p_value: float | None
     n: int
     groups: int
+    route: Route
+    resamples: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
 def rsa(
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | np.ndarray,
+    y: Tensor | np.ndarray,
     metric: str = "cosine",
     compare: str = "pearson",
     *,
@@ -53,6 +60,10 @@ def rsa(
     seed: int = 0,
 ) -> Rsa:
     """Compare the dissimilarity matrices of x (N, D) and y (N, E), rows of the same stimuli.
+
+    Either space may undergo unnoticed, whatever the comparison: under cosine and dot rotation, reflection and isotropic
+    scale; under sqeuclidean and euclidean these and translation; under manhattan translation and isotropic scale; under
+    correlation isotropic scale, and one number added to all dimensions of a stimulus.
 
     Args:
         metric: dot, cosine, correlation, sqeuclidean, euclidean or manhattan (`bertft.ops.metrics`).
@@ -70,6 +81,7 @@ def rsa(
     Raises BertftError for unknown names, shapes that do not fit, fewer than 3 stimuli, fewer than 2 groups for an
     interval or test, no two groups of one size for a test, or all dissimilarities equal.
     """
+    x, y = as_tensor(x), as_tensor(y)
     sizes, order = _check(x, y, metric, compare, groups)
     n = x.shape[0]
     if permutations and compare == "kendall":
@@ -85,12 +97,12 @@ def rsa(
         raise BertftError(f"rsa: the permutation test takes at most {LARGEST} stimuli, found {n}; sample them")
     from bertft.ops.rdm_correlation import rdm_correlation
 
-    found = rdm_correlation(x.unsqueeze(0), y.unsqueeze(0), metric=metric, compare=compare)
-    assert isinstance(found, Tensor)  # a tuple only where the route is asked for
-    estimate = float(found)
+    found = rdm_correlation(x.unsqueeze(0), y.unsqueeze(0), metric=metric, compare=compare, return_route=True)
+    assert isinstance(found, tuple)
+    estimate, route = float(found[0]), found[1]
     if not math.isfinite(estimate):
         raise BertftError(f"rsa: no correlation of {n} stimuli, all dissimilarities of x or of y are equal ({metric})")
-    low = high = p_value = None
+    low = high = p_value = drawn = None
     if bootstrap or permutations:
         generator = np.random.default_rng(seed)
         if bootstrap:
@@ -104,7 +116,7 @@ def rsa(
         if permutations:
             a, b = (_matrix(t[order], metric, compare) for t in (x, y))
             p_value = _permutation_test(a, b, compare, sizes, permutations, generator)
-    return Rsa(estimate, low, high, p_value, n, len(sizes))
+    return Rsa(estimate, low, high, p_value, n, len(sizes), route, drawn)
 
 
 def _check(x: Tensor, y: Tensor, metric: str, compare: str, groups: Any) -> tuple[np.ndarray, Tensor]:
@@ -130,13 +142,12 @@ def _check(x: Tensor, y: Tensor, metric: str, compare: str, groups: Any) -> tupl
 def _matrix(x: Tensor, metric: str, compare: str) -> np.ndarray:
     """Dissimilarities or their ranks (N, N) float64 with a zero diagonal, less their mean unless compared by cosine."""
     from scipy.spatial.distance import squareform
-    from scipy.stats import rankdata
 
+    from bertft.ops import reference
     from bertft.ops.pairwise_distance import pairwise_distance
 
-    pairs = pairwise_distance(x.double(), metric=metric, condensed=True).cpu().numpy()
-    if compare in ("spearman", "rho_a"):
-        pairs = rankdata(pairs)
+    entries = pairwise_distance(x.double(), metric=metric, condensed=True).cpu()
+    pairs = (reference.average_ranks(entries) if compare in ("spearman", "rho_a") else entries).numpy()
     return squareform(pairs if compare == "cosine" else pairs - pairs.mean(), checks=False)
 
 
@@ -214,13 +225,11 @@ def _bootstrap(
     counts = np.outer(sizes, sizes).astype(np.float64)
     counts[np.diag_indices(groups)] -= sizes
     pairs, stimuli = total(counts), float(sizes.sum())
-    k, l_, kk, ll, kl = (total(block) / pairs for block in blocks)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if compare == "cosine":
-            return kl / np.sqrt(kk * ll)
-        if compare == "rho_a":  # ranks are those of the full sample, so its number of pairs sets the scale
-            return 12 * (kl - k * l_) / ((stimuli * (stimuli - 1) / 2) ** 2 - 1)
-        return (kl - k * l_) / np.sqrt((kk - k * k) * (ll - l_ * l_))
+    k, l_, kk, ll, kl = (total(block) for block in blocks)
+    if compare == "rho_a":  # ranks are those of the full sample, so its number of pairs sets the scale
+        return 12 * (kl - k * l_ / pairs) / pairs / ((stimuli * (stimuli - 1) / 2) ** 2 - 1)
+    sums = PairSums(*(torch.from_numpy(values) for values in (pairs, k, l_, kk, kl, ll)))
+    return compare_sums(sums, compare="cosine" if compare == "cosine" else "pearson").numpy()
 
 
 def _bootstrap_kendall(

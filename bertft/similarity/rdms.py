@@ -16,12 +16,11 @@ import numpy as np
 import torch
 
 from bertft.errors import BertftError
-from bertft.ops.metrics import METRICS, check_metric
+from bertft.ops.metrics import COMPARISONS, METRICS, check_metric
 from bertft.ops.pairwise_distance import pairwise_distance
 from bertft.ops.reference import compare_matrices
 
 SQUARED = "squared euclidean"  # rsatoolbox's word
-COMPARISONS = ("pearson", "cosine", "spearman", "rho_a", "kendall")
 
 
 @dataclass(frozen=True)

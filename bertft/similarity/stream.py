@@ -24,7 +24,7 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
 from bertft.results import Row
-from bertft.similarity import memory
+from bertft.similarity import memory, sampled
 from bertft.similarity.checkpoint import Checkpoint
 from bertft.similarity.compare import (
     check_request,
@@ -86,6 +86,11 @@ def compare_stream(
     if saved:
         run.restore(*saved)
         progress.say(f"{data}: going on after {len(comparison)} {unit}s")
+    if plan.over_pairs and team.leads:
+        sampled_stimuli = plan.sample if tokens is None else min(plan.sample, tokens)
+        compared = [(comparison.layers[name], (base.dim, encoder.dim)) for name, encoder in tuned.items()]
+        if line := sampled.said(sampled.forecast(plan, sampled_stimuli, compared), sampled_stimuli):
+            progress.say(f"{data}: {line}")
     last = time.monotonic()
     with (
         progress.step(f"compare on {data}", total=total, unit=name) as step,
@@ -133,6 +138,7 @@ class _Run:
         self.first = 0  # the buffer's first example
         self.taken = 0  # stimuli of all processes in the buffers before
         self.left: list[int] | None = None  # stimuli still wanted of each of the buffer's examples
+        self.names: list[str] = []  # of the buffer's examples
         self.ended = False
 
     def batches(self, texts: Iterable[Any]) -> Iterator[tuple[int, int]]:
@@ -146,9 +152,11 @@ class _Run:
             source = itertools.chain(head, source)
         _skip(source, self.first)
         while self.tokens is None or self.taken < self.tokens:
-            examples = [example_of(text, self.options["unit"]) for text in itertools.islice(source, BUFFER)]
-            if not examples:
+            found = list(itertools.islice(source, BUFFER))
+            if not found:
                 break
+            examples = [example_of(text, self.options["unit"]) for text in found]
+            self.names = [getattr(text, "id", "") for text in found]
             mine = self.team.owns(self.buffer)
             counts = self._wanted(examples) if mine or self.tokens is not None else []
             if mine:
@@ -175,9 +183,14 @@ class _Run:
         left = torch.tensor(counts if self.left is None else self.left)
         for place, (index, lengths, spaces) in self._spaces(examples, counts, self.batch):
             lengths, spaces = cut(index, lengths, left, spaces)
-            self.comparison.update(index + self.first, lengths, spaces)
+            self.comparison.update(index + self.first, lengths, spaces, self._name)
             self.batch, self.left = place + 1, left.tolist()
             yield int(lengths.sum()), len(set(index.tolist()))
+
+    def _name(self, text: int) -> str:
+        """The place of a text in the stream and, where it has one, its name: its line, or a sentence's id."""
+        name = self.names[text - self.first]
+        return f"text {text + 1} of the stream" + (f" ({name})" if name else "")
 
     def _spaces(
         self, examples: list[Any], counts: Sequence[int], skip: int
@@ -186,7 +199,7 @@ class _Run:
         chosen = [i for i, count in enumerate(counts) if count > 0]
         texts = [examples[i] for i in chosen]
         if not self.alike:  # windows must end at the same words in all of them
-            parts = list(_in_windows(texts, self.encoders))
+            parts = list(in_windows(texts, self.encoders))
             chosen, texts = [chosen[i] for i, _ in parts], [part for _, part in parts]
         left_out = skip if self.alike else 0
         streams = [encoder.stream(texts, **self.options, skip=left_out) for encoder in self.encoders]
@@ -234,7 +247,7 @@ class _Run:
                 moments.restore(_under(f"sums/{name}/{metric}/", tensors))
 
 
-def _in_windows(texts: Sequence[Sequence[str]], encoders: Sequence[Encoder]) -> Iterator[tuple[int, Sequence[str]]]:
+def in_windows(texts: Sequence[Sequence[str]], encoders: Sequence[Encoder]) -> Iterator[tuple[int, Sequence[str]]]:
     """Word sequences cut where any of the ``encoders`` would have to, with the place of each in ``texts``."""
     from bertft.data.words import SPECIAL, align_words
 

@@ -6,10 +6,11 @@ They are additive, and their size does not depend on the number of stimuli.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from bertft.errors import BertftError
 from bertft.ops.cross_moments import Moments, cross_moments, provisional_mean
 from bertft.ops.metrics import LINEAR
 from bertft.ops.moments import held
+from bertft.similarity.arrays import as_tensor
 from bertft.similarity.augmented import pack, translation, unpack
 from bertft.similarity.sums_file import read_sums, write_sums
 
@@ -61,12 +63,13 @@ class Sums:
 
     # Accumulating ---------------------------------------------------------------------------------------------------
 
-    def update(self, x: Tensor, y: Tensor) -> Self:
-        """Add stimuli: x (L, n, D) and y (M, n, E), row i of both the same stimulus; any float dtype.
+    def update(self, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Self:
+        """Add stimuli: x (L, n, D) and y (M, n, E), row i of both the same stimulus; tensors or arrays of any float.
 
         A row that is not finite, or has no direction where the metric needs one, is an error that names layer and row;
         the sums then hold some layers of the chunk and not others, and must not be used.
         """
+        x, y = as_tensor(x), as_tensor(y)
         self._check(x, y)
         if x.shape[1] == 0:
             return self
@@ -85,7 +88,7 @@ class Sums:
             return self
         for side, rows, mean, metric in (("x", x, mean_x, self.metric_x), ("y", y, mean_y, self.metric_y)):
             for k, row in enumerate(rows):
-                with _naming(k):
+                with _naming(k, side):
                     one = cross_moments(row, mean_x=mean[k], metric=metric, float64=self.float64)
                 self._state[f"gram_{side}"][k] += held(one.gram_x).cpu()
                 self._state[f"stats_{side}"][k] += held(one.stats_x).cpu()
@@ -173,7 +176,8 @@ class Sums:
     def all_reduce(self, group: Any = None) -> Self:
         """Sum over the processes of torch.distributed; every process ends with the sums of all stimuli.
 
-        A process without stimuli takes part. All use the means of the first process that has any.
+        A process without stimuli takes part. All use the means of the first process that has any. Where the group's
+        backend is NCCL, the sums go through this process's current GPU.
         """
         import torch.distributed as dist
 
@@ -199,13 +203,21 @@ class Sums:
             )
         source = filled[0] if group is None else dist.get_global_rank(group, filled[0])
         means = self._state["mean_x"].clone(), self._state["mean_y"].clone()
+        by_gpu = dist.get_backend(group) == "nccl"  # which takes no tensors of the CPU
+
+        def exchange(tensor: Tensor, operation: Callable[[Tensor], object]) -> None:
+            there = tensor.cuda() if by_gpu else tensor
+            operation(there)
+            if by_gpu:
+                tensor.copy_(there)
+
         for mean in means:
-            dist.broadcast(mean, source, group=group)
+            exchange(mean, lambda t: dist.broadcast(t, source, group=group))
         if mine[1] is not None:
             self._state.update(self._about(*means))
         self._state.update(mean_x=means[0], mean_y=means[1])
         for name in _SUMS:
-            dist.all_reduce(self._state[name], group=group)
+            exchange(self._state[name], lambda t: dist.all_reduce(t, group=group))
         return self
 
     # Saving ---------------------------------------------------------------------------------------------------------
@@ -279,11 +291,12 @@ class Sums:
 
 
 @contextmanager
-def _naming(layer: int) -> Iterator[None]:
+def _naming(layer: int, side: str = "x") -> Iterator[None]:
+    """Errors name the layer, and the space where the sums were taken of y alone."""
     try:
         yield
     except BertftError as error:
-        raise BertftError(f"layer {layer}: {error}") from None
+        raise BertftError(f"layer {layer}: {error}".replace(" of x ", f" of {side} ")) from None
 
 
 def _add(total: Moments, part: Moments) -> None:

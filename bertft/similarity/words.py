@@ -1,4 +1,4 @@
-"""Which words of a treebank moved: local RSA of every word, its means by label, and the extremes in context."""
+"""Which words of a text moved: local RSA of every word, means by label and by sentence, the extremes in context."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from bertft.data.examples import Sentence, Text
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
 from bertft.similarity.compare import shared_layers, side_by_side
 from bertft.similarity.local import LabelMean, local_rsa, mean_by_label
 from bertft.similarity.moments import CrossMoments
+from bertft.similarity.stream import in_windows
 
 if TYPE_CHECKING:
-    from bertft.data.examples import Sentence
     from bertft.encoder import Encoder
 
 
@@ -42,7 +43,55 @@ LABELS: dict[str, Callable[[Sentence, Counter[str]], Sequence[Any]]] = {
     "frequency": lambda s, counts: [int(math.log2(counts[word.lower()])) for word in s.words],
 }
 """How words can be grouped: ``relation`` without subtype; ``depth`` in the tree, 10 and above as 10; ``position``
-in the sentence from 0, 50 and above as 50; ``frequency``, the whole part of log2 of the form's count in this text."""
+in the sentence from 0, 50 and above as 50; ``frequency``, the whole part of log2 of the form's count in this text.
+Beside these ``feats:KEY`` and ``misc:KEY``, the entry of that key in CoNLL-U's column, `ABSENT` where there is none."""
+OF_WORDS = ("position", "frequency")  # what needs no tree
+COLUMNS = ("feats", "misc")
+ABSENT = "_"
+
+
+def is_label(name: str) -> bool:
+    """Whether words can be grouped by ``name``."""
+    column, colon, key = name.partition(":")
+    return name in LABELS or bool(colon and key and column in COLUMNS)
+
+
+def labels_of(by: Sequence[str], sentences: Sequence[Sentence | Text]) -> dict[str, list[Any]]:
+    """The labels of every word, sentence after sentence, for each of ``by``.
+
+    Raises BertftError for an unknown one, for one that the sentences do not carry, as plain text carries no tree, and
+    for a key that no word has.
+    """
+    table = {}
+    words = [as_words(sentence) for sentence in sentences]
+    counts = Counter(word.lower() for sentence in words for word in sentence.words)
+    for name in by:
+        if not is_label(name):
+            raise BertftError(f"words: by must be some of {', '.join(LABELS)}, feats:KEY, misc:KEY, found {name!r}")
+        found: list[Any] = []
+        for sentence in words:
+            labels = LABELS[name](sentence, counts) if name in LABELS else _entries(sentence, name)
+            if len(labels) != len(sentence.words):
+                raise BertftError(
+                    f"words: the text does not carry {name!r} (sentence {sentence.id}); give a CoNLL-U file"
+                )
+            found += labels
+        if name not in LABELS and set(found) == {ABSENT}:
+            raise BertftError(f"words: no word of the text carries {name!r}")
+        table[name] = found
+    return table
+
+
+def as_words(text: Sentence | Text) -> Sentence:
+    """A sentence as it is; a text cut at white space, without a tree."""
+    return text if isinstance(text, Sentence) else Sentence(text.id, tuple(text.text.split()), (), (), (), ())
+
+
+def _entries(sentence: Sentence, name: str) -> list[str]:
+    """``feats:Number``: of ``Case=Nom|Number=Sing`` it is ``Sing``."""
+    column, _, key = name.partition(":")
+    cells = ([entry.partition("=") for entry in cell.split("|")] for cell in getattr(sentence, column))
+    return [next((value for found, _, value in cell if found == key), ABSENT) for cell in cells]
 
 
 @dataclass(frozen=True)
@@ -57,43 +106,58 @@ class Word:
 
 
 @dataclass(frozen=True)
+class MovedSentence:
+    """A sentence and the mean local RSA of its ``n`` words in one layer."""
+
+    layer: int
+    value: float
+    sentence: str
+    n: int
+    text: str
+
+
+@dataclass(frozen=True)
 class Moved:
-    """``by[label kind]`` holds the means of each label and layer; ``most`` and ``least`` the words that moved so."""
+    """``by[label kind]`` holds the means of each label and layer.
+
+    ``most`` and ``least`` are the words that moved so, ``sentences_most`` and ``sentences_least`` the sentences.
+    """
 
     by: dict[str, list[LabelMean]]
     most: list[Word]
     least: list[Word]
+    sentences_most: list[MovedSentence]
+    sentences_least: list[MovedSentence]
 
 
 def words_that_moved(
     base: Encoder,
     tuned: Mapping[str, Encoder],
-    sentences: Sequence[Sentence],
+    sentences: Sequence[Sentence | Text],
     by: Sequence[str] = ("upos",),
     *,
     metric: str = "cosine",
+    float64: bool = False,
     extremes: int = 20,
     batch_tokens: int = 4096,
     progress: Progress = SILENT,
 ) -> dict[str, Moved]:
     """Local RSA (`bertft.similarity.local`) of every word of ``sentences`` between ``base`` and each tuned encoder.
 
-    Two passes: sums first, then each word against them. Means by label carry 95 % intervals clustered by sentence.
-    ``extremes`` words a layer are listed at either end. Raises BertftError for unknown labels and sentences longer than
-    a window.
+    Two passes: sums first (``metric``, ``float64`` as in `CrossMoments`), then each word against them. ``by`` names
+    the `LABELS` whose means are taken, with 95 % intervals clustered by sentence. ``extremes`` words and sentences a
+    layer are listed at either end. A text's words are what stands between white space; what is longer than an
+    encoder's window is run in windows. Raises BertftError for labels as ``labels_of`` does.
     """
-    for name in by:
-        if name not in LABELS:
-            raise BertftError(f"words: by must be some of {', '.join(LABELS)}, found {name!r}")
+    labels, whole = labels_of(by, sentences), [as_words(sentence) for sentence in sentences]
     layers = shared_layers(base, tuned)
-    sums = {name: CrossMoments(count, count, metric) for name, count in layers.items()}
-    counts = Counter(word.lower() for sentence in sentences for word in sentence.words)
-    starts = torch.tensor([0, *(len(sentence.words) for sentence in sentences)]).cumsum(0)
+    sums = {name: CrossMoments(count, count, metric, float64=float64) for name, count in layers.items()}
+    texts = [part for _, part in in_windows([sentence.words for sentence in whole], [base, *tuned.values()])]
+    starts = torch.tensor([0, *map(len, texts)]).cumsum(0)
     total = int(starts[-1])
     found = {name: torch.full((count, total), math.nan, dtype=torch.float64) for name, count in layers.items()}
 
     def batches() -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
-        texts = [sentence.words for sentence in sentences]
         return side_by_side([e.stream(texts, batch_tokens=batch_tokens) for e in (base, *tuned.values())])
 
     def places(index: Tensor, lengths: Tensor) -> Tensor:
@@ -112,23 +176,23 @@ def words_that_moved(
                 found[name][:, where] = local_rsa(sums[name], x, y)
             step.advance(int(lengths.sum()))
 
-    groups = torch.repeat_interleave(torch.arange(len(sentences)), starts.diff())
-    labels = {name: [label for s in sentences for label in LABELS[name](s, counts)] for name in by}
+    groups = torch.repeat_interleave(torch.tensor([len(sentence.words) for sentence in whole]))
     return {
         name: Moved(
-            {kind: mean_by_label(values, labels[kind], groups) for kind in by},
-            _extremes(values, groups, starts, sentences, extremes, most=True),
-            _extremes(values, groups, starts, sentences, extremes, most=False),
+            {kind: mean_by_label(values, of_words, groups) for kind, of_words in labels.items()},
+            _extremes(values, groups, whole, extremes, most=True),
+            _extremes(values, groups, whole, extremes, most=False),
+            _extreme_sentences(values, groups, whole, extremes, most=True),
+            _extreme_sentences(values, groups, whole, extremes, most=False),
         )
         for name, values in found.items()
     }
 
 
-def _extremes(
-    values: Tensor, groups: Tensor, starts: Tensor, sentences: Sequence[Sentence], count: int, *, most: bool
-) -> list[Word]:
+def _extremes(values: Tensor, groups: Tensor, sentences: Sequence[Sentence], count: int, *, most: bool) -> list[Word]:
     """The words with the lowest (``most`` moved) or highest local RSA of each layer."""
     listed = []
+    starts = torch.bincount(groups).cumsum(0) - torch.bincount(groups)
     for layer, row in enumerate(values):
         for i in row.argsort(descending=not most, stable=True)[:count].tolist():
             sentence = sentences[int(groups[i])]
@@ -136,4 +200,19 @@ def _extremes(
             marked = [f"[{word}]" if place == at else word for place, word in enumerate(sentence.words)]
             context = " ".join(marked[max(0, at - 12) : at + 13])
             listed.append(Word(layer, float(row[i]), sentence.words[at], sentence.id, context))
+    return listed
+
+
+def _extreme_sentences(
+    values: Tensor, groups: Tensor, sentences: Sequence[Sentence], count: int, *, most: bool
+) -> list[MovedSentence]:
+    """The sentences with the lowest (``most`` moved) or highest mean local RSA of each layer."""
+    sizes = torch.bincount(groups)
+    means = values.new_zeros(len(values), len(sentences)).index_add_(1, groups, values) / sizes
+    listed = []
+    for layer, row in enumerate(means):
+        for i in row.argsort(descending=not most, stable=True)[:count].tolist():
+            sentence = sentences[i]
+            text = " ".join(sentence.words)
+            listed.append(MovedSentence(layer, float(row[i]), sentence.id, len(sentence.words), text))
     return listed

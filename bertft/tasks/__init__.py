@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from bertft.tasks.base import Task
 
 
+__all__ = ["get_task", "names"]
+
+
 @functools.cache
 def _tasks() -> dict[str, Task]:
     modules = (importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__))

@@ -6,6 +6,7 @@ then dropout and a linear layer.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,10 @@ class NliTask:
     def features(
         self, tokenizer: Any, examples: Sequence[Pair], spec: Mapping[str, Any], window: Window, *, training: bool
     ) -> list[_Feature]:
-        """One feature a pair; of a pair too long for the window the longer text loses its end, piece by piece."""
+        """One feature a pair; of a pair too long for the window the longer text loses its end, piece by piece.
+
+        One RuntimeWarning says of how many.
+        """
         number = {label: i for i, label in enumerate(spec["labels"])}
         if not examples:
             return []
@@ -88,6 +92,13 @@ class NliTask:
             max_length=window.max_length,
             return_attention_mask=False,
         )
+        if cut := sum(bool(pair.overflowing) for pair in encoding.encodings):
+            warnings.warn(
+                f"mnli: {cut:,} of {len(examples):,} pairs are longer than {window.max_length} pieces: the longer text "
+                "lost its end (max_length)",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return [
             _Feature({key: encoding[key][row] for key in encoding}, number[example.label])
             for row, example in enumerate(examples)

@@ -50,6 +50,7 @@ def test_reads_words_only(tmp_path: Path) -> None:
         ("VB", "RB", "VB", "RB"),
     )
     assert (second.id, second.words) == ("2", ("Yes",))
+    assert (first.feats, first.misc) == (("_",) * 4, ("_", "_", "_", "SpaceAfter=No"))
 
 
 def test_crlf_and_missing_last_blank_line(tmp_path: Path) -> None:

@@ -159,15 +159,20 @@ def test_bad_folders(tmp_path: Path) -> None:
 def test_hub_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def fake(path: str, name: str | None = None, *, split: str) -> datasets.Dataset:
-        asked.append((path, name, split))
+    def fake(path: str, name: str | None = None, *, split: str, revision: str | None) -> datasets.Dataset:
+        asked.append((path, name, split, revision))
         return nli_table()
 
     monkeypatch.setattr(datasets, "load_dataset", fake)
     monkeypatch.setattr(sources, "_hub_within_reach", lambda: True)
     assert [p.label for p in load("nli", "nyu-mll/multi_nli")] == ["entailment", "contradiction"]
     load("nli", "nyu-mll/glue:mnli", split="validation_matched")
-    assert asked == [("nyu-mll/multi_nli", None, "train"), ("nyu-mll/glue", "mnli", "validation_matched")]
+    load("nli", "nyu-mll/glue@refs/convert/parquet:mnli")
+    assert asked == [
+        ("nyu-mll/multi_nli", None, "train", None),
+        ("nyu-mll/glue", "mnli", "validation_matched", None),
+        ("nyu-mll/glue", "mnli", "train", "refs/convert/parquet"),
+    ]
 
 
 def test_a_local_path_goes_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

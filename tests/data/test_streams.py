@@ -43,15 +43,15 @@ def test_a_data_set_of_the_hub_is_read_in_streaming_mode(monkeypatch):
     datasets = pytest.importorskip("datasets")
     asked = {}
 
-    def load_dataset(name, config, split, streaming):
-        asked.update(name=name, config=config, split=split, streaming=streaming)
+    def load_dataset(name, config, split, revision, streaming):
+        asked.update(name=name, config=config, split=split, revision=revision, streaming=streaming)
         return datasets.IterableDataset.from_generator(lambda: ({"text": f"line {i}"} for i in range(3)))
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr("bertft.data.streams._hub_within_reach", lambda: True)
-    texts = [text.text for text in stream("text", "some/corpus:en", split="train")]
+    monkeypatch.setattr("bertft.data.streams._hub_within_reach", lambda: True)  # of the two: no commit is known
+    texts = [text.text for text in stream("text", "some/corpus@v1:en", split="train")]
     assert texts == ["line 0", "line 1", "line 2"]
-    assert asked == {"name": "some/corpus", "config": "en", "split": "train", "streaming": True}
+    assert asked == {"name": "some/corpus", "config": "en", "split": "train", "revision": "v1", "streaming": True}
 
 
 def test_the_digest_follows_the_source(tmp_path):

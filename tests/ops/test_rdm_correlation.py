@@ -277,6 +277,37 @@ def test_bad_input(change, message, compare):
         rdm_correlation(call.pop("x"), call.pop("y"), **call)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("compare", [*MOMENTS, *RANKS])
+def test_without_a_kernel(metric, compare, monkeypatch):
+    """Strips of rows for moments, two matrices at a time for ranks: never all matrices."""
+    monkeypatch.setattr(extension, "serves", lambda tensor: False)
+    held = []
+    plain = reference.pairwise_distance
+    monkeypatch.setattr(reference, "pairwise_distance", lambda *a, **k: held.append(plain(*a, **k)) or held[-1])
+    monkeypatch.setattr(reference.rdm_moments, "__kwdefaults__", {"numbers": 5 * 60 * 7})
+    x, y = spaces(60)
+    for other in (y, None):
+        call = {"metric": metric, "compare": compare}
+        held.clear()
+        out, how = rdm_correlation(x, other, route="tiles", return_route=True, **call)
+        assert how.name == ("exact" if compare in RANKS else "tiles")
+        largest = 60 * 59 // 2 if compare in RANKS else 2 * 5 * 60 * 7
+        assert 0 < max(len(t) if t.ndim == 1 else t.numel() for t in held) <= largest
+        want = reference.rdm_correlation(x, other, **call)
+        assert (out - want).abs().max() <= (1e-4 if compare in RANKS else 1e-12)  # float32 may swap the order of two
+        if other is None:
+            assert torch.equal(out, out.mT)
+    assert rdm_correlation(x[:0], y, route="tiles", **call).shape == (0, 2)
+    assert rdm_correlation(x[:, :1], y[:, :1], route="tiles", **call).isnan().all()
+    bad = y.clone()
+    bad[1, 7, 2] = torch.nan
+    out = rdm_correlation(x, bad, route="tiles", nan="propagate", **call)
+    assert out[:, 1].isnan().all() and not out[:, 0].isnan().any()
+    with pytest.raises(BertftError, match="rdm_correlation: row 7 of y in layer 1 holds NaN"):
+        rdm_correlation(x, bad, route="tiles", **call)
+
+
 def test_no_gradient_where_there_is_none():
     x, y = spaces(10)
     with pytest.raises(BertftError, match="has no gradient"):

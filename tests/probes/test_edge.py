@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -15,6 +16,8 @@ from bertft.errors import BertftError
 from bertft.probes import edge, edge_control, edge_scores, edge_train
 from bertft.probes.edge_data import EdgeTargets, label_inventory, with_targets
 from bertft.probes.edge_head import Heads, Input, all_inputs
+from bertft.probes.edge_pass import through
+from bertft.probes.edge_schedule import Schedule
 from bertft.probes.edge_train import Counts, EdgeTraining, train_heads
 from bertft.probes.features import WordVectors
 from bertft.probes.store import FeatureStore
@@ -74,8 +77,8 @@ class Published(nn.Module):
         return self.classify(torch.cat(rows))
 
 
-def published_of(heads: Heads, probe: int) -> tuple[Published, callable]:
-    """The published head with a probe's parameters, and what it reads of the layers (L, T, D)."""
+def published_of(heads: Heads, probe: int) -> tuple[Published, callable, dict[str, torch.Tensor]]:
+    """The published head with a probe's parameters, what it reads of the layers (L, T, D), and a mix's parameters."""
     where = heads.inputs[probe]
     own = heads.select([probe])
     module = Published(heads.dim * (2 if where.kind == "cat" else 1), heads.roles, own["out"].shape[-1]).double()
@@ -90,52 +93,98 @@ def published_of(heads: Heads, probe: int) -> tuple[Published, callable]:
         module.classify[2].weight.copy_(own["norm"][0])
         module.classify[2].bias.copy_(own["shift"][0])
 
+    scalars = {n: own[n][0].double().requires_grad_() for n in ("scalars", "gamma") if where.kind == "mix"}
+
     def read(x: torch.Tensor) -> torch.Tensor:
         if where.kind == "layer":
             return x[where.layer]
         if where.kind == "cat":
             return torch.cat([x[0], x[where.layer]], -1)
-        weights = own["scalars"][0, : where.layer + 1].double().softmax(0)
-        return own["gamma"][0].double() * sum(w * layer for w, layer in zip(weights, x, strict=False))
+        weights = scalars["scalars"][: where.layer + 1].softmax(0)
+        return scalars["gamma"] * sum(w * layer for w, layer in zip(weights, x, strict=False))
 
-    return module, read
+    return module, read, scalars
 
 
-@pytest.mark.parametrize("roles", [1, 2])
-def test_every_input_is_the_published_head(roles):
+class Dropped(nn.Module):
+    """A dropout whose draw is known."""
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        super().__init__()
+        self.mask = mask
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden * self.mask
+
+
+def close(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-10)
+
+
+def repeated(texts: list[SpanText]) -> list[SpanText]:
+    """Each text with all pairs of its spans as targets, so that targets share spans."""
+    return [
+        dataclasses.replace(
+            t, targets=tuple(SpanTarget(a.first, b.second, a.labels) for a in t.targets for b in t.targets)
+        )
+        for t in texts
+    ]
+
+
+# With 2 dimensions there are more spans than these: the other way to multiply.
+@pytest.mark.parametrize(("roles", "shared", "width"), [(1, False, 12), (2, False, 12), (2, True, 12), (2, True, 2)])
+def test_every_input_is_the_published_head(roles, shared, width):
     texts = with_targets(corpus(6, seed=roles, roles=roles, wide=True), "train")
+    texts = repeated(texts) if shared else texts
     targets = EdgeTargets(texts, label_inventory(texts))
-    data = vectors(targets)
-    heads = Heads(all_inputs(3), 3, 12, roles, 3, seed=1)
+    data = vectors(targets, width=width)
+    heads = Heads(all_inputs(3), 3, width, roles, len(targets.inventory), seed=1)
     generator = torch.Generator().manual_seed(2)
     for name, tensor in heads.tensors.items():  # away from the common start, where norm is 1 and all probes are alike
         heads.tensors[name] = tensor + torch.randn(tensor.shape, generator=generator) / 5
     members = [4, 0, 2, 1]
     x, batch = data.batch(members), targets.batch(members)
-    leaves = {name: t.double().requires_grad_() for name, t in heads.tensors.items()}
+    own = {name: t.double() for name, t in heads.tensors.items()}
     probes = range(len(heads.inputs))
-    logits = heads.logits(leaves, probes, x.double(), batch, None)
+    dropped = torch.rand(len(batch.labels), 256, generator=generator, dtype=torch.float64)
+    passed = heads.passed(own, probes, x.double(), batch, dropped, learn=True)
+    logits = passed.logits
     upstream = torch.randn(logits.shape, generator=generator, dtype=torch.float64)
-    (logits * upstream).sum().backward()
+    found = passed.backward(upstream.clone())
     offsets = np.cumsum([0, *(targets.lengths[s] for s in members)])
     spans = np.concatenate([targets.spans[s] + o for s, o in zip(members, offsets, strict=False)])
     for p in probes:
-        module, read = published_of(heads, p)
+        module, read, scalars = published_of(heads, p)
+        module.classify[3] = Dropped(dropped)
         wanted = module(read(x.double()), spans)
         torch.testing.assert_close(logits[p], wanted, rtol=1e-9, atol=1e-9)
         (wanted * upstream[p]).sum().backward()
         for role in range(roles):
-            own = leaves["project"].grad[heads.rows("project", p), role]
-            torch.testing.assert_close(torch.cat(list(own)).T, module.project[role].weight.grad, rtol=1e-8, atol=1e-10)
-            torch.testing.assert_close(
-                leaves["attend"].grad[p, role], module.attend[role].weight.grad[0], rtol=1e-8, atol=1e-10
-            )
-        torch.testing.assert_close(leaves["hidden"].grad[p].T, module.classify[0].weight.grad, rtol=1e-8, atol=1e-10)
-        torch.testing.assert_close(leaves["norm"].grad[p], module.classify[2].weight.grad, rtol=1e-8, atol=1e-10)
+            slope = torch.cat(list(found["project"][heads.rows("project", p), role]))
+            close(slope.T, module.project[role].weight.grad)
+            close(found["bias"][p, role], module.project[role].bias.grad)
+            close(found["attend"][p, role], module.attend[role].weight.grad[0])
+        for linear, name in ((module.classify[0], "hidden"), (module.classify[4], "out")):
+            close(found[name][p].T, linear.weight.grad)
+            close(found[f"{name}_bias"][p], linear.bias.grad)
+        close(found["norm"][p], module.classify[2].weight.grad)
+        close(found["shift"][p], module.classify[2].bias.grad)
+        for name, leaf in scalars.items():
+            close(found[name][heads.rows(name, p)][0], leaf.grad)
     some = [1, 3, 5]
-    torch.testing.assert_close(
-        heads.logits(heads.select(some, leaves), some, x.double(), batch, None), logits[some], rtol=1e-12, atol=1e-12
-    )
+    chosen, direct = heads.select(some, own), through(heads.select(some, own), heads.owner(some))
+    for settings in ({}, {"through": direct}):
+        alone = heads.passed(chosen, some, x.double(), batch, dropped, **settings).logits
+        torch.testing.assert_close(alone, logits[some], rtol=1e-12, atol=1e-12)
+
+
+def test_targets_share_their_spans():
+    pairs = [((0, 2), (4, 5)), ((3, 4), (4, 5)), ((0, 2), (2, 4))]
+    text = SpanText("1", tuple("abcde"), tuple(SpanTarget(*pair, ("x",)) for pair in pairs))
+    batch = EdgeTargets([text, text], ["x"]).batch([1, 0])
+    assert [t.tolist() for t in batch.sizes] == [[2, 1] * 2, [2, 1] * 2]
+    assert batch.tokens[0].tolist() == [0, 1, 3, 5, 6, 8] and batch.tokens[1].tolist() == [2, 3, 4, 7, 8, 9]
+    assert [t.tolist() for t in batch.which] == [[0, 1, 0, 2, 3, 2], [1, 1, 0, 3, 3, 2]]
 
 
 def test_words_outside_every_span_are_left_out():
@@ -143,6 +192,7 @@ def test_words_outside_every_span_are_left_out():
     targets = EdgeTargets([text], ["x", "y"])
     assert targets.kept[0].tolist() == [1, 2, 4] and targets.spans[0].tolist() == [[[0, 2], [2, 3]], [[1, 2], [1, 2]]]
     batch = targets.batch([0])
+    assert batch.which == [None, None]
     assert [t.tolist() for t in batch.tokens] == [[0, 1, 1], [2, 1]] and batch.labels.tolist() == [[1, 0], [0, 1]]
 
 
@@ -164,24 +214,56 @@ def test_all_probes_at_once_equal_each_alone():
 
 def test_schedule_halves_the_rate_and_stops_each_probe_apart():
     heads = Heads([Input("layer", 0), Input("layer", 1)], 2, 4, 1, 2, seed=0)
-    schedule = edge_train._Schedule(heads, 1e-3)
+    schedule = Schedule(heads, 1e-3)
     for number in range(1, 23):
         f1 = np.array([0.5, number / 100])[list(schedule.active)]
         schedule.end_validation(number, f1)
-    rates = [group["lr"] for group in schedule.optimizer.param_groups]
-    assert rates == pytest.approx([1e-3 / 8, 1e-3])  # after 6, 12 and 18 validations without a gain
+    assert schedule.rates.tolist() == pytest.approx([1e-3 / 8, 1e-3])  # after 6, 12 and 18 validations without a gain
     assert schedule.active == [1] and schedule.steps.tolist() == [21, 22]
     assert schedule.highest.tolist() == [0.5, 0.22]
 
 
 def test_gradients_are_clipped_probe_by_probe():
     heads = Heads([Input("layer", 0), Input("layer", 1)], 2, 4, 1, 2, seed=0)
-    schedule = edge_train._Schedule(heads, 1e-3)
+    schedule = Schedule(heads, 1e-3)
     gradients = {name: torch.zeros_like(t) for name, t in heads.tensors.items()}
     gradients["out"][0, 0, 0], gradients["out"][1, 0, 0] = 500.0, 3.0
-    schedule.take([0, 1], gradients)
-    schedule.step()
+    schedule.step(schedule.groups[0], gradients)
     assert gradients["out"][:, 0, 0].tolist() == pytest.approx([5.0, 3.0])
+
+
+def test_steps_are_adam_s_each_probe_at_its_rate():
+    heads = Heads([Input("layer", 0), Input("cat", 1), Input("mix", 1)], 2, 4, 2, 3, seed=0)
+    schedule = Schedule(heads, 1e-3)
+    schedule.rates[:] = 1e-3, 1e-2, 1e-3
+    schedule.end_validation(1, np.zeros(3))  # from here on in runs of one rate
+    plain = [[heads.tensors[n][heads.rows(n, p)].clone() for n in heads.tensors] for p in range(3)]
+    optimizer = torch.optim.Adam([{"params": own, "lr": schedule.rates[p]} for p, own in enumerate(plain)])
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(3):
+        gradients = {n: torch.randn(t.shape, generator=generator) for n, t in heads.tensors.items()}
+        for p, own in enumerate(plain):
+            for parameter, name in zip(own, heads.tensors, strict=True):
+                parameter.grad = gradients[name][heads.rows(name, p)].clone()
+            torch.nn.utils.clip_grad_norm_(own, 5.0)
+        optimizer.step()
+        for group in schedule.groups:
+            schedule.step(group, gradients)
+        schedule.taken += 1
+    for p, own in enumerate(plain):
+        for parameter, name in zip(own, heads.tensors, strict=True):
+            torch.testing.assert_close(heads.tensors[name][heads.rows(name, p)], parameter, rtol=1e-5, atol=1e-7)
+
+
+def test_dev_f1_is_that_of_the_counts():
+    targets = EdgeTargets(with_targets(corpus(130, seed=2), "dev"), ["A", "B"])  # "C" is unseen
+    data = vectors(targets)
+    heads = Heads(all_inputs(3), 3, 12, 2, 2, seed=0)
+    chosen = [0, 1, 3, 4, 5]
+    counts = edge_train.count(heads, chosen, data, targets)
+    wanted = edge_scores.micro_f1(counts, np.ones((1, len(targets.texts))))[:, 0]
+    assert edge_train.dev_f1(heads, chosen, data, targets).tolist() == wanted.tolist()
+    assert len(set(wanted)) > 1 and int(targets.unseen_per_text.sum()) > 0
 
 
 # Scores ------------------------------------------------------------------------------------------------------------
@@ -194,7 +276,6 @@ def test_scores_by_hand():
     counts = Counts(hits, predicted, gold, torch.tensor([0, 1]))
     weights = np.array([[1.0, 1], [2, 0]])
     assert edge_scores.micro_f1(counts, weights).tolist() == [[8 / (5 + 6 + 1), 4 / (4 + 4)]]
-    assert counts.micro_f1().tolist() == [8 / 12]
     assert edge_scores.label_f1(counts, 0, weights).tolist() == [[6 / 8, 4 / 6]]
 
 
@@ -213,7 +294,7 @@ def test_unseen_labels_count_as_missed():
         torch.tensor([[[1.0, 0], [1, 0]]]), torch.tensor([[[1.0, 0], [1, 0]]]),
         torch.tensor([[1.0, 0], [1, 0]]), torch.tensor([1, 1]),
     )  # fmt: skip
-    assert counts.micro_f1().tolist() == [2 * 2 / (2 + 4)]
+    assert edge_scores.micro_f1(counts, np.ones((1, 2))).tolist() == [[2 * 2 / (2 + 4)]]
     assert "new (2)" in edge._notes(targets, on_dev=False)[0]
 
 

@@ -9,11 +9,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
+from bertft.ablation import depths
+from bertft.cli import run
 from bertft.encoder import Encoder
 from bertft.errors import BertftError
 
 WEIGHTS = "model.safetensors"
+CORPORA = ["--train", "builtin:synthetic?size=8", "--dev", "builtin:synthetic?split=dev&size=4", "--quiet"]
 
 
 class _Trap:
@@ -48,17 +52,38 @@ def model_of_unknown_type_with_code(folder: Path, mark: Path) -> None:
     _change(folder / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"})
 
 
-def weights_at_an_absolute_path(folder: Path, mark: Path) -> None:
-    outside = folder.parent / "outside.safetensors"
-    (folder / WEIGHTS).rename(outside)
-    index = {"metadata": {}, "weight_map": {"embeddings.word_embeddings.weight": str(outside)}}
+def _sharded(folder: Path, name: str) -> None:
+    """An index that says all weights are in ``name``, the file beside the folder that now holds them; in the folder
+    itself there is a shard too."""
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        keys = list(file.keys())
+    shutil.copy(folder / WEIGHTS, folder / "model-00001-of-00002.safetensors")
+    (folder / WEIGHTS).rename(folder.parent / "outside.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(keys, name)}
     (folder / f"{WEIGHTS}.index.json").write_text(json.dumps(index), encoding="utf8")
+
+
+def weights_at_an_absolute_path(folder: Path, mark: Path) -> None:
+    _sharded(folder, str(folder.parent / "outside.safetensors"))
 
 
 def weights_above_the_folder(folder: Path, mark: Path) -> None:
-    (folder / WEIGHTS).rename(folder.parent / "outside.safetensors")
-    index = {"metadata": {}, "weight_map": {"embeddings.word_embeddings.weight": "../outside.safetensors"}}
-    (folder / f"{WEIGHTS}.index.json").write_text(json.dumps(index), encoding="utf8")
+    _sharded(folder, "../outside.safetensors")
+
+
+def weights_above_the_folder_by_configuration(folder: Path, mark: Path) -> None:
+    _sharded(folder, "model-00001-of-00002.safetensors")
+    _change(folder / "config.json", transformers_weights="../outside.safetensors")
+
+
+def a_pickle_among_the_shards(folder: Path, mark: Path) -> None:
+    (folder / "shard.bin").write_bytes(pickle.dumps(_Trap(mark)))
+    _sharded(folder, "shard.bin")
+
+
+def an_index_without_a_map(folder: Path, mark: Path) -> None:
+    _sharded(folder, "")
+    (folder / f"{WEIGHTS}.index.json").write_text("[]", encoding="utf8")
 
 
 def truncated_weights(folder: Path, mark: Path) -> None:
@@ -79,12 +104,20 @@ def sizes_that_do_not_fit(folder: Path, mark: Path) -> None:
     _change(folder / "config.json", hidden_size=48)
 
 
+def a_size_that_is_a_word(folder: Path, mark: Path) -> None:
+    _change(folder / "config.json", num_hidden_layers="three")
+
+
+def broken_tokenizer(folder: Path, mark: Path) -> None:
+    os.truncate(folder / "tokenizer.json", 100)
+
+
 def no_tokenizer(folder: Path, mark: Path) -> None:
     for path in folder.glob("*token*"):
         path.unlink()
 
 
-@pytest.mark.parametrize(
+DAMAGES = pytest.mark.parametrize(
     "damage",
     [
         pickled_weights,
@@ -92,14 +125,22 @@ def no_tokenizer(folder: Path, mark: Path) -> None:
         model_of_unknown_type_with_code,
         weights_at_an_absolute_path,
         weights_above_the_folder,
+        weights_above_the_folder_by_configuration,
+        a_pickle_among_the_shards,
+        an_index_without_a_map,
         truncated_weights,
         damaged_header,
         broken_config,
         sizes_that_do_not_fit,
+        a_size_that_is_a_word,
+        broken_tokenizer,
         no_tokenizer,
     ],
     ids=lambda damage: damage.__name__,
 )
+
+
+@DAMAGES
 def test_a_hostile_or_damaged_model_is_refused(tiny_model, tmp_path, damage):
     folder, mark = tmp_path / "model", tmp_path / "executed"
     shutil.copytree(tiny_model, folder)
@@ -110,11 +151,36 @@ def test_a_hostile_or_damaged_model_is_refused(tiny_model, tmp_path, damage):
     assert not mark.exists()
 
 
-def test_code_beside_a_known_model_is_not_run(tiny_model, tmp_path):
+@DAMAGES
+def test_no_command_takes_it_or_asks_whether_to_run_its_code(tiny_model, tmp_path, damage, monkeypatch, capsys):
+    folder, mark, asked = tmp_path / "model", tmp_path / "executed", []
+    shutil.copytree(tiny_model, folder)
+    damage(folder, mark)
+    monkeypatch.setattr("builtins.input", lambda *question: asked.append(question) or "y")
+    for command in (["ablate", "freeze", "-k", "0"], ["finetune"]):
+        out = tmp_path / command[0]
+        code = run([*command, "--task", "mnli", "--model", str(folder), *CORPORA, "--epochs", "1", "--out", str(out)])
+        said = capsys.readouterr().err
+        assert code == 2 and said.startswith("error: ") and said.count("\n") == 1 and str(folder) in said
+        assert not mark.exists() and not asked
+    assert not (tmp_path / "finetune").exists()
+
+
+def test_shards_of_the_folder_are_read(tiny_model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    _sharded(folder, "model-00001-of-00002.safetensors")
+    ours, theirs = (Encoder.from_pretrained(str(name)).model.state_dict() for name in (folder, tiny_model))
+    assert ours.keys() == theirs.keys() and all(value.equal(theirs[name]) for name, value in ours.items())
+
+
+def test_code_beside_a_known_model_is_not_run(tiny_model, tmp_path, monkeypatch):
     folder, mark = tmp_path / "model", tmp_path / "executed"
     shutil.copytree(tiny_model, folder)
     _code(folder, mark)
-    _change(folder / "config.json", auto_map={"AutoModel": "evil.Evil"})
+    _change(folder / "config.json", auto_map={"AutoModel": "evil.Evil", "AutoConfig": "evil.Evil"})
     _change(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", "evil.Evil"]})
+    monkeypatch.setattr("builtins.input", lambda *question: "y")
     assert Encoder.from_pretrained(str(folder)).num_layers == 4
+    assert depths("truncate", str(folder)) == [0, 1, 2, 3]
     assert not mark.exists()

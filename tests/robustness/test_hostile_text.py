@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
+import families
 import pytest
 import torch
 
+from bertft.cli import run
 from bertft.data.conllu import read_conllu
 from bertft.data.nli import read_nli
 from bertft.data.text import read_text
 from bertft.encoder import Encoder
 from bertft.errors import BertftError
 from bertft.report.trees import tree_svg
+from bertft.results import read_results
 
 HOSTILE = {
     "control characters": "a\x00b\x07c\x1b[31m d\x7f",
@@ -23,6 +27,11 @@ HOSTILE = {
     "separators": "one\u2028two\u0085three\x0bfour",
     "private use": "\ue000\U0010ffff\ufffe",
 }
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return functools.cache(lambda family: families.save(family, tmp_path_factory.mktemp(family)))
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +50,55 @@ def test_any_text_has_finite_vectors(encoder, name):
         assert count >= 2
         if unit == "word":
             assert count == 4  # a word keeps one vector, whatever its characters
+
+
+# Without a space, and cut into some 55,000 pieces by a vocabulary of bytes; WordPiece has one piece for it, [UNK].
+ENDLESS = "".join("abcdefghijklmnopqrstuvwxyz"[(i * i + i // 7) % 26] for i in range(60_000))
+TREE = [("dogs", 2), ("bark", 0), ("loudly", 2), ("now", 2), ("too", 2)]
+REFUSED = (2, "word pieces with its special tokens, expected at most 128")
+
+
+def _trees(last: str) -> str:
+    words = [*TREE[:-1], (last, 2)]
+    rows = [f"{i}\t{word}\t_\tX\tX\t_\t{head}\tdep\t_\t_" for i, (word, head) in enumerate(words, start=1)]
+    return "\n".join([*rows, "", ""])
+
+
+@pytest.mark.parametrize("family", ["roberta", "llama"])
+@pytest.mark.parametrize(
+    ("command", "file", "end"),
+    [
+        (["finetune", "--task", "dep", "--epochs", "1"], "trees.conllu", REFUSED),
+        (["finetune", "--task", "mnli", "--epochs", "1"], "pairs.jsonl", (0, "1 of 4 pairs are longer than 128")),
+        (["rsa", "--tokens", "400"], "text.txt", (0, "")),
+        (["rsa", "--tokens", "20", "--unit", "word"], "text.txt", (2, "has a word of more than 12")),
+        (["probe", "structural", "--epochs", "1"], "trees.conllu", REFUSED),
+        (["probe", "structural", "--epochs", "1", "--window", "split"], "trees.conllu", (2, "a word of more than 12")),
+    ],
+    ids=["parsing", "inference", "rsa of pieces", "rsa of words", "probe", "probe that splits"],
+)
+def test_a_text_without_a_space_is_split_or_refused_or_its_cut_is_said(
+    family, command, file, end, models, tmp_path, capsys
+):
+    pairs = [{"sentence1": text, "sentence2": "b", "gold_label": "neutral"} for text in ("a", "b", "c", ENDLESS)]
+    contents = {
+        "trees.conllu": _trees("too") * 3 + _trees(ENDLESS),
+        "pairs.jsonl": "\n".join(map(json.dumps, pairs)),
+        "text.txt": "\n".join(["dogs bark"] * 3 + [ENDLESS] + ["dogs bark loudly"] * 3),
+    }
+    path, model = tmp_path / file, str(models(family))
+    path.write_text(contents[file], encoding="utf8")
+    given = ["--base", model, "--tuned", f"same={model}", "--text", str(path)]
+    if command[0] != "rsa":
+        given = ["--model", model, "--train", str(path), "--dev", str(path)]
+    capsys.readouterr()  # making the model draws a bar
+    code = run([*command, *given, "--out", str(tmp_path / "run"), "--quiet"])
+    said = capsys.readouterr().err
+    assert code == end[0] and end[1] in said, said
+    assert len(said.splitlines()) == bool(end[1]) and len(said) < 400
+    if command[0] == "rsa" and code == 0:  # 10 or so short texts hold fewer pieces: the long one's count
+        rows = read_results(tmp_path / "run" / "results.csv")
+        assert {row.n for row in rows if row.measure.startswith("rsa_")} == {400}
 
 
 def test_a_lone_surrogate_is_refused_by_name(encoder, tmp_path):

@@ -1,11 +1,9 @@
-"""What the machine does to a run: full and read-only disks, files that rot, clocks that jump, memory that ends."""
+"""What the machine does to a run: files that rot, clocks that jump, memory that ends."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
+import re
 import time
 from pathlib import Path
 
@@ -15,99 +13,77 @@ import torch
 from bertft.cli import BAD_INPUT, run
 from bertft.errors import BertftError
 from bertft.ops import build
-from bertft.results import Row, read_results, write_results
+from bertft.results import Row, read_results
 from bertft.run_folder import RunFolder, Stage
 from bertft.similarity import CrossMoments
 from bertft.similarity.checkpoint import Checkpoint
 
-ROOT = Path(__file__).parents[2]
+TRAINING = ["finetune", "--task", "mnli", "--model", "m", "--train", "t", "--dev", "d", "--out", "run"]
 ROWS = [Row("m", "rsa", "t", layer, "x", 0.5) for layer in range(2000)]
 
 
-def _limited(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Python with files of at most 4096 bytes: what a full disk does, at a known place."""
-    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-    command = [sys.executable, "-c", f"import sys\n{limit}{code}", *map(str, arguments)]
-    # coverage, which would count this process too, has more to write than that
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
-
-
-def test_a_full_disk_leaves_the_old_table_and_no_rest(tmp_path):
-    path = tmp_path / "results.csv"
-    write_results(path, ROWS[:2])
-    before = path.read_bytes()
-    code = """
-from bertft.results import Row, write_results
-write_results(sys.argv[1], [Row("m", "rsa", "t", layer, "x", 0.5) for layer in range(2000)])
-"""
-    done = _limited(code, path)
-    assert "File too large" in done.stderr
-    assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == ["results.csv"]
-
-
-# `bertft report` with a table in place of the page: drawing takes seconds and writes as the table does.
-REPORT = """
-import sys
-import bertft.report
-from pathlib import Path
-from bertft.cli import run
-from bertft.results import Row, write_results
-def work(folder, **_):
-    write_results(folder / "run" / "results.csv", [Row("m", "rsa", "t", i, "x", 0.5) for i in range(3000)])
-bertft.report.write_report = work
-sys.exit(run(["report", sys.argv[1]]))
-"""
-
-
-def test_a_full_disk_is_one_sentence(tmp_path):
-    done = _limited(REPORT, tmp_path)
-    assert done.returncode == BAD_INPUT
-    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
-    assert list((tmp_path / "run").iterdir()) == []
-
-
-def _mounted(options: str, folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
-    """A command that sees a file system of memory at ``folder``, mounted in a name space of its own."""
-    if sys.platform != "linux" or shutil.which("unshare") is None or os.geteuid() != 0:
-        pytest.skip("needs Linux, unshare and root, to mount a file system")
-    folder.mkdir()
-    script = f'mount -t tmpfs -o {options} none "$0" || exit 77; exec "$@"'
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script, str(folder), *command],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-    )  # fmt: skip
-    if done.returncode == 77 or done.stderr.startswith("unshare"):
-        pytest.skip("no file system can be mounted here")
-    return done
-
-
-@pytest.mark.parametrize(("options", "words"), [("ro", "Read-only file system"), ("size=12k", "No space left")])
-def test_a_read_only_or_full_file_system_is_one_sentence(tmp_path, options, words):
-    done = _mounted(options, tmp_path / "disk", [sys.executable, "-c", REPORT, str(tmp_path / "disk")])
-    assert done.returncode == BAD_INPUT, done.stderr
-    assert words in done.stderr and done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        MemoryError("Unable to allocate 3.00 GiB for an array with shape (20000, 20000)"),
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
-        RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:126] DefaultCPUAllocator: can't allocate memory: you tried to ..."
-        ),
-    ],
+# Where a command works, what it says on the way to it, and what it could do with less of.
+WORK = {
+    "study": ("bertft.study.run_study", ["study", "quickstart", "--out", "run"], ["batch_size", "max_train", "--set"]),
+    "finetune": ("bertft.finetune.finetune", TRAINING, ["--batch-size", "--max-train"]),
+    "ablate": ("bertft.ablation.sweep_stages", ["ablate", "freeze", *TRAINING[1:]], ["--batch-size", "--max-train"]),
+    "rsa": ("bertft.cli.rsa_runs.run_rsa", ["rsa", "--base", "b", "--tuned", "t", "--text", "x", "--out", "run"],
+            ["--tokens", "--sample"]),
+    "structural": ("bertft.cli.probe_runs.run_structural",
+                   ["probe", "structural", "--model", "m", "--train", "t", "--dev", "d", "--out", "run"],
+                   ["--rank", "--max-train"]),
+    "edge": ("bertft.cli.probe_runs.run_edge",
+             ["probe", "edge", "--model", "m", "--train", "t", "--dev", "d", "--out", "run"],
+             ["--batch-size", "--max-train"]),
+    "report": ("bertft.report.write_report", ["report", "."], []),
+}  # fmt: skip
+NO_MEMORY = (
+    MemoryError("Unable to allocate 3.00 GiB for an array with shape (20000, 20000)"),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:126] DefaultCPUAllocator: can't allocate memory: you tried to ..."),
 )
-def test_out_of_memory_says_what_to_ask_less_of(capsys, monkeypatch, tmp_path, error):
-    def work(folder, **_):
-        raise error
 
-    monkeypatch.setattr("bertft.report.write_report", work)
-    assert run(["report", str(tmp_path)]) == BAD_INPUT
-    said = capsys.readouterr().err
-    assert said.startswith("error: out of memory: ") and "--batch-size" in said and len(said.splitlines()) == 1
+
+@pytest.mark.parametrize("name", WORK)
+def test_out_of_memory_names_options_that_the_command_has(name, capsys, monkeypatch, tmp_path):
+    import typer
+
+    from bertft.cli.commands import app
+
+    place, command, less = WORK[name]
+    monkeypatch.chdir(tmp_path)
+    options: set[str] = set()
+    here = typer.main.get_command(app)
+    for word in command:
+        here = getattr(here, "commands", {}).get(word, here)
+        options = {option for param in here.params for option in param.opts}
+    for error in NO_MEMORY:
+
+        def work(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr(place, work)
+        assert run([*command, "--quiet"]) == BAD_INPUT
+        said = capsys.readouterr().err
+        assert said.startswith("error: out of memory: ") and len(said.splitlines()) == 1
+        assert all(word in said for word in less)
+        assert set(re.findall(r"--[\w-]+", said)) <= options
+        assert ("less at a time" in said) == bool(less)
+
+
+def test_the_settings_that_the_advice_on_memory_names_are_a_studys():
+    settings = ["tasks.dep.batch_size=3", "tasks.dep.max_train=5", "rsa.tokens=7", "probes.rank=2"]
+    from bertft.cli import _SMALLER_STUDY
+    from bertft.study import read_study
+
+    study = read_study("quickstart", settings=settings)
+    assert (study.tasks["dep"].batch_size, study.tasks["dep"].max_train, study.rsa.tokens, study.probes.rank) == (
+        3,
+        5,
+        7,
+        2,
+    )
+    assert all(setting.removeprefix("tasks.dep.").split("=")[0] in _SMALLER_STUDY for setting in settings)
 
 
 def test_any_other_error_of_a_library_is_not_hidden(monkeypatch, tmp_path):

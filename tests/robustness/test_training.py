@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -69,9 +71,10 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(config, whole, tmp_path, file,
     assert all(value.equal(theirs[name]) for name, value in ours.items())
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "head.safetensors", "config.json", "tokenizer.json"])
 @pytest.mark.parametrize("how", ["flipped", "truncated", "gone"])
-def test_a_damaged_finished_model_is_refused_by_name(config, whole, tmp_path, how):
-    path = tmp_path / "out" / "model.safetensors"
+def test_a_damaged_finished_model_is_refused_by_name(config, whole, tmp_path, file, how):
+    path = tmp_path / "out" / file
     shutil.copytree(whole.folder, path.parent)
     config = dataclasses.replace(config, out=path.parent)
     Encoder.from_pretrained(str(path.parent))
@@ -85,5 +88,16 @@ def test_a_damaged_finished_model_is_refused_by_name(config, whole, tmp_path, ho
     else:
         path.unlink()
     for load in (lambda: Encoder.from_pretrained(str(path.parent)), lambda: finetune(config)):
-        with pytest.raises(BertftError, match=r"out/model\.safetensors: (damaged or changed|gone)"):
+        with pytest.raises(BertftError, match=rf"{re.escape(f'out/{file}')}: (damaged or changed|gone) since training"):
             load()
+
+
+def test_an_older_folder_has_digests_of_its_weights_alone(whole, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(whole.folder, folder)
+    card = json.loads((folder / "bertft.json").read_text(encoding="utf8"))
+    assert {"config.json", "tokenizer.json", "head.safetensors", "model.safetensors"} <= card["sha256"].keys()
+    card["sha256"] = {name: digest for name, digest in card["sha256"].items() if name.endswith(".safetensors")}
+    (folder / "bertft.json").write_text(json.dumps(card), encoding="utf8")
+    (folder / "config.json").write_text((folder / "config.json").read_text(encoding="utf8") + "\n", encoding="utf8")
+    assert Encoder.from_pretrained(str(folder)).num_layers == 4

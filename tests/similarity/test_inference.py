@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.special import stdtrit
 from scipy.stats import kstest
 
 from bertft.errors import BertftError
@@ -15,15 +16,20 @@ from bertft.similarity import measures
 from bertft.similarity.augmented import augment, pack, unpack
 from bertft.similarity.inference import (
     Reservoir,
+    angle_interval,
+    anisotropy_influence,
     augmented_rows,
     cka_influence,
     cka_intervals,
     clustered_difference,
     clustered_interval,
+    dimension_influence,
     entries,
+    positive_interval,
     rsa_influence,
     rsa_intervals,
     scatter_influence,
+    shape_influence,
 )
 from bertft.similarity.moments import CrossMoments
 from bertft.similarity.reservoir import _priorities
@@ -97,6 +103,53 @@ def test_influence_on_the_cosine_comparison(metric):
     assert influence.mean().item() == pytest.approx(0, abs=1e-12)
     assert torch.corrcoef(torch.stack([influence, left_out]))[0, 1] > 0.995
     assert (left_out.std() / influence.std()).item() == pytest.approx(1, abs=10 / n)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("name", ["effective_dimension", "anisotropy"])
+def test_influence_on_measures_of_one_space_is_what_leaving_out_changes(name, side):
+    x, y, *_ = sample(50, torch.Generator().manual_seed(3), d=6)
+    metric, of = ("cosine", anisotropy_influence) if name == "anisotropy" else ("dot", dimension_influence)
+    y, n = y[..., :5], x.shape[1]
+    whole = CrossMoments(1, 1, metric).update(x, y)
+    z = augment((x, y)[side][0], whole.means(0, 0)[side], metric)
+    influence = of(whole.moments(0, 0), z, side)
+    left_out = torch.zeros(n, dtype=torch.float64)
+    for i in range(n):
+        others = torch.arange(n) != i
+        part = CrossMoments(1, 1, metric).update(x[:, others], y[:, others])
+        left_out[i] = (n - 1) * (getattr(whole, name)()[side] - getattr(part, name)()[side])
+    assert influence.mean().item() == pytest.approx(0, abs=1e-12)
+    assert torch.corrcoef(torch.stack([influence, left_out]))[0, 1] > 0.995
+    assert (left_out.std() / influence.std()).item() == pytest.approx(1, abs=10 / n)
+
+
+def test_influence_on_the_shape_distance():
+    x, y, *_ = sample(50, torch.Generator().manual_seed(3), d=6)
+    n = x.shape[1]
+    whole = CrossMoments(1, 1, "dot").update(x, y)
+    influence = shape_influence(whole.moments(0, 0), *augmented_rows(whole, 0, x[0], y[0]))
+    left_out = torch.zeros(n, dtype=torch.float64)
+    for i in range(n):
+        others = torch.arange(n) != i
+        part = CrossMoments(1, 1, "dot").update(x[:, others], y[:, others])
+        left_out[i] = (n - 1) * (whole.shape_distance() - part.shape_distance())
+    assert torch.corrcoef(torch.stack([influence, left_out]))[0, 1] > 0.995
+    assert (left_out.std() / influence.std()).item() == pytest.approx(1, abs=10 / n)
+    same = CrossMoments(1, 1, "dot").update(x, x)
+    assert (shape_influence(same.moments(0, 0), *augmented_rows(same, 0, x[0], x[0])) == 0).all()
+
+
+def test_intervals_of_what_is_no_correlation():
+    influence = torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    groups, size = torch.arange(40) // 4, {"stimuli": 40, "sentences": 10}
+    one = positive_interval(7.0, influence, groups, **size)
+    assert one.low > 0 and one.high / 7 == pytest.approx(7 / one.low)
+    assert math.log(one.high / 7) == pytest.approx(stdtrit(9, 0.975) * one.standard_error / 7)
+    angle = angle_interval(0.4, 0.1 * influence, groups, **size)
+    near = stdtrit(9, 0.975) * angle.standard_error
+    assert (angle.low, angle.high) == pytest.approx((0.4 - near, 0.4 + near), abs=0.15 * near)
+    assert angle_interval(0.0, 0 * influence, groups, **size)[:3] == (0, 0, 0)
 
 
 def test_a_difference_is_that_of_the_influences():
@@ -257,4 +310,48 @@ def test_coverage_at_2000_sentences():
     runs = 600
     rsa, cka, *_ = coverage(2000, runs, 5000, parts=20)
     for covered in (rsa, cka):
+        assert 0.93 - 2 * math.sqrt(0.95 * 0.05 / runs) < covered < 0.97 + 2 * math.sqrt(0.95 * 0.05 / runs)
+
+
+def space_coverage(sentences: int, runs: int, reservoir: int, parts: int = 1) -> tuple[float, float]:
+    """Coverage of the intervals of effective dimension and anisotropy, of spaces with sentence effects."""
+    generator = torch.Generator().manual_seed(0)
+    # a ball has the largest effective dimension there is, where no influence is left and the estimate can only be lower
+    axes = torch.linspace(0.2, 2, 12, dtype=torch.float64)
+
+    def both(x: torch.Tensor) -> list[CrossMoments]:
+        return [CrossMoments(1, 1, metric).update(x, x) for metric in ("dot", "cosine")]
+
+    population = both(axes * sample(20_000, generator)[0])
+    for _ in range(parts - 1):
+        x = axes * sample(20_000, generator)[0]
+        for moments in population:
+            moments.update(x, x)
+    truth = [population[0].effective_dimension()[0].item(), population[1].anisotropy()[0].item()]
+    covered = np.zeros((runs, 2), dtype=bool)
+    for run in range(runs):
+        x, _, _, lengths = sample(sentences, generator)
+        x, kept = axes * x, Reservoir(reservoir, seed=1)
+        kept.offer(torch.arange(sentences), lengths, x)
+        groups, (rows,) = kept.contents()
+        raw, cosine = both(x)
+        for j, (m, metric, value, influence_of, interval) in enumerate((
+            (raw, "dot", raw.effective_dimension()[0].item(), dimension_influence, positive_interval),
+            (cosine, "cosine", cosine.anisotropy()[0].item(), anisotropy_influence, clustered_interval),
+        )):  # fmt: skip
+            influence = influence_of(m.moments(0, 0), augment(rows[0], m.means(0, 0)[0], metric), 0)
+            found = interval(value, influence, groups, stimuli=x.shape[1], sentences=sentences)
+            covered[run, j] = found.low <= truth[j] <= found.high
+    return tuple(covered.mean(0))
+
+
+def test_coverage_of_measures_of_one_space():
+    for covered in space_coverage(300, 80, 1000):
+        assert abs(covered - 0.95) < 3.3 * math.sqrt(0.95 * 0.05 / 80)
+
+
+@pytest.mark.simulation
+def test_coverage_of_measures_of_one_space_at_2000_sentences():
+    runs = 600
+    for covered in space_coverage(2000, runs, 5000, parts=20):
         assert 0.93 - 2 * math.sqrt(0.95 * 0.05 / runs) < covered < 0.97 + 2 * math.sqrt(0.95 * 0.05 / runs)

@@ -155,6 +155,46 @@ def test_merge_of_sums_about_different_means(metric, pairs):
         torch.testing.assert_close(together._state[name], expected[name], rtol=1e-10, atol=1e-7)
 
 
+def test_arrays_are_taken_as_tensors_are():
+    x, y = spaces("bert")
+    expected = CrossMoments(2, 2).update(x, y).rsa()
+    read_only = x.numpy().copy()
+    read_only.flags.writeable = False
+    backwards = y.numpy()[:, ::-1].copy()[:, ::-1]
+    assert torch.equal(CrossMoments(2, 2).update(read_only, backwards).rsa(), expected)
+    with pytest.raises(BertftError, match="expected an array of numbers, found one of object"):
+        CrossMoments(2, 2).update(np.array([["a"]], dtype=object), y)
+    with pytest.raises(BertftError, match=r"x must be float of shape"):
+        CrossMoments(2, 2).update(np.ones((2, 3, 4), dtype=int), y)
+
+
+def test_sums_go_through_the_gpu_where_the_group_s_backend_knows_no_other(monkeypatch):
+    """Two processes with the same stimuli, in place of NCCL: each tensor of the CPU would be refused by it."""
+    import torch.distributed as dist
+
+    there = []
+
+    def cuda(tensor):
+        there.append(tensor.clone())
+        return there[-1]
+
+    def exchanged(tensor, *_, **__):
+        assert any(tensor is other for other in there), "a tensor of the CPU"
+
+    monkeypatch.setattr(torch.Tensor, "cuda", cuda)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_backend", lambda group: "nccl")
+    monkeypatch.setattr(dist, "get_world_size", lambda group: 2)
+    monkeypatch.setattr(dist, "all_gather_object", lambda out, mine, group: out.__setitem__(slice(None), [mine] * 2))
+    monkeypatch.setattr(dist, "broadcast", exchanged)
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor, group: (exchanged(tensor), tensor.mul_(2)))
+    x, y = spaces("bert")
+    twice = CrossMoments(2, 2).update(x, y).all_reduce()
+    expected = merged([CrossMoments(2, 2).update(x, y)] * 2)
+    assert len(twice) == 120 and len(there) == 8
+    assert torch.equal(twice.rsa(), expected.rsa())
+
+
 def test_all_against_all():
     x, _ = spaces("bert", layers=3)
     _, y = spaces("bert", layers=2, seed=1)
@@ -257,8 +297,11 @@ def test_bad_input():
 def test_a_row_without_direction_is_named(bad):
     x, y = spaces("plain")
     x[1, 17] = bad
-    with pytest.raises(BertftError, match="17"):
+    with pytest.raises(BertftError, match=r"layer 1: .*row 17 of x "):
         CrossMoments(2, 2, "cosine").update(x, y)
+    for pairs in ("diagonal", "all"):
+        with pytest.raises(BertftError, match=r"layer 1: .*row 17 of y "):
+            CrossMoments(2, 2, "cosine", pairs).update(y, x)
 
 
 def test_constant_matrix_gives_nan_not_noise():

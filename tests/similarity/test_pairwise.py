@@ -32,6 +32,29 @@ def test_estimate_is_scipy_s(metric, compare):
     assert (result.low, result.high, result.p_value, result.n, result.groups) == (None, None, None, 40, 40)
 
 
+def test_the_result_says_how_it_was_computed():
+    x, y = data(600)
+    drawn = rsa(x, y, compare="kendall").route
+    assert (drawn.name, drawn.pairs) == ("sampled", 100_000) and drawn.error == pytest.approx(2 / 3 / 100_000**0.5)
+    expected = stats.kendalltau(pdist(x.numpy(), "cosine"), pdist(y.numpy(), "cosine"))[0]
+    assert abs(rsa(x, y, compare="kendall").estimate - expected) < 4 * drawn.error
+    whole = rsa(*data(40), compare="kendall").route
+    assert (whole.pairs, whole.error) == (780, 0.0)
+    assert rsa(x, y).route.name in ("linear", "tiles") and rsa(x, y).route.pairs is None
+
+
+def test_arrays_are_taken_as_tensors_are():
+    x, y = data()
+    assert rsa(x.numpy(), y.numpy(), bootstrap=20) == rsa(x, y, bootstrap=20)
+
+
+@pytest.mark.parametrize("compare", ["pearson", "kendall"])
+def test_resamples_of_one_seed_are_the_same_for_all(compare):
+    x, y = data(60)
+    first, second = (rsa(x, t, compare=compare, bootstrap=6).resamples for t in (y, 3 * y))
+    assert first == pytest.approx(second, abs=1e-9) and len(set(first.tolist())) == 6
+
+
 @pytest.mark.parametrize("compare", ["pearson", "cosine", "rho_a"])
 def test_bootstrap_counts_no_pair_of_copies(compare):
     x, y = data(12)

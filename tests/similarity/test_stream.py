@@ -14,8 +14,10 @@ from scipy.spatial.distance import pdist
 from scipy.stats import kendalltau, spearmanr
 
 from bertft.data import synthetic
+from bertft.data.examples import Text
 from bertft.encoder import Encoder
 from bertft.errors import BertftError
+from bertft.progress import SILENT
 from bertft.similarity import memory, sampled
 from bertft.similarity import stream as module
 from bertft.similarity.checkpoint import Checkpoint, write_tensors
@@ -73,7 +75,8 @@ def test_values_are_those_of_all_vectors(encoders):
             assert found["t", measure, layer].value == pytest.approx(expected, abs=1e-5)
     for model, values in zip(("base", "t"), CrossMoments(4, 4, "cosine").update(x, y).anisotropy(), strict=True):
         for layer, expected in enumerate(values.tolist()):
-            assert found[model, "anisotropy", layer].value == pytest.approx(expected, abs=1e-6)
+            row = found[model, "anisotropy", layer]
+            assert row.value == pytest.approx(expected, abs=1e-6) and row.low < row.value < row.high
 
 
 def test_pairwise_measures_are_those_of_the_sampled_stimuli(encoders):
@@ -219,8 +222,59 @@ def test_a_bad_layer_is_named(encoders, tiny_model, bad):
         norm = broken.model.encoder.layer[1].output.LayerNorm
         norm.weight.fill_(bad)
         norm.bias.fill_(bad)
-    with pytest.raises(BertftError, match=r"base \(x\) and t \(y\): layer 2: .*row"):
+    with pytest.raises(
+        BertftError, match=r"base \(x\) and t \(y\): layer 2: .*row \d+ of text \d+ of the stream, in y,"
+    ):
         compare_stream(encoders[0], {"t": broken}, TEXTS, **OPTIONS)
+
+
+@pytest.mark.parametrize("layers", ["paired", "all"])
+def test_a_bad_row_is_named_by_its_text(encoders, monkeypatch, layers):
+    """Batches are sorted by length and buffers hold 16 texts: the row's place in a batch says nothing to anyone."""
+    base, tuned, _ = encoders
+    texts = [Text(f"a.txt:{2 * i + 1}", text) for i, text in enumerate(TEXTS)]
+    wanted = base.tokenizer(TEXTS[21], add_special_tokens=False)["input_ids"]
+    run = Encoder._run
+
+    def broken(self, group, layers):
+        batch = run(self, group, layers)
+        start = 0
+        for item, length in zip(group, batch.lengths.tolist(), strict=True):
+            if self is tuned and item.inputs["input_ids"][1:-1] == wanted:
+                batch.vectors[2, start + 3] = math.nan
+            start += length
+        return batch
+
+    monkeypatch.setattr(Encoder, "_run", broken)
+    name = r"layer 2: .*row 3 of text 22 of the stream \(a.txt:43\), in y, holds NaN"
+    with pytest.raises(BertftError, match=name):
+        compare_stream(base, {"t": tuned}, texts, Plan(all_layers=layers == "all"), **OPTIONS)
+
+
+def test_the_time_is_said_before_the_text_is_read(encoders, monkeypatch):
+    base, tuned, _ = encoders
+    happened = []
+
+    class Telling:
+        def say(self, message):
+            happened.append(message)
+
+        def step(self, *arguments, **options):
+            return SILENT.step("")
+
+    def texts():
+        for text in TEXTS:
+            happened.append("read")
+            yield text
+
+    monkeypatch.setattr(sampled, "forecast", lambda plan, n, encoders: {f"{plan.compares[0]} {n} {encoders}": 100.0})
+    plan = Plan(compares=("kendall",), intervals=False, sample=300)
+    compare_stream(base, {"t": tuned}, texts(), plan, tokens=120, progress=Telling(), **OPTIONS)
+    assert happened[0] == "toy: after the text, on up to 120 sampled stimuli: kendall 120 [(4, (32, 32))] about 100 s"
+    assert happened[1] == "read"
+    happened.clear()
+    compare_stream(base, {"t": tuned}, texts(), Plan(intervals=False), tokens=120, progress=Telling(), **OPTIONS)
+    assert set(happened) == {"read"}  # nothing needs pairs
 
 
 def test_refusals(encoders):

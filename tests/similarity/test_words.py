@@ -8,9 +8,11 @@ import torch
 from scipy.spatial.distance import pdist, squareform
 
 from bertft.data import synthetic
+from bertft.data.examples import Sentence, Text
 from bertft.encoder import Encoder
 from bertft.errors import BertftError
-from bertft.similarity.words import LABELS, words_that_moved
+from bertft.similarity.stream import in_windows
+from bertft.similarity.words import LABELS, labels_of, words_that_moved
 
 SENTENCES = synthetic.sentences(30, seed=3)
 
@@ -48,6 +50,32 @@ def test_equals_brute_force_and_names_the_extremes(encoders):
         assert [word.value for word in lowest] == pytest.approx(np.sort(local)[:5], abs=1e-6)
         assert [word.word for word in lowest] == [words[i] for i in np.argsort(local, kind="stable")[:5]]
         assert all(f"[{word.word}]" in word.context for word in moved.least)
+        means = np.array([part.mean() for part in np.split(local, np.cumsum([len(s.words) for s in SENTENCES])[:-1])])
+        for listed, order in ((moved.sentences_most, np.argsort(means)), (moved.sentences_least, np.argsort(-means))):
+            of_layer = [row for row in listed if row.layer == layer]
+            assert [row.value for row in of_layer] == pytest.approx(means[order[:5]], abs=1e-6)
+            expected = [SENTENCES[i] for i in order[:5]]
+            assert [(row.sentence, row.n, row.text) for row in of_layer] == [
+                (s.id, len(s.words), " ".join(s.words)) for s in expected
+            ]
+
+
+def test_another_metric_and_texts_longer_than_a_window(encoders):
+    """Plain text, cut at white space and into windows where it must be, by squared distances."""
+    base, tuned = encoders
+    words = [word for s in SENTENCES for word in s.words][:120]
+    texts = [Text("7", " ".join(words)), *(Text(str(i), "the dogs saw them") for i in range(5))]
+    moved = words_that_moved(base, {"t": tuned}, texts, ["position"], metric="sqeuclidean", extremes=500)["t"]
+    parts = [part for _, part in in_windows([words, *[["the", "dogs", "saw", "them"]] * 5], encoders)]
+    assert len(parts) > 6
+    rows = [torch.cat([next(e.stream([part])).vectors for part in parts], 1)[3].double().numpy() for e in encoders]
+    a, b = (squareform(pdist(t, "sqeuclidean")) for t in rows)
+    others = ~np.eye(len(a), dtype=bool)
+    local = np.array([np.corrcoef(a[i, others[i]], b[i, others[i]])[0, 1] for i in range(len(a))])
+    found = [word for word in moved.most if word.layer == 3]
+    assert sorted(word.value for word in found) == pytest.approx(np.sort(local), abs=1e-5)
+    last = [row for row in moved.by["position"] if row.layer == 3 and row.label == 50]
+    assert last[0].n == 70 and last[0].value == pytest.approx(local[50:120].mean(), abs=1e-5)
 
 
 def test_labels():
@@ -60,7 +88,28 @@ def test_labels():
     assert all(depths[i] == depths[head - 1] + 1 for i, head in enumerate(sentence.heads) if head and depths[i] < 10)
 
 
-def test_an_unknown_label(encoders):
+def test_keys_of_conllu_columns():
+    sentences = [
+        Sentence("a", ("dogs", "bark"), (2, 0), ("nsubj", "root"), ("NOUN", "VERB"), ("NNS", "VBP"), feats, ("_", "_"))
+        for feats in (("Case=Nom|Number=Plur", "_"), ("_", "Number=Sing|Person=3"))
+    ]
+    assert labels_of(["feats:Number"], sentences)["feats:Number"] == ["Plur", "_", "_", "Sing"]
+
+
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [
+        ("colour", "by must be some of upos.*'colour'"),
+        ("feats:", "by must be some of upos.*'feats:'"),
+        ("feats:Number", "does not carry 'feats:Number'"),
+    ],
+)
+def test_labels_that_cannot_be_had(encoders, by, words):
     base, tuned = encoders
-    with pytest.raises(BertftError, match="by must be some of upos"):
-        words_that_moved(base, {"t": tuned}, SENTENCES, ["colour"])
+    with pytest.raises(BertftError, match=words):
+        words_that_moved(base, {"t": tuned}, SENTENCES, [by])
+    with pytest.raises(BertftError, match="does not carry 'upos'"):
+        labels_of(["upos"], [Text("1", "the dogs saw them")])
+    sentence = Sentence("a", ("x",), (0,), ("root",), ("X",), ("X",), ("_",), ("SpaceAfter=No",))
+    with pytest.raises(BertftError, match="no word of the text carries 'misc:Gloss'"):
+        labels_of(["misc:Gloss"], [sentence])

@@ -1,0 +1,175 @@
+"""Names on the hub, and the commits they stand for: in a cache laid out as the hub's client lays it out, offline."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import datasets
+import huggingface_hub
+import pytest
+import torch
+
+from bertft.ablation import sweep_stages
+from bertft.blocks import load_pretrained
+from bertft.data import sources
+from bertft.data.hub import HubName, at_commit, hub_name
+from bertft.data.sources import pin, resolve_model
+from bertft.data.streams import stream
+from bertft.errors import BertftError
+from bertft.finetune import FinetuneConfig, finetune, read_card
+from bertft.study_reader import read_study
+
+OLD, NEW = "0" * 40, "1" * 40
+TRAIN, DEV = "builtin:synthetic?size=8", "builtin:synthetic?split=dev&size=4"
+
+
+class Cache:
+    """The hub client's cache with one model and one data set."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def move(self, branch: str, commit: str, repository: str = "models--org--tiny") -> None:
+        (self.folder / repository / "refs").mkdir(parents=True, exist_ok=True)
+        (self.folder / repository / "refs" / branch).write_text(commit, encoding="utf8")
+
+    def snapshot(self, commit: str, repository: str = "models--org--tiny") -> Path:
+        return self.folder / repository / "snapshots" / commit
+
+
+@pytest.fixture
+def cache(tiny_model, tmp_path, monkeypatch) -> Cache:
+    """``org/tiny`` at two commits: `OLD`, the tag v1, and `NEW` with other weights, the branch main."""
+    cache = Cache(tmp_path / "hub")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache.folder))
+    for commit in (OLD, NEW):
+        shutil.copytree(tiny_model, cache.snapshot(commit))
+    model, _ = load_pretrained(str(tiny_model))
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    model.save_pretrained(cache.snapshot(NEW))
+    cache.move("v1", OLD)
+    cache.move("main", NEW)
+    for commit in (OLD, NEW):
+        cache.snapshot(commit, "datasets--org--texts").mkdir(parents=True)
+        (cache.snapshot(commit, "datasets--org--texts") / "README.md").touch()
+    cache.move("main", OLD, "datasets--org--texts")
+    return cache
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("gpt2", HubName("gpt2")),
+        ("org/model.v2", HubName("org/model.v2")),
+        ("org/model@main", HubName("org/model", "main")),
+        ("org/data@refs/convert/parquet:mnli", HubName("org/data", "refs/convert/parquet", "mnli")),
+        ("org/data:en_ewt", HubName("org/data", None, "en_ewt")),
+        ("org/data:", HubName("org/data")),
+        *((text, None) for text in ("a/b/c", "/a", "./a", "", "@main", "org/a@", "org/a@../b", "org/a@x y")),
+    ],
+)
+def test_names_are_taken_apart(text, name):
+    assert hub_name(text) == name
+    if name is not None:
+        assert hub_name(str(name)) == name
+
+
+def test_a_model_is_taken_at_its_commit(cache, tiny_model):
+    assert resolve_model("org/tiny") == f"org/tiny@{NEW}" == resolve_model("org/tiny@main")
+    assert resolve_model("org/tiny@v1") == f"org/tiny@{OLD}" == resolve_model(f"org/tiny@{OLD}")
+    weights = [next(load_pretrained(name)[0].parameters()) for name in (str(tiny_model), "org/tiny@v1", "org/tiny")]
+    assert torch.equal(weights[0], weights[1]) and torch.equal(weights[0] + 1, weights[2])
+    assert resolve_model("org/tiny@v3") == "org/tiny@v3" and resolve_model("org/other") == "org/other"
+    with pytest.raises(BertftError, match=r"model org/tiny@v3: no such folder, and not to be had from the"):
+        load_pretrained("org/tiny@v3")
+    with pytest.raises(BertftError, match="no hub id either"):
+        resolve_model("org/tiny:config")
+
+
+def test_a_moved_branch_is_another_model(cache, tmp_path):
+    config = FinetuneConfig("mnli", "org/tiny", TRAIN, DEV, tmp_path / "out", epochs=1, batch_size=4, max_length=32)
+    key = sweep_stages("freeze", config, tmp_path, depths_wanted=[1])[0].key
+    cache.move("main", OLD)
+    result = finetune(config)
+    card = read_card(result.folder)
+    assert card["hub"] == {"model": {"id": "org/tiny", "revision": OLD}}
+    assert "base_model: org/tiny\n" in (result.folder / "README.md").read_text(encoding="utf8")
+    assert sweep_stages("freeze", config, tmp_path, depths_wanted=[1])[0].key != key
+    cache.move("main", NEW)
+    assert sweep_stages("freeze", config, tmp_path, depths_wanted=[1])[0].key == key
+    with pytest.raises(BertftError, match=r"holds another fine-tuned model \(other model\)"):
+        finetune(config)
+    assert finetune(dataclasses.replace(config, model="org/tiny@v1")).metrics == result.metrics
+    assert json.loads((result.folder / "bertft.json").read_text(encoding="utf8")) == card
+
+
+def test_a_study_says_which_commits_it_is_of(cache, tmp_path):
+    task = {"task": "mnli", "train": "org/texts:easy", "dev": DEV}
+    study = tmp_path / "study.yaml"
+    study.write_text(json.dumps({"name": "s", "model": "org/tiny@v1", "tasks": {"a": task}}), encoding="utf8")
+    config = read_study(study)
+    assert config.model == f"org/tiny@{OLD}" and config.tasks["a"].train == f"org/texts@{OLD}:easy"
+    cache.move("v1", NEW)
+    assert read_study(study).to_yaml() != config.to_yaml()
+    (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf8")
+    assert read_study(tmp_path) == config
+
+
+def test_a_stream_is_of_a_commit(cache, monkeypatch):
+    asked = []
+
+    def load_dataset(name, config, **options):
+        asked.append((name, config, options["revision"]))
+        return datasets.Dataset.from_dict({"text": ["one"]})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    before = stream("text", "org/texts:en").digest
+    cache.move("main", NEW, "datasets--org--texts")
+    assert stream("text", "org/texts:en").digest != before == stream("text", f"org/texts@{OLD}:en").digest
+    assert asked == [("org/texts", "en", commit) for commit in (OLD, NEW, OLD)]
+
+
+def test_what_is_local_is_not_pinned(cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("org").mkdir()
+    Path("org/texts").write_text("mine\n", encoding="utf8")
+    for source in ("org/texts", "builtin:synthetic?size=3", "none.txt", "a/b/c"):
+        assert pin(source) == source
+    assert [text.text for text in sources.load("text", "org/texts")] == ["mine"]
+
+
+def test_the_hub_is_asked_where_there_is_one(monkeypatch):
+    from huggingface_hub.errors import EntryNotFoundError
+
+    asked = []
+
+    def download(identifier, file, *, repo_type, revision):
+        asked.append((identifier, file, repo_type, revision))
+        if identifier == "org/bare":
+            raise EntryNotFoundError("no README.md")
+        if identifier == "org/lost":
+            raise OSError("the line went dead")
+        return f"/cache/snapshots/{NEW}/{file}"
+
+    def info(self, identifier, *, repo_type, revision):
+        asked.append((identifier, repo_type, revision))
+        return type("Info", (), {"sha": OLD})
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", info)
+    assert at_commit(HubName("org/m", "v1"), "model") == HubName("org/m", NEW)
+    assert at_commit(HubName("org/d", None, "en"), "dataset") == HubName("org/d", NEW, "en")
+    assert at_commit(HubName("org/bare"), "dataset") == HubName("org/bare", OLD)
+    assert at_commit(HubName("org/lost", "v1"), "dataset") == HubName("org/lost", "v1")
+    assert at_commit(HubName("org/m", OLD), "model") == HubName("org/m", OLD)
+    assert asked == [
+        ("org/m", "config.json", "model", "v1"),
+        ("org/d", "README.md", "dataset", None),
+        ("org/bare", "README.md", "dataset", None),
+        ("org/bare", "dataset", None),
+        ("org/lost", "README.md", "dataset", "v1"),
+    ]
