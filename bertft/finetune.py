@@ -302,7 +302,8 @@ def _differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     return [key for key in names if stored.get(key, defaults.get(key)) != wanted.get(key, defaults.get(key))]
 
 
-# What an example says, apart from its name. Written out, so that a field added later changes no fingerprint.
+# What an example says, apart from its name. Written out, so that a field added later changes no fingerprint; of another
+# kind it is every field but the id.
 _CONTENT = {
     "Sentence": ("words", "heads", "relations", "upos"),
     "Pair": ("premise", "hypothesis", "label"),
@@ -323,6 +324,8 @@ def _content(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_content(item) for item in value]
     names = _CONTENT.get(type(value).__name__)
+    if names is None and dataclasses.is_dataclass(value):
+        names = tuple(field.name for field in dataclasses.fields(value) if field.name != "id")
     return value if names is None else [_content(getattr(value, name)) for name in names]
 
 

@@ -188,7 +188,7 @@ class Lab:
 
         The models' scores are in the table of the analysis that draws none of their layers, and in no other.
         """
-        from bertft.report.static import on_paper
+        from bertft.report.static import in_palette, on_paper
 
         name = analysis.__name__.rpartition(".")[2]
         rows = merge_rows(self.folder.run(analysis.stages(self), name, table=False, progress=self.progress))
@@ -205,7 +205,7 @@ class Lab:
                 figure = dataclasses.replace(figure, caption=figure.caption + note)
             stem = self.out / "results" / (name if figure.name == name else f"{name}_{figure.name}")
             png, svg = on_paper(figure)
-            write_bytes_atomically(stem.with_suffix(".png"), png)
+            write_bytes_atomically(stem.with_suffix(".png"), in_palette(png))
             write_bytes_atomically(stem.with_suffix(".svg"), svg)
             if stem.name != name:
                 write_text_atomically(stem.with_suffix(".csv"), figure.to_csv())

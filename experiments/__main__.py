@@ -9,15 +9,13 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
 
 import experiments
 from bertft.cli import answer, quiet_libraries
-
-if TYPE_CHECKING:
-    from bertft.lab import Lab
+from bertft.lab import Lab, read_setting
 
 HERE = Path(__file__).parent
 # First what is quick once the shared models are there, and last what trains models or probes of its own.
@@ -55,7 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def work(chosen: argparse.Namespace) -> int:
     from bertft.cli.options import showing_progress
     from bertft.errors import BertftError
-    from bertft.lab import Lab, read_setting
 
     if unknown := set(chosen.names) - {*names(), "all"}:
         raise BertftError(f"{sorted(unknown)[0]}: no such analysis, expected all or some of {', '.join(names())}")
@@ -65,33 +62,32 @@ def work(chosen: argparse.Namespace) -> int:
     with showing_progress(chosen.quiet) as progress:
         lab = Lab(setting, chosen.out or Path("runs") / f"experiments-{setting.name}", progress)
         lab.check(list(analyses.values()))
-        if not chosen.dry_run:
-            with lab.folder.claim():
-                lab.take(chosen.take)
-                for name, analysis in analyses.items():
-                    written = lab.run(analysis)
-                    progress.say(f"{name}: {', '.join(str(path) for path in written)}")
-    print(plan(lab, wanted) if chosen.dry_run else f"Tables and figures are in {(lab.out / 'results').resolve()}")
+        if chosen.dry_run:
+            print(plan(lab, analyses.values()))
+            return 0
+        with lab.folder.claim():
+            lab.take(chosen.take)
+            for name, analysis in analyses.items():
+                written = lab.run(analysis)
+                progress.say(f"{name}: {', '.join(str(path) for path in written)}")
+    print(f"Tables and figures are in {(lab.out / 'results').resolve()}")
     return 0
 
 
-def plan(lab: Lab, wanted: Sequence[str]) -> str:
+def plan(lab: Lab, analyses: Iterable[ModuleType]) -> str:
     """A line a stage: done or to do, and how long it took, or took with another seed where it is to do."""
     from bertft.console import clock
 
-    lab.folder.check()
-    stages = {
-        stage.name: stage for name in wanted for stage in importlib.import_module(f"experiments.{name}").stages(lab)
-    }
+    stages = {stage.name: stage for analysis in analyses for stage in analysis.stages(lab)}
     done = {name for name, stage in stages.items() if lab.folder.done(stage) is not None}
     seconds = lab.folder.seconds([stages[name] for name in stages if name in done])
     alike = {re.sub(r"seed\d+", "", name): taken for name, taken in seconds.items()}
     told = {name: seconds.get(name, alike.get(re.sub(r"seed\d+", "", name))) for name in stages}
     width = max(map(len, stages), default=0)
-    lines = []
-    for name, time in told.items():
-        state = "done" if name in done else "to do"
-        lines.append(f"{name.ljust(width)}  {state:5}  {'' if time is None else clock(time)}".rstrip())
+    lines = [
+        f"{name:{width}}  {'done ' if name in done else 'to do'}  {'' if time is None else clock(time)}".rstrip()
+        for name, time in told.items()
+    ]
     left = {name: time for name, time in told.items() if name not in done}
     known = [time for time in left.values() if time is not None]
     time = f": {clock(sum(known))} for {len(known)} of them, if they take as long as with another seed" if known else ""

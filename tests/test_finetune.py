@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 from bertft.blocks import blocks, load_pretrained
 from bertft.data import sources
 from bertft.data.conllu import write_conllu
+from bertft.data.examples import Answer, Pair, Question, Sentence
+from bertft.data.spans import SpanTarget, SpanText
 from bertft.errors import BertftError
 from bertft.evaluation import evaluate
 from bertft.finetune import FinetuneConfig, examples_fingerprint, finetune
@@ -202,6 +204,20 @@ def test_fingerprints_follow_content():
     b = sources.load("nli", "builtin:synthetic?size=5&seed=2")
     assert examples_fingerprint(a) == examples_fingerprint([dataclasses.replace(x, id="other") for x in a])
     assert len({examples_fingerprint(x) for x in (a, b, a[::-1], a[:4])}) == 4
+
+
+def test_fingerprints_of_known_kinds_stay_and_a_new_kind_has_one():
+    """Finished folders carry them: another digest of the same examples would refuse every one of them."""
+    known = [
+        Sentence("1", ("a", "b"), (2, 0), ("det", "root"), ("DET", "NOUN"), ("DT", "NN")),
+        Pair("2", "p", "h", "neutral"),
+        Question("3", "q", "c d", (Answer("d", 2),)),
+    ]
+    assert examples_fingerprint(known).startswith("ff9f5689e15508a8")
+    text = SpanText("1", ("a", "b"), (SpanTarget((0, 1), None, ("PER",)),))
+    other = dataclasses.replace(text, targets=(SpanTarget((0, 1), None, ("LOC",)),))
+    found = [examples_fingerprint([x]) for x in (text, dataclasses.replace(text, id="2"), other)]
+    assert found[0] == found[1] != found[2]
 
 
 @pytest.mark.parametrize("k", [0, 2, 3])

@@ -22,7 +22,7 @@ Fp16 = Annotated[bool, typer.Option("--fp16", help="Train in float16 beside floa
 Tf32 = Annotated[bool, typer.Option("--tf32", help="Multiply matrices in TF32, on a GPU that has it.")]
 MODEL_HELP = "Hugging Face id (id@revision too), folder, or builtin:minilm."
 SOURCE_HELP = "File (.gz too), saved data set folder, hub data set id (id@revision too), or builtin:synthetic."
-TASK_HELP = "dep (parsing), mnli (inference), squad (question answering) or pos (tagging)."
+TASK_HELP = "Such as dep (parsing), mnli (inference), squad (question answering), pos (tagging); or one of your own."
 TaskName = Annotated[str, typer.Option(help=TASK_HELP)]
 Model = Annotated[str, typer.Option(help=MODEL_HELP)]
 Source = Annotated[str, typer.Option(help=SOURCE_HELP)]

@@ -255,7 +255,7 @@ def _measured(rows: Sequence[Row], context: Context) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in ("analysis", "text", "source", "measures"))
     head += '<th class="number" scope="col">n</th>'
     whole = ""
-    single = [row for row in rows if row.layer is None]
+    single = [row for row in rows if row.task == "finetune"]
     if single:
         scores = "".join(
             f"<tr><td>{escape(row.model)}</td><td>{escape(row.data)}</td><td>{escape(row.measure)}</td>"

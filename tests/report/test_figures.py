@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from bertft.report.figures import axis_label, figures
 from bertft.report.interactive import panels
 from bertft.report.layer_maps import layer_maps
 from bertft.report.palette import DARK, LIGHT, MARKERS, SYMBOLS, spread
 from bertft.report.series import context, lines
-from bertft.report.static import draw, on_paper
+from bertft.report.static import draw, in_palette, on_paper
 from bertft.results import Row
 
 
@@ -73,6 +74,10 @@ def test_png_and_svg_are_drawn_and_repeat_byte_by_byte(drawn):
     png, svg = draw(drawn["rsa_domains"])
     assert png.startswith(b"\x89PNG") and b"<svg" in svg[:1000]
     assert (png, svg) == draw(drawn["rsa_domains"])
+    small = in_palette(png)
+    assert small == in_palette(png) and len(small) < len(png) / 2
+    before, after = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=int) for data in (png, small))
+    assert before.shape == after.shape and np.abs(before - after).mean() < 0.5  # of 255
 
 
 def test_every_label_lies_inside_the_picture_and_none_overlaps(drawn, monkeypatch):

@@ -82,6 +82,13 @@ def test_edge_corpora_are_named_where_they_were_measured(folder, rows, config):
     assert "train c/train.jsonl, dev c/dev.jsonl, which it is measured on too" in text
 
 
+def test_scores_of_the_models_are_theirs_alone(folder, rows):
+    write_results(folder / "results.csv", [*rows, Row("dep", "edge", "ner", None, "expected_layer", 2.345, n=9)])
+    page = write_report(folder).read_text(encoding="utf8")
+    scores = page.partition("Scores of the fine-tuned models")[2].partition("</details>")[0]
+    assert "las_conll18" in scores and "accuracy" in scores and "expected_layer" not in scores
+
+
 def test_trees_of_the_probes_are_shown_encoder_by_encoder(folder, rows):
     probes = folder / "probes"
     probes.mkdir()
