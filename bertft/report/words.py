@@ -43,8 +43,8 @@ def moved_words(folder: Path) -> str:
             table = _by_label([row for row in mine if row["by"] == kind])
             unfolded = " open" if place == 0 else ""
             parts.append(f"<details{unfolded}><summary>By {escape(KINDS.get(kind, kind))}</summary>{table}</details>")
-        for what, table in zip(("words", "sentences"), (words, *more), strict=False):
-            extremes = _extremes([row for row in table if _measured(row) == (model, metric)])
+        for what, listing in zip(("words", "sentences"), (words, *more), strict=False):
+            extremes = _extremes([row for row in listing if _measured(row) == (model, metric)])
             parts.append(f"<details><summary>The {what} that moved most and least</summary>{extremes}</details>")
     links = "".join(
         f'<a download="{name}" href="data:text/csv;base64,{b64encode((folder / name).read_bytes()).decode()}">'
