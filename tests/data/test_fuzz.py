@@ -30,7 +30,7 @@ from bertft.results import COLUMNS, Row, read_results, write_results
 from bertft.study import read_study
 
 fuzz = settings(
-    max_examples=150 if settings.default.derandomize else 500,
+    max_examples=150 if settings.default.derandomize else 300,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
