@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bertft.cost.measure import Line, StageCost, line, seconds_of, weights_of
+from bertft.cost.measure import Line, StageCost, line, placed, seconds_of, weights_of
 from bertft.data.examples import Sentence
 from bertft.data.sources import sample
 from bertft.data.spans import SpanText
@@ -52,10 +52,11 @@ class Comparing:
             enough = int(np.searchsorted(np.cumsum(counts), PIECES)) + 1
             self._compare = line(*self._compared(chosen[:2], encode), *self._compared(chosen[: max(enough, 2)], encode))
         row = base.num_layers * base.dim * 4
-        memory = self.held + (tuned + 1) * (weights_of(base.model) + BATCH_PIECES * row)
-        memory += tuned * (2 * min(total, RESERVOIR) * row + 6 * base.dim * row)
+        encoders = (tuned + 1) * (weights_of(base.model) + BATCH_PIECES * row)
+        sums = tuned * (2 * min(total, RESERVOIR) * row + 6 * base.dim * row)
         seconds = (tuned + 1) * encode * pieces + tuned * self._compare.at(total)
-        return StageCost(stage, f"{total:,} {unit}s, {tuned + 1} encoders", seconds, memory=memory)
+        work = f"{total:,} {unit}s, {tuned + 1} encoders"
+        return StageCost(stage, work, seconds, 0, 0, *placed(self.held + sums, encoders))
 
     def _compared(self, texts: list[Any], encode: float) -> tuple[int, float]:
         """How many tokens the texts hold, and seconds of comparing the base with itself on them without encoding."""
@@ -89,7 +90,8 @@ class Probing:
 
     def cost(self, stage: str, encoders: int) -> StageCost:
         """Of a stage while ``encoders`` bytes of encoders are loaded."""
-        return StageCost(stage, self.work, self.seconds, self.kept, self.scratch, self.memory + encoders, at_most=True)
+        memory = placed(self.memory, encoders)
+        return StageCost(stage, self.work, self.seconds, self.kept, self.scratch, *memory, at_most=True)
 
     def _timed(
         self, config: ProbesConfig, encoder: Encoder, train: Sequence[Sentence], dev: Sequence[Sentence]
@@ -152,7 +154,7 @@ def edge_cost(
         encoders * (encode * pieces + trainings * once),
         encoders * parameters * (2 if config.control else 1),
         encoders * store,
-        held + encoders * weights_of(encoder.model) + store + 6 * parameters,
+        *placed(held + store + 6 * parameters, encoders * weights_of(encoder.model)),
         at_most=True,
     )
 
