@@ -263,6 +263,12 @@ def test_any_row_of_a_data_set(kind: str, data: st.DataObject) -> None:
         assert find_tree_flaw(example.heads) is None and len(example.words) == len(example.heads)  # type: ignore
 
 
+def test_a_line_break_in_a_key_of_a_study_breaks_no_sentence(tmp_path: Path) -> None:
+    for tree in ({"probes": {"\r": None}}, {"tasks": {"a\nb": {"epochs": "x"}}}, {"a\nb": 1}):
+        text = yaml.safe_dump(yaml.safe_load(STUDY) | tree)
+        assert attempt(tmp_path, "study.yaml", text.encode()) is None
+
+
 @fuzz
 @given(data=st.data())
 def test_any_value_in_a_study(tmp_path: Path, data: st.DataObject) -> None:
