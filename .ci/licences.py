@@ -1,6 +1,7 @@
 """The licence of everything that installing bertft installs, from what the packages say themselves.
 
-python .ci/licences.py --write docs/licences.md
+python .ci/licences.py --write docs/licences.md     writes the page
+python .ci/licences.py --check docs/licences.md     fails where a package is not on it, or has another licence there
 """
 
 from __future__ import annotations
@@ -63,16 +64,34 @@ def page(distributions: list[importlib.metadata.Distribution]) -> str:
     )
 
 
+def differences(held: str, now: str) -> list[str]:
+    """What packages, with what licences, one page has and the other has not; their versions may differ."""
+
+    def rows(text: str) -> dict[str, str]:
+        cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+        return {name: licence for name, _, licence in cells[1:]}
+
+    page, here = rows(held), rows(now)
+    found = [f"{name} ({here[name]}): not on the page" for name in here if name not in page]
+    found += [f"{name}: no longer installed" for name in page if name not in here]
+    changed = [name for name in here if page.get(name, here[name]) != here[name]]
+    return found + [f"{name}: {page[name]} on the page, {here[name]} now" for name in changed]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", type=Path)
+    parser.add_argument("--check", type=Path)
     given = parser.parse_args()
     text = page(closure("bertft", EXTRAS))
     print(text)
     if given.write:
         given.write.write_text(text, encoding="utf-8")
-    missing = [line for line in text.splitlines() if line.endswith("| not stated |")]
-    return 1 if missing else 0
+    wrong = [f"{line}: no licence" for line in text.splitlines() if line.endswith("| not stated |")]
+    if given.check:
+        wrong += differences(given.check.read_text(encoding="utf-8"), text)
+    print("\n".join(wrong), file=sys.stderr)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

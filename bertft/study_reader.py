@@ -144,7 +144,7 @@ def _build(wanted: Any, value: Any, file: str, where: str) -> Any:
         if not isinstance(value, dict):
             raise BertftError(f"{file}: {where}: expected a mapping by name, found {_kind(value)}")
         item = typing.get_args(wanted)[1]
-        return {str(key): _build(item, entry, file, f"{where}.{key}") for key, entry in value.items()}
+        return {str(key): _build(item, entry, file, f"{where}.{_one_line(key)}") for key, entry in value.items()}
     if dataclasses.is_dataclass(wanted):
         return _build_dataclass(wanted, value, file, where)
     if wanted is float and isinstance(value, str):  # YAML 1.1 reads 5e-5 (no dot) as text
@@ -168,7 +168,7 @@ def _build_dataclass(wanted: Any, value: Any, file: str, where: str) -> Any:
         if key not in hints:
             close = difflib.get_close_matches(str(key), hints, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(hints)}"
-            raise BertftError(f"{file}: {dot}{key}: unknown key, {hint}")
+            raise BertftError(f"{file}: {dot}{_one_line(key)}: unknown key, {hint}")
     required = (f for f in dataclasses.fields(wanted) if f.default is f.default_factory is dataclasses.MISSING)
     for missing in (f.name for f in required if f.name not in value):
         raise BertftError(f"{file}: {dot}{missing}: missing, and it has no default")
@@ -271,7 +271,7 @@ def resolve_source(text: str, root: Path, where: str) -> str:
     if path.exists():
         return str(path.resolve())
     if path.name.endswith(_FILE_SUFFIXES) or text.startswith((".", "/", "~")):
-        raise BertftError(f"{where}: no such file: {path}")
+        raise BertftError(f"{where}: no such file: {_one_line(path)}")
     return pin(text)
 
 

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from bertft.cli import run
-from bertft.results import Row, read_results, write_results
+from bertft.results import Row, read_results
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
@@ -266,84 +266,6 @@ def test_ctrl_c_in_the_middle_ends_with_130_and_says_what_to_type(tiny_model, tm
     assert process.returncode == 130, errors
     assert errors.strip().endswith("to go on, type: bertft study study.yaml --out run") and "Traceback" not in errors
     assert (tmp_path / "run" / "config.yaml").exists() and not (tmp_path / "run" / "results.csv").exists()
-
-
-def test_progress_on_a_pipe_is_plain_lines(capsys):
-    from rich.console import Console
-
-    from bertft.console import ConsoleProgress, clock, short
-
-    with ConsoleProgress(Console(stderr=True, force_terminal=False)) as progress:
-        with progress.step("count", total=3, unit="words") as bar:
-            bar.advance(2)
-            bar.note("half way")
-        progress.say("[not markup]")
-    shown = capsys.readouterr()
-    assert shown.out == "" and shown.err == "[not markup]\n"
-    assert [short(n) for n in (3, 3.25, 250.4, 12_345, 7.1e6)] == ["3", "3.2", "250", "12.3k", "7.1M"]
-    assert [clock(s) for s in (5.4, 65, 3700)] == ["5 s", "1 min 05 s", "1 h 01 min"]
-
-
-def test_long_work_on_a_pipe_says_that_it_is_alive(capsys, monkeypatch):
-    from rich.console import Console
-
-    import bertft.console as console
-
-    monkeypatch.setattr(console, "HEARTBEAT", 0.0)
-    pipe = Console(stderr=True, force_terminal=False)
-    with console.ConsoleProgress(pipe) as progress, progress.step("train", total=4, unit="steps") as bar:
-        bar.advance()
-    assert capsys.readouterr().err == "  train: 1/4 steps in 0 s, 0 s left\n"
-
-
-def test_bars_on_a_terminal_show_amount_rate_and_time():
-    import io
-
-    from rich.console import Console
-
-    from bertft.console import ConsoleProgress
-
-    screen = io.StringIO()
-    console = Console(file=screen, force_terminal=True, width=120)
-    with ConsoleProgress(console) as progress, progress.step("count", total=4, unit="words") as bar:
-        for _ in range(3):
-            time.sleep(0.02)
-            bar.advance()
-        progress._bars.refresh()
-    assert "3/4 words" in screen.getvalue() and "/s" in screen.getvalue() and "left" in screen.getvalue()
-
-
-def test_doctor_says_which_kernels_are_in_use(capsys):
-    assert run(["doctor"]) == 0
-    shown = capsys.readouterr().out
-    for word in ("torch", "logical cores", "C++ compiler", "in use", "why", "builtin:minilm"):
-        assert word in shown
-
-
-def test_results_and_doctor_as_json(capsys, here, monkeypatch):
-    rows = [Row("a", "rsa", 'te"xt', 0, "x", 0.1 + 0.2, 0.1, None, 5, 1), Row("b", "finetune", "t", None, "f1", 50.0)]
-    write_results(here / "results.csv", rows)
-    assert run(["report", str(here), "--json"]) == 0
-    assert [Row(**row) for row in json.loads(capsys.readouterr().out)] == rows
-    assert [path.name for path in here.iterdir()] == ["results.csv"]
-    monkeypatch.setattr("bertft.doctor.report", lambda: {"versions": {"bertft": "9"}})
-    assert run(["doctor", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"versions": {"bertft": "9"}}
-
-
-def test_only_our_own_warnings_reach_the_user(capsys, monkeypatch, here):
-    import warnings
-
-    import bertft.study
-
-    def warn(*arguments, **options):
-        warnings.warn_explicit("plain\n PyTorch serves", RuntimeWarning, "x.py", 1, module="bertft.ops.extension")
-        warnings.warn_explicit("deprecated", FutureWarning, "y.py", 1, module="transformers.x")
-        return here
-
-    monkeypatch.setattr(bertft.study, "run_study", warn)
-    assert run(["study", "quickstart", "--quiet"]) == 0
-    assert capsys.readouterr().err == "warning: plain PyTorch serves\n"
 
 
 # The README --------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -137,6 +138,37 @@ def test_what_does_not_fit_is_said():
     assert (size(3_000_000), size(2_500_000_000)) == ("3 MB", "2.5 GB")
     done = StageCost("models/dep", "done", 5.0, done=True)
     assert "Every stage is done" in shown(Estimate([done], 1, 1), False)
+
+
+def test_the_memory_of_a_gpu_is_told_apart(study, tiny_model, monkeypatch, capsys):
+    """Where a GPU is claimed to be, models and what they compute are the GPU's: no byte is counted twice."""
+    from bertft.cost import analyses, finetuning, measure
+    from bertft.cost.measure import placed
+
+    assert placed(5, 7) == (12, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        assert placed(5, 7) == (5, 7)
+    monkeypatch.setattr("bertft.cost.study.resident", lambda: 10**9)
+    config = read_study(study)
+    config = dataclasses.replace(config, tasks={"dep": config.tasks["dep"]})
+    here = {cost.stage: cost for cost in estimate_study(config, study.parent / "run").stages}
+    for module in (finetuning, analyses):
+        monkeypatch.setattr(module, "placed", lambda held, moved: (held, moved))
+    monkeypatch.setattr("bertft.cost.study.memory_of_gpu", lambda: 10**6)
+    told = estimate_study(config, study.parent / "run")
+    weights = (tiny_model / "model.safetensors").stat().st_size
+    for cost in told.stages:
+        assert here[cost.stage].gpu == 0 and here[cost.stage].memory == cost.memory + cost.gpu
+        copies = 4 if cost.stage.startswith("models") else 2  # gradients, two moments; base and tuned
+        assert cost.gpu > 0.9 * copies * weights and cost.memory >= 10**9
+    assert told.peak_gpu == max(cost.gpu for cost in told.stages) == told.to_tree()["to_do"]["gpu"]
+    from bertft.cli.estimates import shown
+
+    text = shown(told, False)
+    assert "MB of the GPU" in text and "The GPU's memory: about" in text and "The GPU's memory is too small" in text
+    assert measure.memory_of_gpu() == 0 or torch.cuda.is_available()
+    assert "GPU" not in shown(dataclasses.replace(told, stages=list(here.values())), False)
 
 
 @pytest.mark.slow

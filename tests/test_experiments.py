@@ -17,7 +17,7 @@ import pytest
 from bertft.errors import BertftError
 from bertft.evaluation import evaluate
 from bertft.lab import Lab, read_setting
-from bertft.results import read_results
+from bertft.results import Row, read_results
 from bertft.study import run_study
 
 ROOT = Path(__file__).parents[1]
@@ -167,6 +167,62 @@ def test_finished_stages_are_taken_from_a_study_of_the_same_settings(tiny_model,
     with changed.folder.claim():
         changed.take([there])
     assert not (changed.out / "seed1" / "models").exists()
+
+
+def command(tiny_model, out, *arguments: str) -> list[str]:
+    return [*arguments, "--setting", "tiny", "--model", str(tiny_model), "--out", str(out), "--quiet"]
+
+
+@pytest.fixture
+def main(monkeypatch):
+    """``python -m experiments`` in this process."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # it listens to SIGTERM
+    return importlib.import_module("experiments.__main__").main
+
+
+def test_a_dry_run_lists_every_stage_and_writes_nothing(main, tiny_model, tmp_path, capsys):
+    here = lab(tiny_model, tmp_path / "run")
+    stages = {stage.name: stage for stage in here.study_stages("models", "rsa")}
+    name = "seed1/models/dep"
+    with here.folder.claim():
+        (tmp_path / "run" / name).mkdir(parents=True)
+        (tmp_path / "run" / name / "config.json").write_text("{}", encoding="utf8")
+        here.folder.finish(stages[name], [Row("dep", "x", "y", None, "z", 1.0)], 65.0)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert main(command(tiny_model, tmp_path / "run", "models", "fig2_rsa", "--dry-run")) == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    *lines, blank, summary = capsys.readouterr().out.splitlines()
+    assert blank == "" and sorted(line.split()[0] for line in lines) == sorted(stages)  # each once
+    told = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
+    assert told.pop(name) == "done   1 min 05 s" and told.pop("seed2/models/dep") == "to do  1 min 05 s"
+    assert set(told.values()) == {"to do"}
+    assert summary.startswith(
+        f"{len(stages) - 1} of {len(stages)} stages to do: 1 min 05 s for 1 of them, if they take"
+    )
+    assert summary.endswith("Nothing was written.")
+    assert main(command(tiny_model, tmp_path / "run", "fig9", "--dry-run")) == 2
+    assert "fig9: no such analysis" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (MemoryError("3 GiB"), 2, "error: out of memory: "),
+        (OSError(28, "No space left on device", "a.csv"), 2, "error: no space left on the disk"),
+        (PermissionError(13, "Permission denied", "a.csv"), 2, "error: a.csv: Permission denied"),
+        (KeyboardInterrupt(), 130, "to go on, type: python -m experiments models --setting tiny --model "),
+    ],
+)
+def test_what_goes_wrong_is_said_as_by_bertft(main, tiny_model, tmp_path, monkeypatch, capsys, error, code, words):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(Lab, "run", fail)
+    assert main(command(tiny_model, tmp_path / "run", "models")) == code
+    said = capsys.readouterr().err.strip()
+    assert said.splitlines()[-1].startswith("interrupted" if code == 130 else words) and words in said
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.slow

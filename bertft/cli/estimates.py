@@ -30,7 +30,8 @@ def _row(cost: StageCost) -> tuple[str, str, str, str, str]:
     if cost.done:
         return cost.stage, time, "", "", "done before"
     limit = "at most " if cost.at_most else ""
-    return cost.stage, limit + time, size(cost.kept + cost.scratch), size(cost.memory), cost.work
+    memory = size(cost.memory) + (f" + {size(cost.gpu)} of the GPU" if cost.gpu else "")
+    return cost.stage, limit + time, size(cost.kept + cost.scratch), memory, cost.work
 
 
 def _summary(estimate: Estimate) -> list[str]:
@@ -45,10 +46,14 @@ def _summary(estimate: Estimate) -> list[str]:
         f"{size(estimate.free)} free.",
         f"Memory: about {size(estimate.peak)}" + (f" of {size(estimate.memory)}." if estimate.memory else "."),
     ]
+    if estimate.peak_gpu:
+        lines.append(f"The GPU's memory: about {size(estimate.peak_gpu)} of {size(estimate.gpu)}.")
     if estimate.disk > estimate.free:
         lines.append("The disk is too small for it: choose another --out, or make room.")
     if 0 < estimate.memory < estimate.peak:
         lines.append("The memory is too small for it: choose a smaller batch_size, max_length or model.")
+    if 0 < estimate.gpu < estimate.peak_gpu:
+        lines.append("The GPU's memory is too small for it: choose a smaller batch_size, max_length or model.")
     return [*lines, "Nothing was written."]
 
 

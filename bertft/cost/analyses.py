@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bertft.cost.measure import Line, StageCost, line, seconds_of, weights_of
+from bertft.cost.measure import Line, StageCost, line, placed, seconds_of, weights_of
 from bertft.data.examples import Sentence
 from bertft.data.sources import sample
 from bertft.data.spans import SpanText
@@ -52,13 +52,14 @@ class Comparing:
         total, pieces = sum(counts), sum(count_stimuli(base, chosen, unit))
         encode = _encoding(base, chosen, unit)
         row = base.num_layers * base.dim * 4
-        memory = self.held + (tuned + 1) * (weights_of(base.model) + BATCH_PIECES * row)
-        memory += tuned * (2 * min(total, RESERVOIR) * row + 6 * base.dim * row)
+        encoders = (tuned + 1) * (weights_of(base.model) + BATCH_PIECES * row)
+        sums = tuned * (2 * min(total, RESERVOIR) * row + 6 * base.dim * row)
         if all_layers:
-            memory += tuned * 4 * (base.num_layers - 1) * base.dim * row  # cross products of two metrics, in float64
+            sums += tuned * 4 * (base.num_layers - 1) * base.dim * row  # cross products of two metrics, in float64
         compare = self._line(chosen, counts, encode, unit, all_layers)
         seconds = (tuned + 1) * encode * pieces + tuned * compare.at(total)
-        return StageCost(stage, f"{total:,} {unit}s, {tuned + 1} encoders", seconds, memory=memory)
+        work = f"{total:,} {unit}s, {tuned + 1} encoders"
+        return StageCost(stage, work, seconds, 0, 0, *placed(self.held + sums, encoders))
 
     def words(self, stage: str, sentences: Sequence[Sentence]) -> StageCost:
         """Of the words that moved: two passes, the sums and each word against them, which are taken to cost alike."""
@@ -68,8 +69,9 @@ class Comparing:
         compare = self._line(texts, counts, encode, "word", False)
         seconds = 2 * ((tuned + 1) * encode * _pieces(base, sentences) + tuned * compare.at(total))
         row = base.num_layers * base.dim * 4
-        memory = self.held + (tuned + 1) * (weights_of(base.model) + BATCH_PIECES * row) + tuned * 3 * base.dim * row
-        return StageCost(stage, f"{total:,} words, {tuned + 1} encoders", seconds, memory=memory)
+        encoders = (tuned + 1) * (weights_of(base.model) + BATCH_PIECES * row)
+        memory = placed(self.held + tuned * 3 * base.dim * row, encoders)
+        return StageCost(stage, f"{total:,} words, {tuned + 1} encoders", seconds, 0, 0, *memory)
 
     def _line(self, texts: Sequence[Any], counts: Sequence[int], encode: float, unit: str, all_layers: bool) -> Line:
         """Seconds of comparing one pair of encoders by stimuli, measured once on the first texts."""
@@ -121,13 +123,13 @@ class Probing:
 
     def cost(self, stage: str, encoders: int) -> StageCost:
         """Of a stage while ``encoders`` bytes of encoders are loaded."""
-        return StageCost(stage, self.work, self.seconds, self.kept, self.scratch, self.memory + encoders, at_most=True)
+        memory = placed(self.memory, encoders)
+        return StageCost(stage, self.work, self.seconds, self.kept, self.scratch, *memory, at_most=True)
 
     def differences(self, stage: str, count: int, encoders: int) -> StageCost:
         """Of the differences of ``count`` encoders' kept probes: less than scoring those anew."""
-        return StageCost(
-            stage, f"kept probes of {count} encoders", count * self.scoring, memory=self._held + encoders, at_most=True
-        )
+        memory = placed(self._held, encoders)
+        return StageCost(stage, f"kept probes of {count} encoders", count * self.scoring, 0, 0, *memory, at_most=True)
 
 
 def _kinds(config: ProbesConfig, encoder: Encoder) -> list[tuple[Callable[..., Probes], int]]:
@@ -204,7 +206,7 @@ def edge_cost(
         encoders * (encode * pieces + trainings * once),
         encoders * parameters * (2 if config.control else 1),
         encoders * store,
-        held + encoders * weights_of(encoder.model) + store + 6 * parameters,
+        *placed(held + store + 6 * parameters, encoders * weights_of(encoder.model)),
         at_most=True,
     )
 

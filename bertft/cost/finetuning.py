@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bertft.blocks import load_pretrained
 from bertft.console import short
-from bertft.cost.measure import Line, StageCost, line, seconds_of, weights_of
+from bertft.cost.measure import Line, StageCost, line, placed, seconds_of, weights_of
 from bertft.data.sources import sample
 from bertft.errors import BertftError
 from bertft.finetune import FinetuneConfig
@@ -94,8 +94,9 @@ def finetuning_cost(
         f"{len(train):,} examples, {config.epochs} epoch{'s' if config.epochs > 1 else ''}, {steps:,} steps, "
         f"{short(training.pieces * config.epochs)} pieces; {short(evaluated)} to evaluate"
     )
-    memory = held + 2 * kept + 3 * trained + int(saved.at(longest * config.batch_size))
-    return StageCost(stage, work, seconds, kept + REST, scratch, memory)
+    # weights, gradients, moments and the batch lie where the model does; the best weights are read back beside them
+    memory = placed(held + kept, kept + 3 * trained + int(saved.at(longest * config.batch_size)))
+    return StageCost(stage, work, seconds, kept + REST, scratch, *memory)
 
 
 @contextlib.contextmanager

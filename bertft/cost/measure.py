@@ -18,8 +18,9 @@ class StageCost:
     """What a stage would take.
 
     ``work`` says in words what it does, ``seconds`` how long on this machine if nothing else runs on it (`at_most`
-    where training may stop early); ``kept``, ``scratch`` and ``memory`` are bytes: on disk in the end, on disk beside
-    that while it runs, and of the whole process at its fullest. A stage that is ``done`` has its recorded seconds.
+    where training may stop early); ``kept``, ``scratch``, ``memory`` and ``gpu`` are bytes: on disk in the end, on disk
+    beside that while it runs, of the whole process at its fullest, and of that on the GPU where there is one. A stage
+    that is ``done`` has its recorded seconds.
     """
 
     stage: str
@@ -28,6 +29,7 @@ class StageCost:
     kept: int = 0
     scratch: int = 0
     memory: int = 0
+    gpu: int = 0
     at_most: bool = False
     done: bool = False
 
@@ -89,6 +91,17 @@ def memory_of_machine() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
         return 0
+
+
+def memory_of_gpu() -> int:
+    """Bytes of the GPU that work runs on, or 0 where there is none."""
+    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
+
+
+def placed(held: int, moved: int) -> tuple[int, int]:
+    """``memory`` and ``gpu`` of a stage that holds ``held`` bytes in the process and ``moved`` bytes of models and what
+    they compute, which lie on the GPU where there is one."""
+    return (held, moved) if torch.cuda.is_available() else (held + moved, 0)
 
 
 def weights_of(model: torch.nn.Module) -> int:

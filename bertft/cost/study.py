@@ -14,7 +14,7 @@ from typing import Any
 from bertft.ablation import sweep_stages
 from bertft.cost.analyses import Comparing, Probing, edge_cost
 from bertft.cost.finetuning import finetuning_cost
-from bertft.cost.measure import StageCost, memory_of_machine, resident, weights_of
+from bertft.cost.measure import StageCost, memory_of_gpu, memory_of_machine, resident, weights_of
 from bertft.data import sources
 from bertft.errors import BertftError
 from bertft.finetune import FinetuneConfig, dev_split
@@ -30,11 +30,12 @@ PAGE = 8_000_000  # bytes of report.html and the figures
 
 @dataclass(frozen=True)
 class Estimate:
-    """The stages of a run in order, and what the machine has: ``free`` bytes on the disk, ``memory`` in all."""
+    """The stages of a run in order, and the machine's bytes: ``free`` on the disk, ``memory`` and ``gpu`` in all."""
 
     stages: list[StageCost]
     free: int
     memory: int
+    gpu: int = 0
 
     @property
     def seconds(self) -> float:
@@ -60,10 +61,16 @@ class Estimate:
         """Bytes of memory at the fullest moment of what is left to do."""
         return max((cost.memory for cost in self.stages if not cost.done), default=0)
 
+    @property
+    def peak_gpu(self) -> int:
+        """The same of the GPU's memory."""
+        return max((cost.gpu for cost in self.stages if not cost.done), default=0)
+
     def to_tree(self) -> dict[str, Any]:
         """As plain values."""
         whole = {"seconds": self.seconds, "kept": self.kept, "disk": self.disk, "memory": self.peak}
-        machine = {"disk": self.free, "memory": self.memory}
+        whole["gpu"] = self.peak_gpu
+        machine = {"disk": self.free, "memory": self.memory, "gpu": self.gpu}
         return {"stages": [dataclasses.asdict(cost) for cost in self.stages], "to_do": whole, "machine": machine}
 
 
@@ -89,7 +96,7 @@ def estimate_finetune(config: FinetuneConfig, *, progress: Progress = SILENT) ->
     train, dev = _examples(config)
     with progress.step("estimate", unit="stages"):
         cost = finetuning_cost(config, train, dev, stage=str(Path(config.out).name), held=resident())
-    return Estimate([cost], _free(Path(config.out)), memory_of_machine())
+    return Estimate([cost], _free(Path(config.out)), memory_of_machine(), memory_of_gpu())
 
 
 def estimate_sweep(
@@ -195,7 +202,7 @@ def _estimate(
             finished = folder.done(stage) is not None
             costs.append(_finished(folder, stage) if finished else cost(stage))
             bar.advance()
-    return Estimate(costs, _free(folder.path), memory_of_machine())
+    return Estimate(costs, _free(folder.path), memory_of_machine(), memory_of_gpu())
 
 
 def _free(place: Path) -> int:

@@ -30,7 +30,7 @@ from bertft.results import COLUMNS, Row, read_results, write_results
 from bertft.study import read_study
 
 fuzz = settings(
-    max_examples=150 if settings.default.derandomize else 500,
+    max_examples=150 if settings.default.derandomize else 300,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -261,6 +261,12 @@ def test_any_row_of_a_data_set(kind: str, data: st.DataObject) -> None:
     json.dumps(dataclasses.asdict(example) if example else None, ensure_ascii=False).encode("utf8")  # text is text
     if kind == "dep":
         assert find_tree_flaw(example.heads) is None and len(example.words) == len(example.heads)  # type: ignore
+
+
+def test_a_line_break_in_a_key_of_a_study_breaks_no_sentence(tmp_path: Path) -> None:
+    for tree in ({"probes": {"\r": None}}, {"tasks": {"a\nb": {"epochs": "x"}}}, {"a\nb": 1}):
+        text = yaml.safe_dump(yaml.safe_load(STUDY) | tree)
+        assert attempt(tmp_path, "study.yaml", text.encode()) is None
 
 
 @fuzz

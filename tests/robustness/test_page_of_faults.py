@@ -1,27 +1,42 @@
-"""docs/faults.md names tests that exist."""
+"""docs/faults.md names tests that exist, and as many cases as pytest makes of them."""
 
 from __future__ import annotations
 
+import importlib.util
+import math
 import re
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parents[1]
+PAGE = (TESTS.parent / "docs" / "faults.md").read_text(encoding="utf8")
+ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and "::" in line]
+NAMED = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 
 
-def test_every_test_that_the_page_of_faults_names_exists():
-    page = (TESTS.parent / "docs" / "faults.md").read_text(encoding="utf8")
-    rows = [line for line in page.splitlines() if line.startswith("| ") and "::" in line]
-    named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", page)
-    assert len(named) == len(rows) >= 35
-    for file, name in named:
-        assert f"\ndef {name}(" in (TESTS / file).read_text(encoding="utf8"), f"{file}::{name}"
-        slow = "@pytest.mark.slow\ndef " + name in (TESTS / file).read_text(encoding="utf8")
-        assert slow == any(name in row and "(slow)" in row for row in rows), name
+def marks(file: str, name: str) -> list[pytest.Mark]:
+    """Those of a test, from its module as pytest would have it."""
+    spec = importlib.util.spec_from_file_location(f"faults_{Path(file).stem}", TESTS / file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(getattr(module, name), "pytestmark", [])
+
+
+def test_every_row_names_a_test_and_its_cases():
+    assert len(ROWS) >= 45
+    for row in ROWS:
+        cases, named = row.split(" | ")[1].strip(), NAMED.findall(row)
+        found = 0
+        for file, name in named:
+            own = marks(file, name)
+            found += math.prod(len(mark.args[1]) for mark in own if mark.name == "parametrize")
+            assert any(mark.name == "slow" for mark in own) == ("(slow)" in row), row
+        assert named and cases == str(found), f"{cases} cases on the page, {found} in the tests: {row}"
 
 
 def test_every_test_of_this_folder_is_on_the_page():
-    page = (TESTS.parent / "docs" / "faults.md").read_text(encoding="utf8")
     for file in sorted(Path(__file__).parent.glob("test_*.py")):
         names = re.findall(r"^def (test_\w+)\(", file.read_text(encoding="utf8"), re.MULTILINE)
         if file.name != Path(__file__).name:
-            assert names and all(name in page for name in names), file.name
+            assert names and all(f"::{name}`" in PAGE for name in names), file.name
