@@ -136,7 +136,7 @@ def test_compile(metric):
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
-def test_one_graph_for_any_shape():
+def test_compile_once_for_any_shape():
     torch._dynamo.reset()
     counted = CompileCounterWithBackend("aot_eager")
     graph = torch.compile(lambda x, y: pairwise_distance(x, y).sum(), fullgraph=True, backend=counted, dynamic=True)
