@@ -125,6 +125,20 @@ def test_opcheck(metric):
         torch.library.opcheck(torch.ops.bertft.pairwise_distance_backward, args)
 
 
+def test_the_kernel_itself_refuses_a_gradient_that_does_not_fit():
+    """What guards the memory: the matrices' sizes are those of the rows."""
+    x, y, backward = rows(2, 9, 5), rows(2, 4, 5), torch.ops.bertft.pairwise_distance_backward
+    for shape, other, condensed in (
+        ((2, 9, 3), y, False),
+        ((1, 9, 4), y, False),
+        ((2, 35), None, True),
+        ((2, 81), x, False),
+    ):
+        grad = torch.ones(shape, dtype=x.dtype)
+        with pytest.raises(RuntimeError, match="grad must be like the output"):
+            backward(grad, x, other, grad, 3, condensed)
+
+
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_compile(metric):
     x, y = rows(2, 9, 5).requires_grad_(), rows(2, 4, 5, seed=1).requires_grad_()
