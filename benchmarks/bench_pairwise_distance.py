@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
-from benchmarks.harness import OURS, Contender, GemmLimit
+from benchmarks.harness import OURS, BandwidthLimit, Contender, GemmLimit
 from benchmarks.peers import have, keops_row_sums
 from benchmarks.stimuli import isotropic
 from bertft.ops import pairwise_distance
@@ -38,21 +40,48 @@ def test_forward(run_race):
     assert record.rows
 
 
+def test_forward_of_few_dimensions(run_race):
+    """Where writing the matrix takes longer than the products."""
+    x, _ = isotropic(N, 8)
+    truth = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    run_race(
+        "pairwise_distance",
+        "distances, euclidean, forward, n=5000, d=8",
+        [
+            Contender(OURS, lambda: pairwise_distance(x, metric="euclidean")),
+            Contender("torch.cdist", lambda: torch.cdist(x, x)),
+        ],
+        BandwidthLimit(N * N * x.element_size()),
+        error=lambda r: float((r.double() - truth).abs().max() / truth.max()),
+        tolerance=1e-5,
+    )
+
+
+@functools.cache
+def exact_gradient() -> torch.Tensor:
+    """Of sum_ij w_ij |x_i - x_j|, by its formula in float64: sum_j (w_ij + w_ji) (x_i - x_j) / |x_i - x_j|."""
+    x, pull = isotropic(N, D)[0].double(), weight().double()
+    pull = (pull + pull.T) / torch.cdist(x, x).fill_diagonal_(1)
+    return pull.sum(1, keepdim=True) * x - pull @ x
+
+
+def weight() -> torch.Tensor:
+    """What comes down to the distances; nothing to the diagonal, where torch.cdist is not differentiable."""
+    return torch.rand(N, N, generator=torch.Generator().manual_seed(3)).fill_diagonal_(0)
+
+
 def test_backward(run_race):
     x, _ = isotropic(N, D)
-    generator = torch.Generator().manual_seed(3)
-    weight = torch.rand(N, N, generator=generator)
-    weight.fill_diagonal_(0)
+    truth, above = exact_gradient(), weight()
 
-    def gradient(distance, z=x):
-        leaf = z.detach().clone().requires_grad_()
-        out, above = distance(leaf), weight.to(leaf.dtype)
+    def gradient(distance):
+        leaf = x.clone().requires_grad_()
+        out = distance(leaf)
         return lambda: torch.autograd.grad(out, leaf, above, retain_graph=True)[0]
 
     def cdist(z):
         return torch.cdist(z, z, compute_mode="use_mm_for_euclid_dist")
 
-    truth = gradient(lambda z: pairwise_distance(z, metric="euclidean"), x.double())()
     contenders = [
         Contender(OURS, gradient(lambda z: pairwise_distance(z, metric="euclidean")), rounds=5),
         Contender("torch.cdist", gradient(cdist), rounds=3),

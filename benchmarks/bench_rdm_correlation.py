@@ -2,26 +2,58 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from benchmarks.harness import OURS, Contender, GemmLimit
-from benchmarks.peers import full_matrix, library_contenders, torch_as_written, torch_at_best, torch_layers
+from benchmarks.peers import (
+    condensed,
+    dense_knn,
+    have,
+    library_contenders,
+    sklearn_knn,
+    torch_as_written,
+    torch_at_best,
+    torch_layers,
+    torch_spearman,
+)
 from benchmarks.stimuli import bert_like, isotropic
 from bertft.ops import rdm_correlation
+from bertft.similarity.neighbours import mutual_knn
 
 N, D, LAYERS = 5000, 768, 13
 
 
-def exact(x: torch.Tensor, y: torch.Tensor, metric: str) -> float:
+@functools.cache  # the same for every number of threads
+def exact(stimuli: Callable[[int, int], tuple[torch.Tensor, torch.Tensor]], metric: str) -> float:
     """Pearson over all pairs in float64, by plain PyTorch."""
-    return torch_as_written(x.double(), y.double(), metric).item()
+    x, y = (z.double() for z in stimuli(N, D))
+    return torch_as_written(x, y, metric).item()
+
+
+def layers() -> torch.Tensor:
+    """(13, n, d) that share much of their variance."""
+    return torch.stack([isotropic(N, D, seed, 0.7)[1] + isotropic(N, D, 99)[0] for seed in range(LAYERS)])
+
+
+@functools.cache
+def exact_layers(metric: str) -> torch.Tensor:
+    """(13, 13) in float64, by plain PyTorch."""
+    rows = torch.empty(LAYERS, N * (N - 1) // 2, dtype=torch.float64)
+    for row, triangle in zip(rows, condensed(layers().double(), N, metric), strict=True):
+        row[:] = triangle - triangle.mean()
+        row /= row.norm()
+    return rows @ rows.T
 
 
 @pytest.mark.parametrize("metric", ["cosine", "correlation"])
 def test_one_pair(run_race, metric):
     x, y = isotropic(N, D)
-    truth = exact(x, y, metric)
+    truth = exact(isotropic, metric)
     contenders = [
         Contender(OURS, lambda: rdm_correlation(x[None], y[None], metric=metric)),
         Contender("PyTorch as written", lambda: torch_as_written(x, y, metric), rounds=3),
@@ -41,7 +73,7 @@ def test_one_pair(run_race, metric):
 
 def test_one_pair_rogue_dimensions(run_race):
     x, y = bert_like(N, D)
-    truth = exact(x, y, "cosine")
+    truth = exact(bert_like, "cosine")
     contenders = [
         Contender(OURS, lambda: rdm_correlation(x[None], y[None], metric="cosine")),
         Contender("PyTorch as written", lambda: torch_as_written(x, y, "cosine"), rounds=3),
@@ -59,9 +91,7 @@ def test_one_pair_rogue_dimensions(run_race):
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_all_layers(run_race, metric):
-    x = torch.stack([isotropic(N, D, seed, 0.7)[1] + isotropic(N, D, 99)[0] for seed in range(LAYERS)])
-    i, j = torch.triu_indices(N, N, 1)
-    truth = torch.corrcoef(torch.stack([full_matrix(layer.double(), metric)[i, j] for layer in x[:3]]))
+    x, truth = layers(), exact_layers(metric)
     contenders = [
         Contender(OURS, lambda: rdm_correlation(x, metric=metric), rounds=3),
         Contender("PyTorch as written", lambda: torch_layers(x, metric), rounds=2),
@@ -71,21 +101,26 @@ def test_all_layers(run_race, metric):
         f"RSA, {metric}, Pearson, 13 x 13 layers, n=5000, d=768",
         contenders,
         GemmLimit(LAYERS * N * N * D),
-        error=lambda r: float((r[:3, :3].double() - truth).abs().max()),
+        error=lambda r: float((r.double() - truth).abs().max()),
         tolerance=1e-7,
         rounds=3,
     )
     assert record.rows
 
 
+@functools.cache
+def exact_spearman() -> float:
+    """By PyTorch's matrices in float64 and SciPy's ranks."""
+    triangles = condensed((z.double() for z in bert_like(N, D)), N, "cosine")
+    return float(spearmanr(*(triangle.numpy() for triangle in triangles)).statistic)
+
+
 def test_spearman(run_race):
     x, y = bert_like(N, D)
-    from scipy.stats import spearmanr
-
-    i, j = torch.triu_indices(N, N, 1)
-    truth = spearmanr(*[full_matrix(z.double(), "cosine")[i, j].numpy() for z in (x, y)]).statistic
+    truth = exact_spearman()
     contenders = [
         Contender(OURS, lambda: rdm_correlation(x[None], y[None], metric="cosine", compare="spearman"), rounds=5),
+        Contender("PyTorch as written", lambda: torch_spearman(x, y, "cosine"), rounds=1),
         *library_contenders(x, y, "cosine", "spearman"),
     ]
     record = run_race(
@@ -98,3 +133,33 @@ def test_spearman(run_race):
         rounds=5,
     )
     assert record.rows
+
+
+K = 10
+
+
+@functools.cache
+def exact_knn() -> float:
+    """Mean share of common neighbours, by the dense way in float64."""
+    x, y = (z.double() for z in isotropic(N, D))
+    return float(dense_knn(x, y, K).mean())
+
+
+def test_mutual_knn(run_race):
+    x, y = isotropic(N, D)
+    truth = exact_knn()
+    contenders = [
+        Contender(OURS, lambda: mutual_knn(x, y, K)),
+        Contender("PyTorch as written", lambda: dense_knn(x, y, K), rounds=1),
+    ]
+    if have("sklearn"):
+        contenders.append(Contender("scikit-learn", lambda: sklearn_knn(x.numpy(), y.numpy(), K), rounds=1))
+    run_race(
+        "nearest",
+        "mutual nearest neighbours, cosine, k=10, n=5000, d=768",
+        contenders,
+        GemmLimit(2 * N * N * D),
+        error=lambda r: abs(float(r.mean()) - truth),
+        tolerance=10 / (N * K),  # neighbours that float32 takes for others: a few of all
+        rounds=3,
+    )

@@ -6,7 +6,7 @@ Libraries are optional (``pip install '.[bench]'``); one that is absent is left 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -35,10 +35,21 @@ def full_matrix(x: torch.Tensor, metric: str) -> torch.Tensor:
     return torch.cdist(x, x) if metric == "euclidean" else 1 - prepare(x, metric) @ prepare(x, metric).T
 
 
+def condensed(spaces: Iterable[torch.Tensor], n: int, metric: str) -> Iterator[torch.Tensor]:
+    """The upper triangle of each space's matrix, by index."""
+    i, j = torch.triu_indices(n, n, 1)
+    return (full_matrix(x, metric)[i, j] for x in spaces)
+
+
 def torch_as_written(x: torch.Tensor, y: torch.Tensor, metric: str) -> torch.Tensor:
     """Two n x n matrices, their upper triangles by index, ``torch.corrcoef``."""
-    i, j = torch.triu_indices(len(x), len(x), 1)
-    return torch.corrcoef(torch.stack([full_matrix(x, metric)[i, j], full_matrix(y, metric)[i, j]]))[0, 1]
+    return torch.corrcoef(torch.stack([*condensed((x, y), len(x), metric)]))[0, 1]
+
+
+def torch_spearman(x: torch.Tensor, y: torch.Tensor, metric: str) -> torch.Tensor:
+    """The same of ranks by sorting twice; equal entries get different ranks."""
+    ranks = [triangle.argsort().argsort().float() for triangle in condensed((x, y), len(x), metric)]
+    return torch.corrcoef(torch.stack(ranks))[0, 1]
 
 
 def torch_at_best(x: torch.Tensor, y: torch.Tensor, metric: str) -> torch.Tensor:
@@ -57,8 +68,7 @@ def torch_at_best(x: torch.Tensor, y: torch.Tensor, metric: str) -> torch.Tensor
 
 def torch_layers(x: torch.Tensor, metric: str) -> torch.Tensor:
     """All layers against all layers: every n x n matrix stored, then one ``corrcoef``."""
-    i, j = torch.triu_indices(x.shape[1], x.shape[1], 1)
-    return torch.corrcoef(torch.stack([full_matrix(layer, metric)[i, j] for layer in x]))
+    return torch.corrcoef(torch.stack([*condensed(x, x.shape[1], metric)]))
 
 
 def scipy_rsa(x: np.ndarray, y: np.ndarray, metric: str, compare: str = "pearson") -> float:
@@ -138,6 +148,22 @@ def pytorch_cka(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     from cka import cka_from_features
 
     return cka_from_features(x, y)
+
+
+def dense_knn(x: torch.Tensor, y: torch.Tensor, k: int) -> torch.Tensor:
+    """Share of common nearest neighbours (n,): two n x n matrices of cosines and ``topk``."""
+    nearest = [
+        (prepare(z, "cosine") @ prepare(z, "cosine").T).fill_diagonal_(-2).topk(k, dim=1).indices for z in (x, y)
+    ]
+    return (nearest[0][:, :, None] == nearest[1][:, None, :]).any(2).double().mean(1)
+
+
+def sklearn_knn(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
+    """The same by ``NearestNeighbors``."""
+    from sklearn.neighbors import NearestNeighbors
+
+    a, b = (NearestNeighbors(n_neighbors=k, metric="cosine").fit(z).kneighbors(return_distance=False) for z in (x, y))
+    return (a[:, :, None] == b[:, None, :]).any(2).mean(1)
 
 
 # --- pairwise distances -------------------------------------------------------------------------------------------

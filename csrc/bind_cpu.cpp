@@ -135,12 +135,14 @@ std::tuple<Tensor, Tensor> pairwise_distance_backward(Tensor grad, Tensor x, std
                                                       int64_t metric, bool condensed) {
   bertft::binding::check_pair("pairwise_distance_backward", x, y, metric);
   const ScalarType type = bertft::binding::result_type(x);
-  STD_TORCH_CHECK(grad.scalar_type() == type && out.scalar_type() == type && grad.numel() == out.numel(),
+  const int64_t B = x.size(0), N = x.size(1), D = x.size(2);
+  const int64_t each = condensed ? bertft::binding::pairs(N) : N * (y ? y->size(1) : N);
+  STD_TORCH_CHECK(grad.scalar_type() == type && out.scalar_type() == type && grad.dim() == (condensed ? 2 : 3) &&
+                      grad.size(0) == B && grad.numel() == B * each && out.numel() == grad.numel(),
                   "pairwise_distance_backward: grad must be like the output");
   x = bertft::binding::rows_in_order(x);
   if (y) y = bertft::binding::rows_in_order(*y);
   out = torch::stable::contiguous(out);
-  const int64_t B = x.size(0), N = x.size(1), D = x.size(2);
   Tensor grad_x = empty(x, {B, N, D}, type), grad_y = empty(x, {y ? B : 0, y ? y->size(1) : 0, D}, type);
   (type == ScalarType::Double ? bertft::binding::pairwise_distance_backward<double>
                               : bertft::binding::pairwise_distance_backward<float>)(

@@ -1,7 +1,8 @@
 """The kernels as functions: pure tensor operations that know nothing of models.
 
 Each op has one file here (checks, shape rule, autograd), a kernel in ``csrc`` and its formula in plain PyTorch in
-`bertft.ops.reference`, which serves where no compiled kernel does.
+`bertft.ops.reference`, which serves where no compiled kernel does. Inside ``torch.autocast`` all give what they give
+outside it.
 """
 
 from __future__ import annotations

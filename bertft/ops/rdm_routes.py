@@ -120,10 +120,10 @@ def _tiles(
 ) -> tuple[Tensor, Route]:
     codes = (METRICS.index(metrics[0]), METRICS.index(metrics[1]))
     x, y = x.detach(), None if y is None else y.detach()
-    if x.is_cuda:
+    served, ranks, L, n = extension.serves(x), compare in RANKS, len(x), x.shape[1]
+    if served and x.is_cuda:
         return _tiles_on_gpu(route, x, y, codes, compare, check), route
-    ranks, L, n = compare in RANKS, len(x), x.shape[1]
-    if extension.serves(x):
+    if served:
         op, wide = torch.ops.bertft.rdm_moments, route.dtype == torch.float64
         sums, products, shifts, within = with_sentence(lambda: op(x, y, *codes, ranks, wide, check))
     else:

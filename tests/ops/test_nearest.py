@@ -60,7 +60,9 @@ def test_the_reference():
 @pytest.mark.skipif(not extension.load(), reason="no compiled kernels")
 def test_the_op_and_what_guards_its_memory():
     tile, rows, columns = matrix(8, 9, torch.float32), *(Best.none(torch.zeros(1), lines, 3) for lines in (8, 9))
-    torch.library.opcheck(torch.ops.bertft.nearest, (tile, *rows, 0, *columns, 0), test_utils="test_schema")
+    down = Best(torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    for lists in (columns, down):
+        torch.library.opcheck(torch.ops.bertft.nearest, (tile, *rows, 0, *lists, 0))
     for bad in (
         Best(rows.value[:7], rows.place),
         Best(rows.value, rows.place.int()),

@@ -15,6 +15,7 @@ from bertft.ops.metrics import LINEAR, METRICS
 
 MOMENTS = ("pearson", "cosine")
 RANKS = ("spearman", "rho_a")
+FAKE = ("test_schema", "test_faketensor")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -180,9 +181,20 @@ def test_opcheck_and_compile():
     x, y = spaces(30)
     for args in ((x, y, 1, 4, False, False, True), (x, None, 0, 0, True, True, False)):
         torch.library.opcheck(torch.ops.bertft.rdm_moments, args)
+    for metric in range(len(METRICS)):
+        torch.library.opcheck(torch.ops.bertft.rdm_moments, (x, y, metric, metric, False, False, True), test_utils=FAKE)
     for route in ("linear", "tiles"):
         graph = torch.compile(lambda x, y, r=route: rdm_correlation(x, y, route=r), fullgraph=True, backend="aot_eager")
         assert torch.allclose(graph(x, y), rdm_correlation(x, y, route=route), rtol=1e-12)
+
+
+def test_compiled_gradient_of_the_linear_route():
+    x, y = spaces(30, L=1, M=1, dtype=torch.float64)
+    x.requires_grad_()
+    loss = lambda x: rdm_correlation(x, y, route="linear").sum()
+    graph = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    got, want = (torch.autograd.grad(f(x), x)[0] for f in (graph, loss))
+    assert torch.allclose(got, want, rtol=1e-11, atol=1e-14)
 
 
 def test_strides_small_inputs_and_threads():
