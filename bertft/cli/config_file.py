@@ -88,7 +88,7 @@ def _training_settings() -> set[str]:
 
 
 def _converted(context: typer.Context, param: Any, value: Any, where: str) -> Any:
-    """``value`` as the command line would have taken it."""
+    """``value`` as the command line writes it, which must be able to read it."""
     if isinstance(value, Mapping):
         value = [f"{name}={entry}" for name, entry in value.items()]
     if isinstance(value, (list, tuple)):
@@ -99,8 +99,9 @@ def _converted(context: typer.Context, param: Any, value: Any, where: str) -> An
     elif not isinstance(value, bool):
         value = str(value)
     try:
-        return param.type_cast_value(context, value)
+        param.process_value(context, value)
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's usage errors have it, in every version
             raise
-        raise BertftError(f"{where}: {error.format_message()}") from None
+        raise BertftError(f"{where}: {error.format_message()}, found {value!r}") from None
+    return value
