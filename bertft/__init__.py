@@ -24,8 +24,9 @@ _HOMES = {
     "run_study": "bertft.study",
 }
 _MODULES = frozenset(
-    {"ablation", "cost", "data", "evaluation", "finetune", "ops", "probes", "report", "results", "similarity", "tasks"}
-)
+    {"ablation", "cost", "data", "doctor", "evaluation", "finetune", "lab", "ops", "probes", "report", "results",
+     "similarity", "study", "tasks"}
+)  # fmt: skip
 
 __all__ = sorted([*_HOMES, *_MODULES, "__version__"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ def load_adapter(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[nn.M
     from safetensors.torch import load_file
 
     from bertft.blocks import load_pretrained, quiet_transformers
+    from bertft.data.sources import hub_of
 
     folder = Path(name).expanduser()
     try:
@@ -77,9 +79,11 @@ def load_adapter(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[nn.M
         weights = load_file(folder / "adapter_model.safetensors")
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise BertftError(f"{name}: not a usable adapter: {' '.join(str(error).split())}") from None
-    if not config.base_model_name_or_path:
+    if not (base := config.base_model_name_or_path):
         raise BertftError(f"{folder / CONFIG}: names no base model (base_model_name_or_path)")
-    model, tokenizer = load_pretrained(config.base_model_name_or_path, dtype=dtype)
+    if config.revision and (hub := hub_of(base)):
+        base = str(dataclasses.replace(hub, revision=config.revision))
+    model, tokenizer = load_pretrained(base, dtype=dtype)
     config.task_type, config.modules_to_save, config.inference_mode = None, None, True
     with quiet_transformers(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft's own, about the versions it sits on

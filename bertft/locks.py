@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +39,8 @@ def claimed(out: str | os.PathLike[str]) -> Iterator[None]:
 
 def _taken(lock: Path) -> int | None:
     """A descriptor that holds the lock, or None. The file may have been removed between its opening and its locking."""
+    import fcntl  # here, so that systems without it can import the package
+
     while True:
         file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -58,6 +59,8 @@ def _taken(lock: Path) -> int | None:
 
 def is_held(lock: Path) -> bool:
     """Whether a process holds the lock file ``lock``."""
+    import fcntl
+
     try:
         file = os.open(lock, os.O_RDWR)
     except OSError:

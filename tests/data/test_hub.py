@@ -90,6 +90,19 @@ def test_a_model_is_taken_at_its_commit(cache, tiny_model):
         resolve_model("org/tiny:config")
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's, while the test makes its adapter
+def test_an_adapter_finds_its_base_at_the_revision_it_names(cache, tiny_model, tmp_path):
+    peft = pytest.importorskip("peft")
+    model, _ = load_pretrained(str(tiny_model))
+    peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["query"])).save_pretrained(tmp_path / "a")
+    file = tmp_path / "a" / "adapter_config.json"
+    for revision, commit in (("v1", OLD), (None, NEW)):
+        entries = {"base_model_name_or_path": "org/tiny", "revision": revision}
+        file.write_text(json.dumps(json.loads(file.read_text(encoding="utf8")) | entries), encoding="utf8")
+        found, base = (load_pretrained(name)[0] for name in (str(tmp_path / "a"), str(cache.snapshot(commit))))
+        assert torch.equal(next(found.parameters()), next(base.parameters()))
+
+
 def test_a_moved_branch_is_another_model(cache, tmp_path):
     config = FinetuneConfig("mnli", "org/tiny", TRAIN, DEV, tmp_path / "out", epochs=1, batch_size=4, max_length=32)
     key = sweep_stages("freeze", config, tmp_path, depths_wanted=[1])[0].key
