@@ -87,6 +87,14 @@ def edge_probes(
         result.seconds[name] = round(time.monotonic() - started, 2)
     inventory = label_inventory(corpora["train"])
     result.notes = _notes(EdgeTargets(corpora["test" if test is not None else "dev"], inventory), test is None)
+    for name, own in measured.items():
+        for part, found in own.items():
+            reached = int((found.steps >= training.steps).sum())
+            if reached:
+                result.notes.append(
+                    f"{name}, {part}: {reached} of {len(found.steps)} probes reached the limit of {training.steps}"
+                    " steps and may not have learned all they could"
+                )
     texts = len(corpora["test" if test is not None else "dev"])
     result.rows, result.labels = rows_of(measured, inventory, data, texts, resamples, training.seed)
     return result

@@ -366,7 +366,12 @@ def test_rows_of_two_encoders_and_resuming(encoder, tmp_path, monkeypatch):
         by["random", 2, "micro_f1"] - by["base", 2, "micro_f1"]
     )
     assert {row.measure for row in result.labels} >= {"f1[A]", "mix_f1[B]"}
-    assert result.notes == []
+    limits = [
+        f"{name}, {part}: 8 of 8 probes reached the limit of 8 steps"
+        for name in encoders
+        for part in ("probes", "control")
+    ]
+    assert [note.split(" and ")[0] for note in result.notes] == limits
 
     def never(*_, **__):
         raise AssertionError("trained again")

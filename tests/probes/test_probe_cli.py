@@ -49,7 +49,23 @@ def test_edge_writes_a_folder_and_shows_the_control(here, tiny_model, capsys):
 def test_structural_sweep_draws_a_tree(here, tiny_model, capsys):
     command = ["probe", "structural", "--model", tiny_model, "--train", TRAIN, "--dev", DEV, "--epochs", "1"]
     assert run([*map(str, command), "--rank", "2", "--rank", "3", "--rbf", "--control", "--out", "run", "--quiet"]) == 0
-    measures = {row.measure for row in read_results(here / "run" / "results.csv")}
+    rows = read_results(here / "run" / "results.csv")
+    shown = capsys.readouterr().out.splitlines()
+    name = tiny_model.name
+    assert shown[0] == (
+        f"note: {name}.rank2: 8 of 8 probes reached the limit of 1 epochs and may not have learned all they could"
+    )
+    best = max((row for row in rows if row.measure == "uuas_rank3"), key=lambda row: row.value)
+    control, lexical = (
+        next(row.value for row in rows if (row.measure, row.layer) == wanted)
+        for wanted in (("control_uuas_rank3", best.layer), ("uuas_rank3", 0))
+    )
+    assert (
+        f"{name}, uuas_rank3, best layer {best.layer}: {best.value:.3f} [{best.low:.3f}, {best.high:.3f}]"
+        f", control {control:.3f}; layer 0 {lexical:.3f}"
+    ) in shown
+    assert sum("best layer" in text for text in shown) == 4 * 3
+    measures = {row.measure for row in rows}
     assert {"uuas_rank2", "uuas_rbf", "control_dspr_rank3", "root_accuracy_selectivity_rank2"} <= measures
     pictures = [path.name for path in (here / "run" / "figures").glob("tree_*.svg")]
     assert sorted(pictures) == [f"tree_{tiny_model.name}.{kind}.svg" for kind in ("rank2", "rank3", "rbf")]
