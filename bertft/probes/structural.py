@@ -184,7 +184,7 @@ class _Run:
         unfinished = Unfinished(None if stem is None else stem.with_name(f".{stem.name}.unfinished"), config)
         settings: dict[str, Any] = {"epochs": epochs, "seed": seed, "progress": self.progress}
         if rank == ORTHOGONAL:
-            probes: Probes = train_orthogonal(*material, **settings)
+            probes: Probes = train_orthogonal(*material, **settings, unfinished=unfinished)
         elif rank < 0:
             probes = train_rbf(*material, rank=-rank, **settings, unfinished=unfinished)
         else:

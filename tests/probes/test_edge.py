@@ -400,12 +400,19 @@ def test_coreference_is_scored_both_ways(encoder):
             for t in texts
         ]
 
-    result = edge.edge_probes(
-        {"base": encoder}, binary(corpus(20, 1)), binary(corpus(10, 2)), training=FAST, control=False
-    )
+    arguments = ({"base": encoder}, binary(corpus(20, 1)), binary(corpus(10, 2)))
+    result = edge.edge_probes(*arguments, training=FAST)
+    names = ("micro_f1", "class_1_f1", "control_class_1_f1", "class_1_selectivity", "selectivity")
+    assert {f"{kind}{name}" for kind in ("", "mix_", "cat_") for name in names} <= {row.measure for row in result.rows}
+    by = {(row.layer, row.measure): row for row in result.rows}
+    for layer in range(4):
+        real, control, gap = (by[layer, name].value for name in names[1:4])
+        assert gap == pytest.approx(real - control, abs=1e-12)
+        assert by[layer, "class_1_selectivity"].low is not None
+    result = edge.edge_probes(*arguments, training=FAST, control=False)
     measures = {row.measure for row in result.rows}
-    assert {"micro_f1", "class_1_f1", "mix_class_1_f1", "cat_class_1_f1"} <= measures
-    assert "selectivity" not in measures and "dev data" in result.notes[0]
+    assert "class_1_f1" in measures and not [name for name in measures if "selectivity" in name or "control" in name]
+    assert "dev data" in result.notes[0]
 
 
 def test_refusals(encoder):
