@@ -44,7 +44,7 @@ def structural(
         bool, typer.Option("--control", help="Train on control trees too, for the selectivity.")
     ] = False,
     random: Random = False,
-    epochs: Annotated[int, typer.Option(min=1, help="At most so many epochs.")] = 10,
+    epochs: Annotated[int, typer.Option(min=1, help="At most so many epochs; probes stop by themselves.")] = 40,
     max_train: Limit = None,
     max_dev: Limit = None,
     features: Features = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -120,7 +121,7 @@ class StructuralCommand:
 
 
 def run_structural(command: StructuralCommand, out: Path, features: Path | None, progress: Progress) -> str:
-    """Structural probes into ``out``; returns the lines that say where the result is.
+    """Structural probes into ``out``; returns the lines that say how it went and where the result is.
 
     The trained probes and their trees are kept in ``out/probes``; those that are there already are not trained again.
     """
@@ -138,16 +139,35 @@ def run_structural(command: StructuralCommand, out: Path, features: Path | None,
     encoders = load_encoders(command.models, command.random, command.seed)
     check_lengths(store.window, encoders.values(), {"train": train, "dev": dev}, progress)
     with folder.claim():
-        started = time.monotonic()
+        started, notes = time.monotonic(), list[str]()
         rows = structural_probes(
             encoders, train, dev,
             rank=command.rank, orthogonal=command.orthogonal, rbf=command.rbf, epochs=command.epochs, seed=command.seed,
             data=_data_name(command.dev), out=out / "probes", control=command.control,
-            differences=len(encoders) > 1, store=store, progress=progress,
+            differences=len(encoders) > 1, store=store, notes=notes, progress=progress,
         )  # fmt: skip
         _draw_trees(out, dev)
         seconds = {"probe structural": round(time.monotonic() - started, 2)}
-        return "\n".join(finish(folder, rows, {"seconds": seconds}, progress))
+        said = finish(folder, rows, {"notes": notes, "seconds": seconds}, progress)
+    return "\n".join([*(f"note: {note}" for note in notes), *_tree_table(rows), *said])
+
+
+def _tree_table(rows: Sequence[Row]) -> list[str]:
+    """Of each encoder and set of probes every measure's best layer, beside its control and layer 0."""
+    by = {(row.model, row.measure, row.layer): row for row in rows}
+    said = []
+    for model, measure in dict.fromkeys((row.model, row.measure) for row in rows):
+        known = re.fullmatch(r"(dspr|uuas|nspr|root_accuracy)(_\w+)?", measure)
+        if known is None or re.match("_(selectivity|difference)", known[2] or ""):
+            continue
+        best = max((row for row in rows if (row.model, row.measure) == (model, measure)), key=lambda row: row.value)
+        beside = f"; layer 0 {by[model, measure, 0].value:.3f}"
+        control = by.get((model, f"control_{measure}", best.layer))
+        if control is not None:
+            beside = f", control {control.value:.3f}{beside}"
+        value = f"{best.value:.3f} [{best.low:.3f}, {best.high:.3f}]"
+        said.append(f"{model}, {measure}, best layer {best.layer}: {value}{beside}")
+    return said
 
 
 def _draw_trees(out: Path, dev: list[Any]) -> None:

@@ -24,6 +24,7 @@ from bertft.probes.edge_rows import Measured, rows_of
 from bertft.probes.edge_train import Counts, EdgeTraining, count, train_heads
 from bertft.probes.features import Vectors
 from bertft.probes.store import FeatureStore, fingerprint
+from bertft.probes.unfinished import Unfinished
 from bertft.progress import SILENT, Progress
 from bertft.results import Row, write_bytes_atomically
 from bertft.seal import digest
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from bertft.encoder import Encoder
 
 FORMAT = "bertft.edge/1"
+LOST = 10.0  # seconds of training that being killed may cost
 
 
 @dataclass
@@ -87,6 +89,14 @@ def edge_probes(
         result.seconds[name] = round(time.monotonic() - started, 2)
     inventory = label_inventory(corpora["train"])
     result.notes = _notes(EdgeTargets(corpora["test" if test is not None else "dev"], inventory), test is None)
+    for name, own in measured.items():
+        for part, found in own.items():
+            reached = int((found.steps >= training.steps).sum())
+            if reached:
+                result.notes.append(
+                    f"{name}, {part}: {reached} of {len(found.steps)} probes reached the limit of {training.steps}"
+                    " steps and may not have learned all they could"
+                )
     texts = len(corpora["test" if test is not None else "dev"])
     result.rows, result.labels = rows_of(measured, inventory, data, texts, resamples, training.seed)
     return result
@@ -146,22 +156,31 @@ class _Run:
         path = None if self.folder is None else self.folder / f"{self.name}.{part}.safetensors"
         found = None if path is None else _load(path, config)
         if found is None:
-            found, tensors = self._work(corpora, code_length)
+            unfinished = [
+                Unfinished(None if path is None else path.with_name(f".{path.stem}{name}.unfinished"), config, every)
+                for name, every in (("", LOST), (".code", 0.0), (".block", LOST))
+            ]
+            found, tensors = self._work(corpora, code_length, unfinished)
             if path is not None:
                 _save(path, config, found, tensors)
+            for own in unfinished:
+                own.remove()
         return found
 
-    def _work(self, corpora: Mapping[str, Sequence[SpanText]], code_length: bool) -> tuple[Measured, dict[str, Any]]:
+    def _work(
+        self, corpora: Mapping[str, Sequence[SpanText]], code_length: bool, unfinished: Sequence[Unfinished]
+    ) -> tuple[Measured, dict[str, Any]]:
         inventory = label_inventory(corpora["train"])
         single = EdgeTargets(corpora["train"], inventory).single
         targets = {name: EdgeTargets(texts, inventory, single) for name, texts in corpora.items()}
         vectors = {name: self._extracted(name, own) for name, own in targets.items()}
         inputs = all_inputs(self.encoder.num_layers)
         material = (inputs, vectors["train"], targets["train"], vectors["dev"], targets["dev"], self.training)
-        trained = train_heads(*material, self.progress)
+        training, blocks, block = unfinished
+        trained = train_heads(*material, self.progress, unfinished=training)
         scored = "test" if "test" in corpora else "dev"
         counts = count(trained.heads, range(len(inputs)), vectors[scored], targets[scored])
-        code = online_code(*material, self.progress) if code_length else None
+        code = online_code(*material, self.progress, (blocks, block)) if code_length else None
         top = [p for p, i in enumerate(inputs) if i == Input("mix", self.encoder.num_layers - 1)]
         mix = trained.heads.mix_weights(trained.heads.tensors, top[0]) if top else torch.ones(1)
         measured = Measured(

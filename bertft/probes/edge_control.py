@@ -17,6 +17,7 @@ from bertft.probes.edge_data import EdgeTargets
 from bertft.probes.edge_head import Input
 from bertft.probes.edge_train import EdgeTraining, code_bits, train_heads
 from bertft.probes.features import Room, Vectors
+from bertft.probes.unfinished import NOTHING, Unfinished
 from bertft.progress import SILENT, Progress
 
 # Shares of the training texts at which the online code's blocks end (Voita and Titov 2020).
@@ -68,12 +69,14 @@ def online_code(
     dev_targets: EdgeTargets,
     config: EdgeTraining,
     progress: Progress = SILENT,
+    unfinished: tuple[Unfinished, Unfinished] = (NOTHING, NOTHING),
 ) -> CodeLength:
     """The online code's length (Voita and Titov 2020) of the training labels under every probe.
 
     The texts, in an order drawn with the seed, are cut into blocks at `FRACTIONS`. The first block is sent uniformly,
     every other one with the probe trained on the blocks before it, that of the least code length on dev. What a label
-    costs is said at `code_bits`; uniformly it is log2 K where every target has one label, else K bits.
+    costs is said at `code_bits`; uniformly it is log2 K where every target has one label, else K bits. Of
+    ``unfinished`` the first holds the bits after each block, the second the training of the block that is on.
     """
     texts = len(targets.texts)
     order = np.random.default_rng(config.seed).permutation(texts)
@@ -83,13 +86,21 @@ def online_code(
     labels = len(targets.inventory)
     per_target = math.log2(labels) if targets.single else float(labels)
     bits = np.full(len(inputs), per_target * sum(len(targets.texts[i].targets) for i in order[: edges[0]]))
-    with progress.step("description length", total=len(edges) - 1, unit="blocks") as step:
-        for known, end in itertools.pairwise(edges):
+    blocks, training = unfinished
+    nothing = np.random.default_rng(0)  # no order is drawn while blocks are sent
+    found = blocks.found(nothing)
+    if found is not None:
+        bits = found[1]["bits"].numpy()
+    pairs = list(enumerate(itertools.pairwise(edges)))[0 if found is None else found[0] :]
+    with progress.step("description length", total=len(pairs), unit="blocks") as step:
+        for number, (known, end) in pairs:
             past, block = np.sort(order[:known]), np.sort(order[known:end])
             trained = train_heads(
-                inputs, Chosen(train, past), targets.subset(past), dev, dev_targets, config, criterion="code"
-            )
+                inputs, Chosen(train, past), targets.subset(past), dev, dev_targets, config, criterion="code",
+                unfinished=training.of(block=number),
+            )  # fmt: skip
             bits += code_bits(trained.heads, range(len(inputs)), Chosen(train, block), targets.subset(block))
+            blocks.keep(number, {"bits": torch.from_numpy(bits)}, nothing)
             step.advance()
     return CodeLength(bits, per_target * len(targets))
 

@@ -50,10 +50,14 @@ def rows_of(
 
     - ``micro_f1`` over targets and labels; ``control_micro_f1`` of the same probe trained on control labels;
       ``selectivity``, the first less the second on the same resamples.
-    - ``class_1_f1``: F1 of the label "1" where the labels are "0" and "1" (coreference).
+    - ``class_1_f1``: F1 of the label "1" where the labels are "0" and "1" (coreference); ``control_class_1_f1`` and
+      ``class_1_selectivity`` likewise.
     - ``description_bits``, ``control_description_bits``: online code of the training labels; ``compression``,
-      ``control_compression``: how many times shorter that is than the uniform code.
-    - ``expected_layer``, ``centre_of_gravity`` (sum_l l softmax(s)_l of the full mix): of the encoder, no layer.
+      ``control_compression``: how many times shorter that is than the uniform code. Without interval: the code is one
+      message, each block sent with a probe trained on those before, so that its parts are not draws of one kind; what
+      another order of the texts or another seed would give, only training anew can say.
+    - ``expected_layer``, ``centre_of_gravity`` (sum_l l softmax(s)_l of the full mix): of the encoder, no layer. The
+      centre has no interval: it is a trained parameter, not a score of the texts that are resampled.
     - ``micro_f1_difference``, ``micro_f1_difference_p``: to the first encoder, paired by text; p by Holm over all
       inputs of all encoders.
     """
@@ -75,11 +79,21 @@ def rows_of(
         real, control = parts["probes"], parts.get("control")
         scores[model] = micro_f1(real.counts, weights)
         against = None if control is None else micro_f1(control.counts, weights)
-        ones = label_f1(real.counts, list(inventory).index("1"), weights) if set(inventory) == {"0", "1"} else None
+        one = list(inventory).index("1") if set(inventory) == {"0", "1"} else None
+        ones, against_ones = (
+            # Control labels of few word types can all be the same: there is no class 1 then.
+            label_f1(part.counts, one, weights)
+            if one is not None and part is not None and part.counts.gold.shape[1] == 2
+            else None
+            for part in (real, control)
+        )
         for p, where in enumerate(real.inputs):
             add(model, where, "micro_f1", scores[model][p], texts)
             if ones is not None:
                 add(model, where, "class_1_f1", ones[p], texts)
+                if against_ones is not None:
+                    add(model, where, "control_class_1_f1", against_ones[p], texts)
+                    add(model, where, "class_1_selectivity", ones[p] - against_ones[p], texts)
             if against is not None:
                 add(model, where, "control_micro_f1", against[p], texts)
                 add(model, where, "selectivity", scores[model][p] - against[p], texts)

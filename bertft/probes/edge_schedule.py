@@ -15,6 +15,7 @@ from bertft.probes.edge_head import Heads
 
 CLIP = 5.0
 HALVE_AFTER, STOP_AFTER = 5, 20  # validations without a gain
+COUNTS = ("highest", "since", "plateau", "steps", "rates")  # arrays (P,) of a schedule
 TOGETHER = 4  # probes passed through together
 
 
@@ -108,6 +109,27 @@ class Schedule:
                 parameters, slopes, means, squared, [], steps,
                 fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0, eps=1e-8, maximize=False,
             )  # fmt: skip
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next step depends on."""
+        found = {
+            f"{kind}.{name}": tensor
+            for kind, own in (
+                ("now", self.heads.tensors),
+                *((k, getattr(self, k)) for k in ("best", "means", "squares")),
+            )
+            for name, tensor in own.items()
+        }
+        found |= {name: torch.from_numpy(getattr(self, name)) for name in COUNTS}
+        return found | {"active": torch.tensor(self.active, dtype=torch.int64), "taken": torch.tensor(self.taken)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Be what ``state`` was taken of."""
+        for name, tensor in self.state().items():
+            if name not in ("active", "taken"):
+                tensor.copy_(state[name])
+        self.active, self.taken = state["active"].tolist(), int(state["taken"])
+        self.groups = self._grouped()
 
     def end_validation(self, number: int, scores: np.ndarray) -> None:
         """Take the dev scores of the active probes after step ``number``; more is better."""

@@ -17,6 +17,7 @@ from bertft.probes.edge_head import DROPOUT, WIDTH, Heads, Input
 from bertft.probes.edge_pass import through
 from bertft.probes.edge_schedule import Schedule, together
 from bertft.probes.features import Room, Vectors
+from bertft.probes.unfinished import NOTHING, Unfinished
 from bertft.progress import SILENT, Progress
 
 EVALUATE = 64  # texts scored together
@@ -75,6 +76,7 @@ def train_heads(
     progress: Progress = SILENT,
     *,
     criterion: str = "f1",
+    unfinished: Unfinished = NOTHING,
 ) -> TrainedHeads:
     """Train one head an input; ``train`` and ``dev`` are the vectors of the targets' texts, sentence by sentence.
 
@@ -82,7 +84,8 @@ def train_heads(
     (`code_bits`), where the untrained head is a candidate too: with a handful of texts it is the best one.
 
     All probes see the same batches and the same dropout, drawn with ``config.seed``, and start from one draw; a probe
-    that has stopped costs nothing more. A probe's result is that of training it alone, up to rounding.
+    that has stopped costs nothing more. A probe's result is that of training it alone, up to rounding. What
+    ``unfinished`` holds is gone on with; the state is kept after validations, the last one for the caller to remove.
     """
     heads = Heads(inputs, train.layers, train.width, targets.roles, len(targets.inventory), config.seed)
     schedule = Schedule(heads, config.learning_rate)
@@ -98,22 +101,35 @@ def train_heads(
             gain = -code_bits(heads, schedule.active, dev, dev_targets)
         schedule.end_validation(number, gain)
 
-    if criterion == "code":
+    found = unfinished.found(order)
+    if found is not None:
+        masks.set_state(found[1]["masks"])
+        schedule.restore(found[1])
+        queue = _batches(found[1]["queue"].tolist(), config.batch)
+    elif criterion == "code":
         validate(0)
-    with progress.step("train edge probes", total=config.steps, unit="steps") as step:
-        for number in range(1, config.steps + 1):
+    begin = 1 if found is None else found[0]
+    with progress.step("train edge probes", total=config.steps - begin + 1, unit="steps") as step:
+        for number in range(begin, config.steps + 1):
+            if not schedule.active:
+                break
             if not queue:
-                shuffled = order.permutation(texts)
-                queue = [shuffled[i : i + config.batch].tolist() for i in range(0, texts, config.batch)]
+                queue = _batches(order.permutation(texts).tolist(), config.batch)
             descend(schedule, train, targets, queue.pop(0), masks, room)
             step.advance()
             if number % config.interval == 0 or number == config.steps:
                 validate(number)
                 step.note(f"best dev {criterion} {schedule.highest.max():.3f}, {len(schedule.active)} probes left")
-                if not schedule.active:
-                    break
+                waiting = [text for batch in queue for text in batch]
+                state = {"masks": masks.get_state(), "queue": torch.tensor(waiting, dtype=torch.int64)}
+                last = number == config.steps or not schedule.active
+                unfinished.keep(number, schedule.state() | state, order, last=last)
     heads.tensors = schedule.best
     return TrainedHeads(heads, schedule.highest, schedule.steps)
+
+
+def _batches(texts: list[int], size: int) -> list[list[int]]:
+    return [texts[i : i + size] for i in range(0, len(texts), size)]
 
 
 def descend(
@@ -144,7 +160,8 @@ def predictions(
     ready = []
     for group in together(probes):
         tensors, first = heads.select(group), list(probes).index(group[0])
-        ready.append((slice(first, first + len(group)), group, tensors, through(tensors, heads.owner(group))))
+        direct = through(tensors, heads.owner(group)) if len(targets) > heads.dim else None  # for fewer it is no gain
+        ready.append((slice(first, first + len(group)), group, tensors, direct))
     room = Room()
     for texts, batch in targets.blocks(EVALUATE):
         x = vectors.batch(texts, room=room)

@@ -19,6 +19,7 @@ from bertft.errors import BertftError
 from bertft.ops.probe_loss import probe_loss, probe_loss_and_gradient
 from bertft.probes.features import Room, Vectors
 from bertft.probes.structural_training import BATCH, DECAY, IMPROVEMENT, PATIENCE, Probes, Trees
+from bertft.probes.unfinished import NOTHING, Unfinished
 from bertft.progress import SILENT, Progress
 
 LEARNING_RATE = 0.02
@@ -52,6 +53,7 @@ def train_orthogonal(
     epochs: int = 40,
     seed: int = 0,
     progress: Progress = SILENT,
+    unfinished: Unfinished = NOTHING,
 ) -> OrthogonalProbes:
     """Train the orthogonal probes of every layer together, a layer's distance and depth with one V.
 
@@ -59,7 +61,7 @@ def train_orthogonal(
     epoch whose dev loss (distance plus depth, without the penalty) is not lower by 1e-4 than the best, without a reset
     of Adam's state; a layer stops after 5 such epochs in a row, or after ``epochs``, with its best weights. Two things
     differ: a step descends the sum of both kinds' losses and one penalty, where they alternate between the kinds; and
-    batches have 20 sentences.
+    batches have 20 sentences. What ``unfinished`` holds is gone on with.
     """
     if epochs < 1:
         raise BertftError(f"structural probes: epochs must be positive, found {epochs}")
@@ -67,8 +69,12 @@ def train_orthogonal(
     start = torch.rand(2, width, generator=torch.Generator().manual_seed(seed)) - 0.5
     schedule = _Schedule(torch.eye(width).repeat(layers, 1, 1), start.repeat(layers, 1, 1))
     order, room, sentences = np.random.default_rng(seed), Room(), len(train.lengths)
-    with progress.step("train orthogonal probes", total=epochs * sentences, unit="sentences") as step:
-        for epoch in range(epochs):
+    found = unfinished.found(order)
+    if found is not None:
+        schedule.restore(found[1])
+    done = 0 if found is None else found[0]
+    with progress.step("train orthogonal probes", total=(epochs - done) * sentences, unit="sentences") as step:
+        for epoch in range(done, epochs):
             shuffled = order.permutation(sentences)
             active = schedule.active
             for first in range(0, sentences, BATCH):
@@ -80,6 +86,7 @@ def train_orthogonal(
             step.note(f"epoch {epoch + 1}, {len(schedule.active)} of {layers} layers left")
             if not schedule.active:
                 break
+            unfinished.keep(epoch, schedule.state(), order)
     rotation, scales = schedule.best
     return OrthogonalProbes(
         weights=(rotation.unsqueeze(1) * scales.unsqueeze(2)).transpose(0, 1).contiguous(),
@@ -147,6 +154,42 @@ class _Schedule:
             if self.since[layer] < PATIENCE:
                 still.append(layer)
         self.active = still
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next epoch depends on."""
+        found = {
+            **self._tensors(),
+            "active": torch.tensor(self.active),
+            "lowest": torch.tensor(self.lowest, dtype=torch.float64),
+            "since": torch.tensor(self.since),
+            "rates": torch.tensor([group["lr"] for group in self.optimizer.param_groups], dtype=torch.float64),
+        }
+        for number, parameter in enumerate(self._parameters()):
+            for name, value in self.optimizer.state[parameter].items():
+                found[f"adam.{number}.{name}"] = value
+        return found
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Be what ``state`` was taken of."""
+        for name, tensor in self._tensors().items():
+            tensor.copy_(state[name])
+        self.active, self.lowest, self.since = (state[name].tolist() for name in ("active", "lowest", "since"))
+        for group, rate in zip(self.optimizer.param_groups, state["rates"].tolist(), strict=True):
+            group["lr"] = rate
+        for number, parameter in enumerate(self._parameters()):
+            prefix = f"adam.{number}."
+            self.optimizer.state[parameter] = {
+                name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+            }
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {
+            "rotation": self.rotation, "scales": self.scales, "best.rotation": self.best[0],
+            "best.scales": self.best[1], "losses": self.losses, "epochs": self.epochs,
+        }  # fmt: skip
+
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
 
 @torch.no_grad()

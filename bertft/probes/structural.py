@@ -55,6 +55,7 @@ def structural_probes(
     control: bool = False,
     differences: bool = False,
     store: FeatureStore | None = None,
+    notes: list[str] | None = None,
     progress: Progress = SILENT,
 ) -> list[Row]:
     """Distance and depth probes on every layer of every encoder, scored on ``dev``.
@@ -70,9 +71,10 @@ def structural_probes(
     unless they come from a ``store``, removed. With ``out``, each encoder leaves ``<name>.safetensors`` (weights
     ``distance`` and ``depth``, (L, D, R), and every sentence's scores; the metadata name their ``kind``),
     ``<name>.json`` (configuration, dev losses) and ``<name>.conllu`` (the trees predicted for ``dev`` at the layer of
-    the best UUAS); a later call with the same configuration and data takes those it finds there. Raises
-    ``BertftError`` for empty data, heads that form no tree, and sentences beyond an encoder's window unless
-    ``window="split"``.
+    the best UUAS); a later call with the same configuration and data takes those it finds there. ``notes`` receives
+    what a reader must know, in sentences: how many probes were trained for all of ``epochs``, so that more could have
+    changed them. Raises ``BertftError`` for empty data, heads that form no tree, and sentences beyond an encoder's
+    window unless ``window="split"``.
     """
     for name, sentences in (("train", train), ("dev", dev)):
         if not sentences:
@@ -97,8 +99,23 @@ def structural_probes(
                 for part, (own_train, own_dev) in corpora.items():
                     own = f".{_kind(r)}" if r <= 0 else f".rank{r}" if several else ""
                     suffix = own + (f".{part[:-1]}" if part else "")
-                    scores[name, r, part] = run.measure(suffix, own_train, own_dev, r, epochs, seed)
+                    found = run.measure(suffix, own_train, own_dev, r, epochs, seed)
+                    scores[name, r, part] = found.scores
+                    reached = sum(trained >= epochs for trained in found.epochs)
+                    if reached and notes is not None:
+                        notes.append(
+                            f"{name}{suffix}: {reached} of {len(found.epochs)} probes reached the limit of {epochs}"
+                            " epochs and may not have learned all they could"
+                        )
     return rows_of(scores, data, seed, resamples, differences)
+
+
+@dataclass
+class _Measured:
+    """Every dev sentence's ``scores``, and how many ``epochs`` each probe was trained, distance and then depth."""
+
+    scores: SentenceScores
+    epochs: list[int]
 
 
 @dataclass
@@ -148,8 +165,8 @@ class _Run:
 
     def measure(
         self, suffix: str, train: Sequence[Sentence], dev: Sequence[Sentence], rank: int, epochs: int, seed: int
-    ) -> SentenceScores:
-        """Every dev sentence's scores under probes of ``rank`` trained on ``train``, which has the encoder's words."""
+    ) -> _Measured:
+        """The scores on ``dev`` of probes of ``rank`` trained on ``train``, which has the encoder's words."""
         train_trees, dev_trees = Trees(train), Trees(dev)
         skip, column = punctuation(dev)
         config = {
@@ -167,7 +184,7 @@ class _Run:
         unfinished = Unfinished(None if stem is None else stem.with_name(f".{stem.name}.unfinished"), config)
         settings: dict[str, Any] = {"epochs": epochs, "seed": seed, "progress": self.progress}
         if rank == ORTHOGONAL:
-            probes: Probes = train_orthogonal(*material, **settings)
+            probes: Probes = train_orthogonal(*material, **settings, unfinished=unfinished)
         elif rank < 0:
             probes = train_rbf(*material, rank=-rank, **settings, unfinished=unfinished)
         else:
@@ -179,7 +196,7 @@ class _Run:
             write_trees(Path(f"{stem}.conllu"), dev, points[best], depths[best], layer=best)
             _keep(stem, config, probes, scores, _kind(rank))
             unfinished.remove()
-        return scores
+        return _Measured(scores, probes.epochs.flatten().tolist())
 
 
 def _kind(rank: int) -> str:
@@ -208,8 +225,8 @@ def _keep(stem: Path, config: dict[str, Any], probes: Probes, scores: SentenceSc
     write_text_atomically(f"{stem}.json", json.dumps(record, indent=1) + "\n")
 
 
-def _finished(stem: Path, config: dict[str, Any]) -> SentenceScores | None:
-    """The scores kept under ``stem`` if they are of the same configuration, encoder and data.
+def _finished(stem: Path, config: dict[str, Any]) -> _Measured | None:
+    """What is kept under ``stem`` if it is of the same configuration, encoder and data.
 
     The JSON is written last: where it is there and of this configuration, the tensors are too, with the digest it
     names (older ones have none).
@@ -222,7 +239,8 @@ def _finished(stem: Path, config: dict[str, Any]) -> SentenceScores | None:
         tensors = load(Path(f"{stem}.safetensors").read_bytes())
         if record.get("config") != config or ("sha256" in record and record["sha256"] != digest(tensors)):
             return None
-        return SentenceScores(*(tensors[f"scores.{name}"].numpy() for name in SCORES))
+        scores = SentenceScores(*(tensors[f"scores.{name}"].numpy() for name in SCORES))
+        return _Measured(scores, [trained for kind in KINDS for trained in record["epochs"][kind]])
     except (OSError, ValueError, KeyError, SafetensorError):
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,27 @@ from bertft.seal import digest
 
 
 class Unfinished:
-    """The file of one training, at ``path`` (None keeps nothing), and what it is a training of, ``config``."""
+    """The file of one training, at ``path`` (None keeps nothing), and what it is a training of, ``config``.
 
-    def __init__(self, path: Path | None, config: dict[str, Any]) -> None:
-        self.path, self.config = path, json.dumps(config, sort_keys=True)
+    ``every`` is how many seconds of work may be lost: a state that comes sooner after the last one is not kept.
+    """
 
-    def keep(self, epoch: int, state: dict[str, Tensor], order: np.random.Generator) -> None:
-        """Replace the file by the state after ``epoch`` (counted from 0) and where the order of batches stands."""
-        if self.path is not None:
+    def __init__(self, path: Path | None, config: dict[str, Any], every: float = 0.0) -> None:
+        self.path, self.config, self.every = path, json.dumps(config, sort_keys=True), every
+        self._last = time.monotonic()
+
+    def keep(self, epoch: int, state: dict[str, Tensor], order: np.random.Generator, *, last: bool = False) -> None:
+        """Replace the file by the state after ``epoch`` (counted from 0) and where the order of batches stands.
+
+        The ``last`` state is kept whenever it comes. What counts epochs may be any piece of work.
+        """
+        if self.path is not None and (last or time.monotonic() - self._last >= self.every):
             from safetensors.torch import save
 
             about = {"config": self.config, "epoch": str(epoch), "order": json.dumps(order.bit_generator.state)}
             about["sha256"] = digest(state, json.dumps(about, sort_keys=True))
             write_bytes_atomically(self.path, save(state, about))
+            self._last = time.monotonic()
 
     def found(self, order: np.random.Generator) -> tuple[int, dict[str, Tensor]] | None:
         """The epoch to go on with and the state before it, with ``order`` set to where it stood.
@@ -50,6 +59,10 @@ class Unfinished:
             return int(about["epoch"]) + 1, state
         except (OSError, ValueError, KeyError, SafetensorError):
             return None
+
+    def of(self, **part: int) -> Unfinished:
+        """The same file for a training that is one of several."""
+        return Unfinished(self.path, {**json.loads(self.config), **part}, self.every)
 
     def remove(self) -> None:
         """Once the training's result is kept."""

@@ -17,7 +17,6 @@ from bertft.probes import edge, edge_control, edge_scores, edge_train
 from bertft.probes.edge_data import EdgeTargets, label_inventory, with_targets
 from bertft.probes.edge_head import Heads, Input, all_inputs
 from bertft.probes.edge_pass import through
-from bertft.probes.edge_schedule import Schedule
 from bertft.probes.edge_train import Counts, EdgeTraining, train_heads
 from bertft.probes.features import WordVectors
 from bertft.probes.store import FeatureStore
@@ -212,49 +211,6 @@ def test_all_probes_at_once_equal_each_alone():
     assert together.dev_score[0] > 0.95  # without noise the label can be read off
 
 
-def test_schedule_halves_the_rate_and_stops_each_probe_apart():
-    heads = Heads([Input("layer", 0), Input("layer", 1)], 2, 4, 1, 2, seed=0)
-    schedule = Schedule(heads, 1e-3)
-    for number in range(1, 23):
-        f1 = np.array([0.5, number / 100])[list(schedule.active)]
-        schedule.end_validation(number, f1)
-    assert schedule.rates.tolist() == pytest.approx([1e-3 / 8, 1e-3])  # after 6, 12 and 18 validations without a gain
-    assert schedule.active == [1] and schedule.steps.tolist() == [21, 22]
-    assert schedule.highest.tolist() == [0.5, 0.22]
-
-
-def test_gradients_are_clipped_probe_by_probe():
-    heads = Heads([Input("layer", 0), Input("layer", 1)], 2, 4, 1, 2, seed=0)
-    schedule = Schedule(heads, 1e-3)
-    gradients = {name: torch.zeros_like(t) for name, t in heads.tensors.items()}
-    gradients["out"][0, 0, 0], gradients["out"][1, 0, 0] = 500.0, 3.0
-    schedule.step(schedule.groups[0], gradients)
-    assert gradients["out"][:, 0, 0].tolist() == pytest.approx([5.0, 3.0])
-
-
-def test_steps_are_adam_s_each_probe_at_its_rate():
-    heads = Heads([Input("layer", 0), Input("cat", 1), Input("mix", 1)], 2, 4, 2, 3, seed=0)
-    schedule = Schedule(heads, 1e-3)
-    schedule.rates[:] = 1e-3, 1e-2, 1e-3
-    schedule.end_validation(1, np.zeros(3))  # from here on in runs of one rate
-    plain = [[heads.tensors[n][heads.rows(n, p)].clone() for n in heads.tensors] for p in range(3)]
-    optimizer = torch.optim.Adam([{"params": own, "lr": schedule.rates[p]} for p, own in enumerate(plain)])
-    generator = torch.Generator().manual_seed(1)
-    for _ in range(3):
-        gradients = {n: torch.randn(t.shape, generator=generator) for n, t in heads.tensors.items()}
-        for p, own in enumerate(plain):
-            for parameter, name in zip(own, heads.tensors, strict=True):
-                parameter.grad = gradients[name][heads.rows(name, p)].clone()
-            torch.nn.utils.clip_grad_norm_(own, 5.0)
-        optimizer.step()
-        for group in schedule.groups:
-            schedule.step(group, gradients)
-        schedule.taken += 1
-    for p, own in enumerate(plain):
-        for parameter, name in zip(own, heads.tensors, strict=True):
-            torch.testing.assert_close(heads.tensors[name][heads.rows(name, p)], parameter, rtol=1e-5, atol=1e-7)
-
-
 def test_dev_f1_is_that_of_the_counts():
     targets = EdgeTargets(with_targets(corpus(130, seed=2), "dev"), ["A", "B"])  # "C" is unseen
     data = vectors(targets)
@@ -366,7 +322,12 @@ def test_rows_of_two_encoders_and_resuming(encoder, tmp_path, monkeypatch):
         by["random", 2, "micro_f1"] - by["base", 2, "micro_f1"]
     )
     assert {row.measure for row in result.labels} >= {"f1[A]", "mix_f1[B]"}
-    assert result.notes == []
+    limits = [
+        f"{name}, {part}: 8 of 8 probes reached the limit of 8 steps"
+        for name in encoders
+        for part in ("probes", "control")
+    ]
+    assert [note.split(" and ")[0] for note in result.notes] == limits
 
     def never(*_, **__):
         raise AssertionError("trained again")
@@ -395,12 +356,19 @@ def test_coreference_is_scored_both_ways(encoder):
             for t in texts
         ]
 
-    result = edge.edge_probes(
-        {"base": encoder}, binary(corpus(20, 1)), binary(corpus(10, 2)), training=FAST, control=False
-    )
+    arguments = ({"base": encoder}, binary(corpus(20, 1)), binary(corpus(10, 2)))
+    result = edge.edge_probes(*arguments, training=FAST)
+    names = ("micro_f1", "class_1_f1", "control_class_1_f1", "class_1_selectivity", "selectivity")
+    assert {f"{kind}{name}" for kind in ("", "mix_", "cat_") for name in names} <= {row.measure for row in result.rows}
+    by = {(row.layer, row.measure): row for row in result.rows}
+    for layer in range(4):
+        real, control, gap = (by[layer, name].value for name in names[1:4])
+        assert gap == pytest.approx(real - control, abs=1e-12)
+        assert by[layer, "class_1_selectivity"].low is not None
+    result = edge.edge_probes(*arguments, training=FAST, control=False)
     measures = {row.measure for row in result.rows}
-    assert {"micro_f1", "class_1_f1", "mix_class_1_f1", "cat_class_1_f1"} <= measures
-    assert "selectivity" not in measures and "dev data" in result.notes[0]
+    assert "class_1_f1" in measures and not [name for name in measures if "selectivity" in name or "control" in name]
+    assert "dev data" in result.notes[0]
 
 
 def test_refusals(encoder):

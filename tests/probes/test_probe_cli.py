@@ -49,7 +49,23 @@ def test_edge_writes_a_folder_and_shows_the_control(here, tiny_model, capsys):
 def test_structural_sweep_draws_a_tree(here, tiny_model, capsys):
     command = ["probe", "structural", "--model", tiny_model, "--train", TRAIN, "--dev", DEV, "--epochs", "1"]
     assert run([*map(str, command), "--rank", "2", "--rank", "3", "--rbf", "--control", "--out", "run", "--quiet"]) == 0
-    measures = {row.measure for row in read_results(here / "run" / "results.csv")}
+    rows = read_results(here / "run" / "results.csv")
+    shown = capsys.readouterr().out.splitlines()
+    name = tiny_model.name
+    assert shown[0] == (
+        f"note: {name}.rank2: 8 of 8 probes reached the limit of 1 epochs and may not have learned all they could"
+    )
+    best = max((row for row in rows if row.measure == "uuas_rank3"), key=lambda row: row.value)
+    control, lexical = (
+        next(row.value for row in rows if (row.measure, row.layer) == wanted)
+        for wanted in (("control_uuas_rank3", best.layer), ("uuas_rank3", 0))
+    )
+    assert (
+        f"{name}, uuas_rank3, best layer {best.layer}: {best.value:.3f} [{best.low:.3f}, {best.high:.3f}]"
+        f", control {control:.3f}; layer 0 {lexical:.3f}"
+    ) in shown
+    assert sum("best layer" in text for text in shown) == 4 * 3
+    measures = {row.measure for row in rows}
     assert {"uuas_rank2", "uuas_rbf", "control_dspr_rank3", "root_accuracy_selectivity_rank2"} <= measures
     pictures = [path.name for path in (here / "run" / "figures").glob("tree_*.svg")]
     assert sorted(pictures) == [f"tree_{tiny_model.name}.{kind}.svg" for kind in ("rank2", "rank3", "rbf")]
@@ -84,32 +100,63 @@ def test_bad_input_is_one_sentence_and_leaves_no_folder(case, here, tiny_model, 
     assert [path.name for path in here.iterdir()] == ["bad.jsonl"]
 
 
-def test_killed_in_the_middle_of_training_it_goes_on_to_the_same_table(here, tiny_model, capsys):
-    command = ["probe", "edge", "--model", str(tiny_model), "--train", TRAIN, "--dev", DEV, *SMALL, "--quiet"]
-    script = textwrap.dedent(f"""
-        import time
-        import bertft.probes.edge as edge
-        train = edge.train_heads
-        calls = []
-        def second_is_slow(*arguments):
-            calls.append(1)
-            if len(calls) == 2:  # the probes are done, the control is being trained
-                open("training", "w").close()
-                time.sleep(300)
-            return train(*arguments)
-        edge.train_heads = second_is_slow
-        from bertft.cli import run
-        run({[*command, "--out", "killed"]!r})
-    """)
-    process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)})
+def killed(script: str, flag: Path) -> None:
+    """Run a program in the folder of ``flag`` and end it with SIGKILL once that is there."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=flag.parent
+    )
     deadline = time.monotonic() + 300
-    while not (here / "training").exists() and time.monotonic() < deadline and process.poll() is None:
+    while not flag.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     assert process.wait(60) == -signal.SIGKILL
-    kept = sorted(path.name for path in (here / "killed" / "probes").iterdir())
-    assert kept == [f"{tiny_model.name}.probes.safetensors"] and not (here / "killed" / "results.csv").exists()
-    before = (here / "killed" / "probes" / kept[0]).stat().st_mtime_ns
+
+
+# Waits to be killed once so many states of trainings are kept.
+WAITING = """
+    import time
+    from bertft.cli import run
+    from bertft.probes import edge, unfinished
+    edge.LOST = 0.0
+    keep, calls = unfinished.Unfinished.keep, []
+    def slow(self, *state, **settings):
+        keep(self, *state, **settings)
+        calls.append(1)
+        if len(calls) == {count}:
+            open("training", "w").close()
+            time.sleep(300)
+    unfinished.Unfinished.keep = slow
+    run({command!r})
+"""
+
+
+def test_killed_in_the_middle_of_training_it_goes_on_to_the_same_table(here, tiny_model, capsys):
+    command = ["probe", "edge", "--model", str(tiny_model), "--train", TRAIN, "--dev", DEV, *SMALL, "--quiet"]
+    # The probes are done with their two states, the control is being trained.
+    killed(WAITING.format(count=3, command=[*command, "--out", "killed"]), here / "training")
+    name, probes = tiny_model.name, here / "killed" / "probes"
+    kept = sorted(path.name for path in probes.iterdir())
+    assert kept == [f".{name}.control.unfinished", f"{name}.probes.safetensors"]
+    assert not (here / "killed" / "results.csv").exists()
+    before = (probes / kept[1]).stat().st_mtime_ns
     assert run([*command, "--out", "killed"]) == 0 and run([*command, "--out", "whole"]) == 0
-    assert (here / "killed" / "probes" / kept[0]).stat().st_mtime_ns == before
+    assert (probes / kept[1]).stat().st_mtime_ns == before
     assert (here / "killed" / "results.csv").read_bytes() == (here / "whole" / "results.csv").read_bytes()
+    assert sorted(path.name for path in probes.iterdir()) == [f"{name}.{p}.safetensors" for p in ("control", "probes")]
+
+
+def test_structural_killed_goes_on_and_two_runs_are_one(here, tiny_model, capsys):
+    command = ["probe", "structural", "--model", str(tiny_model), "--train", TRAIN, "--dev", DEV, "--epochs", "3"]
+    command += ["--rank", "2", "--orthogonal", "--quiet"]
+    # Plain probes have kept a state after each of 3 epochs, orthogonal ones after the first.
+    killed(WAITING.format(count=4, command=[*command, "--out", "killed"]), here / "training")
+    name, probes = tiny_model.name, here / "killed" / "probes"
+    kept = {path.name for path in probes.iterdir()}
+    assert f".{name}.orthogonal.unfinished" in kept and f"{name}.json" in kept
+    assert f"{name}.orthogonal.json" not in kept
+    tables = []
+    for folder in ("killed", "whole", "again"):
+        assert run([*command, "--out", folder]) == 0
+        tables.append((here / folder / "results.csv").read_bytes())
+    assert tables[0] == tables[1] == tables[2]
+    assert not list(probes.glob(".*"))
