@@ -199,6 +199,13 @@ def _check(config: StudyConfig, file: str) -> None:
             raise BertftError(
                 f"{file}: rsa.by: expected trees to tell words apart, found no probes and no task on trees"
             )
+    for name, ablate in config.ablate.items():
+        if name not in config.tasks:
+            raise BertftError(f"{file}: ablate.{name}: expected one of the tasks {', '.join(config.tasks)}")
+        try:
+            ablate.sweeps()
+        except ValueError:
+            raise BertftError(f"{file}: ablate.{name}: expected all, or whole numbers with commas") from None
     if not config.tasks:
         raise BertftError(f"{file}: tasks: expected at least one task, found none")
     _check_numbers(config, file, "")
@@ -223,7 +230,7 @@ def _check_numbers(node: Any, file: str, where: str) -> None:
         elif isinstance(value, dict):
             for key, entry in value.items():
                 _check_numbers(entry, file, f"{place}.{key}")
-        elif item.name in positive and value is not None and not value > 0:
+        elif item.name in positive and isinstance(value, int | float) and not value > 0:
             raise BertftError(f"{file}: {place}: expected a number above 0, found {value}")
 
 
