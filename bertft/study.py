@@ -200,7 +200,7 @@ def study_stages(config: StudyConfig, materials: Materials) -> list[Stage]:
     ]
     if config.rsa:
         own = config.own_text
-        kind = {"metric": config.rsa.metric, "tokens": config.rsa.tokens, "unit": config.rsa.unit}
+        common = {"metric": config.rsa.metric, "tokens": config.rsa.tokens, "unit": config.rsa.unit}
         for text in [*dict.fromkeys(own.values()), *config.stimuli]:
             stimuli = config.stimuli.get(text)
             read = (
@@ -210,7 +210,7 @@ def study_stages(config: StudyConfig, materials: Materials) -> list[Stage]:
             stages.append(
                 Stage(
                     f"rsa/{text}",
-                    {"rsa": {**kind, **({"layers": "all"} if text == config.crossed_text else {})}, **depends},
+                    {"rsa": {**common, **({"layers": "all"} if text == config.crossed_text else {})}, **depends},
                     partial(_compare, config, text, materials),
                 )
             )
