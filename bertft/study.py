@@ -8,6 +8,7 @@ out/config.yaml  results.csv  run.json  report.html  figures/
     probes/<encoder>.csv, .safetensors       structural probes of every layer
     differences/probes.csv                   every tuned encoder's less the base's, paired by sentence
     edge/<task>.csv, .labels.csv, <task>/    edge probes of every encoder on one task; .notes.txt what to know of them
+    freeze/<task>/k<k>.csv  truncate/...     scores of a task fine-tuned anew for every k
 ```
 Each stage's ``.csv`` has a ``.done.json`` beside it, keyed by the settings it depends on: a run that was cut off goes
 on where it stopped.
@@ -26,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertft.ablation import sweep_stages
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
 from bertft.results import Row, write_results, write_text_atomically
@@ -63,6 +65,7 @@ def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Pro
         so_far = _memory(folder.path / RUN)
         folder.write_record(record)  # for the page of a study that is cut off
         folder.run(stages, config.name, progress=progress)
+        shutil.rmtree(folder.path / "prefix", ignore_errors=True)  # what sweeps kept of frozen blocks
         record |= {"seconds": folder.seconds(stages), "finished": _now()}
         folder.write_record(record | {"memory": max(fullest(), so_far), "disk": _size(folder.path)})
         return write_report(folder.path, progress=progress)
@@ -216,7 +219,7 @@ def study_stages(config: StudyConfig, materials: Materials) -> list[Stage]:
     ]
     if config.rsa:
         own = config.own_text
-        kind = {"metric": config.rsa.metric, "tokens": config.rsa.tokens, "unit": config.rsa.unit}
+        common = {"metric": config.rsa.metric, "tokens": config.rsa.tokens, "unit": config.rsa.unit}
         for text in [*dict.fromkeys(own.values()), *config.stimuli]:
             stimuli = config.stimuli.get(text)
             read = (
@@ -226,7 +229,7 @@ def study_stages(config: StudyConfig, materials: Materials) -> list[Stage]:
             stages.append(
                 Stage(
                     f"rsa/{text}",
-                    {"rsa": {**kind, **({"layers": "all"} if text == config.crossed_text else {})}, **depends},
+                    {"rsa": {**common, **({"layers": "all"} if text == config.crossed_text else {})}, **depends},
                     partial(_compare, config, text, materials),
                 )
             )
@@ -244,7 +247,23 @@ def study_stages(config: StudyConfig, materials: Materials) -> list[Stage]:
     for name, edge in config.edge.items():
         depends = {"edge": settings_of(edge), "models": tuned, **seeds}
         stages.append(Stage(f"edge/{name}", depends, partial(_edge, config, name, materials)))
+    for name, ablate in config.ablate.items():
+        for kind, wanted in ablate.sweeps().items():
+            sweep = sweep_stages(
+                kind,
+                materials.driver(name),
+                materials.out,
+                depths_wanted=wanted,
+                name=f"{kind}/{name}",
+                keep=False,
+                progress=materials.progress,
+            )
+            stages += [dataclasses.replace(stage, work=partial(_ablate, name, stage.work)) for stage in sweep]
     return stages
+
+
+def _ablate(name: str, work: Callable[[], list[Row]]) -> list[Row]:
+    return [dataclasses.replace(row, model=name) for row in work()]
 
 
 def _finetune(name: str, materials: Materials) -> list[Row]:

@@ -12,6 +12,8 @@ rsa: {tokens: 5000, metric: cosine}  # layers: all adds heat maps, by: "upos,rel
 probes: {train: ud/train.conllu.gz, dev: ud/dev.conllu.gz, rank: 128}
 edge:                              # edge probes, a task by name, scored on its test data, else on dev
   ner: {train: ner/train.jsonl.gz, dev: ner/dev.jsonl.gz, test: ner/test.jsonl.gz}
+ablate:                            # a task fine-tuned anew for every k, frozen or truncated to it: some k, or all
+  mnli: {freeze: "-1,2,4", truncate: all}
 variants:                          # overrides by name, chosen with --variant
   small: {tasks: {dep: {max_train: 2000}}}
 ```
@@ -148,6 +150,23 @@ class EdgeConfig:
 
 
 @dataclass(frozen=True)
+class AblateConfig:
+    """Sweeps (`bertft.ablation`) of one task of the study: ``all``, or the k wanted with commas."""
+
+    freeze: str = ""
+    truncate: str = ""
+
+    def sweeps(self) -> dict[str, list[int] | None]:
+        """The k of each kind that was asked for, None for all of them; raises ValueError for what is no number."""
+        asked = {"freeze": self.freeze, "truncate": self.truncate}
+        return {
+            kind: None if text.strip() == "all" else [int(k) for k in text.split(",")]
+            for kind, text in asked.items()
+            if text.strip()
+        }
+
+
+@dataclass(frozen=True)
 class StudyConfig:
     """A whole study. ``read_study`` makes one from YAML."""
 
@@ -161,6 +180,7 @@ class StudyConfig:
     rsa: RsaConfig | None = field(default_factory=RsaConfig)
     probes: ProbesConfig | None = None
     edge: dict[str, EdgeConfig] = field(default_factory=dict)
+    ablate: dict[str, AblateConfig] = field(default_factory=dict)
 
     @property
     def sources(self) -> list[str]:
@@ -205,8 +225,9 @@ class StudyConfig:
         tree["probes"] = self.probes and settings_of(self.probes)
         tree["edge"] = {name: settings_of(edge) for name, edge in self.edge.items()}
         tree["rsa"] = self.rsa and settings_of(self.rsa)
-        if not self.edge:
-            del tree["edge"]  # which older run folders do not name: they are still of the same study
+        for key in ("edge", "ablate"):
+            if not tree[key]:
+                del tree[key]  # which older run folders do not name: they are still of the same study
         return tree
 
     def to_yaml(self) -> str:

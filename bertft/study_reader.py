@@ -211,6 +211,13 @@ def _check(config: StudyConfig, file: str) -> None:
         _check_features(config.probes, file, "probes")
     for name, edge in config.edge.items():
         _check_features(edge, file, f"edge.{name}")
+    for name, ablate in config.ablate.items():
+        if name not in config.tasks:
+            raise BertftError(f"{file}: ablate.{name}: expected one of the tasks {', '.join(config.tasks)}")
+        try:
+            ablate.sweeps()
+        except ValueError:
+            raise BertftError(f"{file}: ablate.{name}: expected all, or whole numbers with commas") from None
     if not config.tasks:
         raise BertftError(f"{file}: tasks: expected at least one task, found none")
     _check_numbers(config, file, "")
@@ -243,7 +250,7 @@ def _check_numbers(node: Any, file: str, where: str) -> None:
         elif isinstance(value, dict):
             for key, entry in value.items():
                 _check_numbers(entry, file, f"{place}.{key}")
-        elif item.name in positive:
+        elif item.name in positive and not isinstance(value, str):  # of a sweep, `truncate` is text
             for number in value if isinstance(value, tuple) else (value,):
                 if number is not None and not number > 0:
                     raise BertftError(f"{file}: {place}: expected a number above 0, found {number}")

@@ -32,6 +32,7 @@ def study(tmp_path, tiny_model, monkeypatch):
         "tasks": {task: {"train": TRAIN, "dev": DEV, "epochs": 2, "batch_size": 8} for task in ("dep", "mnli")},
         "rsa": {"tokens": 200, "layers": "all", "by": "upos"},
         "probes": {"train": TRAIN, "dev": DEV, "rank": 4, "epochs": 2},
+        "ablate": {"mnli": {"freeze": "2"}},
         "edge": {"arcs": {"train": TRAIN, "dev": DEV, "steps": 9}},
     }
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(tree), encoding="utf8")
@@ -60,12 +61,15 @@ def test_a_study_is_told_stage_by_stage_and_nothing_is_written(study, capsys):
     assert list(stages) == [
         "models/dep", "models/mnli", "rsa/dep", "rsa/mnli", "words/moved",
         "probes/base", "probes/dep", "probes/mnli", "probes/random", "differences/probes", "edge/arcs",
+        "freeze/mnli/k2",
     ]  # fmt: skip
     assert all(stage["seconds"] > 0 and stage["memory"] > 1e8 and not stage["done"] for stage in stages.values())
     assert stages["rsa/dep"]["memory"] > stages["rsa/mnli"]["memory"]  # every layer with every layer on one text
     assert stages["words/moved"]["work"].endswith(" words, 3 encoders")
     assert stages["models/dep"]["work"].startswith("24 examples, 2 epochs, 6 steps")
-    assert [name for name, stage in stages.items() if stage["at_most"]] == list(stages)[5:]
+    assert [name for name, stage in stages.items() if stage["at_most"]] == list(stages)[5:-1]
+    sweep, whole = stages["freeze/mnli/k2"], stages["models/mnli"]
+    assert sweep["kept"] == 0 and sweep["scratch"] > whole["kept"]
     assert told["to_do"]["seconds"] == pytest.approx(sum(stage["seconds"] for stage in told["stages"]))
     assert told["to_do"]["disk"] >= told["to_do"]["kept"] > 8e6
 

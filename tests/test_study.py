@@ -18,7 +18,7 @@ from bertft.errors import BertftError
 from bertft.results import Row, read_results
 from bertft.run_folder import RunFolder, Stage
 from bertft.study import run_study
-from bertft.study_config import EdgeConfig, StudyConfig
+from bertft.study_config import AblateConfig, EdgeConfig, StudyConfig
 from bertft.study_reader import read_study
 
 # The run folder ----------------------------------------------------------------------------------------------------
@@ -212,6 +212,25 @@ def test_another_run_has_the_same_numbers(finished, config, tmp_path, monkeypatc
     first = {row.key: row.value for row in read_results(finished / "results.csv")}
     again = read_results(tmp_path / "again" / "results.csv")
     assert len(again) > 10 and all(first[row.key] == row.value for row in again)
+
+
+def test_a_sweep_of_a_study_is_that_of_ablate_under_the_tasks_name(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("bertft.report.write_report", lambda folder, progress: folder / "report.html")
+    task = dataclasses.replace(config.tasks["frozen"], freeze=None)
+    ablate = {"again": AblateConfig(freeze="3", truncate=" 1, 0")}
+    small = dataclasses.replace(config, tasks={"again": task}, stimuli={}, rsa=None, probes=None, ablate=ablate)
+    assert read_study(write(tmp_path / "s.yaml", small.to_tree())) == small
+    run_study(small, tmp_path / "run")
+    rows = [row for row in read_results(tmp_path / "run" / "results.csv") if row.measure == "accuracy"]
+    assert [(r.task, r.model, r.data, r.layer) for r in rows] == [
+        ("finetune", "again", "again", None),
+        ("freeze", "again", "again", 3), ("truncate", "again", "again", 1), ("truncate", "again", "again", 0),
+    ]  # fmt: skip
+    assert all(row.low <= row.value <= row.high for row in rows)
+    assert {path.name for path in (tmp_path / "run" / "truncate" / "again").iterdir()} == {
+        "k0.csv", "k0.done.json", "k1.csv", "k1.done.json",
+    }  # fmt: skip
+    assert not (tmp_path / "run" / "prefix").exists()
 
 
 def test_a_changed_study_is_refused(finished, config):

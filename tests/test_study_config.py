@@ -141,6 +141,8 @@ def test_tasks_with_one_dev_file_share_its_stimuli(tmp_path):
         (changed(tasks__dep__bf16="yes, please"), "tasks.dep.bf16: expected true or false, found 'yes, please'"),
         (changed(rsa__tokens=-1), "rsa.tokens: expected a number above 0, found -1"),
         (changed(rsa__metric="cosin"), "rsa.metric: expected one of dot, cosine"),
+        (changed(ablate={"ner": {"freeze": "all"}}), "ablate.ner: expected one of the tasks dep, frozen, squad"),
+        (changed(ablate={"dep": {"freeze": "1,two"}}), "ablate.dep: expected all, or whole numbers with commas"),
         (changed(rsa__layers="some"), "rsa.layers: expected one of paired, all, found 'some'"),
         (changed(rsa__by="upos, colour"), "rsa.by: expected some of upos, xpos, relation"),
         (

@@ -8,10 +8,11 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bertft.ablation import sweep_stages
+from bertft.ablation import KINDS, sweep_stages
 from bertft.cost.analyses import Comparing, Probing, edge_cost
 from bertft.cost.finetuning import finetuning_cost
 from bertft.cost.measure import StageCost, memory_of_gpu, memory_of_machine, resident, weights_of
@@ -144,6 +145,7 @@ class _Costs:
         kind, _, name = stage.name.partition("/")
         costs = {"models": self._models, "rsa": self._rsa, "words": self._words, "edge": self._edge}
         costs |= {"probes": self._probes, "differences": self._differences}
+        costs |= {sweep: partial(self._ablate, sweep) for sweep in KINDS}
         return costs[kind](name, stage.name)
 
     def _models(self, name: str, stage: str) -> StageCost:
@@ -185,6 +187,15 @@ class _Costs:
         encoders = 1 + len(self.config.tasks) + edge.random
         base = self.materials.encoder("base")
         return edge_cost(edge, base, encoders, corpora, stage=stage, held=self.held)
+
+    def _ablate(self, kind: str, place: str, stage: str) -> StageCost:
+        name, _, k = place.partition("/k")
+        train, dev = self.materials.task(name, "train"), self.materials.task(name, "dev")
+        own: dict[str, Any] = {kind: int(k)}
+        prefix = self.materials.out / "prefix" if kind == "freeze" else None
+        config = dataclasses.replace(self.materials.driver(name), prefix_cache=prefix, **own)
+        cost = finetuning_cost(config, train, dev, stage=stage, held=self.held)
+        return dataclasses.replace(cost, kept=0, scratch=cost.scratch + cost.kept)  # the model goes once it is scored
 
     @property
     def _encoders(self) -> int:

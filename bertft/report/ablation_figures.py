@@ -16,7 +16,7 @@ SCORES = {
 """What is drawn of each task, the first that it has."""
 
 AXES = {
-    "freeze": "k: embeddings and blocks 1..k frozen (−1 = nothing)",
+    "freeze": "k: frozen up to block k (−1 = nothing)",
     "truncate": "k: blocks kept (0 = embeddings alone)",
 }
 TITLES = {"freeze": "How much must be free to change", "truncate": "How many blocks a task needs"}
