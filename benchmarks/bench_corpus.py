@@ -1,7 +1,7 @@
 """What streamed similarity costs beside what it cannot do without.
 
 python benchmarks/bench_corpus.py sums --stimuli 1000000      sums of one layer pair against the GEMM limit, memory
-python benchmarks/bench_corpus.py stream --text FILE          two encoders alone against RSA and CKA of all layers
+python benchmarks/bench_corpus.py stream --text FILE          two encoders alone against RSA and CKA (--measures) too
 python benchmarks/bench_corpus.py processes --text FILE       two processes against one with two threads
 python benchmarks/bench_corpus.py error --text FILE           every layer's real vectors against float64 brute force
 python benchmarks/bench_corpus.py knn                         mutual nearest neighbours against the dense way
@@ -87,14 +87,15 @@ def lines_of(text: Path, encoder: Encoder, tokens: int) -> list[str]:
     return lines[: 1 + next((i for i, total in enumerate(held) if total >= tokens), len(lines))]
 
 
-def stream(text: Path, base: str, tuned: str, tokens: int, sample: int) -> None:
-    """Two encoders over the same batches, alone and with RSA (cosine) and CKA of all layers, batch by batch in turn."""
+def stream(text: Path, base: str, tuned: str, tokens: int, sample: int, measures: str) -> None:
+    """Two encoders over the same batches, alone and with the measures (RSA by cosine) of all layers, in turn."""
     from bertft.encoder import Encoder
     from bertft.similarity.compare import side_by_side
 
     encoders = [Encoder.from_pretrained(name, device="cpu") for name in (base, tuned)]
     lines = lines_of(text, encoders[0], tokens)
-    comparison = Comparison(Plan(sample=sample), {"tuned": (encoders[0].num_layers, encoders[1].num_layers)})
+    plan = Plan(measures=tuple(measures.split(",")), sample=sample)
+    comparison = Comparison(plan, {"tuned": (encoders[0].num_layers, encoders[1].num_layers)})
     comparison.sentences = len(lines)
     forward = update = 0.0
     streams = side_by_side([encoder.stream(lines, unit="token", window="split") for encoder in encoders])
@@ -253,6 +254,7 @@ if __name__ == "__main__":
         command.add_argument("--tokens", type=int, default=tokens)
         if name == "stream":
             command.add_argument("--sample", type=int, default=5000)
+            command.add_argument("--measures", default="rsa,cka", help="as of bertft rsa, with commas")
     command = commands.add_parser("knn")
     command.add_argument("--n", type=int, default=20_000)
     command.add_argument("--d", type=int, default=384)

@@ -89,7 +89,7 @@ def test_stages_of_an_existing_folder_are_named_as_done(study, capsys):
         stage.name for stage in stages if stage.product is None
     ]
     assert "1 min 05 s" in next(row for row in lines if row.startswith("rsa/dep"))
-    assert any(row.startswith("3 of 11 stages to do: about ") for row in lines) and lines[-1] == "Nothing was written."
+    assert any(row.startswith("3 of 12 stages to do: about ") for row in lines) and lines[-1] == "Nothing was written."
     assert {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")} == before
 
 
@@ -155,7 +155,7 @@ def test_the_memory_of_a_gpu_is_told_apart(study, tiny_model, monkeypatch, capsy
         assert placed(5, 7) == (5, 7)
     monkeypatch.setattr("bertft.cost.study.resident", lambda: 10**9)
     config = read_study(study)
-    config = dataclasses.replace(config, tasks={"dep": config.tasks["dep"]})
+    config = dataclasses.replace(config, tasks={"dep": config.tasks["dep"]}, ablate={})
     here = {cost.stage: cost for cost in estimate_study(config, study.parent / "run").stages}
     for module in (finetuning, analyses):
         monkeypatch.setattr(module, "placed", lambda held, moved: (held, moved))

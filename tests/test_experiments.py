@@ -183,7 +183,8 @@ def main(monkeypatch):
 
 def test_a_dry_run_lists_every_stage_and_writes_nothing(main, tiny_model, tmp_path, capsys):
     here = lab(tiny_model, tmp_path / "run")
-    stages = {stage.name: stage for stage in here.study_stages("models", "rsa")}
+    analyses = [importlib.import_module(f"experiments.{name}") for name in ("models", "fig2_rsa")]
+    stages = {stage.name: stage for analysis in analyses for stage in analysis.stages(here)}
     name = "seed1/models/dep"
     with here.folder.claim():
         (tmp_path / "run" / name).mkdir(parents=True)

@@ -104,7 +104,7 @@ def test_an_adapter_finds_its_base_at_the_revision_it_names(cache, tiny_model, t
 
 
 def test_a_moved_branch_is_another_model(cache, tmp_path):
-    config = FinetuneConfig("mnli", "org/tiny", TRAIN, DEV, tmp_path / "out", epochs=1, batch_size=4, max_length=32)
+    config = FinetuneConfig("mnli", "org/tiny", TRAIN, DEV, tmp_path / "out", epochs=1, batch_size=4, max_length=96)
     key = sweep_stages("freeze", config, tmp_path, depths_wanted=[1])[0].key
     cache.move("main", OLD)
     result = finetune(config)
