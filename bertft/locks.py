@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from bertft.errors import BertftError
 
 SUFFIX = ".lock"
+MOMENT = 0.01  # seconds, more than `is_held` has a lock for
 
 
 @contextlib.contextmanager
@@ -41,13 +43,18 @@ def _taken(lock: Path) -> int | None:
     """A descriptor that holds the lock, or None. The file may have been removed between its opening and its locking."""
     import fcntl  # here, so that systems without it can import the package
 
+    again = True  # once: the lock may have been with an `is_held`
     while True:
         file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(file)
-            return None
+            if not again:
+                return None
+            again = False
+            time.sleep(MOMENT)
+            continue
         except BaseException:
             os.close(file)
             raise
@@ -66,7 +73,7 @@ def is_held(lock: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask do not take each other for a holder
     except BlockingIOError:
         return True
     finally:

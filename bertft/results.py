@@ -104,11 +104,13 @@ def appearing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 def sweep_unfinished(folder: str | os.PathLike[str]) -> None:
     """Remove what writers that were killed left anywhere in ``folder``.
 
-    Below a folder in which a process holds a lock (`bertft.locks.claimed`), nothing is touched.
+    Below a folder in which a process holds a lock (`bertft.locks.claimed`, or ``.lock`` itself), nothing is touched;
+    ``folder``'s own ``.lock`` is the caller's.
     """
     from bertft.locks import SUFFIX, is_held
 
-    busy = {lock.parent for lock in Path(folder).rglob(f".*{SUFFIX}") if is_held(lock)}
+    own = Path(folder) / SUFFIX
+    busy = {lock.parent for lock in Path(folder).rglob(f"*{SUFFIX}") if lock != own and is_held(lock)}
     for path in [*Path(folder).rglob(f".*{UNFINISHED}")]:
         if not busy.isdisjoint(path.parents):
             continue

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bertft.errors import BertftError
+from bertft.locks import MOMENT
 from bertft.progress import SILENT, Progress
 from bertft.results import (
     Row,
@@ -68,10 +69,10 @@ class RunFolder:
             raise BertftError(f"--out {self.path}: expected a folder, found a file")
         held = self.path / CONFIG
         if held.is_file():
-            text = held.read_text(encoding="utf8", errors="replace")
-            if text != self.config:
+            difference = _difference(held.read_text(encoding="utf8", errors="replace"), self.config)
+            if difference is not None:
                 raise BertftError(
-                    f"--out {self.path}: the folder holds another study ({_difference(text, self.config)}); "
+                    f"--out {self.path}: the folder holds another study ({difference}); "
                     "choose another folder, or remove this one first"
                 )
         elif any(entry.name not in (LOCK, "models") for entry in self.path.iterdir()):
@@ -86,9 +87,9 @@ class RunFolder:
         from filelock import FileLock, Timeout
 
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / LOCK, timeout=0)
+        lock = FileLock(self.path / LOCK, timeout=MOMENT)
         try:
-            lock.acquire()
+            lock.acquire(poll_interval=MOMENT / 2)  # again after a moment, as `bertft.locks.claimed`
         except Timeout:
             raise BertftError(f"--out {self.path}: another bertft process is at work in this folder") from None
         try:
@@ -125,9 +126,17 @@ class RunFolder:
         }
         write_text_atomically(self.path / f"{stage.name}.done.json", json.dumps(mark, indent=1) + "\n")
 
-    def run(self, stages: Sequence[Stage], title: str, *, table: bool = True, progress: Progress = SILENT) -> list[Row]:
+    def run(
+        self,
+        stages: Sequence[Stage],
+        title: str,
+        *,
+        table: bool = True,
+        after: Callable[[], None] = lambda: None,
+        progress: Progress = SILENT,
+    ) -> list[Row]:
         """Do, in order, the stages that are not done, and return all their rows; `results.csv` (``table``) grows with
-        every stage. The folder must be claimed.
+        every stage, and ``after`` is called when one has been done. The folder must be claimed.
         """
         finished: dict[str, list[Row]] = {s.name: held for s in stages if (held := self.done(s)) is not None}
         if finished:
@@ -140,6 +149,7 @@ class RunFolder:
                     begun = time.monotonic()
                     finished[stage.name] = stage.work()
                     self.finish(stage, finished[stage.name], time.monotonic() - begun)
+                    after()
                 rows += finished[stage.name]
                 if table:
                     self.write_table(rows)
@@ -220,15 +230,19 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _difference(held: str, wanted: str) -> str:
-    """The first setting in which two YAML texts differ, in words."""
+def _difference(held: str, wanted: str) -> str | None:
+    """The first setting in which two YAML texts differ, in words, or None: neither order nor spelling makes one."""
     import yaml
 
+    if held == wanted:
+        return None
     try:
-        old = yaml.safe_load(held)
+        old, new = yaml.safe_load(held), yaml.safe_load(wanted)
     except yaml.YAMLError:
         return "its config.yaml is not valid YAML"
-    return _first_difference(old, yaml.safe_load(wanted), "") or "its config.yaml differs"
+    if type(old) is not type(new):
+        return "its config.yaml holds no settings"
+    return _first_difference(old, new, "")
 
 
 def _first_difference(old: Any, new: Any, where: str) -> str | None:

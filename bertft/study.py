@@ -5,7 +5,7 @@ out/config.yaml  results.csv  run.json  report.html  figures/
     models/<task>/  models/<task>.csv        fine-tuned encoder, its scores
     rsa/<text>.csv                           similarity of every tuned encoder to the base, layer by layer
     words/moved.csv  local.csv  words.csv  sentences.csv    which words of a treebank moved, and sentences
-    probes/<encoder>.csv, .safetensors       structural probes of every layer
+    probes/<encoder>.csv, .safetensors       structural probes of every layer; .notes.txt what to know of them
     differences/probes.csv                   every tuned encoder's less the base's, paired by sentence
     edge/<task>.csv, .labels.csv, <task>/    edge probes of every encoder on one task; .notes.txt what to know of them
     freeze/<task>/k<k>.csv  truncate/...     scores of a task fine-tuned anew for every k
@@ -63,11 +63,16 @@ def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Pro
     with folder.claim():
         record: dict[str, Any] = {"versions": versions(), "stages": [s.name for s in stages], "started": _now()}
         so_far = _memory(folder.path / RUN)
-        folder.write_record(record)  # for the page of a study that is cut off
-        folder.run(stages, config.name, progress=progress)
+
+        def write_record() -> None:
+            record["memory"] = max(fullest(), so_far)
+            folder.write_record(record)
+
+        write_record()  # for the page of a study that is cut off
+        folder.run(stages, config.name, after=write_record, progress=progress)
         shutil.rmtree(folder.path / "prefix", ignore_errors=True)  # what sweeps kept of frozen blocks
-        record |= {"seconds": folder.seconds(stages), "finished": _now()}
-        folder.write_record(record | {"memory": max(fullest(), so_far), "disk": _size(folder.path)})
+        record |= {"seconds": folder.seconds(stages), "finished": _now(), "disk": _size(folder.path)}
+        write_record()
         return write_report(folder.path, progress=progress)
 
 
@@ -239,10 +244,13 @@ def study_stages(config: StudyConfig, materials: Materials) -> list[Stage]:
             work = partial(_words, config, materials)
             stages.append(Stage("words/moved", {**depends, "models": tuned, **seeds}, work, product="words.csv"))
     if config.probes:
+        from bertft.probes.structural import FORMAT
+
+        scored = {"format": FORMAT, **seeds}
         for name in ["base", *config.tasks, *(["random"] if config.probes.control else [])]:
-            depends = {"probes": settings_of(config.probes), "encoder": tuned.get(name, name), **seeds}
+            depends = {"probes": settings_of(config.probes), "encoder": tuned.get(name, name), **scored}
             stages.append(Stage(f"probes/{name}", depends, partial(_probe, config, name, materials)))
-        depends = {"differences": settings_of(config.probes), "models": tuned, **seeds}
+        depends = {"differences": settings_of(config.probes), "models": tuned, **scored}
         stages.append(Stage("differences/probes", depends, partial(_probe_differences, config, materials)))
     for name, edge in config.edge.items():
         depends = {"edge": settings_of(edge), "models": tuned, **seeds}
@@ -318,7 +326,12 @@ def _words(config: StudyConfig, materials: Materials) -> list[Row]:
 
 def _probe(config: StudyConfig, name: str, materials: Materials) -> list[Row]:
     assert config.probes is not None
-    return _structural([name], config.probes, materials, control=config.probes.control_trees)
+    notes: list[str] = []
+    rows = _structural([name], config.probes, materials, control=config.probes.control_trees, notes=notes)
+    for note in notes:
+        materials.progress.say(note)
+    _keep_notes(materials.out / "probes" / f"{name}.notes.txt", notes)
+    return rows
 
 
 def _probe_differences(config: StudyConfig, materials: Materials) -> list[Row]:
@@ -335,6 +348,7 @@ def _structural(
     *,
     control: bool = False,
     differences: bool = False,
+    notes: list[str] | None = None,
 ) -> list[Row]:
     from bertft.probes.structural import structural_probes
 
@@ -354,6 +368,7 @@ def _structural(
             control=control,
             differences=differences,
             store=store,
+            notes=notes,
             progress=materials.progress,
         )
 
@@ -399,11 +414,14 @@ def probe_edges(
     for note in result.notes:
         progress.say(f"{name}: {note}")
     write_results(folder / f"{name}.labels.csv", result.labels)
-    notes = folder / f"{name}.notes.txt"
-    notes.unlink(missing_ok=True)
-    if result.notes:
-        write_text_atomically(notes, "\n".join(result.notes) + "\n")
+    _keep_notes(folder / f"{name}.notes.txt", result.notes)
     return result.rows
+
+
+def _keep_notes(path: Path, notes: Sequence[str]) -> None:
+    path.unlink(missing_ok=True)
+    if notes:
+        write_text_atomically(path, "\n".join(notes) + "\n")
 
 
 @contextlib.contextmanager

@@ -110,7 +110,7 @@ class ProbesConfig:
     max_train: int | None = None
     max_dev: int | None = None
     rank: int | tuple[int, ...] = 128
-    epochs: int = 10
+    epochs: int = 40
     control: bool = True
     control_trees: bool = _later(False)
     orthogonal: bool = _later(False)

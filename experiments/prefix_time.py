@@ -27,7 +27,7 @@ def stages(lab: Lab) -> list[Stage]:
     """Options ``prefix_time``: ``tasks``, by name what differs from the study's fine-tuning, of the first seed."""
     seed = lab.seeds[0]
     found = []
-    for task, changes in lab.options("prefix_time")["tasks"].items():
+    for task, changes in lab.options("prefix_time", "tasks")["tasks"].items():
         for k in depths("freeze", lab.setting.study.model):
             if k >= 1:
                 work = partial(measure, lab, seed, task, k)
@@ -50,7 +50,7 @@ def measure(lab: Lab, seed: int, task: str, k: int) -> list[Row]:
         return clock, result
 
     for rest in (*folder.glob("run"), *folder.glob(".run*")):  # of a measurement that was cut off
-        shutil.rmtree(rest)
+        shutil.rmtree(rest, ignore_errors=True)  # beside it lies its lock, a file
     for table in lab.prefix.rglob(f"layer{k}.npy"):
         table.unlink()
     timed(max_train=32, max_dev=2)  # what a process does at its first run alone

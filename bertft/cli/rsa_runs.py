@@ -76,7 +76,8 @@ def run_rsa(
         "command": "rsa", "base": base, "tuned": tuned, "text": text, "split": split,
         "tokens": "all" if tokens is None else tokens, "unit": unit, "metric": metrics, "compare": compares,
         "measures": measures, "sample": sample, "intervals": intervals, "by": by, "dtype": dtype,
-        "precision": precision, "seed": seed,
+        "seed": seed,
+        **({"precision": precision} if plan.float64 else {}),
         **({"layers": "all"} if plan.all_layers else {}),
         **({"permutations": permutations} if permutations else {}),
     }  # fmt: skip
