@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from bertft.errors import BertftError
+from bertft.materials import Materials
 from bertft.progress import SILENT, Progress
 from bertft.results import Row, merge_rows, write_bytes_atomically, write_results, write_text_atomically
 from bertft.run_folder import RunFolder, Stage
 from bertft.seeds import pool_seeds
-from bertft.study import Materials, study_stages
+from bertft.study import study_stages
 from bertft.study_config import StudyConfig, settings_of
 from bertft.study_reader import read_study, resolve_source, study_of
 
@@ -95,10 +96,15 @@ class Lab:
         self.seeds = setting.seeds
         self.materials = functools.cache(self._materials)
 
-    def options(self, name: str) -> dict[str, Any]:
-        """The options of one analysis."""
-        if not isinstance(found := self.setting.options.get(name), dict):
+    def options(self, name: str, *needed: str) -> dict[str, Any]:
+        """The options of one analysis, with the keys it cannot do without; without any, they may be left out."""
+        found = self.setting.options.get(name)
+        if found is None and not needed:
+            return {}
+        if not isinstance(found, dict):
             raise BertftError(f"setting {self.setting.name}: options.{name}: expected a mapping, found {found!r}")
+        if missing := [key for key in needed if key not in found]:
+            raise BertftError(f"setting {self.setting.name}: options.{name}.{missing[0]}: missing")
         return found
 
     def source(self, text: str) -> str:
@@ -148,7 +154,7 @@ class Lab:
         default all) and ``tasks``, by name what differs from the study's fine-tuning, such as ``max_train``."""
         from bertft.ablation import sweep_stages
 
-        options = self.options("sweep")
+        options = self.options("sweep", "seeds", "tasks")
         depths = options.get("k", {}).get(kind)
         found = []
         for seed in options["seeds"]:

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from bertft.encoder import Encoder
 from bertft.finetune import finetune, snapshot_folder
 from bertft.lab import Lab
+from bertft.materials import fitting
 from bertft.report.figures import Figure
 from bertft.report.layered import layered
 from bertft.report.series import lines
 from bertft.results import Row
 from bertft.run_folder import Stage
 from bertft.similarity import compare_encoders
-from bertft.study import fitting
 
 
 def stages(lab: Lab) -> list[Stage]:
     """Options ``along``: ``seeds``, ``percents``, ``text``, ``tokens`` and ``tasks``, by name what differs from the
     study's fine-tuning: these models are trained anew, for the encoders on the way."""
-    options = lab.options("along")
+    options = lab.options("along", "seeds", "percents", "text", "tokens", "tasks")
     return [
         lab.stage(
             f"along/seed{seed}/{task}", seed, {"along": options, "task": task}, lambda s=seed, t=task: follow(lab, s, t)

@@ -9,6 +9,7 @@ from pathlib import Path
 from bertft.encoder import Encoder
 from bertft.finetune import finetune, read_card
 from bertft.lab import Lab
+from bertft.materials import fitting
 from bertft.report.figures import Figure
 from bertft.report.layered import layered
 from bertft.report.series import lines
@@ -16,7 +17,6 @@ from bertft.results import Row
 from bertft.run_folder import Stage
 from bertft.similarity import compare_encoders, words_that_moved
 from bertft.similarity.agreement import words_agree
-from bertft.study import fitting
 
 ALIKE = "local_rsa_correlation"
 PANELS = {False: "to the base encoder", True: "one to the other"}
@@ -25,7 +25,7 @@ PANELS = {False: "to the base encoder", True: "one to the other"}
 def stages(lab: Lab) -> list[Stage]:
     """Options ``lora``: ``seeds``, the ``task``, ``changes`` to its fine-tuning (``lora``: the rank, a higher learning
     rate), the study's ``text`` with how many ``tokens``, and how many ``sentences`` of the probes' treebank."""
-    options = lab.options("lora")
+    options = lab.options("lora", "seeds", "task", "changes", "text", "tokens", "sentences")
     found = lab.study_stages("models", seeds=options["seeds"])
     for seed in options["seeds"]:
         for name, work in (("model", train), ("similarity", compare), ("words", words)):

@@ -18,7 +18,7 @@ TITLES = {"rsa_cosine_pearson": "RSA (cosine, Pearson)", "cka_debiased": "CKA (d
 
 def stages(lab: Lab) -> list[Stage]:
     """Options ``text``: the study's text and how many ``tokens``."""
-    options = lab.options("text")
+    options = lab.options("text", "text", "tokens")
     found = lab.study_stages("models")
     for seed in lab.seeds:
         work = lambda seed=seed: measure(lab, seed, **options)

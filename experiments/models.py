@@ -19,11 +19,13 @@ from bertft.tasks import get_task
 
 def also(lab: Lab) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Options ``also``: by task and name what its models are scored on too, a ``source`` with its ``split`` and
-    ``limit`` where it needs them. Yields task, name and these."""
+    ``limit`` where it needs them; may be left out. Yields task, name and these."""
     for task, texts in lab.options("also").items():
         if task not in lab.setting.study.tasks:
             raise BertftError(f"setting {lab.setting.name}: options.also.{task}: no task of the study has that name")
-        for name, own in texts.items():
+        for name, own in (texts or {}).items():
+            if "source" not in (own or {}):
+                raise BertftError(f"setting {lab.setting.name}: options.also.{task}.{name}.source: missing")
             yield task, name, {**own, "source": lab.source(own["source"])}
 
 

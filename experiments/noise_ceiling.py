@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from bertft.lab import Lab
+from bertft.materials import fitting
 from bertft.report.figures import Figure
 from bertft.report.layered import layered
 from bertft.report.series import lines
 from bertft.results import Row
 from bertft.run_folder import Stage
 from bertft.similarity import compare_encoders
-from bertft.study import fitting
 
 
 def stages(lab: Lab) -> list[Stage]:
     """Options ``text``: the study's text and how many ``tokens``."""
-    options = lab.options("text")
+    options = lab.options("text", "text", "tokens")
     found = lab.study_stages("models")
     for i, seed in enumerate(lab.seeds):
         # each seed with the next one, the last with the first where there are more than two

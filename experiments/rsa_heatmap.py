@@ -18,7 +18,7 @@ MEASURE = "rsa_cosine_pearson_base"
 
 def stages(lab: Lab) -> list[Stage]:
     """Options ``text``: the study's text and how many ``tokens``."""
-    options = lab.options("text")
+    options = lab.options("text", "text", "tokens")
     found = lab.study_stages("models")
     for seed in lab.seeds:
         work = lambda seed=seed: measure(lab, seed, **options)

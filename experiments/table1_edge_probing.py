@@ -15,17 +15,17 @@ from bertft.study_reader import edge_of
 
 
 def tasks(lab: Lab) -> dict[str, EdgeConfig]:
-    """Options ``edge``: ``seeds`` and ``tasks``, by name as a study's ``edge``; ``shared`` is what holds for each."""
-    options = lab.options("edge")
+    """Options ``edge``: ``seeds`` and ``tasks``, by name as a study's ``edge``; ``shared``, if any, holds for each."""
+    options = lab.options("edge", "seeds", "tasks")
     where, root = f"setting {lab.setting.name}", lab.setting.root
     return {
-        name: edge_of({**options["shared"], **own}, root, where, f"options.edge.tasks.{name}")
+        name: edge_of({**(options.get("shared") or {}), **own}, root, where, f"options.edge.tasks.{name}")
         for name, own in options["tasks"].items()
     }
 
 
 def stages(lab: Lab) -> list[Stage]:
-    seeds = lab.options("edge")["seeds"]
+    seeds = lab.options("edge", "seeds")["seeds"]
     found = lab.study_stages("models", seeds=seeds)
     for seed in seeds:
         for name, edge in tasks(lab).items():

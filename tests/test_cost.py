@@ -15,9 +15,10 @@ from bertft.cost.analyses import Probing
 from bertft.cost.measure import Line, line, seconds_of
 from bertft.cost.study import Estimate
 from bertft.finetune import FinetuneConfig
+from bertft.materials import Materials
 from bertft.results import Row
 from bertft.run_folder import RunFolder
-from bertft.study import Materials, study_stages
+from bertft.study import study_stages
 from bertft.study_reader import read_study
 
 TRAIN, DEV = "builtin:synthetic?size=24", "builtin:synthetic?split=dev&size=8"

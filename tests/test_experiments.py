@@ -129,6 +129,7 @@ ARCS = {"train": "builtin:synthetic?size=4"}
         ("table1_edge_probing", {**ARCS, "dev": "bad.jsonl"}, "bad.jsonl: line 1"),
         ("models", {"dep": {"test": {"source": "bad.conllu"}}}, "bad.conllu: line 1"),
         ("models", {"ner": {"test": {"source": "bad.conllu"}}}, "options.also.ner: no task of the study has that name"),
+        ("models", {"dep": {"test": {"split": "test"}}}, "setting tiny: options.also.dep.test.source: missing"),
     ],
 )
 def test_what_cannot_be_read_is_found_before_the_first_stage(tiny_model, tmp_path, name, options, message):
@@ -140,6 +141,40 @@ def test_what_cannot_be_read_is_found_before_the_first_stage(tiny_model, tmp_pat
     with pytest.raises(BertftError, match=re.escape(message)):
         run(Lab(wrong, tmp_path / "out"), name)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_option_that_is_needed_is_named_and_others_may_be_left_out(tiny_model, tmp_path):
+    setting = read_setting(SETTINGS, "tiny", model=str(tiny_model))
+    needed = {"edge": "table1_edge_probing", "prefix_time": "prefix_time", "sweep": "fig3_freezing",
+              "along": "along_training", "lora": "lora", "text": "measures"}  # fmt: skip
+    for options, script in needed.items():
+        stages = importlib.import_module(f"experiments.{script}").stages
+        with pytest.raises(BertftError, match=f"setting tiny: options.{options}: expected a mapping, found None"):
+            stages(Lab(dataclasses.replace(setting, options={}), tmp_path))
+        for key in set(setting.options[options]) - {"shared", "k"}:
+            left = {name: value for name, value in setting.options[options].items() if name != key}
+            with pytest.raises(BertftError, match=f"setting tiny: options.{options}.{key}: missing"):
+                stages(Lab(dataclasses.replace(setting, options={options: left}), tmp_path))
+    edge = {name: value for name, value in setting.options["edge"].items() if name != "shared"}
+    bare = Lab(dataclasses.replace(setting, options={"edge": edge}), tmp_path)
+    assert importlib.import_module("experiments.table1_edge_probing").tasks(bare)["arcs"].steps == 10_000
+    models = importlib.import_module("experiments.models").stages(bare)
+    assert {stage.name.split("/")[1] for stage in models} == {"models"}
+
+
+def test_a_measurement_that_was_killed_is_begun_anew(tiny_model, tmp_path, monkeypatch):
+    script = importlib.import_module("experiments.prefix_time")
+
+    def finetune(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "finetune", finetune)
+    folder = tmp_path / "prefix_time" / "mnli"
+    (folder / ".run.training").mkdir(parents=True)
+    (folder / ".run.lock").touch()
+    with pytest.raises(KeyboardInterrupt):
+        script.measure(lab(tiny_model, tmp_path), 1, "mnli", 2)
+    assert [path.name for path in folder.iterdir()] == [".run.lock"]
 
 
 def test_finished_stages_are_taken_from_a_study_of_the_same_settings(tiny_model, tmp_path, monkeypatch):

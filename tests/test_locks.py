@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bertft import locks
 from bertft.errors import BertftError
 from bertft.finetune import FinetuneConfig, finetune
 from bertft.locks import claimed, is_held
@@ -52,6 +54,28 @@ def test_the_sweep_leaves_folders_where_somebody_is_at_work(tmp_path):
         assert [rest.exists() for rest in rests] == [True, True, False]
     sweep_unfinished(tmp_path)
     assert not any(rest.exists() for rest in rests)
+
+
+def test_the_sweep_leaves_what_stores_hold_and_takes_the_folders_own_lock_for_its_own(tmp_path):
+    from filelock import FileLock
+
+    busy, idle = (tmp_path / "models" / name / ".layer3.part" for name in "ab")
+    for rest in (busy, idle):
+        rest.parent.mkdir(parents=True)
+        rest.touch()
+    with FileLock(busy.parent / ".lock"), RunFolder(tmp_path, "").claim():
+        assert busy.exists() and not idle.exists()
+    with RunFolder(tmp_path, "").claim():
+        assert not busy.exists()
+
+
+def test_who_looks_at_a_lock_is_not_taken_for_its_holder(tmp_path, monkeypatch):
+    with (tmp_path / ".out.lock").open("w") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as `is_held` for a moment
+        assert not is_held(tmp_path / ".out.lock")
+        monkeypatch.setattr(locks.time, "sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
+        with claimed(tmp_path / "out"):
+            assert is_held(tmp_path / ".out.lock")
 
 
 FIRST = """

@@ -9,12 +9,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from small_study import changed, write
 
 import bertft.study as study_module
 from bertft.errors import BertftError
+from bertft.materials import Materials, fitting
+from bertft.progress import SILENT
 from bertft.results import Row, read_results
 from bertft.run_folder import RunFolder, Stage
 from bertft.study import run_study
@@ -54,6 +57,17 @@ def test_another_study_is_refused_and_nothing_is_touched(tmp_path):
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
     with pytest.raises(BertftError, match="x is set only here"):
         RunFolder(tmp_path / "run", "tasks:\n  dep: {epochs: 3}\nx: 1\n").check()
+    (tmp_path / "run" / "config.yaml").write_text("- 1\n", encoding="utf8")
+    with pytest.raises(BertftError, match=r"its config\.yaml holds no settings"):
+        other.check()
+
+
+def test_a_config_that_is_spelt_otherwise_is_of_the_same_study(tmp_path):
+    with RunFolder(tmp_path, "# by hand\nseed: 1\ntasks: {dep: {train: 'a', epochs: 3}}\n").claim():
+        pass
+    written = "tasks:\n  dep:\n    epochs: 3\n    train: a\nseed: 1\n"
+    with RunFolder(tmp_path, written).claim():
+        assert (tmp_path / "config.yaml").read_text(encoding="utf8") == written
 
 
 def test_a_folder_with_other_things_and_a_file_are_refused(tmp_path):
@@ -98,6 +112,7 @@ def finished(config, tmp_path_factory):
         assert {row.model for row in read_results(out / "results.csv")} == {"dep", "frozen", "squad"}
         record = json.loads((out / "run.json").read_text(encoding="utf8"))  # for a page of what there is
         assert record["versions"]["torch"] and len(record["stages"]) == 14 and "finished" not in record
+        assert record["memory"] > 1e8
     run_study(config, out)
     return out
 
@@ -126,7 +141,7 @@ def test_every_analysis_of_every_model_and_text_is_in_the_table(finished):
 
 def test_words_that_moved_are_those_of_the_probes_dev_text(finished, config):
     rows = [row for row in read_results(finished / "results.csv") if row.task == "local"]
-    trees = study_module.Materials(config, finished, study_module.SILENT).trees("dev")
+    trees = Materials(config, finished, SILENT).trees("dev")
     assert sum(row.n for row in rows if (row.model, row.layer) == ("dep", 3)) == sum(len(s.words) for s in trees)
     assert {row.data for row in rows} == {"trees"} and all(row.measure.startswith("local_rsa_upos=") for row in rows)
     assert all(row.value == pytest.approx(1, abs=1e-9) for row in rows if row.model == "frozen")
@@ -140,7 +155,7 @@ def test_words_that_moved_are_those_of_the_probes_dev_text(finished, config):
 
 def test_without_probes_the_words_are_those_of_the_first_task_on_trees(config, tmp_path):
     bare = dataclasses.replace(config, probes=None)
-    materials = study_module.Materials(bare, tmp_path, study_module.SILENT)
+    materials = Materials(bare, tmp_path, SILENT)
     assert bare.treebank == "dep" and materials.treebank() == materials.task("dep", "dev")
     assert dataclasses.replace(bare, stimuli={}).crossed_text == "dep" and bare.crossed_text == "plain"
 
@@ -233,6 +248,29 @@ def test_a_sweep_of_a_study_is_that_of_ablate_under_the_tasks_name(config, tmp_p
     assert not (tmp_path / "run" / "prefix").exists()
 
 
+def test_a_record_holds_the_most_memory_of_all_stages_of_all_processes(config, tmp_path, monkeypatch):
+    rows = [Row("m", "t", "d", None, "x", 1.0)]
+    stages = [Stage(name, {}, lambda: rows) for name in ("a", "b")] + [Stage("c", {}, interrupted)]
+    monkeypatch.setattr(study_module, "study_stages", lambda *_: stages)
+    monkeypatch.setattr(Materials, "check", lambda _: None)
+    for found, most in (([1, 7, 5], 5), ([2, 2, 2], 5), ([9], 9)):
+        monkeypatch.setattr("bertft.cost.measure.fullest", iter(found).__next__)
+        with pytest.raises(KeyboardInterrupt):
+            run_study(config, tmp_path)
+        assert json.loads((tmp_path / "run.json").read_text(encoding="utf8"))["memory"] == most
+
+
+def test_probes_that_were_scored_otherwise_are_not_done(config, tmp_path, monkeypatch):
+    def keys() -> dict[str, str]:
+        return {s.name: s.key for s in study_module.study_stages(config, Materials(config, tmp_path, SILENT))}
+
+    before = keys()
+    monkeypatch.setattr("bertft.probes.structural.FORMAT", "bertft.structural/2")
+    after = keys()
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {name for name in before if name.startswith(("probes/", "differences/"))} and len(changed) == 6
+
+
 def test_a_changed_study_is_refused(finished, config):
     with pytest.raises(BertftError, match="another study"):
         run_study(dataclasses.replace(config, seed=4), finished)
@@ -250,15 +288,15 @@ def test_a_bad_corpus_is_found_before_anything_is_written(config, tmp_path):
 def test_passages_come_once_and_pairs_beyond_the_window_are_left_out(config, tmp_path):
     from bertft.data.examples import Answer, Pair, Question
 
-    materials = study_module.Materials(config, tmp_path, study_module.SILENT)
+    materials = Materials(config, tmp_path, SILENT)
     text = materials.stimuli("squad")
     assert [q.id for q in text] == [f"{number}-0" for number in range(8)] and len(materials.task("squad", "dev")) == 16
     base = materials.encoder("base")
     long = Pair("2", "the cat " * 200, "b", "neutral")
-    assert study_module.fitting(base, [Pair("1", "a", "b", "neutral"), long]) == [Pair("1", "a", "b", "neutral")]
+    assert fitting(base, [Pair("1", "a", "b", "neutral"), long]) == [Pair("1", "a", "b", "neutral")]
     question = Question("3", "who?", "the cat " * 200, (Answer("the", 0),))
-    assert study_module.fitting(base, [question]) == []
-    assert study_module.fitting(base, ["a text"]) == ["a text"]
+    assert fitting(base, [question]) == []
+    assert fitting(base, ["a text"]) == ["a text"]
 
 
 def test_probes_of_several_kinds_come_from_one_extraction_that_a_kill_does_not_undo(config, tmp_path, monkeypatch):
@@ -268,7 +306,7 @@ def test_probes_of_several_kinds_come_from_one_extraction_that_a_kill_does_not_u
         config.probes, rank=(2, 3), control_trees=True, orthogonal=True, rbf=True, dtype="float32", window="split"
     )
     config = dataclasses.replace(config, probes=probes)
-    materials = study_module.Materials(config, tmp_path, study_module.SILENT)
+    materials = Materials(config, tmp_path, SILENT)
     (stage,) = [s for s in study_module.study_stages(config, materials) if s.name == "probes/base"]
     extracted = []
     extract = store.extract
@@ -278,7 +316,12 @@ def test_probes_of_several_kinds_come_from_one_extraction_that_a_kill_does_not_u
         with pytest.raises(KeyboardInterrupt):
             stage.work()
     assert [str(dtype) for dtype in extracted] == ["torch.float32"] * 2  # train and dev
+    said: list[str] = []
+    monkeypatch.setattr(materials, "progress", SimpleNamespace(step=SILENT.step, say=said.append))
     rows = stage.work()
+    notes = (tmp_path / "probes" / "base.notes.txt").read_text(encoding="utf8").splitlines()
+    assert notes and set(notes) <= set(said) and all(note.startswith("base.") for note in notes)
+    assert "base.rank2: 8 of 8 probes reached the limit of 1 epochs and may not have learned all they could" in notes
     assert len(extracted) == 2 and not (tmp_path / "probes" / ".features").exists()
     ends = ("_rank2", "_rank3", "_orthogonal", "_rbf")
     assert {f"{m}{end}" for m in ("uuas", "control_uuas", "uuas_selectivity") for end in ends} <= {
@@ -302,14 +345,14 @@ def test_a_sentence_beyond_the_window_is_found_before_the_models_are_trained(con
         run_study(config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     split = dataclasses.replace(config, probes=dataclasses.replace(config.probes, window="split"))
-    study_module.Materials(split, tmp_path / "out", study_module.SILENT).check()
+    Materials(split, tmp_path / "out", SILENT).check()
     (tmp_path / "long.jsonl").write_text(
         "".join(json.dumps({"text": text, "targets": [{"span1": [0, 1], "label": "x"}]}) + "\n"
                 for text in ("a b", "the " * 200 + "end")), encoding="utf8")  # fmt: skip
     edge = EdgeConfig(str(tmp_path / "long.jsonl"), str(tmp_path / "long.jsonl"))
     edged = dataclasses.replace(config, probes=None, edge={"arcs": edge})
     with pytest.raises(BertftError, match="of the arcs train data"):
-        study_module.Materials(edged, tmp_path / "out", study_module.SILENT).check()
+        Materials(edged, tmp_path / "out", SILENT).check()
 
 
 @pytest.mark.realdata

@@ -19,10 +19,11 @@ from bertft.cost.measure import StageCost, memory_of_gpu, memory_of_machine, res
 from bertft.data import sources
 from bertft.errors import BertftError
 from bertft.finetune import FinetuneConfig, dev_split
+from bertft.materials import Materials, fitting
 from bertft.probes.edge import checked
 from bertft.progress import SILENT, Progress
 from bertft.run_folder import RunFolder, Stage
-from bertft.study import Materials, fitting, study_stages
+from bertft.study import study_stages
 from bertft.study_config import StudyConfig
 from bertft.tasks import get_task
 

@@ -7,10 +7,11 @@ import yaml
 
 from bertft.encoder import Encoder
 from bertft.errors import BertftError
+from bertft.materials import Materials
 from bertft.probes import edge
 from bertft.progress import SILENT
 from bertft.results import read_results
-from bertft.study import Materials, read_study, study_stages
+from bertft.study import read_study, study_stages
 
 SYNTHETIC = {"train": "builtin:synthetic?size=12", "dev": "builtin:synthetic?split=dev&size=8"}
 SHORT = {"steps": 2, "interval": 1, "batch_size": 8, "learning_rate": 1e-3, "random": True}
