@@ -178,7 +178,10 @@ def run_ninja(folder: Path) -> None:
         except (ImportError, AttributeError):
             raise BuildError("the build tool ninja is missing (pip install ninja)") from None
     jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
-    done = subprocess.run([ninja, "-C", str(folder), *jobs], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run([ninja, "-C", str(folder), *jobs], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise BuildError(f"the build tool {ninja} cannot be started ({error.strerror})") from error
     if done.returncode != 0:
         lines = [line for line in done.stdout.splitlines() if "error" in line] or done.stdout.splitlines()[-1:]
         raise BuildError(f"compiling the kernels failed: {(lines or [done.stderr.strip()])[0]}")

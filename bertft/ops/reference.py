@@ -110,23 +110,28 @@ def pairwise_distance(
     """
     result = torch.float64 if x.dtype == torch.float64 else torch.float32
     x, y = x.double(), None if y is None else y.double()
+    u = metric_rows(x, metric)
+    d = between_rows(u, None if y is None else metric_rows(y, metric), metric)
+    if y is None and metric != "dot":
+        d = d * (1 - torch.eye(d.shape[-1], dtype=d.dtype, device=d.device))
+    return (condense(d) if condensed else d).to(result)
+
+
+def between_rows(u: Tensor, v: Tensor | None, metric: str) -> Tensor:
+    """Distances (..., N, M) of rows that have been through ``metric_rows``, u (..., N, D) and v (..., M, D) or u."""
     if metric in ("dot", *NORMALISED):
-        u = metric_rows(x, metric)
-        v = u if y is None else metric_rows(y, metric)
-        d = u @ v.mT
-        if y is None:
+        d = u @ (u if v is None else v).mT
+        if v is None:
             d = (d + d.mT) / 2
         if metric in NORMALISED:
             d = 1 - d
             d = d + (d.clamp(min=0) - d).detach()  # rounding below zero, without touching the gradient
-    elif metric == "manhattan":
-        d = torch.cdist(x, x if y is None else y, p=1.0)
-    else:
-        d = torch.cdist(x, x if y is None else y, compute_mode="donot_use_mm_for_euclid_dist")
-        d = d * d if metric == "sqeuclidean" else d
-    if y is None and metric != "dot":
-        d = d * (1 - torch.eye(d.shape[-1], dtype=d.dtype, device=d.device))
-    return (condense(d) if condensed else d).to(result)
+        return d
+    v = u if v is None else v
+    if metric == "manhattan":
+        return torch.cdist(u, v, p=1.0)
+    d = torch.cdist(u, v, compute_mode="donot_use_mm_for_euclid_dist")
+    return d * d if metric == "sqeuclidean" else d
 
 
 def paired_distance(x: Tensor, i: Tensor, j: Tensor, metric: str) -> Tensor:
@@ -196,14 +201,12 @@ def rdm_moments(
     """
     spaces = [(x, metric_x)] if y is None else [(x, metric_x), (y, metric_y)]
     P, N = sum(len(rows) for rows, _ in spaces), x.shape[1]
+    prepared = [(metric_rows(rows.double(), metric), metric) for rows, metric in spaces]
     place, step = torch.arange(N, device=x.device), max(1, numbers // max(1, P * N))
     sums, products, shifts = (x.new_zeros(shape, dtype=torch.float64) for shape in ((P,), (P, P), (P,)))
     for first in range(0, N, step):
         above = place[first:] > place[first : first + step, None]
-        strips = [
-            pairwise_distance(rows[:, first : first + step].double(), rows[:, first:].double(), metric=metric)
-            for rows, metric in spaces
-        ]
+        strips = [between_rows(u[:, first : first + step], u[:, first:], metric) for u, metric in prepared]
         entries = torch.cat([strip[:, above] for strip in strips])
         shifts = entries.mean(1) if first == 0 else shifts
         entries -= shifts[:, None]

@@ -155,16 +155,16 @@ class _Run:
         }  # fmt: skip
         path = None if self.folder is None else self.folder / f"{self.name}.{part}.safetensors"
         found = None if path is None else _load(path, config)
+        unfinished = [
+            Unfinished(None if path is None else path.with_name(f".{path.stem}{name}.unfinished"), config, every)
+            for name, every in (("", LOST), (".code", 0.0), (".block", LOST))
+        ]
         if found is None:
-            unfinished = [
-                Unfinished(None if path is None else path.with_name(f".{path.stem}{name}.unfinished"), config, every)
-                for name, every in (("", LOST), (".code", 0.0), (".block", LOST))
-            ]
             found, tensors = self._work(corpora, code_length, unfinished)
             if path is not None:
                 _save(path, config, found, tensors)
-            for own in unfinished:
-                own.remove()
+        for own in unfinished:  # of finished work too: a kill may have come between saving and removing
+            own.remove()
         return found
 
     def _work(

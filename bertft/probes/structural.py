@@ -176,12 +176,13 @@ class _Run:
             "dtype": "float16" if self.store is None else str(self.store.dtype).removeprefix("torch."),
         }  # fmt: skip
         stem = None if self.folder is None else self.folder / f"{self.name}{suffix}"
+        unfinished = Unfinished(None if stem is None else stem.with_name(f".{stem.name}.unfinished"), config)
         found = None if stem is None else _finished(stem, config)
         if found is not None:
+            unfinished.remove()  # a kill may have come between keeping the result and this
             return found
         vectors = self._vectors()
         material = (vectors[0], train_trees, vectors[1], dev_trees)
-        unfinished = Unfinished(None if stem is None else stem.with_name(f".{stem.name}.unfinished"), config)
         settings: dict[str, Any] = {"epochs": epochs, "seed": seed, "progress": self.progress}
         if rank == ORTHOGONAL:
             probes: Probes = train_orthogonal(*material, **settings, unfinished=unfinished)

@@ -10,9 +10,7 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
-from bertft.similarity.compare import shared_layers, side_by_side
-from bertft.similarity.local import local_rsa
-from bertft.similarity.moments import CrossMoments
+from bertft.similarity.words import local_of_words
 
 if TYPE_CHECKING:
     from bertft.data.examples import Sentence
@@ -50,29 +48,12 @@ def words_agree(
     """
     if len(sentences) < 2:
         raise BertftError(f"words: needs at least 2 sentences for an interval, found {len(sentences)}")
-    layers = min(shared_layers(base, {"first": first, "second": second}).values())
-    sums = [CrossMoments(layers, layers, metric) for _ in range(2)]
     texts = [sentence.words for sentence in sentences]
-    lengths = torch.tensor([len(words) for words in texts])
-    starts = lengths.cumsum(0) - lengths
-    moved = torch.empty(2, layers, int(lengths.sum()), dtype=torch.float64)
-    with (
-        progress.step("words that moved alike", total=2 * moved.shape[2], unit="words") as step,
-        torch.inference_mode(),
-    ):
-        for summed in (False, True):
-            for index, counts, spaces in side_by_side([encoder.stream(texts) for encoder in (base, first, second)]):
-                where = torch.cat([torch.arange(s, s + n) for s, n in zip(starts[index].tolist(), counts, strict=True)])
-                for number, space in enumerate(spaces[1:]):
-                    x, y = spaces[0][:layers], space[:layers]
-                    if summed:
-                        moved[number][:, where] = local_rsa(sums[number], x.cpu(), y.cpu())
-                    else:
-                        sums[number].update(x, y)
-                step.advance(int(counts.sum()))
-    groups = torch.repeat_interleave(torch.arange(len(texts)), lengths)
+    both = {"first": first, "second": second}
+    moved = local_of_words(base, both, texts, metric=metric, told="words that moved alike", progress=progress)
+    groups = torch.repeat_interleave(torch.tensor([len(words) for words in texts]))
     found = []
-    for layer, (x, y) in enumerate(moved.transpose(0, 1)):
+    for layer, (x, y) in enumerate(zip(*moved.values(), strict=False)):  # those that all three have
         if min(float(x.std()), float(y.std())) > MOVED:
             found.append(Agreement(layer, *correlation(x, y, groups, resamples, seed), len(x)))
     return found

@@ -58,7 +58,7 @@ def compare_encoders(
         raise BertftError(f"compare_encoders: metric must be one of {', '.join(LINEAR)}, found {metric!r}")
     check_request(base, tuned, tokens, unit)
     examples = [example_of(text, unit) for text in texts]
-    chosen, counts = choose(base, examples, tokens=tokens, unit=unit, seed=seed)
+    chosen, counts, places = choose(base, examples, tokens=tokens, unit=unit, seed=seed)
     total = sum(counts)
     if len(chosen) < 2:
         raise BertftError(f"compare_encoders: needs at least 2 texts for an interval, found {len(chosen)} in {data}")
@@ -74,7 +74,7 @@ def compare_encoders(
     with progress.step(f"compare on {data}", total=total, unit=f"{unit}s") as step, torch.inference_mode():
         for index, lengths, spaces in side_by_side(streams):
             lengths, spaces = cut(index, lengths, left, spaces)
-            comparison.update(index, lengths, spaces)
+            comparison.update(index, lengths, spaces, lambda i: f"text {places[i] + 1}")
             step.advance(int(lengths.sum()))
     return [row for row in comparison.rows(data, progress=progress) if row.task in ("rsa", "heatmap")]
 
@@ -106,22 +106,25 @@ def example_of(text: Any, unit: str) -> Any:
 
 def choose(
     encoder: Encoder, examples: Sequence[Any], *, tokens: int | None, unit: str, seed: int
-) -> tuple[list[Any], list[int]]:
-    """Examples in seeded order until they hold ``tokens`` stimuli, and how many stimuli of each to use."""
+) -> tuple[list[Any], list[int], list[int]]:
+    """Examples in seeded order until they hold ``tokens`` stimuli, how many stimuli of each to use, and its place."""
     order = np.random.default_rng(seed).permutation(len(examples)).tolist()
     chosen: list[Any] = []
     counts: list[int] = []
+    places: list[int] = []
     room = math.inf if tokens is None else tokens
     for start in range(0, len(order), 256):
-        block = [examples[i] for i in order[start : start + 256]]
-        for example, count in zip(block, count_stimuli(encoder, block, unit), strict=True):
+        drawn = order[start : start + 256]
+        sizes = count_stimuli(encoder, [examples[i] for i in drawn], unit)
+        for place, count in zip(drawn, sizes, strict=True):
             if room <= 0:
-                return chosen, counts
+                return chosen, counts, places
             if count:
-                chosen.append(example)
+                chosen.append(examples[place])
                 counts.append(int(min(count, room)))
+                places.append(place)
                 room -= count
-    return chosen, counts
+    return chosen, counts, places
 
 
 def taken(encoder: Encoder, texts: Iterable[Any], *, tokens: int | None, unit: str) -> list[Any]:

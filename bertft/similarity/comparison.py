@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,6 +78,8 @@ class Plan:
                     raise BertftError(f"similarity: {name} must be one of {', '.join(allowed)}, found {entry!r}")
         if self.sample < 4:
             raise BertftError(f"similarity: sample must be at least 4, found {self.sample}")
+        if self.permutations < 0:
+            raise BertftError(f"similarity: permutations must be at least 0, found {self.permutations}")
         if self.permutations and self.sample > LARGEST:
             raise BertftError(
                 f"similarity: permutations take a sample of at most {LARGEST} stimuli, found {self.sample} (--sample)"
@@ -181,7 +184,7 @@ class Comparison:
         """Add a batch: examples ``index`` (S,) of ``lengths`` (S,), and of the base and each tuned encoder (L, T, D).
 
         A row that is not finite or has no direction is a BertftError that names encoder, layer, ``text`` (of its index)
-        and which of the text's stimuli it is.
+        and the row: of a text that was cut into windows, its row in its window.
         """
         try:
             self._feed(spaces, CrossMoments.update)
@@ -231,7 +234,7 @@ class Comparison:
                         influence = measure.influence(table[measure.metric], layer, kept[0][layer], space[layer])
                         found[measure.name, layer] = value, influence
                         size = {"stimuli": total, "sentences": self.sentences}
-                        _, low, high, _ = measure.interval(value, influence, groups, **size)
+                        low, high = _ends(measure.interval(value, influence, groups, **size))
                     rows.append(
                         Row(name, _task(measure.name), data, layer, measure.name, value, low, high, total, plan.seed)
                     )
@@ -311,7 +314,10 @@ class Comparison:
             for measure, layer in influences[first]:
                 if (measure, layer) in influences[second]:
                     (a, of_a), (b, of_b) = influences[first][measure, layer], influences[second][measure, layer]
-                    value, low, high, _ = clustered_difference(a, b, (of_a, of_b), groups, **size)
+                    of_both = clustered_difference(a, b, (of_a, of_b), groups, **size)
+                    value, (low, high) = of_both.value, _ends(of_both)
+                    if measure == "shape_distance" and max(a, b) < measures.SHAPE_FLOOR:
+                        low = high = None
                     yield Row(
                         f"{first} - {second}", "difference", data, layer, measure, value, low, high,
                         len(self), self.plan.seed,
@@ -324,6 +330,11 @@ def _rsa(metric: str, compare: str) -> _Streamed:
         return rsa_influence(m.moments(k, k), *augmented_rows(m, k, x, y), form)
 
     return _Streamed(f"rsa_{metric}_{compare}", metric, lambda m: m.rsa(compare), influence)
+
+
+def _ends(interval: Interval) -> tuple[float | None, float | None]:
+    """The ends of an interval, None for both where there is none."""
+    return (None, None) if math.isnan(interval.low) else (interval.low, interval.high)
 
 
 def _task(measure: str) -> str:

@@ -159,10 +159,10 @@ def scatter_influence(function: Callable[..., Tensor], m: Moments, z: Tensor, w:
 
 
 def shape_influence(m: Moments, z: Tensor, w: Tensor) -> Tensor:
-    """Influence (R,) on the shape distance, by that on the similarity whose arc cosine it is; 0 for equal shapes."""
+    """Influence (R,) on the shape distance, by that on the similarity whose arc cosine it is; 0 below the floor."""
     influence = scatter_influence(measures.procrustes, m, z, w)
-    sine = math.sin(float(measures.shape_distance(*measures.scatter(m))))
-    return influence / -sine if sine > 1e-6 else torch.zeros_like(influence)
+    angle = float(measures.shape_distance(*measures.scatter(m)))
+    return influence / -math.sin(angle) if angle >= measures.SHAPE_FLOOR else torch.zeros_like(influence)
 
 
 def dimension_influence(m: Moments, z: Tensor, side: int) -> Tensor:
@@ -228,7 +228,9 @@ def positive_interval(value: float, influence: Tensor, groups: Tensor, *, stimul
 
 
 def angle_interval(value: float, influence: Tensor, groups: Tensor, *, stimuli: int, sentences: int) -> Interval:
-    """As ``clustered_interval``, for an angle in 0..pi/2: that of its cosine."""
+    """As ``clustered_interval``, for a shape distance, an angle in 0..pi/2: that of its cosine; NaN below the floor."""
+    if value < measures.SHAPE_FLOOR:
+        return Interval(value, math.nan, math.nan, math.nan)
     cosine = clustered_interval(
         math.cos(value), -math.sin(value) * influence, groups, stimuli=stimuli, sentences=sentences
     )

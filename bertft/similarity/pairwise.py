@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops.metrics import COMPARISONS, METRICS
+from bertft.ops.metrics import COMPARISONS, METRICS, RANKS
 from bertft.ops.moment_formulas import PairSums, compare_sums
 from bertft.ops.rdm_routes import Route
 from bertft.similarity.arrays import as_tensor
@@ -84,6 +84,9 @@ def rsa(
     x, y = as_tensor(x), as_tensor(y)
     sizes, order = _check(x, y, metric, compare, groups)
     n = x.shape[0]
+    for name, count in (("bootstrap", bootstrap), ("permutations", permutations)):
+        if count < 0:
+            raise BertftError(f"rsa: {name} must be at least 0, found {count}")
     if permutations and compare == "kendall":
         raise BertftError("rsa: compare='kendall' has no permutation test, use 'spearman' or permutations=0")
     if (bootstrap or permutations) and len(sizes) < 2:
@@ -147,7 +150,7 @@ def _matrix(x: Tensor, metric: str, compare: str) -> np.ndarray:
     from bertft.ops.pairwise_distance import pairwise_distance
 
     entries = pairwise_distance(x.double(), metric=metric, condensed=True).cpu()
-    pairs = (reference.average_ranks(entries) if compare in ("spearman", "rho_a") else entries).numpy()
+    pairs = (reference.average_ranks(entries) if compare in RANKS else entries).numpy()
     return squareform(pairs if compare == "cosine" else pairs - pairs.mean(), checks=False)
 
 
@@ -195,9 +198,8 @@ def _form(x: Tensor, metric: str, compare: str) -> Callable[[np.ndarray], np.nda
         generator = torch.Generator().manual_seed(0)
         i = torch.randint(0, n, (1_000_000,), generator=generator)
         j = (i + torch.randint(1, n, (1_000_000,), generator=generator)) % n
-        parts = zip(i.split(65_536), j.split(65_536), strict=True)
-        drawn = torch.cat([reference.paired_distance(x, a, b, metric) for a, b in parts]).double().cpu().numpy()
-    if compare not in ("spearman", "rho_a"):
+        drawn = reference.paired_distance(x, i, j, metric).cpu().numpy()
+    if compare not in RANKS:
         mean = drawn.mean()
         return lambda values: values - mean
     values, counts = np.unique(drawn, return_counts=True)
@@ -243,12 +245,7 @@ def _bootstrap_kendall(
     n, group = len(x), np.repeat(np.arange(len(sizes)), sizes)
     i = torch.from_numpy(generator.integers(0, n, 200_000))
     j = (i + torch.from_numpy(generator.integers(1, n, 200_000))) % n
-    a, b = (
-        torch.cat(
-            [reference.paired_distance(t, p, q, metric) for p, q in zip(i.split(8192), j.split(8192), strict=True)]
-        )
-        for t in (x.cpu(), y.cpu())
-    )
+    a, b = (reference.paired_distance(t, i, j, metric) for t in (x.cpu(), y.cpu()))
     found = []
     for weights in generator.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=resamples):
         of_pair = (weights[group[i]] * weights[group[j]]).astype(np.float64)

@@ -202,22 +202,22 @@ class Sums:
                 torch.zeros(self.layers_x, d, dtype=torch.float64), torch.zeros(self.layers_y, e, dtype=torch.float64)
             )
         source = filled[0] if group is None else dist.get_global_rank(group, filled[0])
-        means = self._state["mean_x"].clone(), self._state["mean_y"].clone()
         by_gpu = dist.get_backend(group) == "nccl"  # which takes no tensors of the CPU
 
-        def exchange(tensor: Tensor, operation: Callable[[Tensor], object]) -> None:
-            there = tensor.cuda() if by_gpu else tensor
+        def exchanged(tensor: Tensor, operation: Callable[[Tensor], object]) -> Tensor:
+            there = tensor.cuda() if by_gpu else tensor.clone()  # never in place: it may be of inference mode
             operation(there)
-            if by_gpu:
-                tensor.copy_(there)
+            return there.cpu()
 
-        for mean in means:
-            exchange(mean, lambda t: dist.broadcast(t, source, group=group))
+        mean_x, mean_y = (
+            exchanged(self._state[name], lambda t: dist.broadcast(t, source, group=group))
+            for name in ("mean_x", "mean_y")
+        )
         if mine[1] is not None:
-            self._state.update(self._about(*means))
-        self._state.update(mean_x=means[0], mean_y=means[1])
+            self._state.update(self._about(mean_x, mean_y))
+        self._state.update(mean_x=mean_x, mean_y=mean_y)
         for name in _SUMS:
-            exchange(self._state[name], lambda t: dist.all_reduce(t, group=group))
+            self._state[name] = exchanged(self._state[name], lambda t: dist.all_reduce(t, group=group))
         return self
 
     # Saving ---------------------------------------------------------------------------------------------------------

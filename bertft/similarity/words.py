@@ -179,32 +179,10 @@ def words_that_moved(
     encoder's window is run in windows. Raises BertftError for labels as ``labels_of`` does.
     """
     labels, whole = labels_of(by, sentences), [as_words(sentence) for sentence in sentences]
-    layers = shared_layers(base, tuned)
-    sums = {name: CrossMoments(count, count, metric, float64=float64) for name, count in layers.items()}
-    texts = [part for _, part in in_windows([sentence.words for sentence in whole], [base, *tuned.values()])]
-    starts = torch.tensor([0, *map(len, texts)]).cumsum(0)
-    total = int(starts[-1])
-    found = {name: torch.full((count, total), math.nan, dtype=torch.float64) for name, count in layers.items()}
-
-    def batches() -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
-        return side_by_side([e.stream(texts, batch_tokens=batch_tokens) for e in (base, *tuned.values())])
-
-    def places(index: Tensor, lengths: Tensor) -> Tensor:
-        pairs = zip(index.tolist(), lengths.tolist(), strict=True)
-        return torch.cat([torch.arange(int(starts[i]), int(starts[i]) + n) for i, n in pairs])
-
-    with progress.step("words that moved", total=2 * total, unit="words") as step, torch.inference_mode():
-        for _, lengths, spaces in batches():
-            for name, space in zip(tuned, spaces[1:], strict=True):
-                sums[name].update(spaces[0][: layers[name]], space[: layers[name]])
-            step.advance(int(lengths.sum()))
-        for index, lengths, spaces in batches():
-            where = places(index, lengths)
-            for name, space in zip(tuned, spaces[1:], strict=True):
-                x, y = spaces[0][: layers[name]].cpu(), space[: layers[name]].cpu()
-                found[name][:, where] = local_rsa(sums[name], x, y)
-            step.advance(int(lengths.sum()))
-
+    found = local_of_words(
+        base, tuned, [sentence.words for sentence in whole], metric=metric, float64=float64,
+        batch_tokens=batch_tokens, told="words that moved", progress=progress,
+    )  # fmt: skip
     groups = torch.repeat_interleave(torch.tensor([len(sentence.words) for sentence in whole]))
     return {
         name: Moved(
@@ -216,6 +194,49 @@ def words_that_moved(
         )
         for name, values in found.items()
     }
+
+
+def local_of_words(
+    base: Encoder,
+    tuned: Mapping[str, Encoder],
+    whole: Sequence[Sequence[str]],
+    *,
+    metric: str,
+    told: str,
+    float64: bool = False,
+    batch_tokens: int = 4096,
+    progress: Progress = SILENT,
+) -> dict[str, Tensor]:
+    """Local RSA (L, R) float64 of all words of the texts ``whole``, one after the other, for each tuned encoder.
+
+    L is how many layers it shares with the base. ``told`` is the name of the step that ``progress`` shows.
+    """
+    layers = shared_layers(base, tuned)
+    sums = {name: CrossMoments(count, count, metric, float64=float64) for name, count in layers.items()}
+    texts = [part for _, part in in_windows(whole, [base, *tuned.values()])]
+    starts = torch.tensor([0, *map(len, texts)]).cumsum(0)
+    total = int(starts[-1])
+    found = {name: torch.full((count, total), math.nan, dtype=torch.float64) for name, count in layers.items()}
+
+    def batches() -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
+        return side_by_side([e.stream(texts, batch_tokens=batch_tokens) for e in (base, *tuned.values())])
+
+    def places(index: Tensor, lengths: Tensor) -> Tensor:
+        pairs = zip(index.tolist(), lengths.tolist(), strict=True)
+        return torch.cat([torch.arange(int(starts[i]), int(starts[i]) + n) for i, n in pairs])
+
+    with progress.step(told, total=2 * total, unit="words") as step, torch.inference_mode():
+        for _, lengths, spaces in batches():
+            for name, space in zip(tuned, spaces[1:], strict=True):
+                sums[name].update(spaces[0][: layers[name]], space[: layers[name]])
+            step.advance(int(lengths.sum()))
+        for index, lengths, spaces in batches():
+            where = places(index, lengths)
+            for name, space in zip(tuned, spaces[1:], strict=True):
+                x, y = spaces[0][: layers[name]].cpu(), space[: layers[name]].cpu()
+                found[name][:, where] = local_rsa(sums[name], x, y)
+            step.advance(int(lengths.sum()))
+    return found
 
 
 def _extremes(values: Tensor, groups: Tensor, sentences: Sequence[Sentence], count: int, *, most: bool) -> list[Word]:
@@ -235,13 +256,14 @@ def _extremes(values: Tensor, groups: Tensor, sentences: Sequence[Sentence], cou
 def _extreme_sentences(
     values: Tensor, groups: Tensor, sentences: Sequence[Sentence], count: int, *, most: bool
 ) -> list[MovedSentence]:
-    """The sentences with the lowest (``most`` moved) or highest mean local RSA of each layer."""
-    sizes = torch.bincount(groups)
-    means = values.new_zeros(len(values), len(sentences)).index_add_(1, groups, values) / sizes
+    """The sentences with the lowest (``most`` moved) or highest mean local RSA of each layer; none without words."""
+    sizes = torch.bincount(groups, minlength=len(sentences))
+    filled = sizes.nonzero()[:, 0]
+    means = values.new_zeros(len(values), len(sentences)).index_add_(1, groups, values)[:, filled] / sizes[filled]
     listed = []
     for layer, row in enumerate(means):
         for i in row.argsort(descending=not most, stable=True)[:count].tolist():
-            sentence = sentences[i]
+            sentence = sentences[int(filled[i])]
             text = " ".join(sentence.words)
             listed.append(MovedSentence(layer, float(row[i]), sentence.id, len(sentence.words), text))
     return listed

@@ -170,6 +170,12 @@ def test_a_cache_that_cannot_be_written(fresh, tmp_path):
         assert not extension.load()
 
 
+def test_a_build_tool_that_does_not_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(build.shutil, "which", lambda *_, **__: str(tmp_path / "ninja"))
+    with pytest.raises(build.BuildError, match=r"the build tool .*ninja cannot be started \(No such file"):
+        build.build_once(tmp_path / "cache" / "bertft_cpu-0.so", lambda folder, output: None)
+
+
 def test_choice_of_kernels(fresh):
     fresh.setenv("BERTFT_KERNELS", "reference")
     assert not extension.load() and "BERTFT_KERNELS" in extension.status()["reason"]

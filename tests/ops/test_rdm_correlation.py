@@ -295,8 +295,9 @@ def test_without_a_kernel(metric, compare, monkeypatch):
     """Strips of rows for moments, two matrices at a time for ranks: never all matrices."""
     monkeypatch.setattr(extension, "serves", lambda tensor: False)
     held = []
-    plain = reference.pairwise_distance
-    monkeypatch.setattr(reference, "pairwise_distance", lambda *a, **k: held.append(plain(*a, **k)) or held[-1])
+    made = "pairwise_distance" if compare in RANKS else "between_rows"
+    plain = getattr(reference, made)
+    monkeypatch.setattr(reference, made, lambda *a, **k: held.append(plain(*a, **k)) or held[-1])
     monkeypatch.setattr(reference.rdm_moments, "__kwdefaults__", {"numbers": 5 * 60 * 7})
     x, y = spaces(60)
     for other in (y, None):
@@ -305,7 +306,12 @@ def test_without_a_kernel(metric, compare, monkeypatch):
         out, how = rdm_correlation(x, other, route="tiles", return_route=True, **call)
         assert how.name == ("exact" if compare in RANKS else "tiles")
         largest = 60 * 59 // 2 if compare in RANKS else 2 * 5 * 60 * 7
-        assert 0 < max(len(t) if t.ndim == 1 else t.numel() for t in held) <= largest
+        assert 0 < max(t.numel() for t in held) <= largest
+        if compare in RANKS:
+            assert len(held) == (3 + 3 * 2 if other is not None else 3 + 3)  # L + L M; the diagonal's are at hand
+            held.clear()
+            rdm_correlation(x, other, route="exact", **call)
+            assert len(held) == (3 + 2 if other is not None else 3)
         want = reference.rdm_correlation(x, other, **call)
         assert (out - want).abs().max() <= (1e-4 if compare in RANKS else 1e-12)  # float32 may swap the order of two
         if other is None:

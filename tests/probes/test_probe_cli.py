@@ -142,7 +142,11 @@ def test_killed_in_the_middle_of_training_it_goes_on_to_the_same_table(here, tin
     assert run([*command, "--out", "killed"]) == 0 and run([*command, "--out", "whole"]) == 0
     assert (probes / kept[1]).stat().st_mtime_ns == before
     assert (here / "killed" / "results.csv").read_bytes() == (here / "whole" / "results.csv").read_bytes()
-    assert sorted(path.name for path in probes.iterdir()) == [f"{name}.{p}.safetensors" for p in ("control", "probes")]
+    finished = [f"{name}.{p}.safetensors" for p in ("control", "probes")]
+    assert sorted(path.name for path in probes.iterdir()) == finished
+    (probes / f".{name}.probes.unfinished").touch()  # killed before it was removed
+    assert run([*command, "--out", "killed"]) == 0
+    assert sorted(path.name for path in probes.iterdir()) == finished
 
 
 def test_structural_killed_goes_on_and_two_runs_are_one(here, tiny_model, capsys):

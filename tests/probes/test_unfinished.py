@@ -160,4 +160,8 @@ def test_a_run_goes_on_and_leaves_nothing(tiny_model, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == [".base.unfinished"]
     assert structural_probes(*arguments, **settings, out=tmp_path) == whole
     assert kept == [0, 1, 2]  # the first two were not trained again
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["base.conllu", "base.json", "base.safetensors"]
+    files = ["base.conllu", "base.json", "base.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+    (tmp_path / ".base.unfinished").touch()  # killed before it was removed
+    assert structural_probes(*arguments, **settings, out=tmp_path) == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == files

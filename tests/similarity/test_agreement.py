@@ -63,6 +63,20 @@ def test_layers_that_did_not_move_have_none_and_an_encoder_agrees_with_itself(ti
     assert found[-1].value == pytest.approx(expected, abs=1e-12)
 
 
+def test_a_sentence_longer_than_the_window_is_cut(tiny_model):
+    base = Encoder.from_pretrained(str(tiny_model))
+    sentences = sources.load("dep", "builtin:synthetic?size=12")
+    whole = dataclasses.replace(sentences[0], words=tuple(word for s in sentences for word in s.words) * 3)
+    tuned = copy.deepcopy(base)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(1)
+        for parameter in tuned.model.encoder.layer[1].parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    found = words_agree(base, tuned, tuned, [whole, *sentences])
+    assert all(a.n == len(whole.words) + sum(len(s.words) for s in sentences) for a in found)
+    assert [a.layer for a in found] == [2, 3] and all(a.value == pytest.approx(1) for a in found)
+
+
 def test_one_sentence_has_no_interval(tiny_model):
     base = Encoder.from_pretrained(str(tiny_model))
     with pytest.raises(BertftError, match="at least 2 sentences for an interval, found 1"):

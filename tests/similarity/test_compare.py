@@ -99,11 +99,25 @@ def test_fewer_layers_are_compared_as_far_as_they_go(encoders, texts, tiny_model
 
 def test_stimuli_are_whole_examples_and_the_last_is_cut(encoders, texts):
     base, _ = encoders
-    chosen, counts = choose(base, texts, tokens=50, unit="token", seed=0)
+    chosen, counts, places = choose(base, texts, tokens=50, unit="token", seed=0)
     lengths = [len(base.tokenizer(t, add_special_tokens=False)["input_ids"]) for t in chosen]
     assert sum(counts) == 50 and counts[:-1] == lengths[:-1] and counts[-1] <= lengths[-1]
     assert [texts[i] for i in np.random.default_rng(0).permutation(60)[: len(chosen)]] == chosen
+    assert [texts[i] for i in places] == chosen
     assert sum(choose(base, texts, tokens=None, unit="token", seed=0)[1]) > 50
+
+
+def test_an_error_names_the_text_by_its_place_among_those_given(encoders, texts, tiny_model):
+    base, _ = encoders
+    broken = Encoder.from_pretrained(str(tiny_model))
+    rare = next(iter(broken.tokenizer("zebra", add_special_tokens=False)["input_ids"]))
+    with torch.no_grad():
+        broken.model.get_input_embeddings().weight[rare] = torch.nan
+    held = [i for i, text in enumerate(texts) if rare in broken.tokenizer(text)["input_ids"]]
+    assert not held
+    where = int(np.random.default_rng(0).permutation(len(texts))[17])
+    with pytest.raises(BertftError, match=rf"row 0 of text {where + 1}, in y, holds NaN"):
+        compare_encoders(base, {"t": broken}, [*texts[:where], "zebra", *texts[where + 1 :]], tokens=None)
 
 
 def test_all_kinds_of_example(encoders):

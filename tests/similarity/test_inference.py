@@ -149,7 +149,11 @@ def test_intervals_of_what_is_no_correlation():
     angle = angle_interval(0.4, 0.1 * influence, groups, **size)
     near = stdtrit(9, 0.975) * angle.standard_error
     assert (angle.low, angle.high) == pytest.approx((0.4 - near, 0.4 + near), abs=0.15 * near)
-    assert angle_interval(0.0, 0 * influence, groups, **size)[:3] == (0, 0, 0)
+    for value in (0.0, 1e-5, 1.9e-4):  # rounding has no interval
+        below = angle_interval(value, 0 * influence, groups, **size)
+        assert below.value == value and math.isnan(below.low) and math.isnan(below.high)
+    above = angle_interval(2.1e-4, 1e-4 * influence, groups, **size)
+    assert 0 <= above.low < 2.1e-4 < above.high
 
 
 def test_a_difference_is_that_of_the_influences():

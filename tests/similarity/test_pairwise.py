@@ -154,6 +154,9 @@ def test_bad_input():
         rsa(x, y, groups=[1] * 40, bootstrap=10)
     with pytest.raises(BertftError, match="kendall"):
         rsa(x, y, compare="kendall", permutations=10)
+    for name in ("bootstrap", "permutations"):
+        with pytest.raises(BertftError, match=f"rsa: {name} must be at least 0, found -1"):
+            rsa(x, y, **{name: -1})
 
 
 def test_matrix_is_squareform():

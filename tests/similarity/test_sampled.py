@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bertft.errors import BertftError
+from bertft.ops import extension
 from bertft.similarity import pairwise, sampled
 from bertft.similarity.comparison import Comparison, Plan
 
@@ -92,6 +93,7 @@ def test_what_a_value_is_off_by_is_a_row_and_said():
     drawn, binned = rows["rsa_cosine_kendall_error"], rows.get("rsa_cosine_spearman_error")
     assert (drawn.task, drawn.n) == ("precision", 100_000) and drawn.value == pytest.approx(2 / 3 / 100_000**0.5)
     assert any("100,000 pairs drawn" in line and "kendall" in line for line in told.said)
+    assert (binned is not None) == extension.load()
     if binned is not None:  # with the kernels: the reference ranks all pairs exactly
         assert binned.n == 1200 * 1199 // 2 and 0 < binned.value < 1e-2
     few = sampled.rows("toy", plan, groups[:40], base[:, :40], {"a": only["a"][:, :40]})
@@ -120,6 +122,8 @@ def test_texts_that_nothing_can_trade_places_with():
 def test_plans_whose_permutations_cannot_be(plan, words):
     with pytest.raises(BertftError, match=words):
         Plan(permutations=99, **plan)
+    with pytest.raises(BertftError, match="permutations must be at least 0, found -1"):
+        Plan(permutations=-1)
 
 
 # The time beforehand --------------------------------------------------------------------------------------------------
@@ -165,6 +169,21 @@ def test_only_what_takes_long_is_said():
     line = sampled.said({"rsa_cosine_kendall": 31.4, "mutual_knn_10": 0.3}, 5000)
     assert line == "after the text, on up to 5,000 sampled stimuli: rsa_cosine_kendall about 31 s"
     assert sampled.said({"mutual_knn_10": 0.3}, 5000) is None
+
+
+def test_shape_distances_that_may_be_rounding_have_no_interval():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 120, 8, generator=g)
+    noise = torch.randn(1, 120, 8, generator=g)
+    near, nearer, far = (x + size * noise for size in (1e-5, 2e-5, 0.1))
+    comparison = Comparison(Plan(measures=("shape_distance",)), {"a": (1, 1), "b": (1, 1), "c": (1, 1)})
+    comparison.update(torch.arange(30), torch.full((30,), 4), [x, near, nearer, far])
+    comparison.sentences = 30
+    rows = {row.model: row for row in comparison.rows("toy")}
+    for name in ("a", "b", "a - b"):
+        assert abs(rows[name].value) < 2e-4 and rows[name].low is rows[name].high is None
+    for name in ("c", "a - c"):
+        assert rows[name].low < rows[name].value < rows[name].high
 
 
 # Sums in float64 ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from bertft.data.examples import Sentence, Text
 from bertft.encoder import Encoder
 from bertft.errors import BertftError
 from bertft.similarity.stream import in_windows
-from bertft.similarity.words import LABELS, labels_of, words_that_moved
+from bertft.similarity.words import LABELS, _extreme_sentences, labels_of, words_that_moved
 
 SENTENCES = synthetic.sentences(30, seed=3)
 
@@ -76,6 +76,18 @@ def test_another_metric_and_texts_longer_than_a_window(encoders):
     assert sorted(word.value for word in found) == pytest.approx(np.sort(local), abs=1e-5)
     last = [row for row in moved.by["position"] if row.layer == 3 and row.label == 50]
     assert last[0].n == 70 and last[0].value == pytest.approx(local[50:120].mean(), abs=1e-5)
+
+
+def test_sentences_without_words_are_not_among_the_extremes():
+    sentences = [Sentence(str(i), ("a",) * n, (), (), (), ()) for i, n in enumerate((2, 0, 1, 0))]
+    values, groups = torch.tensor([[0.1, 0.3, 0.9]], dtype=torch.float64), torch.tensor([0, 0, 2])
+    for most, expected in ((True, ["0", "2"]), (False, ["2", "0"])):
+        found = _extreme_sentences(values, groups, sentences, 9, most=most)
+        assert [row.sentence for row in found] == expected and {row.sentence: row.n for row in found} == {
+            "0": 2,
+            "2": 1,
+        }
+        assert sorted(row.value for row in found) == pytest.approx([0.2, 0.9])
 
 
 def test_labels():
