@@ -13,7 +13,7 @@ from bertft.data import sources
 from bertft.data.conllu import read_conllu, write_conllu
 from bertft.data.files import read_lines
 from bertft.errors import BertftError
-from bertft.finetune import read_card, score_rows
+from bertft.finetune import data_name, read_card, score_rows
 from bertft.progress import SILENT, Progress
 from bertft.results import Row, write_bytes_atomically
 from bertft.tasks import get_task
@@ -74,7 +74,7 @@ def evaluate(
     loaded = load_finetuned(folder)
     examples = sources.load(loaded.task.kind, source, split=split, limit=limit)
     scores = loaded.task.score(examples, loaded.predict(examples, progress=progress))
-    data = name or sources.data_name(source)
+    data = name or data_name(source)
     seed = loaded.card["config"]["seed"]
     rows = score_rows(describe(scores, seed), loaded.task.name, data, seed)
     return {row.measure: row.value for row in rows}, rows

@@ -172,9 +172,14 @@ def read_card(folder: str | Path) -> dict[str, Any]:
 
 def dev_name(config: FinetuneConfig) -> str:
     """The name of the dev data in rows: the one given, else the file's or folder's own without its endings."""
-    from bertft.data.sources import data_name
-
     return config.dev_name or data_name(config.dev)
+
+
+def data_name(source: str | Path) -> str:
+    """What rows call a source: as `bertft.data.sources.data_name`, but built-in data with its options."""
+    from bertft.data import sources
+
+    return str(source) if str(source).startswith("builtin:") else sources.data_name(source)
 
 
 def dev_split(config: FinetuneConfig) -> str:

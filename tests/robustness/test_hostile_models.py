@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -97,7 +98,9 @@ def an_index_of_lists(folder: Path, mark: Path) -> None:
 
 def digests_of_files_above_the_folder(folder: Path, mark: Path) -> None:
     (folder.parent / "secret").write_text("secret", encoding="utf8")
-    (folder / "bertft.json").write_text(json.dumps({"sha256": {"../secret": "0"}}), encoding="utf8")
+    (folder / "bertft.json").write_text(
+        json.dumps({"sha256": {"../secret": hashlib.sha256(b"secret").hexdigest()}}), encoding="utf8"
+    )
 
 
 def digests_of_numbers(folder: Path, mark: Path) -> None:
