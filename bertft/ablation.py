@@ -62,6 +62,7 @@ def sweep(
     from bertft.tasks import get_task
 
     get_task(config.task)  # a wrong name is refused before anything else
+    config = pinned(config)
     out = Path(config.out)
     said = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)
             if getattr(config, field.name) != field.default or field.name == "seed"}  # fmt: skip

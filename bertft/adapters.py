@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from bertft.data.files import at_home
 from bertft.errors import BertftError
 
 CONFIG = "adapter_config.json"
@@ -17,7 +17,7 @@ CONFIG = "adapter_config.json"
 
 def is_adapter(name: str) -> bool:
     """Whether ``name`` is a folder that holds an adapter."""
-    return "\0" not in name and (Path(name).expanduser() / CONFIG).is_file()
+    return "\0" not in name and (at_home(name) / CONFIG).is_file()
 
 
 def add_lora(model: nn.Module, rank: int) -> nn.Module:
@@ -73,7 +73,7 @@ def load_adapter(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[nn.M
     from bertft.blocks import load_pretrained, quiet_transformers
     from bertft.data.sources import hub_of
 
-    folder = Path(name).expanduser()
+    folder = at_home(name)
     try:
         config = peft.PeftConfig.from_pretrained(str(folder))
         weights = load_file(folder / "adapter_model.safetensors")

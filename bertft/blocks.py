@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bertft.errors import BertftError
+from bertft.data.files import at_home
+from bertft.errors import BertftError, lacks_memory, lacks_space
 from bertft.progress import downloading, waiting
 from bertft.seal import refuse_changed_files
 
@@ -29,7 +30,7 @@ def load_pretrained(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[n
 
     if is_adapter(str(name)):
         return load_adapter(str(name), dtype=dtype)
-    with _located(name) as (where, revision), _seen_to_load(where, str(name)):
+    with _located(name) as (where, revision), _seen_to_load(where, revision, str(name)):
         own = {"revision": revision, "trust_remote_code": False}
         tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True, **own)
         model = AutoModel.from_pretrained(where, dtype=dtype, use_safetensors=True, **own)
@@ -57,16 +58,16 @@ def _located(name: str) -> Iterator[tuple[str, str]]:
     from bertft.data.hub import hub_name
     from bertft.data.sources import resolve_model
 
-    refuse_changed_files(Path(name).expanduser())
+    refuse_changed_files(at_home(name))
     where, revision = resolve_model(str(name)), "main"
     if not Path(where).is_dir() and (hub := hub_name(where)) is not None:
         where, revision = hub.id, hub.revision or revision
     with quiet_transformers():
         try:
             yield where, revision
-        except (MemoryError, torch.OutOfMemoryError):  # no fault of the model's
-            raise
         except Exception as error:  # transformers and those below raise a dozen unrelated types for a damaged folder
+            if lacks_memory(error) or lacks_space(error):  # no fault of the model's
+                raise
             if "trust_remote_code" in str(error):
                 raise BertftError(
                     f"model {name}: needs code of its own, and bertft runs none that comes with a model"
@@ -80,12 +81,12 @@ def _located(name: str) -> Iterator[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def _seen_to_load(where: str, name: str) -> Iterator[None]:
+def _seen_to_load(where: str, revision: str, name: str) -> Iterator[None]:
     """For whoever watches: the hub's own bars around a model that comes from there, else a bar without an end."""
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
-    here = Path(where).is_dir() or isinstance(try_to_load_from_cache(where, "config.json"), str)
+    here = Path(where).is_dir() or isinstance(try_to_load_from_cache(where, "config.json", revision=revision), str)
     if here or constants.HF_HUB_OFFLINE:
         with waiting(f"load {name}"):
             yield

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+
+# What memory and disks that are full are called by torch, NumPy, CUDA, safetensors and the system.
+_NO_MEMORY = ("outofmemoryerror", "out of memory", "can't allocate memory", "cannot allocate memory")
+_NO_SPACE = ("no space left on device", "disk quota exceeded", "file too large")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class BertftError(Exception):
     """Bad input or an impossible request.
@@ -9,3 +16,18 @@ class BertftError(Exception):
     The message is one sentence that names the file and line, or the argument, what was expected and what was
     found. The command line prints it after ``error:`` and exits with code 2; nothing is left half-written.
     """
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error means that memory is full; libraries raise it as many types."""
+    return isinstance(error, MemoryError) or _says(error, _NO_MEMORY)
+
+
+def lacks_space(error: BaseException) -> bool:
+    """Whether an error means that a disk is full, or that a file may not be so large."""
+    return (isinstance(error, OSError) and error.errno in _FULL) or _says(error, _NO_SPACE)
+
+
+def _says(error: BaseException, signs: tuple[str, ...]) -> bool:
+    text = f"{type(error).__name__} {error}".lower()
+    return any(sign in text for sign in signs)

@@ -163,7 +163,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
         card = json.loads(path.read_text(encoding="utf8"))
     except FileNotFoundError:
         raise BertftError(f"{folder}: expected a folder made by finetune, found none with bertft.json") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise BertftError(f"{path}: expected JSON, found something else ({error})") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise BertftError(f"{path}: expected format {FORMAT}, found another")
@@ -176,12 +176,10 @@ def dev_name(config: FinetuneConfig) -> str:
 
 
 def data_name(source: str | Path) -> str:
-    """What rows call a source: the last part of its path or hub id, without endings and whatever the revision."""
-    from bertft.data.sources import hub_of
+    """What rows call a source: as `bertft.data.sources.data_name`, but built-in data with its options."""
+    from bertft.data import sources
 
-    hub = hub_of(source)
-    name = str(source) if hub is None else str(dataclasses.replace(hub, revision=None))
-    return Path(name).name.split(".")[0]
+    return str(source) if str(source).startswith("builtin:") else sources.data_name(source)
 
 
 def dev_split(config: FinetuneConfig) -> str:
@@ -202,13 +200,14 @@ def default_length(task: str) -> int:
 
 def published(config: FinetuneConfig) -> dict[str, Any]:
     """The configuration for others to read: ``model``, ``train`` and ``dev`` without the folders they lay in."""
+    from bertft.data.files import at_home
     from bertft.data.sources import hub_of
 
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("out", "prefix_cache", *REPORTING)}
     for name in ("model", "train", "dev"):
         source = settings[name]
         local = hub_of(source) is None and not str(source).startswith("builtin:")
-        settings[name] = Path(source).expanduser().resolve().name if local else str(source)
+        settings[name] = at_home(source).resolve().name if local else str(source)
     return settings
 
 
@@ -263,7 +262,7 @@ def _check(config: FinetuneConfig) -> None:
         raise BertftError(f"finetune: snapshots must be percentages, found {config.snapshots}")
     if config.snapshots and (config.lora is not None or config.prefix_cache is not None):
         raise BertftError("finetune: snapshots are of whole encoders: not with lora or prefix_cache")
-    if not 0 <= config.warmup < 1 or config.weight_decay < 0:
+    if not 0 <= config.warmup < 1 or not config.weight_decay >= 0:
         raise BertftError(
             f"finetune: expected warmup in [0, 1) and weight_decay >= 0, found {config.warmup} and"
             f" {config.weight_decay}"

@@ -36,7 +36,7 @@ def is_intact(folder: str | os.PathLike[str]) -> bool:
     try:
         digests = json.loads((Path(folder) / SEAL).read_text(encoding="utf8"))
         return all(digest_of(Path(folder) / name) == digest for name, digest in digests.items())
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False
 
 
@@ -48,9 +48,13 @@ def refuse_changed_files(folder: str | os.PathLike[str]) -> None:
     try:
         card = json.loads((Path(folder) / "bertft.json").read_text(encoding="utf8"))
         digests = dict(card.get("sha256") or {})
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return
     for name, digest in digests.items():
+        if not isinstance(name, str) or name != Path(name).name:
+            raise BertftError(
+                f"{Path(folder) / 'bertft.json'}: sha256: expected names of files in its folder, found {name!r}"
+            )
         path = Path(folder) / name
         if not path.is_file() or digest_of(path) != digest:
             state = "damaged or changed" if path.is_file() else "gone"

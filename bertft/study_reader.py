@@ -89,7 +89,7 @@ def study_of(
         tree["model"] = model
     for setting in settings:
         tree = _merge(tree, _setting(setting))
-    config = _build(StudyConfig, tree, str(path), "")
+    config = build(StudyConfig, tree, str(path), "")
     _check(config, str(path))
     return _resolve(config, Path(data) if data is not None else path.parent, str(path))
 
@@ -130,21 +130,28 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _build(wanted: Any, value: Any, file: str, where: str) -> Any:
-    """``value`` as ``wanted`` (a dataclass, ``dict[str, X]``, ``X | None``, ``X | tuple[X, ...]`` or a scalar), or a
-    ``BertftError``."""
+def build(wanted: Any, value: Any, file: str, where: str) -> Any:
+    """``value`` as ``wanted``, or a ``BertftError``.
+
+    ``wanted``: a dataclass, ``dict[str, X]``, ``tuple[X, ...]``, ``X | None``, ``X | tuple[X, ...]`` or a scalar.
+    """
     if typing.get_origin(wanted) in (types.UnionType, typing.Union):
         options = typing.get_args(wanted)
         if value is None and type(None) in options:
             return None
         wanted = next(option for option in options if option is not type(None))
         if isinstance(value, list) and value and any(typing.get_origin(option) is tuple for option in options):
-            return tuple(_build(wanted, entry, file, f"{where}[{i}]") for i, entry in enumerate(value))
+            return tuple(build(wanted, entry, file, f"{where}[{i}]") for i, entry in enumerate(value))
+    if typing.get_origin(wanted) is tuple:
+        if not isinstance(value, list):
+            raise BertftError(f"{file}: {where}: expected a list, found {_kind(value)}")
+        item = typing.get_args(wanted)[0]
+        return tuple(build(item, entry, file, f"{where}[{i}]") for i, entry in enumerate(value))
     if typing.get_origin(wanted) is dict:
         if not isinstance(value, dict):
             raise BertftError(f"{file}: {where}: expected a mapping by name, found {_kind(value)}")
         item = typing.get_args(wanted)[1]
-        return {str(key): _build(item, entry, file, f"{where}.{_one_line(key)}") for key, entry in value.items()}
+        return {str(key): build(item, entry, file, f"{where}.{_one_line(key)}") for key, entry in value.items()}
     if dataclasses.is_dataclass(wanted):
         return _build_dataclass(wanted, value, file, where)
     if wanted is float and isinstance(value, str):  # YAML 1.1 reads 5e-5 (no dot) as text
@@ -172,7 +179,7 @@ def _build_dataclass(wanted: Any, value: Any, file: str, where: str) -> Any:
     required = (f for f in dataclasses.fields(wanted) if f.default is f.default_factory is dataclasses.MISSING)
     for missing in (f.name for f in required if f.name not in value):
         raise BertftError(f"{file}: {dot}{missing}: missing, and it has no default")
-    return wanted(**{key: _build(hints[key], entry, file, f"{dot}{key}") for key, entry in value.items()})
+    return wanted(**{key: build(hints[key], entry, file, f"{dot}{key}") for key, entry in value.items()})
 
 
 def _check(config: StudyConfig, file: str) -> None:
@@ -258,7 +265,7 @@ def _check_numbers(node: Any, file: str, where: str) -> None:
 
 def edge_of(tree: object, root: Path, file: str, where: str) -> EdgeConfig:
     """One entry of a study's ``edge`` that stands elsewhere, its paths starting at ``root``; errors name the others."""
-    edge: EdgeConfig = _build(EdgeConfig, tree, file, where)
+    edge: EdgeConfig = build(EdgeConfig, tree, file, where)
     _check_features(edge, file, where)
     _check_numbers(edge, file, where)
     sources = {key: getattr(edge, key) for key in ("train", "dev", "test")}
@@ -270,11 +277,12 @@ def edge_of(tree: object, root: Path, file: str, where: str) -> EdgeConfig:
 
 def resolve_source(text: str, root: Path, where: str) -> str:
     """A source with its relative path starting at ``root``, or on the hub at a commit; ``where`` names it in errors."""
+    from bertft.data.files import at_home
     from bertft.data.sources import pin
 
     if text.startswith("builtin:"):
         return text
-    path = root / Path(text).expanduser()
+    path = root / at_home(text)
     if path.exists():
         return str(path.resolve())
     if path.name.endswith(_FILE_SUFFIXES) or text.startswith((".", "/", "~")):
@@ -283,6 +291,7 @@ def resolve_source(text: str, root: Path, where: str) -> str:
 
 
 def _resolve(config: StudyConfig, root: Path, file: str) -> StudyConfig:
+    from bertft.data.files import at_home
     from bertft.data.sources import pin
 
     if not root.is_dir():
@@ -299,7 +308,7 @@ def _resolve(config: StudyConfig, root: Path, file: str) -> StudyConfig:
 
     model = config.model
     if not model.startswith("builtin:"):
-        for folder in (root / Path(model).expanduser(), Path(model).expanduser()):
+        for folder in (root / at_home(model), at_home(model)):
             if folder.is_dir():
                 model = str(folder.resolve())
                 break

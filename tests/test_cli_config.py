@@ -46,6 +46,38 @@ def test_every_setting_of_finetuning_may_stand_in_the_file_and_what_is_typed_win
     assert read_results("again/results.csv") == read_results("run/results.csv")
 
 
+def test_numbers_that_yaml_reads_as_text_are_numbers(here, tiny_model):
+    (here / "c.yaml").write_text(
+        f"task: mnli\nmodel: {tiny_model}\ntrain: {TRAIN}\ndev: {DEV}\nepochs: 1\nhead_learning_rate: 1e-3\n"
+        "weight_decay: 1e-2\nwarmup: '0.1'\nmax_grad_norm: 2\nsnapshots: [50, 100]\n",
+        encoding="utf8",
+    )
+    assert run(["finetune", "--config", "c.yaml", "--out", "run", "--quiet"]) == 0
+    config = read_card("run")["config"]
+    found = [config[name] for name in ("head_learning_rate", "weight_decay", "warmup", "max_grad_norm", "snapshots")]
+    assert found == [0.001, 0.01, 0.1, 2.0, [50, 100]]
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("snapshots: 50", "expected a list, found 50"),
+        ("snapshots: [half]", "snapshots[0]: expected a whole number, found 'half'"),
+        ("head_learning_rate: high", "expected a number, found 'high'"),
+        ("weight_decay: [1, 2]", "expected a number, found a list"),
+        ("warmup: true", "expected a number, found True"),
+        ("lora: {rank: 4}", "lora"),
+        ("weight_decay: .nan", "weight_decay"),
+    ],
+)
+def test_settings_of_another_type_are_one_sentence(here, tiny_model, capsys, setting, words):
+    for command in (["finetune"], ["ablate", "freeze", "-k", "1"]):
+        (here / "c.yaml").write_text(f"task: mnli\nmodel: {tiny_model}\n{setting}\n", encoding="utf8")
+        given = ["--train", TRAIN, "--dev", DEV, "--epochs", "1", "--out", "o", "--quiet"]
+        refused([*command, "--config", "c.yaml", *given], capsys, setting.partition(":")[0], words)
+    assert not (here / "o" / "config.json").exists()
+
+
 def test_the_record_of_a_comparison_runs_again(here, tiny_model, capsys):
     first = ["rsa", "--base", str(tiny_model), "--tuned", f"a={tiny_model}", "--tuned", f"b={tiny_model}", "--text"]
     first += ["builtin:synthetic?size=9", "--tokens", "all", "--metric", "cosine,dot", "--no-intervals"]

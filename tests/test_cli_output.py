@@ -102,6 +102,7 @@ def test_a_model_of_the_hub_is_said_to_be_fetched_and_its_bars_are_on(monkeypatc
         seen.append((where, are_progress_bars_disabled()))
         raise OSError("no network here")
 
+    monkeypatch.setattr("bertft.data.sources._hub_within_reach", lambda: False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", None)
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", fetch)
@@ -206,19 +207,21 @@ def test_only_our_own_warnings_reach_the_user(capsys, monkeypatch, here):
 
 
 @pytest.mark.parametrize(
-    ("code", "least", "limit"),
+    ("before", "code", "least", "limit"),
     [
         # importing bertft beside torch's own import, of which it must ask nothing
-        ("import torch; start = time.process_time(); import bertft, bertft.cli, bertft.cli.commands", 0.0, 0.2),
-        ("start = 0.0; from bertft.cli import run; run(['--help'])", 0.01, 0.5),
+        ("import torch", "import bertft, bertft.cli, bertft.cli.commands", 0.0, 0.2),
+        # beside the interpreter and what draws the help
+        ("import typer, rich", "from bertft.cli import run; run(['--help'])", 0.01, 0.25),
     ],
     ids=["import", "help"],
 )
-def test_imports_and_help_take_little_processor_time(code, least, limit):
+def test_imports_and_help_take_little_processor_time(before, code, least, limit):
     """In seconds of the process, the least of five: what other processes do at the time is not counted."""
     found = []
     for _ in range(5):
-        script = f"import sys, time; {code}; sys.stderr.write(str(time.process_time() - start))"
+        script = f"import sys, time; {before}; start = time.process_time(); {code}; "
+        script += "sys.stderr.write(str(time.process_time() - start))"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         found.append(float(done.stderr))
         if found[-1] < limit / 2:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shlex
 import sys
@@ -16,12 +15,8 @@ from typing import Any
 INTERRUPTED = 130
 BAD_INPUT = 2
 
-# What memory and disks that are full are called by torch, NumPy, CUDA, safetensors and the system.
-_NO_MEMORY = ("outofmemoryerror", "out of memory", "can't allocate memory", "cannot allocate memory")
-_NO_SPACE = ("no space left on device", "disk quota exceeded", "file too large")
 # torch.save keeps the system's reason to itself.
 _NOT_WRITTEN = ("pytorchstreamwriter failed", "unexpected pos ", "basic_ios::clear")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Options that memory grows with; of those that a command has, the advice names these.
 _SMALLER = ("--batch-size", "--rank", "--sample", "--tokens", "--max-train")
 _SMALLER_STUDY = "a smaller batch_size or max_train of a task, rsa.tokens or probes.rank, each by --set"
@@ -139,16 +134,15 @@ def _smaller(command: Any) -> str:
 
 
 def _exhausted(error: Exception, smaller: str) -> str | None:
-    """One sentence for an error that means memory or a disk is full, or None; libraries raise it as many types."""
-    text = f"{type(error).__name__} {error}".lower()
-    if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+    """One sentence for an error that means memory or a disk is full, or None."""
+    from bertft.errors import lacks_memory, lacks_space
+
+    if lacks_memory(error):
         less = f"; or give a run of its own less at a time: {smaller}" if smaller else ""
         return f"out of memory: with more of it the same command goes on, for what was finished is kept{less}"
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return _full(_of_system(error))
-    if any(sign in text for sign in _NO_SPACE):
-        return _full(str(error))
-    if any(sign in text for sign in _NOT_WRITTEN):
+    if lacks_space(error):
+        return _full(_of_system(error) if isinstance(error, OSError) and error.strerror is not None else str(error))
+    if any(sign in str(error).lower() for sign in _NOT_WRITTEN):
         return _full("torch.save could not write a file to its end")
     return None
 

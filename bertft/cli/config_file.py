@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -20,6 +20,8 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Make what ``path`` holds the command's defaults; settings that are no options (`TRAINING`) go to ``obj``."""
     if path is None or context.resilient_parsing:
         return path
+    from bertft.study_reader import build
+
     tree = _read(path)
     words = str(tree.pop("command", "")).split()
     names = _names(context)
@@ -28,7 +30,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     options = {param.name: param for param in context.command.params if param.name not in ("config", "json", "quiet")}
     if words[len(names) :]:  # the argument of `ablate freeze`
         tree.setdefault("kind", words[len(names)])
-    further = _training_settings() if names[-1] in TRAINING else set()
+    further = _training_settings() if names[-1] in TRAINING else {}
     found, rest = {}, {}
     for given, value in tree.items():
         name = str(given).replace("-", "_")
@@ -38,7 +40,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         if name in options:
             found[name] = _converted(context, options[name], value, f"{path}: {given}")
         elif name in further:
-            rest[name] = tuple(value) if isinstance(value, list) else value
+            rest[name] = build(further[name], value, str(path), str(given))
         else:
             known = sorted(str(key) for key in {*options, *further})
             close = difflib.get_close_matches(name, known, n=1)
@@ -81,10 +83,11 @@ def _names(context: typer.Context) -> list[str]:
     return names or [str(context.info_name).split()[-1]]
 
 
-def _training_settings() -> set[str]:
+def _training_settings() -> dict[str, Any]:
+    """The types of a `FinetuneConfig`'s settings by name."""
     from bertft.finetune import FinetuneConfig
 
-    return {field.name for field in dataclasses.fields(FinetuneConfig)}
+    return typing.get_type_hints(FinetuneConfig)
 
 
 def _converted(context: typer.Context, param: Any, value: Any, where: str) -> Any:

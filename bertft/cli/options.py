@@ -58,11 +58,13 @@ def tell(line: str, out: Path, as_json: bool) -> None:
 
 def named_encoders(encoders: list[str]) -> dict[str, str]:
     """``NAME=encoder`` or a bare encoder, which is named after its last part."""
+    from bertft.data.sources import encoder_name
+
     named: dict[str, str] = {}
     for entry in encoders:
         name, equals, source = entry.partition("=")
         if not equals:
-            name, source = Path(entry.rstrip("/")).name.replace("builtin:", ""), entry
+            name, source = encoder_name(entry), entry
         if not name or not source:
             raise BertftError(f"{entry!r}: expected an encoder or NAME=encoder")
         if name in named:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertft.cli.runs import _data_name, _vacant
+from bertft.cli.runs import _vacant
 from bertft.doctor import versions
 from bertft.errors import BertftError
 from bertft.progress import Progress
@@ -53,12 +53,16 @@ class EdgeCommand:
 
 def run_edge(command: EdgeCommand, out: Path, features: Path | None, progress: Progress) -> str:
     """Edge probes into ``out``; returns the lines that say how it went and where the result is."""
-    from bertft.data.sources import load
+    from bertft.data.sources import load, pin
     from bertft.probes.edge import checked, edge_probes
     from bertft.probes.edge_train import EdgeTraining
     from bertft.probes.lengths import check_lengths
 
     store = feature_store(command, out, features)
+    command = dataclasses.replace(
+        command, models=_pinned(command.models), train=pin(command.train), dev=pin(command.dev),
+        test=command.test and pin(command.test),
+    )  # fmt: skip
     folder = _vacant(out, {"command": "probe edge", **dataclasses.asdict(command)})
     training = EdgeTraining(
         command.learning_rate, command.batch_size, command.interval, command.steps, command.seed
@@ -125,12 +129,15 @@ def run_structural(command: StructuralCommand, out: Path, features: Path | None,
 
     The trained probes and their trees are kept in ``out/probes``; those that are there already are not trained again.
     """
-    from bertft.data.sources import load
+    from bertft.data.sources import data_name, load, pin
     from bertft.probes.lengths import check_lengths
     from bertft.probes.structural import structural_probes
     from bertft.probes.trees import check_scorable
 
     store = feature_store(command, out, features)
+    command = dataclasses.replace(
+        command, models=_pinned(command.models), train=pin(command.train), dev=pin(command.dev)
+    )
     folder = _vacant(out, {"command": "probe structural", **dataclasses.asdict(command)})
     train = load("dep", command.train, split="train", limit=command.max_train)
     split = "dev" if command.dev.startswith("builtin:") else "validation"
@@ -143,7 +150,7 @@ def run_structural(command: StructuralCommand, out: Path, features: Path | None,
         rows = structural_probes(
             encoders, train, dev,
             rank=command.rank, orthogonal=command.orthogonal, rbf=command.rbf, epochs=command.epochs, seed=command.seed,
-            data=_data_name(command.dev), out=out / "probes", control=command.control,
+            data=data_name(command.dev), out=out / "probes", control=command.control,
             differences=len(encoders) > 1, store=store, notes=notes, progress=progress,
         )  # fmt: skip
         _draw_trees(out, dev)
@@ -181,6 +188,13 @@ def _draw_trees(out: Path, dev: list[Any]) -> None:
             gold, predicted = dev[chosen], read_conllu(path)[chosen]
             picture = tree_svg(gold.words, gold.heads, predicted.heads, f"{path.stem}: gold above, predicted below")
             write_text_atomically(out / "figures" / f"tree_{path.stem}.svg", picture)
+
+
+def _pinned(models: dict[str, str]) -> dict[str, str]:
+    """Encoders of the hub at the commits they are at now."""
+    from bertft.data.sources import pin
+
+    return {name: pin(source, "model") for name, source in models.items()}
 
 
 def load_encoders(models: dict[str, str], random: bool, seed: int) -> dict[str, Encoder]:
@@ -224,5 +238,7 @@ def finish(folder: RunFolder, rows: list[Row], record: dict[str, object], progre
 
 def task_name(source: str) -> str:
     """A short name for a task: ``edge_probing/pos_ewt/train.jsonl.gz`` is ``pos_ewt``."""
-    name = _data_name(source)
+    from bertft.data.sources import data_name
+
+    name = data_name(source)
     return Path(source).parent.name or name if name in ("train", "dev", "test") and "/" in source else name

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertft.cli.runs import _data_name, _finish, _vacant
+from bertft.cli.runs import _finish, _vacant
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
 from bertft.run_folder import CONFIG, LOCK, RunFolder, Stage
@@ -48,6 +48,7 @@ def run_rsa(
 
     With several processes (torchrun) the first alone writes and speaks; the others return an empty string.
     """
+    from bertft.data.sources import data_name, pin
     from bertft.data.streams import drawn, stream
     from bertft.ops.metrics import LINEAR
     from bertft.similarity import memory
@@ -72,6 +73,8 @@ def run_rsa(
         tuple(metrics), tuple(compares), tuple(measures), intervals, sample, seed, layers == "all",
         float64=precision == "float64", permutations=permutations,
     )  # fmt: skip
+    base, text = pin(base, "model"), pin(text)
+    tuned = {name: pin(source, "model") for name, source in tuned.items()}
     command = {
         "command": "rsa", "base": base, "tuned": tuned, "text": text, "split": split,
         "tokens": "all" if tokens is None else tokens, "unit": unit, "metric": metrics, "compare": compares,
@@ -92,7 +95,7 @@ def run_rsa(
     source = stream("dep" if trees else "text", text, split=split)
     encoders = {name: load_encoder(model, dtype) for name, model in {"": base, **tuned}.items()}
     depends = {**command, "source": source.digest, "weights": {name: digest(e) for name, e in encoders.items()}}
-    first, data = encoders.pop(""), _data_name(text.rstrip("/"))
+    first, data = encoders.pop(""), data_name(text)
 
     def texts() -> Iterable[Any]:
         return source if tokens is None else drawn(source, seed)

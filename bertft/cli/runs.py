@@ -56,10 +56,3 @@ def _finish(folder: RunFolder, rows: list[Row], stages: Sequence[Stage], progres
     folder.write_record({"versions": versions(), **times})
     page = write_report(folder.path, progress=progress)
     return f"Results are in {(folder.path / RESULTS).resolve()}\nThe page is at {page.resolve()}"
-
-
-def _data_name(source: str) -> str:
-    """A short name for a corpus: ``../data/wikipedia/sentences.txt.gz`` is ``sentences``."""
-    if source.startswith("builtin:"):
-        return source.removeprefix("builtin:").split("?")[0]
-    return Path(source).name.split(".")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -17,7 +18,7 @@ from urllib.request import getproxies
 from bertft.data import synthetic
 from bertft.data.conllu import find_tree_flaw, read_conllu
 from bertft.data.examples import Pair, Question, Sentence, Text
-from bertft.data.files import check_text, shorten
+from bertft.data.files import at_home, check_text, shorten
 from bertft.data.hub import HubName, at_commit, hub_name
 from bertft.data.nli import pair_of, read_nli
 from bertft.data.spans import SpanText, arcs_as_spans, read_spans, span_text_of
@@ -84,7 +85,7 @@ def load(
         return sample(_synthetic(kind, name, split, seed), limit, seed)
     if "\0" in name:
         raise BertftError(f"source: expected a path or a data set id, found {shorten(name)}")
-    path = Path(name).expanduser()
+    path = at_home(name)
     if path.is_dir():
         return _rows(kind, _load_folder(path, split), str(path), limit, seed)
     hub = hub_of(source)
@@ -97,8 +98,28 @@ def hub_of(source: str | os.PathLike[str]) -> HubName | None:
     """The repository on the hub that a source or a model's name stands for; None for what is or would be local."""
     if not isinstance(source, str) or source.startswith("builtin:") or "\0" in source:
         return None
-    path = Path(source).expanduser()
+    path = at_home(source)
     return None if path.exists() or path.suffix in _FILE_SUFFIXES else hub_name(source)
+
+
+def encoder_name(source: str | os.PathLike[str]) -> str:
+    """What results call an encoder: the last part of its path or hub id, whatever the revision."""
+    hub = hub_of(source)
+    name = os.fspath(source) if hub is None else str(dataclasses.replace(hub, revision=None))
+    return Path(name).name.removeprefix("builtin:")
+
+
+def data_name(source: str | os.PathLike[str]) -> str:
+    """What results call a corpus: as `encoder_name`, without endings; of built-in data without its options.
+
+    ``../data/wikipedia/sentences.txt.gz`` is ``sentences``, ``org/corpus@refs/convert/parquet`` is ``corpus``.
+    """
+    name = os.fspath(source)
+    return (
+        name.removeprefix("builtin:").split("?")[0]
+        if name.startswith("builtin:")
+        else encoder_name(source).split(".")[0]
+    )
 
 
 def pin(source: str, kind: str = "dataset") -> str:
@@ -138,7 +159,7 @@ def resolve_model(name: str | os.PathLike[str]) -> str:
             raise BertftError(f"unknown built-in model {shorten(name)}, expected {_MINILM}")
         return str(_check_model(_packaged_minilm()))
     if "\0" not in name:
-        path = Path(name).expanduser()
+        path = at_home(name)
         if path.is_dir():
             return str(_check_model(path))
         if path.exists():
@@ -167,7 +188,7 @@ def _check_model(folder: Path) -> Path:
         raise BertftError(f"{config}: not a model's configuration, expected a model_type in it")
     if (named := values.get("transformers_weights")) is not None:  # which transformers reads in place of the usual
         _check_named(config, "transformers_weights", [named], (".safetensors", ".safetensors.index.json"))
-    for index in sorted(folder.glob("*.index.json")):
+    for index in sorted(folder.glob("*.safetensors.index.json")):
         _check_named(index, "weight_map", _shards(index), (".safetensors",))
     if any(folder.glob("*.safetensors")):
         return folder
@@ -187,10 +208,14 @@ def _shards(index: Path) -> list[object]:
 
 def _check_named(where: Path, key: str, names: Iterable[object], endings: tuple[str, ...]) -> None:
     """Refuse names of anything but files of the model's own folder: transformers joins them to it as they are."""
-    for name in dict.fromkeys(names):
-        own = isinstance(name, str) and name == Path(name).name and (where.parent / name).is_file()
+    seen = set[str]()
+    for name in names:
+        if isinstance(name, str) and name in seen:
+            continue
+        own = isinstance(name, str) and name == Path(name).name and os.path.isfile(where.parent / name)
         if not (own and str(name).endswith(endings)):
             raise BertftError(f"{where}: {key}: expected files of this folder in safetensors, found {shorten(name)}")
+        seen.add(str(name))
 
 
 def _synthetic(kind: str, name: str, split: str | None, seed: int) -> Sequence[Example]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bertft.data.examples import Text
-from bertft.data.files import read_lines
+from bertft.data.files import at_home, read_lines
 from bertft.data.hub import HubName
 from bertft.data.sources import (
     _ROWS,
@@ -62,7 +62,7 @@ def stream(kind: str, source: str | os.PathLike[str], *, split: str | None = Non
     file are read whole. Raises ``BertftError`` at once for a source that is not there.
     """
     name = os.fspath(source)
-    path = Path(name).expanduser()
+    path = at_home(name)
     if name.startswith("builtin:"):
         examples = load(kind, name, split=split)
         return Stream(name, lambda: iter(examples), _digest(name, split or ""), len(examples))

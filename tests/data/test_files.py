@@ -92,3 +92,26 @@ def test_text_lines(tmp_path: Path) -> None:
     path.write_text("\n \n")
     with pytest.raises(BertftError, match="expected lines of text, found none"):
         read_text(path)
+
+
+def test_the_home_of_a_user_who_is_not_there(monkeypatch, tmp_path, tiny_model):
+    from bertft.adapters import is_adapter
+    from bertft.blocks import load_pretrained
+    from bertft.data.files import at_home
+    from bertft.data.sources import load, pin
+    from bertft.data.streams import stream
+    from bertft.study_reader import resolve_source
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert at_home("~/x") == tmp_path / "x" and at_home("a/~") == Path("a/~")
+    name = "~no-such-user/x"
+    assert at_home(name) == Path(name) and at_home("~a\0") == Path("~a\0")
+    assert pin(name) == name and not is_adapter(name)
+    for use in (
+        lambda: load("text", name),
+        lambda: stream("text", name),
+        lambda: load_pretrained(name),
+        lambda: resolve_source(name, tmp_path, "study.yaml: dev"),
+    ):
+        with pytest.raises(BertftError, match="no such"):
+            use()

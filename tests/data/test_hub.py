@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -11,12 +12,17 @@ import datasets
 import huggingface_hub
 import pytest
 import torch
+import yaml
 
+from bertft import blocks
 from bertft.ablation import sweep_stages
 from bertft.blocks import load_pretrained
+from bertft.cli import run
+from bertft.cli.options import named_encoders
+from bertft.cli.probe_runs import task_name
 from bertft.data import sources
 from bertft.data.hub import HubName, at_commit, hub_name
-from bertft.data.sources import pin, resolve_model
+from bertft.data.sources import data_name, pin, resolve_model
 from bertft.data.streams import stream
 from bertft.errors import BertftError
 from bertft.finetune import FinetuneConfig, finetune, read_card
@@ -144,6 +150,60 @@ def test_a_stream_is_of_a_commit(cache, monkeypatch):
     cache.move("main", NEW, "datasets--org--texts")
     assert stream("text", "org/texts:en").digest != before == stream("text", f"org/texts@{OLD}:en").digest
     assert asked == [("org/texts", "en", commit) for commit in (OLD, NEW, OLD)]
+
+
+def test_runs_say_which_commits_they_are_of(cache, tmp_path, monkeypatch):
+    (tmp_path / "rows.txt").write_text("".join(f"A dog sees {i} cats .\n" for i in range(12)), encoding="utf8")
+    monkeypatch.chdir(tmp_path)
+    spans, dev = TRAIN, "builtin:synthetic?split=dev&size=8"
+    data = ["--train", spans, "--dev", dev, "--quiet"]
+    probe = ["--model", "org/tiny", "--model", "old=org/tiny@v1", *data]
+    commands = {
+        "ablate": ["ablate", "freeze", "--task", "mnli", "--model", "org/tiny", *data, "--epochs", "1", "-k", "1"],
+        "rsa": ["rsa", "--base", "org/tiny", "--tuned", "org/tiny@v1", "--text", "rows.txt", "--tokens", "all", "-q"],
+        "structural": ["probe", "structural", *probe, "--rank", "2", "--epochs", "1"],
+        "edge": ["probe", "edge", *probe, "--steps", "2", "--interval", "1", "--no-control"],
+    }
+    expected = {
+        "ablate": {"model": f"org/tiny@{NEW}"},
+        "rsa": {"base": f"org/tiny@{NEW}", "tuned": {"tiny": f"org/tiny@{OLD}"}},
+        "structural": {"models": {"tiny": f"org/tiny@{NEW}", "old": f"org/tiny@{OLD}"}},
+        "edge": {"models": {"tiny": f"org/tiny@{NEW}", "old": f"org/tiny@{OLD}"}},
+    }
+    for name, command in commands.items():
+        assert run([*command, "--out", name]) == 0
+        said = yaml.safe_load((tmp_path / name / "config.yaml").read_text(encoding="utf8"))
+        assert {key: said[key] for key in expected[name]} == expected[name]
+    cache.move("main", OLD)
+    for name, command in commands.items():
+        assert run([*command, "--out", name]) == 2
+
+
+def test_names_in_results_know_revisions():
+    names = {
+        "org/corpus@refs/convert/parquet": "corpus",
+        "org/corpus@v1.0": "corpus",
+        "org/corpus": "corpus",
+        "../data/wiki/sentences.txt.gz": "sentences",
+        "data/folder/": "folder",
+        "builtin:synthetic?split=dev&size=4": "synthetic",
+    }
+    assert {source: data_name(source) for source in names} == names
+    assert task_name("org/corpus@refs/convert/train") == "corpus" and task_name("pos_ewt/train.jsonl.gz") == "pos_ewt"
+    tuned = ["org/a@refs/pr/4", "org/b@refs/pr/4", "org/c.v2", "runs/d/", "builtin:minilm", "e=org/a@v1"]
+    assert list(named_encoders(tuned)) == ["a", "b", "c.v2", "d", "minilm", "e"]
+    with pytest.raises(BertftError, match="two encoders are called 'a'; give each a name"):
+        named_encoders(["org/a@v1", "org/a@v2"])
+
+
+def test_a_cached_branch_does_not_stand_for_another(cache, monkeypatch):
+    said = []
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(blocks, "downloading", lambda what: said.append(what) or contextlib.nullcontext(False))
+    for revision in ("main", "v1", OLD, "v2", "2" * 40):
+        with blocks._seen_to_load("org/tiny", revision, revision):
+            pass
+    assert said == [f"{revision} from the Hugging Face hub" for revision in ("v2", "2" * 40)]
 
 
 def test_what_is_local_is_not_pinned(cache, tmp_path, monkeypatch):

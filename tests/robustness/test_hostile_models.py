@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import pickle
@@ -10,11 +12,13 @@ from pathlib import Path
 
 import pytest
 from safetensors import safe_open
+from transformers import AutoModel
 
 from bertft.ablation import depths
 from bertft.cli import run
 from bertft.encoder import Encoder
 from bertft.errors import BertftError
+from bertft.finetune import read_card
 
 WEIGHTS = "model.safetensors"
 CORPORA = ["--train", "builtin:synthetic?size=8", "--dev", "builtin:synthetic?split=dev&size=4", "--quiet"]
@@ -86,6 +90,23 @@ def an_index_without_a_map(folder: Path, mark: Path) -> None:
     (folder / f"{WEIGHTS}.index.json").write_text("[]", encoding="utf8")
 
 
+def an_index_of_lists(folder: Path, mark: Path) -> None:
+    _sharded(folder, "")
+    index = {"weight_map": {"a": ["model-00001-of-00002.safetensors"]}}
+    (folder / f"{WEIGHTS}.index.json").write_text(json.dumps(index), encoding="utf8")
+
+
+def digests_of_files_above_the_folder(folder: Path, mark: Path) -> None:
+    (folder.parent / "secret").write_text("secret", encoding="utf8")
+    (folder / "bertft.json").write_text(
+        json.dumps({"sha256": {"../secret": hashlib.sha256(b"secret").hexdigest()}}), encoding="utf8"
+    )
+
+
+def digests_of_numbers(folder: Path, mark: Path) -> None:
+    (folder / "bertft.json").write_text(json.dumps({"sha256": [[1, 2]]}), encoding="utf8")
+
+
 def truncated_weights(folder: Path, mark: Path) -> None:
     os.truncate(folder / WEIGHTS, (folder / WEIGHTS).stat().st_size - 100)
 
@@ -128,6 +149,9 @@ DAMAGES = pytest.mark.parametrize(
         weights_above_the_folder_by_configuration,
         a_pickle_among_the_shards,
         an_index_without_a_map,
+        an_index_of_lists,
+        digests_of_files_above_the_folder,
+        digests_of_numbers,
         truncated_weights,
         damaged_header,
         broken_config,
@@ -172,6 +196,45 @@ def test_shards_of_the_folder_are_read(tiny_model, tmp_path):
     _sharded(folder, "model-00001-of-00002.safetensors")
     ours, theirs = (Encoder.from_pretrained(str(name)).model.state_dict() for name in (folder, tiny_model))
     assert ours.keys() == theirs.keys() and all(value.equal(theirs[name]) for name, value in ours.items())
+
+
+def test_indices_of_other_formats_are_no_concern(tiny_model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    index = json.dumps({"weight_map": {"a": "pytorch_model-00001-of-00002.bin"}})
+    for name in ("pytorch_model.bin.index.json", "flax_model.msgpack.index.json", "tf_model.h5.index.json"):
+        (folder / name).write_text(index, encoding="utf8")
+    assert Encoder.from_pretrained(str(folder)).num_layers == 4
+
+
+def test_a_card_nested_too_deeply_is_one_sentence(tiny_model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / "bertft.json").write_text("[" * 200_000, encoding="utf8")
+    assert Encoder.from_pretrained(str(folder)).num_layers == 4  # the card of something else
+    with pytest.raises(BertftError, match=r"bertft\.json: expected JSON"):
+        read_card(folder)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "blobs/x"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+        MemoryError(),
+    ],
+    ids=repr,
+)
+def test_a_full_machine_is_not_laid_on_the_model(tiny_model, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(AutoModel, "from_pretrained", fail)
+    with pytest.raises(type(error)) as raised:
+        Encoder.from_pretrained(str(tiny_model))
+    assert raised.value is error
 
 
 def test_code_beside_a_known_model_is_not_run(tiny_model, tmp_path, monkeypatch):
