@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
+from bertft.ops import pairwise_distance
 from bertft.probes.features import Room, Vectors
 from bertft.probes.structural_training import BATCH, Probes, Schedule, Trees, batch_of, fit, groups_of, initial
 from bertft.probes.unfinished import NOTHING, Unfinished
@@ -101,8 +102,7 @@ def _distance_loss(points: Tensor, scale: Tensor, distances: Tensor, lengths: Te
     there = place < lengths.unsqueeze(1)  # (S, n)
     numbers = ((lengths.cumsum(0) - lengths).unsqueeze(1) + place).clamp(max=points.shape[1] - 1)
     p = points[:, numbers]  # (L, S, n, R)
-    squares = p.square().sum(-1)
-    apart = (squares.unsqueeze(-1) + squares.unsqueeze(-2) - 2 * (p @ p.mT)).clamp(min=0)
+    apart = pairwise_distance(p, metric="sqeuclidean")
     pairs = there.unsqueeze(2) & there.unsqueeze(1)
     gold = torch.zeros(pairs.shape, dtype=points.dtype)
     gold[pairs] = distances.to(points.dtype)
