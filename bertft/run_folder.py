@@ -121,7 +121,7 @@ class RunFolder:
             "rows_sha256": _digest(table),
             "seconds": round(seconds, 3),
             "host": socket.gethostname(),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "finished": timestamp(),
             "settings": stage.depends,
         }
         write_text_atomically(self.path / f"{stage.name}.done.json", json.dumps(mark, indent=1) + "\n")
@@ -205,6 +205,11 @@ class RunFolder:
     def write_record(self, record: dict[str, Any]) -> None:
         """Write ``run.json``: versions, times, whatever is true of this run rather than of the study."""
         write_text_atomically(self.path / RUN, json.dumps(record, indent=1) + "\n")
+
+
+def timestamp() -> str:
+    """The time now, UTC, as records hold it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _link(source: Path, target: Path) -> None:

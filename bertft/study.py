@@ -21,7 +21,6 @@ import dataclasses
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,7 @@ from bertft.ablation import sweep_stages
 from bertft.materials import Materials, fitting
 from bertft.progress import SILENT, Progress
 from bertft.results import Row, write_results, write_text_atomically
-from bertft.run_folder import RUN, RunFolder, Stage
+from bertft.run_folder import RUN, RunFolder, Stage, timestamp
 from bertft.study_config import EdgeConfig, ProbesConfig, StudyConfig, settings_of
 from bertft.study_reader import read_study
 
@@ -59,7 +58,7 @@ def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Pro
     if any(folder.done(stage) is None for stage in stages):
         materials.check()
     with folder.claim():
-        record: dict[str, Any] = {"versions": versions(), "stages": [s.name for s in stages], "started": _now()}
+        record: dict[str, Any] = {"versions": versions(), "stages": [s.name for s in stages], "started": timestamp()}
         so_far = _memory(folder.path / RUN)
 
         def write_record() -> None:
@@ -69,7 +68,7 @@ def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Pro
         write_record()  # for the page of a study that is cut off
         folder.run(stages, config.name, after=write_record, progress=progress)
         shutil.rmtree(folder.path / "prefix", ignore_errors=True)  # what sweeps kept of frozen blocks
-        record |= {"seconds": folder.seconds(stages), "finished": _now(), "disk": _size(folder.path)}
+        record |= {"seconds": folder.seconds(stages), "finished": timestamp(), "disk": _size(folder.path)}
         write_record()
         return write_report(folder.path, progress=progress)
 
@@ -311,7 +310,3 @@ def _memory(record: Path) -> int:
         return int(json.loads(record.read_text(encoding="utf8"))["memory"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

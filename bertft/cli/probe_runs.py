@@ -16,7 +16,7 @@ from bertft.doctor import versions
 from bertft.errors import BertftError
 from bertft.progress import Progress
 from bertft.results import Row, write_results, write_text_atomically
-from bertft.run_folder import RESULTS, RunFolder
+from bertft.run_folder import RESULTS, RunFolder, timestamp
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder
@@ -230,7 +230,7 @@ def finish(folder: RunFolder, rows: list[Row], record: dict[str, object], progre
     from bertft.report import write_report
 
     folder.write_table(rows)
-    folder.write_record({"versions": versions(), **record})
+    folder.write_record({"versions": versions(), **record, "finished": timestamp()})
     page = write_report(folder.path, progress=progress)
     shutil.rmtree(folder.path / "features", ignore_errors=True)  # only needed to go on after an interruption
     return [f"Results are in {(folder.path / RESULTS).resolve()}", f"The page is at {page.resolve()}"]

@@ -216,12 +216,12 @@ def _edges(probed: list[Line], context: Context) -> list[str]:
     sentences = []
     for data in dict.fromkeys(line.data for line in probed):
         own = [line for line in probed if line.data == data]
-        parts = _best({line.model: line for line in own if line.measure == "micro_f1"}, context)
-        parts += [
-            f"base on control labels {point(line, line.highest())}"
-            for line in own
-            if line.measure == "control_micro_f1" and line.model == BASE
-        ]
+        scored = {line.model: line for line in own if line.measure == "micro_f1"}
+        parts = _best(scored, context)
+        for line in own:
+            if line.measure == "control_micro_f1" and line.model == BASE and BASE in scored:
+                place = line.at(scored[BASE].layers[scored[BASE].highest()])
+                parts += [] if place is None else [f"base on control labels there {point(line, place)}"]
         if parts:
             sentences.append(f"{data}, micro-F1 at the best layer: {', '.join(parts)}.")
     return sentences

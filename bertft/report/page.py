@@ -239,7 +239,7 @@ def _map_numbers(figure: HeatMap) -> str:
 
 def _measured(rows: Sequence[Row], context: Context) -> str:
     """What every number rests on: analysis, text, its source and how many items."""
-    sources = _sources(context.config)
+    sources, only = _sources(context.config), _of_command(context.config)
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.task, row.data), []).append(row)
@@ -248,7 +248,7 @@ def _measured(rows: Sequence[Row], context: Context) -> str:
         counts = sorted({row.n for row in members if row.n is not None})
         n = "" if not counts else f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
         measures = ", ".join(dict.fromkeys(_family(row.measure) for row in members))
-        cells = [task, data, sources.get(data, str(context.config.get("text") or "")), measures]
+        cells = [task, data, sources.get(data, only), measures]
         body += (
             "<tr>" + "".join(f'<td class="wrap">{escape(c)}</td>' for c in cells) + f'<td class="number">{n}</td></tr>'
         )
@@ -290,6 +290,14 @@ def _sources(config: Mapping[str, Any]) -> dict[str, str]:
     if isinstance(probes, Mapping):
         found[str(probes.get("name"))] = f"train {probes.get('train')}, measured on {probes.get('dev')}"
     return found
+
+
+def _of_command(config: Mapping[str, Any]) -> str:
+    """What a single command worked on: its text, or what it trained on and measured on."""
+    if config.get("command") and config.get("dev"):
+        scored = f"dev {config['dev']}, measured on {config['test']}" if config.get("test") else f"dev {config['dev']}"
+        return f"train {config.get('train')}, {scored}"
+    return str(config.get("text") or "")
 
 
 def _configuration(config: Mapping[str, Any], record: Mapping[str, Any]) -> str:

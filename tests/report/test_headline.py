@@ -66,16 +66,16 @@ def test_probes_compare_best_layers_and_name_the_control(rows, config):
 
 def test_edge_probes_compare_best_layers_beside_the_control():
     table = [
-        Row(model, "edge", "ner", layer, measure, value + layer / 100, value - 0.02, value + 0.05, 90, 1)
-        for model, measure, value in (
-            ("base", "micro_f1", 0.7), ("dep", "micro_f1", 0.9), ("random", "micro_f1", 0.3),
-            ("base", "control_micro_f1", 0.2), ("base", "mix_micro_f1", 0.8),
+        Row(model, "edge", "ner", layer, measure, value + step * layer / 100, value - 0.02, value + 0.05, 90, 1)
+        for model, measure, value, step in (
+            ("base", "micro_f1", 0.7, 1), ("dep", "micro_f1", 0.9, 1), ("random", "micro_f1", 0.3, 1),
+            ("base", "control_micro_f1", 0.2, -1), ("base", "mix_micro_f1", 0.8, 1),
         )
         for layer in range(3)
     ]  # fmt: skip
     assert sentences(table, {})["What edge probes find"] == [
         "ner, micro-F1 at the best layer: base 0.720 [0.680, 0.750] (layer 2), dep +0.200 (layer 2, intervals apart), "
-        "a random encoder 0.320 [0.280, 0.350], base on control labels 0.220 [0.180, 0.250]."
+        "a random encoder 0.320 [0.280, 0.350], base on control labels there 0.180 [0.180, 0.250]."
     ]
     assert sentences([row for row in table if row.model == "dep"], {}) == {}  # nothing to compare with
 
