@@ -98,6 +98,7 @@ def _single_projection(form: Form, moments: Tensor, z: Tensor) -> Tensor:
     return z @ form.apply(moments[:, -1:])[:, 0] - form.diagonal(z)
 
 
+@torch.inference_mode(False)  # whose gradient is wanted, wherever it is asked for
 def rsa_influence(m: Moments, z: Tensor, w: Tensor, form: Entries | None = None) -> Tensor:
     """Influence (R,) of augmented rows z (R, D+3), w (R, E+3) on RSA; NaN where an RDM is constant.
 
@@ -136,6 +137,7 @@ def cka_influence(m: Moments, z: Tensor, w: Tensor) -> Tensor:
     return (d_cross - cross / 2 * (d_x / own_x + d_y / own_y)) / math.sqrt(own_x * own_y)
 
 
+@torch.inference_mode(False)  # whose gradient is wanted, wherever it is asked for
 def scatter_influence(function: Callable[..., Tensor], m: Moments, z: Tensor, w: Tensor) -> Tensor:
     """Influence (R,) on a ``function`` of the centred scatter matrices (`bertft.similarity.measures`), by its gradient.
 

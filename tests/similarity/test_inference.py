@@ -70,6 +70,19 @@ def test_influence_is_what_leaving_a_stimulus_out_changes(metric):
         assert (left_out.std() / influence.std()).item() == pytest.approx(1, abs=10 / n)
 
 
+def test_influences_are_the_same_in_inference_mode():
+    x, y, *_ = sample(20, torch.Generator().manual_seed(3), d=6)
+
+    def influences():
+        whole = CrossMoments(1, 1, "dot").update(x, y)
+        given = whole.moments(0, 0), *augmented_rows(whole, 0, x[0], y[0])
+        return rsa_influence(*given), scatter_influence(measures.procrustes, *given)
+
+    with torch.inference_mode():
+        inside = influences()
+    assert all(torch.equal(a, b) for a, b in zip(inside, influences(), strict=True))
+
+
 @pytest.mark.parametrize("name", ["cca", "svcca", "pwcca", "procrustes", "linear_r2"])
 def test_influence_on_functions_of_scatter_is_what_leaving_out_changes(name):
     g = torch.Generator().manual_seed(3)
