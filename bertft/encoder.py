@@ -35,6 +35,7 @@ from bertft.blocks import (
     window_size,
 )
 from bertft.data.files import check_text
+from bertft.devices import device_of
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
 
@@ -77,7 +78,7 @@ class Encoder:
         that comes with a model is never run. Raises ``BertftError`` for anything that is no encoder.
         """
         model, tokenizer = load_pretrained(name, dtype=dtype or torch.float32)
-        return cls(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer, name=str(name))
+        return cls(model.to(device_of(device)), tokenizer, name=str(name))
 
     @property
     def num_layers(self) -> int:

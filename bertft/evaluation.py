@@ -12,6 +12,7 @@ from bertft.blocks import load_pretrained
 from bertft.data import sources
 from bertft.data.conllu import read_conllu, write_conllu
 from bertft.data.files import read_lines
+from bertft.devices import device_of
 from bertft.errors import BertftError
 from bertft.finetune import data_name, read_card, score_rows
 from bertft.progress import SILENT, Progress
@@ -42,7 +43,6 @@ class Finetuned:
 
 def load_finetuned(folder: str | Path, *, device: str | None = None) -> Finetuned:
     """The encoder, head and tokenizer that ``finetune`` left in ``folder``, on the GPU where there is one."""
-    import torch
     from safetensors.torch import load_file
 
     card = read_card(folder)
@@ -54,7 +54,7 @@ def load_finetuned(folder: str | Path, *, device: str | None = None) -> Finetune
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise BertftError(f"{folder}: head.safetensors does not fit the {task.name} head: {reason}") from None
-    model = TaskModel(encoder, head).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = TaskModel(encoder, head).to(device_of(device))
     return Finetuned(task, model.eval(), tokenizer, card)
 
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from bertft.batching import length_sorted_batches, pad_inputs
 from bertft.blocks import Reached, blocks, stand_in, stopping_at
+from bertft.devices import device_of
 from bertft.progress import SILENT, Progress
 from bertft.results import write_text_atomically
 from bertft.seal import digest_of
@@ -129,7 +130,7 @@ class Prefix:
         shape = (stops[-1], int(config.hidden_size))
         table = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
         _take_room(part)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = device_of()
         training = self.model.training
         self.model.eval().to(device)
         items = [_Numbered(feature, stop - len(feature), stop) for feature, stop in zip(features, stops, strict=True)]

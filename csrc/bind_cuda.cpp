@@ -30,8 +30,11 @@ Tensor statistics(const Tensor& x, int64_t metric, const Tensor* bad, cudaStream
   return stats;
 }
 
+const Tensor* given(const std::optional<Tensor>& t) { return t ? &*t : nullptr; }
+
 Tensor pairwise_distance(Tensor x, std::optional<Tensor> y, int64_t metric, bool condensed, bool check) {
   const OnDevice on(x);
+  check_beside("pairwise_distance", x, {given(y)});
   x = torch::stable::contiguous(x);
   if (y) y = torch::stable::contiguous(*y);
   const int64_t B = x.size(0), N = x.size(1), M = y ? y->size(1) : N, D = x.size(2);
@@ -53,6 +56,7 @@ Tensor pairwise_distance(Tensor x, std::optional<Tensor> y, int64_t metric, bool
 std::tuple<Tensor, Tensor> pairwise_distance_backward(Tensor grad, Tensor x, std::optional<Tensor> y, Tensor out,
                                                       int64_t metric, bool condensed) {
   const OnDevice on(x);
+  check_beside("pairwise_distance_backward", x, {&grad, given(y), &out});
   for (Tensor* t : {&grad, &x, &out}) *t = torch::stable::contiguous(*t);
   if (y) y = torch::stable::contiguous(*y);
   const int64_t B = x.size(0), N = x.size(1), M = y ? y->size(1) : N, D = x.size(2);
@@ -107,12 +111,14 @@ void cross_moments_add(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::op
                        int64_t metric_y, bool float64, bool check, Tensor gram_x, Tensor stats_x, Tensor cross,
                        Tensor stats_xy, Tensor gram_y, Tensor stats_y) {
   const OnDevice on(x);
+  check_beside("cross_moments", x, {given(y), &mean_x, given(mean_y)});
   x = torch::stable::contiguous(x);
   mean_x = torch::stable::contiguous(mean_x);
   if (y) y = torch::stable::contiguous(*y), mean_y = torch::stable::contiguous(*mean_y);
   for (const Tensor* t : {&gram_x, &stats_x, &cross, &stats_xy, &gram_y, &stats_y}) {
     STD_TORCH_CHECK(t->numel() == 0 || (t->is_contiguous() && t->scalar_type() == ScalarType::Double),
                     "cross_moments: a sum has the wrong type or layout");
+    if (t->numel()) check_beside("cross_moments", x, {t});
   }
   const int64_t n = x.size(0), d = x.size(1), e = y ? y->size(1) : 0;
   const bool wide = float64 || x.scalar_type() == ScalarType::Double || (y && y->scalar_type() == ScalarType::Double);
@@ -167,6 +173,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> cross_moments(Tensor 
 Tensor rdm_tiles(Tensor x, std::optional<Tensor> y, int64_t metric_x, int64_t metric_y, int64_t compare, int64_t path,
                  bool check) {
   const OnDevice on(x);
+  check_beside("rdm_tiles", x, {given(y)});
   x = torch::stable::contiguous(x);
   if (y) y = torch::stable::contiguous(*y);
   STD_TORCH_CHECK(!y || y->scalar_type() == x.scalar_type(), "rdm_tiles: x and y must be of one type");
@@ -190,6 +197,7 @@ Tensor rdm_tiles(Tensor x, std::optional<Tensor> y, int64_t metric_x, int64_t me
 std::tuple<Tensor, Tensor, Tensor> probe_loss(Tensor h, Tensor weight, int64_t distance_rank, Tensor distances,
                                               Tensor depths, Tensor lengths, bool with_weight, bool with_h) {
   const OnDevice on(weight);
+  check_beside("probe_loss", weight, {&h, &distances, &depths});
   const ScalarType type = weight.scalar_type();
   h = torch::stable::contiguous(torch::stable::to(h, type));
   for (Tensor* t : {&weight, &distances, &depths, &lengths}) *t = torch::stable::contiguous(*t);

@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -58,6 +59,14 @@ struct OnDevice {
     stream = static_cast<cudaStream_t>(handle);
   }
 };
+
+// A kernel reads addresses: one of other memory would end the process, not the call.
+void check_beside(const char* op, const Tensor& first, std::initializer_list<const Tensor*> others) {
+  for (const Tensor* t : others) {
+    STD_TORCH_CHECK(!t || (t->is_cuda() && t->get_device_index() == first.get_device_index()), op,
+                    ": tensors must be on one device");
+  }
+}
 
 void check_launch(const char* op, int error) {
   STD_TORCH_CHECK(error == 0, op, ": the CUDA launch failed (", error, ": ", cudaGetErrorString(error), ")");

@@ -16,6 +16,7 @@ from bertft.blocks import load_pretrained
 from bertft.console import short
 from bertft.cost.measure import Line, StageCost, line, placed, seconds_of, weights_of
 from bertft.data.sources import sample
+from bertft.devices import device_of
 from bertft.errors import BertftError
 from bertft.finetune import FinetuneConfig
 from bertft.prefix import HIDDEN, Prefix, collate
@@ -59,7 +60,7 @@ def finetuning_cost(
     weights when they are read back.
     """
     task, (encoder, tokenizer) = get_task(config.task), load_pretrained(config.model)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of()
     window, spec = window_for(config, encoder, tokenizer), task.spec(train)
 
     def sampled(examples: Sequence[Any], training: bool) -> _Sampled:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
+from bertft.ops.rows import check_device
 
 
 def explain_not_finite(op: str, result: Tensor, **inputs: Tensor) -> NoReturn:
@@ -43,6 +44,7 @@ def check_probe(h: Tensor, weight: Tensor, distances: Tensor | None, depths: Ten
         raise BertftError(f"probe_loss: h and weight must be floating, found {h.dtype} and {weight.dtype}")
     if h.device != weight.device:
         raise BertftError(f"probe_loss: h and weight must be on one device, found {h.device} and {weight.device}")
+    check_device("probe_loss", "h", h, distances=distances, depths=depths)
     if lengths.dim() != 1 or lengths.is_floating_point() or lengths.device.type != "cpu":
         found = f"{lengths.dtype} {tuple(lengths.shape)} on {lengths.device}"
         raise BertftError(f"probe_loss: lengths must be a vector of integers on the CPU, found {found}")

@@ -8,10 +8,11 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.ops import extension, reference
 from bertft.ops.autograd import first_order
+from bertft.ops.full_precision import full_precision
 from bertft.ops.metrics import LINEAR, METRICS, check_metric
 from bertft.ops.moments import Moments, Pair, Space
 from bertft.ops.moments_grad import Rows, add_pair
-from bertft.ops.rows import check_matrix, check_nan, check_rows, with_sentence
+from bertft.ops.rows import check_device, check_matrix, check_nan, check_rows, with_sentence
 
 __all__ = ["Moments", "Pair", "Space", "cross_moments", "provisional_mean"]
 
@@ -68,6 +69,8 @@ def cross_moments(
         if mean_y is None or mean_y.shape != y.shape[1:]:
             found = None if mean_y is None else tuple(mean_y.shape)
             raise BertftError(f"cross_moments: mean_y must be ({y.shape[1]},) to go with y, found {found}")
+    together = {"y": y, "mean_x": mean_x, "mean_y": mean_y, **({} if out is None else out._asdict())}
+    check_device("cross_moments", "x", x, **together)
     if not extension.serves(x):
         for rows, kind, name in ((x, metric, "x"), (y, metric_y, "y")):
             if rows is not None and check:
@@ -83,12 +86,13 @@ def cross_moments(
     codes = (METRICS.index(metric), METRICS.index(metric_y))
     if out is None:
         op = torch.ops.bertft.cross_moments
-        sums = with_sentence(lambda: op(x, y, *means, *codes, grams, float64, check))
+        with full_precision(x):
+            sums = with_sentence(lambda: op(x, y, *means, *codes, grams, float64, check))
         return Moments(*(t if kept else None for t, kept in zip(sums, _filled(y, grams), strict=True)))
     totals = [
         t if t is not None and kept else mean_x.new_empty(0) for t, kept in zip(out, _filled(y, grams), strict=True)
     ]
-    with torch.no_grad():
+    with torch.no_grad(), full_precision(x):
         add = torch.ops.bertft.cross_moments_add
         with_sentence(lambda: add(x, y, *means, *codes, float64, check, *totals))
     return out

@@ -11,6 +11,7 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.ops import extension, probe_gradient, reference
 from bertft.ops.autograd import differentiable
+from bertft.ops.full_precision import full_precision
 from bertft.ops.checks import check_probe, explain_not_finite
 
 
@@ -121,7 +122,8 @@ def probe_loss_and_gradient(
             check_probe(h, weight, distances, depths, lengths)
         try:
             args = _prepare(h, weight, distances, depths, lengths)
-            loss, gradient, _ = _op.without_graph(*args[:2], distance_rank, *args[2:], True, False)
+            with full_precision(h):
+                loss, gradient, _ = _op.without_graph(*args[:2], distance_rank, *args[2:], True, False)
         except (RuntimeError, IndexError):
             check_probe(h, weight, distances, depths, lengths)
             raise
@@ -145,7 +147,8 @@ def _probe_loss(
     if extension.serves(h):
         h, weight, *golds = args
         grad = torch.is_grad_enabled()
-        loss = _op(h, weight, distance_rank, *golds, grad and weight.requires_grad, grad and h.requires_grad)[0]
+        with full_precision(h):
+            loss = _op(h, weight, distance_rank, *golds, grad and weight.requires_grad, grad and h.requires_grad)[0]
     else:
         loss = _reference(*args, distance_rank)
     if check_finite:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops import extension, extension_cuda, reference
+from bertft.ops import extension, extension_cuda, rdm_products, reference
 from bertft.ops.layer_pairs import compare_layers
 from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS, RANKS
 from bertft.ops.moment_formulas import PairSums, compare_sums, rsa_from_moments
@@ -121,9 +121,11 @@ def _tiles(
     codes = (METRICS.index(metrics[0]), METRICS.index(metrics[1]))
     x, y = x.detach(), None if y is None else y.detach()
     served, ranks, L, n = extension.serves(x), compare in RANKS, len(x), x.shape[1]
-    if served and x.is_cuda:
+    if x.is_cuda and compare not in RANKS and rdm_products.serves(metrics):
+        sums, products, shifts = rdm_products.rdm_moments(x, y, *metrics, route.dtype, check=check)
+    elif served and x.is_cuda:
         return _tiles_on_gpu(route, x, y, codes, compare, check), route
-    if served:
+    elif served:
         op, wide = torch.ops.bertft.rdm_moments, route.dtype == torch.float64
         sums, products, shifts, within = with_sentence(lambda: op(x, y, *codes, ranks, wide, check))
     else:
@@ -152,7 +154,7 @@ def _tiles(
 def _tiles_on_gpu(
     route: Route, x: Tensor, y: Tensor | None, codes: tuple[int, int], compare: str, check: bool
 ) -> Tensor:
-    """All layers of both sides in one pass over tiles of pairs, no matrix in memory."""
+    """All layers of both sides in one pass over tiles of pairs, no matrix in memory (ranks: three passes)."""
     if route.dtype == torch.float64 or (y is not None and y.dtype != x.dtype):
         x, y = x.to(route.dtype), None if y is None else y.to(route.dtype)
     path = 1 if torch.cuda.get_device_capability(x.device) >= (8, 0) else 0  # three-term tf32: float32 accuracy

@@ -29,6 +29,13 @@ def check_matrix(x: Tensor, shape: str, dims: tuple[int, ...], *, op: str, name:
         raise BertftError(f"{op}: {name} must be floating {shape}, found {x.dtype} {tuple(x.shape)}")
 
 
+def check_device(op: str, first: str, x: Tensor, **others: Tensor | None) -> None:
+    """BertftError unless all ``others`` are on the device of ``x``, whose name is ``first``."""
+    for name, tensor in others.items():
+        if tensor is not None and tensor.device != x.device:
+            raise BertftError(f"{op}: {name} must be on the device of {first}, {x.device}, found {tensor.device}")
+
+
 def check_rows(x: Tensor, metric: str, *, op: str, name: str = "x") -> None:
     """For the plain-PyTorch way, x (N, D) or (L, N, D): the error that the kernels raise for a bad row.
 

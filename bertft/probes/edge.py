@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from bertft.data.spans import SpanText
+from bertft.devices import device_of
 from bertft.errors import BertftError
 from bertft.probes.edge_control import control_labels, online_code
 from bertft.probes.edge_data import EdgeTargets, check_roles, label_inventory, with_targets
 from bertft.probes.edge_head import Input, all_inputs
 from bertft.probes.edge_rows import Measured, rows_of
 from bertft.probes.edge_train import Counts, EdgeTraining, count, train_heads
-from bertft.probes.features import Vectors
+from bertft.probes.features import Vectors, on_device
 from bertft.probes.store import FeatureStore, fingerprint
 from bertft.probes.unfinished import Unfinished
 from bertft.progress import SILENT, Progress
@@ -184,21 +185,22 @@ class _Run:
         top = [p for p, i in enumerate(inputs) if i == Input("mix", self.encoder.num_layers - 1)]
         mix = trained.heads.mix_weights(trained.heads.tensors, top[0]) if top else torch.ones(1)
         measured = Measured(
-            inputs, counts, trained.dev_score, trained.steps, mix.double().numpy(),
+            inputs, counts, trained.dev_score, trained.steps, mix.double().cpu().numpy(),
             None if code is None else code.bits, None if code is None else code.uniform, len(targets["train"]),
         )  # fmt: skip
-        return measured, trained.heads.tensors
+        return measured, {name: tensor.cpu() for name, tensor in trained.heads.tensors.items()}
 
     def _extracted(self, name: str, targets: EdgeTargets) -> Vectors:
         # The control's spans are the real ones: its vectors are the same.
         if name not in self._vectors:
-            self._vectors[name] = self.store.vectors(
+            stored = self.store.vectors(
                 self.encoder,
                 [text.words for text in targets.texts],
                 kept=targets.kept,
                 names=[f"{text.id} of the {name} data" for text in targets.texts],
                 progress=self.progress,
             )
+            self._vectors[name] = on_device(stored, device_of())
         return self._vectors[name]
 
 

@@ -30,6 +30,14 @@ class SpanBatch:
     labels: Tensor
     text: Tensor
 
+    def to(self, device: torch.device) -> SpanBatch:
+        """The same on ``device``."""
+        if self.labels.device == device:
+            return self
+        tokens, sizes = ([tensor.to(device) for tensor in own] for own in (self.tokens, self.sizes))
+        which = [None if own is None else own.to(device) for own in self.which]
+        return SpanBatch(tokens, sizes, which, self.labels.to(device), self.text.to(device))
+
 
 class EdgeTargets:
     """The targets of texts that have any, with the label inventory they are scored against.

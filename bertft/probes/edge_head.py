@@ -79,6 +79,16 @@ class Heads:
             "gamma": torch.ones(len(mixes)),
         }
 
+    def to(self, device: torch.device) -> Heads:
+        """These heads, with their parameters on ``device``."""
+        self.tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.tensors["norm"].device
+
     def rows(self, name: str, probe: int) -> slice:
         """Where the probe's part of a stacked tensor lies; an empty slice if it has none."""
         if name == "project":
@@ -116,7 +126,7 @@ class Heads:
 
     def owner(self, probes: Sequence[int]) -> Tensor:
         """(Q',) the position among ``probes`` of each of their slots' probe."""
-        return torch.tensor([i for i, p in enumerate(probes) for _ in self.slots[p]])
+        return torch.tensor([i for i, p in enumerate(probes) for _ in self.slots[p]], device=self.device)
 
     def mix_weights(self, tensors: dict[str, Tensor], probe: int) -> Tensor:
         """softmax(s) (L,) of a mix, 0 above its highest layer."""

@@ -201,7 +201,7 @@ class _Slots:
         self.x, (layers, words, dim) = x, x.shape
         self.plain = [layer for layer, mixed in slots if not mixed]
         order = sorted(range(len(slots)), key=lambda q: slots[q][1])  # the plain ones first
-        self.order = torch.tensor(order)
+        self.order = torch.tensor(order, device=x.device)
         self.back = None if order == list(range(len(slots))) else self.order.argsort()
         self.mixed = None if mixing is None else (mixing @ x.reshape(layers, words * dim)).view(-1, words, dim)
 
@@ -223,11 +223,11 @@ class _Slots:
     def take(self, tokens: Tensor) -> Tensor:
         """(Q, U, D): the vectors of single words."""
         words = self.x.shape[1]
-        if len(tokens) == words and torch.equal(tokens, torch.arange(words)):
+        if len(tokens) == words and torch.equal(tokens, torch.arange(words, device=tokens.device)):
             return self._both([vectors for _, vectors in self._groups()])
         parts = []
         if self.plain:  # rows of all layers at once: layers that do not follow one another are not copied first
-            rows = (torch.tensor(self.plain).unsqueeze(1) * words + tokens).flatten()
+            rows = (torch.tensor(self.plain, device=tokens.device).unsqueeze(1) * words + tokens).flatten()
             parts.append(self.x.flatten(0, 1).index_select(0, rows).unflatten(0, (len(self.plain), len(tokens))))
         if self.mixed is not None:
             parts.append(self.mixed.index_select(1, tokens))
@@ -240,16 +240,17 @@ class _Slots:
     def pool(self, weights: Tensor, tokens: Tensor, sizes: Tensor) -> Tensor:
         """(Q, U, D): the sum over each span's words, with weights (Q, J)."""
         parts = []
-        starts = sizes.cumsum(0) - sizes
-        tables = [(self.x, torch.tensor(self.plain), self.order[: len(self.plain)])] if self.plain else []
+        starts, device = sizes.cumsum(0) - sizes, sizes.device
+        plain = torch.tensor(self.plain, dtype=torch.int64, device=device)
+        tables = [(self.x, plain, self.order[: len(self.plain)])] if self.plain else []
         if self.mixed is not None:
-            tables.append((self.mixed, torch.arange(len(self.mixed)), self.order[len(self.plain) :]))
+            tables.append((self.mixed, torch.arange(len(self.mixed), device=device), self.order[len(self.plain) :]))
         for vectors, chosen, numbers in tables:  # no layer is copied: words are numbered through all of a table's
             parts.append(
                 F.embedding_bag(
                     (tokens + chosen.unsqueeze(1) * vectors.shape[1]).flatten(),
                     vectors.flatten(0, 1),
-                    (starts + torch.arange(len(chosen)).unsqueeze(1) * len(tokens)).flatten(),
+                    (starts + torch.arange(len(chosen), device=device).unsqueeze(1) * len(tokens)).flatten(),
                     mode="sum",
                     per_sample_weights=weights[numbers].flatten(),
                 ).view(len(chosen), len(sizes), -1)
@@ -259,13 +260,14 @@ class _Slots:
 
 def mix(scalars: Tensor, tops: Sequence[int]) -> Tensor:
     """softmax of the scalars (m, L) over layers 0..top of each row."""
-    above = torch.arange(scalars.shape[1]) > torch.tensor(tops).unsqueeze(1)
+    layers = torch.arange(scalars.shape[1], device=scalars.device)
+    above = layers > torch.tensor(tops, device=scalars.device).unsqueeze(1)
     return scalars.masked_fill(above, -math.inf).softmax(-1)
 
 
 def softmax_in_spans(energy: Tensor, tokens: Tensor, sizes: Tensor) -> Tensor:
     """Weights (P, J) of the words of each span from energies (P, T) of all words."""
-    span = torch.arange(len(sizes)).repeat_interleave(sizes)
+    span = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes, output_size=len(tokens))
     e = energy.index_select(1, tokens)
     with torch.no_grad():  # the largest of each span, so that no exponential overflows
         top = e.new_full((len(e), len(sizes)), -math.inf).scatter_reduce(1, span.expand_as(e), e, "amax")

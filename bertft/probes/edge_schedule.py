@@ -70,7 +70,9 @@ class Schedule:
         for probes in together(self.active):
             rows = {name: [self.heads.rows(name, probe) for probe in probes] for name in self.heads.tensors}
             owner = {
-                name: torch.tensor([i for i, part in enumerate(parts) for _ in range(part.stop - part.start)])
+                name: torch.tensor(
+                    [i for i, part in enumerate(parts) for _ in range(part.stop - part.start)], device=self.heads.device
+                )
                 for name, parts in rows.items()
             }
             runs = []
@@ -90,7 +92,7 @@ class Schedule:
         `taken` is to be raised.
         """
         gradients = {name: gradient for name, gradient in gradients.items() if len(gradient)}
-        squares = torch.zeros(len(group.probes), dtype=torch.float64)
+        squares = torch.zeros(len(group.probes), dtype=torch.float64, device=self.heads.device)
         for name, gradient in gradients.items():
             norms = torch.linalg.vector_norm(gradient.view(len(gradient), -1), dim=1)
             squares.index_add_(0, group.owner[name], norms.double().square())
@@ -104,7 +106,7 @@ class Schedule:
                 for own in (self.heads.tensors, self.means, self.squares)
             )
             slopes = [gradients[name][part] for name, (_, part) in rows.items()]
-            steps = list(torch.full((len(rows),), float(self.taken)).unbind())
+            steps = list(torch.full((len(rows),), float(self.taken), device=self.heads.device).unbind())
             adam(
                 parameters, slopes, means, squared, [], steps,
                 fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0, eps=1e-8, maximize=False,

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bertft.devices import device_of
 from bertft.errors import BertftError
 from bertft.probes.edge_data import EdgeTargets, SpanBatch
 from bertft.probes.edge_head import DROPOUT, WIDTH, Heads, Input
 from bertft.probes.edge_pass import through
 from bertft.probes.edge_schedule import Schedule, together
-from bertft.probes.features import Room, Vectors
+from bertft.probes.features import Room, Vectors, on_device
 from bertft.probes.unfinished import NOTHING, Unfinished
 from bertft.progress import SILENT, Progress
 
@@ -77,8 +78,11 @@ def train_heads(
     *,
     criterion: str = "f1",
     unfinished: Unfinished = NOTHING,
+    device: torch.device | str | None = None,
 ) -> TrainedHeads:
     """Train one head an input; ``train`` and ``dev`` are the vectors of the targets' texts, sentence by sentence.
+
+    The work is done, and the heads are then, on ``device`` (default: the GPU if there is one).
 
     ``criterion`` is what a validation looks at: ``f1``, or ``code`` for the least code length of the dev labels
     (`code_bits`), where the untrained head is a candidate too: with a handful of texts it is the best one.
@@ -87,7 +91,9 @@ def train_heads(
     that has stopped costs nothing more. A probe's result is that of training it alone, up to rounding. What
     ``unfinished`` holds is gone on with; the state is kept after validations, the last one for the caller to remove.
     """
-    heads = Heads(inputs, train.layers, train.width, targets.roles, len(targets.inventory), config.seed)
+    there = device_of(device)
+    train, dev = on_device(train, there), on_device(dev, there)
+    heads = Heads(inputs, train.layers, train.width, targets.roles, len(targets.inventory), config.seed).to(there)
     schedule = Schedule(heads, config.learning_rate)
     order = np.random.default_rng(config.seed)
     masks, room = torch.Generator().manual_seed(config.seed), Room()
@@ -141,9 +147,9 @@ def descend(
     room: Room,
 ) -> None:
     """One step of the active probes on the texts ``members``."""
-    x, batch = train.batch(members, room=room), targets.batch(members)
-    keep = (torch.rand(len(batch.labels), WIDTH, generator=masks) >= DROPOUT).float() / (1 - DROPOUT)
     heads = schedule.heads
+    x, batch = train.batch(members, room=room), targets.batch(members).to(heads.device)
+    keep = (torch.rand(len(batch.labels), WIDTH, generator=masks).to(heads.device) >= DROPOUT).float() / (1 - DROPOUT)
     for group in schedule.groups:
         passed = heads.passed(heads.select(group.probes), group.probes, x, batch, keep, learn=True)
         # Of the binary cross-entropy's mean over targets and labels.
@@ -157,14 +163,14 @@ def predictions(
     heads: Heads, probes: Sequence[int], vectors: Vectors, targets: EdgeTargets
 ) -> Iterator[tuple[slice, range, SpanBatch, Tensor]]:
     """(which of ``probes``, texts, batch, logits (P', N, K)), a few probes and some texts at a time, in their order."""
-    ready = []
+    vectors, ready = on_device(vectors, heads.device), []
     for group in together(probes):
         tensors, first = heads.select(group), list(probes).index(group[0])
         direct = through(tensors, heads.owner(group)) if len(targets) > heads.dim else None  # for fewer it is no gain
         ready.append((slice(first, first + len(group)), group, tensors, direct))
     room = Room()
     for texts, batch in targets.blocks(EVALUATE):
-        x = vectors.batch(texts, room=room)
+        x, batch = vectors.batch(texts, room=room), batch.to(heads.device)
         for which, group, tensors, direct in ready:
             yield which, texts, batch, heads.passed(tensors, group, x, batch, through=direct).logits
 
@@ -172,25 +178,25 @@ def predictions(
 def count(heads: Heads, probes: Sequence[int], vectors: Vectors, targets: EdgeTargets) -> Counts:
     """Predictions (logit >= 0) of ``probes`` against the targets, text by text."""
     shape = (len(probes), len(targets.texts), len(targets.inventory))
-    hits, predicted, gold = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape[1:])
+    hits, predicted, gold = (torch.zeros(own, device=heads.device) for own in (shape, shape, shape[1:]))
     for which, texts, batch, logits in predictions(heads, probes, vectors, targets):
         chosen, text = logits >= 0, batch.text + texts.start
         hits[which].index_add_(1, text, (chosen & batch.labels.bool()).float())
         predicted[which].index_add_(1, text, chosen.float())
         if which.start == 0:
             gold.index_add_(0, text, batch.labels)
-    return Counts(hits, predicted, gold, torch.from_numpy(targets.unseen_per_text))
+    return Counts(hits.cpu(), predicted.cpu(), gold.cpu(), torch.from_numpy(targets.unseen_per_text))
 
 
 def dev_f1(heads: Heads, probes: Sequence[int], vectors: Vectors, targets: EdgeTargets) -> np.ndarray:
     """(P',) micro-F1 of ``probes`` over all targets and labels; labels outside the inventory count as missed."""
-    hits, predicted = torch.zeros(2, len(probes), dtype=torch.int64)
+    hits, predicted = torch.zeros(2, len(probes), dtype=torch.int64, device=heads.device)
     for which, _, batch, logits in predictions(heads, probes, vectors, targets):
         chosen = logits >= 0
         predicted[which] += chosen.sum((1, 2))
         hits[which] += (chosen & batch.labels.bool()).sum((1, 2))
     gold = float(targets.labels.double().sum()) + int(targets.unseen_per_text.sum())
-    return (2 * hits.double() / (predicted + gold).clamp(min=1)).numpy()
+    return (2 * hits.double() / (predicted + gold).clamp(min=1)).cpu().numpy()
 
 
 def code_bits(heads: Heads, probes: Sequence[int], vectors: Vectors, targets: EdgeTargets) -> np.ndarray:
@@ -199,7 +205,7 @@ def code_bits(heads: Heads, probes: Sequence[int], vectors: Vectors, targets: Ed
     Where every target has one label, it costs -log2 softmax(logits): what independent sigmoids say of a label given
     that exactly one holds. Else each of a target's K decisions costs its own -log2 sigmoid(+-logit).
     """
-    total = torch.zeros(len(probes), dtype=torch.float64)
+    total = torch.zeros(len(probes), dtype=torch.float64, device=heads.device)
     for which, _, batch, logits in predictions(heads, probes, vectors, targets):
         if targets.single:
             nats = -(logits.log_softmax(-1) * batch.labels).sum((1, 2))
@@ -207,4 +213,4 @@ def code_bits(heads: Heads, probes: Sequence[int], vectors: Vectors, targets: Ed
             gold = batch.labels.expand_as(logits)
             nats = F.binary_cross_entropy_with_logits(logits, gold, reduction="none").sum((1, 2))
         total[which] += nats.double()
-    return (total / math.log(2)).numpy()
+    return (total / math.log(2)).cpu().numpy()

@@ -48,12 +48,14 @@ class Room:
     def __init__(self) -> None:
         self._kept: dict[str, Tensor] = {}
 
-    def take(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    def take(
+        self, name: str, *shape: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> Tensor:
         """Uninitialised memory of this shape; it overwrites what was taken under that name before."""
-        size = math.prod(shape)
-        if name not in self._kept or len(self._kept[name]) < size or self._kept[name].dtype != dtype:
-            self._kept[name] = torch.empty(size + size // 4, dtype=dtype)
-        return self._kept[name][:size].view(shape)
+        size, kept = math.prod(shape), self._kept.get(name)
+        if kept is None or len(kept) < size or kept.dtype != dtype or kept.device != torch.device(device):
+            kept = self._kept[name] = torch.empty(size + size // 4, dtype=dtype, device=device)
+        return kept[:size].view(shape)
 
 
 class WordVectors:
@@ -82,13 +84,45 @@ class WordVectors:
         rows = np.concatenate([np.arange(self.starts[i], self.starts[i + 1]) for i in sentences]) * self.layers
         chosen = np.arange(self.layers) if layers is None else layers.numpy()
         # Row by row of (T * L, D): gathering and turning are one copy of whole rows, widening is another.
-        numbers = torch.from_numpy((rows + chosen[:, None]).ravel())
+        device = self.vectors.device
+        numbers = torch.from_numpy((rows + chosen[:, None]).ravel()).to(device)
         shape = (len(chosen), len(rows), self.width)
         room = room or Room()
-        stored = room.take("stored", len(numbers), self.width, dtype=self.vectors.dtype)
+        stored = room.take("stored", len(numbers), self.width, dtype=self.vectors.dtype, device=device)
         torch.index_select(self.vectors.view(-1, self.width), 0, numbers, out=stored)
-        wide = stored if stored.dtype == torch.float32 else room.take("words", *stored.shape).copy_(stored)
+        narrow = stored.dtype != torch.float32
+        wide = room.take("words", *stored.shape, device=device).copy_(stored) if narrow else stored
         return wide.view(shape)
+
+
+class _Sent:
+    """Vectors that are sent to a device a batch at a time."""
+
+    def __init__(self, vectors: Vectors, device: torch.device) -> None:
+        self.vectors, self.device, self.lengths = vectors, device, vectors.lengths
+
+    @property
+    def layers(self) -> int:
+        return self.vectors.layers
+
+    @property
+    def width(self) -> int:
+        return self.vectors.width
+
+    def batch(self, sentences: Sequence[int], layers: Tensor | None = None, *, room: Room | None = None) -> Tensor:
+        return self.vectors.batch(sentences, layers, room=room).to(self.device)
+
+
+def on_device(vectors: Vectors, device: torch.device) -> Vectors:
+    """The same vectors with batches on ``device``: kept there where they take no more than half of a GPU's free
+    memory, else sent batch by batch."""
+    if device.type == "cpu":
+        return vectors
+    if isinstance(vectors, WordVectors) and vectors.vectors.device == device:
+        return vectors
+    if isinstance(vectors, WordVectors) and vectors.vectors.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
+        return WordVectors(vectors.vectors.to(device), vectors.lengths)
+    return _Sent(vectors, device)
 
 
 def size_of(words: int, layers: int, width: int, dtype: torch.dtype = torch.float16) -> int:

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bertft.devices import device_of
 from bertft.errors import BertftError
 from bertft.ops.probe_loss import probe_loss, probe_loss_and_gradient
-from bertft.probes.features import Room, Vectors
+from bertft.probes.features import Room, Vectors, on_device
 from bertft.probes.structural_training import BATCH, DECAY, IMPROVEMENT, PATIENCE, Probes, Trees
 from bertft.probes.unfinished import NOTHING, Unfinished
 from bertft.progress import SILENT, Progress
@@ -52,6 +53,7 @@ def train_orthogonal(
     *,
     epochs: int = 40,
     seed: int = 0,
+    device: torch.device | str | None = None,
     progress: Progress = SILENT,
     unfinished: Unfinished = NOTHING,
 ) -> OrthogonalProbes:
@@ -66,8 +68,10 @@ def train_orthogonal(
     if epochs < 1:
         raise BertftError(f"structural probes: epochs must be positive, found {epochs}")
     layers, width = train.layers, train.width
-    start = torch.rand(2, width, generator=torch.Generator().manual_seed(seed)) - 0.5
-    schedule = _Schedule(torch.eye(width).repeat(layers, 1, 1), start.repeat(layers, 1, 1))
+    there = device_of(device)
+    train, dev = on_device(train, there), on_device(dev, there)
+    start = (torch.rand(2, width, generator=torch.Generator().manual_seed(seed)) - 0.5).to(there)
+    schedule = _Schedule(torch.eye(width, device=there).repeat(layers, 1, 1), start.repeat(layers, 1, 1))
     order, room, sentences = np.random.default_rng(seed), Room(), len(train.lengths)
     found = unfinished.found(order)
     if found is not None:
@@ -80,14 +84,14 @@ def train_orthogonal(
             for first in range(0, sentences, BATCH):
                 members = shuffled[first : first + BATCH].tolist()
                 h = train.batch(members, torch.tensor(active), room=room)
-                schedule.descend(active, h, *train_trees.batch(members))
+                schedule.descend(active, h, *train_trees.batch(members, h.device))
                 step.advance(len(members))
             schedule.end_epoch(epoch, active, _dev_losses(dev, dev_trees, schedule, active, room))
             step.note(f"epoch {epoch + 1}, {len(schedule.active)} of {layers} layers left")
             if not schedule.active:
                 break
             unfinished.keep(epoch, schedule.state(), order)
-    rotation, scales = schedule.best
+    rotation, scales = (tensor.cpu() for tensor in schedule.best)
     return OrthogonalProbes(
         weights=(rotation.unsqueeze(1) * scales.unsqueeze(2)).transpose(0, 1).contiguous(),
         dev_loss=schedule.losses,
@@ -99,7 +103,7 @@ def train_orthogonal(
 
 def penalty_gradient(rotation: Tensor) -> Tensor:
     """Gradient (L, D, D) of |V'V - I| + |VV' - I|, which for a square V are equal; 0 where V is orthogonal."""
-    deviation = rotation.mT @ rotation - torch.eye(rotation.shape[-1], dtype=rotation.dtype)
+    deviation = rotation.mT @ rotation - torch.eye(rotation.shape[-1], dtype=rotation.dtype, device=rotation.device)
     norm = torch.linalg.matrix_norm(deviation, keepdim=True)
     return torch.where(norm > 0, 4 * (rotation @ deviation) / norm.clamp(min=1e-30), 0.0)
 
@@ -179,7 +183,9 @@ class _Schedule:
         for number, parameter in enumerate(self._parameters()):
             prefix = f"adam.{number}."
             self.optimizer.state[parameter] = {
-                name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+                name.removeprefix(prefix): value.to(parameter.device)
+                for name, value in state.items()
+                if name.startswith(prefix)
             }
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -196,10 +202,10 @@ class _Schedule:
 def _dev_losses(data: Vectors, trees: Trees, schedule: _Schedule, chosen: list[int], room: Room) -> Tensor:
     """(2, L') float64 mean over dev sentences, distance and depth."""
     sentences = len(data.lengths)
-    totals = torch.zeros(2, len(chosen), dtype=torch.float64)
+    totals = torch.zeros(2, len(chosen), dtype=torch.float64, device=schedule.scales.device)
     weights = schedule.weights(chosen)
     for first in range(0, sentences, BATCH):
         members = range(first, min(first + BATCH, sentences))
         h = data.batch(members, torch.tensor(chosen), room=room)
-        totals += probe_loss(h, *weights, *trees.batch(members)).T.double() * len(members)
-    return totals / sentences
+        totals += probe_loss(h, *weights, *trees.batch(members, h.device)).T.double() * len(members)
+    return totals.cpu() / sentences

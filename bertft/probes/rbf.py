@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bertft.devices import device_of
 from bertft.errors import BertftError
 from bertft.ops import pairwise_distance
-from bertft.probes.features import Room, Vectors
+from bertft.probes.features import Room, Vectors, on_device
 from bertft.probes.structural_training import BATCH, Probes, Schedule, Trees, batch_of, fit, groups_of, initial
 from bertft.probes.unfinished import NOTHING, Unfinished
 from bertft.progress import SILENT, Progress
@@ -44,6 +45,7 @@ def train_rbf(
     rank: int = 128,
     epochs: int = 40,
     seed: int = 0,
+    device: torch.device | str | None = None,
     progress: Progress = SILENT,
     unfinished: Unfinished = NOTHING,
 ) -> RbfProbes:
@@ -55,8 +57,10 @@ def train_rbf(
     layers, width = train.layers, train.width
     if rank < 1 or epochs < 1:
         raise BertftError(f"structural probes: rank and epochs must be positive, found {rank} and {epochs}")
+    there = device_of(device)
+    train, dev = on_device(train, there), on_device(dev, there)
     start = initial(width, rank, seed).repeat(1, layers, 1, 1).view(2 * layers, width * rank)
-    schedule = Schedule(torch.cat([start, torch.full((2 * layers, 1), math.log(START))], dim=1))
+    schedule = Schedule(torch.cat([start, torch.full((2 * layers, 1), math.log(START))], dim=1).to(there))
     room = Room()
 
     def learn(members: list[int], kinds: tuple[int, ...], chosen: list[int]) -> None:
@@ -72,10 +76,10 @@ def train_rbf(
     size = (len(train.lengths), layers)
     fit(schedule, size, learn, measure, epochs, seed, "train RBF probes", progress, unfinished)
     return RbfProbes(
-        schedule.best[:, :-1].reshape(2, layers, width, rank),
+        schedule.best[:, :-1].reshape(2, layers, width, rank).cpu(),
         schedule.lowest.view(2, layers),
         schedule.epochs.view(2, layers),
-        schedule.best[:, -1].exp().view(2, layers),
+        schedule.best[:, -1].exp().view(2, layers).cpu(),
     )
 
 
@@ -98,13 +102,14 @@ def losses(parameters: Tensor, h: Tensor, distances: Tensor | None, depths: Tens
 
 def _distance_loss(points: Tensor, scale: Tensor, distances: Tensor, lengths: Tensor) -> Tensor:
     """(L,) from points (L, T, R) and w (L,)."""
-    place = torch.arange(int(lengths.max()))
+    device, longest = points.device, int(lengths.max())
+    place, lengths = torch.arange(longest, device=device), lengths.to(device)
     there = place < lengths.unsqueeze(1)  # (S, n)
     numbers = ((lengths.cumsum(0) - lengths).unsqueeze(1) + place).clamp(max=points.shape[1] - 1)
     p = points[:, numbers]  # (L, S, n, R)
     apart = pairwise_distance(p, metric="sqeuclidean")
     pairs = there.unsqueeze(2) & there.unsqueeze(1)
-    gold = torch.zeros(pairs.shape, dtype=points.dtype)
+    gold = torch.zeros(pairs.shape, dtype=points.dtype, device=device)
     gold[pairs] = distances.to(points.dtype)
     # A word's distance to itself is 0 in the tree and here: rounding must not push it.
     counted = (pairs & (place.unsqueeze(1) != place)).to(points.dtype)
@@ -114,7 +119,7 @@ def _distance_loss(points: Tensor, scale: Tensor, distances: Tensor, lengths: Te
 
 def _depth_loss(points: Tensor, scale: Tensor, depths: Tensor, lengths: Tensor) -> Tensor:
     """(L,) from points (L, T, R) and w (L,)."""
-    share = (lengths * len(lengths)).to(points.dtype).reciprocal().repeat_interleave(lengths)
+    share = (lengths * len(lengths)).to(points.dtype).reciprocal().repeat_interleave(lengths).to(points.device)
     error = _levelled(points.square().sum(-1), scale.unsqueeze(1)) - depths.to(points.dtype)
     return (error.abs() * share).sum(1)
 
@@ -128,7 +133,7 @@ def _levelled(squared: Tensor, scale: Tensor) -> Tensor:
 def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, room: Room) -> Tensor:
     """(P,) float64 mean over dev sentences; infinite for probes that have stopped."""
     sentences = len(data.lengths)
-    totals = torch.full((len(schedule.active),), torch.inf, dtype=torch.float64)
+    totals = torch.full((len(schedule.active),), torch.inf, dtype=torch.float64, device=schedule.weights.device)
     for kinds, chosen in groups_of(schedule.active, data.layers):
         probes = [kind * data.layers + layer for kind in kinds for layer in chosen]
         totals[probes] = 0
@@ -136,4 +141,4 @@ def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, room: Room) -> 
             members: Sequence[int] = range(first, min(first + BATCH, sentences))
             material = batch_of(data, trees, members, kinds, chosen, room)
             totals[probes] += losses(schedule.weights[probes], *material).double() * len(members)
-    return totals / sentences
+    return totals.cpu() / sentences

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from bertft.data.examples import Sentence
+from bertft.devices import device_of
 from bertft.errors import BertftError
 from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient
-from bertft.probes.features import Room, Vectors
+from bertft.probes.features import Room, Vectors, on_device
 from bertft.probes.trees import packed_trees
 from bertft.probes.unfinished import NOTHING, Unfinished
 from bertft.progress import SILENT, Progress
@@ -44,11 +45,11 @@ class Trees:
     def __init__(self, sentences: Sequence[Sentence]) -> None:
         self.distances, self.depths = packed_trees(sentences)
 
-    def batch(self, sentences: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Packed distances (sum n^2,), depths (T,) and lengths (S,) of some sentences."""
+    def batch(self, sentences: Sequence[int], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+        """Packed distances (sum n^2,) and depths (T,) on ``device``, and lengths (S,) of some sentences."""
         return (
-            torch.from_numpy(np.concatenate([self.distances[i] for i in sentences])),
-            torch.from_numpy(np.concatenate([self.depths[i] for i in sentences])),
+            torch.from_numpy(np.concatenate([self.distances[i] for i in sentences])).to(device),
+            torch.from_numpy(np.concatenate([self.depths[i] for i in sentences])).to(device),
             torch.tensor([len(self.depths[i]) for i in sentences]),
         )
 
@@ -130,7 +131,11 @@ class Schedule:
             if not self.active[probe]:
                 part.grad = None
             prefix = f"adam.{probe}."
-            own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            own = {
+                name.removeprefix(prefix): value.to(part.device)
+                for name, value in state.items()
+                if name.startswith(prefix)
+            }
             if own:
                 self.optimizer.state[part] = own
         self._regroup()
@@ -153,22 +158,27 @@ def train_probes(
     rank: int = 128,
     epochs: int = 40,
     seed: int = 0,
+    device: torch.device | str | None = None,
     progress: Progress = SILENT,
     unfinished: Unfinished = NOTHING,
 ) -> Probes:
-    """Train a distance and a depth probe on every layer, together.
+    """Train a distance and a depth probe on every layer, together, on ``device`` (default: the GPU if there is one).
 
     As published: B uniform in (-0.05, 0.05); L1 loss normalised by squared length (depth: by length), mean over the
     sentences of a batch of 20; Adam at 1e-3; after an epoch whose dev loss is not lower than the best by a factor
     1 - 1e-4 (the scheduler's rule, patience 0) the probe's learning rate falls to a tenth and its Adam state is reset;
     the weights of the best dev loss are kept; a probe stops after 5 epochs without an improvement of 1e-4, or after
     ``epochs``. Each probe has its own schedule; those that have stopped cost nothing. All layers start from the same B
-    and see the same batches, in an order drawn with ``seed``. What ``unfinished`` holds is gone on with.
+    and see the same batches, in an order drawn with ``seed``. What ``unfinished`` holds is gone on with. The probes
+    that are returned are on the CPU.
     """
     layers, width = train.layers, train.width
     if rank < 1 or epochs < 1:
         raise BertftError(f"structural probes: rank and epochs must be positive, found {rank} and {epochs}")
-    schedule = Schedule(initial(width, rank, seed).repeat(1, layers, 1, 1).view(2 * layers, width, rank))
+    there = device_of(device)
+    train, dev = on_device(train, there), on_device(dev, there)
+    start = initial(width, rank, seed).repeat(1, layers, 1, 1).view(2 * layers, width, rank)
+    schedule = Schedule(start.to(there))
     room = Room()
     columns = _Columns(layers, room)
 
@@ -186,7 +196,9 @@ def train_probes(
     size = (len(train.lengths), layers)
     fit(schedule, size, learn, measure, epochs, seed, "train probes", progress, unfinished)
     shape = (2, layers)
-    return Probes(schedule.best.view(*shape, width, rank), schedule.lowest.view(shape), schedule.epochs.view(shape))
+    return Probes(
+        schedule.best.cpu().view(*shape, width, rank), schedule.lowest.view(shape), schedule.epochs.view(shape)
+    )
 
 
 def fit(
@@ -254,7 +266,8 @@ class _Columns:
         parts = [weights[kind * self.layers :][: self.layers] for kind in kinds]
         if len(chosen) < self.layers:
             parts = [part[list(chosen)] for part in parts]
-        return torch.cat(parts, dim=2, out=self.room.take("weights", len(chosen), width, len(kinds) * rank))
+        shape = (len(chosen), width, len(kinds) * rank)
+        return torch.cat(parts, dim=2, out=self.room.take("weights", *shape, device=weights.device))
 
     def give(self, gradients: Tensor, into: Tensor, kinds: Sequence[int], chosen: Sequence[int]) -> None:
         """Put a group's gradients (L', D, kinds * R) where they belong in (2 * L, D, R)."""
@@ -275,8 +288,8 @@ def batch_of(
     room: Room,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
     """h (L, T, D) float32, packed distances, depths (those that ``kinds`` learn from) and lengths of some sentences."""
-    distances, depths, lengths = trees.batch(members)
     h = data.batch(members, torch.tensor(layers), room=room)
+    distances, depths, lengths = trees.batch(members, h.device)
     return h, distances if 0 in kinds else None, depths if 1 in kinds else None, lengths
 
 
@@ -284,7 +297,7 @@ def batch_of(
 def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, room: Room) -> Tensor:
     """(P,) float64 mean over dev sentences; infinite for probes that have stopped."""
     sentences = len(data.lengths)
-    totals = torch.zeros(len(schedule.active), dtype=torch.float64)
+    totals = torch.zeros(len(schedule.active), dtype=torch.float64, device=schedule.weights.device)
     for kinds, chosen in groups_of(schedule.active, data.layers):
         probes = [kind * data.layers + layer for kind in kinds for layer in chosen]
         distance, depth = (schedule.weights[[kind * data.layers + k for k in chosen]] for kind in (0, 1))
@@ -299,17 +312,24 @@ def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, room: Room) -> 
                 assert depths is not None
                 losses = depth_probe_loss(h, depth, depths, lengths)
             totals[probes] += losses.double() * len(members)
-    losses = totals / sentences
+    losses = totals.cpu() / sentences
     losses[[not active for active in schedule.active]] = torch.inf
     return losses
 
 
 @torch.no_grad()
-def predict(probes: Probes, data: Vectors, sentences: int = 256) -> tuple[Tensor, Tensor]:
-    """Projected words (L, T, R) of the distance probes and depths (L, T) of the depth probes, float32."""
+def predict(
+    probes: Probes, data: Vectors, sentences: int = 256, *, device: torch.device | str | None = None
+) -> tuple[Tensor, Tensor]:
+    """Projected words (L, T, R) of the distance probes and depths (L, T) of the depth probes, float32, on the CPU.
+
+    Computed on ``device`` (default: the GPU if there is one).
+    """
+    there = device_of(device)
+    data, (distance, depth) = on_device(data, there), probes.weights.to(there)
     points, depths = [], []
     for first in range(0, len(data.lengths), sentences):
         h = data.batch(range(first, min(first + sentences, len(data.lengths))))
-        points.append(h @ probes.weights[0])
-        depths.append((h @ probes.weights[1]).square().sum(-1))
+        points.append((h @ distance).cpu())
+        depths.append((h @ depth).square().sum(-1).cpu())
     return torch.cat(points, dim=1), torch.cat(depths, dim=1)

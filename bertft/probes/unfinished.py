@@ -32,6 +32,7 @@ class Unfinished:
         if self.path is not None and (last or time.monotonic() - self._last >= self.every):
             from safetensors.torch import save
 
+            state = {name: tensor.cpu() for name, tensor in state.items()}
             about = {"config": self.config, "epoch": str(epoch), "order": json.dumps(order.bit_generator.state)}
             about["sha256"] = digest(state, json.dumps(about, sort_keys=True))
             write_bytes_atomically(self.path, save(state, about))

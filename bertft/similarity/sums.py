@@ -55,11 +55,38 @@ class Sums:
             )
         self.layers_x, self.layers_y, self.pairs, self.float64 = layers_x, layers_y, pairs, float64
         self.metric_x, self.metric_y = metrics
-        self._state: dict[str, Tensor] = {}  # means (L, D), (M, E), and the six sums, layers stacked in front
+        self._settled: dict[str, Tensor] = {}  # on the CPU: see `_state`
+        self._moving: dict[str, Tensor] = {}  # on a GPU: the same, ahead of `_settled` while it takes stimuli
 
     def __len__(self) -> int:
         """n, the number of stimuli so far."""
-        return round(float(self._state["stats_x"][0, -6])) if self._state else 0
+        latest = self._moving or self._settled
+        return round(float(latest["stats_x"][0, -6])) if latest else 0
+
+    @property
+    def _state(self) -> dict[str, Tensor]:
+        """Means (L, D), (M, E), and the six sums, layers stacked in front; on the CPU, fetched from the GPU if need be.
+
+        The GPU's own are then dropped: what comes next may change these.
+        """
+        if self._moving:
+            self._settled.update({name: tensor.cpu() for name, tensor in self._moving.items()})
+            self._moving = {}
+        return self._settled
+
+    @_state.setter
+    def _state(self, state: dict[str, Tensor]) -> None:
+        self._settled, self._moving = state, {}
+
+    def _beside(self, device: torch.device) -> dict[str, Tensor]:
+        """`_state` where rows on ``device`` can be added to it: sums a chunk are too many bytes to send each time."""
+        if device.type == "cpu":
+            return self._state
+        if self._moving and self._moving["mean_x"].device != device:
+            self._state  # noqa: B018 - fetches them
+        if not self._moving:
+            self._moving = {name: tensor.to(device) for name, tensor in self._settled.items()}
+        return self._moving
 
     # Accumulating ---------------------------------------------------------------------------------------------------
 
@@ -74,28 +101,25 @@ class Sums:
         if x.shape[1] == 0:
             return self
         self.start(x, y)
-        mean_x, mean_y = self._state["mean_x"], self._state["mean_y"]
+        state = self._beside(x.device)
+        mean_x, mean_y = state["mean_x"], state["mean_y"]
         both: dict[str, Any] = {"metric": self.metric_x, "metric_y": self.metric_y, "float64": self.float64}
         if self.pairs == "diagonal":
             for k in range(self.layers_x):
-                total = self.moments(k, k)
                 with _naming(k):
-                    means: dict[str, Any] = {"mean_x": mean_x[k], "mean_y": mean_y[k]}
-                    if x.device.type == y.device.type == "cpu":
-                        cross_moments(x[k], y[k], **means, **both, out=total)
-                    else:
-                        _add(total, cross_moments(x[k], y[k], **means, **both))
+                    total = self._of_pair(state, k, k)
+                    cross_moments(x[k], y[k], mean_x=mean_x[k], mean_y=mean_y[k], **both, out=total)
             return self
         for side, rows, mean, metric in (("x", x, mean_x, self.metric_x), ("y", y, mean_y, self.metric_y)):
             for k, row in enumerate(rows):
                 with _naming(k, side):
                     one = cross_moments(row, mean_x=mean[k], metric=metric, float64=self.float64)
-                self._state[f"gram_{side}"][k] += held(one.gram_x).cpu()
-                self._state[f"stats_{side}"][k] += held(one.stats_x).cpu()
+                state[f"gram_{side}"][k] += held(one.gram_x)
+                state[f"stats_{side}"][k] += held(one.stats_x)
         for k in range(self.layers_x):
             for m in range(self.layers_y):
                 part = cross_moments(x[k], y[m], mean_x=mean_x[k], mean_y=mean_y[m], grams=False, **both)
-                _add(self.moments(k, m), part)
+                _add(self._of_pair(state, k, m), part)
         return self
 
     def start(self, x: Tensor, y: Tensor) -> Self:
@@ -103,7 +127,7 @@ class Sums:
 
         Accumulators that start from the same rows agree to the last bits however the stimuli are divided among them.
         """
-        if not self._state:
+        if not self._settled:
             self._check(x, y)
             self._allocate(
                 torch.stack([provisional_mean(layer, self.metric_x).cpu() for layer in x]),
@@ -127,13 +151,15 @@ class Sums:
 
     def _check(self, x: Tensor, y: Tensor) -> None:
         for side, t, layers in (("x", x, self.layers_x), ("y", y, self.layers_y)):
-            width = self._state[f"mean_{side}"].shape[1] if self._state else None
+            width = self._settled[f"mean_{side}"].shape[1] if self._settled else None
             fits = t.ndim == 3 and t.shape[0] == layers and width in (None, t.shape[-1])
             if not fits or not t.dtype.is_floating_point:
                 raise BertftError(
                     f"CrossMoments.update: {side} must be float of shape ({layers}, n, {width or 'D'}), "
                     f"found {t.dtype} of shape {tuple(t.shape)}"
                 )
+        if x.device != y.device:
+            raise BertftError(f"CrossMoments.update: x and y must be on one device, found {x.device} and {y.device}")
         if x.shape[1] != y.shape[1]:
             raise BertftError(
                 f"CrossMoments.update: x and y must hold the same stimuli, found {x.shape[1]} and {y.shape[1]} rows"
@@ -235,7 +261,7 @@ class Sums:
     @property
     def widths(self) -> tuple[int, int]:
         """D and E; (0, 0) before the first update."""
-        return (self._state["mean_x"].shape[1], self._state["mean_y"].shape[1]) if self._state else (0, 0)
+        return (self._settled["mean_x"].shape[1], self._settled["mean_y"].shape[1]) if self._settled else (0, 0)
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -273,9 +299,11 @@ class Sums:
 
     def moments(self, layer_x: int, layer_y: int) -> Moments:
         """The sums of one pair of layers, as `bertft.ops.moment_formulas` takes them (views, not copies)."""
-        if not self._state:
+        if not self._settled:
             raise BertftError(_EMPTY)
-        s = self._state
+        return self._of_pair(self._state, layer_x, layer_y)
+
+    def _of_pair(self, s: dict[str, Tensor], layer_x: int, layer_y: int) -> Moments:
         pair = layer_x if self.pairs == "diagonal" else (layer_x, layer_y)
         of_x, of_y = (s["gram_x"][layer_x], s["stats_x"][layer_x]), (s["gram_y"][layer_y], s["stats_y"][layer_y])
         return Moments(*of_x, s["cross"][pair], s["stats_xy"][pair], *of_y)
@@ -302,4 +330,4 @@ def _naming(layer: int, side: str = "x") -> Iterator[None]:
 def _add(total: Moments, part: Moments) -> None:
     for sums, new in zip(total, part, strict=True):
         if new is not None:
-            held(sums).add_(new.cpu())
+            held(sums).add_(new)

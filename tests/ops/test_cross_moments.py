@@ -188,3 +188,15 @@ def test_bad_input(change, message):
     call = good | change
     with pytest.raises(BertftError, match=message):
         cross_moments(call.pop("x"), call.pop("y"), **call)
+
+
+def test_tensors_of_another_device_are_refused_by_name():
+    """A kernel reads addresses: one of other memory would end the process."""
+    x, mean = torch.randn(9, 5), torch.zeros(5, dtype=torch.float64)
+    with pytest.raises(BertftError, match="mean_x must be on the device of x, cpu, found meta"):
+        cross_moments(x, mean_x=mean.to("meta"))
+    with pytest.raises(BertftError, match="y must be on the device of x, cpu, found meta"):
+        cross_moments(x, x.to("meta"), mean_x=mean, mean_y=mean)
+    total = cross_moments(x, mean_x=mean)
+    with pytest.raises(BertftError, match="gram_x must be on the device of x, cpu, found meta"):
+        cross_moments(x, mean_x=mean, out=total._replace(gram_x=total.gram_x.to("meta")))

@@ -347,3 +347,9 @@ def test_the_kernel_itself_refuses_lengths_that_do_not_fit():
     for bad in ([9, 3], [9, -1, 5], [13]):
         with pytest.raises(RuntimeError, match="probe_loss: "):
             torch.ops.bertft.probe_loss(*args, torch.tensor(bad), False, False)
+
+
+def test_golds_of_another_device_are_refused_by_name():
+    h, weight, lengths = torch.randn(1, 3, 4), torch.randn(1, 4, 2), torch.tensor([3])
+    with pytest.raises(BertftError, match="distances must be on the device of h, cpu, found meta"):
+        distance_probe_loss(h, weight, torch.zeros(9, device="meta"), lengths)

@@ -1,0 +1,45 @@
+"""The gradient of `bertft.ops.pairwise_distance` from matrix products: the way of a GPU.
+
+With G the gradient of a distance, and W what an entry changes by along the difference of its two rows,
+
+    dot:  u_i gets  sum_j G_ij v_j  (cosine, correlation: minus that)
+    else: x_i gets  sum_j W_ij (x_i - y_j),  W = 2 G (sqeuclidean) or G / d, 0 where d = 0 (euclidean)
+
+A library's product is there several times faster than a kernel that makes each W anew; it takes memory of the size of
+the distances.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bertft.ops.full_precision import full_precision
+from bertft.ops.metrics import NORMALISED
+from bertft.ops.reference import metric_rows
+
+PRODUCTS = ("dot", "cosine", "correlation", "sqeuclidean", "euclidean")
+
+
+def by_products(grad: Tensor, x: Tensor, y: Tensor | None, out: Tensor, metric: str) -> tuple[Tensor, Tensor]:
+    """What the op ``pairwise_distance_backward`` returns: gradients of the rows in the metric's form.
+
+    grad, out (B, N, M), x (B, N, D), y (B, M, D) or None for x with itself: then the second has no entries.
+    """
+    u = metric_rows(x.to(grad.dtype), metric)
+    v = None if y is None else metric_rows(y.to(grad.dtype), metric)
+    nothing = u.new_empty(0, 0, u.shape[-1])
+    with full_precision(x):
+        if metric in ("dot", *NORMALISED):
+            weight = -grad if metric in NORMALISED else grad
+            if v is None:
+                return torch.bmm(weight + weight.mT, u), nothing
+            return torch.bmm(weight, v), torch.bmm(weight.mT, u)
+        weight = 2 * grad if metric == "sqeuclidean" else torch.where(out > 0, grad / out, 0)
+        centre = u.mean(1, keepdim=True)  # differences do not change, and what cancels is smaller
+        u, v = u - centre, None if v is None else v - centre
+        if v is None:
+            weight = weight + weight.mT
+            return weight.sum(-1, keepdim=True) * u - torch.bmm(weight, u), nothing
+        first = weight.sum(-1, keepdim=True) * u - torch.bmm(weight, v)
+        return first, weight.sum(1).unsqueeze(-1) * v - torch.bmm(weight.mT, u)

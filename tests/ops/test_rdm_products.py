@@ -1,0 +1,73 @@
+"""The GPU's way to the sums over all pairs, on any device: products of blocks of rows against float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bertft.errors import BertftError
+from bertft.ops import rdm_products, reference
+from bertft.ops.metrics import METRICS
+
+PRODUCTS = [metric for metric in METRICS if metric != "manhattan"]
+
+
+def draw(*shape, seed=0):
+    """Rows with a large common mean, as encoders' are."""
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=random) + 3 * torch.randn(*shape[:1], 1, shape[-1], generator=random)
+
+
+def central(sums, products, pairs):
+    """Covariances, which do not depend on the shift."""
+    return products / pairs - torch.outer(sums, sums) / pairs**2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1 << 29, 3000])
+@pytest.mark.parametrize("metric", PRODUCTS)
+def test_sums_are_those_of_float64(metric, size, dtype):
+    n = 83
+    x, y = draw(2, n, 21), draw(3, n, 17, seed=1)
+    y[:2, :, :17] += x[:, :, :17]
+    for other, metric_y in ((None, metric), (y, metric), (y, "euclidean")):
+        wide = None if other is None else other.double()
+        exact = reference.rdm_moments(x.double(), wide, metric, metric_y)
+        found = rdm_products.rdm_moments(x, other, metric, metric_y, dtype, check=True, size=size)
+        pairs = n * (n - 1) // 2
+        wanted, got = central(*exact[:2], pairs), central(*found[:2], pairs)
+        scale = wanted.diagonal().sqrt()
+        tolerance = 1e-6 if dtype == torch.float32 else 1e-12
+        assert float(((got - wanted) / torch.outer(scale, scale)).abs().max()) < tolerance
+        mean = [sums / pairs + shifts for sums, _, shifts in (exact, found)]
+        torch.testing.assert_close(mean[1], mean[0], rtol=tolerance, atol=0)
+        # The shift is near the mean, or cancellation would take what float32 has.
+        assert float((found[0] / pairs).abs().div(scale).max()) < (1.0 if "euclidean" in (metric, metric_y) else 1e-4)
+
+
+def test_few_and_no_rows():
+    for n in (0, 1, 2):
+        sums, products, _ = rdm_products.rdm_moments(draw(2, n, 5), None, "dot", "dot", torch.float64, check=True)
+        assert sums.shape == (2,) and products.shape == (2, 2)
+        assert n == 2 or not products.any()
+
+
+@pytest.mark.parametrize(
+    ("metric", "change", "sentence"),
+    [
+        ("cosine", lambda x: x[1, 4].zero_(), "row 4 of y in layer 1 has norm 0"),
+        ("correlation", lambda x: x[0, 2].fill_(0.3), "row 2 of y in layer 0 has norm 0"),
+        ("dot", lambda x: x[1, 0, 3].fill_(float("nan")), "row 0 of y in layer 1 holds NaN or infinity"),
+    ],
+)
+def test_bad_rows_are_named(metric, change, sentence):
+    x, y = draw(2, 9, 5), draw(2, 9, 5)
+    change(y)
+    with pytest.raises(BertftError, match=sentence):
+        rdm_products.rdm_moments(x, y, metric, metric, torch.float32, check=True)
+
+
+def test_rows_far_from_their_mean_direction_are_not_refused():
+    x = draw(1, 12, 8) * 1e-3 + 7  # under correlation close to constant, and still a direction
+    sums, products, _ = rdm_products.rdm_moments(x, None, "correlation", "correlation", torch.float32, check=True)
+    assert sums.isfinite().all() and products.isfinite().all()

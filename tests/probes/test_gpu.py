@@ -1,0 +1,76 @@
+"""Probes trained on a GPU: those of the CPU, up to rounding that training adds up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from needs_gpu import needs_gpu
+
+from bertft.data import synthetic
+from bertft.probes.edge_data import EdgeTargets, label_inventory
+from bertft.probes.edge_head import all_inputs
+from bertft.probes.edge_train import EdgeTraining, count, train_heads
+from bertft.probes.features import StreamedVectors, WordVectors, on_device
+from bertft.probes.orthogonal import train_orthogonal
+from bertft.probes.rbf import train_rbf
+from bertft.probes.structural_training import Trees, predict, train_probes
+from tests.probes.test_edge import corpus, vectors
+
+pytestmark = needs_gpu
+
+
+@pytest.fixture(scope="module")
+def material():
+    found = []
+    for seed, size in ((1, 60), (2, 20)):
+        sentences = synthetic.sentences(size, seed=seed)
+        lengths = [len(sentence.words) for sentence in sentences]
+        drawn = torch.randn(sum(lengths), 3, 24, generator=torch.Generator().manual_seed(seed))
+        found += [WordVectors(drawn.half(), lengths), Trees(sentences)]
+    return found
+
+
+@pytest.mark.parametrize("train", [train_probes, train_rbf, train_orthogonal])
+def test_structural_probes(material, train):
+    settings = {"epochs": 2} if train is train_orthogonal else {"epochs": 2, "rank": 8}
+    there, here = (train(*material, **settings, device=device) for device in ("cuda", "cpu"))
+    assert there.weights.device.type == "cpu"
+    torch.testing.assert_close(there.weights, here.weights, rtol=0, atol=2e-3)
+    torch.testing.assert_close(there.dev_loss, here.dev_loss, rtol=1e-3, atol=1e-4)
+    again = train(*material, **settings, device="cuda")
+    assert torch.equal(again.weights, there.weights)
+    points = [predict(here, material[2], device=device) for device in ("cuda", "cpu")]
+    for a, b in zip(*points, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_edge_probes():
+    texts = corpus(40, seed=0), corpus(15, seed=1)
+    inventory = label_inventory(texts[0])
+    targets = [EdgeTargets(own, inventory) for own in texts]
+    spans, inputs = [vectors(own) for own in targets], all_inputs(3)
+    config = EdgeTraining(learning_rate=1e-3, batch=8, interval=5, steps=20)
+    material = (inputs, spans[0], targets[0], spans[1], targets[1], config)
+    there, here = (train_heads(*material, device=device) for device in ("cuda", "cpu"))
+    assert there.heads.device.type == "cuda"
+    for name, tensor in here.heads.tensors.items():
+        torch.testing.assert_close(there.heads.tensors[name].cpu(), tensor, rtol=0, atol=5e-3)
+    np.testing.assert_allclose(there.dev_score, here.dev_score, atol=0.05)
+    counts = count(there.heads, range(len(inputs)), spans[1], targets[1])
+    assert counts.gold.device.type == "cpu" and float(counts.gold.sum()) > 0
+
+
+def test_vectors_that_do_not_fit_are_sent_batch_by_batch(material, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1, 1))
+    sent = on_device(material[0], torch.device("cuda", 0))
+    assert not isinstance(sent, WordVectors)
+    assert torch.equal(sent.batch([3, 1]).cpu(), material[0].batch([3, 1]))
+
+
+def test_vectors_that_are_never_stored(tiny_model):
+    from bertft.encoder import Encoder
+
+    encoder = Encoder.from_pretrained(str(tiny_model))
+    words = [sentence.words for sentence in synthetic.sentences(8, seed=5)]
+    assert on_device(StreamedVectors(encoder, words), torch.device("cuda", 0)).batch([0, 5]).is_cuda

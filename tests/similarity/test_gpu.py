@@ -1,0 +1,75 @@
+"""Similarity of vectors that lie on a GPU: the same answers as on the CPU, by the same sums."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from needs_gpu import needs_gpu
+
+from bertft.data import synthetic
+from bertft.encoder import Encoder, reinitialise
+from bertft.errors import BertftError
+from bertft.similarity import CrossMoments, compare_stream
+from bertft.similarity.comparison import Plan
+
+
+def draw(*shape, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=random) + 2 * torch.randn(shape[0], 1, shape[-1], generator=random)
+
+
+def fed(pairs: str, device: str, chunks: int = 3) -> CrossMoments:
+    x, y = draw(2, 90, 20), draw(2, 90, 12, seed=1)
+    sums = CrossMoments(2, 2, "cosine", pairs)
+    for a, b in zip(x.chunk(chunks, 1), y.chunk(chunks, 1), strict=True):
+        sums.update(a.to(device), b.to(device))
+    return sums
+
+
+@needs_gpu
+@pytest.mark.parametrize("pairs", ["diagonal", "all"])
+def test_sums_are_the_cpu_s(pairs, tmp_path):
+    there, here = fed(pairs, "cuda"), fed(pairs, "cpu")
+    assert len(there) == len(here) == 90
+    torch.testing.assert_close(there.rsa(), here.rsa(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(there.cka(), here.cka(), rtol=0, atol=1e-6)
+    there.save(tmp_path / "sums.safetensors")
+    torch.testing.assert_close(CrossMoments.load(tmp_path / "sums.safetensors").rsa(), there.rsa(), rtol=0, atol=0)
+    more = draw(2, 30, 20, seed=2), draw(2, 30, 12, seed=3)
+    there.merge(here).update(*(t.cuda() for t in more))  # what was fetched is taken back
+    here.merge(fed(pairs, "cpu")).update(*more)
+    assert len(there) == len(here) == 210
+    torch.testing.assert_close(there.rsa(), here.rsa(), rtol=0, atol=1e-6)
+
+
+@needs_gpu
+def test_where_sums_are_looked_at_does_not_matter():
+    """The checkpoints of a stream fetch the sums: what comes next is the same to the bit."""
+    plain, looked_at = CrossMoments(2, 2), CrossMoments(2, 2)
+    for seed in range(4):
+        x, y = draw(2, 50, 20, seed=seed).cuda(), draw(2, 50, 12, seed=seed + 9).cuda()
+        plain.update(x, y)
+        looked_at.update(x, y)
+        looked_at.restore({name: tensor.clone() for name, tensor in looked_at.state.items()})
+    assert all(torch.equal(plain.state[name], looked_at.state[name]) for name in plain.state)
+
+
+@needs_gpu
+def test_rows_of_two_devices_are_refused():
+    with pytest.raises(BertftError, match="x and y must be on one device, found cuda:0 and cpu"):
+        CrossMoments(2, 2).update(draw(2, 9, 5).cuda(), draw(2, 9, 5))
+
+
+@needs_gpu
+def test_a_stream_through_encoders_is_the_cpu_s(tiny_model):
+    texts = synthetic.sentences(60, seed=4)
+    plan = Plan(measures=("rsa", "cka", "procrustes", "mutual_knn"), sample=400)
+    tables = []
+    for device in ("cuda", "cpu"):
+        base = Encoder.from_pretrained(str(tiny_model), device=device)
+        other = Encoder(reinitialise(base.model, 3).to(device), base.tokenizer, "other")
+        tables.append(compare_stream(base, {"other": other}, texts, plan))
+    assert len(tables[0]) == len(tables[1]) > 8
+    for there, here in zip(*tables, strict=True):
+        assert (there.measure, there.layer, there.n) == (here.measure, here.layer, here.n)
+        assert there.value == pytest.approx(here.value, abs=2e-3 if "knn" in there.measure else 1e-4)
