@@ -4,7 +4,7 @@
 //   1. csrc/cpu/<op>.h and .cpp: <op>_cpu on raw pointers and a Pool (parallel.h), products through gemm.h, no torch
 //      header, one implementation templated on float and double. Every .cpp under csrc/cpu is compiled and linked.
 //   2. Here: its schema in the block below, a wrapper that allocates outputs and passes pointers, and its m.impl line.
-//      Inputs come checked, contiguous and of the right type from Python; STD_TORCH_CHECK only guards the memory.
+//      Inputs come checked, contiguous and of the right type from Python; BERTFT_CHECK only guards the memory.
 //   3. bertft/ops/<op>.py: checks with sentences (BertftError), the function, `extension.on_load(_register)` where
 //      _register calls torch.library.register_fake and register_autograd; export it from bertft/ops/__init__.py.
 //   4. bertft/ops/reference.py: the formula in plain PyTorch; it serves wherever no kernel does.
@@ -31,7 +31,7 @@ namespace {
 bertft::Pool torch_pool() {
   return {int(torch::stable::get_num_threads()),
           [](int64_t begin, int64_t end, int64_t grain, bertft::Pool::Body body, void* context) {
-            STD_TORCH_CHECK(torch_parallel_for(begin, end, grain, body, context) == 0, "a parallel loop failed");
+            BERTFT_CHECK(torch_parallel_for(begin, end, grain, body, context) == 0, "a parallel loop failed");
           }};
 }
 
@@ -62,13 +62,13 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss(const Tensor& h, const Tensor& wei
   const auto* n = static_cast<const int64_t*>(lengths.const_data_ptr());
   int64_t words = 0, pairs = 0;
   for (int64_t s = 0; s < S; ++s) {
-    STD_TORCH_CHECK(n[s] >= 0 && n[s] <= T_, "probe_loss: lengths[", s, "] is ", n[s], ", outside 0..", T_);
+    BERTFT_CHECK(n[s] >= 0 && n[s] <= T_, "probe_loss: lengths[", s, "] is ", n[s], ", outside 0..", T_);
     words += n[s], pairs += n[s] * n[s];
   }
-  STD_TORCH_CHECK(words == T_, "probe_loss: lengths sum to ", words, ", but h has ", T_, " words");
-  STD_TORCH_CHECK(distance_rank == 0 || distances.numel() == pairs, "probe_loss: distances has ", distances.numel(),
+  BERTFT_CHECK(words == T_, "probe_loss: lengths sum to ", words, ", but h has ", T_, " words");
+  BERTFT_CHECK(distance_rank == 0 || distances.numel() == pairs, "probe_loss: distances has ", distances.numel(),
                   " entries, expected ", pairs);
-  STD_TORCH_CHECK(distance_rank == R || depths.numel() == T_, "probe_loss: depths has ", depths.numel(),
+  BERTFT_CHECK(distance_rank == R || depths.numel() == T_, "probe_loss: depths has ", depths.numel(),
                   " entries, expected ", T_);
   Tensor loss = empty(h, {L, 2}, type);
   Tensor grad_weight = empty(h, {with_weight ? L : 0, D, R}, type);
@@ -99,17 +99,17 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss(const Tensor& h, const Tensor& wei
 std::tuple<Tensor, Tensor, Tensor> probe_loss_dispatch(Tensor h, Tensor weight, int64_t distance_rank, Tensor distances,
                                                        Tensor depths, Tensor lengths, bool with_weight, bool with_h) {
   const ScalarType type = weight.scalar_type();
-  STD_TORCH_CHECK(h.dim() == 3 && weight.dim() == 3 && h.size(0) == weight.size(0) && h.size(2) == weight.size(1),
+  BERTFT_CHECK(h.dim() == 3 && weight.dim() == 3 && h.size(0) == weight.size(0) && h.size(2) == weight.size(1),
                   "probe_loss: h must be (L, T, D) and weight (L, D, R)");
-  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double,
+  BERTFT_CHECK(type == ScalarType::Float || type == ScalarType::Double,
                   "probe_loss: weight must be float32 or float64");
-  STD_TORCH_CHECK(h.scalar_type() == type || h.scalar_type() == ScalarType::BFloat16 ||
+  BERTFT_CHECK(h.scalar_type() == type || h.scalar_type() == ScalarType::BFloat16 ||
                       h.scalar_type() == ScalarType::Half,
                   "probe_loss: h must have the type of weight or a half type");
-  STD_TORCH_CHECK(depths.scalar_type() == type && lengths.scalar_type() == ScalarType::Long &&
+  BERTFT_CHECK(depths.scalar_type() == type && lengths.scalar_type() == ScalarType::Long &&
                       (distances.scalar_type() == type || distances.scalar_type() == ScalarType::Byte),
                   "probe_loss: distances, depths or lengths have a wrong type");
-  STD_TORCH_CHECK(distance_rank >= 0 && distance_rank <= weight.size(2), "probe_loss: distance_rank out of range");
+  BERTFT_CHECK(distance_rank >= 0 && distance_rank <= weight.size(2), "probe_loss: distance_rank out of range");
   if (h.numel() > 0 && ((h.size(2) > 1 && h.stride(2) != 1) || (h.size(1) > 1 && h.stride(1) < h.size(2))))
     h = torch::stable::contiguous(h);
   for (Tensor* t : {&weight, &distances, &depths, &lengths})
@@ -137,7 +137,7 @@ std::tuple<Tensor, Tensor> pairwise_distance_backward(Tensor grad, Tensor x, std
   const ScalarType type = bertft::binding::result_type(x);
   const int64_t B = x.size(0), N = x.size(1), D = x.size(2);
   const int64_t each = condensed ? bertft::binding::pairs(N) : N * (y ? y->size(1) : N);
-  STD_TORCH_CHECK(grad.scalar_type() == type && out.scalar_type() == type && grad.dim() == (condensed ? 2 : 3) &&
+  BERTFT_CHECK(grad.scalar_type() == type && out.scalar_type() == type && grad.dim() == (condensed ? 2 : 3) &&
                       grad.size(0) == B && grad.numel() == B * each && out.numel() == grad.numel(),
                   "pairwise_distance_backward: grad must be like the output");
   x = bertft::binding::rows_in_order(x);
@@ -181,7 +181,7 @@ void cross_moments_add(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::op
 void nearest(Tensor tile, Tensor value, Tensor place, int64_t first, Tensor down_value, Tensor down_place,
              int64_t down_first) {
   const ScalarType type = tile.scalar_type();
-  STD_TORCH_CHECK(type == ScalarType::Double || type == ScalarType::Float, "nearest: tile must be float32 or float64");
+  BERTFT_CHECK(type == ScalarType::Double || type == ScalarType::Float, "nearest: tile must be float32 or float64");
   (type == ScalarType::Double ? bertft::binding::nearest<double> : bertft::binding::nearest<float>)(
       tile, value, place, first, down_value, down_place, down_first, torch_pool());
 }

@@ -116,7 +116,7 @@ void cross_moments_add(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::op
   mean_x = torch::stable::contiguous(mean_x);
   if (y) y = torch::stable::contiguous(*y), mean_y = torch::stable::contiguous(*mean_y);
   for (const Tensor* t : {&gram_x, &stats_x, &cross, &stats_xy, &gram_y, &stats_y}) {
-    STD_TORCH_CHECK(t->numel() == 0 || (t->is_contiguous() && t->scalar_type() == ScalarType::Double),
+    BERTFT_CHECK(t->numel() == 0 || (t->is_contiguous() && t->scalar_type() == ScalarType::Double),
                     "cross_moments: a sum has the wrong type or layout");
     if (t->numel()) check_beside("cross_moments", x, {t});
   }
@@ -176,7 +176,7 @@ Tensor rdm_tiles(Tensor x, std::optional<Tensor> y, int64_t metric_x, int64_t me
   check_beside("rdm_tiles", x, {given(y)});
   x = torch::stable::contiguous(x);
   if (y) y = torch::stable::contiguous(*y);
-  STD_TORCH_CHECK(!y || y->scalar_type() == x.scalar_type(), "rdm_tiles: x and y must be of one type");
+  BERTFT_CHECK(!y || y->scalar_type() == x.scalar_type(), "rdm_tiles: x and y must be of one type");
   const int64_t L = x.size(0), M = y ? y->size(0) : L, N = x.size(1);
   Tensor out = empty(x, {L, M}, ScalarType::Double), bad = empty(x, {2, 2}, ScalarType::Long);
   long long bytes = 0;
@@ -206,10 +206,10 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss(Tensor h, Tensor weight, int64_t d
   const auto* n = static_cast<const int64_t*>(lengths.const_data_ptr());
   int64_t words = 0, pairs = 0, sentences = 0;
   for (int64_t s = 0; s < S; ++s) words += n[s], pairs += n[s] * n[s], sentences += n[s] > 0;
-  STD_TORCH_CHECK(words == T, "probe_loss: lengths sum to ", words, ", but h has ", T, " words");
-  STD_TORCH_CHECK(distance_rank == 0 || distances.numel() == pairs, "probe_loss: distances has ", distances.numel(),
+  BERTFT_CHECK(words == T, "probe_loss: lengths sum to ", words, ", but h has ", T, " words");
+  BERTFT_CHECK(distance_rank == 0 || distances.numel() == pairs, "probe_loss: distances has ", distances.numel(),
                   " entries, expected ", pairs);
-  STD_TORCH_CHECK(distance_rank == R || depths.numel() == T, "probe_loss: depths has ", depths.numel(),
+  BERTFT_CHECK(distance_rank == R || depths.numel() == T, "probe_loss: depths has ", depths.numel(),
                   " entries, expected ", T);
 
   int counts[3];

@@ -5,6 +5,8 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include "check.h"
+
 #include <initializer_list>
 #include <stdexcept>
 #include <string>
@@ -55,7 +57,7 @@ struct OnDevice {
   cudaStream_t stream;
   explicit OnDevice(const Tensor& x) : guard(x.get_device_index()) {
     void* handle = nullptr;
-    STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &handle) == 0, "no current CUDA stream");
+    BERTFT_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &handle) == 0, "no current CUDA stream");
     stream = static_cast<cudaStream_t>(handle);
   }
 };
@@ -63,13 +65,13 @@ struct OnDevice {
 // A kernel reads addresses: one of other memory would end the process, not the call.
 void check_beside(const char* op, const Tensor& first, std::initializer_list<const Tensor*> others) {
   for (const Tensor* t : others) {
-    STD_TORCH_CHECK(!t || (t->is_cuda() && t->get_device_index() == first.get_device_index()), op,
+    BERTFT_CHECK(!t || (t->is_cuda() && t->get_device_index() == first.get_device_index()), op,
                     ": tensors must be on one device");
   }
 }
 
 void check_launch(const char* op, int error) {
-  STD_TORCH_CHECK(error == 0, op, ": the CUDA launch failed (", error, ": ", cudaGetErrorString(error), ")");
+  BERTFT_CHECK(error == 0, op, ": the CUDA launch failed (", error, ": ", cudaGetErrorString(error), ")");
 }
 
 int code(const Tensor& x) {
@@ -85,7 +87,7 @@ int code(const Tensor& x) {
     case ScalarType::Byte:
       return 4;
     default:
-      STD_TORCH_CHECK(false, "tensors must be float64, float32, bfloat16 or float16");
+      BERTFT_CHECK(false, "tensors must be float64, float32, bfloat16 or float16");
   }
   return -1;
 }

@@ -12,6 +12,7 @@
 #include <tuple>
 #include <vector>
 
+#include "check.h"
 #include "cpu/cross_moments.h"
 #include "cpu/nearest.h"
 #include "cpu/pairwise_distance.h"
@@ -41,7 +42,7 @@ inline Matrix matrix(const Tensor& x, int64_t layer = 0) {  // x (N, D), or (L, 
     case ScalarType::Double: m.element = Element::float64, bytes = 8; break;
     case ScalarType::BFloat16: m.element = Element::bfloat16, bytes = 2; break;
     case ScalarType::Half: m.element = Element::float16, bytes = 2; break;
-    default: STD_TORCH_CHECK(false, "rows must be float64, float32, bfloat16 or float16");
+    default: BERTFT_CHECK(false, "rows must be float64, float32, bfloat16 or float16");
   }
   if (k == 3) m.data = static_cast<const char*>(m.data) + layer * x.stride(0) * bytes;
   return m;
@@ -65,8 +66,8 @@ inline ScalarType result_type(const Tensor& x) {
 inline int64_t pairs(int64_t n) { return n * (n - 1) / 2; }
 
 inline void check_pair(const char* op, const Tensor& x, const std::optional<Tensor>& y, int64_t metric) {
-  STD_TORCH_CHECK(x.dim() == 3 && metric >= 0 && metric <= 5, op, ": x must be (B, N, D)");
-  STD_TORCH_CHECK(!y || (y->dim() == 3 && y->size(0) == x.size(0) && y->size(2) == x.size(2) &&
+  BERTFT_CHECK(x.dim() == 3 && metric >= 0 && metric <= 5, op, ": x must be (B, N, D)");
+  BERTFT_CHECK(!y || (y->dim() == 3 && y->size(0) == x.size(0) && y->size(2) == x.size(2) &&
                          result_type(*y) == result_type(x)), op, ": y must be (B, M, D) of the type of x");
 }
 
@@ -105,7 +106,7 @@ struct MomentTensors {
 
 inline double* target(Tensor& t, int64_t elements) {
   if (t.numel() == 0) return nullptr;
-  STD_TORCH_CHECK(t.numel() == elements && t.is_contiguous() && t.scalar_type() == ScalarType::Double,
+  BERTFT_CHECK(t.numel() == elements && t.is_contiguous() && t.scalar_type() == ScalarType::Double,
                   "cross_moments: a sum has the wrong size, type or layout");
   return static_cast<double*>(t.mutable_data_ptr());
 }
@@ -113,12 +114,12 @@ inline double* target(Tensor& t, int64_t elements) {
 inline void cross_moments(const Tensor& x_in, const std::optional<Tensor>& y_in, const Tensor& mean_x,
                           const std::optional<Tensor>& mean_y, int64_t metric_x, int64_t metric_y, bool float64,
                           bool check, bool add, MomentTensors& sums, const Pool& pool) {
-  STD_TORCH_CHECK(x_in.dim() == 2 && mean_x.is_contiguous() && mean_x.numel() == x_in.size(1) &&
+  BERTFT_CHECK(x_in.dim() == 2 && mean_x.is_contiguous() && mean_x.numel() == x_in.size(1) &&
                   mean_x.scalar_type() == ScalarType::Double, "cross_moments: x must be (n, D), mean_x (D,) float64");
-  STD_TORCH_CHECK(!y_in || (y_in->dim() == 2 && y_in->size(0) == x_in.size(0) && mean_y && mean_y->is_contiguous() &&
+  BERTFT_CHECK(!y_in || (y_in->dim() == 2 && y_in->size(0) == x_in.size(0) && mean_y && mean_y->is_contiguous() &&
                   mean_y->numel() == y_in->size(1) && mean_y->scalar_type() == ScalarType::Double),
                   "cross_moments: y must be (n, E), mean_y (E,) float64");
-  STD_TORCH_CHECK(metric_x >= 0 && metric_x <= 3 && metric_y >= 0 && metric_y <= 3, "cross_moments: unknown metric");
+  BERTFT_CHECK(metric_x >= 0 && metric_x <= 3 && metric_y >= 0 && metric_y <= 3, "cross_moments: unknown metric");
   const Tensor x = rows_in_order(x_in), y = y_in ? rows_in_order(*y_in) : x;
   const int64_t d = x.size(1), e = y_in ? y.size(1) : 0;
   CrossMoments m{};
@@ -128,7 +129,7 @@ inline void cross_moments(const Tensor& x_in, const std::optional<Tensor>& y_in,
   m.gram_x = target(sums.gram_x, d * d), m.stats_x = target(sums.stats_x, 3 * d + 6);
   m.cross = target(sums.cross, d * e), m.stats_xy = target(sums.stats_xy, 2 * (d + e) + 4);
   m.gram_y = target(sums.gram_y, e * e), m.stats_y = target(sums.stats_y, 3 * e + 6);
-  STD_TORCH_CHECK(y_in || !(m.cross || m.stats_xy || m.gram_y || m.stats_y), "cross_moments: sums of y without y");
+  BERTFT_CHECK(y_in || !(m.cross || m.stats_xy || m.gram_y || m.stats_y), "cross_moments: sums of y without y");
   if (x.size(0) == 0) return;
   constexpr int64_t kSmall = 128;  // columns up to which float64 products cost about as much as preparing the rows
   const bool wide = float64 || std::max(d, e) <= kSmall || result_type(x) == ScalarType::Double ||
@@ -141,9 +142,9 @@ inline void cross_moments(const Tensor& x_in, const std::optional<Tensor>& y_in,
 inline std::tuple<Tensor, Tensor, Tensor, Tensor> rdm_moments(const Tensor& x_in, const std::optional<Tensor>& y_in,
                                                             int64_t metric_x, int64_t metric_y, bool ranks,
                                                             bool float64, bool check, const Pool& pool) {
-  STD_TORCH_CHECK(x_in.dim() == 3 && (!y_in || (y_in->dim() == 3 && y_in->size(1) == x_in.size(1))),
+  BERTFT_CHECK(x_in.dim() == 3 && (!y_in || (y_in->dim() == 3 && y_in->size(1) == x_in.size(1))),
                   "rdm_moments: x must be (L, N, D), y (M, N, E)");
-  STD_TORCH_CHECK(metric_x >= 0 && metric_x <= 5 && metric_y >= 0 && metric_y <= 5, "rdm_moments: unknown metric");
+  BERTFT_CHECK(metric_x >= 0 && metric_x <= 5 && metric_y >= 0 && metric_y <= 5, "rdm_moments: unknown metric");
   const Tensor x = rows_in_order(x_in), y = y_in ? rows_in_order(*y_in) : x;
   const int64_t L = x.size(0), M = y_in ? y.size(0) : 0, P = L + M;
   const auto zeros = [&](std::vector<int64_t> sizes) {
@@ -183,7 +184,7 @@ void nearest(const Tensor& tile, Tensor& value, Tensor& place, int64_t first, Te
   const auto fits = [&](const Tensor& t, int64_t lines, ScalarType type) {
     return t.dim() == 2 && t.size(0) == lines && t.size(1) == k && t.is_contiguous() && t.scalar_type() == type;
   };
-  STD_TORCH_CHECK(k > 0 && tile.is_contiguous() && fits(value, m, tile.scalar_type()) &&
+  BERTFT_CHECK(k > 0 && tile.is_contiguous() && fits(value, m, tile.scalar_type()) &&
                       fits(place, m, ScalarType::Long) &&
                       (!both || (fits(down_value, n, tile.scalar_type()) && fits(down_place, n, ScalarType::Long))),
                   "nearest: lists must be contiguous (lines, k)");

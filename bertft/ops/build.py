@@ -48,7 +48,13 @@ def source_root() -> Path:
 def sources(root: Path) -> list[Path]:
     """Files that go into the CPU library, headers included, in a fixed order."""
     return sorted(
-        [root / "bind_cpu.cpp", *root.glob("bind_similarity.h"), *root.glob("cpu/*.cpp"), *root.glob("cpu/*.h")]
+        [
+            root / "bind_cpu.cpp",
+            *root.glob("bind_similarity.h"),
+            *root.glob("check.h"),
+            *root.glob("cpu/*.cpp"),
+            *root.glob("cpu/*.h"),
+        ]
     )
 
 

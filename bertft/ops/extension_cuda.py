@@ -44,7 +44,8 @@ NVCC_FLAGS = [
 
 def sources(root: Path) -> list[Path]:
     """Files that go into the CUDA library, headers included, in a fixed order."""
-    return sorted([*root.glob("bind_cuda.*"), root / "gpu.h", *root.glob("cuda/*.cu"), *root.glob("cuda/*.cuh")])
+    own = [*root.glob("bind_cuda.*"), *root.glob("check.h"), root / "gpu.h"]
+    return sorted([*own, *root.glob("cuda/*.cu"), *root.glob("cuda/*.cuh")])
 
 
 def _toolkit_candidates() -> Iterator[Path]:

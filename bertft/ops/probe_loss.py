@@ -11,8 +11,8 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.ops import extension, probe_gradient, reference
 from bertft.ops.autograd import differentiable
-from bertft.ops.full_precision import full_precision
 from bertft.ops.checks import check_probe, explain_not_finite
+from bertft.ops.full_precision import full_precision
 
 
 def distance_probe_loss(

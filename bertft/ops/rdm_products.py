@@ -6,7 +6,8 @@ for p and 1 beside them,
 
     entry - shift = scale * [u, p, 1] [v, 1, p - shift / scale]'      (`bertft.ops.metrics`)
 
-so that one product a layer makes a block's entries, and one of float64 over the block adds up all pairs of layers.
+so that one product a layer makes a block's entries, and one over each row of the block, summed in float64 over the
+rows, adds up all pairs of layers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from bertft.ops.moment_formulas import metric_offset
 from bertft.ops.reference import metric_rows
 from bertft.ops.rows import check_rows
 
-BYTES = 1 << 29  # of the entries of one block, in float32 and float64
+BYTES = 1 << 29  # of the entries of one block
 
 
 def serves(metrics: tuple[str, str]) -> bool:
@@ -44,22 +45,23 @@ def rdm_moments(
         factors = [_factors(rows, metric, dtype) for rows, metric, _ in sides]
         P, N = sum(len(left) for left, _, _ in factors), x.shape[1]
         sums, products = (x.new_zeros(shape, dtype=torch.float64) for shape in ((P,), (P, P)))
-        step = max(1, min(N, size // max(1, P * N * (dtype.itemsize + 8))))
+        step = max(1, min(N, size // max(1, P * N * dtype.itemsize)))
         for first in range(0, N, step):
-            height, width = min(step, N - first), N - first
-            wide = x.new_empty(P, height, width, dtype=torch.float64)
+            height = min(step, N - first)
+            entries = x.new_empty(P, height, N - first, dtype=dtype)
             place = 0
             for (left, right, shift), (_, metric, _) in zip(factors, sides, strict=True):
-                entries = torch.bmm(left[:, first : first + height], right[:, first:].mT)
+                own = entries[place : place + len(left)]
+                torch.bmm(left[:, first : first + height], right[:, first:].mT, out=own)
                 if metric == "euclidean":
-                    entries = entries.clamp_(min=0).sqrt_().sub_(shift.view(-1, 1, 1))
-                entries[:, :, :height].triu_(1)
-                wide[place : place + len(left)] = entries
+                    own.clamp_(min=0).sqrt_().sub_(shift.view(-1, 1, 1))
                 place += len(left)
-            sums += wide.sum((1, 2))
-            # Row by row of the block: a single product of P x P over millions would leave most of the GPU idle.
-            by_row = wide.transpose(0, 1)
-            products += torch.bmm(by_row, by_row.mT).sum(0)
+            entries[:, :, :height].triu_(1)
+            sums += entries.sum((1, 2), dtype=torch.float64)
+            # Row by row: a single product of P x P over millions of pairs would leave most of the GPU idle, and float32
+            # would have to add up too many.
+            by_row = entries.transpose(0, 1)
+            products += torch.bmm(by_row, by_row.mT).sum(0, dtype=torch.float64)
     return sums, products, torch.cat([shift for _, _, shift in factors])
 
 
@@ -68,28 +70,23 @@ def _factors(rows: Tensor, metric: str, dtype: torch.dtype) -> tuple[Tensor, Ten
 
     The shift of euclidean distances is not in the factors, whose product is their square.
     """
-    squared = metric in ("sqeuclidean", "euclidean")
     scale, (layers, n, d) = SCALE.get(metric, -2.0), rows.shape
+    u = metric_rows(rows.to(dtype), metric)
+    mean = u.mean(1, keepdim=True, dtype=torch.float64).to(dtype)
+    u = u - mean
+    squares = (u * u).sum(-1, dtype=torch.float64)
+    p = -squares / 2 if metric in ("sqeuclidean", "euclidean") else (u * mean).sum(-1, dtype=torch.float64)
+    # The mean of scale K, from the sums of u.v and of p.
+    total = (u.sum(1, dtype=torch.float64).square().sum(-1) - squares.sum(-1)) / 2 + (n - 1) * p.sum(-1)
+    typical = total * scale / max(1, n * (n - 1) // 2)
     left = torch.zeros(layers, n, -(-(d + 2) // 4) * 4, dtype=dtype, device=rows.device)
     right = torch.zeros_like(left)
-    shift = rows.new_zeros(layers, dtype=torch.float64)
-    for k, layer in enumerate(rows):  # a layer at a time: float64 of all would be as large as a block
-        u = metric_rows(layer.to(dtype), metric)
-        mean = u.mean(0, dtype=torch.float64).to(dtype)
-        u = u - mean
-        wide, mean = u.double(), mean.double()
-        p = -wide.square().sum(-1) / 2 if squared else wide @ mean
-        # The mean of scale K, from the sums of u.v and of p.
-        total = (wide.sum(0).square().sum() - wide.square().sum()) / 2 + (n - 1) * p.sum()
-        typical = total * scale / max(1, n * (n - 1) // 2)
-        left[k, :, :d], right[k, :, :d] = u * scale, u
-        left[k, :, d], right[k, :, d] = p * scale, 1
-        left[k, :, d + 1], right[k, :, d + 1] = scale, p if metric == "euclidean" else p - typical / scale
-        if metric == "euclidean":
-            shift[k] = typical.clamp(min=0).sqrt()
-        else:
-            shift[k] = typical + metric_offset(metric, mean)
-    return left, right, shift
+    left[:, :, :d], right[:, :, :d] = u * scale, u
+    left[:, :, d], right[:, :, d] = p * scale, 1
+    left[:, :, d + 1], right[:, :, d + 1] = scale, p if metric == "euclidean" else p - typical[:, None] / scale
+    if metric == "euclidean":
+        return left, right, typical.clamp(min=0).sqrt()
+    return left, right, typical + metric_offset(metric, mean[:, 0])
 
 
 def _check(rows: Tensor, metric: str, name: str) -> None:
