@@ -57,7 +57,7 @@ def rdm_moments(
                     own.clamp_(min=0).sqrt_().sub_(shift.view(-1, 1, 1))
                 place += len(left)
             entries[:, :, :height].triu_(1)
-            sums += entries.sum((1, 2), dtype=torch.float64)
+            sums += entries.sum(2).sum(1, dtype=torch.float64)
             # Row by row: a single product of P x P over millions of pairs would leave most of the GPU idle, and float32
             # would have to add up too many.
             by_row = entries.transpose(0, 1)
@@ -72,12 +72,12 @@ def _factors(rows: Tensor, metric: str, dtype: torch.dtype) -> tuple[Tensor, Ten
     """
     scale, (layers, n, d) = SCALE.get(metric, -2.0), rows.shape
     u = metric_rows(rows.to(dtype), metric)
-    mean = u.mean(1, keepdim=True, dtype=torch.float64).to(dtype)
+    mean = u.mean(1, keepdim=True)
     u = u - mean
-    squares = (u * u).sum(-1, dtype=torch.float64)
-    p = -squares / 2 if metric in ("sqeuclidean", "euclidean") else (u * mean).sum(-1, dtype=torch.float64)
+    squares = (u * u).sum(-1).double()
+    p = -squares / 2 if metric in ("sqeuclidean", "euclidean") else (u * mean).sum(-1).double()
     # The mean of scale K, from the sums of u.v and of p.
-    total = (u.sum(1, dtype=torch.float64).square().sum(-1) - squares.sum(-1)) / 2 + (n - 1) * p.sum(-1)
+    total = (u.sum(1).double().square().sum(-1) - squares.sum(-1)) / 2 + (n - 1) * p.sum(-1)
     typical = total * scale / max(1, n * (n - 1) // 2)
     left = torch.zeros(layers, n, -(-(d + 2) // 4) * 4, dtype=dtype, device=rows.device)
     right = torch.zeros_like(left)

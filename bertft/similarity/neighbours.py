@@ -125,7 +125,7 @@ class _Gaussian:
         else:
             i, j = torch.randint(0, n, (2, 1_000_000), generator=torch.Generator().manual_seed(0))
             squares = reference.paired_distance(x, i, j, "sqeuclidean")
-        self.width = 2 * sigma**2 * float(np.median(squares.numpy()))
+        self.width = 2 * sigma**2 * float(np.median(squares.cpu().numpy()))
         if not self.width > 0:
             raise BertftError("rbf_cka: half of all pairs of stimuli are equal, so the kernel has no width")
 

@@ -17,6 +17,8 @@
 // Expected limit: (L + M) N^2 D / 2 multiply-adds; a tile reads (64 + TJ) D floats a layer from L2. BERT-base, L = M =
 //   13, N = 5000, on paper on an H100: 2.5e11, 7.5 ms of FFMA (67 TFLOP/s) or 3 ms of three-term tf32 (495 TFLOP/s);
 //   47 GB of L2 traffic at TJ = 32, 8.5 ms at 5.5 TB/s: the traffic is the limit there.
+// Measured on an H200 (docs/gpu.md): 60 ms, float or tf32, 27 ms bf16: 26 layers leave TJ = 16, and the time goes into
+//   waiting for stages of 16 columns. Products of blocks of rows (ops/rdm_products.py) serve what ranks do not need.
 // Presumption: N in the thousands; below N of about L D tiles beat the linear-time route for all layers against all.
 #include <algorithm>
 

@@ -43,7 +43,7 @@ def encoders(tiny_model):
         with torch.no_grad():
             for name, weight in encoder.model.named_parameters():
                 if "layer.1." in name or "layer.2." in name:
-                    weight.add_(0.05 * torch.randn(weight.shape, generator=g))
+                    weight.add_(0.05 * torch.randn(weight.shape, generator=g).to(weight.device))
         return encoder
 
     return Encoder.from_pretrained(str(tiny_model)), disturbed(0), disturbed(1)
@@ -52,7 +52,7 @@ def encoders(tiny_model):
 def vectors(encoder: Encoder, tokens: int | None = None) -> torch.Tensor:
     """(L, T, D) of the texts one by one, in their order."""
     parts = [next(iter(encoder.stream([text], unit="token"))).vectors for text in TEXTS]
-    return torch.cat(parts, dim=1)[:, :tokens].double()
+    return torch.cat(parts, dim=1)[:, :tokens].double().cpu()
 
 
 def test_values_are_those_of_all_vectors(encoders):

@@ -42,7 +42,7 @@ def folder(tmp_path_factory, tiny_model):
     tuned, g = Encoder.from_pretrained(str(tiny_model)), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in tuned.model.encoder.layer[1].parameters():
-            weight.add_(0.05 * torch.randn(weight.shape, generator=g))
+            weight.add_(0.05 * torch.randn(weight.shape, generator=g).to(weight.device))
     tuned.model.save_pretrained(folder / "tuned")
     tuned.tokenizer.save_pretrained(folder / "tuned")
     return folder
