@@ -9,6 +9,7 @@ SQuAD v1.1 script: exact match and F1 after its normalisation, best over the acc
 from __future__ import annotations
 
 from collections import defaultdict
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -101,7 +102,7 @@ class QaTask:
     def features(
         self, tokenizer: Any, examples: Sequence[Question], spec: Mapping[str, Any], window: Window, *, training: bool
     ) -> list[_Feature]:
-        """The windows of every question, in order; a question keeps its first 64 pieces at most."""
+        """The windows of every question, in order; a question keeps its first 64 pieces at most, with a warning."""
         if not examples:
             return []
         special = tokenizer.num_special_tokens_to_add(pair=True)
@@ -183,6 +184,12 @@ def _cut_questions(tokenizer: Any, questions: list[str], longest: int) -> list[s
     """Questions of more than ``longest`` pieces cut at the end of that piece; leading blanks confuse offsets."""
     questions = [question.lstrip() for question in questions]
     encoding = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True, truncation=False)
+    if cut := sum(len(offsets) > longest for offsets in encoding["offset_mapping"]):
+        warnings.warn(
+            f"squad: {cut:,} of {len(questions):,} questions are longer than {longest} pieces and lost their end",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     return [
         question if len(offsets) <= longest else question[: offsets[longest - 1][1]]
         for question, offsets in zip(questions, encoding["offset_mapping"], strict=True)
