@@ -8,8 +8,8 @@ SQuAD v1.1 script: exact match and F1 after its normalisation, best over the acc
 
 from __future__ import annotations
 
-from collections import defaultdict
 import warnings
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
