@@ -151,14 +151,16 @@ class Lab:
 
     def sweep(self, kind: str) -> list[Stage]:
         """The sweep (`bertft.ablation`) of every task and seed. Options ``sweep``: ``seeds``, ``k`` (by kind a list;
-        default all) and ``tasks``, by name what differs from the study's fine-tuning, such as ``max_train``."""
+        default all) and ``tasks``, by name what differs from the study's fine-tuning, such as ``max_train``, and maybe
+        a ``k`` of its own."""
         from bertft.ablation import sweep_stages
 
         options = self.options("sweep", "seeds", "tasks")
-        depths = options.get("k", {}).get(kind)
         found = []
         for seed in options["seeds"]:
-            for task, changes in options["tasks"].items():
+            for task, own in options["tasks"].items():
+                changes = dict(own or {})
+                depths = changes.pop("k", options.get("k", {})).get(kind)
                 name, config = f"{kind}/{task}/seed{seed}", self.driver(seed, task, self.out, **changes)
                 settings = {"depths_wanted": depths, "name": name, "cache": self.prefix, "keep": False}
                 found += sweep_stages(kind, config, self.out, **settings, progress=self.progress)
