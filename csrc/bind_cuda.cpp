@@ -198,6 +198,7 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss(Tensor h, Tensor weight, int64_t d
                                               Tensor depths, Tensor lengths, bool with_weight, bool with_h) {
   const OnDevice on(weight);
   check_beside("probe_loss", weight, {&h, &distances, &depths});
+  BERTFT_CHECK(lengths.is_cpu(), "probe_loss: lengths must be on the CPU");
   const ScalarType type = weight.scalar_type();
   h = torch::stable::contiguous(torch::stable::to(h, type));
   for (Tensor* t : {&weight, &distances, &depths, &lengths}) *t = torch::stable::contiguous(*t);

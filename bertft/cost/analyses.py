@@ -53,13 +53,14 @@ class Comparing:
         encode = _encoding(base, chosen, unit)
         row = base.num_layers * base.dim * 4
         encoders = (tuned + 1) * (weights_of(base.model) + BATCH_PIECES * row)
-        sums = tuned * (2 * min(total, RESERVOIR) * row + 6 * base.dim * row)
+        sample = tuned * 2 * min(total, RESERVOIR) * row
+        sums = tuned * 6 * base.dim * row  # where the encoders are
         if all_layers:
             sums += tuned * 4 * (base.num_layers - 1) * base.dim * row  # cross products of two metrics, in float64
         compare = self._line(chosen, counts, encode, unit, all_layers)
         seconds = (tuned + 1) * encode * pieces + tuned * compare.at(total)
         work = f"{total:,} {unit}s, {tuned + 1} encoders"
-        return StageCost(stage, work, seconds, 0, 0, *placed(self.held + sums, encoders))
+        return StageCost(stage, work, seconds, 0, 0, *placed(self.held + sample, encoders + sums))
 
     def words(self, stage: str, sentences: Sequence[Sentence]) -> StageCost:
         """Of the words that moved: two passes, the sums and each word against them, which are taken to cost alike."""
@@ -70,7 +71,7 @@ class Comparing:
         seconds = 2 * ((tuned + 1) * encode * _pieces(base, sentences) + tuned * compare.at(total))
         row = base.num_layers * base.dim * 4
         encoders = (tuned + 1) * (weights_of(base.model) + BATCH_PIECES * row)
-        memory = placed(self.held + tuned * 3 * base.dim * row, encoders)
+        memory = placed(self.held, encoders + tuned * 3 * base.dim * row)
         return StageCost(stage, f"{total:,} words, {tuned + 1} encoders", seconds, 0, 0, *memory)
 
     def _line(self, texts: Sequence[Any], counts: Sequence[int], encode: float, unit: str, all_layers: bool) -> Line:
@@ -115,7 +116,8 @@ class Probing:
         self.kept = parts * sum(_weights(encoder, rank) + 60 * dev_words for _, rank in kinds)
         widest = max(rank for _, rank in kinds)
         projected = dev_words * encoder.num_layers * widest * 4
-        self.memory = held + self.scratch + 4 * _weights(encoder, widest) + 2 * projected
+        self.memory = held + self.scratch + 2 * projected
+        self.training = 4 * _weights(encoder, widest) + (self.scratch if torch.cuda.is_available() else 0)
         self.work = f"{len(train):,} + {len(dev):,} sentences, {words + dev_words:,} words, {config.epochs} epochs"
         if parts * len(kinds) > 1:
             self.work += f", {parts * len(kinds)} sets of probes"
@@ -123,7 +125,7 @@ class Probing:
 
     def cost(self, stage: str, encoders: int) -> StageCost:
         """Of a stage while ``encoders`` bytes of encoders are loaded."""
-        memory = placed(self.memory, encoders)
+        memory = placed(self.memory, encoders + self.training)
         return StageCost(stage, self.work, self.seconds, self.kept, self.scratch, *memory, at_most=True)
 
     def differences(self, stage: str, count: int, encoders: int) -> StageCost:
@@ -199,6 +201,7 @@ def edge_cost(
     kept = sum(sum(map(len, own.kept)) for own in targets.values())
     store = size_of(kept, encoder.num_layers, encoder.dim, getattr(torch, config.dtype))
     parameters = sum(t.numel() * t.element_size() for t in heads.tensors.values())
+    on_gpu = torch.cuda.is_available()  # a copy lies there
     texts = ", ".join(f"{len(own):,} {name}" for name, own in words.items())
     return StageCost(
         stage,
@@ -206,7 +209,7 @@ def edge_cost(
         encoders * (encode * pieces + trainings * once),
         encoders * parameters * (2 if config.control else 1),
         encoders * store,
-        *placed(held + store + 6 * parameters, encoders * weights_of(encoder.model)),
+        *placed(held + store, encoders * weights_of(encoder.model) + 6 * parameters + (store if on_gpu else 0)),
         at_most=True,
     )
 

@@ -130,7 +130,7 @@ def _register() -> None:
         wide = ctx.float64 or torch.float64 in (x.dtype, None if y is None else y.dtype)
         dtype = torch.float64 if wide else torch.float32
         g = Moments(*(None if t is None or t.numel() == 0 else t.to(dtype) for t in grads))
-        with torch.autocast(x.device.type, enabled=False):  # where backward runs inside it
+        with torch.autocast(x.device.type, enabled=False), full_precision(x):  # where backward runs inside it
             first = Rows(x, mean_x, metrics[0], dtype)
             second = None if y is None else Rows(y, mean_y, metrics[1], dtype)
             first.add_space(g.gram_x, g.stats_x)

@@ -20,10 +20,12 @@ def full_precision(like: Tensor) -> Iterator[None]:
         yield
         return
     matmul = torch.backends.cuda.matmul
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "ieee"
+    rounded = matmul.fp32_precision == "tf32"
+    if rounded:
+        matmul.fp32_precision = "ieee"
     try:
         with torch.autocast("cuda", enabled=False):
             yield
     finally:
-        matmul.fp32_precision = before
+        if rounded:
+            matmul.fp32_precision = "tf32"

@@ -35,7 +35,8 @@ def rdm_moments(
     """What `bertft.ops.reference.rdm_moments` returns, from products in ``dtype``.
 
     Sums (P,) of the entries of P matrices less their shift over the pairs i < j, products (P, P) and shifts (P,), all
-    float64. ``size`` bytes of entries at a time.
+    float64. ``size`` bytes of entries at a time. In float32 a euclidean distance of nearly equal rows, below some 3e-4
+    of their distance from the mean, is rounding.
     """
     sides = [(x, metric_x, "x")] if y is None else [(x, metric_x, "x"), (y, metric_y, "y")]
     if check:
@@ -62,7 +63,7 @@ def rdm_moments(
             # would have to add up too many.
             by_row = entries.transpose(0, 1)
             products += torch.bmm(by_row, by_row.mT).sum(0, dtype=torch.float64)
-    return sums, products, torch.cat([shift for _, _, shift in factors])
+    return sums, (products + products.mT) / 2, torch.cat([shift for _, _, shift in factors])
 
 
 def _factors(rows: Tensor, metric: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,33 +72,38 @@ def _factors(rows: Tensor, metric: str, dtype: torch.dtype) -> tuple[Tensor, Ten
     The shift of euclidean distances is not in the factors, whose product is their square.
     """
     scale, (layers, n, d) = SCALE.get(metric, -2.0), rows.shape
-    u = metric_rows(rows.to(dtype), metric)
-    mean = u.mean(1, keepdim=True)
-    u = u - mean
-    squares = (u * u).sum(-1).double()
-    p = -squares / 2 if metric in ("sqeuclidean", "euclidean") else (u * mean).sum(-1).double()
-    # The mean of scale K, from the sums of u.v and of p.
-    total = (u.sum(1).double().square().sum(-1) - squares.sum(-1)) / 2 + (n - 1) * p.sum(-1)
-    typical = total * scale / max(1, n * (n - 1) // 2)
     left = torch.zeros(layers, n, -(-(d + 2) // 4) * 4, dtype=dtype, device=rows.device)
     right = torch.zeros_like(left)
-    left[:, :, :d], right[:, :, :d] = u * scale, u
-    left[:, :, d], right[:, :, d] = p * scale, 1
-    left[:, :, d + 1], right[:, :, d + 1] = scale, p if metric == "euclidean" else p - typical[:, None] / scale
-    if metric == "euclidean":
-        return left, right, typical.clamp(min=0).sqrt()
-    return left, right, typical + metric_offset(metric, mean[:, 0])
+    shift = rows.new_zeros(layers, dtype=torch.float64)
+    # In float64 up to the difference from the mean, which of rows that point one way has few of float32's digits left;
+    # a layer at a time, for that would take more memory than a block.
+    for k, layer in enumerate(rows):
+        wide = metric_rows(layer.double(), metric)
+        mean = wide.mean(0).to(dtype).double()
+        wide = wide - mean
+        squares = wide.square().sum(-1)
+        p = -squares / 2 if metric in ("sqeuclidean", "euclidean") else wide @ mean
+        # The mean of scale K, from the sums of u.v and of p.
+        total = (wide.sum(0).square().sum() - squares.sum()) / 2 + (n - 1) * p.sum()
+        typical = total * scale / max(1, n * (n - 1) // 2)
+        left[k, :, :d], right[k, :, :d] = wide * scale, wide
+        left[k, :, d], right[k, :, d] = p * scale, 1
+        left[k, :, d + 1], right[k, :, d + 1] = scale, p if metric == "euclidean" else p - typical / scale
+        shift[k] = typical.clamp(min=0).sqrt() if metric == "euclidean" else typical + metric_offset(metric, mean)
+    return left, right, shift
 
 
 def _check(rows: Tensor, metric: str, name: str) -> None:
     """`bertft.ops.rows.check_rows`, which takes float64 of all rows, only where a quick look finds something odd."""
-    norm = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float32)
+    if torch.compiler.is_compiling():
+        return
+    norm = torch.linalg.vector_norm(rows.float(), dim=-1)
     odd = ~norm.isfinite()
     if metric in NORMALISED:
         odd |= norm == 0
     if metric == "correlation":
-        centred = rows - rows.mean(-1, keepdim=True)
-        odd |= torch.linalg.vector_norm(centred, dim=-1, dtype=torch.float32) <= 1e-4 * norm
+        centred = rows.float() - rows.float().mean(-1, keepdim=True)
+        odd |= torch.linalg.vector_norm(centred, dim=-1) <= 1e-4 * norm
     if bool(odd.any()):
         for k, layer in enumerate(rows):
             check_rows(layer, metric, op="rdm_correlation", name=f"{name} in layer {k}")

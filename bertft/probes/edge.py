@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from bertft.data.spans import SpanText
-from bertft.devices import device_of
 from bertft.errors import BertftError
 from bertft.probes.edge_control import control_labels, online_code
 from bertft.probes.edge_data import EdgeTargets, check_roles, label_inventory, with_targets
@@ -178,10 +177,12 @@ class _Run:
         inputs = all_inputs(self.encoder.num_layers)
         material = (inputs, vectors["train"], targets["train"], vectors["dev"], targets["dev"], self.training)
         training, blocks, block = unfinished
-        trained = train_heads(*material, self.progress, unfinished=training)
+        trained = train_heads(*material, self.progress, unfinished=training, device=self.encoder.device)
         scored = "test" if "test" in corpora else "dev"
         counts = count(trained.heads, range(len(inputs)), vectors[scored], targets[scored])
-        code = online_code(*material, self.progress, (blocks, block)) if code_length else None
+        code = None
+        if code_length:
+            code = online_code(*material, self.progress, (blocks, block), device=self.encoder.device)
         top = [p for p, i in enumerate(inputs) if i == Input("mix", self.encoder.num_layers - 1)]
         mix = trained.heads.mix_weights(trained.heads.tensors, top[0]) if top else torch.ones(1)
         measured = Measured(
@@ -200,7 +201,7 @@ class _Run:
                 names=[f"{text.id} of the {name} data" for text in targets.texts],
                 progress=self.progress,
             )
-            self._vectors[name] = on_device(stored, device_of())
+            self._vectors[name] = on_device(stored, self.encoder.device)
         return self._vectors[name]
 
 

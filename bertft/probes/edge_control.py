@@ -70,6 +70,7 @@ def online_code(
     config: EdgeTraining,
     progress: Progress = SILENT,
     unfinished: tuple[Unfinished, Unfinished] = (NOTHING, NOTHING),
+    device: torch.device | str | None = None,
 ) -> CodeLength:
     """The online code's length (Voita and Titov 2020) of the training labels under every probe.
 
@@ -77,6 +78,7 @@ def online_code(
     every other one with the probe trained on the blocks before it, that of the least code length on dev. What a label
     costs is said at `code_bits`; uniformly it is log2 K where every target has one label, else K bits. Of
     ``unfinished`` the first holds the bits after each block, the second the training of the block that is on.
+    ``device`` as in `bertft.probes.edge_train.train_heads`.
     """
     texts = len(targets.texts)
     order = np.random.default_rng(config.seed).permutation(texts)
@@ -97,7 +99,7 @@ def online_code(
             past, block = np.sort(order[:known]), np.sort(order[known:end])
             trained = train_heads(
                 inputs, Chosen(train, past), targets.subset(past), dev, dev_targets, config, criterion="code",
-                unfinished=training.of(block=number),
+                unfinished=training.of(block=number), device=device,
             )  # fmt: skip
             bits += code_bits(trained.heads, range(len(inputs)), Chosen(train, block), targets.subset(block))
             blocks.keep(number, {"bits": torch.from_numpy(bits)}, nothing)

@@ -114,13 +114,14 @@ class _Sent:
 
 
 def on_device(vectors: Vectors, device: torch.device) -> Vectors:
-    """The same vectors with batches on ``device``: kept there where they take no more than half of a GPU's free
-    memory, else sent batch by batch."""
+    """The same vectors with batches on ``device``: kept there where they leave a quarter of a GPU's memory free, else
+    sent batch by batch."""
     if device.type == "cpu":
         return vectors
     if isinstance(vectors, WordVectors) and vectors.vectors.device == device:
         return vectors
-    if isinstance(vectors, WordVectors) and vectors.vectors.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
+    free, total = torch.cuda.mem_get_info(device)
+    if isinstance(vectors, WordVectors) and free - vectors.vectors.nbytes >= total // 4:
         return WordVectors(vectors.vectors.to(device), vectors.lengths)
     return _Sent(vectors, device)
 

@@ -183,14 +183,15 @@ class _Run:
             return found
         vectors = self._vectors()
         material = (vectors[0], train_trees, vectors[1], dev_trees)
-        settings: dict[str, Any] = {"epochs": epochs, "seed": seed, "progress": self.progress}
+        device = self.encoder.device
+        settings: dict[str, Any] = {"epochs": epochs, "seed": seed, "device": device, "progress": self.progress}
         if rank == ORTHOGONAL:
             probes: Probes = train_orthogonal(*material, **settings, unfinished=unfinished)
         elif rank < 0:
             probes = train_rbf(*material, rank=-rank, **settings, unfinished=unfinished)
         else:
             probes = train_probes(*material, rank=rank, **settings, unfinished=unfinished)
-        points, depths = predict(probes, vectors[1])
+        points, depths = predict(probes, vectors[1], device=device)
         scores = score_sentences(points, depths, dev_trees.distances, dev_trees.depths, skip)
         if stem is not None:
             best = int((scores.edges.sum(1)).argmax())

@@ -73,7 +73,7 @@ def _intervals(
 def augmented_rows(moments: CrossMoments, layer: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Rows z (R, D+3), w (R, E+3) about the means of diagonal ``moments``, as the influences take them."""
     mean_x, mean_y = moments.means(layer, layer)
-    z, w = augment(x, mean_x, moments.metric_x), augment(y, mean_y, moments.metric_y)
+    z, w = augment(x.cpu(), mean_x, moments.metric_x), augment(y.cpu(), mean_y, moments.metric_y)
     # an interval's width needs three digits, not sixteen
     return (z, w) if x.dtype == torch.float64 else (z.float(), w.float())
 

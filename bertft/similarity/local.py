@@ -44,7 +44,7 @@ def local_rsa(moments: CrossMoments, x: Tensor, y: Tensor) -> Tensor:
         mean_x, mean_y = moments.means(k, k)
         sums = moments.moments(k, k)
         parts = []
-        for a, b in zip(x[k].split(BLOCK), y[k].split(BLOCK), strict=True):
+        for a, b in zip(x[k].cpu().split(BLOCK), y[k].cpu().split(BLOCK), strict=True):
             rows = (
                 reference.prepared_rows(a, mean_x, moments.metric_x),
                 reference.prepared_rows(b, mean_y, moments.metric_y),

@@ -91,13 +91,13 @@ def rbf_alignment(x: Tensor, y: Tensor, *, sigma: float = 0.5, influences: bool 
         check_rows(rows, "sqeuclidean", op="rbf_cka", name=name)
     x, y, n = x.double() - x.double().mean(0), y.double() - y.double().mean(0), len(x)
     kernels = (_Gaussian(x, sigma), _Gaussian(y, sigma))
-    k, l_, kl, kk, ll = (torch.empty(n, dtype=torch.float64) for _ in range(5))  # means of each row
+    k, l_, kl, kk, ll = (x.new_empty(n) for _ in range(5))  # means of each row
     for start in range(0, n, STRIP):
         some = slice(start, start + STRIP)
         a, b = (kernel(some) for kernel in kernels)
         for out, values in ((k, a), (l_, b), (kl, a * b), (kk, a * a), (ll, b * b)):
             out[some] = values.mean(1)
-    onto = torch.empty(n, 2, 2, dtype=torch.float64)  # mean over j of K_ij k_j, K_ij l_j; L_ij k_j, L_ij l_j
+    onto = x.new_empty(n, 2, 2)  # mean over j of K_ij k_j, K_ij l_j; L_ij k_j, L_ij l_j
     for start in range(0, n, STRIP if influences else n):
         if influences:
             some = slice(start, start + STRIP)
@@ -111,7 +111,7 @@ def rbf_alignment(x: Tensor, y: Tensor, *, sigma: float = 0.5, influences: bool 
     root = math.sqrt(own_x * own_y)
     if not influences:
         return cross / root, None
-    return cross / root, (d_cross - cross / 2 * (d_x / own_x + d_y / own_y)) / root
+    return cross / root, ((d_cross - cross / 2 * (d_x / own_x + d_y / own_y)) / root).cpu()
 
 
 class _Gaussian:

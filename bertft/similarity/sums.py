@@ -79,12 +79,15 @@ class Sums:
         self._settled, self._moving = state, {}
 
     def _beside(self, device: torch.device) -> dict[str, Tensor]:
-        """`_state` where rows on ``device`` can be added to it: sums a chunk are too many bytes to send each time."""
+        """`_state` on ``device``: sums of a chunk are too many bytes to send each time. On the CPU where they would
+        take more than a quarter of a GPU's free memory."""
         if device.type == "cpu":
             return self._state
         if self._moving and self._moving["mean_x"].device != device:
             self._state  # noqa: B018 - fetches them
         if not self._moving:
+            if sum(tensor.nbytes for tensor in self._settled.values()) > torch.cuda.mem_get_info(device)[0] // 4:
+                return self._settled
             self._moving = {name: tensor.to(device) for name, tensor in self._settled.items()}
         return self._moving
 
@@ -102,20 +105,24 @@ class Sums:
             return self
         self.start(x, y)
         state = self._beside(x.device)
-        mean_x, mean_y = state["mean_x"], state["mean_y"]
+        mean_x, mean_y = state["mean_x"].to(x.device), state["mean_y"].to(x.device)
         both: dict[str, Any] = {"metric": self.metric_x, "metric_y": self.metric_y, "float64": self.float64}
         if self.pairs == "diagonal":
             for k in range(self.layers_x):
                 with _naming(k):
                     total = self._of_pair(state, k, k)
-                    cross_moments(x[k], y[k], mean_x=mean_x[k], mean_y=mean_y[k], **both, out=total)
+                    means: dict[str, Any] = {"mean_x": mean_x[k], "mean_y": mean_y[k]}
+                    if held(total.cross).device == x.device:
+                        cross_moments(x[k], y[k], **means, **both, out=total)
+                    else:
+                        _add(total, cross_moments(x[k], y[k], **means, **both))
             return self
         for side, rows, mean, metric in (("x", x, mean_x, self.metric_x), ("y", y, mean_y, self.metric_y)):
             for k, row in enumerate(rows):
                 with _naming(k, side):
                     one = cross_moments(row, mean_x=mean[k], metric=metric, float64=self.float64)
-                state[f"gram_{side}"][k] += held(one.gram_x)
-                state[f"stats_{side}"][k] += held(one.stats_x)
+                for name, own in ((f"gram_{side}", one.gram_x), (f"stats_{side}", one.stats_x)):
+                    state[name][k] += held(own).to(state[name].device)
         for k in range(self.layers_x):
             for m in range(self.layers_y):
                 part = cross_moments(x[k], y[m], mean_x=mean_x[k], mean_y=mean_y[m], grams=False, **both)
@@ -265,7 +272,10 @@ class Sums:
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """Means and sums by name, the very tensors; empty before the first update. ``restore`` takes them back."""
+        """Means and sums by name, on the CPU; empty before the first update. ``restore`` takes them back.
+
+        The very tensors, which the next update of rows on the CPU changes.
+        """
         return self._state
 
     def restore(self, state: dict[str, Tensor]) -> Self:
@@ -330,4 +340,4 @@ def _naming(layer: int, side: str = "x") -> Iterator[None]:
 def _add(total: Moments, part: Moments) -> None:
     for sums, new in zip(total, part, strict=True):
         if new is not None:
-            held(sums).add_(new)
+            held(sums).add_(new.to(held(sums).device))

@@ -62,7 +62,7 @@ def test_edge_probes():
 
 
 def test_vectors_that_do_not_fit_are_sent_batch_by_batch(material, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1, 1))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8, 8))
     sent = on_device(material[0], torch.device("cuda", 0))
     assert not isinstance(sent, WordVectors)
     assert torch.equal(sent.batch([3, 1]).cpu(), material[0].batch([3, 1]))
@@ -73,4 +73,6 @@ def test_vectors_that_are_never_stored(tiny_model):
 
     encoder = Encoder.from_pretrained(str(tiny_model))
     words = [sentence.words for sentence in synthetic.sentences(8, seed=5)]
-    assert on_device(StreamedVectors(encoder, words), torch.device("cuda", 0)).batch([0, 5]).is_cuda
+    streamed = StreamedVectors(encoder, words)
+    sent = on_device(streamed, torch.device("cuda", 0)).batch([0, 5])
+    assert sent.is_cuda and torch.equal(sent.cpu(), streamed.batch([0, 5]))

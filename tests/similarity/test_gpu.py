@@ -9,7 +9,7 @@ from needs_gpu import needs_gpu
 from bertft.data import synthetic
 from bertft.encoder import Encoder, reinitialise
 from bertft.errors import BertftError
-from bertft.similarity import CrossMoments, compare_stream
+from bertft.similarity import CrossMoments, compare_stream, local_rsa, mutual_knn, rbf_cka, rsa
 from bertft.similarity.comparison import Plan
 
 
@@ -52,6 +52,32 @@ def test_where_sums_are_looked_at_does_not_matter():
         looked_at.update(x, y)
         looked_at.restore({name: tensor.clone() for name, tensor in looked_at.state.items()})
     assert all(torch.equal(plain.state[name], looked_at.state[name]) for name in plain.state)
+
+
+@needs_gpu
+@pytest.mark.parametrize("pairs", ["diagonal", "all"])
+def test_sums_that_do_not_fit_stay_on_the_cpu(pairs, monkeypatch):
+    here = fed(pairs, "cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8, 8))
+    there = fed(pairs, "cuda")
+    assert not there._moving
+    torch.testing.assert_close(there.rsa(), here.rsa(), rtol=0, atol=1e-9)
+
+
+@needs_gpu
+def test_measures_of_rows_on_the_gpu():
+    x, y, groups = draw(1, 60, 20), draw(1, 60, 12, seed=1), torch.arange(60) // 4
+    sums = fed("diagonal", "cpu")
+    rows = draw(2, 90, 20), draw(2, 90, 12, seed=1)
+    for function, arguments in (
+        (local_rsa, (sums, *rows)),
+        (lambda *own: rbf_cka(own[0][0], own[1][0], groups=groups)[0], (x, y)),
+        (lambda *own: mutual_knn(own[0][0], own[1][0]), (x, y)),
+        (lambda *own: torch.tensor(rsa(own[0][0], own[1][0], "cosine", "spearman").estimate), (x, y)),
+    ):
+        here = function(*arguments)
+        there = function(*(t.cuda() if isinstance(t, torch.Tensor) else t for t in arguments))
+        torch.testing.assert_close(torch.as_tensor(there).cpu(), torch.as_tensor(here), rtol=0, atol=1e-5)
 
 
 @needs_gpu
