@@ -162,6 +162,16 @@ def test_an_option_that_is_needed_is_named_and_others_may_be_left_out(tiny_model
     assert {stage.name.split("/")[1] for stage in models} == {"models"}
 
 
+def test_a_task_of_a_sweep_may_have_a_k_of_its_own(tiny_model, tmp_path):
+    setting = read_setting(SETTINGS, "tiny", model=str(tiny_model))
+    sweep = {"seeds": [3], "k": {"freeze": [-1, 2]}, "tasks": {"dep": {}, "mnli": {"k": {"freeze": [1]}}}}
+    stages = Lab(dataclasses.replace(setting, options={"sweep": sweep}), tmp_path).sweep("freeze")
+    assert [stage.name for stage in stages] == [
+        "freeze/dep/seed3/k-1", "freeze/dep/seed3/k2", "freeze/mnli/seed3/k1",
+    ]  # fmt: skip
+    assert sweep["tasks"]["mnli"] == {"k": {"freeze": [1]}}
+
+
 def test_a_measurement_that_was_killed_is_begun_anew(tiny_model, tmp_path, monkeypatch):
     script = importlib.import_module("experiments.prefix_time")
 
