@@ -80,15 +80,28 @@ def _rows(folder: Path) -> list[Row]:
 
 def _told(folder: Path, record: Mapping[str, Any]) -> Mapping[str, Any]:
     """What ``run.json`` says, with the stages that are ``done`` and ``left`` and the seconds of the former: of a study
-    that was cut off only the stages' markers know them."""
+    that was cut off only the stages' markers know them. Of ``python -m experiments``, which writes none, when the last
+    stage was finished."""
+    if not record:
+        marks = [_mark(path) for path in folder.rglob("*.done.json")]
+        last = max((str(mark["finished"]) for mark in marks if mark.get("finished")), default=None)
+        return {} if last is None else {"finished": last}
     stages = [stage for stage in record.get("stages") or [] if isinstance(stage, str)]
     seconds = {}
     for stage in stages:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            mark = json.loads((folder / f"{stage}.done.json").read_text(encoding="utf8"))
-            seconds[stage] = round(float(mark["seconds"]), 2)
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            seconds[stage] = round(float(_mark(folder / f"{stage}.done.json")["seconds"]), 2)
     left = [stage for stage in stages if stage not in seconds]
     return {"seconds": seconds, **record, "done": [*seconds], "left": left}
+
+
+def _mark(path: Path) -> Mapping[str, Any]:
+    """A stage's marker; empty where there is none that can be read."""
+    try:
+        mark = json.loads(path.read_text(encoding="utf8"))
+    except (OSError, ValueError):
+        return {}
+    return mark if isinstance(mark, dict) else {}
 
 
 def _mapping(path: Path) -> Mapping[str, Any]:

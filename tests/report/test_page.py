@@ -156,6 +156,16 @@ def test_a_partial_study_has_a_page(tmp_path, rows):
     assert "no layer-by-layer results" in " ".join(parse(write_report(tmp_path)).text)
 
 
+def test_a_folder_of_experiments_is_dated_by_its_last_stage(tmp_path, rows):
+    write_results(tmp_path / "results" / "fig.csv", rows)
+    for name, finished in (("a", "2020-01-02T03:04:05Z"), ("b/c", "2021-01-02T03:04:05Z")):
+        mark = tmp_path / f"{name}.done.json"
+        mark.parent.mkdir(exist_ok=True)
+        mark.write_text(json.dumps({"finished": finished}), encoding="utf8")
+    (tmp_path / "b" / "d.done.json").write_text("{", encoding="utf8")
+    assert "on 2021-01-02T03:04:05Z." in write_report(tmp_path).read_text(encoding="utf8")
+
+
 def test_a_study_that_was_cut_off_says_what_is_done_and_what_is_left(folder):
     stages = ["models/dep", "models/mnli", "rsa/plain"]
     record = {"versions": {"bertft": "9.9"}, "stages": stages, "started": "2020-01-02T03:04:05Z"}
