@@ -12,7 +12,7 @@ from bertft.results import Row
 
 _SUFFIX = r"(_rank\d+|_orthogonal|_rbf)?$"  # of probes of several kinds
 _P_VALUE = re.compile(r"_p" + _SUFFIX)
-_SHARE = re.compile(r"(^|_)(accuracy|uuas|f1(\[.*\])?)" + _SUFFIX)
+_SHARE = re.compile(r"(^|_)(accuracy|uuas|f1(\[.*\])?)" + _SUFFIX + r"|^(procrustes|cca|svcca|pwcca|mutual_knn_\d+)$")
 _CORRELATION = re.compile(r"^(rsa|cka|local_rsa)_|(^|_)(dspr|nspr)" + _SUFFIX)
 
 
@@ -27,7 +27,7 @@ def pool_seeds(rows: Iterable[Row]) -> list[Row]:
     above its value enter as their root mean square. The seeds: t * s / sqrt(S), with s the standard deviation over
     seeds and t the 0.975 quantile of Student's t with S - 1 degrees of freedom (4.30 for three seeds). A row of one
     seed keeps its interval; where rows have none, only the seeds count. No end lies beyond what the measure can be:
-    [0, 1] for accuracies, F1 and UUAS, [0, 100] for those in percent, [-1, 1] for correlations.
+    [0, 1] for accuracies, F1, UUAS, CCA and Procrustes, [0, 100] for those in percent, [-1, 1] for correlations.
     """
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:

@@ -48,6 +48,8 @@ def test_p_values_of_several_seeds_are_left_out_and_the_difference_is_not():
         ("structural", "dspr", (0.1, 0.9), (-1, 1)),
         ("rsa", "rsa_cosine_pearson", (0.1, 0.9), (-1, 1)),
         ("words", "local_rsa_NOUN", (0.1, 0.9), (-1, 1)),
+        ("similarity", "procrustes", (0.1, 0.9), (0, 1)),
+        ("similarity", "svcca", (0.1, 0.9), (0, 1)),
     ],
 )
 def test_no_interval_leaves_what_the_measure_can_be(task, measure, values, ends):
