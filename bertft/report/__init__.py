@@ -44,7 +44,7 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
         raise BertftError(f"{folder}: no such run folder")
     rows = _rows(folder)
     config = _mapping(folder / "config.yaml")
-    described = context(config["study"] if isinstance(config.get("study"), dict) else config, rows)
+    described = context(_study(folder, config), rows)
     record = _told(folder, _mapping(folder / "run.json"))
     wanted: list[Figure | HeatMap] = [*figures(rows, described), *layer_maps(rows)]
     files = []
@@ -76,6 +76,23 @@ def _rows(folder: Path) -> list[Row]:
         if path.read_text(encoding="utf8", errors="replace").partition("\n")[0].strip() == header
     ]
     return merge_rows(*(read_results(path) for path in tables))
+
+
+def _study(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The study of a run's configuration; of ``python -m experiments`` with the texts that only its stages' markers
+    name."""
+    study = config.get("study")
+    if not isinstance(study, dict):
+        return config
+    along: Mapping[str, Any] = {}
+    edge: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*.done.json")):
+        settings = _mark(path).get("settings")
+        if isinstance(settings, dict):
+            along = settings.get("along") or along
+            if settings.get("edge"):
+                edge[path.name.removesuffix(".done.json")] = settings["edge"]
+    return study | {name: own for name, own in (("along", along), ("edge", edge)) if own}
 
 
 def _told(folder: Path, record: Mapping[str, Any]) -> Mapping[str, Any]:

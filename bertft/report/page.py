@@ -248,7 +248,11 @@ def _measured(rows: Sequence[Row], context: Context) -> str:
         counts = sorted({row.n for row in members if row.n is not None})
         n = "" if not counts else f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
         measures = ", ".join(dict.fromkeys(_family(row.measure) for row in members))
-        cells = [task, data, sources.get(data, only), measures]
+        if task == "along":  # whose rows name the task, and whose text is one for all
+            of_text = sources.get(str((context.config.get("along") or {}).get("text")), "")
+        else:
+            of_text = sources.get(data, only)
+        cells = [task, data, of_text, measures]
         body += (
             "<tr>" + "".join(f'<td class="wrap">{escape(c)}</td>' for c in cells) + f'<td class="number">{n}</td></tr>'
         )

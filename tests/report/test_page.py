@@ -156,6 +156,26 @@ def test_a_partial_study_has_a_page(tmp_path, rows):
     assert "no layer-by-layer results" in " ".join(parse(write_report(tmp_path)).text)
 
 
+def test_experiments_name_the_texts_of_their_stages(tmp_path):
+    rows = [
+        Row("5 %", "along", "dep", 0, "rsa_cosine_pearson", 0.5, 0.4, 0.6, 9),
+        Row("base", "edge", "ner", 0, "micro_f1", 0.5, n=9),
+    ]
+    write_results(tmp_path / "results" / "along.csv", rows)
+    study = {"name": "s", "tasks": {"dep": {"dev": "own-dev"}}, "stimuli": {"wiki": {"source": "w.txt"}}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"setting": "s", "study": study}), encoding="utf8")
+    for stage, settings in (
+        ("along/dep", {"along": {"text": "wiki"}}),
+        ("edge/ner", {"edge": {"train": "n-train", "dev": "n-dev", "test": "n-test"}}),
+    ):
+        mark = tmp_path / f"{stage}.done.json"
+        mark.parent.mkdir()
+        mark.write_text(json.dumps({"settings": settings}), encoding="utf8")
+    page = write_report(tmp_path).read_text(encoding="utf8")
+    table = page.partition("What it was measured on")[2].partition("</table>")[0]
+    assert "w.txt" in table and "measured on n-test" in table and "own-dev" not in table
+
+
 def test_a_folder_of_experiments_is_dated_by_its_last_stage(tmp_path, rows):
     write_results(tmp_path / "results" / "fig.csv", rows)
     for name, finished in (("a", "2020-01-02T03:04:05Z"), ("b/c", "2021-01-02T03:04:05Z")):
