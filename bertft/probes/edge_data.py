@@ -20,6 +20,7 @@ class SpanBatch:
 
     ``tokens[r]`` (J_r,) word numbers of the U_r distinct spans of role r, one span after the other; ``sizes[r]`` (U_r,)
     words of each span, J_r in all; ``which[r]`` (N,) the number of each target's span, None where target i has span i;
+    ``single[r]`` whether each span of role r is one word, ``whole[r]`` whether its words are all there are, in order;
     ``labels`` (N, K) float32, 1 where the target carries the label; ``text`` (N,) the position of each target's text
     among the texts of the batch.
     """
@@ -27,6 +28,8 @@ class SpanBatch:
     tokens: list[Tensor]
     sizes: list[Tensor]
     which: list[Tensor | None]
+    single: list[bool]
+    whole: list[bool]
     labels: Tensor
     text: Tensor
 
@@ -36,7 +39,7 @@ class SpanBatch:
             return self
         tokens, sizes = ([tensor.to(device) for tensor in own] for own in (self.tokens, self.sizes))
         which = [None if own is None else own.to(device) for own in self.which]
-        return SpanBatch(tokens, sizes, which, self.labels.to(device), self.text.to(device))
+        return SpanBatch(tokens, sizes, which, self.single, self.whole, self.labels.to(device), self.text.to(device))
 
 
 class EdgeTargets:
@@ -102,10 +105,13 @@ class EdgeTargets:
         offsets = np.cumsum(self.lengths[chosen]) - self.lengths[chosen]
         roles = [role.batch(chosen, offsets, self.counts) for role in self._roles]
         rows = _ranges(self.starts[chosen], self.counts[chosen])
+        every = np.arange(self.lengths[chosen].sum())
         return SpanBatch(
-            [tokens for tokens, _, _ in roles],
-            [sizes for _, sizes, _ in roles],
-            [which for _, _, which in roles],
+            [torch.from_numpy(tokens) for tokens, _, _ in roles],
+            [torch.from_numpy(sizes) for _, sizes, _ in roles],
+            [None if which is None else torch.from_numpy(which) for _, _, which in roles],
+            [bool((sizes == 1).all()) for _, sizes, _ in roles],
+            [np.array_equal(tokens, every) for tokens, _, _ in roles],
             self.labels[torch.from_numpy(rows)],
             torch.from_numpy(np.repeat(np.arange(len(chosen)), self.counts[chosen])),
         )
@@ -137,7 +143,7 @@ class _Role:
 
     def batch(
         self, members: np.ndarray, offsets: np.ndarray, targets: np.ndarray
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """``tokens``, ``sizes`` and ``which`` of some texts, whose words begin at ``offsets`` (`SpanBatch`)."""
         counts = self.counts[members]
         rows = _ranges(self.starts[members], counts)
@@ -146,8 +152,8 @@ class _Role:
         which = None
         if len(rows) < targets[members].sum():
             own = self.which[_ranges(self.targets[members], targets[members])]
-            which = torch.from_numpy(own + np.repeat(np.cumsum(counts) - counts, targets[members]))
-        return torch.from_numpy(tokens), torch.from_numpy(sizes), which
+            which = own + np.repeat(np.cumsum(counts) - counts, targets[members])
+        return tokens, sizes, which
 
 
 def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:

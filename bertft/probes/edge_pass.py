@@ -129,7 +129,7 @@ class Pass:
     def _pool(self, slots: Sequence[tuple[int, bool]], x: Tensor, batch: SpanBatch, learn: bool) -> None:
         """``pooled``, one a role: (Q, U, D) of its U distinct spans; and the leaves that these depend on."""
         own, roles = self.tensors, range(len(batch.sizes))
-        self.attending = [role for role in roles if not bool((batch.sizes[role] == 1).all())]
+        self.attending = [role for role in roles if not batch.single[role]]
         tops = [layer for layer, mixed in slots if mixed]
         self.scalars, self.gamma = (own[name].detach().requires_grad_(learn) for name in ("scalars", "gamma"))
         self.directions: Tensor | None = None
@@ -137,13 +137,8 @@ class Pass:
         with torch.set_grad_enabled(learn):
             words = _Slots(slots, x, mix(self.scalars, tops) * self.gamma.unsqueeze(1) if tops else None)
             if self.attending:  # the energies of all roles in one pass over the words
-                attend = self._spread(own["attend"])
-                # A slot at a time: batched products of one column are several times slower.
-                ways = [
-                    torch.stack([torch.mv(project[role], a[role]) for role in self.attending], dim=-1)
-                    for project, a in zip(own["project"], attend, strict=True)
-                ]
-                self.directions = torch.stack(ways).detach().requires_grad_(learn)  # (Q, D, attending roles)
+                ways = directions(own["project"], self._spread(own["attend"]), self.attending)
+                self.directions = ways.detach().requires_grad_(learn)
                 energy = self._merge(words.dot(self.directions))  # (P, T, attending roles)
                 energies = dict(zip(self.attending, energy.unbind(-1), strict=True))
             self.pooled = []
@@ -153,7 +148,7 @@ class Pass:
                     weights = self._spread(softmax_in_spans(energies[role], tokens, sizes))
                     self.pooled.append(words.pool(weights, tokens, sizes))
                 else:
-                    self.pooled.append(words.take(tokens))
+                    self.pooled.append(words.take(tokens, batch.whole[role]))
 
     def _learn_pooling(self, upstream: list[Tensor | None], found: dict[str, Tensor]) -> None:
         """Add what the attention's directions and the mixes learn from the gradients of what was pooled."""
@@ -220,12 +215,11 @@ class _Slots:
         groups = [(self.order[:count], self._layers())] if count else []
         return groups if self.mixed is None else [*groups, (self.order[count:], self.mixed)]
 
-    def take(self, tokens: Tensor) -> Tensor:
-        """(Q, U, D): the vectors of single words."""
-        words = self.x.shape[1]
-        if len(tokens) == words and torch.equal(tokens, torch.arange(words, device=tokens.device)):
+    def take(self, tokens: Tensor, whole: bool) -> Tensor:
+        """(Q, U, D): the vectors of single words, or of all in order."""
+        if whole:
             return self._both([vectors for _, vectors in self._groups()])
-        parts = []
+        words, parts = self.x.shape[1], []
         if self.plain:  # rows of all layers at once: layers that do not follow one another are not copied first
             rows = (torch.tensor(self.plain, device=tokens.device).unsqueeze(1) * words + tokens).flatten()
             parts.append(self.x.flatten(0, 1).index_select(0, rows).unflatten(0, (len(self.plain), len(tokens))))
@@ -256,6 +250,19 @@ class _Slots:
                 ).view(len(chosen), len(sizes), -1)
             )
         return self._both(parts)
+
+
+def directions(project: Tensor, attend: Tensor, roles: Sequence[int]) -> Tensor:
+    """W_r a_r (Q, D, r) of some roles, from their ``project`` (Q, roles, D, W) and ``attend`` (Q, roles, W)."""
+    if project.is_cuda:
+        return torch.einsum("qrdw,qrw->qdr", project, attend)[..., list(roles)]
+    # A slot at a time: a CPU's batched products of one column are several times slower.
+    return torch.stack(
+        [
+            torch.stack([torch.mv(matrix[role], a[role]) for role in roles], dim=-1)
+            for matrix, a in zip(project, attend, strict=True)
+        ]
+    )
 
 
 def mix(scalars: Tensor, tops: Sequence[int]) -> Tensor:

@@ -149,7 +149,7 @@ def descend(
     """One step of the active probes on the texts ``members``."""
     heads = schedule.heads
     x, batch = train.batch(members, room=room), targets.batch(members).to(heads.device)
-    keep = (torch.rand(len(batch.labels), WIDTH, generator=masks).to(heads.device) >= DROPOUT).float() / (1 - DROPOUT)
+    keep = (torch.rand(len(batch.labels), WIDTH, generator=masks) >= DROPOUT).to(heads.device).float() / (1 - DROPOUT)
     for group in schedule.groups:
         passed = heads.passed(heads.select(group.probes), group.probes, x, batch, keep, learn=True)
         # Of the binary cross-entropy's mean over targets and labels.
@@ -164,7 +164,7 @@ def predictions(
 ) -> Iterator[tuple[slice, range, SpanBatch, Tensor]]:
     """(which of ``probes``, texts, batch, logits (P', N, K)), a few probes and some texts at a time, in their order."""
     vectors, ready = on_device(vectors, heads.device), []
-    for group in together(probes):
+    for group in together(probes, heads.device):
         tensors, first = heads.select(group), list(probes).index(group[0])
         direct = through(tensors, heads.owner(group)) if len(targets) > heads.dim else None  # for fewer it is no gain
         ready.append((slice(first, first + len(group)), group, tensors, direct))
