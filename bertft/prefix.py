@@ -117,7 +117,7 @@ class Prefix:
                     self._fill(folder, features)
         return np.load(path, mmap_mode="r")
 
-    @torch.inference_mode()
+    @torch.no_grad()  # in inference mode a model that moves to a GPU could not be trained after
     def _fill(self, folder: Path, features: Sequence[Any]) -> None:
         """Write ``layer<k>.npy``: under another name first, so that a cut-off run leaves nothing that looks whole."""
         if self._attached:  # the blocks are away: an evaluation's inputs come when training has begun

@@ -59,14 +59,16 @@ def test_every_family_goes_on_from_what_is_kept(family, tmp_path):
         prefix = Prefix(model, k, tokenizer, tmp_path / "kept", model_fingerprint(folder))
         held = prefix.hold(features)
         again = collate(task, held, tokenizer)["prefix"]
+        device = next(model.parameters()).device  # a GPU's, where there is one
         with prefix.attached(), torch.no_grad():
             assert len(model.state_dict()) < len(before)
-            prefix.feed(again)
-            found = model(**batch)[0]
+            prefix.feed(again.to(device))
+            found = model(**{name: value.to(device) for name, value in batch.items()})[0].cpu()
         for row, feature in enumerate(features):
             # float32 sums of some tens of terms of about 1, in another order
             torch.testing.assert_close(found[row, : len(feature)], whole[row, : len(feature)], rtol=0, atol=2e-5)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(value.cpu(), before[name]) for name, value in model.state_dict().items())
+    assert not any(weight.is_inference() for weight in model.parameters())  # which could not be trained
     assert len(blocks(model)) == 2
 
 
