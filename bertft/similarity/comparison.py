@@ -40,6 +40,7 @@ from bertft.similarity.pairwise import LARGEST
 from bertft.similarity.reservoir import Reservoir
 
 SCATTER = ("cca", "svcca", "pwcca", "procrustes", "shape_distance", "linear_r2")
+WHITENED = {"cca", "pwcca", "linear_r2"}  # what depends on directions of little variance, which float32 products blur
 SPACES = ("effective_dimension", "anisotropy")  # of each encoder alone
 PAIRS = ("mutual_knn", "cka_rbf")  # of the sampled stimuli
 MEASURES = ("rsa", "cka", *SCATTER, *SPACES, *PAIRS)
@@ -53,8 +54,8 @@ class Plan:
     are exact over all stimuli, all others are taken on the ``sample``. ``measures`` are some of `MEASURES`. ``sample``
     is the size of the random sample of whole sentences that intervals and measures over pairs rest on. ``all_layers``
     also sets every layer of the base against every layer of a tuned encoder, for what is exact over all stimuli.
-    ``float64`` takes the sums' products in float64. ``permutations`` of the sampled sentences make a Mantel test
-    (`bertft.similarity.rsa`) of each kind of RSA but kendall; 0 for none.
+    ``float64`` takes the sums' products in float64, as cca, pwcca and linear_r2 do anyway. ``permutations`` of the
+    sampled sentences make a Mantel test (`bertft.similarity.rsa`) of each kind of RSA but kendall; 0 for none.
     """
 
     metrics: tuple[str, ...] = ("cosine",)
@@ -127,6 +128,10 @@ class Plan:
             wanted.append("dot")
         return list(dict.fromkeys(wanted))
 
+    def in_float64(self, metric: str) -> bool:
+        """Whether the products of this metric's sums are taken in float64."""
+        return self.float64 or (bool(WHITENED & set(self.measures)) and metric == self.of_raw_rows)
+
     @property
     def of_raw_rows(self) -> str:
         """The metric whose sums serve what is measured on raw vectors."""
@@ -156,9 +161,9 @@ class Comparison:
         self.plan, self.layers = plan, {name: min(both) for name, both in layers.items()}
         self.sums = {
             name: {
-                metric: CrossMoments(*both, metric, "all", float64=plan.float64)
+                metric: CrossMoments(*both, metric, "all", float64=plan.in_float64(metric))
                 if plan.all_layers
-                else CrossMoments(min(both), min(both), metric, float64=plan.float64)
+                else CrossMoments(min(both), min(both), metric, float64=plan.in_float64(metric))
                 for metric in plan.preparations
             }
             for name, both in layers.items()

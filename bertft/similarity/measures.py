@@ -17,8 +17,10 @@ from torch import Tensor
 from bertft.ops.cross_moments import Moments, Space
 from bertft.ops.moments import held
 
-# Directions whose variance is below this share of the largest are rounding noise of float32 vectors, not a direction.
+# Directions whose variance is below this share of the largest are rounding noise, not a direction: of float32 vectors,
+# or of sums whose products are float32, which err by up to 1e-9 of it. Layer normalisation leaves one such direction.
 NOISE = 1e-10
+NOISE_OF_FLOAT32_SUMS = 1e-7
 # Shape distances (in radians) up to here may be rounding of sums whose products are float32.
 SHAPE_FLOOR = 2e-4
 
@@ -33,14 +35,14 @@ def scatter(m: Moments) -> tuple[Tensor, Tensor, Tensor]:
     return centred(gram_x, m.x, m.x), centred(gram_y, m.y, m.y), centred(cross, m.x, m.y)
 
 
-def _whitener(c: Tensor, variance: float | None) -> Tensor:
+def _whitener(c: Tensor, noise: float, variance: float | None = None) -> Tensor:
     """W (D, k) with W'cW = I: the leading eigenvectors of c over the roots of their eigenvalues.
 
-    Noise directions are dropped; with ``variance`` only the leading ones that hold this share of the variance stay.
+    Directions below ``noise`` are dropped; with ``variance`` only the leading ones that hold this share of it stay.
     """
     values, vectors = torch.linalg.eigh(c)
     values, vectors = values.flip(0), vectors.flip(1)
-    rank = int((values > NOISE * values[0].clamp(min=0)).sum())
+    rank = int((values > noise * values[0].clamp(min=0)).sum())
     if variance is not None and rank:
         share = values[:rank].cumsum(0) / values[:rank].sum()
         rank = min(rank, int((share < variance).sum()) + 1)
@@ -48,36 +50,39 @@ def _whitener(c: Tensor, variance: float | None) -> Tensor:
 
 
 def canonical_correlations(
-    xx: Tensor, yy: Tensor, xy: Tensor, *, variance: float | None = None
+    xx: Tensor, yy: Tensor, xy: Tensor, *, variance: float | None = None, noise: float = NOISE
 ) -> tuple[Tensor, Tensor]:
-    """Canonical correlations (k,), largest first, and the projections of X (D, k) that attain them."""
-    left, right = _whitener(xx, variance), _whitener(yy, variance)
+    """Canonical correlations (k,), largest first, and the projections of X (D, k) that attain them.
+
+    Directions of a space whose variance is below ``noise`` times its largest are left out, here and in what follows.
+    """
+    left, right = _whitener(xx, noise, variance), _whitener(yy, noise, variance)
     u, s, _ = torch.linalg.svd(left.mT @ xy @ right, full_matrices=False)
     return s.clamp(max=1.0), left @ u
 
 
-def cca(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
+def cca(xx: Tensor, yy: Tensor, xy: Tensor, *, noise: float = NOISE) -> Tensor:
     """Mean canonical correlation, over min(rank X, rank Y). Ignores any invertible linear map of either space.
 
     Uninformative (1) when n <= D: with as many dimensions as stimuli everything correlates.
     """
-    return canonical_correlations(xx, yy, xy)[0].mean()
+    return canonical_correlations(xx, yy, xy, noise=noise)[0].mean()
 
 
-def svcca(xx: Tensor, yy: Tensor, xy: Tensor, variance: float = 0.99) -> Tensor:
+def svcca(xx: Tensor, yy: Tensor, xy: Tensor, variance: float = 0.99, *, noise: float = NOISE) -> Tensor:
     """Mean canonical correlation of the leading directions that hold ``variance`` of each space (Raghu et al. 2017).
 
     Ignores rotation, reflection and isotropic scale of either space.
     """
-    return canonical_correlations(xx, yy, xy, variance=variance)[0].mean()
+    return canonical_correlations(xx, yy, xy, variance=variance, noise=noise)[0].mean()
 
 
-def pwcca(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
+def pwcca(xx: Tensor, yy: Tensor, xy: Tensor, *, noise: float = NOISE) -> Tensor:
     """Projection-weighted CCA (Morcos et al. 2018): weights sum_j |h_i . x_j| over the columns x_j of X, h_i = X a_i.
 
     Not symmetric. Ignores any invertible linear map of Y and an isotropic scale of X, but no rotation of X.
     """
-    correlations, projections = canonical_correlations(xx, yy, xy)
+    correlations, projections = canonical_correlations(xx, yy, xy, noise=noise)
     weights = (projections.mT @ xx).abs().sum(1)
     return (weights * correlations).sum() / weights.sum()
 
@@ -100,14 +105,14 @@ def shape_distance(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
     return torch.arccos(procrustes(xx, yy, xy).clamp(max=1.0))
 
 
-def linear_r2(xx: Tensor, yy: Tensor, xy: Tensor, ridge: float = 0.0) -> Tensor:
+def linear_r2(xx: Tensor, yy: Tensor, xy: Tensor, ridge: float = 0.0, *, noise: float = NOISE) -> Tensor:
     """Share of Y's variance that a linear map of X explains in the sample; not symmetric.
 
     ``ridge`` is the penalty as a share of X's mean variance per dimension. Ignores any invertible linear map of X (for
     ridge 0) and rotation and isotropic scale of Y.
     """
     if ridge == 0.0:
-        return (_whitener(xx, None).mT @ xy).square().sum() / yy.trace()
+        return (_whitener(xx, noise).mT @ xy).square().sum() / yy.trace()
     penalty = ridge * xx.trace() / xx.shape[0]
     w = torch.linalg.solve(xx + penalty * torch.eye(xx.shape[0], dtype=xx.dtype), xy)
     return (2 * (w * xy).sum() - (w * (xx @ w)).sum()) / yy.trace()

@@ -313,3 +313,27 @@ def test_constant_matrix_gives_nan_not_noise():
     x, y = spaces("plain", n=5, d=5)
     x[:] = torch.eye(5)
     assert torch.isnan(stream(x, y, "cosine").rsa()).all()
+
+
+@pytest.mark.parametrize("measure", ["cca", "pwcca", "linear_r2"])
+def test_the_direction_that_layer_normalisation_leaves_empty_is_none(measure):
+    """float32 products give it a variance of about 1e-9 of the largest, and a correlation of nothing with nothing."""
+    g = torch.Generator().manual_seed(0)
+    scale = torch.cat([torch.full((8,), 30.0), torch.ones(152)])
+    rows = torch.randn(6, 900, 160, generator=g) * scale
+    other = rows + 0.5 * scale * torch.randn(rows.shape, generator=g)
+    gain = torch.rand(160, generator=g) + 0.5
+    spaces = [torch.nn.functional.layer_norm(x, (160,), gain, gain) for x in (rows, other)]
+    truth = getattr(CrossMoments(6, 6, "dot", float64=True).update(*(x.double() for x in spaces)), measure)()
+    for float64 in (False, True):
+        found = getattr(CrossMoments(6, 6, "dot", float64=float64).update(*spaces), measure)()
+        torch.testing.assert_close(found, truth, rtol=0, atol=1e-6)
+
+
+def test_measures_that_see_directions_of_little_variance_take_float64_products():
+    from bertft.similarity.comparison import Plan
+
+    plan = Plan(measures=("rsa", "cca"))
+    assert plan.in_float64("dot") and not plan.in_float64("cosine")
+    assert not Plan(measures=("rsa", "cka", "svcca", "procrustes")).in_float64("dot")
+    assert Plan(measures=("rsa",), float64=True).in_float64("cosine")
