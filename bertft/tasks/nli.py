@@ -19,6 +19,7 @@ from bertft.batching import pad_inputs
 from bertft.data.examples import Pair
 from bertft.errors import BertftError
 from bertft.tasks.base import Head, Score, Window
+from bertft.tasks.pairs import encode_pairs, inputs_of
 
 DROPOUT = 0.1
 
@@ -85,14 +86,14 @@ class NliTask:
             raise BertftError(
                 f"finetune: max_length must be at least {least} for text pairs, found {window.max_length}"
             )
-        encoding = tokenizer(
+        encodings = encode_pairs(
+            tokenizer,
             [e.premise for e in examples],
             [e.hypothesis for e in examples],
-            truncation="longest_first",
             max_length=window.max_length,
-            return_attention_mask=False,
+            strategy="longest_first",
         )
-        if cut := sum(bool(pair.overflowing) for pair in encoding.encodings):
+        if cut := sum(bool(pair.overflowing) for pair in encodings):
             warnings.warn(
                 f"mnli: {cut:,} of {len(examples):,} pairs are longer than {window.max_length} pieces: the longer text "
                 "lost its end (max_length)",
@@ -100,8 +101,8 @@ class NliTask:
                 stacklevel=2,
             )
         return [
-            _Feature({key: encoding[key][row] for key in encoding}, number[example.label])
-            for row, example in enumerate(examples)
+            _Feature(inputs_of(tokenizer, encoding), number[example.label])
+            for encoding, example in zip(encodings, examples, strict=True)
         ]
 
     def collate(self, features: Sequence[_Feature], tokenizer: Any) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from bertft.batching import pad, pad_inputs
 from bertft.data.examples import Question
 from bertft.errors import BertftError
 from bertft.tasks.base import Head, Score, Window
+from bertft.tasks.pairs import encode_pairs, inputs_of
 from bertft.tasks.squad_metric import exact_match, f1
 
 MAX_QUESTION = 64  # pieces; BERT's own setting
@@ -113,27 +114,18 @@ class QaTask:
                 f"finetune: expected max_length of at least {window.stride + longest + special + 1} pieces for a stride"
                 f" of {window.stride}, found {window.max_length}"
             )
-        encoding = tokenizer(
+        encodings = encode_pairs(
+            tokenizer,
             _cut_questions(tokenizer, [e.question for e in examples], longest),
             [e.context for e in examples],
-            truncation="only_second",
             max_length=window.max_length,
+            strategy="only_second",
             stride=window.stride,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
         )
-        owners = encoding.pop("overflow_to_sample_mapping")
-        offsets = encoding.pop("offset_mapping")
         return [
-            _window(
-                owner,
-                {k: encoding[k][row] for k in encoding},
-                offsets[row],
-                encoding.sequence_ids(row),
-                examples[owner],
-            )
-            for row, owner in enumerate(owners)
+            _window(owner, inputs_of(tokenizer, own), own.offsets, own.sequence_ids, examples[owner])
+            for owner, whole in enumerate(encodings)
+            for own in (whole, *whole.overflowing)
         ]
 
     def collate(self, features: Sequence[_Feature], tokenizer: Any) -> dict[str, Tensor]:
