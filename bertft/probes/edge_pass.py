@@ -100,7 +100,7 @@ class Pass:
         for role, pooled in enumerate(self.pooled):
             part, which = slope, self.which[role]
             if which is not None:
-                part = slope.new_zeros(self.heads, pooled.shape[1], self.width).index_add_(1, which, slope)
+                part = summed(slope, which, pooled.shape[1])
             upstream.append(self._learn_role(role, part, found, halves[:, role]))
         self._learn_pooling(upstream, found)
         return found
@@ -224,7 +224,7 @@ class _Slots:
             rows = (torch.tensor(self.plain, device=tokens.device).unsqueeze(1) * words + tokens).flatten()
             parts.append(self.x.flatten(0, 1).index_select(0, rows).unflatten(0, (len(self.plain), len(tokens))))
         if self.mixed is not None:
-            parts.append(self.mixed.index_select(1, tokens))
+            parts.append(picked(self.mixed, tokens))
         return self._both(parts)
 
     def dot(self, direction: Tensor) -> Tensor:
@@ -275,9 +275,25 @@ def mix(scalars: Tensor, tops: Sequence[int]) -> Tensor:
 def softmax_in_spans(energy: Tensor, tokens: Tensor, sizes: Tensor) -> Tensor:
     """Weights (P, J) of the words of each span from energies (P, T) of all words."""
     span = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes, output_size=len(tokens))
-    e = energy.index_select(1, tokens)
+    e = picked(energy, tokens)
     with torch.no_grad():  # the largest of each span, so that no exponential overflows
         top = e.new_full((len(e), len(sizes)), -math.inf).scatter_reduce(1, span.expand_as(e), e, "amax")
     w = (e - top.index_select(1, span)).exp()
-    total = w.new_zeros(len(e), len(sizes)).index_add(1, span, w)
-    return w / total.index_select(1, span)
+    return w / picked(summed(w, span, len(sizes)), span)
+
+
+# On a GPU, index_add and the gradient of index_select add up in the order in which threads happen to come, advanced
+# indexing in one order always; a CPU has one order in both, and is faster in the first two.
+
+
+def picked(values: Tensor, index: Tensor) -> Tensor:
+    """values (P, T, ...) -> (P, J, ...): those that ``index`` (J,) names, twice where it names them twice."""
+    return values[:, index] if values.is_cuda else values.index_select(1, index)
+
+
+def summed(values: Tensor, index: Tensor, count: int) -> Tensor:
+    """values (P, J, ...) -> (P, count, ...): the sum of those at which ``index`` (J,) has each number below count."""
+    zeros = values.new_zeros(len(values), count, *values.shape[2:])
+    if values.is_cuda:
+        return torch.ops.aten.index_put_(zeros, [None, index], values, True)
+    return zeros.index_add_(1, index, values)

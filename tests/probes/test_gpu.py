@@ -46,7 +46,7 @@ def test_structural_probes(material, train):
 
 
 def test_edge_probes():
-    texts = corpus(40, seed=0), corpus(15, seed=1)
+    texts = corpus(40, seed=0, wide=True), corpus(15, seed=1, wide=True)
     inventory = label_inventory(texts[0])
     targets = [EdgeTargets(own, inventory) for own in texts]
     spans, inputs = [vectors(own) for own in targets], all_inputs(3)
@@ -57,6 +57,8 @@ def test_edge_probes():
     for name, tensor in here.heads.tensors.items():
         torch.testing.assert_close(there.heads.tensors[name].cpu(), tensor, rtol=0, atol=5e-3)
     np.testing.assert_allclose(there.dev_score, here.dev_score, atol=0.05)
+    again = train_heads(*material, device="cuda")
+    assert all(torch.equal(again.heads.tensors[name], tensor) for name, tensor in there.heads.tensors.items())
     counts = count(there.heads, range(len(inputs)), spans[1], targets[1])
     assert counts.gold.device.type == "cpu" and float(counts.gold.sum()) > 0
 
