@@ -39,7 +39,7 @@ def disturbed(tiny_model, folder, change) -> str:
 def shifted(model) -> None:
     g = torch.Generator().manual_seed(0)
     for weight in model.encoder.layer[1].parameters():
-        weight.add_(0.1 * torch.randn(weight.shape, generator=g))
+        weight.add_(0.1 * torch.randn(weight.shape, generator=g).to(weight.device))
 
 
 def rsa(base, tuned, *options: str, text: str = TEXT) -> int:

@@ -249,7 +249,7 @@ def test_vectors_on_disk_are_those_in_memory_and_removed(sentences, encoder, tmp
     assert (tmp_path / "vectors").stat().st_size == features.size_of(len(memory.vectors), 4, 32)
     assert torch.allclose(memory.vectors.float(), disk.vectors.float(), atol=2e-3)
     for i in (0, 17, 89):
-        direct = next(iter(encoder.stream([words[i]]))).vectors
+        direct = next(iter(encoder.stream([words[i]]))).vectors.cpu()
         assert torch.allclose(memory.batch([i]).float(), direct, atol=2e-3)
     assert torch.equal(memory.batch([3, 1], torch.tensor([2])), memory.batch([3, 1])[2:3])
     structural_probes({"base": encoder}, sentences[:60], sentences[60:], rank=4, epochs=1, out=tmp_path / "run")

@@ -25,7 +25,7 @@ def encoders(tiny_model):
     with torch.no_grad():
         for name, weight in tuned.model.named_parameters():
             if "layer.1." in name or "layer.2." in name:
-                weight.add_(0.05 * torch.randn(weight.shape, generator=g))
+                weight.add_(0.05 * torch.randn(weight.shape, generator=g).to(weight.device))
     return base, tuned
 
 
@@ -180,7 +180,7 @@ def test_5000_wikipedia_tokens(data_root):
     with torch.no_grad():
         for name, weight in other.model.named_parameters():
             if ".layer." in name:
-                weight.add_(0.01 * torch.randn(weight.shape, generator=g))
+                weight.add_(0.01 * torch.randn(weight.shape, generator=g).to(weight.device))
     texts = [t.text for t in read_text(data_root / "wikipedia" / "sentences.txt.gz")[:1000]]
     rows = {(r.measure, r.layer): r.value for r in compare_encoders(base, {"o": other}, texts, tokens=5000)}
     x, y = vectors(base, texts, 5000), vectors(other, texts, 5000)

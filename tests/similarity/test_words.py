@@ -23,7 +23,7 @@ def encoders(tiny_model):
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in tuned.model.encoder.layer[1].parameters():
-            weight.add_(0.1 * torch.randn(weight.shape, generator=g))
+            weight.add_(0.1 * torch.randn(weight.shape, generator=g).to(weight.device))
     return base, tuned
 
 
