@@ -41,7 +41,7 @@ def vectors(encoder: Encoder, texts: list, tokens: int, unit: str = "token", see
         parts.append(next(iter(encoder.stream([texts[i]], unit=unit))).vectors)
         if sum(p.shape[1] for p in parts) >= tokens:
             break
-    return torch.cat(parts, dim=1)[:, :tokens].double()
+    return torch.cat(parts, dim=1)[:, :tokens].double().cpu()
 
 
 @pytest.mark.parametrize("metric", ["cosine", "sqeuclidean"])
