@@ -6,7 +6,8 @@ out/config.yaml   seed1337/models/<task>/  rsa/  probes/     as a study's run fo
     results/<analysis>.csv, .png, .svg, .md                  its table: every seed, and all together; its figures
 ```
 An analysis is a module with ``stages(lab)`` and ``figures(rows, lab)``; every stage is done once (`bertft.run_folder`).
-It may have ``tables(rows, lab)``, Markdown by name, and ``check(lab)``, which reads what corpora it has of its own.
+It may have ``derived(rows, lab)``, further rows that follow from those of the stages, ``tables(rows, lab)``, Markdown
+by name, and ``check(lab)``, which reads what corpora it has of its own.
 """
 
 from __future__ import annotations
@@ -202,6 +203,7 @@ class Lab:
         rows = merge_rows(self.folder.run(analysis.stages(self), name, table=False, progress=self.progress))
         shutil.rmtree(self.prefix, ignore_errors=True)
         own = [row for row in rows if row.task != "finetune"] or rows
+        own += analysis.derived(own, self) if hasattr(analysis, "derived") else []
         pooled = pool_seeds(own)
         several = len({row.seed for row in own}) > 1
         table = self.out / "results" / f"{name}.csv"
@@ -209,7 +211,8 @@ class Lab:
         written = [table]
         for figure in analysis.figures(pooled, self):
             if several:
-                note = f" Mean of {len({row.seed for row in own})} seeds, which the intervals cover too."
+                covered = ", which the intervals cover too" if any(row.low is not None for row in own) else ""
+                note = f" Mean of {len({row.seed for row in own})} seeds{covered}."
                 figure = dataclasses.replace(figure, caption=figure.caption + note)
             stem = self.out / "results" / (name if figure.name == name else f"{name}_{figure.name}")
             png, svg = on_paper(figure)
@@ -222,6 +225,12 @@ class Lab:
             written.append(self.out / "results" / f"{title}.md")
             write_text_atomically(written[-1], text)
         return written
+
+    def own_text(self, rows: Sequence[Row]) -> Mapping[str, str]:
+        """Of each task the text among those of ``rows`` that is its own."""
+        from bertft.report.series import context
+
+        return context(self.setting.study.to_tree(), rows).own_text
 
     def drawn(self, rows: Sequence[Row], *names: str) -> list[Figure]:
         """Those of the report's figures of ``rows`` that have these names."""

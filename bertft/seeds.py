@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable
 
+from bertft.own_text import TASK as OWN_TEXT
 from bertft.report.series import PERCENT
 from bertft.results import Row
 
@@ -58,7 +59,7 @@ def _pooled(rows: list[Row]) -> Row:
 
 def _bounds(row: Row) -> tuple[float, float]:
     """The least and the largest value a measure can have; differences of two have none that is worth a rule."""
-    if row.task == "difference":
+    if row.task in ("difference", OWN_TEXT):
         return -math.inf, math.inf
     if row.measure in PERCENT:
         return 0.0, 100.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bertft.lab import Lab
+from bertft.own_text import own_text_differences
 from bertft.report.figures import Figure
 from bertft.results import Row
 from bertft.run_folder import Stage
@@ -12,6 +13,10 @@ from bertft.run_folder import Stage
 
 def stages(lab: Lab) -> list[Stage]:
     return lab.study_stages("rsa")
+
+
+def derived(rows: Sequence[Row], lab: Lab) -> list[Row]:
+    return own_text_differences(rows, lab.own_text(rows))
 
 
 def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -14,7 +15,6 @@ from bertft.progress import SILENT, Progress
 from bertft.results import (
     COLUMNS,
     Row,
-    merge_rows,
     read_results,
     write_bytes_atomically,
     write_text_atomically,
@@ -66,7 +66,11 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
 
 
 def _rows(folder: Path) -> list[Row]:
-    """The rows of ``results.csv``, or where there is none those of all tables in ``results``."""
+    """The rows of ``results.csv``, or where there is none those of all tables in ``results``.
+
+    Of several seeds only what they say together. A number that two tables have, from other tokens of one text, is
+    that of the first: of a figure of the paper rather than of what lies beyond it.
+    """
     if (folder / "results.csv").exists() or not (folder / "results").is_dir():
         return read_results(folder / "results.csv")
     header = ",".join(COLUMNS)
@@ -75,7 +79,14 @@ def _rows(folder: Path) -> list[Row]:
         for path in sorted((folder / "results").glob("*.csv"))
         if path.read_text(encoding="utf8", errors="replace").partition("\n")[0].strip() == header
     ]
-    return merge_rows(*(read_results(path) for path in tables))
+    found: dict[tuple[object, ...], Row] = {}
+    for path in tables:
+        rows = read_results(path)
+        pooled = {row.key for row in rows if row.seed is None}
+        for row in rows:
+            if row.seed is None or dataclasses.replace(row, seed=None).key not in pooled:
+                found.setdefault(row.key, row)
+    return list(found.values())
 
 
 def _study(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:

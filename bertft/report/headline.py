@@ -6,9 +6,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bertft.own_text import TASK as OWN_TEXT
+from bertft.own_text import less
 from bertft.report.ablation_figures import ablated
 from bertft.report.probe_figures import MEASURES
-from bertft.report.series import BASE, RANDOM, Context, Line, apart, lines, point, score
+from bertft.report.series import BASE, RANDOM, Context, Line, apart, lines, number, point, score
 from bertft.results import Row
 
 SCORES = {
@@ -31,7 +33,7 @@ def headline(rows: Sequence[Row], context: Context) -> list[tuple[str, list[str]
     groups = [
         ("What changed", _changed(similar, context)),
         ("Which of two changed more", _pairs(lines(rows, "difference"))),
-        ("Own text against other text", _domains(similar, context)),
+        ("Own text against other text", _domains(similar, lines(rows, OWN_TEXT), context)),
         ("Which words moved", _words(lines(rows, "local"))),
         ("What the probes still find", _probes(probed, context)),
         ("What edge probes find", _edges(lines(rows, "edge"), context)),
@@ -150,7 +152,9 @@ def _pairs(differences: list[Line]) -> list[str]:
     return sentences
 
 
-def _domains(similar: list[Line], context: Context) -> list[str]:
+def _domains(similar: list[Line], differences: list[Line], context: Context) -> list[str]:
+    """The top layer on own text and on text of no task; the difference seed by seed where the rows have it."""
+    found = {(line.model, line.data, line.measure): line for line in differences}
     sentences = []
     for model in context.tuned:
         by_relation: dict[str, list[Line]] = {}
@@ -172,11 +176,15 @@ def _domains(similar: list[Line], context: Context) -> list[str]:
             )
             continue
         word = "lower" if own.values[i] < out.values[j] else "higher"
-        clear = {True: "the intervals are apart", False: "the intervals overlap", None: "no intervals"}
+        gap = found.get((model, f"{own.data} - {out.data}", f"{own.measure}_difference"))
+        place = None if gap is None else gap.at(top)
+        if gap is not None and place is not None:
+            by = point(gap, place)
+        else:
+            by = number(*less((own.values[i], own.lows[i], own.highs[i]), (out.values[j], out.lows[j], out.highs[j])))
         sentences.append(
             f"{model}: at layer {top} similarity is {word} on its own text ({point(own, i)}) than on {out.data} "
-            f"({point(out, j)}): {clear[apart(own, i, out, j)]}; it is lower on its own text at {lower} of "
-            f"{len(shared)} layers."
+            f"({point(out, j)}), a difference of {by}; it is lower on its own text at {lower} of {len(shared)} layers."
         )
     return sentences
 
@@ -205,8 +213,7 @@ def _probes(probed: list[Line], context: Context) -> list[str]:
     """One sentence a measure: each encoder at its best layer, against the base at its own."""
     sentences = []
     for measure in MEASURES:
-        of_measure = {line.model: line for line in probed if line.measure == measure}
-        if parts := _best(of_measure, context):
+        if parts := _best(probed, measure, context):
             sentences.append(f"{MEASURES[measure][1].split(' (')[0]} at the best layer: {', '.join(parts)}.")
     return sentences
 
@@ -217,7 +224,7 @@ def _edges(probed: list[Line], context: Context) -> list[str]:
     for data in dict.fromkeys(line.data for line in probed):
         own = [line for line in probed if line.data == data]
         scored = {line.model: line for line in own if line.measure == "micro_f1"}
-        parts = _best(scored, context)
+        parts = _best(own, "micro_f1", context)
         for line in own:
             if line.measure == "control_micro_f1" and line.model == BASE and BASE in scored:
                 place = line.at(scored[BASE].layers[scored[BASE].highest()])
@@ -227,9 +234,14 @@ def _edges(probed: list[Line], context: Context) -> list[str]:
     return sentences
 
 
-def _best(of_measure: dict[str, Line], context: Context) -> list[str]:
-    """The base at its best layer, every other encoder at its own by its difference; nothing without a base."""
+def _best(probed: list[Line], measure: str, context: Context) -> list[str]:
+    """The base at its best layer, every other encoder at its own by its difference; nothing without a base.
+
+    The difference has the interval of a paired comparison where it is of one layer, which is what was compared.
+    """
     words = {True: "intervals apart", False: "intervals overlap", None: "no interval"}
+    of_measure = {line.model: line for line in probed if line.measure == measure}
+    paired = {line.model: line for line in probed if line.measure == f"{measure}_difference"}
     base = of_measure.get(BASE)
     if base is None:
         return []
@@ -238,10 +250,13 @@ def _best(of_measure: dict[str, Line], context: Context) -> list[str]:
     for model in (model for model in context.tuned if model in of_measure):
         line = of_measure[model]
         top = line.highest()
-        parts.append(
-            f"{model} {round(line.values[top] - base.values[best], 3) + 0.0:+.3f} (layer {line.layers[top]}, "
-            f"{words[apart(line, top, base, best)]})"
-        )
+        gap = f"{round(line.values[top] - base.values[best], 3) + 0.0:+.3f}"
+        remark = words[apart(line, top, base, best)]
+        if line.layers[top] == base.layers[best] and model in paired:
+            place = paired[model].at(line.layers[top])
+            if place is not None and paired[model].lows[place] is not None:
+                gap, remark = f"{'+' * (paired[model].values[place] >= 0)}{point(paired[model], place)}", "paired"
+        parts.append(f"{model} {gap} (layer {line.layers[top]}, {remark})")
     if RANDOM in of_measure:
         random = of_measure[RANDOM]
         parts.append(f"a random encoder {point(random, random.highest())}")
@@ -249,13 +264,18 @@ def _best(of_measure: dict[str, Line], context: Context) -> list[str]:
 
 
 def _scores(rows: Sequence[Row], context: Context) -> list[str]:
+    """Each task's scores on its dev text, then on others that it was scored on."""
     sentences = []
     for model in context.tuned:
-        scores = [
-            f"{SCORES[row.measure]} {score(row)}"
-            for row in rows
-            if row.model == model and row.task == "finetune" and row.layer is None and row.measure in SCORES
+        by_text: dict[str, list[str]] = {}
+        for row in rows:
+            if row.model == model and row.task == "finetune" and row.layer is None and row.measure in SCORES:
+                by_text.setdefault(row.data, []).append(f"{SCORES[row.measure]} {score(row)}")
+        dev = context.own_text.get(model, model)
+        parts = [
+            f"{', '.join(scores)} on {'its dev text' if text == dev or len(by_text) == 1 else text}"
+            for text, scores in sorted(by_text.items(), key=lambda item: item[0] != dev)
         ]
-        if scores:
-            sentences.append(f"{model}: {', '.join(scores)} on its dev text.")
+        if parts:
+            sentences.append(f"{model}: {'; '.join(parts)}.")
     return sentences

@@ -30,16 +30,21 @@ def test_overlapping_intervals_are_said(rows, config):
     found = sentences(wide, config)
     assert found["What changed"][-1].endswith("the intervals of dep and mnli overlap.")
     assert ", intervals overlap) and layer 1 (" in found["What changed"][0]
-    assert "the intervals overlap" in found["Own text against other text"][0]
+    assert "a difference of -0.150 [-0.857, 0.557];" in found["Own text against other text"][0]
 
 
 def test_own_text_against_text_of_no_task(rows, config):
     own = sentences(rows, config)["Own text against other text"]
     assert own[0] == (
         "dep: at layer 3 similarity is lower on its own text (0.250 [0.240, 0.260]) than on plain "
-        "(0.400 [0.390, 0.410]): the intervals are apart; it is lower on its own text at 3 of 4 layers."
+        "(0.400 [0.390, 0.410]), a difference of -0.150 [-0.164, -0.136]; it is lower on its own text at 3 of 4 layers."
     )
     assert "at 2 of 4 layers" in own[1]
+    paired = [Row("dep", "own_text", "dep - plain", 3, "rsa_cosine_pearson_difference", -0.15, -0.2, -0.1, 9, None)]
+    assert (
+        "), a difference of -0.150 [-0.200, -0.100]; it"
+        in sentences([*rows, *paired], config)["Own text against other text"][0]
+    )
 
 
 def test_which_of_two_changed_more():
@@ -78,6 +83,13 @@ def test_edge_probes_compare_best_layers_beside_the_control():
         "a random encoder 0.320 [0.280, 0.350], base on control labels there 0.180 [0.180, 0.250]."
     ]
     assert sentences([row for row in table if row.model == "dep"], {}) == {}  # nothing to compare with
+    paired = [
+        Row("dep", "edge", "ner", layer, "micro_f1_difference", -0.2, -0.21, -0.19, 90, 1) for layer in range(3)
+    ]  # it is what was compared: what the two intervals say is not asked
+    (said,) = sentences(table + paired, {})["What edge probes find"]
+    assert "dep -0.200 [-0.210, -0.190] (layer 2, paired), a random" in said
+    elsewhere = [row for row in paired if row.layer != 2]
+    assert "dep +0.200 (layer 2, intervals apart)" in sentences(table + elsewhere, {})["What edge probes find"][0]
 
 
 def test_sweeps_say_how_far_the_score_holds():
@@ -129,6 +141,10 @@ def test_scores(rows, config):
         "dep: LAS 90.0 [88.0, 92.0] on its dev text.",
         "mnli: accuracy 0.700 [0.650, 0.750] on its dev text.",
     ]
+    other = Row("dep", "finetune", "dep_test", None, "las_conll18", 91.0)
+    assert sentences([other, *rows], config)["How well the tasks were learnt"][0] == (
+        "dep: LAS 90.0 [88.0, 92.0] on its dev text; LAS 91.0 on dep_test."
+    )
 
 
 def test_a_partial_study_says_only_what_it_has(rows, config):
@@ -144,7 +160,7 @@ def test_rows_without_intervals(rows, config):
     bare = [dataclasses.replace(row, low=None, high=None) for row in rows]
     found = sentences(bare, config)
     assert "0.400 on plain" in found["What changed"][0]
-    assert "no intervals" in found["Own text against other text"][0]
+    assert "a difference of -0.150;" in found["Own text against other text"][0]
     assert "no interval" in found["What the probes still find"][0]
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from bertft.errors import BertftError
-from bertft.report import write_report
+from bertft.report import _rows, write_report
 from bertft.results import Row, write_results
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -174,6 +174,24 @@ def test_experiments_name_the_texts_of_their_stages(tmp_path):
     page = write_report(tmp_path).read_text(encoding="utf8")
     table = page.partition("What it was measured on")[2].partition("</table>")[0]
     assert "w.txt" in table and "measured on n-test" in table and "own-dev" not in table
+
+
+def test_a_folder_of_experiments_shows_what_seeds_say_together_and_the_first_of_two_tables(tmp_path):
+    def table(name: str, *values: float) -> None:
+        seeds = [*range(len(values) - 1), None]
+        made = [
+            Row("dep", "rsa", "plain", 1, "rsa_cosine_pearson", value, None, None, 9, seed)
+            for value, seed in zip(values, seeds, strict=True)
+        ]
+        write_results(tmp_path / "results" / f"{name}.csv", made)
+
+    table("fig2_rsa", 0.5, 0.7, 0.6)
+    table("measures", 0.1, 0.3, 0.2)
+    write_results(
+        tmp_path / "results" / "lora.csv", [Row("lora", "rsa", "plain", 1, "rsa_cosine_pearson", 0.9, seed=0)]
+    )
+    found = _rows(tmp_path)
+    assert [(row.model, row.value, row.seed) for row in found] == [("dep", 0.6, None), ("lora", 0.9, 0)]
 
 
 def test_a_folder_of_experiments_is_dated_by_its_last_stage(tmp_path, rows):

@@ -68,7 +68,10 @@ def test_another_metric_and_texts_longer_than_a_window(encoders):
     moved = words_that_moved(base, {"t": tuned}, texts, ["position"], metric="sqeuclidean", extremes=500)["t"]
     parts = [part for _, part in in_windows([words, *[["the", "dogs", "saw", "them"]] * 5], encoders)]
     assert len(parts) > 6
-    rows = [torch.cat([next(e.stream([part])).vectors for part in parts], 1)[3].cpu().double().numpy() for e in encoders]
+    rows = []
+    for encoder in encoders:
+        vectors = [next(encoder.stream([part])).vectors for part in parts]
+        rows.append(torch.cat(vectors, 1)[3].cpu().double().numpy())
     a, b = (squareform(pdist(t, "sqeuclidean")) for t in rows)
     others = ~np.eye(len(a), dtype=bool)
     local = np.array([np.corrcoef(a[i, others[i]], b[i, others[i]])[0, 1] for i in range(len(a))])
