@@ -6,9 +6,9 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
@@ -19,6 +19,9 @@ from bertft.results import (
     write_bytes_atomically,
     write_text_atomically,
 )
+
+if TYPE_CHECKING:
+    from bertft.report.figures import Figure
 
 __all__ = ["write_report"]
 
@@ -31,7 +34,7 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
     no results.
     """
     from bertft.report.example_trees import example_trees
-    from bertft.report.figures import Figure, figures
+    from bertft.report.figures import figures
     from bertft.report.heat_map import HeatMap
     from bertft.report.layer_maps import layer_maps
     from bertft.report.page import render
@@ -46,7 +49,10 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
     config = _mapping(folder / "config.yaml")
     described = context(_study(folder, config), rows)
     record = _told(folder, _mapping(folder / "run.json"))
-    wanted: list[Figure | HeatMap] = [*figures(rows, described), *layer_maps(rows)]
+    drawn_of = figures(rows, described)
+    if not (folder / "results.csv").exists():
+        drawn_of = [_noted(figure, rows) for figure in drawn_of]
+    wanted: list[Figure | HeatMap] = [*drawn_of, *layer_maps(rows)]
     files = []
     with progress.step("report", total=len(wanted) + 1, unit="figure") as bar:
         for figure in wanted:
@@ -56,7 +62,7 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
             write_bytes_atomically(folder / "figures" / f"{figure.name}.svg", svg)
             write_text_atomically(folder / "figures" / f"{figure.name}.csv", figure.to_csv())
             bar.advance()
-        drawn = [(figure, *pair) for figure, pair in zip(wanted, files, strict=True) if isinstance(figure, Figure)]
+        drawn = [(figure, *pair) for figure, pair in zip(wanted, files, strict=True) if not isinstance(figure, HeatMap)]
         maps = [(figure, *pair) for figure, pair in zip(wanted, files, strict=True) if isinstance(figure, HeatMap)]
         page = folder / "report.html"
         trees = moved_words(folder) + example_trees(folder, described.models)
@@ -87,6 +93,17 @@ def _rows(folder: Path) -> list[Row]:
             if row.seed is None or dataclasses.replace(row, seed=None).key not in pooled:
                 found.setdefault(row.key, row)
     return list(found.values())
+
+
+def _noted(figure: Figure, rows: Sequence[Row]) -> Figure:
+    """A figure of experiments with a word in its caption where its numbers are of several seeds."""
+    pooled = {(row.model, row.data, row.measure) for row in rows if row.seed is None}
+    shown = {(c.line.model, c.line.data, c.line.measure) for panel in figure.panels for c in panel.curves}
+    if not shown & pooled:
+        return figure
+    return dataclasses.replace(
+        figure, caption=f"{figure.caption} Mean of several seeds, which the intervals cover too."
+    )
 
 
 def _study(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -192,6 +192,10 @@ def test_a_folder_of_experiments_shows_what_seeds_say_together_and_the_first_of_
     )
     found = _rows(tmp_path)
     assert [(row.model, row.value, row.seed) for row in found] == [("dep", 0.6, None), ("lora", 0.9, 0)]
+    assert "Mean of several seeds, which the intervals cover too." in write_report(tmp_path).read_text(encoding="utf8")
+    for name in ("fig2_rsa", "measures"):
+        (tmp_path / "results" / f"{name}.csv").unlink()
+    assert "Mean of several seeds" not in write_report(tmp_path).read_text(encoding="utf8")
 
 
 def test_a_folder_of_experiments_is_dated_by_its_last_stage(tmp_path, rows):
