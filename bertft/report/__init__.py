@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bertft.errors import BertftError
 from bertft.progress import SILENT, Progress
-from bertft.results import (
-    COLUMNS,
-    Row,
-    read_results,
-    write_bytes_atomically,
-    write_text_atomically,
-)
-
-if TYPE_CHECKING:
-    from bertft.report.figures import Figure
+from bertft.results import read_results, write_bytes_atomically, write_text_atomically
 
 __all__ = ["write_report"]
 
@@ -34,9 +24,10 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
     no results.
     """
     from bertft.report.example_trees import example_trees
-    from bertft.report.figures import figures
+    from bertft.report.figures import Figure, figures
     from bertft.report.heat_map import HeatMap
     from bertft.report.layer_maps import layer_maps
+    from bertft.report.of_experiments import noted, read_tables
     from bertft.report.page import render
     from bertft.report.series import context
     from bertft.report.static import on_paper
@@ -45,13 +36,19 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
     folder = Path(folder)
     if not folder.is_dir():
         raise BertftError(f"{folder}: no such run folder")
-    rows = _rows(folder)
     config = _mapping(folder / "config.yaml")
-    described = context(_study(folder, config), rows)
+    study = _study(folder, config)
+    of_experiments = not (folder / "results.csv").exists() and (folder / "results").is_dir()
+    if of_experiments:
+        rows, seeds = read_tables(folder / "results", study.get("tasks") or {})
+        study = {**study, "seed": seeds[0] if len(seeds) == 1 else seeds}
+    else:
+        rows = read_results(folder / "results.csv")
+    described = context(study, rows)
     record = _told(folder, _mapping(folder / "run.json"))
     drawn_of = figures(rows, described)
-    if not (folder / "results.csv").exists():
-        drawn_of = [_noted(figure, rows) for figure in drawn_of]
+    if of_experiments:
+        drawn_of = [noted(figure, rows) for figure in drawn_of]
     wanted: list[Figure | HeatMap] = [*drawn_of, *layer_maps(rows)]
     files = []
     with progress.step("report", total=len(wanted) + 1, unit="figure") as bar:
@@ -69,41 +66,6 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
         write_text_atomically(page, render(rows, described, drawn, record, maps, trees))
         bar.advance()
     return page
-
-
-def _rows(folder: Path) -> list[Row]:
-    """The rows of ``results.csv``, or where there is none those of all tables in ``results``.
-
-    Of several seeds only what they say together. A number that two tables have, from other tokens of one text, is
-    that of the first: of a figure of the paper rather than of what lies beyond it.
-    """
-    if (folder / "results.csv").exists() or not (folder / "results").is_dir():
-        return read_results(folder / "results.csv")
-    header = ",".join(COLUMNS)
-    tables = [
-        path
-        for path in sorted((folder / "results").glob("*.csv"))
-        if path.read_text(encoding="utf8", errors="replace").partition("\n")[0].strip() == header
-    ]
-    found: dict[tuple[object, ...], Row] = {}
-    for path in tables:
-        rows = read_results(path)
-        pooled = {row.key for row in rows if row.seed is None}
-        for row in rows:
-            if row.seed is None or dataclasses.replace(row, seed=None).key not in pooled:
-                found.setdefault(row.key, row)
-    return list(found.values())
-
-
-def _noted(figure: Figure, rows: Sequence[Row]) -> Figure:
-    """A figure of experiments with a word in its caption where its numbers are of several seeds."""
-    pooled = {(row.model, row.data, row.measure) for row in rows if row.seed is None}
-    shown = {(c.line.model, c.line.data, c.line.measure) for panel in figure.panels for c in panel.curves}
-    if not shown & pooled:
-        return figure
-    return dataclasses.replace(
-        figure, caption=f"{figure.caption} Mean of several seeds, which the intervals cover too."
-    )
 
 
 def _study(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:

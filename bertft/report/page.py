@@ -104,7 +104,9 @@ def _facts(context: Context, record: Mapping[str, Any]) -> str:
         facts.append(f"Encoder: {base}")
     if context.tuned:
         facts.append(f"compared: {', '.join(context.tuned)}")
-    if config.get("seed") is not None:
+    if isinstance(config.get("seed"), list):
+        facts.append(f"seeds {', '.join(map(str, config['seed']))}")
+    elif config.get("seed") is not None:
         facts.append(f"seed {config['seed']}")
     seconds = sum((record.get("seconds") or {}).values())
     if seconds:

@@ -9,7 +9,7 @@ from typing import Any
 from bertft.results import Row
 
 BASE, RANDOM = "base", "random"
-_NO_MODEL = ("difference", "along")  # rows of two encoders, of one on its way
+NO_MODEL = ("difference", "along")  # rows of two encoders, of one on its way
 PERCENT = {"las_conll18", "uas_conll18", "las_nopunct", "uas_nopunct", "exact_match", "f1"}
 """Measures that run from 0 to 100."""
 
@@ -63,7 +63,7 @@ class Context:
 def context(config: Mapping[str, Any], rows: Iterable[Row]) -> Context:
     """The models in the order base, the study's tasks, anything else, random; and each task's own text."""
     tasks = config.get("tasks") or {}
-    seen = list(dict.fromkeys(row.model for row in rows if row.task not in _NO_MODEL))
+    seen = list(dict.fromkeys(row.model for row in rows if row.task not in NO_MODEL))
     order = [name for name in (BASE, *tasks, *seen) if name in seen and name != RANDOM]
     own: dict[str, str] = {}
     first: dict[tuple[str, str], str] = {}

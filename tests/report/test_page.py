@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from bertft.errors import BertftError
-from bertft.report import _rows, write_report
+from bertft.report import write_report
+from bertft.report.of_experiments import read_tables
 from bertft.results import Row, write_results
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -190,9 +191,13 @@ def test_a_folder_of_experiments_shows_what_seeds_say_together_and_the_first_of_
     write_results(
         tmp_path / "results" / "lora.csv", [Row("lora", "rsa", "plain", 1, "rsa_cosine_pearson", 0.9, seed=0)]
     )
-    found = _rows(tmp_path)
+    found, seeds = read_tables(tmp_path / "results", {})
     assert [(row.model, row.value, row.seed) for row in found] == [("dep", 0.6, None), ("lora", 0.9, 0)]
-    assert "Mean of several seeds, which the intervals cover too." in write_report(tmp_path).read_text(encoding="utf8")
+    assert seeds == [0, 1]
+    # the adapter is none of the study's encoders: what the page says of them is not said of it
+    assert [row.model for row in read_tables(tmp_path / "results", {"dep": {}})[0]] == ["dep"]
+    page = write_report(tmp_path).read_text(encoding="utf8")
+    assert "Mean of several seeds, which the intervals cover too." in page and "seeds 0, 1" in page
     for name in ("fig2_rsa", "measures"):
         (tmp_path / "results" / f"{name}.csv").unlink()
     assert "Mean of several seeds" not in write_report(tmp_path).read_text(encoding="utf8")
