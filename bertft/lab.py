@@ -226,12 +226,6 @@ class Lab:
             write_text_atomically(written[-1], text)
         return written
 
-    def own_text(self, rows: Sequence[Row]) -> Mapping[str, str]:
-        """Of each task the text among those of ``rows`` that is its own."""
-        from bertft.report.series import context
-
-        return context(self.setting.study.to_tree(), rows).own_text
-
     def drawn(self, rows: Sequence[Row], *names: str) -> list[Figure]:
         """Those of the report's figures of ``rows`` that have these names."""
         from bertft.report.figures import figures

@@ -17,7 +17,7 @@ def own_text_differences(rows: Iterable[Row], own_text: Mapping[str, str]) -> li
     ``value`` is the similarity on the encoder's own text less that on the other one, of one seed; ``data`` is
     ``<own> - <other>``, ``measure`` that of the rows with ``_difference``. The interval joins those of the two as
     independent, for they are of different sentences. `bertft.seeds.pool_seeds` then joins the differences of several
-    seeds: a seed that changes an encoder more than another does so on both texts, and the difference is free of it.
+    seeds: where a seed changes an encoder more than another, on both texts alike, the difference is free of it.
     """
     similar = {row.key: row for row in rows if row.task == "rsa" and row.model in own_text}
     found = []

@@ -25,9 +25,11 @@ def pool_seeds(rows: Iterable[Row]) -> list[Row]:
 
     ``value`` is the mean over S seeds. Its 95 % interval joins two sources of chance as independent. The items: all
     seeds are measured on the same ones, so their error is not averaged away, and the half-widths a row has below and
-    above its value enter as their root mean square. The seeds: t * s / sqrt(S), with s the standard deviation over
-    seeds and t the 0.975 quantile of Student's t with S - 1 degrees of freedom (4.30 for three seeds). A row of one
-    seed keeps its interval; where rows have none, only the seeds count. No end lies beyond what the measure can be:
+    above its value enter as their root mean square. Where seeds draw their own items (RSA of more text than its tokens)
+    the items' error is in the spread of the seeds too, and the interval is wider than it need be. The seeds:
+    t * s / sqrt(S), with s the standard deviation over seeds and t the 0.975 quantile of Student's t with S - 1 degrees
+    of freedom (4.30 for three seeds). A row of one seed keeps its interval; where rows have none, only the seeds count.
+    No end lies beyond what the measure can be:
     [0, 1] for accuracies, F1, UUAS, CCA and Procrustes, [0, 100] for those in percent, [-1, 1] for correlations.
     """
     groups: dict[tuple[object, ...], list[Row]] = {}

@@ -16,7 +16,7 @@ def stages(lab: Lab) -> list[Stage]:
 
 
 def derived(rows: Sequence[Row], lab: Lab) -> list[Row]:
-    return own_text_differences(rows, lab.own_text(rows))
+    return own_text_differences(rows, lab.setting.study.own_text)
 
 
 def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:

@@ -38,6 +38,14 @@ def byte_level(closed: bool) -> Tokenizer:
     return _closed(tokenizer, "<s>", "</s>") if closed else tokenizer
 
 
+def trimming() -> Tokenizer:
+    """As RoBERTa's own, whose post-processor leaves the blank before a word out of its offsets."""
+    tokenizer = byte_level(True)
+    ends = [(name, tokenizer.token_to_id(name)) for name in ("</s>", "<s>")]
+    tokenizer.post_processor = processors.RobertaProcessing(*ends, trim_offsets=True, add_prefix_space=False)
+    return tokenizer
+
+
 def unigram(first: str | None, last: str | None) -> Tokenizer:
     """As Llama's (<s> in front, no padding token) and DeBERTa-v3's, with spaces as part of pieces."""
     tokenizer = Tokenizer(models.Unigram())
@@ -72,7 +80,7 @@ FAMILIES = {
     "roberta": (
         transformers.RobertaConfig,
         SIZES | POSITIONS | {"type_vocab_size": 1, "pad_token_id": 1},
-        lambda: byte_level(True),
+        trimming,
         ROBERTA,
     ),
     "distilbert": (

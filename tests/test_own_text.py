@@ -50,5 +50,10 @@ def test_intervals_of_a_difference_cover_as_often_as_they_say():
     assert abs(inside / 4000 - 0.95) < 4 * math.sqrt(0.05 * 0.95 / 4000)
 
 
+def test_each_end_takes_the_far_ends_of_the_two():
+    expected = (0.2, 0.2 - math.hypot(0.1, 0.03), 0.2 + math.hypot(0.3, 0.1))
+    assert less((0.5, 0.4, 0.8), (0.3, 0.2, 0.33)) == pytest.approx(expected)
+
+
 def test_no_interval_without_both():
     assert less((0.5, None, None), (0.25, 0.0, 1.0)) == (0.25, None, None)

@@ -27,7 +27,10 @@ BY_HELP = (
     "Also which words and sentences moved, by some of position, frequency, and of trees upos, xpos, relation, depth, "
     "feats:KEY, misc:KEY; for each --metric but euclidean and manhattan."
 )
-PRECISION_HELP = "Of the sums' products: float32 (summed in float64, error 1e-7), or float64 (1e-12, half as fast)."
+PRECISION_HELP = (
+    "Of the sums' products: float32 (summed in float64, error 1e-7), or float64 (1e-12, half as fast), which cca, "
+    "pwcca and linear_r2 take in either case."
+)
 PERMUTATIONS_HELP = "Mantel test of each RSA on the sample with so many permutations, rows <measure>_p; 0 for none."
 
 

@@ -95,6 +95,8 @@ def run_rsa(
     source = stream("dep" if trees else "text", text, split=split)
     encoders = {name: load_encoder(model, dtype) for name, model in {"": base, **tuned}.items()}
     depends = {**command, "source": source.digest, "weights": {name: digest(e) for name, e in encoders.items()}}
+    if not plan.float64 and any(map(plan.in_float64, plan.preparations)):
+        depends["products"] = "float64 where cca, pwcca or linear_r2 need them"
     first, data = encoders.pop(""), data_name(text)
 
     def texts() -> Iterable[Any]:

@@ -255,7 +255,8 @@ def _best(probed: list[Line], measure: str, context: Context) -> list[str]:
         if line.layers[top] == base.layers[best] and model in paired:
             place = paired[model].at(line.layers[top])
             if place is not None and paired[model].lows[place] is not None:
-                gap, remark = f"{'+' * (paired[model].values[place] >= 0)}{point(paired[model], place)}", "paired"
+                interval = point(paired[model], place).partition(" ")[2]
+                gap, remark = f"{round(paired[model].values[place], 3) + 0.0:+.3f} {interval}", "paired"
         parts.append(f"{model} {gap} (layer {line.layers[top]}, {remark})")
     if RANDOM in of_measure:
         random = of_measure[RANDOM]
@@ -271,7 +272,7 @@ def _scores(rows: Sequence[Row], context: Context) -> list[str]:
         for row in rows:
             if row.model == model and row.task == "finetune" and row.layer is None and row.measure in SCORES:
                 by_text.setdefault(row.data, []).append(f"{SCORES[row.measure]} {score(row)}")
-        dev = context.own_text.get(model, model)
+        dev = model  # a study calls a task's dev text so
         parts = [
             f"{', '.join(scores)} on {'its dev text' if text == dev or len(by_text) == 1 else text}"
             for text, scores in sorted(by_text.items(), key=lambda item: item[0] != dev)

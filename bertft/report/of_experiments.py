@@ -22,17 +22,17 @@ def read_tables(folder: Path, tasks: Collection[str]) -> tuple[list[Row], list[i
     header = ",".join(COLUMNS)
     found: dict[tuple[object, ...], Row] = {}
     seeds: set[int] = set()
-    for path in sorted(folder.glob("*.csv")):
+    for path in sorted(folder.glob("*.csv"), key=lambda path: (not path.name.startswith(("fig", "table")), path.name)):
         if path.read_text(encoding="utf8", errors="replace").partition("\n")[0].strip() != header:
             continue
         rows = read_results(path)
-        pooled = {row.key for row in rows if row.seed is None}
+        pooled = any(row.seed is None for row in rows)
         for row in rows:
             if row.seed is not None:
                 seeds.add(row.seed)
             known = row.task in NO_MODEL or not tasks or row.model in {BASE, RANDOM, *tasks}
-            if known and (row.seed is None or dataclasses.replace(row, seed=None).key not in pooled):
-                found.setdefault(row.key, row)
+            if known and not (pooled and row.seed is not None):
+                found.setdefault(dataclasses.replace(row, seed=None).key, row)
     return list(found.values()), sorted(seeds)
 
 

@@ -150,6 +150,12 @@ def _influence(function: Callable[..., Tensor], m: CrossMoments, k: int, x: Tens
     return function(m.moments(k, k), *augmented_rows(m, k, x, y))
 
 
+def _of_scatter(measure: str, m: CrossMoments, k: int, x: Tensor, y: Tensor) -> Tensor:
+    function = getattr(measures, measure)
+    settings = {} if measure == "procrustes" else {"noise": m.noise}
+    return _influence(partial(scatter_influence, partial(function, **settings)), m, k, x, y)
+
+
 class Comparison:
     """Sums and reservoir of a base encoder beside tuned ones.
 
@@ -276,10 +282,9 @@ class Comparison:
                     partial(_influence, shape_influence), angle_interval,
                 )  # fmt: skip
             elif measure in SCATTER:
-                of_scatter = partial(scatter_influence, getattr(measures, measure))
                 yield _Streamed(
-                    measure, self.plan.of_raw_rows, operator.methodcaller(measure), partial(_influence, of_scatter),
-                )  # fmt: skip
+                    measure, self.plan.of_raw_rows, operator.methodcaller(measure), partial(_of_scatter, measure)
+                )
 
     def _of_spaces(self, data: str, groups: Tensor, kept: Sequence[Tensor]) -> list[Row]:
         """Measures of single spaces: the base's once, then each tuned encoder's."""

@@ -17,10 +17,12 @@ from torch import Tensor
 from bertft.ops.cross_moments import Moments, Space
 from bertft.ops.moments import held
 
-# Directions whose variance is below this share of the largest are rounding noise, not a direction: of float32 vectors,
-# or of sums whose products are float32, which err by up to 1e-9 of it. Layer normalisation leaves one such direction.
+# Directions whose variance is below this share of the largest are rounding noise, not a direction: of float32 vectors
+# or finer ones, of sums whose products are float32 (which err by up to 1e-9 of it), of vectors in half precision.
+# Layer normalisation leaves one such direction, without any variance of its own.
 NOISE = 1e-10
 NOISE_OF_FLOAT32_SUMS = 1e-7
+NOISE_OF_VECTORS = {torch.float16: 1e-7, torch.bfloat16: 1e-5}
 # Shape distances (in radians) up to here may be rounding of sums whose products are float32.
 SHAPE_FLOOR = 2e-4
 

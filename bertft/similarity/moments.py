@@ -36,7 +36,7 @@ class CrossMoments(Sums):
         (results (L, M)).
     float64
         Products in float64 rather than float32 summed up in float64: error 1e-12 instead of 1e-7, half the speed. CCA,
-        PWCCA and linear R^2 then also see directions of less than 1e-7 of the largest variance, down to 1e-10.
+        PWCCA and linear R^2 then see directions of less than 1e-7 of the largest variance too, down to 1e-10 (`noise`).
 
     The sums (`bertft.ops.cross_moments`) are taken about the mean of the first update's prepared rows; accumulators
     about different means merge exactly. Memory (L D^2 + M E^2 + P D E) x 8 bytes for P pairs of layers.
@@ -77,15 +77,15 @@ class CrossMoments(Sums):
 
     def cca(self) -> Tensor:
         """Mean canonical correlation, `measures.cca`."""
-        return self._scatter(partial(measures.cca, noise=self._noise))
+        return self._scatter(partial(measures.cca, noise=self.noise))
 
     def svcca(self, variance: float = 0.99) -> Tensor:
         """Mean canonical correlation of the directions that hold ``variance`` of each space, `measures.svcca`."""
-        return self._scatter(partial(measures.svcca, variance=variance, noise=self._noise))
+        return self._scatter(partial(measures.svcca, variance=variance, noise=self.noise))
 
     def pwcca(self) -> Tensor:
         """Projection-weighted CCA, weighted by x, `measures.pwcca`."""
-        return self._scatter(partial(measures.pwcca, noise=self._noise))
+        return self._scatter(partial(measures.pwcca, noise=self.noise))
 
     def procrustes(self) -> Tensor:
         """Orthogonal Procrustes similarity, the cosine of the shape distance, `measures.procrustes`."""
@@ -97,11 +97,7 @@ class CrossMoments(Sums):
 
     def linear_r2(self, ridge: float = 0.0) -> Tensor:
         """Share of y's variance that a linear map of x explains, `measures.linear_r2`."""
-        return self._scatter(partial(measures.linear_r2, ridge=ridge, noise=self._noise))
-
-    @property
-    def _noise(self) -> float:
-        return measures.NOISE if self.float64 else measures.NOISE_OF_FLOAT32_SUMS
+        return self._scatter(partial(measures.linear_r2, ridge=ridge, noise=self.noise))
 
     def _scatter(self, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
         return self._each(lambda k, m: function(*measures.scatter(self.moments(k, m))))

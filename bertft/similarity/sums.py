@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
+from bertft.ops import extension
 from bertft.ops.cross_moments import Moments, cross_moments, provisional_mean
 from bertft.ops.metrics import LINEAR
 from bertft.ops.moments import held
+from bertft.similarity import measures
 from bertft.similarity.arrays import as_tensor
 from bertft.similarity.augmented import pack, translation, unpack
 from bertft.similarity.sums_file import read_sums, write_sums
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 _SUMS = Moments._fields
 _NAMES = ("mean_x", "mean_y", *_SUMS)
+NOISE = "noise"  # its name among the sums that are kept
+FEW = 128  # dimensions up to which the CPU's kernel takes float64 products of any rows (kSmall in csrc)
 _EMPTY = "similarity: needs at least 3 stimuli, found 0"
 
 
@@ -55,6 +59,7 @@ class Sums:
             )
         self.layers_x, self.layers_y, self.pairs, self.float64 = layers_x, layers_y, pairs, float64
         self.metric_x, self.metric_y = metrics
+        self.noise = measures.NOISE  # share of the largest variance below which a direction may be rounding alone
         self._settled: dict[str, Tensor] = {}  # on the CPU: see `_state`
         self._moving: dict[str, Tensor] = {}  # on a GPU: the same, ahead of `_settled` while it takes stimuli
 
@@ -104,6 +109,7 @@ class Sums:
         if x.shape[1] == 0:
             return self
         self.start(x, y)
+        self.noise = max(self.noise, self._noise_of(x, y))
         state = self._beside(x.device)
         mean_x, mean_y = state["mean_x"].to(x.device), state["mean_y"].to(x.device)
         both: dict[str, Any] = {"metric": self.metric_x, "metric_y": self.metric_y, "float64": self.float64}
@@ -128,6 +134,14 @@ class Sums:
                 part = cross_moments(x[k], y[m], mean_x=mean_x[k], mean_y=mean_y[m], grams=False, **both)
                 _add(self._of_pair(state, k, m), part)
         return self
+
+    def _noise_of(self, x: Tensor, y: Tensor) -> float:
+        """What the vectors' own precision and that of their products leave (`bertft.similarity.measures`)."""
+        found = max(measures.NOISE_OF_VECTORS.get(t.dtype, measures.NOISE) for t in (x, y))
+        exact = self.float64 or torch.float64 in (x.dtype, y.dtype) or not extension.serves(x)
+        if exact or (x.device.type == "cpu" and max(x.shape[-1], y.shape[-1]) <= FEW):
+            return found
+        return max(found, measures.NOISE_OF_FLOAT32_SUMS)
 
     def start(self, x: Tensor, y: Tensor) -> Self:
         """Fix the provisional means by the first of these rows, adding none; of no effect once they are fixed.
@@ -184,6 +198,7 @@ class Sums:
             self._allocate(other._state["mean_x"].clone(), other._state["mean_y"].clone())
         if self.widths != other.widths:
             raise BertftError(f"CrossMoments.merge: expected widths {self.widths}, found {other.widths}")
+        self.noise = max(self.noise, other.noise)
         for name, sums in other._about(self._state["mean_x"], self._state["mean_y"]).items():
             self._state[name] += sums
         return self
@@ -217,8 +232,10 @@ class Sums:
         if not (dist.is_available() and dist.is_initialized()):
             raise BertftError("CrossMoments.all_reduce: torch.distributed is not initialised, launch with torchrun")
         mine = (self.config, self.widths if self._state else None)
-        others: list[Any] = [None] * dist.get_world_size(group)
-        dist.all_gather_object(others, mine, group=group)
+        gathered: list[Any] = [None] * dist.get_world_size(group)
+        dist.all_gather_object(gathered, (*mine, self.noise), group=group)
+        others = [found[:2] for found in gathered]
+        self.noise = max(found[2] for found in gathered)
         filled = [rank for rank, (_, widths) in enumerate(others) if widths is not None]
         if not filled:
             return self
@@ -272,27 +289,29 @@ class Sums:
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """Means and sums by name, on the CPU; empty before the first update. ``restore`` takes them back.
+        """Means, sums and `noise` by name, on the CPU; empty before the first update. ``restore`` takes them back.
 
         The very tensors, which the next update of rows on the CPU changes.
         """
-        return self._state
+        return {**self._state, NOISE: torch.tensor(self.noise, dtype=torch.float64)} if self._state else {}
 
     def restore(self, state: dict[str, Tensor]) -> Self:
         """Go on from the ``state`` of an accumulator of the same configuration."""
-        if set(state) not in (set(), set(_NAMES)):
+        if set(state) - {NOISE} not in (set(), set(_NAMES)):
             raise BertftError(f"CrossMoments.restore: expected {', '.join(_NAMES)}, found {', '.join(sorted(state))}")
-        self._state = dict(state)
+        self._state = {name: tensor for name, tensor in state.items() if name != NOISE}
+        coarse = measures.NOISE if self.float64 else measures.NOISE_OF_FLOAT32_SUMS  # older ones do not say
+        self.noise = float(state[NOISE]) if NOISE in state else coarse if state else measures.NOISE
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the sums as safetensors, through a temporary name; the configuration is in the file's metadata."""
-        write_sums(path, self._state, self.config)
+        write_sums(path, self.state, self.config)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, expect: Sums | None = None) -> Self:
         """Read what ``save`` wrote; with ``expect``, refuse sums of another configuration."""
-        state, config = read_sums(path, _NAMES)
+        state, config = read_sums(path, _NAMES, NOISE)
         if expect is not None and expect.config != config:
             raise BertftError(f"{path}: expected sums of {expect.config}, found {config}")
         moments = cls(
@@ -302,8 +321,7 @@ class Sums:
             pairs=config["pairs"],
             float64=config["float64"],
         )
-        moments._state = state
-        return moments
+        return moments.restore(state)
 
     # One pair of layers ---------------------------------------------------------------------------------------------
 

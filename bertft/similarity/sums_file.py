@@ -25,8 +25,10 @@ def write_sums(path: str | os.PathLike[str], state: dict[str, Tensor], config: M
     write_bytes_atomically(path, save(state, {"format": _FORMAT, "config": text, "sha256": digest(state, text)}))
 
 
-def read_sums(path: str | os.PathLike[str], names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What ``write_sums`` wrote: the tensors ``names``, or none of them, and the configuration."""
+def read_sums(
+    path: str | os.PathLike[str], names: Sequence[str], further: str
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What ``write_sums`` wrote: the tensors ``names``, with or without ``further``, or none; and the configuration."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -37,7 +39,7 @@ def read_sums(path: str | os.PathLike[str], names: Sequence[str]) -> tuple[dict[
         raise BertftError(f"{path}: no such file of cross moments") from None
     except (SafetensorError, IsADirectoryError) as error:
         raise BertftError(f"{path}: not a safetensors file of cross moments ({error})") from None
-    if metadata.get("format") != _FORMAT or set(state) not in (set(), set(names)):
+    if metadata.get("format") != _FORMAT or set(state) - {further} not in (set(), set(names)):
         raise BertftError(f"{path}: expected the format {_FORMAT}, found {metadata.get('format')!r}")
     if metadata.get("sha256") != digest(state, metadata.get("config", "")):
         raise BertftError(f"{path}: damaged: the sums are not those that were written")

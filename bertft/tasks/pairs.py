@@ -21,10 +21,15 @@ def encode_pairs(
     """
     original = tokenizer.backend_tokenizer
     backend = type(original).from_str(original.to_str())
+    backend.encode_special_tokens = original.encode_special_tokens
     backend.no_truncation()
     backend.no_padding()
+    # Once, at the end: a post-processor that leaves the blank before a word out of its offsets would do so twice.
+    last, backend.post_processor = backend.post_processor, None
     parts = [backend.encode_batch(list(texts), add_special_tokens=False) for texts in (first, second)]
-    backend.enable_truncation(max_length, stride=stride, strategy=strategy)
+    if last is not None:
+        backend.post_processor = last
+    backend.enable_truncation(max_length, stride=stride, strategy=strategy, direction=tokenizer.truncation_side)
     return [backend.post_process(*pair) for pair in zip(*parts, strict=True)]
 
 

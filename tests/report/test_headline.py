@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from bertft.report.headline import cost, headline
 from bertft.report.series import context
 from bertft.results import Row
@@ -24,8 +26,6 @@ def test_what_changed_names_the_layer_its_value_and_where_half_of_the_change_lie
 
 
 def test_overlapping_intervals_are_said(rows, config):
-    import dataclasses
-
     wide = [dataclasses.replace(r, low=r.value - 0.5, high=r.value + 0.5) if r.task == "rsa" else r for r in rows]
     found = sentences(wide, config)
     assert found["What changed"][-1].endswith("the intervals of dep and mnli overlap.")
@@ -88,6 +88,8 @@ def test_edge_probes_compare_best_layers_beside_the_control():
     ]  # it is what was compared: what the two intervals say is not asked
     (said,) = sentences(table + paired, {})["What edge probes find"]
     assert "dep -0.200 [-0.210, -0.190] (layer 2, paired), a random" in said
+    nothing = [dataclasses.replace(row, value=-0.0002, low=-0.01, high=0.01) for row in paired]
+    assert "dep +0.000 [-0.010, 0.010] (layer 2, paired)" in sentences(table + nothing, {})["What edge probes find"][0]
     elsewhere = [row for row in paired if row.layer != 2]
     assert "dep +0.200 (layer 2, intervals apart)" in sentences(table + elsewhere, {})["What edge probes find"][0]
 
@@ -155,8 +157,6 @@ def test_a_partial_study_says_only_what_it_has(rows, config):
 
 
 def test_rows_without_intervals(rows, config):
-    import dataclasses
-
     bare = [dataclasses.replace(row, low=None, high=None) for row in rows]
     found = sentences(bare, config)
     assert "0.400 on plain" in found["What changed"][0]
