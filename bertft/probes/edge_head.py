@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bertft.probes.edge_data import SpanBatch
-from bertft.probes.edge_pass import Pass, mix
+from bertft.probes.edge_pass import Pass, mix, numbers
 
 WIDTH = 256  # of the span vectors and of the hidden layer
 DROPOUT = 0.3
@@ -126,7 +126,7 @@ class Heads:
 
     def owner(self, probes: Sequence[int]) -> Tensor:
         """(Q',) the position among ``probes`` of each of their slots' probe."""
-        return torch.tensor([i for i, p in enumerate(probes) for _ in self.slots[p]], device=self.device)
+        return numbers(tuple(i for i, p in enumerate(probes) for _ in self.slots[p]), self.device)
 
     def mix_weights(self, tensors: dict[str, Tensor], probe: int) -> Tensor:
         """softmax(s) (L,) of a mix, 0 above its highest layer."""

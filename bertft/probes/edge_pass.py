@@ -13,6 +13,7 @@ autograd, from leaves of its own: the directions W_r a_r of the attention and th
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -172,7 +173,7 @@ class Pass:
         return self.tensors["project"][:, role], self.halves[:, role], self.tensors["bias"][:, role].unsqueeze(1)
 
     def _merge(self, values: Tensor) -> Tensor:
-        """Add up the slots (Q, ...) of each head: (P, ...)."""
+        """Add up the slots (Q, ...) of each head: (P, ...); one or two, so that their order makes no difference."""
         if len(self.owner) == self.heads:
             return values
         return values.new_zeros(self.heads, *values.shape[1:]).index_add(0, self.owner, values)
@@ -196,14 +197,16 @@ class _Slots:
         self.x, (layers, words, dim) = x, x.shape
         self.plain = [layer for layer, mixed in slots if not mixed]
         order = sorted(range(len(slots)), key=lambda q: slots[q][1])  # the plain ones first
-        self.order = torch.tensor(order, device=x.device)
+        self.order = numbers(tuple(order), x.device)
         self.back = None if order == list(range(len(slots))) else self.order.argsort()
         self.mixed = None if mixing is None else (mixing @ x.reshape(layers, words * dim)).view(-1, words, dim)
 
     def _layers(self) -> Tensor:
         """The plain slots' layers; no copy where they follow one another."""
         first, last = self.plain[0], self.plain[-1]
-        return self.x[first : last + 1] if self.plain == list(range(first, last + 1)) else self.x[self.plain]
+        if self.plain == list(range(first, last + 1)):
+            return self.x[first : last + 1]
+        return self.x.index_select(0, numbers(tuple(self.plain), self.x.device))
 
     def _both(self, parts: list[Tensor]) -> Tensor:
         joined = parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -221,7 +224,7 @@ class _Slots:
             return self._both([vectors for _, vectors in self._groups()])
         words, parts = self.x.shape[1], []
         if self.plain:  # rows of all layers at once: layers that do not follow one another are not copied first
-            rows = (torch.tensor(self.plain, device=tokens.device).unsqueeze(1) * words + tokens).flatten()
+            rows = (numbers(tuple(self.plain), tokens.device).unsqueeze(1) * words + tokens).flatten()
             parts.append(self.x.flatten(0, 1).index_select(0, rows).unflatten(0, (len(self.plain), len(tokens))))
         if self.mixed is not None:
             parts.append(picked(self.mixed, tokens))
@@ -235,27 +238,34 @@ class _Slots:
         """(Q, U, D): the sum over each span's words, with weights (Q, J)."""
         parts = []
         starts, device = sizes.cumsum(0) - sizes, sizes.device
-        plain = torch.tensor(self.plain, dtype=torch.int64, device=device)
+        plain = numbers(tuple(self.plain), device)
         tables = [(self.x, plain, self.order[: len(self.plain)])] if self.plain else []
         if self.mixed is not None:
             tables.append((self.mixed, torch.arange(len(self.mixed), device=device), self.order[len(self.plain) :]))
-        for vectors, chosen, numbers in tables:  # no layer is copied: words are numbered through all of a table's
+        for vectors, chosen, slots in tables:  # no layer is copied: words are numbered through all of a table's
             parts.append(
                 F.embedding_bag(
                     (tokens + chosen.unsqueeze(1) * vectors.shape[1]).flatten(),
                     vectors.flatten(0, 1),
                     (starts + torch.arange(len(chosen), device=device).unsqueeze(1) * len(tokens)).flatten(),
                     mode="sum",
-                    per_sample_weights=weights[numbers].flatten(),
+                    per_sample_weights=weights[slots].flatten(),
                 ).view(len(chosen), len(sizes), -1)
             )
         return self._both(parts)
 
 
+@functools.lru_cache(maxsize=4096)
+def numbers(values: tuple[int, ...], device: torch.device) -> Tensor:
+    """These numbers on a device, not to be changed: made once, for a GPU is waited for while they are sent."""
+    return torch.tensor(values, dtype=torch.int64, device=device)
+
+
 def directions(project: Tensor, attend: Tensor, roles: Sequence[int]) -> Tensor:
     """W_r a_r (Q, D, r) of some roles, from their ``project`` (Q, roles, D, W) and ``attend`` (Q, roles, W)."""
     if project.is_cuda:
-        return torch.einsum("qrdw,qrw->qdr", project, attend)[..., list(roles)]
+        chosen = numbers(tuple(roles), project.device)
+        return torch.einsum("qrdw,qrw->qdr", project.index_select(1, chosen), attend.index_select(1, chosen))
     # A slot at a time: a CPU's batched products of one column are several times slower.
     return torch.stack(
         [
@@ -268,7 +278,7 @@ def directions(project: Tensor, attend: Tensor, roles: Sequence[int]) -> Tensor:
 def mix(scalars: Tensor, tops: Sequence[int]) -> Tensor:
     """softmax of the scalars (m, L) over layers 0..top of each row."""
     layers = torch.arange(scalars.shape[1], device=scalars.device)
-    above = layers > torch.tensor(tops, device=scalars.device).unsqueeze(1)
+    above = layers > numbers(tuple(tops), scalars.device).unsqueeze(1)
     return scalars.masked_fill(above, -math.inf).softmax(-1)
 
 

@@ -16,13 +16,17 @@ from bertft.probes.edge_head import Heads
 CLIP = 5.0
 HALVE_AFTER, STOP_AFTER = 5, 20  # validations without a gain
 COUNTS = ("highest", "since", "plateau", "steps", "rates")  # arrays (P,) of a schedule
-# Probes passed through together: what a pass of a few leaves stays in a CPU's cache; a GPU takes no longer for many.
-ON_CPU, ELSEWHERE = 4, 32
+# Probes passed through together: what a pass of a few leaves stays in a CPU's cache; a GPU takes no longer for many, as
+# long as a tensor of all their targets (256 numbers each) stays below a quarter of a gigabyte.
+ON_CPU, ELSEWHERE, TARGETS = 4, 32, 1 << 18
 
 
-def together(probes: Sequence[int], device: torch.device) -> list[list[int]]:
-    """``probes`` a few at a time, each next to the one before: their parameters are taken without a copy."""
-    most = ON_CPU if device.type == "cpu" else ELSEWHERE
+def together(probes: Sequence[int], device: torch.device, targets: int) -> list[list[int]]:
+    """``probes`` a few at a time, each next to the one before: their parameters are taken without a copy.
+
+    ``targets`` at most are in a pass.
+    """
+    most = ON_CPU if device.type == "cpu" else max(1, min(ELSEWHERE, TARGETS // max(targets, 1)))
     groups: list[list[int]] = []
     for probe in probes:
         if groups and groups[-1][-1] == probe - 1 and len(groups[-1]) < most:
@@ -48,8 +52,8 @@ class Group:
 class Schedule:
     """Of the P probes of ``heads``, whose parameters it changes in place."""
 
-    def __init__(self, heads: Heads, learning_rate: float) -> None:
-        self.heads = heads
+    def __init__(self, heads: Heads, learning_rate: float, targets: int = 0) -> None:
+        self.heads, self.targets = heads, targets  # at most in a batch
         probes = range(len(heads.inputs))
         self.active = list(probes)
         self.best = {name: t.clone() for name, t in heads.tensors.items()}
@@ -66,7 +70,7 @@ class Schedule:
 
     def _grouped(self) -> list[Group]:
         found = []
-        for probes in together(self.active, self.heads.device):
+        for probes in together(self.active, self.heads.device, self.targets):
             rows = {name: [self.heads.rows(name, probe) for probe in probes] for name in self.heads.tensors}
             owner = {
                 name: torch.tensor(
@@ -94,7 +98,8 @@ class Schedule:
         squares = torch.zeros(len(group.probes), dtype=torch.float64, device=self.heads.device)
         for name, gradient in gradients.items():
             norms = torch.linalg.vector_norm(gradient.view(len(gradient), -1), dim=1)
-            squares.index_add_(0, group.owner[name], norms.double().square())
+            # By name first: the order in which a GPU adds two rows to nothing makes no difference.
+            squares += torch.zeros_like(squares).index_add_(0, group.owner[name], norms.double().square())
         # On a GPU multiplying by one costs less than waiting for the answer.
         if squares.is_cuda or float(squares.max()) > CLIP**2:
             factors = (CLIP / squares.sqrt()).clamp(max=1).float()

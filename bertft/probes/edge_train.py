@@ -94,7 +94,8 @@ def train_heads(
     there = device_of(device)
     train, dev = on_device(train, there), on_device(dev, there)
     heads = Heads(inputs, train.layers, train.width, targets.roles, len(targets.inventory), config.seed).to(there)
-    schedule = Schedule(heads, config.learning_rate)
+    largest = int(np.sort(targets.counts)[-config.batch :].sum())
+    schedule = Schedule(heads, config.learning_rate, largest)
     order = np.random.default_rng(config.seed)
     masks, room = torch.Generator().manual_seed(config.seed), Room()
     texts = len(targets.texts)
@@ -164,12 +165,13 @@ def predictions(
 ) -> Iterator[tuple[slice, range, SpanBatch, Tensor]]:
     """(which of ``probes``, texts, batch, logits (P', N, K)), a few probes and some texts at a time, in their order."""
     vectors, ready = on_device(vectors, heads.device), []
-    for group in together(probes, heads.device):
+    blocks = targets.blocks(EVALUATE)
+    for group in together(probes, heads.device, max(len(batch.labels) for _, batch in blocks)):
         tensors, first = heads.select(group), list(probes).index(group[0])
         direct = through(tensors, heads.owner(group)) if len(targets) > heads.dim else None  # for fewer it is no gain
         ready.append((slice(first, first + len(group)), group, tensors, direct))
     room = Room()
-    for texts, batch in targets.blocks(EVALUATE):
+    for texts, batch in blocks:
         x, batch = vectors.batch(texts, room=room), batch.to(heads.device)
         for which, group, tensors, direct in ready:
             yield which, texts, batch, heads.passed(tensors, group, x, batch, through=direct).logits

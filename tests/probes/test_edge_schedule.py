@@ -51,3 +51,14 @@ def test_steps_are_adam_s_each_probe_at_its_rate():
     for p, own in enumerate(plain):
         for parameter, name in zip(own, heads.tensors, strict=True):
             torch.testing.assert_close(heads.tensors[name][heads.rows(name, p)], parameter, rtol=1e-5, atol=1e-7)
+
+
+def test_probes_go_through_together_as_memory_has_room():
+    from bertft.probes.edge_schedule import together
+
+    probes = list(range(14))
+    assert [len(g) for g in together(probes, torch.device("cpu"), 10**6)] == [4, 4, 4, 2]
+    assert [len(g) for g in together(probes, torch.device("cuda"), 600)] == [14]
+    assert [len(g) for g in together([*probes[:3], *probes[5:]], torch.device("cuda"), 600)] == [3, 9]
+    assert {len(g) for g in together(probes, torch.device("cuda"), 100_000)} == {2}
+    assert {len(g) for g in together(probes, torch.device("cuda"), 10**7)} == {1}

@@ -15,7 +15,7 @@ from bertft.probes.features import StreamedVectors, WordVectors, on_device
 from bertft.probes.orthogonal import train_orthogonal
 from bertft.probes.rbf import train_rbf
 from bertft.probes.structural_training import Trees, predict, train_probes
-from tests.probes.test_edge import corpus, vectors
+from tests.probes.test_edge import corpus, repeated, vectors
 
 pytestmark = needs_gpu
 
@@ -46,7 +46,8 @@ def test_structural_probes(material, train):
 
 
 def test_edge_probes():
-    texts = corpus(40, seed=0, wide=True), corpus(15, seed=1, wide=True)
+    # every pair of a text's spans is a target: many share one, and add to its gradient
+    texts = repeated(corpus(40, seed=0, wide=True)), corpus(15, seed=1, wide=True)
     inventory = label_inventory(texts[0])
     targets = [EdgeTargets(own, inventory) for own in texts]
     spans, inputs = [vectors(own) for own in targets], all_inputs(3)
