@@ -130,16 +130,20 @@ def test_a_damaged_table_is_made_again(tiny_model, tmp_path, how):
 
 @pytest.mark.parametrize("task", ["mnli", pytest.param("dep", marks=pytest.mark.slow)])
 def test_training_is_bitwise_the_same_where_all_inputs_have_one_length(config, task, tmp_path, monkeypatch):
-    """Then what is kept was computed in batches of the shape that training has, and dropout above draws the same."""
+    """Then what is kept was computed in batches of the shape that training has, and dropout above draws the same.
+
+    Of a length that is a multiple of four: where examples do not fill the blocks that a product is made of (of an odd
+    length, on processors with AVX-512), a row's last bits depend on its place in the batch.
+    """
     import bertft.prefix
 
-    # cut to one length: 12 pieces of every pair, or the sentences that have exactly as many as the commonest
+    # those that have exactly as many pieces as the commonest such length
     loaded = sources.load(get_task(task).kind, "builtin:synthetic?split=train&size=200&seed=1")
     build = get_task(task)
     _, tokenizer = load_pretrained(config.model)
     features = build.features(tokenizer, loaded, build.spec(loaded), Window(128), training=True)
     lengths = [len(f) for f in features]
-    commonest = max(set(lengths), key=lengths.count)
+    commonest = max((n for n in set(lengths) if n % 4 == 0), key=lengths.count)
     chosen = [e for e, length in zip(loaded, lengths, strict=True) if length == commonest][:16]
     assert len(chosen) >= 8
     chosen = chosen[: len(chosen) // 8 * 8]
