@@ -41,7 +41,8 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
     of_experiments = not (folder / "results.csv").exists() and (folder / "results").is_dir()
     if of_experiments:
         rows, seeds = read_tables(folder / "results", study.get("tasks") or {})
-        study = {**study, "seed": seeds[0] if len(seeds) == 1 else seeds}
+        if seeds:
+            study = {**study, "seed": seeds[0] if len(seeds) == 1 else seeds}
     else:
         rows = read_results(folder / "results.csv")
     described = context(study, rows)

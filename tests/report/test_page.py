@@ -194,6 +194,9 @@ def test_a_folder_of_experiments_shows_what_seeds_say_together_and_the_first_of_
     found, seeds = read_tables(tmp_path / "results", {})
     assert [(row.model, row.value, row.seed) for row in found] == [("dep", 0.6, None), ("lora", 0.9, 0)]
     assert seeds == [0, 1]
+    only = tmp_path / "bare"
+    write_results(only / "results" / "fig.csv", [Row("dep", "rsa", "plain", 1, "rsa_cosine_pearson", 0.5)])
+    assert "seeds" not in write_report(only).read_text(encoding="utf8").partition("<h2")[0]
     # the adapter is none of the study's encoders: what the page says of them is not said of it
     assert [row.model for row in read_tables(tmp_path / "results", {"dep": {}})[0]] == ["dep"]
     page = write_report(tmp_path).read_text(encoding="utf8")
