@@ -12,7 +12,7 @@ from pathlib import Path
 
 PACKAGES = ("bertft", "bertft.ablation", "bertft.cost", "bertft.data", "bertft.doctor", "bertft.evaluation",
             "bertft.finetune", "bertft.lab", "bertft.materials", "bertft.ops", "bertft.probes", "bertft.report",
-            "bertft.results", "bertft.similarity", "bertft.study", "bertft.tasks")  # fmt: skip
+            "bertft.runs.rows", "bertft.similarity", "bertft.study", "bertft.tasks")  # fmt: skip
 
 
 def silent_names() -> list[str]:

@@ -17,7 +17,7 @@ from benchmarks.harness import OURS, BandwidthLimit, Contender
 from benchmarks.stimuli import sentence_lengths
 from bertft.probes.features import Room
 from bertft.probes.store import PART, _Entry
-from bertft.progress import SILENT
+from bertft.runs.progress import SILENT
 
 SENTENCES, LAYERS, DIM, BATCH = 1024, 7, 384, 20
 

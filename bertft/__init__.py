@@ -13,11 +13,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BertftError": "bertft.errors",
-    "Row": "bertft.results",
-    "read_results": "bertft.results",
-    "to_arrow": "bertft.results",
-    "to_pandas": "bertft.results",
-    "write_results": "bertft.results",
+    "Row": "bertft.runs.rows",
+    "read_results": "bertft.runs.rows",
+    "to_arrow": "bertft.runs.rows",
+    "to_pandas": "bertft.runs.rows",
+    "write_results": "bertft.runs.rows",
     "Encoder": "bertft.encoder",
     "FinetuneConfig": "bertft.finetune",
     "StudyConfig": "bertft.study",
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from bertft.encoder import Encoder as Encoder
     from bertft.errors import BertftError as BertftError
     from bertft.finetune import FinetuneConfig as FinetuneConfig
-    from bertft.results import Row as Row
-    from bertft.results import read_results as read_results
-    from bertft.results import to_arrow as to_arrow
-    from bertft.results import to_pandas as to_pandas
-    from bertft.results import write_results as write_results
+    from bertft.runs.rows import Row as Row
+    from bertft.runs.rows import read_results as read_results
+    from bertft.runs.rows import to_arrow as to_arrow
+    from bertft.runs.rows import to_pandas as to_pandas
+    from bertft.runs.rows import write_results as write_results
     from bertft.study import StudyConfig as StudyConfig
     from bertft.study import run_study as run_study

@@ -21,9 +21,9 @@ from typing import Any
 
 from bertft.errors import BertftError
 from bertft.finetune import PRECISIONS, REPORTING, FinetuneConfig, pinned
-from bertft.progress import SILENT, Progress
-from bertft.results import Row
-from bertft.run_folder import RunFolder, Stage
+from bertft.runs.folder import RunFolder, Stage
+from bertft.runs.progress import SILENT, Progress
+from bertft.runs.rows import Row
 
 __all__ = ["KINDS", "depths", "sweep", "sweep_stages"]
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from bertft.data.files import at_home
 from bertft.errors import BertftError, lacks_memory, lacks_space
-from bertft.progress import downloading, waiting
-from bertft.seal import refuse_changed_files
+from bertft.runs.digests import refuse_changed_files
+from bertft.runs.progress import downloading, waiting
 
 
 def load_pretrained(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Any]:

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from bertft.progress import Step, showing
+from bertft.runs.progress import Step, showing
 
 HEARTBEAT = 30.0  # seconds between two lines about one piece of work where no bar can be drawn
 
 
 class ConsoleProgress:
-    """A ``bertft.progress.Progress`` that draws. Use it as a context manager, so that the bars go away at the end."""
+    """A ``bertft.runs.progress.Progress`` that draws. Use it as a context manager, so that the bars go away at the end."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)

@@ -37,7 +37,7 @@ from bertft.blocks import (
 from bertft.data.files import check_text
 from bertft.devices import device_of
 from bertft.errors import BertftError
-from bertft.progress import SILENT, Progress
+from bertft.runs.progress import SILENT, Progress
 
 __all__ = ["Batch", "Encoder", "freeze", "reinitialise", "truncate"]
 

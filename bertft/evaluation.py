@@ -15,8 +15,8 @@ from bertft.data.files import read_lines
 from bertft.devices import device_of
 from bertft.errors import BertftError
 from bertft.finetune import data_name, read_card, score_rows
-from bertft.progress import SILENT, Progress
-from bertft.results import Row, write_bytes_atomically
+from bertft.runs.progress import SILENT, Progress
+from bertft.runs.rows import Row, write_bytes_atomically
 from bertft.tasks import get_task
 from bertft.tasks.base import Task, TaskModel, Window
 from bertft.trainer import Evaluator

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from bertft.errors import BertftError
-from bertft.locks import claimed
-from bertft.progress import SILENT, Progress
-from bertft.results import Row
-from bertft.seal import refuse_changed_files
+from bertft.runs.digests import refuse_changed_files
+from bertft.runs.locks import claimed
+from bertft.runs.progress import SILENT, Progress
+from bertft.runs.rows import Row
 
 __all__ = ["FinetuneConfig", "FinetuneResult", "finetune", "read_card", "snapshot_folder"]
 

@@ -5,7 +5,7 @@ out/config.yaml   seed1337/models/<task>/  rsa/  probes/     as a study's run fo
     <analysis>/...                                           the stages of an analysis
     results/<analysis>.csv, .png, .svg, .md                  its table: every seed, and all together; its figures
 ```
-An analysis is a module with ``stages(lab)`` and ``figures(rows, lab)``; every stage is done once (`bertft.run_folder`).
+An analysis is a module with ``stages(lab)`` and ``figures(rows, lab)``; every stage is done once (`bertft.runs.folder`).
 It may have ``derived(rows, lab)``, further rows that follow from those of the stages, ``tables(rows, lab)``, Markdown
 by name, and ``check(lab)``, which reads what corpora it has of its own.
 """
@@ -26,10 +26,10 @@ import yaml
 
 from bertft.errors import BertftError
 from bertft.materials import Materials
-from bertft.progress import SILENT, Progress
-from bertft.results import Row, merge_rows, write_bytes_atomically, write_results, write_text_atomically
-from bertft.run_folder import RunFolder, Stage
-from bertft.seeds import pool_seeds
+from bertft.runs.folder import RunFolder, Stage
+from bertft.runs.pooling import pool_seeds
+from bertft.runs.progress import SILENT, Progress
+from bertft.runs.rows import Row, merge_rows, write_bytes_atomically, write_results, write_text_atomically
 from bertft.study import study_stages
 from bertft.study_config import StudyConfig, settings_of
 from bertft.study_reader import read_study, resolve_source, study_of

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertft.errors import BertftError
-from bertft.progress import Progress
+from bertft.runs.progress import Progress
 from bertft.study_config import EdgeConfig, StudyConfig
 from bertft.tasks import get_task
 

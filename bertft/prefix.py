@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from bertft.batching import length_sorted_batches, pad_inputs
 from bertft.blocks import Reached, blocks, stand_in, stopping_at
 from bertft.devices import device_of
-from bertft.progress import SILENT, Progress
-from bertft.results import write_text_atomically
-from bertft.seal import digest_of
+from bertft.runs.digests import digest_of
+from bertft.runs.progress import SILENT, Progress
+from bertft.runs.rows import write_text_atomically
 
 HIDDEN = "prefix"
 """The batch's entry that holds block k's output, (B, P, D)."""

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 from bertft.ablation import sweep_stages
 from bertft.materials import Materials, fitting
-from bertft.progress import SILENT, Progress
-from bertft.results import Row, write_results, write_text_atomically
-from bertft.run_folder import RUN, RunFolder, Stage, timestamp
+from bertft.runs.folder import RUN, RunFolder, Stage, timestamp
+from bertft.runs.progress import SILENT, Progress
+from bertft.runs.rows import Row, write_results, write_text_atomically
 from bertft.study_config import EdgeConfig, ProbesConfig, StudyConfig, settings_of
 from bertft.study_reader import read_study
 

@@ -16,9 +16,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
 from bertft.finetune import FinetuneConfig, snapshot_folder
-from bertft.progress import Progress, Step
-from bertft.results import appearing_folder, write_text_atomically
-from bertft.seal import seal
+from bertft.runs.digests import seal
+from bertft.runs.progress import Progress, Step
+from bertft.runs.rows import appearing_folder, write_text_atomically
 from bertft.tasks.base import Score, Task, TaskModel, Window, predict
 
 

@@ -28,9 +28,9 @@ from bertft.finetune import (
 )
 from bertft.model_card import model_card
 from bertft.prefix import Prefix, collate
-from bertft.progress import Progress
-from bertft.results import appearing_folder, write_text_atomically
-from bertft.seal import digest_of, is_intact, is_sealed
+from bertft.runs.digests import digest_of, is_intact, is_sealed
+from bertft.runs.progress import Progress
+from bertft.runs.rows import appearing_folder, write_text_atomically
 from bertft.tasks.base import Score, Task, TaskModel, Window
 from bertft.trainer import Evaluator, Reporter, Snapshots, TaskTrainer, rank_and_world
 

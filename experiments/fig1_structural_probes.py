@@ -11,8 +11,8 @@ from bertft.report.figures import Figure
 from bertft.report.layered import layered
 from bertft.report.probe_figures import MEASURES
 from bertft.report.series import lines
-from bertft.results import Row
-from bertft.run_folder import Stage
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
 
 
 def stages(lab: Lab) -> list[Stage]:

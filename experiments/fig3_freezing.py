@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from bertft.lab import Lab
 from bertft.report.figures import Figure
-from bertft.results import Row
-from bertft.run_folder import Stage
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
 
 
 def stages(lab: Lab) -> list[Stage]:

@@ -9,8 +9,8 @@ from bertft.lab import Lab
 from bertft.report.figures import Figure
 from bertft.report.layered import layered
 from bertft.report.series import Line, lines
-from bertft.results import Row
-from bertft.run_folder import Stage
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
 from bertft.similarity import Plan, compare_stream
 
 TITLES = {"rsa_cosine_pearson": "RSA (cosine, Pearson)", "cka_debiased": "CKA (debiased)", "procrustes": "Procrustes"}

@@ -12,8 +12,8 @@ from bertft.errors import BertftError
 from bertft.evaluation import evaluate
 from bertft.lab import Lab
 from bertft.report.figures import Figure
-from bertft.results import Row
-from bertft.run_folder import Stage
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
 from bertft.tasks import get_task
 
 

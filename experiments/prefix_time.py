@@ -13,8 +13,8 @@ from bertft.lab import Lab
 from bertft.report.figures import Figure
 from bertft.report.layered import layered
 from bertft.report.series import lines
-from bertft.results import Row
-from bertft.run_folder import Stage
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
 
 LABELS = {
     "cpu_seconds": "every block run",

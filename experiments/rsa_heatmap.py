@@ -8,8 +8,8 @@ import torch
 
 from bertft.lab import Lab
 from bertft.report.heat_map import HeatMap, Matrix
-from bertft.results import Row
-from bertft.run_folder import Stage
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
 from bertft.similarity import CrossMoments
 from bertft.similarity.compare import choose, cut, example_of, side_by_side
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from bertft.lab import Lab
 from bertft.report.edge_table import edge_table
 from bertft.report.figures import Figure
-from bertft.results import Row
-from bertft.run_folder import Stage
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
 from bertft.study import probe_edges
 from bertft.study_config import EdgeConfig, settings_of
 from bertft.study_reader import edge_of

@@ -14,7 +14,7 @@ from bertft.blocks import blocks, load_pretrained
 from bertft.cli import run
 from bertft.errors import BertftError
 from bertft.finetune import FinetuneConfig, finetune, snapshot_folder
-from bertft.results import read_results
+from bertft.runs.rows import read_results
 from bertft.weights import weight_distance
 
 SOURCES = "--train builtin:synthetic?split=train&size=16&seed=1 --dev builtin:synthetic?split=dev&size=8&seed=1"

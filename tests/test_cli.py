@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from bertft.cli import run
-from bertft.results import Row, read_results
+from bertft.runs.rows import Row, read_results
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (

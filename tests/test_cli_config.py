@@ -7,7 +7,7 @@ import yaml
 
 from bertft.cli import run
 from bertft.finetune import read_card
-from bertft.results import read_results
+from bertft.runs.rows import read_results
 
 TRAIN, DEV = "builtin:synthetic?size=8", "builtin:synthetic?split=dev&size=4"
 

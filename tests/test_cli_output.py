@@ -14,11 +14,11 @@ import pytest
 import yaml
 from rich.console import Console
 
-from bertft import progress as shown_progress
 from bertft.cli import run
 from bertft.console import ConsoleProgress
 from bertft.ops import build
-from bertft.results import Row, read_results, write_results
+from bertft.runs import progress as shown_progress
+from bertft.runs.rows import Row, read_results, write_results
 
 
 @pytest.fixture

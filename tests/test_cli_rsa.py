@@ -16,7 +16,7 @@ from bertft.data import synthetic
 from bertft.data.conllu import write_conllu
 from bertft.data.streams import drawn, stream
 from bertft.encoder import Encoder
-from bertft.results import read_results
+from bertft.runs.rows import read_results
 
 TEXT = "builtin:synthetic?size=40"
 

@@ -16,8 +16,8 @@ from bertft.cost.measure import Line, line, seconds_of
 from bertft.cost.study import Estimate
 from bertft.finetune import FinetuneConfig
 from bertft.materials import Materials
-from bertft.results import Row
-from bertft.run_folder import RunFolder
+from bertft.runs.folder import RunFolder
+from bertft.runs.rows import Row
 from bertft.study import study_stages
 from bertft.study_reader import read_study
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bertft.data import streams
-from bertft.results import read_results
+from bertft.runs.rows import read_results
 
 FOLDER = Path(__file__).parents[1] / "examples"
 

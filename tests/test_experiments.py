@@ -17,7 +17,7 @@ import pytest
 from bertft.errors import BertftError
 from bertft.evaluation import evaluate
 from bertft.lab import Lab, read_setting
-from bertft.results import Row, read_results
+from bertft.runs.rows import Row, read_results
 from bertft.study import run_study
 
 ROOT = Path(__file__).parents[1]

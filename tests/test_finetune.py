@@ -25,7 +25,7 @@ from bertft.data.spans import SpanTarget, SpanText
 from bertft.errors import BertftError
 from bertft.evaluation import evaluate
 from bertft.finetune import FinetuneConfig, examples_fingerprint, finetune
-from bertft.progress import SILENT
+from bertft.runs.progress import SILENT
 from bertft.tasks import get_task
 from bertft.trainer import LengthGrouped, make_optimizer
 from bertft.training import build_model, reporters

@@ -16,7 +16,7 @@ from bertft.blocks import blocks, load_pretrained
 from bertft.data import sources
 from bertft.finetune import FinetuneConfig, finetune, model_fingerprint
 from bertft.prefix import Prefix, collate
-from bertft.progress import SILENT
+from bertft.runs.progress import SILENT
 from bertft.tasks import get_task
 from bertft.tasks.base import Window
 from bertft.training import build_model

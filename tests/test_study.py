@@ -17,9 +17,9 @@ from small_study import changed, write
 import bertft.study as study_module
 from bertft.errors import BertftError
 from bertft.materials import Materials, fitting
-from bertft.progress import SILENT
-from bertft.results import Row, read_results
-from bertft.run_folder import RunFolder, Stage
+from bertft.runs.folder import RunFolder, Stage
+from bertft.runs.progress import SILENT
+from bertft.runs.rows import Row, read_results
 from bertft.study import run_study
 from bertft.study_config import AblateConfig, EdgeConfig, StudyConfig
 from bertft.study_reader import read_study
@@ -83,7 +83,7 @@ def test_a_folder_with_other_things_and_a_file_are_refused(tmp_path):
 
 def test_two_processes_cannot_have_one_folder(tmp_path):
     out = tmp_path / "run"
-    code = f"from bertft.run_folder import RunFolder\nwith RunFolder({str(out)!r}, 'a: 1').claim(): pass"
+    code = f"from bertft.runs.folder import RunFolder\nwith RunFolder({str(out)!r}, 'a: 1').claim(): pass"
     with RunFolder(out, "a: 1").claim():
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "another bertft process is at work in this folder" in done.stderr

@@ -12,7 +12,7 @@ from small_study import TREE, changed, write
 
 from bertft.errors import BertftError
 from bertft.materials import Materials
-from bertft.progress import SILENT
+from bertft.runs.progress import SILENT
 from bertft.study import study_stages
 from bertft.study_reader import BUILTIN, RSA_LABELS, read_study
 

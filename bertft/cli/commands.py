@@ -37,7 +37,7 @@ from bertft.cli.rsa_command import RSA_EXAMPLES, rsa
 
 if TYPE_CHECKING:
     from bertft.cost import Estimate
-    from bertft.progress import Progress
+    from bertft.runs.progress import Progress
 
 app = typer.Typer(
     name="bertft",

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from bertft.cli.runs import _vacant
 from bertft.doctor import versions
 from bertft.errors import BertftError
-from bertft.progress import Progress
-from bertft.results import Row, write_results, write_text_atomically
-from bertft.run_folder import RESULTS, RunFolder, timestamp
+from bertft.runs.folder import RESULTS, RunFolder, timestamp
+from bertft.runs.progress import Progress
+from bertft.runs.rows import Row, write_results, write_text_atomically
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from bertft.cli.runs import _finish, _vacant
 from bertft.errors import BertftError
-from bertft.progress import SILENT, Progress
-from bertft.run_folder import CONFIG, LOCK, RunFolder, Stage
+from bertft.runs.folder import CONFIG, LOCK, RunFolder, Stage
+from bertft.runs.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder
@@ -51,8 +51,8 @@ def run_rsa(
     from bertft.data.sources import data_name, pin
     from bertft.data.streams import drawn, stream
     from bertft.ops.metrics import LINEAR
-    from bertft.similarity import memory
-    from bertft.similarity.checkpoint import Checkpoint
+    from bertft.runs import process as memory
+    from bertft.runs.checkpoint import Checkpoint
     from bertft.similarity.compare import taken
     from bertft.similarity.comparison import Plan
     from bertft.similarity.stream import compare_stream

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from bertft.doctor import versions
-from bertft.progress import Progress
-from bertft.results import Row, write_results, write_text_atomically
-from bertft.run_folder import CONFIG, RESULTS, RunFolder, Stage
+from bertft.runs.folder import CONFIG, RESULTS, RunFolder, Stage
+from bertft.runs.progress import Progress
+from bertft.runs.rows import Row, write_results, write_text_atomically
 
 
 def run_finetune(chosen: dict[str, Any], out: Path, progress: Progress) -> str:

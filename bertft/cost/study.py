@@ -21,8 +21,8 @@ from bertft.errors import BertftError
 from bertft.finetune import FinetuneConfig, dev_split
 from bertft.materials import Materials, fitting
 from bertft.probes.edge import checked
-from bertft.progress import SILENT, Progress
-from bertft.run_folder import RunFolder, Stage
+from bertft.runs.folder import RunFolder, Stage
+from bertft.runs.progress import SILENT, Progress
 from bertft.study import study_stages
 from bertft.study_config import StudyConfig
 from bertft.tasks import get_task

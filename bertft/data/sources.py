@@ -25,7 +25,7 @@ from bertft.data.spans import SpanText, arcs_as_spans, read_spans, span_text_of
 from bertft.data.squad import question_of, read_squad
 from bertft.data.text import read_text
 from bertft.errors import BertftError
-from bertft.progress import downloading, waiting
+from bertft.runs.progress import downloading, waiting
 
 if TYPE_CHECKING:
     import datasets

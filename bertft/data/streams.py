@@ -28,7 +28,7 @@ from bertft.data.sources import (
     pinned,
 )
 from bertft.errors import BertftError
-from bertft.progress import waiting
+from bertft.runs.progress import waiting
 
 T = TypeVar("T")
 SHUFFLED = 65_536  # examples among which `drawn` draws; a shorter source is shuffled whole

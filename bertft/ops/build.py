@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bertft.progress import announce
+from bertft.runs.progress import announce
 
 PACKAGE = Path(__file__).resolve().parent.parent
 

@@ -24,10 +24,10 @@ from bertft.probes.edge_rows import Measured, rows_of
 from bertft.probes.edge_train import Counts, EdgeTraining, count, train_heads
 from bertft.probes.features import Vectors, on_device
 from bertft.probes.store import FeatureStore, fingerprint
-from bertft.probes.unfinished import Unfinished
-from bertft.progress import SILENT, Progress
-from bertft.results import Row, write_bytes_atomically
-from bertft.seal import digest
+from bertft.runs.artefacts import Unfinished
+from bertft.runs.digests import digest
+from bertft.runs.progress import SILENT, Progress
+from bertft.runs.rows import Row, write_bytes_atomically
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder

@@ -17,8 +17,8 @@ from bertft.probes.edge_data import EdgeTargets
 from bertft.probes.edge_head import Input
 from bertft.probes.edge_train import EdgeTraining, code_bits, train_heads
 from bertft.probes.features import Room, Vectors
-from bertft.probes.unfinished import NOTHING, Unfinished
-from bertft.progress import SILENT, Progress
+from bertft.runs.artefacts import NOTHING, Unfinished
+from bertft.runs.progress import SILENT, Progress
 
 # Shares of the training texts at which the online code's blocks end (Voita and Titov 2020).
 FRACTIONS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)

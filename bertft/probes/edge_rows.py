@@ -10,8 +10,8 @@ import numpy as np
 from bertft.probes.edge_head import Input
 from bertft.probes.edge_scores import expected_layer, interval, label_f1, micro_f1, resamples_of
 from bertft.probes.edge_train import Counts
-from bertft.probes.significance import holm, paired
-from bertft.results import Row
+from bertft.runs.intervals import holm, paired
+from bertft.runs.rows import Row
 
 TASK = "edge"
 PREFIX = {"layer": "", "mix": "mix_", "cat": "cat_"}

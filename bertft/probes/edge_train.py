@@ -18,8 +18,8 @@ from bertft.probes.edge_head import DROPOUT, WIDTH, Heads, Input
 from bertft.probes.edge_pass import through
 from bertft.probes.edge_schedule import Schedule, together
 from bertft.probes.features import Room, Vectors, on_device
-from bertft.probes.unfinished import NOTHING, Unfinished
-from bertft.progress import SILENT, Progress
+from bertft.runs.artefacts import NOTHING, Unfinished
+from bertft.runs.progress import SILENT, Progress
 
 EVALUATE = 64  # texts scored together
 

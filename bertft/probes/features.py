@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.progress import SILENT, Progress
+from bertft.runs.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder

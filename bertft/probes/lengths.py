@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bertft.progress import SILENT, Progress
+from bertft.runs.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder

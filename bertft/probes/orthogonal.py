@@ -20,8 +20,8 @@ from bertft.errors import BertftError
 from bertft.ops.probe_loss import probe_loss, probe_loss_and_gradient
 from bertft.probes.features import Room, Vectors, on_device
 from bertft.probes.structural_training import BATCH, DECAY, IMPROVEMENT, PATIENCE, Probes, Trees
-from bertft.probes.unfinished import NOTHING, Unfinished
-from bertft.progress import SILENT, Progress
+from bertft.runs.artefacts import NOTHING, Unfinished
+from bertft.runs.progress import SILENT, Progress
 
 LEARNING_RATE = 0.02
 PENALTY = 0.05

@@ -11,7 +11,7 @@ from torch import Tensor
 from bertft.data.examples import Sentence
 from bertft.ops.reference import pairwise_distance
 from bertft.probes.metrics import spanning_trees
-from bertft.results import write_text_atomically
+from bertft.runs.rows import write_text_atomically
 
 
 def predicted_heads(points: Tensor, depths: Tensor) -> list[int]:

@@ -23,8 +23,8 @@ from bertft.errors import BertftError
 from bertft.ops import pairwise_distance
 from bertft.probes.features import Room, Vectors, on_device
 from bertft.probes.structural_training import BATCH, Probes, Schedule, Trees, batch_of, fit, groups_of, initial
-from bertft.probes.unfinished import NOTHING, Unfinished
-from bertft.progress import SILENT, Progress
+from bertft.runs.artefacts import NOTHING, Unfinished
+from bertft.runs.progress import SILENT, Progress
 
 START = 16.0  # of w: most distances within sentences are below it, so that the probe begins nearly as the plain one
 

@@ -29,8 +29,8 @@ from torch import Tensor
 from bertft.data.words import align_words
 from bertft.errors import BertftError
 from bertft.probes.features import StreamedVectors, Vectors, WordVectors, check_dtype, extract, kept_lengths
-from bertft.progress import SILENT, Progress
-from bertft.results import write_text_atomically
+from bertft.runs.progress import SILENT, Progress
+from bertft.runs.rows import write_text_atomically
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder

@@ -24,10 +24,10 @@ from bertft.probes.store import FeatureStore, fingerprint
 from bertft.probes.structural_rows import ORTHOGONAL, rows_of
 from bertft.probes.structural_training import KINDS, Probes, Trees, predict, train_probes
 from bertft.probes.trees import check_scorable, control_trees, punctuation
-from bertft.probes.unfinished import Unfinished
-from bertft.progress import SILENT, Progress
-from bertft.results import Row, write_bytes_atomically, write_text_atomically
-from bertft.seal import digest
+from bertft.runs.artefacts import Unfinished
+from bertft.runs.digests import digest
+from bertft.runs.progress import SILENT, Progress
+from bertft.runs.rows import Row, write_bytes_atomically, write_text_atomically
 
 if TYPE_CHECKING:
     from bertft.encoder import Encoder

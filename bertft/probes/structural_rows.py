@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from bertft.probes.metrics import SentenceScores, resampled, summarise
-from bertft.probes.significance import holm, paired
-from bertft.results import Row
+from bertft.runs.intervals import holm, paired
+from bertft.runs.rows import Row
 
 TASK = "structural"
 CONTROL = "control_"

@@ -15,8 +15,8 @@ from bertft.errors import BertftError
 from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient
 from bertft.probes.features import Room, Vectors, on_device
 from bertft.probes.trees import packed_trees
-from bertft.probes.unfinished import NOTHING, Unfinished
-from bertft.progress import SILENT, Progress
+from bertft.runs.artefacts import NOTHING, Unfinished
+from bertft.runs.progress import SILENT, Progress
 
 LEARNING_RATE = 1e-3
 DECAY = 0.1

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bertft.errors import BertftError
-from bertft.progress import SILENT, Progress
-from bertft.results import read_results, write_bytes_atomically, write_text_atomically
+from bertft.runs.progress import SILENT, Progress
+from bertft.runs.rows import read_results, write_bytes_atomically, write_text_atomically
 
 __all__ = ["write_report"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bertft.report.figures import Curve, Figure, Panel, interval, slot
 from bertft.report.series import PERCENT, Context, Line, apart, lines, number
-from bertft.results import Row
+from bertft.runs.rows import Row
 
 SCORES = {
     "las_conll18": "LAS (CoNLL 2018)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bertft.report.series import BASE, number
-from bertft.results import Row
+from bertft.runs.rows import Row
 
 SCORES = {"micro_f1": "", "class_1_f1": ", class 1"}
 """Measures that fill a row, and what that adds to the task's name."""

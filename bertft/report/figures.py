@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bertft.report.palette import SERIES
 from bertft.report.series import BASE, RANDOM, Context, Line, count, lines
-from bertft.results import Row
+from bertft.runs.rows import Row
 
 COMPARISONS = {"cka_debiased": "linear CKA, debiased (1 = same geometry)"}
 

@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bertft.own_text import TASK as OWN_TEXT
-from bertft.own_text import less
 from bertft.report.ablation_figures import ablated
 from bertft.report.probe_figures import MEASURES
 from bertft.report.series import BASE, RANDOM, Context, Line, apart, lines, number, point, score
-from bertft.results import Row
+from bertft.runs.own_text import TASK as OWN_TEXT
+from bertft.runs.own_text import less
+from bertft.runs.rows import Row
 
 SCORES = {
     "las_conll18": "LAS",

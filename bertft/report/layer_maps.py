@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from bertft.report.figures import axis_label
 from bertft.report.heat_map import HeatMap, Matrix
 from bertft.report.series import count, lines
-from bertft.results import Row
+from bertft.runs.rows import Row
 
 _NAME = re.compile(r"(.+)_base(\d+)")
 

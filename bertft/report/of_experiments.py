@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bertft.report.figures import Figure
 from bertft.report.series import BASE, NO_MODEL, RANDOM
-from bertft.results import COLUMNS, Row, read_results
+from bertft.runs.rows import COLUMNS, Row, read_results
 
 
 def read_tables(folder: Path, tasks: Collection[str]) -> tuple[list[Row], list[int]]:

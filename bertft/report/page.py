@@ -19,7 +19,7 @@ from bertft.report.heat_map import HeatMap
 from bertft.report.interactive import map_panels, panels
 from bertft.report.palette import DARK, DARK_PAGE, HOLLOW, LIGHT, LIGHT_PAGE
 from bertft.report.series import Context, point, score
-from bertft.results import Row
+from bertft.runs.rows import Row
 
 HERE = Path(__file__).parent
 SYNTHETIC = (

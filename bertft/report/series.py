@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bertft.results import Row
+from bertft.runs.rows import Row
 
 BASE, RANDOM = "base", "random"
 NO_MODEL = ("difference", "along")  # rows of two encoders, of one on its way

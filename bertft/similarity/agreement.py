@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.progress import SILENT, Progress
+from bertft.runs.progress import SILENT, Progress
 from bertft.similarity.words import local_of_words
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import torch
 
 from bertft.errors import BertftError
 from bertft.ops.metrics import LINEAR
-from bertft.progress import SILENT, Progress
-from bertft.results import Row
+from bertft.runs.progress import SILENT, Progress
+from bertft.runs.rows import Row
 from bertft.similarity.comparison import Comparison, Plan
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS
-from bertft.progress import SILENT, Progress
-from bertft.results import Row
+from bertft.runs.progress import SILENT, Progress
+from bertft.runs.rows import Row
 from bertft.similarity import measures, sampled
 from bertft.similarity.augmented import augment
 from bertft.similarity.inference import (

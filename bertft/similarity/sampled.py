@@ -17,8 +17,8 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.ops import reference
 from bertft.ops.rdm_routes import Route
-from bertft.progress import SILENT, Progress
-from bertft.results import Row
+from bertft.runs.progress import SILENT, Progress
+from bertft.runs.rows import Row
 from bertft.similarity import neighbours, pairwise
 from bertft.similarity.inference import clustered_difference, clustered_interval
 

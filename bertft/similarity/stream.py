@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.progress import SILENT, Progress
-from bertft.results import Row
-from bertft.similarity import memory, sampled
-from bertft.similarity.checkpoint import Checkpoint
+from bertft.runs import process as memory
+from bertft.runs.checkpoint import Checkpoint
+from bertft.runs.progress import SILENT, Progress
+from bertft.runs.rows import Row
+from bertft.similarity import sampled
 from bertft.similarity.compare import (
     check_request,
     count_stimuli,

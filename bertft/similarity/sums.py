@@ -19,10 +19,10 @@ from bertft.ops import extension
 from bertft.ops.cross_moments import Moments, cross_moments, provisional_mean
 from bertft.ops.metrics import LINEAR
 from bertft.ops.moments import held
+from bertft.runs.sums_file import read_sums, write_sums
 from bertft.similarity import measures
 from bertft.similarity.arrays import as_tensor
 from bertft.similarity.augmented import pack, translation, unpack
-from bertft.similarity.sums_file import read_sums, write_sums
 
 if TYPE_CHECKING:
     from typing_extensions import Self

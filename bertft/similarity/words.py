@@ -16,8 +16,8 @@ from torch import Tensor
 
 from bertft.data.examples import Sentence, Text
 from bertft.errors import BertftError
-from bertft.progress import SILENT, Progress
-from bertft.results import write_text_atomically
+from bertft.runs.progress import SILENT, Progress
+from bertft.runs.rows import write_text_atomically
 from bertft.similarity.compare import shared_layers, side_by_side
 from bertft.similarity.local import LabelMean, local_rsa, mean_by_label
 from bertft.similarity.moments import CrossMoments

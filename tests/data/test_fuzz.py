@@ -26,7 +26,7 @@ from bertft.data.spans import read_spans
 from bertft.data.squad import read_squad
 from bertft.data.text import read_text
 from bertft.errors import BertftError
-from bertft.results import COLUMNS, Row, read_results, write_results
+from bertft.runs.rows import COLUMNS, Row, read_results, write_results
 from bertft.study import read_study
 
 fuzz = settings(

@@ -9,8 +9,8 @@ from bertft.encoder import Encoder
 from bertft.errors import BertftError
 from bertft.materials import Materials
 from bertft.probes import edge
-from bertft.progress import SILENT
-from bertft.results import read_results
+from bertft.runs.progress import SILENT
+from bertft.runs.rows import read_results
 from bertft.study import read_study, study_stages
 
 SYNTHETIC = {"train": "builtin:synthetic?size=12", "dev": "builtin:synthetic?split=dev&size=8"}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bertft.cli import run
-from bertft.results import read_results
+from bertft.runs.rows import read_results
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--steps", "4", "--interval", "2", "--learning-rate", "1e-3", "--batch-size", "8"]

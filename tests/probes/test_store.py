@@ -47,7 +47,7 @@ class Said:
         self.lines: list[str] = []
 
     def step(self, description, total=None, unit="it"):
-        from bertft.progress import SILENT
+        from bertft.runs.progress import SILENT
 
         self.lines.append(f"{description}: {total} {unit}")
         return SILENT.step(description)

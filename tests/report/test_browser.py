@@ -11,7 +11,7 @@ from report import browser as chromiums
 from report.browser import browser
 
 from bertft.report import write_report
-from bertft.results import Row, write_results
+from bertft.runs.rows import Row, write_results
 
 PANELS = 8
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bertft.report.edge_table import edge_table
-from bertft.results import Row
+from bertft.runs.rows import Row
 
 
 def row(model: str, measure: str, layer: int, value: float, data: str = "coref") -> Row:

@@ -18,7 +18,7 @@ from bertft.report.layer_maps import layer_maps
 from bertft.report.palette import DARK, LIGHT, MARKERS, SYMBOLS, spread
 from bertft.report.series import context, lines
 from bertft.report.static import draw, in_palette, on_paper
-from bertft.results import Row
+from bertft.runs.rows import Row
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import dataclasses
 
 from bertft.report.headline import cost, headline
 from bertft.report.series import context
-from bertft.results import Row
+from bertft.runs.rows import Row
 
 
 def sentences(rows, config):

@@ -13,7 +13,7 @@ import yaml
 from bertft.errors import BertftError
 from bertft.report import write_report
 from bertft.report.of_experiments import read_tables
-from bertft.results import Row, write_results
+from bertft.runs.rows import Row, write_results
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bertft.report.figures import figures
 from bertft.report.series import context
-from bertft.results import Row
+from bertft.runs.rows import Row
 
 
 def rows(task: str, measures: list[str]) -> list[Row]:

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from bertft.cli import BAD_INPUT, run
 from bertft.ops import build
-from bertft.results import Row, write_results
+from bertft.runs.rows import Row, write_results
 from bertft.similarity import stream
 
 TRAIN, DEV = "builtin:synthetic?size=16", "builtin:synthetic?split=dev&size=12"

@@ -16,7 +16,7 @@ from bertft.data.text import read_text
 from bertft.encoder import Encoder
 from bertft.errors import BertftError
 from bertft.report.trees import tree_svg
-from bertft.results import read_results
+from bertft.runs.rows import read_results
 
 HOSTILE = {
     "control characters": "a\x00b\x07c\x1b[31m d\x7f",

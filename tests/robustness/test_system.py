@@ -13,10 +13,10 @@ import torch
 from bertft.cli import BAD_INPUT, run
 from bertft.errors import BertftError
 from bertft.ops import build
-from bertft.results import Row, read_results
-from bertft.run_folder import RunFolder, Stage
+from bertft.runs.checkpoint import Checkpoint
+from bertft.runs.folder import RunFolder, Stage
+from bertft.runs.rows import Row, read_results
 from bertft.similarity import CrossMoments
-from bertft.similarity.checkpoint import Checkpoint
 
 TRAINING = ["finetune", "--task", "mnli", "--model", "m", "--train", "t", "--dev", "d", "--out", "run"]
 ROWS = [Row("m", "rsa", "t", layer, "x", 0.5) for layer in range(2000)]

@@ -16,7 +16,7 @@ from test_finetune import KillAt, Killed
 from bertft.encoder import Encoder
 from bertft.errors import BertftError
 from bertft.finetune import FinetuneConfig, finetune
-from bertft.seal import is_intact, is_sealed, seal
+from bertft.runs.digests import is_intact, is_sealed, seal
 
 
 def test_a_seal_tells_every_change(tmp_path):

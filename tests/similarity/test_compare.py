@@ -130,7 +130,7 @@ def test_all_kinds_of_example(encoders):
 
 
 def test_too_few_tokens_are_said(encoders, texts):
-    from bertft.progress import SILENT
+    from bertft.runs.progress import SILENT
 
     said = []
 

@@ -19,7 +19,7 @@ class Told:
         self.said: list[str] = []
 
     def step(self, *_, **__):
-        from bertft.progress import SILENT
+        from bertft.runs.progress import SILENT
 
         return SILENT.step("")
 

@@ -17,10 +17,11 @@ from bertft.data import synthetic
 from bertft.data.examples import Text
 from bertft.encoder import Encoder
 from bertft.errors import BertftError
-from bertft.progress import SILENT
-from bertft.similarity import memory, sampled
+from bertft.runs import process as memory
+from bertft.runs.checkpoint import Checkpoint, write_tensors
+from bertft.runs.progress import SILENT
+from bertft.similarity import sampled
 from bertft.similarity import stream as module
-from bertft.similarity.checkpoint import Checkpoint, write_tensors
 from bertft.similarity.comparison import Plan
 from bertft.similarity.moments import CrossMoments
 from bertft.similarity.stream import compare_stream

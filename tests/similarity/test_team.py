@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bertft.results import read_results
+from bertft.runs.rows import read_results
 
 # The command line with small buffers, so that a short text is shared by all, and a process that may be lost.
 WORKER = """

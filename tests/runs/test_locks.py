@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from bertft import locks
 from bertft.errors import BertftError
 from bertft.finetune import FinetuneConfig, finetune
-from bertft.locks import claimed, is_held
-from bertft.results import sweep_unfinished
-from bertft.run_folder import RunFolder
+from bertft.runs import locks
+from bertft.runs.folder import RunFolder
+from bertft.runs.locks import claimed, is_held
+from bertft.runs.rows import sweep_unfinished
 
 
 def test_a_second_claim_is_refused_and_nothing_is_left(tmp_path):
@@ -81,7 +81,7 @@ def test_who_looks_at_a_lock_is_not_taken_for_its_holder(tmp_path, monkeypatch):
 FIRST = """
 import json, sys
 from bertft.finetune import FinetuneConfig, finetune
-from bertft.progress import SILENT
+from bertft.runs.progress import SILENT
 
 
 class Waiting:
@@ -105,7 +105,7 @@ def test_a_second_process_cannot_fine_tune_into_the_same_folder(tiny_model, tmp_
         epochs=1, batch_size=4, max_length=32,
     )  # fmt: skip
     command = [sys.executable, "-c", FIRST, json.dumps(dataclasses.asdict(config))]
-    here = Path(__file__).parents[1]
+    here = Path(__file__).parents[2]
     with subprocess.Popen(command, cwd=here, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout.readline() == "training\n"
         assert sorted(path.name for path in out.parent.iterdir()) == [".mnli.lock", ".mnli.training"]

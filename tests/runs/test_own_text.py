@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from bertft.own_text import less, own_text_differences
-from bertft.results import Row
-from bertft.seeds import pool_seeds
+from bertft.runs.own_text import less, own_text_differences
+from bertft.runs.pooling import pool_seeds
+from bertft.runs.rows import Row
 
 OWN = {"dep": "dep", "mnli": "mnli"}
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from bertft.results import Row
-from bertft.seeds import pool_seeds
+from bertft.runs.pooling import pool_seeds
+from bertft.runs.rows import Row
 
 
 def test_three_seeds_by_hand():

@@ -7,9 +7,9 @@ import math
 import re
 from collections.abc import Iterable
 
-from bertft.own_text import TASK as OWN_TEXT
 from bertft.report.series import PERCENT
-from bertft.results import Row
+from bertft.runs.own_text import TASK as OWN_TEXT
+from bertft.runs.rows import Row
 
 _SUFFIX = r"(_rank\d+|_orthogonal|_rbf)?$"  # of probes of several kinds
 _P_VALUE = re.compile(r"_p" + _SUFFIX)

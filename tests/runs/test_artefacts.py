@@ -10,7 +10,6 @@ from bertft.data import synthetic
 from bertft.data.spans import SpanTarget, SpanText
 from bertft.encoder import Encoder
 from bertft.probes import edge_train
-from bertft.probes import unfinished as module
 from bertft.probes.edge_control import online_code
 from bertft.probes.edge_data import EdgeTargets
 from bertft.probes.edge_head import Input, all_inputs
@@ -20,8 +19,9 @@ from bertft.probes.orthogonal import train_orthogonal
 from bertft.probes.rbf import train_rbf
 from bertft.probes.structural import structural_probes
 from bertft.probes.structural_training import Trees, train_probes
-from bertft.probes.unfinished import Unfinished
-from bertft.progress import SILENT
+from bertft.runs import artefacts as module
+from bertft.runs.artefacts import Unfinished
+from bertft.runs.progress import SILENT
 
 
 class Killed(Exception):

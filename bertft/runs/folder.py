@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from bertft.errors import BertftError
-from bertft.locks import MOMENT
-from bertft.progress import SILENT, Progress
-from bertft.results import (
+from bertft.runs.locks import MOMENT
+from bertft.runs.progress import SILENT, Progress
+from bertft.runs.rows import (
     Row,
     appearing_folder,
     merge_rows,
@@ -89,7 +89,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / LOCK, timeout=MOMENT)
         try:
-            lock.acquire(poll_interval=MOMENT / 2)  # again after a moment, as `bertft.locks.claimed`
+            lock.acquire(poll_interval=MOMENT / 2)  # again after a moment, as `bertft.runs.locks.claimed`
         except Timeout:
             raise BertftError(f"--out {self.path}: another bertft process is at work in this folder") from None
         try:

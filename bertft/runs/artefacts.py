@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from bertft.results import write_bytes_atomically
-from bertft.seal import digest
+from bertft.runs.digests import digest
+from bertft.runs.rows import write_bytes_atomically
 
 
 class Unfinished:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from bertft.errors import BertftError
-from bertft.results import (
+from bertft.runs.rows import (
     COLUMNS,
     Row,
     merge_rows,

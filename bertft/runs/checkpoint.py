@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.results import appearing_file, write_text_atomically
-from bertft.seal import digest
+from bertft.runs.digests import digest
+from bertft.runs.rows import appearing_file, write_text_atomically
 
 _FORMAT = "bertft.stream/2"
 _DTYPES = {

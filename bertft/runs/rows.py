@@ -104,10 +104,10 @@ def appearing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 def sweep_unfinished(folder: str | os.PathLike[str]) -> None:
     """Remove what writers that were killed left anywhere in ``folder``.
 
-    Below a folder in which a process holds a lock (`bertft.locks.claimed`, or ``.lock`` itself), nothing is touched;
+    Below a folder in which a process holds a lock (`bertft.runs.locks.claimed`, or ``.lock`` itself), nothing is touched;
     ``folder``'s own ``.lock`` is the caller's.
     """
-    from bertft.locks import SUFFIX, is_held
+    from bertft.runs.locks import SUFFIX, is_held
 
     own = Path(folder) / SUFFIX
     busy = {lock.parent for lock in Path(folder).rglob(f"*{SUFFIX}") if lock != own and is_held(lock)}

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.seal import digest
+from bertft.runs.digests import digest
 
 _FORMAT = "bertft.CrossMoments/1"
 
@@ -19,7 +19,7 @@ def write_sums(path: str | os.PathLike[str], state: dict[str, Tensor], config: M
     """Write the tensors ``state`` and the JSON values ``config``, through a temporary name."""
     from safetensors.torch import save
 
-    from bertft.results import write_bytes_atomically
+    from bertft.runs.rows import write_bytes_atomically
 
     text = json.dumps(config, sort_keys=True)
     write_bytes_atomically(path, save(state, {"format": _FORMAT, "config": text, "sha256": digest(state, text)}))

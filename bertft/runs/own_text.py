@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 
-from bertft.results import Row
+from bertft.runs.rows import Row
 
 TASK = "own_text"  # of the rows of differences
 
@@ -16,7 +16,7 @@ def own_text_differences(rows: Iterable[Row], own_text: Mapping[str, str]) -> li
 
     ``value`` is the similarity on the encoder's own text less that on the other one, of one seed; ``data`` is
     ``<own> - <other>``, ``measure`` that of the rows with ``_difference``. The interval joins those of the two as
-    independent, for they are of different sentences. `bertft.seeds.pool_seeds` then joins the differences of several
+    independent, for they are of different sentences. `bertft.runs.pooling.pool_seeds` then joins the differences of several
     seeds: where a seed changes an encoder more than another, on both texts alike, the difference is free of it.
     """
     similar = {row.key: row for row in rows if row.task == "rsa" and row.model in own_text}
