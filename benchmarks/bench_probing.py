@@ -16,7 +16,7 @@ from benchmarks.harness import OURS, Contender, GemmLimit
 from benchmarks.peers import expand_loss, pad, padded_gram_loss
 from benchmarks.stimuli import sentence_lengths
 from bertft.data.examples import Sentence
-from bertft.data.spans import SpanTarget, SpanText
+from bertft.data.readers.spans import SpanTarget, SpanText
 from bertft.probes import edge_train, structural_training
 from bertft.probes.edge_data import EdgeTargets, SpanBatch
 from bertft.probes.edge_head import WIDTH, Heads, all_inputs

@@ -55,7 +55,7 @@ def load_config(name: str) -> Any:
 @contextlib.contextmanager
 def _located(name: str) -> Iterator[tuple[str, str]]:
     """What ``from_pretrained`` takes for a model's name, and its revision; what that raises becomes one sentence."""
-    from bertft.data.hub import hub_name
+    from bertft.data.location import hub_name
     from bertft.data.sources import resolve_model
 
     refuse_changed_files(at_home(name))

@@ -187,7 +187,7 @@ class Encoder:
         ]
 
     def _encode_words(self, sentences: list[Sequence[str]], start: int, unit: str) -> list[Encoded]:
-        from bertft.data.words import align_words
+        from bertft.data.alignment import align_words
 
         aligned = align_words(self.tokenizer, sentences)
         return [

@@ -10,8 +10,8 @@ from typing import Any
 
 from bertft.blocks import load_pretrained
 from bertft.data import sources
-from bertft.data.conllu import read_conllu, write_conllu
 from bertft.data.files import read_lines
+from bertft.data.readers.conllu import read_conllu, write_conllu
 from bertft.devices import device_of
 from bertft.errors import BertftError
 from bertft.finetune import data_name, read_card, score_rows

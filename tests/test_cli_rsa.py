@@ -13,7 +13,7 @@ import yaml
 
 from bertft.cli import run
 from bertft.data import synthetic
-from bertft.data.conllu import write_conllu
+from bertft.data.readers.conllu import write_conllu
 from bertft.data.streams import drawn, stream
 from bertft.encoder import Encoder
 from bertft.runs.rows import read_results

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bertft.data.conllu import read_conllu
+from bertft.data.readers.conllu import read_conllu
 from bertft.errors import BertftError
 from bertft.evaluation import evaluate, load_finetuned, predict_conllu
 from bertft.finetune import FinetuneConfig, finetune

@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 
 from bertft.blocks import blocks, load_pretrained
 from bertft.data import sources
-from bertft.data.conllu import write_conllu
 from bertft.data.examples import Answer, Pair, Question, Sentence
-from bertft.data.spans import SpanTarget, SpanText
+from bertft.data.readers.conllu import write_conllu
+from bertft.data.readers.spans import SpanTarget, SpanText
 from bertft.errors import BertftError
 from bertft.evaluation import evaluate
 from bertft.finetune import FinetuneConfig, examples_fingerprint, finetune

@@ -330,7 +330,7 @@ def test_probes_of_several_kinds_come_from_one_extraction_that_a_kill_does_not_u
 
 
 def test_a_sentence_beyond_the_window_is_found_before_the_models_are_trained(config, tmp_path):
-    from bertft.data.conllu import write_conllu
+    from bertft.data.readers.conllu import write_conllu
     from bertft.data.sources import load
 
     sentences = load("dep", "builtin:synthetic?size=6")

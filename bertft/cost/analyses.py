@@ -11,8 +11,8 @@ import torch
 
 from bertft.cost.measure import Line, StageCost, line, placed, seconds_of, weights_of
 from bertft.data.examples import Sentence
+from bertft.data.readers.spans import SpanText
 from bertft.data.sources import sample
-from bertft.data.spans import SpanText
 from bertft.encoder import Encoder
 from bertft.probes.edge_control import FRACTIONS
 from bertft.probes.edge_data import EdgeTargets, label_inventory

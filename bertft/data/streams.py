@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from bertft.data.examples import Text
 from bertft.data.files import at_home, read_lines
-from bertft.data.hub import HubName
+from bertft.data.location import HubName
 from bertft.data.sources import (
     _ROWS,
     Example,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bertft.data.spans import SpanText
+from bertft.data.readers.spans import SpanText
 from bertft.errors import BertftError
 from bertft.probes.edge_control import control_labels, online_code
 from bertft.probes.edge_data import EdgeTargets, check_roles, label_inventory, with_targets

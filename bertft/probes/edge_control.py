@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from bertft.data.spans import SpanText
+from bertft.data.readers.spans import SpanText
 from bertft.errors import BertftError
 from bertft.probes.edge_data import EdgeTargets
 from bertft.probes.edge_head import Input

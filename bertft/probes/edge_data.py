@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertft.data.spans import SpanText
+from bertft.data.readers.spans import SpanText
 from bertft.errors import BertftError
 
 

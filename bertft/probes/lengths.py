@@ -18,7 +18,7 @@ def check_lengths(
 
     ``corpora`` hold examples with an ``id`` and ``words``, by the name that the ``BertftError`` gives them.
     """
-    from bertft.data.words import align_words
+    from bertft.data.alignment import align_words
 
     if window == "split":
         return

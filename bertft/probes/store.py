@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertft.data.words import align_words
+from bertft.data.alignment import align_words
 from bertft.errors import BertftError
 from bertft.probes.features import StreamedVectors, Vectors, WordVectors, check_dtype, extract, kept_lengths
 from bertft.runs.progress import SILENT, Progress
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from bertft.encoder import Encoder
 
 PART = 512  # sentences of one part
-SOURCES = ("encoder.py", "batching.py", "blocks.py", "data/words.py", "probes/features.py", "probes/store.py")
+SOURCES = ("encoder.py", "batching.py", "blocks.py", "data/alignment.py", "probes/features.py", "probes/store.py")
 
 
 class FeatureStore:

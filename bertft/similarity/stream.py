@@ -250,7 +250,7 @@ class _Run:
 
 def in_windows(texts: Sequence[Sequence[str]], encoders: Sequence[Encoder]) -> Iterator[tuple[int, Sequence[str]]]:
     """Word sequences cut where any of the ``encoders`` would have to, with the place of each in ``texts``."""
-    from bertft.data.words import SPECIAL, align_words
+    from bertft.data.alignment import SPECIAL, align_words
 
     cut_to = []
     for encoder in encoders:

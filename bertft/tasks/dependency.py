@@ -163,7 +163,7 @@ class DependencyTask:
         training: bool,
     ) -> list[_Feature]:
         """One feature a sentence; a sentence longer than the window raises ``BertftError`` that names it."""
-        from bertft.data.words import align_words
+        from bertft.data.alignment import align_words
 
         number = {relation: i for i, relation in enumerate(spec["relations"])}
         aligned = align_words(tokenizer, [s.words for s in examples], window.max_length, names=[s.id for s in examples])

@@ -73,7 +73,7 @@ class PosTask:
         self, tokenizer: Any, examples: Sequence[Sentence], spec: Mapping[str, Any], window: Window, *, training: bool
     ) -> list[_Feature]:
         """One feature a sentence; a sentence longer than the window raises ``BertftError`` that names it."""
-        from bertft.data.words import align_words
+        from bertft.data.alignment import align_words
 
         number = {tag: i for i, tag in enumerate(spec["tags"])}
         aligned = align_words(tokenizer, [s.words for s in examples], window.max_length, names=[s.id for s in examples])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bertft.data.files import check_text, parse_json, read_lines
-from bertft.data.text import read_text
+from bertft.data.readers.text import read_text
 from bertft.errors import BertftError
 
 

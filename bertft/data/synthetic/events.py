@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bertft.data.synthetic_lexicon import EVERYDAY, Frame, Noun, Verb
-from bertft.data.synthetic_phrases import Draw
-from bertft.data.synthetic_trees import (
+from bertft.data.synthetic.lexicon import EVERYDAY, Frame, Noun, Verb
+from bertft.data.synthetic.phrases import Draw
+from bertft.data.synthetic.trees import (
     Node,
     adjective,
     adverb,

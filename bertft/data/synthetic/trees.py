@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bertft.data.examples import Sentence
-from bertft.data.synthetic_lexicon import Noun, Verb, verb
+from bertft.data.synthetic.lexicon import Noun, Verb, verb
 
 SINGULAR, PLURAL, FIRST = "singular", "plural", "first"
 """Agreement of a subject: third person singular, any plural (and ``you``), ``I``."""

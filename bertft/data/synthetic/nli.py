@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from bertft.data.synthetic_events import (
+from bertft.data.synthetic.events import (
     INTRANSITIVE,
     TRANSITIVE,
     Event,
@@ -24,9 +24,9 @@ from bertft.data.synthetic_events import (
     draw_time,
     realise,
 )
-from bertft.data.synthetic_lexicon import EVERYDAY, Noun, plural
-from bertft.data.synthetic_phrases import Draw
-from bertft.data.synthetic_trees import (
+from bertft.data.synthetic.lexicon import EVERYDAY, Noun, plural
+from bertft.data.synthetic.phrases import Draw
+from bertft.data.synthetic.trees import (
     Node,
     adjective,
     coordinate,

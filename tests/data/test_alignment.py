@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from tokenizers.trainers import BpeTrainer, UnigramTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from bertft.data.words import SPECIAL, align_words
+from bertft.data.alignment import SPECIAL, align_words
 from bertft.errors import BertftError
 
 TEXTS = ["the dog saw the cat in the garden", "don't stop , he said .", "unhappiness is rare", "cats and dogs 123"] * 20

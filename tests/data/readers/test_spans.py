@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bertft.data.spans import SpanTarget, SpanText, read_spans
+from bertft.data.readers.spans import SpanTarget, SpanText, read_spans
 from bertft.errors import BertftError
 
 

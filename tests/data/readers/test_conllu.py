@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bertft.data.conllu import find_tree_flaw, read_conllu, write_conllu
 from bertft.data.examples import Sentence
+from bertft.data.readers.conllu import find_tree_flaw, read_conllu, write_conllu
 from bertft.errors import BertftError
 
 GOOD = """\

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bertft.data.examples import Answer, Question
-from bertft.data.squad import read_squad
+from bertft.data.readers.squad import read_squad
 from bertft.errors import BertftError
 
 CONTEXT = "Beyoncé – born 1981 – sings."

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bertft.data.examples import Pair
-from bertft.data.nli import read_nli, read_nli_counted
+from bertft.data.readers.nli import read_nli, read_nli_counted
 from bertft.errors import BertftError
 
 GLUE = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bertft.data.synthetic_lexicon import Domain, Frame, Verb
-from bertft.data.synthetic_phrases import DEGREES, MAX_DEPTH, NUMBERS, TENSES, Draw, Phrases
-from bertft.data.synthetic_trees import (
+from bertft.data.synthetic.lexicon import Domain, Frame, Verb
+from bertft.data.synthetic.phrases import DEGREES, MAX_DEPTH, NUMBERS, TENSES, Draw, Phrases
+from bertft.data.synthetic.trees import (
     BE,
     PLURAL,
     Node,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from bertft.data.synthetic_events import (
+from bertft.data.synthetic.events import (
     TRANSITIVE,
     Clause,
     Event,
@@ -21,9 +21,9 @@ from bertft.data.synthetic_events import (
     draw_time,
     realise,
 )
-from bertft.data.synthetic_lexicon import EVERYDAY, Noun
-from bertft.data.synthetic_phrases import Draw
-from bertft.data.synthetic_trees import Node, linearise, punctuation, time_phrase, verbal_clause, with_case
+from bertft.data.synthetic.lexicon import EVERYDAY, Noun
+from bertft.data.synthetic.phrases import Draw
+from bertft.data.synthetic.trees import Node, linearise, punctuation, time_phrase, verbal_clause, with_case
 
 PARTS = ("subject", "object", "place", "time")
 

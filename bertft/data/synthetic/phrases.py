@@ -6,8 +6,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from bertft.data.synthetic_lexicon import Domain, Noun
-from bertft.data.synthetic_trees import (
+from bertft.data.synthetic.lexicon import Domain, Noun
+from bertft.data.synthetic.trees import (
     FIRST,
     PLURAL,
     SINGULAR,

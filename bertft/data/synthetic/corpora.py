@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from bertft.data.examples import Answer, Pair, Question, Sentence, Text
-from bertft.data.synthetic_grammar import ENCYCLOPEDIA_MIX, EVERYDAY_MIX, Grammar
-from bertft.data.synthetic_lexicon import ENCYCLOPEDIA, EVERYDAY, Domain, Noun
-from bertft.data.synthetic_nli import CONTRADICTION, ENTAILMENT, NEUTRAL, draw_pair, finish
-from bertft.data.synthetic_phrases import Draw
-from bertft.data.synthetic_qa import draw_passage, draw_question
-from bertft.data.synthetic_trees import Node, detokenise, linearise, to_sentence
+from bertft.data.synthetic.grammar import ENCYCLOPEDIA_MIX, EVERYDAY_MIX, Grammar
+from bertft.data.synthetic.lexicon import ENCYCLOPEDIA, EVERYDAY, Domain, Noun
+from bertft.data.synthetic.nli import CONTRADICTION, ENTAILMENT, NEUTRAL, draw_pair, finish
+from bertft.data.synthetic.phrases import Draw
+from bertft.data.synthetic.qa import draw_passage, draw_question
+from bertft.data.synthetic.trees import Node, detokenise, linearise, to_sentence
 from bertft.errors import BertftError
 
 SPLITS = ("train", "dev", "test")
