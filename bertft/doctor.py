@@ -62,7 +62,7 @@ def devices() -> dict[str, str]:
 
 def tools() -> dict[str, str]:
     """The compiler and ninja that build the kernels at first use."""
-    from bertft.ops.build import find_compiler
+    from bertft.ops.native.build import find_compiler
 
     try:
         compiler = find_compiler()
@@ -81,7 +81,8 @@ def tools() -> dict[str, str]:
 
 def kernels() -> dict[str, str]:
     """Which kernels are in use and why; builds or loads them, which takes some seconds the first time."""
-    from bertft.ops import extension, extension_cuda
+    from bertft.ops.native import cpu as extension
+    from bertft.ops.native import cuda as extension_cuda
 
     status = extension.status()
     words = {"compiled": "compiled for this machine", "reference": "plain PyTorch"}

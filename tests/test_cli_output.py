@@ -16,7 +16,7 @@ from rich.console import Console
 
 from bertft.cli import run
 from bertft.console import ConsoleProgress
-from bertft.ops import build
+from bertft.ops.native import build
 from bertft.runs import progress as shown_progress
 from bertft.runs.rows import Row, read_results, write_results
 
@@ -197,7 +197,7 @@ def test_only_our_own_warnings_reach_the_user(capsys, monkeypatch, here):
     import bertft.study
 
     def warn(*arguments, **options):
-        warnings.warn_explicit("plain\n PyTorch serves", RuntimeWarning, "x.py", 1, module="bertft.ops.extension")
+        warnings.warn_explicit("plain\n PyTorch serves", RuntimeWarning, "x.py", 1, module="bertft.ops.native.cpu")
         warnings.warn_explicit("deprecated", FutureWarning, "y.py", 1, module="transformers.x")
         return here
 

@@ -1,6 +1,6 @@
 """Augmented rows: one vector a stimulus in which everything about pairs is bilinear.
 
-With the prepared rows u_i = row_i - mean, a_i = |u_i|^2 and p_i of `bertft.ops.cross_moments`, write
+With the prepared rows u_i = row_i - mean, a_i = |u_i|^2 and p_i of `bertft.ops.moments.cross_moments`, write
 
     z_i = [u_i, a_i, p_i, 1]   (D + 3)        w_i = [v_i, b_i, q_i, 1]   (E + 3)
 
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from bertft.ops import reference
-from bertft.ops.cross_moments import Moments
-from bertft.ops.moments import Space, held
+from bertft.ops.moments.cross_moments import Moments
+from bertft.ops.moments.layout import Space, held
 
 EXTRA = 3  # a, p and 1 behind the D dimensions
 

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops.cross_moments import Moments
 from bertft.ops.metrics import SCALE
-from bertft.ops.moment_formulas import PairSums, compare_sums, metric_offset, pair_sums
+from bertft.ops.moments.cross_moments import Moments
+from bertft.ops.moments.formulas import PairSums, compare_sums, metric_offset, pair_sums
 from bertft.similarity import measures
 from bertft.similarity.augmented import EXTRA, LINEAR, RDM, Form, augment, pack
 from bertft.similarity.moments import CrossMoments

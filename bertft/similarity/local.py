@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops import reference
-from bertft.ops.moment_formulas import local_pearson
+from bertft.ops.moments.formulas import local_pearson
 from bertft.similarity.moments import CrossMoments
 
 BLOCK = 4096  # rows at a time

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops.metrics import COMPARISONS, METRICS, RANKS
-from bertft.ops.moment_formulas import PairSums, compare_sums
-from bertft.ops.rdm_routes import Route
+from bertft.ops.moments.formulas import PairSums, compare_sums
+from bertft.ops.rdm.routes import Route
 from bertft.similarity.arrays import as_tensor
 
 LARGEST = 10_000  # stimuli whose two n x n matrices the permutation test will hold
@@ -98,7 +98,7 @@ def rsa(
         )
     if permutations and n > LARGEST:
         raise BertftError(f"rsa: the permutation test takes at most {LARGEST} stimuli, found {n}; sample them")
-    from bertft.ops.rdm_correlation import rdm_correlation
+    from bertft.ops.rdm.correlation import rdm_correlation
 
     found = rdm_correlation(x.unsqueeze(0), y.unsqueeze(0), metric=metric, compare=compare, return_route=True)
     assert isinstance(found, tuple)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops import reference
-from bertft.ops.rdm_routes import Route
+from bertft.ops.rdm.routes import Route
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
 from bertft.similarity import neighbours, pairwise

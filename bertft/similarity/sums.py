@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops import extension
-from bertft.ops.cross_moments import Moments, cross_moments, provisional_mean
 from bertft.ops.metrics import LINEAR
-from bertft.ops.moments import held
+from bertft.ops.moments.cross_moments import Moments, cross_moments, provisional_mean
+from bertft.ops.moments.layout import held
+from bertft.ops.native import cpu as extension
 from bertft.runs.sums_file import read_sums, write_sums
 from bertft.similarity import measures
 from bertft.similarity.arrays import as_tensor
@@ -326,7 +326,7 @@ class Sums:
     # One pair of layers ---------------------------------------------------------------------------------------------
 
     def moments(self, layer_x: int, layer_y: int) -> Moments:
-        """The sums of one pair of layers, as `bertft.ops.moment_formulas` takes them (views, not copies)."""
+        """The sums of one pair of layers, as `bertft.ops.moments.formulas` takes them (views, not copies)."""
         if not self._settled:
             raise BertftError(_EMPTY)
         return self._of_pair(self._state, layer_x, layer_y)

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from bertft.cli import BAD_INPUT, run
-from bertft.ops import build
+from bertft.ops.native import build
 from bertft.runs.rows import Row, write_results
 from bertft.similarity import stream
 

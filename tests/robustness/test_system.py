@@ -12,7 +12,7 @@ import torch
 
 from bertft.cli import BAD_INPUT, run
 from bertft.errors import BertftError
-from bertft.ops import build
+from bertft.ops.native import build
 from bertft.runs.checkpoint import Checkpoint
 from bertft.runs.folder import RunFolder, Stage
 from bertft.runs.rows import Row, read_results

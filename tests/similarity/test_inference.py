@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 from scipy.stats import kstest
 
 from bertft.errors import BertftError
-from bertft.ops.cross_moments import Moments
+from bertft.ops.moments.cross_moments import Moments
 from bertft.similarity import measures
 from bertft.similarity.augmented import augment, pack, unpack
 from bertft.similarity.inference import (

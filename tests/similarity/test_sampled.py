@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bertft.errors import BertftError
-from bertft.ops import extension
+from bertft.ops.native import cpu as extension
 from bertft.similarity import pairwise, sampled
 from bertft.similarity.comparison import Comparison, Plan
 

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertft.errors import BertftError
-from bertft.ops import cross_moments, extension, provisional_mean, rdm_correlation, reference
+from bertft.ops import cross_moments, provisional_mean, rdm_correlation, reference
 from bertft.ops.metrics import LINEAR, NORMALISED
-from bertft.ops.moments import Moments
+from bertft.ops.moments.layout import Moments
+from bertft.ops.native import cpu as extension
 
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 LAYOUTS = {  # of (..., n, d); what lies between the rows is NaN

@@ -10,8 +10,9 @@ from scipy.spatial.distance import pdist
 from scipy.stats import kendalltau, pearsonr, rankdata, spearmanr
 
 from bertft.errors import BertftError
-from bertft.ops import extension, rdm_correlation, reference
+from bertft.ops import rdm_correlation, reference
 from bertft.ops.metrics import LINEAR, METRICS
+from bertft.ops.native import cpu as extension
 
 MOMENTS = ("pearson", "cosine")
 RANKS = ("spearman", "rho_a")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops.layer_pairs import compare_layers
-from bertft.ops.moment_formulas import cka_from_moments
+from bertft.ops.moments.formulas import cka_from_moments
+from bertft.ops.moments.layer_pairs import compare_layers
 from bertft.ops.rows import check_matrix, check_nan
 
 

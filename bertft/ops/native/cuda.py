@@ -1,4 +1,4 @@
-"""Builds, caches and loads the CUDA kernels, beside the CPU ones of `bertft.ops.extension` and by the same rules.
+"""Builds, caches and loads the CUDA kernels, beside the CPU ones of `bertft.ops.native.cpu` and by the same rules.
 
 They are compiled at first use on a CUDA tensor, when torch was built for CUDA and a toolkit of its major version is
 found: ``$CUDA_HOME`` or ``$CUDA_PATH``, ``nvcc`` on the path, ``/usr/local/cuda``, or the PyPI packages
@@ -8,7 +8,7 @@ sentence what is missing, one warning is given, and the plain PyTorch of `bertft
 Environment:
     TORCH_CUDA_ARCH_LIST   architectures, such as ``8.0;9.0+PTX``; default: those of the visible GPUs, and 8.0, 9.0,
                            10.0 and PTX when none is visible
-    BERTFT_KERNELS, BERTFT_CACHE, CXX, CXXFLAGS, MAX_JOBS   as in `bertft.ops.extension`
+    BERTFT_KERNELS, BERTFT_CACHE, CXX, CXXFLAGS, MAX_JOBS   as in `bertft.ops.native.cpu`
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bertft.errors import BertftError
-from bertft.ops import build, extension
-from bertft.ops.build import BuildError
-from bertft.ops.loader import Loader, load_ops
+from bertft.ops.native import build
+from bertft.ops.native import cpu as extension
+from bertft.ops.native.build import BuildError
+from bertft.ops.native.loader import Loader, load_ops
 
 NOBODY_VISIBLE = "8.0;9.0;10.0+PTX"
 NVCC_FLAGS = [

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from bertft.runs.progress import announce
 
-PACKAGE = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parents[2]
 
 
 TAKES = {"cpu": "some 20 s of one core", "cuda": "some minutes"}  # to compile from nothing

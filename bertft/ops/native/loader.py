@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from bertft.ops.build import BuildError
+from bertft.ops.native.build import BuildError
 
 
 class Loader:

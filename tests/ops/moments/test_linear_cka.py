@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from bertft.errors import BertftError
-from bertft.ops import extension, linear_cka
+from bertft.ops import linear_cka
+from bertft.ops.native import cpu as extension
 
 
 @pytest.fixture(autouse=True, scope="module", params=["kernel", "reference"])

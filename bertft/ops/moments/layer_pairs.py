@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bertft.ops.cross_moments import cross_moments, provisional_mean
-from bertft.ops.moment_formulas import self_pair
-from bertft.ops.moments import Moments, held
+from bertft.ops.moments.cross_moments import cross_moments, provisional_mean
+from bertft.ops.moments.formulas import self_pair
+from bertft.ops.moments.layout import Moments, held
 from bertft.ops.rows import with_sentence
 
 Statistic = Callable[[Moments, Tensor, Tensor], Tensor]  # of two spaces' moments and provisional means, ()

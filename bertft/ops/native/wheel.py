@@ -9,7 +9,16 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from bertft.ops.build import PACKAGE, cpu_features, digest, find_compiler, run_ninja, source_root, sources, write_ninja
+from bertft.ops.native.build import (
+    PACKAGE,
+    cpu_features,
+    digest,
+    find_compiler,
+    run_ninja,
+    source_root,
+    sources,
+    write_ninja,
+)
 
 LIBRARY = PACKAGE / "_kernels_aot.so"
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops.metrics import SCALE
-from bertft.ops.moments import Moments, Pair, Space, held, pair_xy, space_x, space_y
+from bertft.ops.moments.layout import Moments, Pair, Space, held, pair_xy, space_x, space_y
 
 
 class PairSums(NamedTuple):

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from bertft.errors import BertftError
-from bertft.ops import rdm_products, reference
+from bertft.ops import reference
 from bertft.ops.metrics import METRICS
+from bertft.ops.rdm import products as rdm_products
 
 PRODUCTS = [metric for metric in METRICS if metric != "manhattan"]
 

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops import extension, extension_cuda, rdm_products, reference
-from bertft.ops.layer_pairs import compare_layers
+from bertft.ops import reference
 from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS, RANKS
-from bertft.ops.moment_formulas import PairSums, compare_sums, rsa_from_moments
-from bertft.ops.moments import Moments
+from bertft.ops.moments.formulas import PairSums, compare_sums, rsa_from_moments
+from bertft.ops.moments.layer_pairs import compare_layers
+from bertft.ops.moments.layout import Moments
+from bertft.ops.native import cpu as extension
+from bertft.ops.native import cuda as extension_cuda
 from bertft.ops.pairwise_distance import pairwise_distance
+from bertft.ops.rdm import products as rdm_products
 from bertft.ops.rows import check_rows, with_sentence
 
 ROUTES = ("linear", "tiles", "exact", "sampled")

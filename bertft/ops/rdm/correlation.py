@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops import extension
 from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS, check_metric
-from bertft.ops.rdm_routes import ROUTES, Route, choose_route, run_route
+from bertft.ops.native import cpu as extension
+from bertft.ops.rdm.routes import ROUTES, Route, choose_route, run_route
 from bertft.ops.rows import check_matrix, check_nan
 
 

@@ -17,10 +17,12 @@ import pytest
 import torch
 
 from bertft.errors import BertftError
-from bertft.ops import ahead_of_time, build, extension
-from bertft.ops.loader import Loader
+from bertft.ops.native import build
+from bertft.ops.native import cpu as extension
+from bertft.ops.native import wheel as ahead_of_time
+from bertft.ops.native.loader import Loader
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Gradients of the sums of `bertft.ops.moments` with respect to the rows, in n d^2 work and plain matrix products."""
+"""Gradients of the sums of `bertft.ops.moments.layout` with respect to the rows, in n d^2 work and plain matrix products."""
 
 from __future__ import annotations
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from bertft.errors import BertftError
-from bertft.ops import build, extension_cuda
-from bertft.ops.build import BuildError
-from bertft.ops.loader import Loader
+from bertft.ops.native import build
+from bertft.ops.native import cuda as extension_cuda
+from bertft.ops.native.build import BuildError
+from bertft.ops.native.loader import Loader
 
 TORCH = Path(torch.__file__).parent
 

@@ -7,7 +7,7 @@ build fails, one warning says so and the plain PyTorch of `bertft.ops.reference`
 
 Environment:
     BERTFT_KERNELS   ``reference`` never uses compiled kernels; ``compiled`` raises instead of falling back
-    and those of `bertft.ops.build`
+    and those of `bertft.ops.native.build`
 """
 
 from __future__ import annotations
@@ -19,9 +19,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bertft.errors import BertftError
-from bertft.ops import ahead_of_time
-from bertft.ops.build import BuildError, build, build_key, cache_folder, compile_flags, find_compiler, source_root
-from bertft.ops.loader import Loader, load_ops
+from bertft.ops.native import wheel as ahead_of_time
+from bertft.ops.native.build import (
+    BuildError,
+    build,
+    build_key,
+    cache_folder,
+    compile_flags,
+    find_compiler,
+    source_root,
+)
+from bertft.ops.native.loader import Loader, load_ops
 
 
 def on_load(hook: Callable[[], None]) -> None:
@@ -47,7 +55,7 @@ def serves(tensor: object) -> bool:
     """Whether a compiled kernel takes this tensor: it lies on the CPU or a GPU whose kernels are in use."""
     device = tensor.device.type  # type: ignore[attr-defined]
     if device == "cuda":
-        from bertft.ops import extension_cuda
+        from bertft.ops.native import cuda as extension_cuda
 
         return extension_cuda.load()
     return device == "cpu" and load()

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from bertft.errors import BertftError
-from bertft.ops import cross_moments, extension, provisional_mean, reference
+from bertft.ops import cross_moments, provisional_mean, reference
 from bertft.ops.metrics import LINEAR
-from bertft.ops.moment_formulas import cka_from_moments, local_pearson, rsa_from_moments
-from bertft.ops.moments import Moments
+from bertft.ops.moments.formulas import cka_from_moments, local_pearson, rsa_from_moments
+from bertft.ops.moments.layout import Moments
+from bertft.ops.native import cpu as extension
 
 PAIRS = [("dot", "cosine"), ("cosine", "correlation"), ("correlation", "sqeuclidean"), ("sqeuclidean", "dot")]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bertft.ops.full_precision import full_precision
 from bertft.ops.metrics import NORMALISED, SCALE
-from bertft.ops.moment_formulas import metric_offset
+from bertft.ops.moments.formulas import metric_offset
 from bertft.ops.reference import metric_rows
 from bertft.ops.rows import check_rows
 

@@ -1,4 +1,4 @@
-"""The accumulation behind linear-time similarity: sums over stimuli, documented in `bertft.ops.moments`."""
+"""The accumulation behind linear-time similarity: sums over stimuli, documented in `bertft.ops.moments.layout`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops import extension, reference
+from bertft.ops import reference
 from bertft.ops.autograd import first_order
 from bertft.ops.full_precision import full_precision
 from bertft.ops.metrics import LINEAR, METRICS, check_metric
-from bertft.ops.moments import Moments, Pair, Space
-from bertft.ops.moments_grad import Rows, add_pair
+from bertft.ops.moments.gradient import Rows, add_pair
+from bertft.ops.moments.layout import Moments, Pair, Space
+from bertft.ops.native import cpu as extension
 from bertft.ops.rows import check_device, check_matrix, check_nan, check_rows, with_sentence
 
 __all__ = ["Moments", "Pair", "Space", "cross_moments", "provisional_mean"]
