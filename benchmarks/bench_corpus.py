@@ -26,7 +26,7 @@ from bertft.similarity.moments import CrossMoments
 from bertft.similarity.neighbours import mutual_knn
 
 if TYPE_CHECKING:
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
 
 
 def peak() -> float:
@@ -89,7 +89,7 @@ def lines_of(text: Path, encoder: Encoder, tokens: int) -> list[str]:
 
 def stream(text: Path, base: str, tuned: str, tokens: int, sample: int, measures: str) -> None:
     """Two encoders over the same batches, alone and with the measures (RSA by cosine) of all layers, in turn."""
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
     from bertft.similarity.compare import side_by_side
 
     encoders = [Encoder.from_pretrained(name, device="cpu") for name in (base, tuned)]
@@ -121,7 +121,7 @@ def stream(text: Path, base: str, tuned: str, tokens: int, sample: int, measures
 
 def _share(text: Path, names: list[str], tokens: int, threads: int, part: int, parts: int, start, done) -> None:
     """One process's part of the lines: encoders and sums; puts its tokens and seconds into ``done``."""
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
     from bertft.similarity.compare import side_by_side
 
     torch.set_num_threads(threads)
@@ -161,7 +161,7 @@ def processes(text: Path, base: str, tuned: str, tokens: int) -> None:
 
 def error(text: Path, base: str, tuned: str, tokens: int) -> None:
     """RSA and debiased CKA of every layer from streamed sums against all pairs in float64."""
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
 
     kept = []
     for name in (base, tuned):

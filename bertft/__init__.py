@@ -18,8 +18,8 @@ _HOMES = {
     "to_arrow": "bertft.runs.rows",
     "to_pandas": "bertft.runs.rows",
     "write_results": "bertft.runs.rows",
-    "Encoder": "bertft.encoder",
-    "FinetuneConfig": "bertft.finetune",
+    "Encoder": "bertft.models.encoder",
+    "FinetuneConfig": "bertft.models.finetuning.run",
     "StudyConfig": "bertft.study",
     "run_study": "bertft.study",
 }
@@ -35,9 +35,9 @@ __getattr__, __dir__ = exports(__name__, _HOMES, _MODULES)
 
 
 if TYPE_CHECKING:
-    from bertft.encoder import Encoder as Encoder
     from bertft.errors import BertftError as BertftError
-    from bertft.finetune import FinetuneConfig as FinetuneConfig
+    from bertft.models.encoder import Encoder as Encoder
+    from bertft.models.finetuning.run import FinetuneConfig as FinetuneConfig
     from bertft.runs.rows import Row as Row
     from bertft.runs.rows import read_results as read_results
     from bertft.runs.rows import to_arrow as to_arrow

@@ -5,7 +5,7 @@ embeddings. Truncation to k (Figure 4): blocks above k are gone, and the head re
 
     out/freeze/k3/            the fine-tuned model (``keep``), an ordinary Hugging Face folder
     out/freeze/k3.csv         its scores, and k3.done.json that they are complete
-    out/prefix/               what frozen blocks give out, while the sweep runs (`bertft.prefix`)
+    out/prefix/               what frozen blocks give out, while the sweep runs (`bertft.models.frozen_cache`)
 
 `sweep` does all of it in a run folder of its own, `sweep_stages` gives the stages to others.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bertft.errors import BertftError
-from bertft.finetune import PRECISIONS, REPORTING, FinetuneConfig, pinned
+from bertft.models.finetuning.run import PRECISIONS, REPORTING, FinetuneConfig, pinned
 from bertft.runs.folder import RunFolder, Stage
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
@@ -32,7 +32,7 @@ KINDS = ("freeze", "truncate")
 
 def depths(kind: str, model: str) -> list[int]:
     """Every k there is for ``model``: -1..L for freezing, 0..L for truncation, L its number of blocks."""
-    from bertft.blocks import load_config
+    from bertft.models.blocks import load_config
 
     if kind not in KINDS:
         raise BertftError(f"ablate: expected one of {', '.join(KINDS)}, found {kind!r}")
@@ -58,8 +58,8 @@ def sweep(
     import yaml
 
     from bertft.doctor import versions
+    from bertft.models.tasks import get_task
     from bertft.report import write_report
-    from bertft.tasks import get_task
 
     get_task(config.task)  # a wrong name is refused before anything else
     config = pinned(config)
@@ -128,7 +128,7 @@ def sweep_stages(
 
 
 def _work(kind: str, config: FinetuneConfig, k: int, keep: bool, progress: Progress) -> list[Row]:
-    from bertft.finetune import finetune, read_card
+    from bertft.models.finetuning.run import finetune, read_card
 
     result = finetune(config, progress=progress)
     trained = float(read_card(result.folder)["trained_parameters"])

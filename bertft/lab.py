@@ -35,8 +35,8 @@ from bertft.study_config import StudyConfig, settings_of
 from bertft.study_reader import read_study, resolve_source, study_of
 
 if TYPE_CHECKING:
-    from bertft.encoder import Encoder
-    from bertft.finetune import FinetuneConfig
+    from bertft.models.encoder import Encoder
+    from bertft.models.finetuning.run import FinetuneConfig
     from bertft.report.figures import Figure
 
 
@@ -114,7 +114,7 @@ class Lab:
 
     @property
     def prefix(self) -> Path:
-        """What frozen blocks give out (`bertft.prefix`), kept until the analysis that trains on it is done."""
+        """What frozen blocks give out (`bertft.models.frozen_cache`), kept until the analysis that trains on it is done."""
         return self.out / "prefix"
 
     def study(self, seed: int) -> StudyConfig:

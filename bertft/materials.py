@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertft.errors import BertftError
+from bertft.models.tasks import get_task
 from bertft.runs.progress import Progress
 from bertft.study_config import EdgeConfig, StudyConfig
-from bertft.tasks import get_task
 
 if TYPE_CHECKING:
-    from bertft.encoder import Encoder
-    from bertft.finetune import FinetuneConfig
+    from bertft.models.encoder import Encoder
+    from bertft.models.finetuning.run import FinetuneConfig
 
 __all__ = ["Materials", "fitting"]
 
@@ -66,14 +66,14 @@ class Materials:
 
     def driver(self, name: str) -> FinetuneConfig:
         """The fine-tuning driver's configuration of one task."""
-        from bertft.finetune import FinetuneConfig
+        from bertft.models.finetuning.run import FinetuneConfig
 
         chosen = {key: value for key, value in dataclasses.asdict(self.config.tasks[name]).items() if value is not None}
         return FinetuneConfig(model=self.config.model, out=self.out / "models" / name, dev_name=name, **chosen)
 
     def task(self, name: str, role: str) -> list[Any]:
         """The ``train`` or ``dev`` examples of a task, the very ones the fine-tuning driver reads."""
-        from bertft.finetune import dev_split
+        from bertft.models.finetuning.run import dev_split
 
         task = self.config.tasks[name]
         if role == "train":
@@ -139,7 +139,7 @@ class Materials:
     def encoder(self, name: str) -> Encoder:
         """``base``, ``random`` (the base's architecture, weights drawn anew) or a task's tuned encoder."""
         from bertft.data.sources import resolve_model
-        from bertft.encoder import Encoder, reinitialise
+        from bertft.models.encoder import Encoder, reinitialise
 
         if name not in self._encoders:
             if name == "random":

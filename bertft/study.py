@@ -35,7 +35,7 @@ from bertft.study_config import EdgeConfig, ProbesConfig, StudyConfig, settings_
 from bertft.study_reader import read_study
 
 if TYPE_CHECKING:
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
     from bertft.probes.store import FeatureStore
 
 __all__ = ["StudyConfig", "read_study", "run_study", "study_stages"]
@@ -139,7 +139,7 @@ def _ablate(name: str, work: Callable[[], list[Row]]) -> list[Row]:
 
 
 def _finetune(name: str, materials: Materials) -> list[Row]:
-    from bertft.finetune import finetune
+    from bertft.models.finetuning.run import finetune
 
     result = finetune(materials.driver(name), progress=materials.progress)
     return [dataclasses.replace(row, model=name) for row in result.rows]

@@ -212,7 +212,7 @@ class StudyConfig:
     @property
     def treebank(self) -> str | None:
         """The text whose words ``rsa.by`` tells apart: the probes' dev text, else that of the first task on trees."""
-        from bertft.tasks import get_task
+        from bertft.models.tasks import get_task
 
         if self.probes:
             return self.probes.name

@@ -183,7 +183,7 @@ def _build_dataclass(wanted: Any, value: Any, file: str, where: str) -> Any:
 
 
 def _check(config: StudyConfig, file: str) -> None:
-    from bertft import tasks
+    from bertft.models import tasks
 
     for name, task in config.tasks.items():
         if (task.task or name) not in tasks.names():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bertft.encoder import Encoder
-from bertft.finetune import finetune, snapshot_folder
 from bertft.lab import Lab
 from bertft.materials import fitting
+from bertft.models.encoder import Encoder
+from bertft.models.finetuning.run import finetune, snapshot_folder
 from bertft.report.figures import Figure
 from bertft.report.layered import layered
 from bertft.report.series import lines

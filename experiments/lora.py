@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from bertft.encoder import Encoder
-from bertft.finetune import finetune, read_card
 from bertft.lab import Lab
 from bertft.materials import fitting
+from bertft.models.encoder import Encoder
+from bertft.models.finetuning.run import finetune, read_card
 from bertft.report.figures import Figure
 from bertft.report.layered import layered
 from bertft.report.series import lines

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from bertft.ablation import depths
-from bertft.finetune import FinetuneResult, finetune
 from bertft.lab import Lab
+from bertft.models.finetuning.run import FinetuneResult, finetune
 from bertft.report.figures import Figure
 from bertft.report.layered import layered
 from bertft.report.series import lines

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bertft.lab import Lab
+from bertft.models.weight_distance import weight_distance
 from bertft.report.figures import Figure
 from bertft.report.layered import layered
 from bertft.report.series import lines
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
-from bertft.weights import weight_distance
 
 MEASURE = "relative_weight_distance"
 

@@ -7,15 +7,15 @@ import json
 
 import pytest
 import torch
-from test_finetune import same, weights
+from training_runs import same, weights
 
 from bertft.ablation import depths, sweep, sweep_stages
-from bertft.blocks import blocks, load_pretrained
 from bertft.cli import run
 from bertft.errors import BertftError
-from bertft.finetune import FinetuneConfig, finetune, snapshot_folder
+from bertft.models.blocks import blocks, load_pretrained
+from bertft.models.finetuning.run import FinetuneConfig, finetune, snapshot_folder
+from bertft.models.weight_distance import weight_distance
 from bertft.runs.rows import read_results
-from bertft.weights import weight_distance
 
 SOURCES = "--train builtin:synthetic?split=train&size=16&seed=1 --dev builtin:synthetic?split=dev&size=8&seed=1"
 

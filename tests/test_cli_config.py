@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from bertft.cli import run
-from bertft.finetune import read_card
+from bertft.models.finetuning.run import read_card
 from bertft.runs.rows import read_results
 
 TRAIN, DEV = "builtin:synthetic?size=8", "builtin:synthetic?split=dev&size=4"

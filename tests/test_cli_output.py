@@ -93,8 +93,8 @@ def test_a_model_of_the_hub_is_said_to_be_fetched_and_its_bars_are_on(monkeypatc
     from huggingface_hub.utils import are_progress_bars_disabled
     from transformers import AutoTokenizer
 
-    from bertft.blocks import load_pretrained
     from bertft.errors import BertftError
+    from bertft.models.blocks import load_pretrained
 
     seen = []
 

@@ -15,7 +15,7 @@ from bertft.cli import run
 from bertft.data import synthetic
 from bertft.data.readers.conllu import write_conllu
 from bertft.data.streams import drawn, stream
-from bertft.encoder import Encoder
+from bertft.models.encoder import Encoder
 from bertft.runs.rows import read_results
 
 TEXT = "builtin:synthetic?size=40"

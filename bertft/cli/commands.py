@@ -155,7 +155,7 @@ def finetune(
 
     def cost(progress: Progress) -> Estimate:
         from bertft.cost import estimate_finetune
-        from bertft.finetune import FinetuneConfig
+        from bertft.models.finetuning.run import FinetuneConfig
 
         return estimate_finetune(FinetuneConfig(out=out, **settings), progress=progress)
 
@@ -207,7 +207,7 @@ def ablate(
 
     def cost(progress: Progress) -> Estimate:
         from bertft.cost import estimate_sweep
-        from bertft.finetune import FinetuneConfig
+        from bertft.models.finetuning.run import FinetuneConfig
 
         return estimate_sweep(
             kind, FinetuneConfig(out=out, **settings), depths=k or None, cache=cache, progress=progress

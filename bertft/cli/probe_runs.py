@@ -19,7 +19,7 @@ from bertft.runs.progress import Progress
 from bertft.runs.rows import Row, write_results, write_text_atomically
 
 if TYPE_CHECKING:
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
     from bertft.probes.store import FeatureStore
 
 RANDOM = "random"
@@ -199,7 +199,7 @@ def _pinned(models: dict[str, str]) -> dict[str, str]:
 
 def load_encoders(models: dict[str, str], random: bool, seed: int) -> dict[str, Encoder]:
     """The encoders by name, and with ``random`` the first one's architecture with weights drawn from ``seed``."""
-    from bertft.encoder import Encoder, reinitialise
+    from bertft.models.encoder import Encoder, reinitialise
 
     if random and RANDOM in models:
         raise BertftError(f"--random: an encoder is called {RANDOM!r} already; give it another name with NAME=encoder")

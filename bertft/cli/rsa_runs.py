@@ -15,7 +15,7 @@ from bertft.runs.folder import CONFIG, LOCK, RunFolder, Stage
 from bertft.runs.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
     from bertft.similarity.comparison import Plan
 
 CHECKPOINTS = "checkpoint"
@@ -168,7 +168,7 @@ def load_encoder(name: str, dtype: str) -> Encoder:
     """An encoder in float32, bfloat16 or float16, on this process's own device."""
     import torch
 
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
     from bertft.similarity.team import own_device
 
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -16,7 +16,7 @@ def run_finetune(chosen: dict[str, Any], out: Path, progress: Progress) -> str:
     """Fine-tune into ``out``; returns the lines that say how it went and where it is."""
     import yaml
 
-    from bertft.finetune import FinetuneConfig, finetune
+    from bertft.models.finetuning.run import FinetuneConfig, finetune
 
     result = finetune(FinetuneConfig(out=out, **chosen), progress=progress)
     # `finetune` made the folder and answers for what is in it; these two are its account in the common form.
@@ -32,7 +32,7 @@ def run_ablate(
 ) -> str:
     """Fine-tune once for every k in the run folder ``out``; returns the lines that say where the results are."""
     from bertft.ablation import sweep
-    from bertft.finetune import FinetuneConfig
+    from bertft.models.finetuning.run import FinetuneConfig
 
     sweep(kind, FinetuneConfig(out=out, **chosen), depths_wanted=ks, cache=cache, progress=progress)
     page = out / "report.html"

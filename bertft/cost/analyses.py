@@ -13,7 +13,7 @@ from bertft.cost.measure import Line, StageCost, line, placed, seconds_of, weigh
 from bertft.data.examples import Sentence
 from bertft.data.readers.spans import SpanText
 from bertft.data.sources import sample
-from bertft.encoder import Encoder
+from bertft.models.encoder import Encoder
 from bertft.probes.edge_control import FRACTIONS
 from bertft.probes.edge_data import EdgeTargets, label_inventory
 from bertft.probes.edge_head import all_inputs

@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bertft.blocks import load_pretrained
 from bertft.console import short
 from bertft.cost.measure import Line, StageCost, line, placed, seconds_of, weights_of
 from bertft.data.sources import sample
-from bertft.devices import device_of
 from bertft.errors import BertftError
-from bertft.finetune import FinetuneConfig
-from bertft.prefix import HIDDEN, Prefix, collate
-from bertft.tasks import get_task
-from bertft.tasks.base import Task, TaskModel, predict
-from bertft.trainer import make_optimizer
-from bertft.training import build_model, window_for
+from bertft.models.blocks import load_pretrained
+from bertft.models.devices import device_of
+from bertft.models.finetuning.run import FinetuneConfig
+from bertft.models.finetuning.trainer import make_optimizer
+from bertft.models.finetuning.training import build_model, window_for
+from bertft.models.frozen_cache import HIDDEN, Prefix, collate
+from bertft.models.tasks import get_task
+from bertft.models.tasks.base import Task, TaskModel, predict
 
 SAMPLE = 256  # examples whose length stands for that of all
 PIECES = 512  # word pieces that are timed together, at most
@@ -52,7 +52,7 @@ class _Sampled:
 def finetuning_cost(
     config: FinetuneConfig, train: Sequence[Any], dev: Sequence[Any], *, stage: str, held: int
 ) -> StageCost:
-    """The cost of `bertft.finetune.finetune` with ``config`` on these examples, in a process that holds ``held`` bytes.
+    """The cost of `bertft.models.finetuning.run.finetune` with ``config`` on these examples, in a process that holds ``held`` bytes.
 
     The step of the optimiser is timed with a small and a larger batch: a step costs a fixed time (the weights) and one
     a word piece. Evaluations, after every epoch and at the end, are timed on some dev examples. Memory: weights,

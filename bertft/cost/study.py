@@ -18,14 +18,14 @@ from bertft.cost.finetuning import finetuning_cost
 from bertft.cost.measure import StageCost, memory_of_gpu, memory_of_machine, resident, weights_of
 from bertft.data import sources
 from bertft.errors import BertftError
-from bertft.finetune import FinetuneConfig, dev_split
 from bertft.materials import Materials, fitting
+from bertft.models.finetuning.run import FinetuneConfig, dev_split
+from bertft.models.tasks import get_task
 from bertft.probes.edge import checked
 from bertft.runs.folder import RunFolder, Stage
 from bertft.runs.progress import SILENT, Progress
 from bertft.study import study_stages
 from bertft.study_config import StudyConfig
-from bertft.tasks import get_task
 
 PAGE = 8_000_000  # bytes of report.html and the figures
 
@@ -94,7 +94,7 @@ def estimate_study(config: StudyConfig, out: str | os.PathLike[str], *, progress
 
 
 def estimate_finetune(config: FinetuneConfig, *, progress: Progress = SILENT) -> Estimate:
-    """The same of `bertft.finetune.finetune`."""
+    """The same of `bertft.models.finetuning.run.finetune`."""
     train, dev = _examples(config)
     with progress.step("estimate", unit="stages"):
         cost = finetuning_cost(config, train, dev, stage=str(Path(config.out).name), held=resident())

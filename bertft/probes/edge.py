@@ -30,7 +30,7 @@ from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row, write_bytes_atomically
 
 if TYPE_CHECKING:
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
 
 FORMAT = "bertft.edge/1"
 LOST = 10.0  # seconds of training that being killed may cost

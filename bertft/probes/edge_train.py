@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bertft.devices import device_of
 from bertft.errors import BertftError
+from bertft.models.devices import device_of
 from bertft.probes.edge_data import EdgeTargets, SpanBatch
 from bertft.probes.edge_head import DROPOUT, WIDTH, Heads, Input
 from bertft.probes.edge_pass import through

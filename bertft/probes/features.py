@@ -17,7 +17,7 @@ from bertft.errors import BertftError
 from bertft.runs.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
 
 # Vectors above this many bytes are memory-mapped where a folder is given.
 IN_MEMORY = 256 << 20

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bertft.runs.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
 
 
 def check_lengths(

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertft.devices import device_of
 from bertft.errors import BertftError
+from bertft.models.devices import device_of
 from bertft.ops.probe_loss import probe_loss, probe_loss_and_gradient
 from bertft.probes.features import Room, Vectors, on_device
 from bertft.probes.structural_training import BATCH, DECAY, IMPROVEMENT, PATIENCE, Probes, Trees

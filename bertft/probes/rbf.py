@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bertft.devices import device_of
 from bertft.errors import BertftError
+from bertft.models.devices import device_of
 from bertft.ops import pairwise_distance
 from bertft.probes.features import Room, Vectors, on_device
 from bertft.probes.structural_training import BATCH, Probes, Schedule, Trees, batch_of, fit, groups_of, initial

@@ -33,10 +33,17 @@ from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import write_text_atomically
 
 if TYPE_CHECKING:
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
 
 PART = 512  # sentences of one part
-SOURCES = ("encoder.py", "batching.py", "blocks.py", "data/alignment.py", "probes/features.py", "probes/store.py")
+SOURCES = (
+    "models/encoder.py",
+    "models/batching.py",
+    "models/blocks.py",
+    "data/alignment.py",
+    "probes/features.py",
+    "probes/store.py",
+)
 
 
 class FeatureStore:

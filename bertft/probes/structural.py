@@ -30,7 +30,7 @@ from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row, write_bytes_atomically, write_text_atomically
 
 if TYPE_CHECKING:
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
 
 __all__ = ["Probes", "Trees", "predict", "structural_probes", "train_probes"]
 
@@ -63,7 +63,7 @@ def structural_probes(
     Rows, for each encoder (by its name in ``encoders``) and layer: ``dspr``, ``nspr``, ``uuas`` and ``root_accuracy``
     (`bertft.probes.metrics`), each with a 95 % bootstrap interval over sentences. Layer k is Hugging Face's
     ``hidden_states[k]``, one less than Hewitt's counting. A baseline is one more entry: a randomly initialised encoder
-    under the name ``random`` (`bertft.encoder.reinitialise`). What ``control`` (`control_trees`), ``differences`` (to
+    under the name ``random`` (`bertft.models.encoder.reinitialise`). What ``control`` (`control_trees`), ``differences`` (to
     the first encoder), ``orthogonal`` (`bertft.probes.orthogonal`), ``rbf`` (`bertft.probes.rbf`, of the highest rank)
     and several ranks add is said at `bertft.probes.structural_rows.rows_of`.
 

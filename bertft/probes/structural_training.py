@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from bertft.data.examples import Sentence
-from bertft.devices import device_of
 from bertft.errors import BertftError
+from bertft.models.devices import device_of
 from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient
 from bertft.probes.features import Room, Vectors, on_device
 from bertft.probes.trees import packed_trees

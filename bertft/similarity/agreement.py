@@ -14,7 +14,7 @@ from bertft.similarity.words import local_of_words
 
 if TYPE_CHECKING:
     from bertft.data.examples import Sentence
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
 
 MOVED = 1e-5  # standard deviation of local RSA below which a layer has not moved: float32 vectors' rounding is at 1e-7
 

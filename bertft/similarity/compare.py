@@ -17,7 +17,7 @@ from bertft.runs.rows import Row
 from bertft.similarity.comparison import Comparison, Plan
 
 if TYPE_CHECKING:
-    from bertft.encoder import Batch, Encoder
+    from bertft.models.encoder import Batch, Encoder
 
 
 def compare_encoders(

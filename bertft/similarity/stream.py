@@ -39,7 +39,7 @@ from bertft.similarity.comparison import Comparison, Plan
 from bertft.similarity.team import ALONE, Team
 
 if TYPE_CHECKING:
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
 
 BUFFER = 1024  # examples: at most a few seconds of work between two places where the text can be taken up again
 EVERY = 60.0  # seconds between checkpoints

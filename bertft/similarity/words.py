@@ -24,7 +24,7 @@ from bertft.similarity.moments import CrossMoments
 from bertft.similarity.stream import in_windows
 
 if TYPE_CHECKING:
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
 
 
 def _depths(sentence: Sentence) -> list[int]:

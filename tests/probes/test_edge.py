@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from bertft.data.readers.spans import SpanTarget, SpanText
-from bertft.encoder import Encoder
 from bertft.errors import BertftError
+from bertft.models.encoder import Encoder
 from bertft.probes import edge, edge_control, edge_scores, edge_train
 from bertft.probes.edge_data import EdgeTargets, label_inventory, with_targets
 from bertft.probes.edge_head import Heads, Input, all_inputs
@@ -301,7 +301,7 @@ FAST = EdgeTraining(learning_rate=1e-3, batch=8, interval=4, steps=8)
 
 
 def test_rows_of_two_encoders_and_resuming(encoder, tmp_path, monkeypatch):
-    from bertft.encoder import reinitialise
+    from bertft.models.encoder import reinitialise
 
     random = Encoder(reinitialise(encoder.model, 0), encoder.tokenizer, "random")
     encoders = {"base": encoder, "random": random}

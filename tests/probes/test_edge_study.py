@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from bertft.encoder import Encoder
 from bertft.errors import BertftError
 from bertft.materials import Materials
+from bertft.models.encoder import Encoder
 from bertft.probes import edge
 from bertft.runs.progress import SILENT
 from bertft.runs.rows import read_results

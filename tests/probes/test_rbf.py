@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from bertft.data import synthetic
 from bertft.data.readers.conllu import read_conllu
-from bertft.encoder import Encoder
 from bertft.errors import BertftError
+from bertft.models.encoder import Encoder
 from bertft.ops.probe_loss import probe_loss
 from bertft.probes import structural
 from bertft.probes.features import WordVectors, extract

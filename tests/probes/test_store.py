@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from bertft.data import synthetic
-from bertft.encoder import Encoder, reinitialise
 from bertft.errors import BertftError
+from bertft.models.encoder import Encoder, reinitialise
 from bertft.probes import store as module
 from bertft.probes.features import StreamedVectors, extract
 from bertft.probes.store import FeatureStore
@@ -161,7 +161,7 @@ def test_kill_during_extraction_and_go_on(encoder, words, tmp_path):
         import time
         import bertft.probes.store as store
         from bertft.data import synthetic
-        from bertft.encoder import Encoder
+        from bertft.models.encoder import Encoder
         store.PART = 8
         write = store._Entry.write
         def slowly(self, part, vectors):

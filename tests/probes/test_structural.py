@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from bertft.data import synthetic
-from bertft.encoder import Encoder
 from bertft.errors import BertftError
+from bertft.models.encoder import Encoder
 from bertft.probes import features, structural, structural_training
 from bertft.probes.features import WordVectors, extract
 from bertft.probes.predicted import predicted_heads
@@ -133,7 +133,7 @@ def test_groups_leave_out_what_has_stopped():
 
 
 def test_rows_of_two_encoders(sentences, encoder, tmp_path):
-    from bertft.encoder import reinitialise
+    from bertft.models.encoder import reinitialise
 
     random = Encoder.from_pretrained(encoder.name)
     random.model = reinitialise(random.model, 0) or random.model
@@ -153,7 +153,7 @@ def test_rows_of_two_encoders(sentences, encoder, tmp_path):
 
 def test_ranks_control_and_differences(sentences, encoder, tmp_path):
     from bertft.data.readers.conllu import read_conllu
-    from bertft.encoder import reinitialise
+    from bertft.models.encoder import reinitialise
 
     random = Encoder(reinitialise(encoder.model, 0), encoder.tokenizer, "random")
     settings = {"rank": [2, 4], "epochs": 1, "control": True, "differences": True, "resamples": 40}

@@ -20,14 +20,8 @@ import plotly.offline  # noqa: F401
 import psutil
 import torch
 
-import bertft.finetune
-import bertft.probes.edge
-import bertft.probes.structural
-import bertft.report.page
-import bertft.report.static
-import bertft.similarity.compare
-import bertft.similarity.sampled
-import bertft.training  # noqa: F401
+import bertft.models.finetuning.run
+import bertft.models.finetuning.training  # noqa: F401
 from bertft.study import read_study, run_study
 
 MOST = 3  # kills of one run

@@ -16,9 +16,9 @@ from transformers import AutoModel
 
 from bertft.ablation import depths
 from bertft.cli import run
-from bertft.encoder import Encoder
 from bertft.errors import BertftError
-from bertft.finetune import read_card
+from bertft.models.encoder import Encoder
+from bertft.models.finetuning.run import read_card
 
 WEIGHTS = "model.safetensors"
 CORPORA = ["--train", "builtin:synthetic?size=8", "--dev", "builtin:synthetic?split=dev&size=4", "--quiet"]

@@ -13,8 +13,8 @@ from bertft.cli import run
 from bertft.data.readers.conllu import read_conllu
 from bertft.data.readers.nli import read_nli
 from bertft.data.readers.text import read_text
-from bertft.encoder import Encoder
 from bertft.errors import BertftError
+from bertft.models.encoder import Encoder
 from bertft.report.trees import tree_svg
 from bertft.runs.rows import read_results
 

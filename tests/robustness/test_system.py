@@ -25,7 +25,7 @@ ROWS = [Row("m", "rsa", "t", layer, "x", 0.5) for layer in range(2000)]
 # Where a command works, what it says on the way to it, and what it could do with less of.
 WORK = {
     "study": ("bertft.study.run_study", ["study", "quickstart", "--out", "run"], ["batch_size", "max_train", "--set"]),
-    "finetune": ("bertft.finetune.finetune", TRAINING, ["--batch-size", "--max-train"]),
+    "finetune": ("bertft.models.finetuning.run.finetune", TRAINING, ["--batch-size", "--max-train"]),
     "ablate": ("bertft.ablation.sweep_stages", ["ablate", "freeze", *TRAINING[1:]], ["--batch-size", "--max-train"]),
     "rsa": ("bertft.cli.rsa_runs.run_rsa", ["rsa", "--base", "b", "--tuned", "t", "--text", "x", "--out", "run"],
             ["--tokens", "--sample"]),

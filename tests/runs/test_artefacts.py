@@ -8,7 +8,7 @@ import torch
 
 from bertft.data import synthetic
 from bertft.data.readers.spans import SpanTarget, SpanText
-from bertft.encoder import Encoder
+from bertft.models.encoder import Encoder
 from bertft.probes import edge_train
 from bertft.probes.edge_control import online_code
 from bertft.probes.edge_data import EdgeTargets

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bertft.errors import BertftError
-from bertft.finetune import FinetuneConfig, finetune
+from bertft.models.finetuning.run import FinetuneConfig, finetune
 from bertft.runs import locks
 from bertft.runs.folder import RunFolder
 from bertft.runs.locks import claimed, is_held
@@ -80,7 +80,7 @@ def test_who_looks_at_a_lock_is_not_taken_for_its_holder(tmp_path, monkeypatch):
 
 FIRST = """
 import json, sys
-from bertft.finetune import FinetuneConfig, finetune
+from bertft.models.finetuning.run import FinetuneConfig, finetune
 from bertft.runs.progress import SILENT
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from bertft.data import sources
-from bertft.encoder import Encoder
 from bertft.errors import BertftError
+from bertft.models.encoder import Encoder
 from bertft.similarity import words_that_moved
 from bertft.similarity.agreement import correlation, words_agree
 

@@ -11,8 +11,8 @@ from scipy.spatial.distance import pdist
 from scipy.stats import pearsonr
 
 from bertft.data import synthetic
-from bertft.encoder import Encoder
 from bertft.errors import BertftError
+from bertft.models.encoder import Encoder
 from bertft.similarity import compare_encoders
 from bertft.similarity.compare import choose, example_of, side_by_side
 
@@ -87,7 +87,7 @@ def test_words_of_encoders_with_different_tokenizers(encoders, texts, tiny_model
 
 
 def test_fewer_layers_are_compared_as_far_as_they_go(encoders, texts, tiny_model):
-    from bertft.encoder import truncate
+    from bertft.models.encoder import truncate
 
     base, _ = encoders
     short = Encoder.from_pretrained(str(tiny_model))

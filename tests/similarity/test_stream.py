@@ -15,8 +15,8 @@ from scipy.stats import kendalltau, spearmanr
 
 from bertft.data import synthetic
 from bertft.data.examples import Text
-from bertft.encoder import Encoder
 from bertft.errors import BertftError
+from bertft.models.encoder import Encoder
 from bertft.runs import process as memory
 from bertft.runs.checkpoint import Checkpoint, write_tensors
 from bertft.runs.progress import SILENT

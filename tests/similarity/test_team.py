@@ -35,7 +35,7 @@ if __name__ == "__main__":
 def folder(tmp_path_factory, tiny_model):
     import torch
 
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
 
     folder = tmp_path_factory.mktemp("team")
     (folder / "worker.py").write_text(WORKER, encoding="utf8")

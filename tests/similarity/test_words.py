@@ -9,8 +9,8 @@ from scipy.spatial.distance import pdist, squareform
 
 from bertft.data import synthetic
 from bertft.data.examples import Sentence, Text
-from bertft.encoder import Encoder
 from bertft.errors import BertftError
+from bertft.models.encoder import Encoder
 from bertft.similarity.stream import in_windows
 from bertft.similarity.words import LABELS, _extreme_sentences, labels_of, words_that_moved
 
