@@ -166,7 +166,7 @@ def _compare(config: StudyConfig, text: str, materials: Materials) -> list[Row]:
 
 def _words(config: StudyConfig, materials: Materials) -> list[Row]:
     """Rows ``local_rsa_<kind>=<label>``: mean local RSA of the words with a label; and the files of `write_moved`."""
-    from bertft.similarity.words import words_that_moved, write_moved
+    from bertft.similarity.words.moved import words_that_moved, write_moved
 
     assert config.rsa is not None
     data = str(config.treebank)

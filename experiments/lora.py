@@ -16,7 +16,7 @@ from bertft.report.series import lines
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.similarity import compare_encoders, words_that_moved
-from bertft.similarity.agreement import words_agree
+from bertft.similarity.words.agreement import words_agree
 
 ALIKE = "local_rsa_correlation"
 PANELS = {False: "to the base encoder", True: "one to the other"}

@@ -11,7 +11,7 @@ from bertft.report.heat_map import HeatMap, Matrix
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.similarity import CrossMoments
-from bertft.similarity.compare import choose, cut, example_of, side_by_side
+from bertft.similarity.compare.stimuli import choose, cut, example_of, side_by_side
 
 MEASURE = "rsa_cosine_pearson_base"
 

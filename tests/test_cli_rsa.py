@@ -174,7 +174,7 @@ def test_too_few_stimuli_and_too_few_texts(here, tiny_model, capsys):
 
 def test_a_checkpoint_of_another_comparison(here, tiny_model, capsys, monkeypatch):
     """An interrupted run whose tuned encoder was replaced since."""
-    import bertft.similarity.stream as stream
+    import bertft.similarity.compare.encoders as stream
 
     monkeypatch.setattr(stream, "BUFFER", 8)
     monkeypatch.setattr(stream, "EVERY", 0)

@@ -16,7 +16,7 @@ from bertft.runs.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
-    from bertft.similarity.comparison import Plan
+    from bertft.similarity.compare.comparison import Plan
 
 CHECKPOINTS = "checkpoint"
 ALIASES = {"r2": "linear_r2", "knn": "mutual_knn"}
@@ -53,11 +53,11 @@ def run_rsa(
     from bertft.ops.metrics import LINEAR
     from bertft.runs import process as memory
     from bertft.runs.checkpoint import Checkpoint
-    from bertft.similarity.compare import taken
-    from bertft.similarity.comparison import Plan
-    from bertft.similarity.stream import compare_stream
-    from bertft.similarity.team import team
-    from bertft.similarity.words import FILES, LABELS, OF_WORDS, is_label, labels_of
+    from bertft.similarity.compare.comparison import Plan
+    from bertft.similarity.compare.encoders import compare_stream
+    from bertft.similarity.compare.stimuli import taken
+    from bertft.similarity.compare.workers import team
+    from bertft.similarity.words.moved import FILES, LABELS, OF_WORDS, is_label, labels_of
 
     if unit not in ("token", "word"):
         raise BertftError(f"--unit: expected token or word, found {unit!r}")
@@ -154,7 +154,7 @@ def _write_words(
     progress: Progress,
 ) -> str:
     """`write_moved` of the encoders under each metric; returns where the files are."""
-    from bertft.similarity.words import FILES, words_that_moved, write_moved
+    from bertft.similarity.words.moved import FILES, words_that_moved, write_moved
 
     found = {
         metric: words_that_moved(base, tuned, sentences, by, metric=metric, float64=plan.float64, progress=progress)
@@ -169,7 +169,7 @@ def load_encoder(name: str, dtype: str) -> Encoder:
     import torch
 
     from bertft.models.encoder import Encoder
-    from bertft.similarity.team import own_device
+    from bertft.similarity.compare.workers import own_device
 
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype not in kinds:

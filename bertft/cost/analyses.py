@@ -26,7 +26,7 @@ from bertft.probes.structural_rows import rows_of
 from bertft.probes.structural_training import Probes, Trees, predict, train_probes
 from bertft.probes.trees import punctuation
 from bertft.similarity import compare_encoders
-from bertft.similarity.compare import choose, count_stimuli, example_of
+from bertft.similarity.compare.stimuli import choose, count_stimuli, example_of
 from bertft.study_config import EdgeConfig, ProbesConfig, RsaConfig
 
 PIECES = 256  # word pieces that are encoded to time the encoder

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bertft.errors import BertftError
 
-FILES = {  # as `bertft.similarity.words` writes them; older ones lack the metric, which was cosine, and sentences.csv
+FILES = {  # as `bertft.similarity.words.moved` writes them; older ones lack the metric, which was cosine, and sentences.csv
     "local.csv": ["model", "data", "metric", "layer", "by", "label", "value", "low", "high", "n"],
     "words.csv": ["model", "data", "metric", "layer", "moved", "value", "word", "sentence", "context"],
     "sentences.csv": ["model", "data", "metric", "layer", "moved", "value", "n", "sentence", "text"],

@@ -1,6 +1,6 @@
 """CrossMoments: everything that similarity of two spaces needs, as sums over stimuli.
 
-Exact similarity over all n (n - 1) pairs of a corpus follows from the sums (`bertft.similarity.sums`).
+Exact similarity over all n (n - 1) pairs of a corpus follows from the sums (`bertft.similarity.accumulator`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bertft.errors import BertftError
 from bertft.ops.metrics import SCALE
 from bertft.ops.moments.formulas import cka_from_moments, compare_sums, metric_offset, pair_sums
 from bertft.similarity import measures
-from bertft.similarity.sums import Sums
+from bertft.similarity.accumulator import Sums
 
 
 class CrossMoments(Sums):

@@ -15,7 +15,7 @@ from bertft.runs.rows import read_results
 WORKER = """
 import os, signal
 import torch
-import bertft.similarity.stream as stream
+import bertft.similarity.compare.encoders as stream
 from bertft.cli import main
 torch.set_num_threads(1)
 stream.BUFFER, stream.EVERY = 16, 0
@@ -53,7 +53,7 @@ def start(folder: Path, base: Path, processes: int, out: str, tokens: str = "all
     command = [sys.executable, *(launch if processes > 1 else []), "worker.py", "rsa", "--base", str(base)]
     command += ["--tuned", "tuned", "--text", "builtin:synthetic?size=120", "--tokens", tokens, "--out", out]
     command += ["--sample", "200", "--measures", "rsa,cka,cca"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1", **environment}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1", **environment}
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=600)
 
 

@@ -8,8 +8,9 @@ import torch
 
 from bertft.errors import BertftError
 from bertft.ops.native import cpu as extension
-from bertft.similarity import pairwise, sampled
-from bertft.similarity.comparison import Comparison, Plan
+from bertft.similarity import pairwise_rsa as pairwise
+from bertft.similarity.compare import all_pairs as sampled
+from bertft.similarity.compare.comparison import Comparison, Plan
 
 
 class Told:

@@ -3,7 +3,7 @@
 RSA and CKA are smooth functions f of averages S_k over pairs (CKA also over triples) of stimuli. Given the final sums,
 the projection of stimulus i on each average is exact in D^2 work, for instance
 
-    g_KL(i) = sum over j != i of K_ij L_ij = z_i' A (sum z w') A w_i - K_ii L_ii     (bertft.similarity.augmented)
+    g_KL(i) = sum over j != i of K_ij L_ij = z_i' A (sum z w') A w_i - K_ii L_ii     (bertft.similarity.augmented_rows)
 
 and its influence on f is 2 sum_k (df/dS_k) (g_k(i) / (n-1) - S_k). Stimuli of one sentence are not independent, so
 influences are added up within a sentence: with T_s the total of sentence s, S sentences and n stimuli,
@@ -25,7 +25,7 @@ from bertft.ops.metrics import SCALE
 from bertft.ops.moments.cross_moments import Moments
 from bertft.ops.moments.formulas import PairSums, compare_sums, metric_offset, pair_sums
 from bertft.similarity import measures
-from bertft.similarity.augmented import EXTRA, LINEAR, RDM, Form, augment, pack
+from bertft.similarity.augmented_rows import EXTRA, LINEAR, RDM, Form, augment, pack
 from bertft.similarity.moments import CrossMoments
 from bertft.similarity.reservoir import Reservoir
 

@@ -11,7 +11,7 @@ import torch
 from scipy.spatial.distance import pdist, squareform
 
 from bertft.errors import BertftError
-from bertft.similarity.rdms import Rdms, compare_rdms, from_rsatoolbox, rdms, to_rsatoolbox
+from bertft.similarity.dissimilarities import Rdms, compare_rdms, from_rsatoolbox, rdms, to_rsatoolbox
 
 LAYERS, N, D = 3, 12, 7
 WORDS = {"word": [f"w{i}" for i in range(N)], "sentence": [i // 4 for i in range(N)]}

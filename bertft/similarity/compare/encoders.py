@@ -26,8 +26,9 @@ from bertft.runs import process as memory
 from bertft.runs.checkpoint import Checkpoint
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
-from bertft.similarity import sampled
-from bertft.similarity.compare import (
+from bertft.similarity.compare import all_pairs as sampled
+from bertft.similarity.compare.comparison import Comparison, Plan
+from bertft.similarity.compare.stimuli import (
     check_request,
     count_stimuli,
     cut,
@@ -35,8 +36,7 @@ from bertft.similarity.compare import (
     layer_counts,
     side_by_side,
 )
-from bertft.similarity.comparison import Comparison, Plan
-from bertft.similarity.team import ALONE, Team
+from bertft.similarity.compare.workers import ALONE, Team
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder

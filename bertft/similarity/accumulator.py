@@ -22,7 +22,7 @@ from bertft.ops.native import cpu as extension
 from bertft.runs.sums_file import read_sums, write_sums
 from bertft.similarity import measures
 from bertft.similarity.arrays import as_tensor
-from bertft.similarity.augmented import pack, translation, unpack
+from bertft.similarity.augmented_rows import pack, translation, unpack
 
 if TYPE_CHECKING:
     from typing_extensions import Self

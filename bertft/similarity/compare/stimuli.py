@@ -14,7 +14,7 @@ from bertft.errors import BertftError
 from bertft.ops.metrics import LINEAR
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
-from bertft.similarity.comparison import Comparison, Plan
+from bertft.similarity.compare.comparison import Comparison, Plan
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Batch, Encoder
@@ -49,7 +49,7 @@ def compare_encoders(
 
     Rows, for each tuned encoder and layer that both have: ``rsa_<metric>_pearson`` (Merchant et al. 2020: cosine), the
     Pearson correlation of the two RDMs' upper triangles, and ``cka_debiased``, debiased linear CKA of the raw vectors,
-    each with a 95 % interval clustered by example (infinitesimal jackknife, see ``bertft.similarity.inference``).
+    each with a 95 % interval clustered by example (infinitesimal jackknife, see ``bertft.similarity.influence``).
     With ``all_layers`` also every layer against every layer of the base, as rows of the task ``heatmap``.
     Raises ``BertftError`` for an unknown metric, fewer than two examples, tokenizers that differ, or vectors without
     direction.

@@ -19,11 +19,12 @@ from bertft.ops import reference
 from bertft.ops.rdm.routes import Route
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
-from bertft.similarity import neighbours, pairwise
-from bertft.similarity.inference import clustered_difference, clustered_interval
+from bertft.similarity import neighbours
+from bertft.similarity import pairwise_rsa as pairwise
+from bertft.similarity.influence import clustered_difference, clustered_interval
 
 if TYPE_CHECKING:
-    from bertft.similarity.comparison import Plan
+    from bertft.similarity.compare.comparison import Plan
 
 RESAMPLES = 1000
 TRIAL = 400  # stimuli on which the time is measured beforehand, in sentences of 16

@@ -13,7 +13,7 @@ from bertft.data import sources
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
 from bertft.similarity import words_that_moved
-from bertft.similarity.agreement import correlation, words_agree
+from bertft.similarity.words.agreement import correlation, words_agree
 
 
 def test_the_correlation_is_numpys_and_its_interval_treats_the_sentence_as_the_unit():

@@ -13,8 +13,8 @@ from scipy.stats import kstest
 from bertft.errors import BertftError
 from bertft.ops.moments.cross_moments import Moments
 from bertft.similarity import measures
-from bertft.similarity.augmented import augment, pack, unpack
-from bertft.similarity.inference import (
+from bertft.similarity.augmented_rows import augment, pack, unpack
+from bertft.similarity.influence import (
     Reservoir,
     angle_interval,
     anisotropy_influence,

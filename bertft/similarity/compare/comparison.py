@@ -18,9 +18,10 @@ from bertft.errors import BertftError
 from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
-from bertft.similarity import measures, sampled
-from bertft.similarity.augmented import augment
-from bertft.similarity.inference import (
+from bertft.similarity import measures
+from bertft.similarity.augmented_rows import augment
+from bertft.similarity.compare import all_pairs as sampled
+from bertft.similarity.influence import (
     Interval,
     angle_interval,
     anisotropy_influence,
@@ -36,7 +37,7 @@ from bertft.similarity.inference import (
     shape_influence,
 )
 from bertft.similarity.moments import CrossMoments
-from bertft.similarity.pairwise import LARGEST
+from bertft.similarity.pairwise_rsa import LARGEST
 from bertft.similarity.reservoir import Reservoir
 
 SCATTER = ("cca", "svcca", "pwcca", "procrustes", "shape_distance", "linear_r2")

@@ -8,8 +8,8 @@ import torch
 from scipy.spatial.distance import pdist, squareform
 
 from bertft.errors import BertftError
-from bertft.similarity.local import local_rsa, mean_by_label
 from bertft.similarity.moments import CrossMoments
+from bertft.similarity.words.local_rsa import local_rsa, mean_by_label
 
 
 def spaces(n: int = 50):

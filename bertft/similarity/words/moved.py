@@ -18,10 +18,10 @@ from bertft.data.examples import Sentence, Text
 from bertft.errors import BertftError
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import write_text_atomically
-from bertft.similarity.compare import shared_layers, side_by_side
-from bertft.similarity.local import LabelMean, local_rsa, mean_by_label
+from bertft.similarity.compare.encoders import in_windows
+from bertft.similarity.compare.stimuli import shared_layers, side_by_side
 from bertft.similarity.moments import CrossMoments
-from bertft.similarity.stream import in_windows
+from bertft.similarity.words.local_rsa import LabelMean, local_rsa, mean_by_label
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
@@ -171,7 +171,7 @@ def words_that_moved(
     batch_tokens: int = 4096,
     progress: Progress = SILENT,
 ) -> dict[str, Moved]:
-    """Local RSA (`bertft.similarity.local`) of every word of ``sentences`` between ``base`` and each tuned encoder.
+    """Local RSA (`bertft.similarity.words.local_rsa`) of every word of ``sentences`` between ``base`` and each tuned encoder.
 
     Two passes: sums first (``metric``, ``float64`` as in `CrossMoments`), then each word against them. ``by`` names
     the `LABELS` whose means are taken, with 95 % intervals clustered by sentence. ``extremes`` words and sentences a

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bertft.errors import BertftError
 
 if TYPE_CHECKING:
-    from bertft.similarity.comparison import Comparison
+    from bertft.similarity.compare.comparison import Comparison
 
 PATIENCE = datetime.timedelta(hours=12)  # how long the first to finish waits for the last
 

@@ -14,7 +14,7 @@ from bertft.data import synthetic
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
 from bertft.similarity import compare_encoders
-from bertft.similarity.compare import choose, example_of, side_by_side
+from bertft.similarity.compare.stimuli import choose, example_of, side_by_side
 
 
 @pytest.fixture(scope="module")

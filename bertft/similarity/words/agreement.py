@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.runs.progress import SILENT, Progress
-from bertft.similarity.words import local_of_words
+from bertft.similarity.words.moved import local_of_words
 
 if TYPE_CHECKING:
     from bertft.data.examples import Sentence
@@ -42,7 +42,7 @@ def words_agree(
 ) -> list[Agreement]:
     """How alike ``first`` and ``second`` are in which words of ``sentences`` they moved away from ``base``.
 
-    Each word has a local RSA (`bertft.similarity.local`) to the base in either encoder; the two are correlated over all
+    Each word has a local RSA (`bertft.similarity.words.local_rsa`) to the base in either encoder; the two are correlated over all
     words, layer by layer. Layers that either encoder left as they were (frozen ones, say) have no such correlation and
     are left out. Intervals are percentiles of a bootstrap over sentences.
     """

@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
 from bertft.errors import BertftError
-from bertft.similarity.pairwise import _bootstrap, _matrix, block_sums, rsa
+from bertft.similarity.pairwise_rsa import _bootstrap, _matrix, block_sums, rsa
 
 
 def data(n: int = 40, seed: int = 0, noise: float = 1.0):

@@ -20,11 +20,11 @@ from bertft.models.encoder import Encoder
 from bertft.runs import process as memory
 from bertft.runs.checkpoint import Checkpoint, write_tensors
 from bertft.runs.progress import SILENT
-from bertft.similarity import sampled
-from bertft.similarity import stream as module
-from bertft.similarity.comparison import Plan
+from bertft.similarity.compare import all_pairs as sampled
+from bertft.similarity.compare import encoders as module
+from bertft.similarity.compare.comparison import Plan
+from bertft.similarity.compare.encoders import compare_stream
 from bertft.similarity.moments import CrossMoments
-from bertft.similarity.stream import compare_stream
 
 TEXTS = [" ".join(s.words) for s in synthetic.sentences(60, seed=3)]
 OPTIONS = {"batch_tokens": 256, "data": "toy"}
