@@ -57,7 +57,7 @@ class Materials:
 
         Every encoder of a study has the base's tokenizer and window: what that cannot take, none of them can.
         """
-        from bertft.probes.edge import checked
+        from bertft.probes.edge.driver import checked
         from bertft.probes.lengths import check_lengths
 
         for name, edge in tasks.items():
@@ -111,14 +111,14 @@ class Materials:
         return self.trees("dev") if self.config.probes else self.task(str(self.config.treebank), "dev")
 
     def _scorable_trees(self) -> list[Any]:
-        from bertft.probes.trees import check_scorable
+        from bertft.probes.structural.trees import check_scorable
 
         check_scorable(found := self.trees("dev"))
         return found
 
     def spans(self, edge: EdgeConfig) -> list[Any]:
         """The training, dev and test texts of an edge-probing task (test: None where it has none), checked."""
-        from bertft.probes.edge import checked
+        from bertft.probes.edge.driver import checked
 
         roles = (("train", edge.train, edge.max_train), ("dev", edge.dev, edge.max_dev))
         found: list[Any] = [self._load("spans", source, role, limit) for role, source, limit in roles]

@@ -36,7 +36,7 @@ from bertft.study_reader import read_study
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
-    from bertft.probes.store import FeatureStore
+    from bertft.probes.feature_store import FeatureStore
 
 __all__ = ["StudyConfig", "read_study", "run_study", "study_stages"]
 
@@ -108,7 +108,7 @@ def study_stages(config: StudyConfig, materials: Materials) -> list[Stage]:
             work = partial(_words, config, materials)
             stages.append(Stage("words/moved", {**depends, "models": tuned, **seeds}, work, product="words.csv"))
     if config.probes:
-        from bertft.probes.structural import FORMAT
+        from bertft.probes.structural.driver import FORMAT
 
         scored = {"format": FORMAT, **seeds}
         for name in ["base", *config.tasks, *(["random"] if config.probes.control else [])]:
@@ -214,7 +214,7 @@ def _structural(
     differences: bool = False,
     notes: list[str] | None = None,
 ) -> list[Row]:
-    from bertft.probes.structural import structural_probes
+    from bertft.probes.structural.driver import structural_probes
 
     folder = materials.out / "probes"
     with _features(probes, folder / ".features") as store:
@@ -260,8 +260,8 @@ def probe_edges(
     There ``<name>/`` holds the probes, ``<name>.labels.csv`` the scores of each label, ``<name>.notes.txt`` what a
     reader must know of the rows, if there is anything.
     """
-    from bertft.probes.edge import edge_probes
-    from bertft.probes.edge_train import EdgeTraining
+    from bertft.probes.edge.driver import edge_probes
+    from bertft.probes.edge.training import EdgeTraining
 
     with _features(edge, folder / ".features") as store:
         result = edge_probes(
@@ -293,7 +293,7 @@ def _features(config: ProbesConfig | EdgeConfig, folder: Path) -> Iterator[Featu
     """Where a stage's vectors lie: what one that was cut off had extracted is taken, and at the end all is removed."""
     import torch
 
-    from bertft.probes.store import FeatureStore
+    from bertft.probes.feature_store import FeatureStore
 
     yield FeatureStore(folder, dtype=getattr(torch, config.dtype), window=config.window)
     shutil.rmtree(folder, ignore_errors=True)  # absent where every probe was there already

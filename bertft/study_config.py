@@ -100,7 +100,7 @@ class ProbesConfig:
     """Structural probes of every layer of the base, every tuned and (``control``) a random encoder.
 
     ``rank`` is one or a list of them; ``control_trees``, ``orthogonal`` and ``rbf`` add what the arguments ``control``,
-    ``orthogonal`` and ``rbf`` of `bertft.probes.structural.structural_probes` add. Sentences longer than the window of
+    ``orthogonal`` and ``rbf`` of `bertft.probes.structural.driver.structural_probes` add. Sentences longer than the window of
     the encoder are refused or split (``window``); vectors are kept as ``dtype``, float16 or float32.
     """
 
@@ -128,8 +128,8 @@ class ProbesConfig:
 class EdgeConfig:
     """Edge probes on one task of the base, every tuned and (``random``) a random encoder.
 
-    ``control`` and ``code_length`` as in `bertft.probes.edge.edge_probes`, the rest of the training as in
-    `bertft.probes.edge_train.EdgeTraining`; ``window`` and ``dtype`` as in `ProbesConfig`.
+    ``control`` and ``code_length`` as in `bertft.probes.edge.driver.edge_probes`, the rest of the training as in
+    `bertft.probes.edge.training.EdgeTraining`; ``window`` and ``dtype`` as in `ProbesConfig`.
     """
 
     train: str

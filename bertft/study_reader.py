@@ -28,7 +28,7 @@ RSA_METRICS = ("dot", "cosine", "correlation", "sqeuclidean")
 """The dissimilarities that have a linear-time RSA; ``bertft.similarity.measures.METRICS`` without importing torch."""
 
 FEATURES = {"window": ("refuse", "split"), "dtype": ("float16", "float32")}
-"""What `bertft.probes.store.FeatureStore` may be told of the vectors of probes."""
+"""What `bertft.probes.feature_store.FeatureStore` may be told of the vectors of probes."""
 
 RSA_LABELS = ("upos", "xpos", "relation", "depth", "position", "frequency")
 """By what words can be told apart; the names of ``bertft.similarity.words.moved.LABELS`` without importing torch."""

@@ -265,7 +265,7 @@ def test_probes_that_were_scored_otherwise_are_not_done(config, tmp_path, monkey
         return {s.name: s.key for s in study_module.study_stages(config, Materials(config, tmp_path, SILENT))}
 
     before = keys()
-    monkeypatch.setattr("bertft.probes.structural.FORMAT", "bertft.structural/2")
+    monkeypatch.setattr("bertft.probes.structural.driver.FORMAT", "bertft.structural/2")
     after = keys()
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {name for name in before if name.startswith(("probes/", "differences/"))} and len(changed) == 6
@@ -300,7 +300,7 @@ def test_passages_come_once_and_pairs_beyond_the_window_are_left_out(config, tmp
 
 
 def test_probes_of_several_kinds_come_from_one_extraction_that_a_kill_does_not_undo(config, tmp_path, monkeypatch):
-    from bertft.probes import store
+    from bertft.probes import feature_store as store
 
     probes = dataclasses.replace(
         config.probes, rank=(2, 3), control_trees=True, orthogonal=True, rbf=True, dtype="float32", window="split"
@@ -312,7 +312,7 @@ def test_probes_of_several_kinds_come_from_one_extraction_that_a_kill_does_not_u
     extract = store.extract
     monkeypatch.setattr(store, "extract", lambda *a, **k: extracted.append(k["dtype"]) or extract(*a, **k))
     with monkeypatch.context() as patch:
-        patch.setattr("bertft.probes.structural.train_probes", interrupted)
+        patch.setattr("bertft.probes.structural.driver.train_probes", interrupted)
         with pytest.raises(KeyboardInterrupt):
             stage.work()
     assert [str(dtype) for dtype in extracted] == ["torch.float32"] * 2  # train and dev

@@ -20,7 +20,7 @@ from bertft.runs.rows import Row, write_results, write_text_atomically
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
-    from bertft.probes.store import FeatureStore
+    from bertft.probes.feature_store import FeatureStore
 
 RANDOM = "random"
 LABELS = "labels.csv"
@@ -54,8 +54,8 @@ class EdgeCommand:
 def run_edge(command: EdgeCommand, out: Path, features: Path | None, progress: Progress) -> str:
     """Edge probes into ``out``; returns the lines that say how it went and where the result is."""
     from bertft.data.sources import load, pin
-    from bertft.probes.edge import checked, edge_probes
-    from bertft.probes.edge_train import EdgeTraining
+    from bertft.probes.edge.driver import checked, edge_probes
+    from bertft.probes.edge.training import EdgeTraining
     from bertft.probes.lengths import check_lengths
 
     store = feature_store(command, out, features)
@@ -131,8 +131,8 @@ def run_structural(command: StructuralCommand, out: Path, features: Path | None,
     """
     from bertft.data.sources import data_name, load, pin
     from bertft.probes.lengths import check_lengths
-    from bertft.probes.structural import structural_probes
-    from bertft.probes.trees import check_scorable
+    from bertft.probes.structural.driver import structural_probes
+    from bertft.probes.structural.trees import check_scorable
 
     store = feature_store(command, out, features)
     command = dataclasses.replace(
@@ -215,7 +215,7 @@ def feature_store(command: EdgeCommand | StructuralCommand, out: Path, features:
     """The feature store of a run: in ``features``, or in the run folder."""
     import torch
 
-    from bertft.probes.store import FeatureStore
+    from bertft.probes.feature_store import FeatureStore
 
     if command.window not in ("refuse", "split"):
         raise BertftError(f"--window: expected refuse or split, found {command.window!r}")

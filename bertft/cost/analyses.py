@@ -14,17 +14,17 @@ from bertft.data.examples import Sentence
 from bertft.data.readers.spans import SpanText
 from bertft.data.sources import sample
 from bertft.models.encoder import Encoder
-from bertft.probes.edge_control import FRACTIONS
-from bertft.probes.edge_data import EdgeTargets, label_inventory
-from bertft.probes.edge_head import all_inputs
-from bertft.probes.edge_train import EdgeTraining, count, train_heads
-from bertft.probes.features import WordVectors, size_of
-from bertft.probes.metrics import score_sentences
-from bertft.probes.orthogonal import train_orthogonal
-from bertft.probes.rbf import train_rbf
-from bertft.probes.structural_rows import rows_of
-from bertft.probes.structural_training import Probes, Trees, predict, train_probes
-from bertft.probes.trees import punctuation
+from bertft.probes.edge.control import FRACTIONS
+from bertft.probes.edge.head import all_inputs
+from bertft.probes.edge.targets import EdgeTargets, label_inventory
+from bertft.probes.edge.training import EdgeTraining, count, train_heads
+from bertft.probes.structural.orthogonal import train_orthogonal
+from bertft.probes.structural.rbf import train_rbf
+from bertft.probes.structural.rows import rows_of
+from bertft.probes.structural.scores import score_sentences
+from bertft.probes.structural.training import Probes, Trees, predict, train_probes
+from bertft.probes.structural.trees import punctuation
+from bertft.probes.vectors import WordVectors, size_of
 from bertft.similarity import compare_encoders
 from bertft.similarity.compare.stimuli import choose, count_stimuli, example_of
 from bertft.study_config import EdgeConfig, ProbesConfig, RsaConfig

@@ -21,7 +21,7 @@ from bertft.errors import BertftError
 from bertft.materials import Materials, fitting
 from bertft.models.finetuning.run import FinetuneConfig, dev_split
 from bertft.models.tasks import get_task
-from bertft.probes.edge import checked
+from bertft.probes.edge.driver import checked
 from bertft.runs.folder import RunFolder, Stage
 from bertft.runs.progress import SILENT, Progress
 from bertft.study import study_stages

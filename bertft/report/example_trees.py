@@ -40,7 +40,7 @@ class Tree:
 
 
 def read_trees(path: Path) -> tuple[int, list[Tree]]:
-    """The layer and the sentences of a file that `bertft.probes.predicted.write_trees` wrote."""
+    """The layer and the sentences of a file that `bertft.probes.structural.predicted_trees.write_trees` wrote."""
     layer, trees, rows = 0, list[Tree](), list[tuple[str, int, int]]()
     with path.open(encoding="utf8") as file:
         for number, line in enumerate((*file, "\n"), 1):

@@ -8,7 +8,7 @@ import yaml
 from bertft.errors import BertftError
 from bertft.materials import Materials
 from bertft.models.encoder import Encoder
-from bertft.probes import edge
+from bertft.probes.edge import driver as edge
 from bertft.runs.progress import SILENT
 from bertft.runs.rows import read_results
 from bertft.study import read_study, study_stages

@@ -9,16 +9,16 @@ import torch
 from bertft.data import synthetic
 from bertft.data.readers.spans import SpanTarget, SpanText
 from bertft.models.encoder import Encoder
-from bertft.probes import edge_train
-from bertft.probes.edge_control import online_code
-from bertft.probes.edge_data import EdgeTargets
-from bertft.probes.edge_head import Input, all_inputs
-from bertft.probes.edge_train import EdgeTraining, train_heads
-from bertft.probes.features import WordVectors
-from bertft.probes.orthogonal import train_orthogonal
-from bertft.probes.rbf import train_rbf
-from bertft.probes.structural import structural_probes
-from bertft.probes.structural_training import Trees, train_probes
+from bertft.probes.edge import training as edge_train
+from bertft.probes.edge.control import online_code
+from bertft.probes.edge.head import Input, all_inputs
+from bertft.probes.edge.targets import EdgeTargets
+from bertft.probes.edge.training import EdgeTraining, train_heads
+from bertft.probes.structural.driver import structural_probes
+from bertft.probes.structural.orthogonal import train_orthogonal
+from bertft.probes.structural.rbf import train_rbf
+from bertft.probes.structural.training import Trees, train_probes
+from bertft.probes.vectors import WordVectors
 from bertft.runs import artefacts as module
 from bertft.runs.artefacts import Unfinished
 from bertft.runs.progress import SILENT

@@ -8,7 +8,7 @@ from scipy.sparse.csgraph import shortest_path
 
 from bertft.data.examples import Sentence
 from bertft.errors import BertftError
-from bertft.probes.trees import packed_trees, punctuation, tree
+from bertft.probes.structural.trees import packed_trees, punctuation, tree
 
 
 def sentence(heads, upos=None, xpos=None) -> Sentence:

@@ -16,14 +16,14 @@ from bertft.data.readers.conllu import read_conllu
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
 from bertft.ops.probe_loss import probe_loss
-from bertft.probes import structural
-from bertft.probes.features import WordVectors, extract
-from bertft.probes.metrics import score_sentences
-from bertft.probes.rbf import START, losses, train_rbf
-from bertft.probes.structural import structural_probes
-from bertft.probes.structural_training import PATIENCE, Probes, Trees, predict
-from bertft.probes.trees import punctuation
-from tests.probes.test_orthogonal import rotated
+from bertft.probes.structural import driver as structural
+from bertft.probes.structural.driver import structural_probes
+from bertft.probes.structural.rbf import START, losses, train_rbf
+from bertft.probes.structural.scores import score_sentences
+from bertft.probes.structural.training import PATIENCE, Probes, Trees, predict
+from bertft.probes.structural.trees import punctuation
+from bertft.probes.vectors import WordVectors, extract
+from tests.probes.structural.test_orthogonal import rotated
 
 LAYERS, DIM, RANK = 2, 6, 3
 

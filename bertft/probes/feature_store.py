@@ -28,7 +28,7 @@ from torch import Tensor
 
 from bertft.data.alignment import align_words
 from bertft.errors import BertftError
-from bertft.probes.features import StreamedVectors, Vectors, WordVectors, check_dtype, extract, kept_lengths
+from bertft.probes.vectors import StreamedVectors, Vectors, WordVectors, check_dtype, extract, kept_lengths
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import write_text_atomically
 
@@ -41,8 +41,8 @@ SOURCES = (
     "models/batching.py",
     "models/blocks.py",
     "data/alignment.py",
-    "probes/features.py",
-    "probes/store.py",
+    "probes/vectors.py",
+    "probes/feature_store.py",
 )
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bertft.probes.edge_head import Input
-from bertft.probes.edge_train import Counts
-from bertft.probes.metrics import Score
+from bertft.probes.edge.head import Input
+from bertft.probes.edge.training import Counts
+from bertft.probes.structural.scores import Score
 
 
 def resamples_of(texts: int, count: int, seed: int) -> np.ndarray:

@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 
 from bertft.data import synthetic
 from bertft.models.encoder import Encoder
-from bertft.probes import orthogonal
-from bertft.probes.features import WordVectors
-from bertft.probes.orthogonal import OrthogonalProbes, penalty_gradient, train_orthogonal
-from bertft.probes.structural import structural_probes
-from bertft.probes.structural_training import Trees
+from bertft.probes.structural import orthogonal
+from bertft.probes.structural.driver import structural_probes
+from bertft.probes.structural.orthogonal import OrthogonalProbes, penalty_gradient, train_orthogonal
+from bertft.probes.structural.training import Trees
+from bertft.probes.vectors import WordVectors
 
 
 def rotated(sentences, width: int = 24, seed: int = 0) -> tuple[WordVectors, Trees]:

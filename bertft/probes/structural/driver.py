@@ -15,15 +15,15 @@ import torch
 
 from bertft.data.examples import Sentence
 from bertft.errors import BertftError
-from bertft.probes.features import Vectors, extract
-from bertft.probes.metrics import SentenceScores, score_sentences
-from bertft.probes.orthogonal import OrthogonalProbes, train_orthogonal
-from bertft.probes.predicted import write_trees
-from bertft.probes.rbf import RbfProbes, train_rbf
-from bertft.probes.store import FeatureStore, fingerprint
-from bertft.probes.structural_rows import ORTHOGONAL, rows_of
-from bertft.probes.structural_training import KINDS, Probes, Trees, predict, train_probes
-from bertft.probes.trees import check_scorable, control_trees, punctuation
+from bertft.probes.feature_store import FeatureStore, fingerprint
+from bertft.probes.structural.orthogonal import OrthogonalProbes, train_orthogonal
+from bertft.probes.structural.predicted_trees import write_trees
+from bertft.probes.structural.rbf import RbfProbes, train_rbf
+from bertft.probes.structural.rows import ORTHOGONAL, rows_of
+from bertft.probes.structural.scores import SentenceScores, score_sentences
+from bertft.probes.structural.training import KINDS, Probes, Trees, predict, train_probes
+from bertft.probes.structural.trees import check_scorable, control_trees, punctuation
+from bertft.probes.vectors import Vectors, extract
 from bertft.runs.artefacts import Unfinished
 from bertft.runs.digests import digest
 from bertft.runs.progress import SILENT, Progress
@@ -61,11 +61,11 @@ def structural_probes(
     """Distance and depth probes on every layer of every encoder, scored on ``dev``.
 
     Rows, for each encoder (by its name in ``encoders``) and layer: ``dspr``, ``nspr``, ``uuas`` and ``root_accuracy``
-    (`bertft.probes.metrics`), each with a 95 % bootstrap interval over sentences. Layer k is Hugging Face's
+    (`bertft.probes.structural.scores`), each with a 95 % bootstrap interval over sentences. Layer k is Hugging Face's
     ``hidden_states[k]``, one less than Hewitt's counting. A baseline is one more entry: a randomly initialised encoder
     under the name ``random`` (`bertft.models.encoder.reinitialise`). What ``control`` (`control_trees`), ``differences`` (to
-    the first encoder), ``orthogonal`` (`bertft.probes.orthogonal`), ``rbf`` (`bertft.probes.rbf`, of the highest rank)
-    and several ranks add is said at `bertft.probes.structural_rows.rows_of`.
+    the first encoder), ``orthogonal`` (`bertft.probes.structural.orthogonal`), ``rbf`` (`bertft.probes.structural.rbf`, of the highest rank)
+    and several ranks add is said at `bertft.probes.structural.rows.rows_of`.
 
     Encoders are taken one after another: the vectors of one (float16) are extracted once, used by all its probes, and,
     unless they come from a ``store``, removed. With ``out``, each encoder leaves ``<name>.safetensors`` (weights

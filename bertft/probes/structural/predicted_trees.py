@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bertft.data.examples import Sentence
 from bertft.ops.reference import pairwise_distance
-from bertft.probes.metrics import spanning_trees
+from bertft.probes.structural.scores import spanning_trees
 from bertft.runs.rows import write_text_atomically
 
 

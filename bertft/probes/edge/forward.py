@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bertft.probes.edge_data import SpanBatch
+from bertft.probes.edge.targets import SpanBatch
 
 EPS = 1e-5  # of the layer normalisation, PyTorch's
 
@@ -30,7 +30,7 @@ class Pass:
     """``logits`` (P, N, K) of P heads for N targets; with ``learn``, `backward` gives the parameters' gradients.
 
     Args:
-        tensors: the heads' parameters as `bertft.probes.edge_head.Heads` stacks them.
+        tensors: the heads' parameters as `bertft.probes.edge.head.Heads` stacks them.
         slots: (layer, whether it is the top of a mix) of each of Q slots, in the order of ``tensors["project"]``.
         owner: (Q,) whose slot it is.
         x: (L, T, D) the words of the batch.

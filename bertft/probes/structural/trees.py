@@ -10,7 +10,7 @@ import numpy as np
 
 from bertft.data.examples import Sentence
 from bertft.errors import BertftError
-from bertft.probes.metrics import LONGEST, SHORTEST
+from bertft.probes.structural.scores import LONGEST, SHORTEST
 
 PENN_PUNCTUATION = frozenset(["''", ",", ".", ":", "``", "-LRB-", "-RRB-"])
 UNIVERSAL_PUNCTUATION = frozenset(["PUNCT", "SYM"])

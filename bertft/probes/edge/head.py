@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bertft.probes.edge_data import SpanBatch
-from bertft.probes.edge_pass import Pass, mix, numbers
+from bertft.probes.edge.forward import Pass, mix, numbers
+from bertft.probes.edge.targets import SpanBatch
 
 WIDTH = 256  # of the span vectors and of the hidden layer
 DROPOUT = 0.3
@@ -116,7 +116,7 @@ class Heads:
         dropped: Tensor | None = None,
         **settings: Any,
     ) -> Pass:
-        """`bertft.probes.edge_pass.Pass` of ``probes``, whose parameters are ``tensors``, over a batch.
+        """`bertft.probes.edge.forward.Pass` of ``probes``, whose parameters are ``tensors``, over a batch.
 
         ``x`` (L, T, D) are the words of the batch; ``dropped`` (N, W) multiplies the hidden layer, the same for all
         probes, so that a probe learns the same alone and beside others.

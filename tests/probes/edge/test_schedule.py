@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from bertft.probes.edge_head import Heads, Input
-from bertft.probes.edge_schedule import Schedule
+from bertft.probes.edge.head import Heads, Input
+from bertft.probes.edge.schedule import Schedule
 
 
 def test_schedule_halves_the_rate_and_stops_each_probe_apart():
@@ -54,7 +54,7 @@ def test_steps_are_adam_s_each_probe_at_its_rate():
 
 
 def test_probes_go_through_together_as_memory_has_room():
-    from bertft.probes.edge_schedule import together
+    from bertft.probes.edge.schedule import together
 
     probes = list(range(14))
     assert [len(g) for g in together(probes, torch.device("cpu"), 10**6)] == [4, 4, 4, 2]

@@ -13,13 +13,16 @@ from torch import nn
 from bertft.data.readers.spans import SpanTarget, SpanText
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
-from bertft.probes import edge, edge_control, edge_scores, edge_train
-from bertft.probes.edge_data import EdgeTargets, label_inventory, with_targets
-from bertft.probes.edge_head import Heads, Input, all_inputs
-from bertft.probes.edge_pass import through
-from bertft.probes.edge_train import Counts, EdgeTraining, train_heads
-from bertft.probes.features import WordVectors
-from bertft.probes.store import FeatureStore
+from bertft.probes.edge import control as edge_control
+from bertft.probes.edge import driver as edge
+from bertft.probes.edge import scores as edge_scores
+from bertft.probes.edge import training as edge_train
+from bertft.probes.edge.forward import through
+from bertft.probes.edge.head import Heads, Input, all_inputs
+from bertft.probes.edge.targets import EdgeTargets, label_inventory, with_targets
+from bertft.probes.edge.training import Counts, EdgeTraining, train_heads
+from bertft.probes.feature_store import FeatureStore
+from bertft.probes.vectors import WordVectors
 
 WORDS = ["dog", "cat", "sees", "runs", "the", "a", "big", "old", "of", "."]
 

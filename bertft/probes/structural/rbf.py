@@ -21,8 +21,8 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.models.devices import device_of
 from bertft.ops import pairwise_distance
-from bertft.probes.features import Room, Vectors, on_device
-from bertft.probes.structural_training import BATCH, Probes, Schedule, Trees, batch_of, fit, groups_of, initial
+from bertft.probes.structural.training import BATCH, Probes, Schedule, Trees, batch_of, fit, groups_of, initial
+from bertft.probes.vectors import Room, Vectors, on_device
 from bertft.runs.artefacts import NOTHING, Unfinished
 from bertft.runs.progress import SILENT, Progress
 
@@ -51,7 +51,7 @@ def train_rbf(
 ) -> RbfProbes:
     """Train an RBF-kernel distance and depth probe on every layer, together, in plain PyTorch.
 
-    Losses, batches, first B, schedule and end are those of `bertft.probes.structural_training.train_probes`; log w has
+    Losses, batches, first B, schedule and end are those of `bertft.probes.structural.training.train_probes`; log w has
     B's learning rate. Stopping early is the only regularisation. What ``unfinished`` holds is gone on with.
     """
     layers, width = train.layers, train.width

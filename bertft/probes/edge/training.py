@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from bertft.errors import BertftError
 from bertft.models.devices import device_of
-from bertft.probes.edge_data import EdgeTargets, SpanBatch
-from bertft.probes.edge_head import DROPOUT, WIDTH, Heads, Input
-from bertft.probes.edge_pass import through
-from bertft.probes.edge_schedule import Schedule, together
-from bertft.probes.features import Room, Vectors, on_device
+from bertft.probes.edge.forward import through
+from bertft.probes.edge.head import DROPOUT, WIDTH, Heads, Input
+from bertft.probes.edge.schedule import Schedule, together
+from bertft.probes.edge.targets import EdgeTargets, SpanBatch
+from bertft.probes.vectors import Room, Vectors, on_device
 from bertft.runs.artefacts import NOTHING, Unfinished
 from bertft.runs.progress import SILENT, Progress
 

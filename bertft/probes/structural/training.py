@@ -13,8 +13,8 @@ from bertft.data.examples import Sentence
 from bertft.errors import BertftError
 from bertft.models.devices import device_of
 from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient
-from bertft.probes.features import Room, Vectors, on_device
-from bertft.probes.trees import packed_trees
+from bertft.probes.structural.trees import packed_trees
+from bertft.probes.vectors import Room, Vectors, on_device
 from bertft.runs.artefacts import NOTHING, Unfinished
 from bertft.runs.progress import SILENT, Progress
 

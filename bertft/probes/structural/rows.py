@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bertft.probes.metrics import SentenceScores, resampled, summarise
+from bertft.probes.structural.scores import SentenceScores, resampled, summarise
 from bertft.runs.intervals import holm, paired
 from bertft.runs.rows import Row
 

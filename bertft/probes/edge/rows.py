@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bertft.probes.edge_head import Input
-from bertft.probes.edge_scores import expected_layer, interval, label_f1, micro_f1, resamples_of
-from bertft.probes.edge_train import Counts
+from bertft.probes.edge.head import Input
+from bertft.probes.edge.scores import expected_layer, interval, label_f1, micro_f1, resamples_of
+from bertft.probes.edge.training import Counts
 from bertft.runs.intervals import holm, paired
 from bertft.runs.rows import Row
 

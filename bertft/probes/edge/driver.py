@@ -17,13 +17,13 @@ import torch
 
 from bertft.data.readers.spans import SpanText
 from bertft.errors import BertftError
-from bertft.probes.edge_control import control_labels, online_code
-from bertft.probes.edge_data import EdgeTargets, check_roles, label_inventory, with_targets
-from bertft.probes.edge_head import Input, all_inputs
-from bertft.probes.edge_rows import Measured, rows_of
-from bertft.probes.edge_train import Counts, EdgeTraining, count, train_heads
-from bertft.probes.features import Vectors, on_device
-from bertft.probes.store import FeatureStore, fingerprint
+from bertft.probes.edge.control import control_labels, online_code
+from bertft.probes.edge.head import Input, all_inputs
+from bertft.probes.edge.rows import Measured, rows_of
+from bertft.probes.edge.targets import EdgeTargets, check_roles, label_inventory, with_targets
+from bertft.probes.edge.training import Counts, EdgeTraining, count, train_heads
+from bertft.probes.feature_store import FeatureStore, fingerprint
+from bertft.probes.vectors import Vectors, on_device
 from bertft.runs.artefacts import Unfinished
 from bertft.runs.digests import digest
 from bertft.runs.progress import SILENT, Progress
@@ -66,7 +66,7 @@ def edge_probes(
     ``dev`` decides the learning rate and the end of the training, so a score on ``dev`` is a little too good.
     ``control`` trains the same probes on control labels (`control_labels`) and gives the selectivity; ``code_length``
     adds the online code of the training labels (`online_code`), of the control labels too where there is a control.
-    The rows are those of `bertft.probes.edge_rows.rows_of`; encoders after the first are compared with the first.
+    The rows are those of `bertft.probes.edge.rows.rows_of`; encoders after the first are compared with the first.
     With ``out``, each finished part leaves ``<encoder>.<part>.safetensors`` (weights and counts), and a later call
     with the same settings, encoder and data takes it from there.
     """

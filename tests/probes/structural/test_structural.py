@@ -13,13 +13,15 @@ from safetensors.torch import load_file
 from bertft.data import synthetic
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
-from bertft.probes import features, structural, structural_training
-from bertft.probes.features import WordVectors, extract
-from bertft.probes.predicted import predicted_heads
-from bertft.probes.store import FeatureStore
-from bertft.probes.structural import structural_probes
-from bertft.probes.structural_training import Trees, train_probes
-from bertft.probes.trees import control_trees
+from bertft.probes import vectors as features
+from bertft.probes.feature_store import FeatureStore
+from bertft.probes.structural import driver as structural
+from bertft.probes.structural import training as structural_training
+from bertft.probes.structural.driver import structural_probes
+from bertft.probes.structural.predicted_trees import predicted_heads
+from bertft.probes.structural.training import Trees, train_probes
+from bertft.probes.structural.trees import control_trees
+from bertft.probes.vectors import WordVectors, extract
 
 
 @pytest.fixture(scope="module")

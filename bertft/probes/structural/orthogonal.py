@@ -18,8 +18,8 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.models.devices import device_of
 from bertft.ops.probe_loss import probe_loss, probe_loss_and_gradient
-from bertft.probes.features import Room, Vectors, on_device
-from bertft.probes.structural_training import BATCH, DECAY, IMPROVEMENT, PATIENCE, Probes, Trees
+from bertft.probes.structural.training import BATCH, DECAY, IMPROVEMENT, PATIENCE, Probes, Trees
+from bertft.probes.vectors import Room, Vectors, on_device
 from bertft.runs.artefacts import NOTHING, Unfinished
 from bertft.runs.progress import SILENT, Progress
 

@@ -13,10 +13,10 @@ import torch
 
 from bertft.data.readers.spans import SpanText
 from bertft.errors import BertftError
-from bertft.probes.edge_data import EdgeTargets
-from bertft.probes.edge_head import Input
-from bertft.probes.edge_train import EdgeTraining, code_bits, train_heads
-from bertft.probes.features import Room, Vectors
+from bertft.probes.edge.head import Input
+from bertft.probes.edge.targets import EdgeTargets
+from bertft.probes.edge.training import EdgeTraining, code_bits, train_heads
+from bertft.probes.vectors import Room, Vectors
 from bertft.runs.artefacts import NOTHING, Unfinished
 from bertft.runs.progress import SILENT, Progress
 
@@ -78,7 +78,7 @@ def online_code(
     every other one with the probe trained on the blocks before it, that of the least code length on dev. What a label
     costs is said at `code_bits`; uniformly it is log2 K where every target has one label, else K bits. Of
     ``unfinished`` the first holds the bits after each block, the second the training of the block that is on.
-    ``device`` as in `bertft.probes.edge_train.train_heads`.
+    ``device`` as in `bertft.probes.edge.training.train_heads`.
     """
     texts = len(targets.texts)
     order = np.random.default_rng(config.seed).permutation(texts)

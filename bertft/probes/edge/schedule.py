@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from bertft.probes.edge_head import Heads
+from bertft.probes.edge.head import Heads
 
 CLIP = 5.0
 HALVE_AFTER, STOP_AFTER = 5, 20  # validations without a gain

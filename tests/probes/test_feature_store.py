@@ -18,9 +18,9 @@ import torch
 from bertft.data import synthetic
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder, reinitialise
-from bertft.probes import store as module
-from bertft.probes.features import StreamedVectors, extract
-from bertft.probes.store import FeatureStore
+from bertft.probes import feature_store as module
+from bertft.probes.feature_store import FeatureStore
+from bertft.probes.vectors import StreamedVectors, extract
 
 ROOT = Path(__file__).parents[2]
 
@@ -159,7 +159,7 @@ def test_damaged_and_missing_parts_are_made_anew(encoder, words, tmp_path):
 def test_kill_during_extraction_and_go_on(encoder, words, tmp_path):
     script = textwrap.dedent(f"""
         import time
-        import bertft.probes.store as store
+        import bertft.probes.feature_store as store
         from bertft.data import synthetic
         from bertft.models.encoder import Encoder
         store.PART = 8
