@@ -37,7 +37,7 @@ from bertft.study_reader import read_study, resolve_source, study_of
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
     from bertft.models.finetuning.run import FinetuneConfig
-    from bertft.report.figures import Figure
+    from bertft.report.figures.catalogue import Figure
 
 
 __all__ = ["Lab", "Setting", "read_setting"]
@@ -197,7 +197,7 @@ class Lab:
 
         The models' scores are in the table of the analysis that draws none of their layers, and in no other.
         """
-        from bertft.report.static import in_palette, on_paper
+        from bertft.report.draw.paper import in_palette, on_paper
 
         name = analysis.__name__.rpartition(".")[2]
         rows = merge_rows(self.folder.run(analysis.stages(self), name, table=False, progress=self.progress))
@@ -228,8 +228,8 @@ class Lab:
 
     def drawn(self, rows: Sequence[Row], *names: str) -> list[Figure]:
         """Those of the report's figures of ``rows`` that have these names."""
-        from bertft.report.figures import figures
-        from bertft.report.series import context
+        from bertft.report.figures.catalogue import figures
+        from bertft.report.lines import context
 
         found = figures(rows, context(self.setting.study.to_tree(), rows))
         return [figure for figure in found if figure.name in names]

@@ -8,9 +8,9 @@ from bertft.lab import Lab
 from bertft.materials import fitting
 from bertft.models.encoder import Encoder
 from bertft.models.finetuning.run import finetune, snapshot_folder
-from bertft.report.figures import Figure
-from bertft.report.layered import layered
-from bertft.report.series import lines
+from bertft.report.figures.catalogue import Figure
+from bertft.report.figures.layered import layered
+from bertft.report.lines import lines
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.similarity import compare_encoders

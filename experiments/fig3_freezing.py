@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bertft.lab import Lab
-from bertft.report.figures import Figure
+from bertft.report.figures.catalogue import Figure
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 

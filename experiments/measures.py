@@ -6,9 +6,9 @@ import random
 from collections.abc import Sequence
 
 from bertft.lab import Lab
-from bertft.report.figures import Figure
-from bertft.report.layered import layered
-from bertft.report.series import Line, lines
+from bertft.report.figures.catalogue import Figure
+from bertft.report.figures.layered import layered
+from bertft.report.lines import Line, lines
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.similarity import Plan, compare_stream

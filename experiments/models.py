@@ -12,7 +12,7 @@ from bertft.errors import BertftError
 from bertft.lab import Lab
 from bertft.models.finetuning.evaluation import evaluate
 from bertft.models.tasks import get_task
-from bertft.report.figures import Figure
+from bertft.report.figures.catalogue import Figure
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 

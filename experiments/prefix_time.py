@@ -10,9 +10,9 @@ from functools import partial
 from bertft.ablation import depths
 from bertft.lab import Lab
 from bertft.models.finetuning.run import FinetuneResult, finetune
-from bertft.report.figures import Figure
-from bertft.report.layered import layered
-from bertft.report.series import lines
+from bertft.report.figures.catalogue import Figure
+from bertft.report.figures.layered import layered
+from bertft.report.lines import lines
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 

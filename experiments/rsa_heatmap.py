@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from bertft.lab import Lab
-from bertft.report.heat_map import HeatMap, Matrix
+from bertft.report.figure import HeatMap, Matrix
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.similarity import CrossMoments

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bertft.lab import Lab
-from bertft.report.edge_table import edge_table
-from bertft.report.figures import Figure
+from bertft.report.figures.catalogue import Figure
+from bertft.report.page.edge_table import edge_table
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.study import probe_edges

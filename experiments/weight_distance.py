@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from bertft.lab import Lab
 from bertft.models.weight_distance import weight_distance
-from bertft.report.figures import Figure
-from bertft.report.layered import layered
-from bertft.report.series import lines
+from bertft.report.figures.catalogue import Figure
+from bertft.report.figures.layered import layered
+from bertft.report.lines import lines
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 

@@ -180,7 +180,7 @@ def _tree_table(rows: Sequence[Row]) -> list[str]:
 def _draw_trees(out: Path, dev: list[Any]) -> None:
     """One sentence's gold and predicted tree for every set of probes: the first of 8 to 16 words, else the first."""
     from bertft.data.readers.conllu import read_conllu
-    from bertft.report.trees import tree_svg
+    from bertft.report.draw.tree import tree_svg
 
     chosen = next((i for i, s in enumerate(dev) if 8 <= len(s.words) <= 16), 0)
     for path in sorted((out / "probes").glob("*.conllu")):

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable
 
-from bertft.report.series import PERCENT
+from bertft.report.lines import PERCENT
 from bertft.runs.own_text import TASK as OWN_TEXT
 from bertft.runs.rows import Row
 

@@ -15,7 +15,7 @@ from bertft.data.readers.nli import read_nli
 from bertft.data.readers.text import read_text
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
-from bertft.report.trees import tree_svg
+from bertft.report.draw.tree import tree_svg
 from bertft.runs.rows import read_results
 
 HOSTILE = {

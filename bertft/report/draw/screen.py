@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from bertft.report.figures import Curve, Figure, Panel
-from bertft.report.heat_map import HeatMap
+from bertft.report.figure import HeatMap
+from bertft.report.figures.catalogue import Curve, Figure, Panel
+from bertft.report.lines import point
 from bertft.report.palette import SYMBOLS, spread
-from bertft.report.series import point
 
 ROOMY = 9  # columns of a heat map whose cells have room for their values
 LABEL_GAP = 0.075  # of the panel's height

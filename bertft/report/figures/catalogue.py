@@ -7,8 +7,8 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bertft.report.lines import BASE, RANDOM, Context, Line, count, lines
 from bertft.report.palette import SERIES
-from bertft.report.series import BASE, RANDOM, Context, Line, count, lines
 from bertft.runs.rows import Row
 
 COMPARISONS = {"cka_debiased": "linear CKA, debiased (1 = same geometry)"}
@@ -74,9 +74,9 @@ def slot(model: str, context: Context) -> str:
 
 def figures(rows: Sequence[Row], context: Context) -> list[Figure]:
     """Every figure the rows have numbers for, the most telling first."""
-    from bertft.report.ablation_figures import ablation_figure  # which build on this module
-    from bertft.report.film import film
-    from bertft.report.probe_figures import edge_figure, rank_figure, structural_figure
+    from bertft.report.figures.ablation import ablation_figure  # which build on this module
+    from bertft.report.figures.probes import edge_figure, rank_figure, structural_figure
+    from bertft.report.figures.training import film
 
     similar = lines(rows, "rsa")
     probed = lines(rows, "structural")

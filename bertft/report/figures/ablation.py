@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bertft.report.figures import Curve, Figure, Panel, interval, slot
-from bertft.report.series import PERCENT, Context, Line, apart, lines, number
+from bertft.report.figures.catalogue import Curve, Figure, Panel, interval, slot
+from bertft.report.lines import PERCENT, Context, Line, apart, lines, number
 from bertft.runs.rows import Row
 
 SCORES = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bertft.report.edge_table import edge_table
+from bertft.report.page.edge_table import edge_table
 from bertft.runs.rows import Row
 
 

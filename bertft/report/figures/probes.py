@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from bertft.report.figures import Curve, Figure, Panel, in_order, interval, slot
-from bertft.report.series import RANDOM, Context, Line
+from bertft.report.figures.catalogue import Curve, Figure, Panel, in_order, interval, slot
+from bertft.report.lines import RANDOM, Context, Line
 
 MEASURES = {
     "dspr": ("Tree distances", "DSpr (Spearman, mean of lengths 5–50)"),

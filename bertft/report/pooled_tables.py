@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from bertft.report.figures import Figure
-from bertft.report.series import BASE, NO_MODEL, RANDOM
+from bertft.report.figures.catalogue import Figure
+from bertft.report.lines import BASE, NO_MODEL, RANDOM
 from bertft.runs.rows import COLUMNS, Row, read_results
 
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bertft.report.figures import axis_label, figures
-from bertft.report.interactive import panels
-from bertft.report.layer_maps import layer_maps
+from bertft.report.draw.paper import draw, in_palette, on_paper
+from bertft.report.draw.screen import panels
+from bertft.report.figures.catalogue import axis_label, figures
+from bertft.report.figures.layer_maps import layer_maps
+from bertft.report.lines import context, lines
 from bertft.report.palette import DARK, LIGHT, MARKERS, SYMBOLS, spread
-from bertft.report.series import context, lines
-from bertft.report.static import draw, in_palette, on_paper
 from bertft.runs.rows import Row
 
 
@@ -82,7 +82,7 @@ def test_png_and_svg_are_drawn_and_repeat_byte_by_byte(drawn):
 
 def test_every_label_lies_inside_the_picture_and_none_overlaps(drawn, monkeypatch):
     """Measured on the drawn canvas, after layout."""
-    import bertft.report.static as static
+    import bertft.report.draw.paper as static
 
     boxes = []
     original = static._label

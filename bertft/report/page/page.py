@@ -13,15 +13,15 @@ from typing import Any
 
 import yaml
 
-from bertft.report.figures import Figure, slot
-from bertft.report.headline import cost, headline
-from bertft.report.heat_map import HeatMap
-from bertft.report.interactive import map_panels, panels
+from bertft.report.draw.screen import map_panels, panels
+from bertft.report.figure import HeatMap
+from bertft.report.figures.catalogue import Figure, slot
+from bertft.report.findings import cost, headline
+from bertft.report.lines import Context, point, score
 from bertft.report.palette import DARK, DARK_PAGE, HOLLOW, LIGHT, LIGHT_PAGE
-from bertft.report.series import Context, point, score
 from bertft.runs.rows import Row
 
-HERE = Path(__file__).parent
+TEMPLATES = Path(__file__).parent / "templates"
 SYNTHETIC = (
     "The text is synthetic. Every sentence, inference pair and question below was made by bertft's built-in grammar, "
     "to show the whole path on any machine in minutes. The numbers are real measurements of a real encoder on that "
@@ -42,14 +42,14 @@ def render(
     config = context.config
     title = str(config.get("name") or config.get("command") or "bertft run")
     variant = f" ({config['variant']})" if config.get("variant") else ""
-    style = Template((HERE / "page.css").read_text(encoding="utf8")).substitute(
+    style = Template((TEMPLATES / "page.css").read_text(encoding="utf8")).substitute(
         light=_tokens(LIGHT | LIGHT_PAGE), dark=_tokens(DARK | DARK_PAGE)
     )
     description = str(config.get("description") or "").strip()
-    return Template((HERE / "page.html").read_text(encoding="utf8")).substitute(
+    return Template((TEMPLATES / "page.html").read_text(encoding="utf8")).substitute(
         title=escape(title + variant),
         css=style,
-        theme=(HERE / "theme.js").read_text(encoding="utf8"),
+        theme=(TEMPLATES / "theme.js").read_text(encoding="utf8"),
         description=f"<p>{escape(description)}</p>" if description else "",
         notice=(_notice("Synthetic.", SYNTHETIC) if _synthetic(config) else "") + _unfinished(record),
         facts=_facts(context, record),
@@ -332,7 +332,7 @@ def _scripts(drawn: Sequence[Figure | HeatMap]) -> str:
     described = {f.name: map_panels(f) if isinstance(f, HeatMap) else panels(f) for f in drawn}
     data = json.dumps(described, allow_nan=False)
     data = data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-    code = (HERE / "page.js").read_text(encoding="utf8")
+    code = (TEMPLATES / "page.js").read_text(encoding="utf8")
     return (
         f'<script type="application/json" id="figures">{data}</script>\n'
         f"<script>{get_plotlyjs()}</script>\n<script>{code}</script>"

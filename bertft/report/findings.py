@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bertft.report.ablation_figures import ablated
-from bertft.report.probe_figures import MEASURES
-from bertft.report.series import BASE, RANDOM, Context, Line, apart, lines, number, point, score
+from bertft.report.figures.ablation import ablated
+from bertft.report.figures.probes import MEASURES
+from bertft.report.lines import BASE, RANDOM, Context, Line, apart, lines, number, point, score
 from bertft.runs.own_text import TASK as OWN_TEXT
 from bertft.runs.own_text import less
 from bertft.runs.rows import Row

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from bertft.report.figures import axis_label
-from bertft.report.heat_map import HeatMap, Matrix
-from bertft.report.series import count, lines
+from bertft.report.figure import HeatMap, Matrix
+from bertft.report.figures.catalogue import axis_label
+from bertft.report.lines import count, lines
 from bertft.runs.rows import Row
 
 _NAME = re.compile(r"(.+)_base(\d+)")

@@ -12,7 +12,7 @@ import yaml
 
 from bertft.errors import BertftError
 from bertft.report import write_report
-from bertft.report.of_experiments import read_tables
+from bertft.report.pooled_tables import read_tables
 from bertft.runs.rows import Row, write_results
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}

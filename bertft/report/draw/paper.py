@@ -6,8 +6,8 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
-from bertft.report.figures import Curve, Figure, Panel
-from bertft.report.heat_map import HeatMap, draw_heat_map
+from bertft.report.figure import HeatMap, draw_heat_map
+from bertft.report.figures.catalogue import Curve, Figure, Panel
 from bertft.report.palette import HOLLOW, LIGHT, MARKERS, spread
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from bertft.errors import BertftError
-from bertft.report.trees import _levels, tree_svg
+from bertft.report.draw.tree import _levels, tree_svg
 
 
 def test_arcs_say_which_edges_were_found():

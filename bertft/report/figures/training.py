@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bertft.report.figures import Curve, Figure, Panel, axis_label, interval
-from bertft.report.series import Line
+from bertft.report.figures.catalogue import Curve, Figure, Panel, axis_label, interval
+from bertft.report.lines import Line
 
 
 def film(swept: list[Line]) -> Figure:

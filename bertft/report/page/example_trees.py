@@ -13,9 +13,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bertft.errors import BertftError
+from bertft.report.draw.tree import tree_svg
+from bertft.report.lines import RANDOM
 from bertft.report.palette import LIGHT, LIGHT_PAGE
-from bertft.report.series import RANDOM
-from bertft.report.trees import tree_svg
 
 SHOWN = 3
 PAGE_COLOURS = {name: f"var(--{name})" for name in LIGHT | LIGHT_PAGE}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bertft.report.figures import figures
-from bertft.report.series import context
+from bertft.report.figures.catalogue import figures
+from bertft.report.lines import context
 from bertft.runs.rows import Row
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bertft.report.series import BASE, number
+from bertft.report.lines import BASE, number
 from bertft.runs.rows import Row
 
 SCORES = {"micro_f1": "", "class_1_f1": ", class 1"}

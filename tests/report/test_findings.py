@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from bertft.report.headline import cost, headline
-from bertft.report.series import context
+from bertft.report.findings import cost, headline
+from bertft.report.lines import context
 from bertft.runs.rows import Row
 
 

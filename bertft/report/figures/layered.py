@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bertft.report.figures import Curve, Figure, Panel, interval
+from bertft.report.figures.catalogue import Curve, Figure, Panel, interval
+from bertft.report.lines import Line
 from bertft.report.palette import SERIES
-from bertft.report.series import Line
 
 SLOTS = (*(f"c{place}" for place in range(SERIES)), "muted", "ink")
 
