@@ -10,9 +10,9 @@ import sys
 import warnings
 from pathlib import Path
 
-PACKAGES = ("bertft", "bertft.ablation", "bertft.cost", "bertft.data", "bertft.doctor", "bertft.models.finetuning.evaluation",
-            "bertft.models.finetuning.run", "bertft.lab", "bertft.materials", "bertft.ops", "bertft.probes", "bertft.report",
-            "bertft.runs.rows", "bertft.similarity", "bertft.study", "bertft.models.tasks")  # fmt: skip
+PACKAGES = ("bertft", "bertft.study.analyses.ablation", "bertft.study.estimate", "bertft.data", "bertft.cli.doctor", "bertft.models.finetuning.evaluation",
+            "bertft.models.finetuning.run", "bertft.study.repeat", "bertft.study.inputs", "bertft.ops", "bertft.probes", "bertft.report",
+            "bertft.runs.rows", "bertft.similarity", "bertft.study.run", "bertft.models.tasks")  # fmt: skip
 
 
 def silent_names() -> list[str]:

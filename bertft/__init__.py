@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bertft.lazy import exports
+from bertft._lazy import exports
 
 __version__ = "0.1.0"
 
@@ -20,13 +20,10 @@ _HOMES = {
     "write_results": "bertft.runs.rows",
     "Encoder": "bertft.models.encoder",
     "FinetuneConfig": "bertft.models.finetuning.run",
-    "StudyConfig": "bertft.study",
-    "run_study": "bertft.study",
+    "StudyConfig": "bertft.study.config",
+    "run_study": "bertft.study.run",
 }
-_MODULES = frozenset(
-    {"ablation", "cost", "data", "doctor", "evaluation", "finetune", "lab", "ops", "probes", "report", "results",
-     "similarity", "study", "tasks"}
-)  # fmt: skip
+_MODULES = frozenset({"cli", "data", "models", "ops", "probes", "report", "runs", "similarity", "study"})
 
 __all__ = sorted([*_HOMES, *_MODULES, "__version__"])
 
@@ -43,5 +40,5 @@ if TYPE_CHECKING:
     from bertft.runs.rows import to_arrow as to_arrow
     from bertft.runs.rows import to_pandas as to_pandas
     from bertft.runs.rows import write_results as write_results
-    from bertft.study import StudyConfig as StudyConfig
-    from bertft.study import run_study as run_study
+    from bertft.study.config import StudyConfig as StudyConfig
+    from bertft.study.run import run_study as run_study

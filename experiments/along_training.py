@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bertft.lab import Lab
-from bertft.materials import fitting
 from bertft.models.encoder import Encoder
 from bertft.models.finetuning.run import finetune, snapshot_folder
 from bertft.report.figures.catalogue import Figure
@@ -14,6 +12,8 @@ from bertft.report.lines import lines
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.similarity import compare_encoders
+from bertft.study.inputs import fitting
+from bertft.study.repeat import Lab
 
 
 def stages(lab: Lab) -> list[Stage]:

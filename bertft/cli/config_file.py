@@ -20,7 +20,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Make what ``path`` holds the command's defaults; settings that are no options (`TRAINING`) go to ``obj``."""
     if path is None or context.resilient_parsing:
         return path
-    from bertft.study_reader import build
+    from bertft.study.reader import build
 
     tree = _read(path)
     words = str(tree.pop("command", "")).split()

@@ -41,7 +41,7 @@ def showing_progress(quiet: bool) -> Iterator[Progress]:
     if quiet:
         yield SILENT
         return
-    from bertft.console import ConsoleProgress
+    from bertft.cli.console import ConsoleProgress
 
     with ConsoleProgress() as progress:
         yield progress

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertft.cli.doctor import versions
 from bertft.cli.runs import _vacant
-from bertft.doctor import versions
 from bertft.errors import BertftError
 from bertft.runs.folder import RESULTS, RunFolder, timestamp
 from bertft.runs.progress import Progress

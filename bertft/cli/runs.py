@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bertft.doctor import versions
+from bertft.cli.doctor import versions
 from bertft.runs.folder import CONFIG, RESULTS, RunFolder, Stage
 from bertft.runs.progress import Progress
 from bertft.runs.rows import Row, write_results, write_text_atomically
@@ -31,8 +31,8 @@ def run_ablate(
     kind: str, chosen: dict[str, Any], out: Path, ks: list[int] | None, cache: Path | None, progress: Progress
 ) -> str:
     """Fine-tune once for every k in the run folder ``out``; returns the lines that say where the results are."""
-    from bertft.ablation import sweep
     from bertft.models.finetuning.run import FinetuneConfig
+    from bertft.study.analyses.ablation import sweep
 
     sweep(kind, FinetuneConfig(out=out, **chosen), depths_wanted=ks, cache=cache, progress=progress)
     page = out / "report.html"

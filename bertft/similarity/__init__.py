@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bertft.lazy import exports
+from bertft._lazy import exports
 
 _HOMES = {
     "CrossMoments": "bertft.similarity.moments",

@@ -14,8 +14,7 @@ import pytest
 import torch
 import yaml
 
-from bertft.ablation import sweep_stages
-from bertft.cli import run
+from bertft.cli.main import run
 from bertft.cli.options import named_encoders
 from bertft.cli.probe_runs import task_name
 from bertft.data import sources
@@ -26,7 +25,8 @@ from bertft.errors import BertftError
 from bertft.models import blocks
 from bertft.models.blocks import load_pretrained
 from bertft.models.finetuning.run import FinetuneConfig, finetune, read_card
-from bertft.study_reader import read_study
+from bertft.study.analyses.ablation import sweep_stages
+from bertft.study.reader import read_study
 
 OLD, NEW = "0" * 40, "1" * 40
 TRAIN, DEV = "builtin:synthetic?size=8", "builtin:synthetic?split=dev&size=4"

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bertft.ablation import sweep_stages
 from bertft.errors import BertftError
 from bertft.models.finetuning.run import FinetuneConfig, finetune
+from bertft.study.analyses.ablation import sweep_stages
 
 
 @pytest.fixture

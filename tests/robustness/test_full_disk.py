@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from bertft.cli import BAD_INPUT, run
+from bertft.cli.main import BAD_INPUT, run
 from bertft.ops.native import build
 from bertft.runs.rows import Row, write_results
 from bertft.similarity.compare import encoders as stream

@@ -9,7 +9,7 @@ import families
 import pytest
 import torch
 
-from bertft.cli import run
+from bertft.cli.main import run
 from bertft.data.readers.conllu import read_conllu
 from bertft.data.readers.nli import read_nli
 from bertft.data.readers.text import read_text

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from bertft.cli import run
+from bertft.cli.main import run
 from bertft.data import sources
 from bertft.models.finetuning.card import model_card
 from bertft.models.finetuning.run import FinetuneConfig, on_the_hub, published

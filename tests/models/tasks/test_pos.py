@@ -15,7 +15,7 @@ from bertft.data import sources
 from bertft.models.finetuning.evaluation import evaluate, load_finetuned
 from bertft.models.finetuning.run import FinetuneConfig, finetune
 from bertft.models.tasks import get_task, names
-from bertft.study_reader import study_of
+from bertft.study.reader import study_of
 
 TRAIN, DEV = "builtin:synthetic?split=train&size=60&seed=1", "builtin:synthetic?split=dev&size=12&seed=1"
 

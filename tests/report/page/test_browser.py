@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import csv
 
+import browser as chromiums
 import pytest
 import yaml
-from report import browser as chromiums
-from report.browser import browser
+from browser import browser
 
 from bertft.report import write_report
 from bertft.runs.rows import Row, write_results

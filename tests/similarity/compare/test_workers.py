@@ -16,7 +16,7 @@ WORKER = """
 import os, signal
 import torch
 import bertft.similarity.compare.encoders as stream
-from bertft.cli import main
+from bertft.cli.main import main
 torch.set_num_threads(1)
 stream.BUFFER, stream.EVERY = 16, 0
 saves = [0]
