@@ -27,6 +27,8 @@ from bertft.study.inputs import Materials, fitting
 from bertft.study.run import study_stages
 from bertft.study.timing import StageCost, memory_of_gpu, memory_of_machine, resident, weights_of
 
+__all__ = ["Estimate", "StageCost", "estimate_finetune", "estimate_study", "estimate_sweep"]
+
 PAGE = 8_000_000  # bytes of report.html and the figures
 
 
