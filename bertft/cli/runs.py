@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from bertft.cli.doctor import versions
+from bertft.runs.files import write_text_atomically
 from bertft.runs.folder import CONFIG, RESULTS, RunFolder, Stage
 from bertft.runs.progress import Progress
-from bertft.runs.rows import Row, write_results, write_text_atomically
+from bertft.runs.rows import Row, write_results
 
 
 def run_finetune(chosen: dict[str, Any], out: Path, progress: Progress) -> str:

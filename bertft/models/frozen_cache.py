@@ -30,8 +30,8 @@ from bertft.models.batching import length_sorted_batches, pad_inputs
 from bertft.models.blocks import Reached, blocks, stand_in, stopping_at
 from bertft.models.devices import device_of
 from bertft.runs.digests import digest_of
+from bertft.runs.files import write_text_atomically
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import write_text_atomically
 
 HIDDEN = "prefix"
 """The batch's entry that holds block k's output, (B, P, D)."""

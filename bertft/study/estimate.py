@@ -18,6 +18,7 @@ from bertft.models.finetuning.run import FinetuneConfig, dev_split
 from bertft.models.tasks import get_task
 from bertft.probes.edge.driver import checked
 from bertft.runs.folder import RunFolder, Stage
+from bertft.runs.process import memory_of_gpu, memory_of_machine, resident
 from bertft.runs.progress import SILENT, Progress
 from bertft.study.analyses.ablation import KINDS, sweep_stages
 from bertft.study.config import StudyConfig
@@ -25,7 +26,7 @@ from bertft.study.cost_analyses import Comparing, Probing, edge_cost
 from bertft.study.cost_finetuning import finetuning_cost
 from bertft.study.inputs import Materials, fitting
 from bertft.study.run import study_stages
-from bertft.study.timing import StageCost, memory_of_gpu, memory_of_machine, resident, weights_of
+from bertft.study.timing import StageCost, weights_of
 
 __all__ = ["Estimate", "StageCost", "estimate_finetune", "estimate_study", "estimate_sweep"]
 

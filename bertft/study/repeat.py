@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from bertft.errors import BertftError
+from bertft.runs.files import write_bytes_atomically, write_text_atomically
 from bertft.runs.folder import RunFolder, Stage
 from bertft.runs.pooling import pool_seeds
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import Row, merge_rows, write_bytes_atomically, write_results, write_text_atomically
+from bertft.runs.rows import Row, merge_rows, write_results
 from bertft.study.config import StudyConfig, settings_of
 from bertft.study.inputs import Materials
 from bertft.study.reader import read_study, resolve_source, study_of

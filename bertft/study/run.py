@@ -26,9 +26,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertft.runs.files import write_text_atomically
 from bertft.runs.folder import RUN, RunFolder, Stage, timestamp
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import Row, write_results, write_text_atomically
+from bertft.runs.rows import Row, write_results
 from bertft.study.analyses.ablation import sweep_stages
 from bertft.study.config import EdgeConfig, ProbesConfig, StudyConfig, settings_of
 from bertft.study.inputs import Materials, fitting
@@ -49,7 +50,7 @@ def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Pro
     """
     from bertft.cli.doctor import versions
     from bertft.report import write_report
-    from bertft.study.timing import fullest
+    from bertft.runs.process import fullest
 
     folder = RunFolder(out, config.to_yaml())
     folder.check()

@@ -31,8 +31,8 @@ from bertft.models.finetuning.trainer import Evaluator, Reporter, Snapshots, Tas
 from bertft.models.frozen_cache import Prefix, collate
 from bertft.models.tasks.base import Score, Task, TaskModel, Window
 from bertft.runs.digests import digest_of, is_intact, is_sealed
+from bertft.runs.files import appearing_folder, write_text_atomically
 from bertft.runs.progress import Progress
-from bertft.runs.rows import appearing_folder, write_text_atomically
 
 
 def train_and_save(
