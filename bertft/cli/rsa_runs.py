@@ -48,8 +48,9 @@ def run_rsa(
 
     With several processes (torchrun) the first alone writes and speaks; the others return an empty string.
     """
-    from bertft.data.sources import data_name, pin
-    from bertft.data.streams import drawn, stream
+    from bertft.data.location import data_name, pin
+    from bertft.data.sampling import drawn
+    from bertft.data.streams import stream
     from bertft.ops.metrics import LINEAR
     from bertft.runs import process as memory
     from bertft.runs.checkpoint import Checkpoint

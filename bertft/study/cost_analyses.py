@@ -11,7 +11,7 @@ import torch
 
 from bertft.data.examples import Sentence
 from bertft.data.readers.spans import SpanText
-from bertft.data.sources import sample
+from bertft.data.sampling import sample
 from bertft.models.encoder import Encoder
 from bertft.probes.edge.control import FRACTIONS
 from bertft.probes.edge.head import all_inputs

@@ -277,8 +277,7 @@ def edge_of(tree: object, root: Path, file: str, where: str) -> EdgeConfig:
 
 def resolve_source(text: str, root: Path, where: str) -> str:
     """A source with its relative path starting at ``root``, or on the hub at a commit; ``where`` names it in errors."""
-    from bertft.data.files import at_home
-    from bertft.data.sources import pin
+    from bertft.data.location import at_home, pin
 
     if text.startswith("builtin:"):
         return text
@@ -291,8 +290,7 @@ def resolve_source(text: str, root: Path, where: str) -> str:
 
 
 def _resolve(config: StudyConfig, root: Path, file: str) -> StudyConfig:
-    from bertft.data.files import at_home
-    from bertft.data.sources import pin
+    from bertft.data.location import at_home, pin
 
     if not root.is_dir():
         raise BertftError(f"--data {root}: no such folder")

@@ -7,8 +7,9 @@ import gzip
 import numpy as np
 import pytest
 
+from bertft.data.sampling import drawn
 from bertft.data.sources import load
-from bertft.data.streams import drawn, stream
+from bertft.data.streams import stream
 from bertft.errors import BertftError
 
 LINES = ["One sentence.", "", "  Another one. ", "A third."]
@@ -48,7 +49,7 @@ def test_a_data_set_of_the_hub_is_read_in_streaming_mode(monkeypatch):
         return datasets.IterableDataset.from_generator(lambda: ({"text": f"line {i}"} for i in range(3)))
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr("bertft.data.streams._hub_within_reach", lambda: True)  # of the two: no commit is known
+    monkeypatch.setattr("bertft.data.location.hub_within_reach", lambda: True)
     texts = [text.text for text in stream("text", "some/corpus@v1:en", split="train")]
     assert texts == ["line 0", "line 1", "line 2"]
     assert asked == {"name": "some/corpus", "config": "en", "split": "train", "revision": "v1", "streaming": True}
