@@ -13,7 +13,6 @@ import pytest
 from bertft.data import location, synthetic
 from bertft.data.examples import Answer, Pair, Question, Sentence
 from bertft.data.readers.conllu import write_conllu
-from bertft.data.sampling import sample
 from bertft.data.sources import load
 from bertft.errors import BertftError
 from bertft.models import loading
@@ -58,18 +57,6 @@ def test_files_and_limits(tmp_path: Path) -> None:
     assert few == load("dep", path, limit=7, seed=3) != load("dep", path, limit=7, seed=4)
     assert [made.index(s) for s in few] == sorted(made.index(s) for s in few)
     assert load("dep", path, limit=99) == made
-
-
-def test_sample_keeps_order_and_is_even() -> None:
-    counts = [0] * 10
-    for seed in range(600):
-        drawn = sample(range(10), 3, seed)
-        assert drawn == sorted(set(drawn))
-        assert len(drawn) == 3
-        for i in drawn:
-            counts[i] += 1
-    assert min(counts) > 130
-    assert max(counts) < 230
 
 
 def test_synthetic_source() -> None:

@@ -1,13 +1,11 @@
-"""Sources one example at a time against the readers that hold them whole; drawing from a stream."""
+"""Sources one example at a time against the readers that hold them whole."""
 
 from __future__ import annotations
 
 import gzip
 
-import numpy as np
 import pytest
 
-from bertft.data.sampling import drawn
 from bertft.data.sources import load
 from bertft.data.streams import stream
 from bertft.errors import BertftError
@@ -74,13 +72,3 @@ def test_bad_sources(tmp_path):
         stream("text", tmp_path / "folder")
     with pytest.raises(BertftError, match="not to be had as a hub data set"):
         stream("text", "no/such")
-
-
-def test_drawing_is_seeded_and_loses_nothing():
-    for held in (10, 1000):
-        first = list(drawn(range(300), 1, held))
-        assert first == list(drawn(range(300), 1, held)) and first != list(drawn(range(300), 2, held))
-        assert sorted(first) == list(range(300))
-    # a source shorter than what is held: every place with equal chance
-    places = np.array([list(drawn(range(5), seed)).index(0) for seed in range(2000)])
-    assert np.bincount(places, minlength=5) == pytest.approx(400, abs=4 * 18)
