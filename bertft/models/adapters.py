@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bertft.data.files import at_home
+from bertft.data.location import at_home
 from bertft.errors import BertftError
 
 CONFIG = "adapter_config.json"
@@ -70,7 +70,7 @@ def load_adapter(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[nn.M
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from bertft.data.sources import hub_of
+    from bertft.data.location import hub_of
     from bertft.models.blocks import load_pretrained, quiet_transformers
 
     folder = at_home(name)

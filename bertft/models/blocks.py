@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bertft.data.files import at_home
+from bertft.data.location import at_home
 from bertft.errors import BertftError, lacks_memory, lacks_space
 from bertft.runs.digests import refuse_changed_files
 from bertft.runs.progress import downloading, waiting
@@ -56,7 +56,7 @@ def load_config(name: str) -> Any:
 def _located(name: str) -> Iterator[tuple[str, str]]:
     """What ``from_pretrained`` takes for a model's name, and its revision; what that raises becomes one sentence."""
     from bertft.data.location import hub_name
-    from bertft.data.sources import resolve_model
+    from bertft.models.loading import resolve_model
 
     refuse_changed_files(at_home(name))
     where, revision = resolve_model(str(name)), "main"

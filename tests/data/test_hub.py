@@ -18,13 +18,13 @@ from bertft.cli.main import run
 from bertft.cli.options import named_encoders
 from bertft.cli.probe_runs import task_name
 from bertft.data import sources
-from bertft.data.location import HubName, at_commit, hub_name
-from bertft.data.sources import data_name, pin, resolve_model
+from bertft.data.location import HubName, at_commit, data_name, hub_name, pin
 from bertft.data.streams import stream
 from bertft.errors import BertftError
 from bertft.models import blocks
 from bertft.models.blocks import load_pretrained
 from bertft.models.finetuning.run import FinetuneConfig, finetune, read_card
+from bertft.models.loading import resolve_model
 from bertft.study.analyses.ablation import sweep_stages
 from bertft.study.reader import read_study
 

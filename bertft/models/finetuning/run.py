@@ -137,7 +137,7 @@ def finetune(config: FinetuneConfig, *, progress: Progress = SILENT) -> Finetune
 
 def pinned(config: FinetuneConfig) -> FinetuneConfig:
     """``config`` with what is on the hub at the commit it is at now."""
-    from bertft.data.sources import pin
+    from bertft.data.location import pin
 
     return dataclasses.replace(config, model=pin(config.model, "model"), train=pin(config.train), dev=pin(config.dev))
 
@@ -176,10 +176,10 @@ def dev_name(config: FinetuneConfig) -> str:
 
 
 def data_name(source: str | Path) -> str:
-    """What rows call a source: as `bertft.data.sources.data_name`, but built-in data with its options."""
-    from bertft.data import sources
+    """What rows call a source: as `bertft.data.location.data_name`, but built-in data with its options."""
+    from bertft.data import location
 
-    return str(source) if str(source).startswith("builtin:") else sources.data_name(source)
+    return str(source) if str(source).startswith("builtin:") else location.data_name(source)
 
 
 def dev_split(config: FinetuneConfig) -> str:
@@ -200,8 +200,7 @@ def default_length(task: str) -> int:
 
 def published(config: FinetuneConfig) -> dict[str, Any]:
     """The configuration for others to read: ``model``, ``train`` and ``dev`` without the folders they lay in."""
-    from bertft.data.files import at_home
-    from bertft.data.sources import hub_of
+    from bertft.data.location import at_home, hub_of
 
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("out", "prefix_cache", *REPORTING)}
     for name in ("model", "train", "dev"):
@@ -213,7 +212,7 @@ def published(config: FinetuneConfig) -> dict[str, Any]:
 
 def on_the_hub(config: FinetuneConfig) -> dict[str, dict[str, str]]:
     """Which of ``model``, ``train`` and ``dev`` come from the hub: id, revision (a commit where known), config."""
-    from bertft.data.sources import hub_of
+    from bertft.data.location import hub_of
 
     found = {name: hub_of(getattr(config, name)) for name in ("model", "train", "dev")}
     return {
@@ -330,7 +329,7 @@ def _content(value: Any) -> Any:
 
 def model_fingerprint(name: str) -> str:
     """SHA-256 of a local model's weights, configuration and tokenizer; of one on the hub, of its id and commit."""
-    from bertft.data.sources import resolve_model
+    from bertft.models.loading import resolve_model
 
     where = resolve_model(str(name))
     folder = Path(where)
