@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from bertft.errors import BertftError
 from bertft.runs.folder import RESULTS, RunFolder, timestamp
 from bertft.runs.progress import Progress
 from bertft.runs.rows import Row, write_results, write_text_atomically
+from bertft.runs.vocabulary import MeasureName
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
@@ -91,12 +91,14 @@ def _table(rows: Sequence[Row]) -> list[str]:
         layers = [row for row in rows if row.model == model and row.measure == "micro_f1"]
         best, top = max(layers, key=lambda row: row.value), max(layers, key=lambda row: row.layer or 0)
         places = (
-            ("lexical, layer 0", "", 0), (f"best, layer {best.layer}", "", best.layer),
-            (f"layers 0 and {top.layer}", "cat_", top.layer), (f"mix of 0 to {top.layer}", "mix_", top.layer),
-        )  # fmt: skip
-        for place, prefix, layer in places:
-            row = by.get((model, f"{prefix}micro_f1", layer))
-            control = by.get((model, f"{prefix}control_micro_f1", layer))
+            ("lexical, layer 0", MeasureName("micro_f1"), 0),
+            (f"best, layer {best.layer}", MeasureName("micro_f1"), best.layer),
+            (f"layers 0 and {top.layer}", MeasureName("micro_f1", input="cat"), top.layer),
+            (f"mix of 0 to {top.layer}", MeasureName("micro_f1", input="mix"), top.layer),
+        )
+        for place, measure, layer in places:
+            row = by.get((model, str(measure), layer))
+            control = by.get((model, str(dataclasses.replace(measure, control=True)), layer))
             if row is not None:
                 beside = "" if control is None else f", control {control.value:.3f}"
                 said.append(f"{model}, {place}: micro-F1 {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]{beside}")
@@ -164,12 +166,12 @@ def _tree_table(rows: Sequence[Row]) -> list[str]:
     by = {(row.model, row.measure, row.layer): row for row in rows}
     said = []
     for model, measure in dict.fromkeys((row.model, row.measure) for row in rows):
-        known = re.fullmatch(r"(dspr|uuas|nspr|root_accuracy)(_\w+)?", measure)
-        if known is None or re.match("_(selectivity|difference)", known[2] or ""):
+        name = MeasureName.parse(measure)
+        if name.measure.family != "structural" or name.control or name.derived:
             continue
         best = max((row for row in rows if (row.model, row.measure) == (model, measure)), key=lambda row: row.value)
         beside = f"; layer 0 {by[model, measure, 0].value:.3f}"
-        control = by.get((model, f"control_{measure}", best.layer))
+        control = by.get((model, str(dataclasses.replace(name, control=True)), best.layer))
         if control is not None:
             beside = f", control {control.value:.3f}{beside}"
         value = f"{best.value:.3f} [{best.low:.3f}, {best.high:.3f}]"

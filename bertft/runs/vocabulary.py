@@ -132,6 +132,11 @@ class MeasureName:
         """Return RSA of ``metric`` dissimilarities compared by ``compare``."""
         return cls(f"rsa_{metric}_{compare}")
 
+    @classmethod
+    def neighbours(cls, k: int) -> MeasureName:
+        """Return the share of mutual ``k`` nearest neighbours."""
+        return cls(f"mutual_knn_{k}")
+
     def __str__(self) -> str:
         start = f"{self.input}_" if self.input else ""
         if self.label is not None and self.base == "label_f1":
