@@ -93,7 +93,8 @@ def study(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune, compare, probe and report: the main job. Run again to resume."""
-    from bertft.study.run import read_study, run_study
+    from bertft.study.reader import read_study
+    from bertft.study.run import run_study
 
     config = read_study(study, variant=variant or None, data=data, model=model or None, settings=setting or ())
     out = out or Path("runs") / "-".join(filter(None, (config.name, config.variant)))

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops.metrics import LINEAR
-from bertft.ops.moments.cross_moments import Moments, cross_moments, provisional_mean
-from bertft.ops.moments.layout import held
+from bertft.ops.moments.cross_moments import cross_moments, provisional_mean
+from bertft.ops.moments.layout import Moments, held
 from bertft.ops.native import cpu as extension
 from bertft.runs.sums_file import read_sums, write_sums
 from bertft.similarity import measures

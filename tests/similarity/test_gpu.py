@@ -8,7 +8,8 @@ from needs_gpu import needs_gpu
 
 from bertft.data import synthetic
 from bertft.errors import BertftError
-from bertft.models.encoder import Encoder, reinitialise
+from bertft.models.blocks import reinitialise
+from bertft.models.encoder import Encoder
 from bertft.similarity import CrossMoments, compare_stream, local_rsa, mutual_knn, rbf_cka, rsa
 from bertft.similarity.compare.comparison import Plan
 

@@ -7,7 +7,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from bertft.errors import BertftError
 from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
+from bertft.runs.vocabulary import MeasureName
 from bertft.similarity import measures
 from bertft.similarity.augmented_rows import augment
 from bertft.similarity.compare import all_pairs as sampled
@@ -263,7 +264,7 @@ class Comparison:
         """``<measure>_base<l>`` at layer k: layer k of the tuned encoder against layer l of the base."""
         for of_base, of_tuned in enumerate(values.tolist()):
             for layer, value in enumerate(of_tuned):
-                named = f"{measure}_base{of_base}"
+                named = str(replace(MeasureName.parse(measure), base_layer=of_base))
                 yield Row(name, "heatmap", data, layer, named, value, n=len(self), seed=self.plan.seed)
 
     def _streamed(self) -> Iterator[_Streamed]:
@@ -340,7 +341,7 @@ def _rsa(metric: str, compare: str) -> _Streamed:
         form = entries(m, k) if compare == "cosine" else None
         return rsa_influence(m.moments(k, k), *augmented_rows(m, k, x, y), form)
 
-    return _Streamed(f"rsa_{metric}_{compare}", metric, lambda m: m.rsa(compare), influence)
+    return _Streamed(str(MeasureName.rsa(metric, compare)), metric, lambda m: m.rsa(compare), influence)
 
 
 def _ends(interval: Interval) -> tuple[float | None, float | None]:
@@ -350,4 +351,4 @@ def _ends(interval: Interval) -> tuple[float | None, float | None]:
 
 def _task(measure: str) -> str:
     """RSA and CKA are what the report draws; the others stand in the table only."""
-    return "rsa" if measure.startswith(("rsa_", "cka_")) else "similarity"
+    return "rsa" if MeasureName.parse(measure).measure.family in ("RSA", "CKA") else "similarity"

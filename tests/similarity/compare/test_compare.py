@@ -88,7 +88,7 @@ def test_words_of_encoders_with_different_tokenizers(encoders, texts, tiny_model
 
 
 def test_fewer_layers_are_compared_as_far_as_they_go(encoders, texts, tiny_model):
-    from bertft.models.encoder import truncate
+    from bertft.models.blocks import truncate
 
     base, _ = encoders
     short = Encoder.from_pretrained(str(tiny_model))
