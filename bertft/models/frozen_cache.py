@@ -27,8 +27,9 @@ import torch
 from torch import Tensor, nn
 
 from bertft.models.batching import length_sorted_batches, pad_inputs
-from bertft.models.blocks import Reached, blocks, stand_in, stopping_at
+from bertft.models.blocks import blocks
 from bertft.models.devices import device_of
+from bertft.models.hooks import Stopped, replaced_blocks, stopping_at
 from bertft.runs.digests import digest_of
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import write_text_atomically
@@ -86,7 +87,7 @@ class Prefix:
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:
         """Inside, ``model`` runs its blocks above k alone."""
-        with stand_in(self.model, self.k, self._fed.pop):
+        with replaced_blocks(self.model, self.k, self._fed.pop):
             self._attached = True
             try:
                 yield
@@ -137,7 +138,7 @@ class Prefix:
         label = f"blocks {below + 1} to {self.k}, once"
         with (
             self.progress.step(label, total=len(items), unit="features") as step,
-            stand_in(self.model, below, self._fed.pop) if below else contextlib.nullcontext(),
+            replaced_blocks(self.model, below, self._fed.pop) if below else contextlib.nullcontext(),
             stopping_at(blocks(self.model)[self.k - 1]) as found,
         ):
             for group in length_sorted_batches(items, 4096):
@@ -147,7 +148,7 @@ class Prefix:
                     for row, item in enumerate(group):
                         hidden[row, : len(item)] = torch.from_numpy(np.array(start[item.start : item.stop]))
                     self.feed(hidden.to(device))
-                with contextlib.suppress(Reached):
+                with contextlib.suppress(Stopped):
                     self.model(**{name: value.to(device) for name, value in batch.items()})
                 output = found.pop()
                 vectors = (output[0] if isinstance(output, tuple) else output).float().cpu().numpy()

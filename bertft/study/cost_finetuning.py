@@ -15,12 +15,12 @@ from torch import Tensor
 from bertft.cli.console import short
 from bertft.data.sources import sample
 from bertft.errors import BertftError
-from bertft.models.blocks import load_pretrained
 from bertft.models.devices import device_of
 from bertft.models.finetuning.run import FinetuneConfig
 from bertft.models.finetuning.trainer import make_optimizer
 from bertft.models.finetuning.training import build_model, window_for
 from bertft.models.frozen_cache import HIDDEN, Prefix, collate
+from bertft.models.loading import load_pretrained
 from bertft.models.tasks import get_task
 from bertft.models.tasks.base import Task, TaskModel, predict
 from bertft.study.timing import Line, StageCost, line, placed, seconds_of, weights_of

@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 
 from bertft.data import sources
 from bertft.models.batching import pad_inputs
-from bertft.models.blocks import blocks, load_pretrained
+from bertft.models.blocks import blocks
 from bertft.models.finetuning.run import FinetuneConfig, finetune, model_fingerprint
 from bertft.models.finetuning.training import build_model
 from bertft.models.frozen_cache import Prefix, collate
+from bertft.models.loading import load_pretrained
 from bertft.models.tasks import get_task
 from bertft.models.tasks.base import Window
 from bertft.runs.progress import SILENT

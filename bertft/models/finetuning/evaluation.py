@@ -12,11 +12,11 @@ from bertft.data import sources
 from bertft.data.files import read_lines
 from bertft.data.readers.conllu import read_conllu, write_conllu
 from bertft.errors import BertftError
-from bertft.models.blocks import load_pretrained
 from bertft.models.devices import device_of
 from bertft.models.finetuning.run import data_name, read_card, score_rows
 from bertft.models.finetuning.trainer import Evaluator
 from bertft.models.finetuning.training import describe
+from bertft.models.loading import load_pretrained
 from bertft.models.tasks import get_task
 from bertft.models.tasks.base import Task, TaskModel, Window
 from bertft.runs.progress import SILENT, Progress

@@ -16,7 +16,7 @@ from transformers import TrainingArguments
 
 from bertft.errors import BertftError
 from bertft.models.adapters import add_lora, merge_lora
-from bertft.models.blocks import freeze, frozen_modules, load_pretrained, quiet_transformers, truncate, window_size
+from bertft.models.blocks import freeze, frozen_modules, truncate
 from bertft.models.finetuning.card import model_card
 from bertft.models.finetuning.run import (
     FORMAT,
@@ -29,6 +29,7 @@ from bertft.models.finetuning.run import (
 )
 from bertft.models.finetuning.trainer import Evaluator, Reporter, Snapshots, TaskTrainer, rank_and_world
 from bertft.models.frozen_cache import Prefix, collate
+from bertft.models.loading import load_pretrained, quiet_transformers, window_size
 from bertft.models.tasks.base import Score, Task, TaskModel, Window
 from bertft.runs.digests import digest_of, is_intact, is_sealed
 from bertft.runs.progress import Progress

@@ -32,7 +32,7 @@ KINDS = ("freeze", "truncate")
 
 def depths(kind: str, model: str) -> list[int]:
     """Every k there is for ``model``: -1..L for freezing, 0..L for truncation, L its number of blocks."""
-    from bertft.models.blocks import load_config
+    from bertft.models.loading import load_config
 
     if kind not in KINDS:
         raise BertftError(f"ablate: expected one of {', '.join(KINDS)}, found {kind!r}")

@@ -22,11 +22,12 @@ from bertft.data.examples import Answer, Pair, Question, Sentence
 from bertft.data.readers.conllu import write_conllu
 from bertft.data.readers.spans import SpanTarget, SpanText
 from bertft.errors import BertftError
-from bertft.models.blocks import blocks, load_pretrained
+from bertft.models.blocks import blocks
 from bertft.models.finetuning.evaluation import evaluate
 from bertft.models.finetuning.run import FinetuneConfig, examples_fingerprint, finetune
 from bertft.models.finetuning.trainer import LengthGrouped, make_optimizer
 from bertft.models.finetuning.training import build_model, reporters
+from bertft.models.loading import load_pretrained
 from bertft.models.tasks import get_task
 
 MEASURES = {
