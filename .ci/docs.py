@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 PACKAGES = ("bertft", "bertft.study.analyses.ablation", "bertft.study.estimate", "bertft.data", "bertft.cli.doctor", "bertft.models.finetuning.evaluation",
-            "bertft.models.finetuning.run", "bertft.study.repeat", "bertft.study.inputs", "bertft.ops", "bertft.probes", "bertft.report",
+            "bertft.models.finetuning.config", "bertft.models.finetuning.run", "bertft.study.repeat", "bertft.study.inputs", "bertft.ops", "bertft.probes", "bertft.report",
             "bertft.runs.rows", "bertft.similarity", "bertft.study.run", "bertft.models.tasks")  # fmt: skip
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertft.cli.doctor import versions
 from bertft.cli.runs import _vacant
 from bertft.errors import BertftError
 from bertft.runs.folder import RESULTS, RunFolder, timestamp
 from bertft.runs.progress import Progress
 from bertft.runs.rows import Row, write_results, write_text_atomically
+from bertft.runs.versions import versions
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder

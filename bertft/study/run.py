@@ -47,8 +47,8 @@ def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Pro
     Every corpus is read and checked before the folder is made. Raises ``BertftError`` for bad input, for a folder
     that holds another study and for a folder another process is at work in.
     """
-    from bertft.cli.doctor import versions
     from bertft.report import write_report
+    from bertft.runs.versions import versions
     from bertft.study.timing import fullest
 
     folder = RunFolder(out, config.to_yaml())

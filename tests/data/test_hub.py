@@ -23,7 +23,9 @@ from bertft.data.sources import data_name, pin, resolve_model
 from bertft.data.streams import stream
 from bertft.errors import BertftError
 from bertft.models import loading
-from bertft.models.finetuning.run import FinetuneConfig, finetune, read_card
+from bertft.models.finetuning.card import read_card
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.models.finetuning.run import finetune
 from bertft.models.loading import load_pretrained
 from bertft.study.analyses.ablation import sweep_stages
 from bertft.study.reader import read_study

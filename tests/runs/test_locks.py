@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from bertft.errors import BertftError
-from bertft.models.finetuning.run import FinetuneConfig, finetune
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.models.finetuning.run import finetune
 from bertft.runs import locks
 from bertft.runs.folder import RunFolder
 from bertft.runs.locks import claimed, is_held
@@ -80,7 +81,8 @@ def test_who_looks_at_a_lock_is_not_taken_for_its_holder(tmp_path, monkeypatch):
 
 FIRST = """
 import json, sys
-from bertft.models.finetuning.run import FinetuneConfig, finetune
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.models.finetuning.run import finetune
 from bertft.runs.progress import SILENT
 
 

@@ -13,7 +13,8 @@ from huggingface_hub import ModelCard
 from bertft.cli.main import run
 from bertft.data import sources
 from bertft.models.finetuning.card import model_card
-from bertft.models.finetuning.run import FinetuneConfig, on_the_hub, published
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.models.finetuning.identity import on_the_hub, published
 
 CARD = {
     "task": "mnli",
