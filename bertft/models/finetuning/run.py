@@ -20,6 +20,7 @@ from bertft.errors import BertftError
 from bertft.models.finetuning.card import read_card
 from bertft.models.finetuning.config import FinetuneConfig, check_config, dev_name, dev_split, pinned
 from bertft.models.finetuning.identity import differing_settings, identity_of
+from bertft.models.tasks import get_task
 from bertft.runs.digests import refuse_changed_files
 from bertft.runs.locks import claimed
 from bertft.runs.progress import SILENT, Progress
@@ -47,8 +48,6 @@ def finetune(config: FinetuneConfig, *, progress: Progress = SILENT) -> Finetune
     Raises:
         BertftError: for bad settings or input, if the folder holds anything else, and if another process works on it.
     """
-    from bertft.models.tasks import get_task
-
     task = get_task(config.task)
     check_config(config)
     config = pinned(config)
