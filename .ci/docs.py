@@ -15,6 +15,7 @@ PACKAGES = (
     "bertft.cli.doctor",
     "bertft.data",
     "bertft.models.finetuning.evaluation",
+    "bertft.models.finetuning.config",
     "bertft.models.finetuning.run",
     "bertft.models.tasks",
     "bertft.ops",

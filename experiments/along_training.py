@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bertft.models.encoder import Encoder
-from bertft.models.finetuning.run import finetune, snapshot_folder
+from bertft.models.finetuning.config import snapshot_folder
+from bertft.models.finetuning.run import finetune
 from bertft.report.figures.catalogue import Figure
 from bertft.report.figures.layered import layered
 from bertft.report.lines import lines

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bertft.models.encoder import Encoder
-from bertft.models.finetuning.run import finetune, read_card
+from bertft.models.finetuning.card import read_card
+from bertft.models.finetuning.run import finetune
 from bertft.report.figures.catalogue import Figure
 from bertft.report.figures.layered import layered
 from bertft.report.lines import lines

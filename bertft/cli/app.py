@@ -155,7 +155,7 @@ def finetune(
     settings = {**(context.obj or {}), **{name: value for name, value in chosen.items() if value is not None}}
 
     def cost(progress: Progress) -> Estimate:
-        from bertft.models.finetuning.run import FinetuneConfig
+        from bertft.models.finetuning.config import FinetuneConfig
         from bertft.study.estimate import estimate_finetune
 
         return estimate_finetune(FinetuneConfig(out=out, **settings), progress=progress)
@@ -207,7 +207,7 @@ def ablate(
     settings = {**(context.obj or {}), **{name: value for name, value in chosen.items() if value is not None}}
 
     def cost(progress: Progress) -> Estimate:
-        from bertft.models.finetuning.run import FinetuneConfig
+        from bertft.models.finetuning.config import FinetuneConfig
         from bertft.study.estimate import estimate_sweep
 
         return estimate_sweep(

@@ -85,7 +85,7 @@ def _names(context: typer.Context) -> list[str]:
 
 def _training_settings() -> dict[str, Any]:
     """The types of a `FinetuneConfig`'s settings by name."""
-    from bertft.models.finetuning.run import FinetuneConfig
+    from bertft.models.finetuning.config import FinetuneConfig
 
     return typing.get_type_hints(FinetuneConfig)
 

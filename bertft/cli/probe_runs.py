@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertft.cli.doctor import versions
 from bertft.cli.runs import _vacant
 from bertft.errors import BertftError
 from bertft.runs.files import write_text_atomically
 from bertft.runs.folder import RESULTS, RunFolder, timestamp
 from bertft.runs.progress import Progress
 from bertft.runs.rows import Row, write_results
+from bertft.runs.versions import versions
 from bertft.runs.vocabulary import MeasureName
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from bertft.data.sampling import sample
 from bertft.errors import BertftError
-from bertft.models.blocks import load_pretrained
 from bertft.models.devices import device_of
-from bertft.models.finetuning.run import FinetuneConfig
+from bertft.models.finetuning.config import FinetuneConfig
 from bertft.models.finetuning.trainer import make_optimizer
 from bertft.models.finetuning.training import build_model, window_for
-from bertft.models.frozen_cache import HIDDEN, Prefix, collate
+from bertft.models.frozen_cache import HIDDEN, FrozenCache, collate
+from bertft.models.loading import load_pretrained
 from bertft.models.tasks import get_task
 from bertft.models.tasks.base import Task, TaskModel, predict
 from bertft.runs.units import short
@@ -106,7 +106,7 @@ def _without_prefix(model: TaskModel, config: FinetuneConfig, tokenizer: Any) ->
     if config.prefix_cache is None or config.freeze < 1:
         yield
         return
-    model.prefix = Prefix(model.encoder, config.freeze, tokenizer, config.prefix_cache, "")
+    model.prefix = FrozenCache(model.encoder, config.freeze, tokenizer, config.prefix_cache, "")
     with model.prefix.attached():
         yield
     model.prefix = None

@@ -14,7 +14,7 @@ from typing import Any
 
 from bertft.data import sources
 from bertft.errors import BertftError
-from bertft.models.finetuning.run import FinetuneConfig, dev_split
+from bertft.models.finetuning.config import FinetuneConfig, dev_split
 from bertft.models.tasks import get_task
 from bertft.probes.edge.driver import checked
 from bertft.runs.folder import RunFolder, Stage

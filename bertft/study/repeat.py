@@ -37,7 +37,7 @@ from bertft.study.run import study_stages
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
-    from bertft.models.finetuning.run import FinetuneConfig
+    from bertft.models.finetuning.config import FinetuneConfig
     from bertft.report.figures.catalogue import Figure
 
 

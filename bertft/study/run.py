@@ -49,9 +49,9 @@ def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Pro
     Every corpus is read and checked before the folder is made. Raises ``BertftError`` for bad input, for a folder
     that holds another study and for a folder another process is at work in.
     """
-    from bertft.cli.doctor import versions
     from bertft.report import write_report
     from bertft.runs.process import fullest
+    from bertft.runs.versions import versions
 
     if (begun := begun_with(config, out)) != config:
         progress.say(f"{out}: begun with rsa.draw: {OLDER_DRAW}, and resumed with it")

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from bertft.cli.main import run
-from bertft.models.finetuning.run import read_card
+from bertft.models.finetuning.card import read_card
 from bertft.runs.rows import read_results
 
 TRAIN, DEV = "builtin:synthetic?size=8", "builtin:synthetic?split=dev&size=4"

@@ -94,7 +94,7 @@ def test_a_model_of_the_hub_is_said_to_be_fetched_and_its_bars_are_on(monkeypatc
     from transformers import AutoTokenizer
 
     from bertft.errors import BertftError
-    from bertft.models.blocks import load_pretrained
+    from bertft.models.loading import load_pretrained
 
     seen = []
 

@@ -196,7 +196,7 @@ def test_every_function_and_class_is_named_somewhere_else():
 
 def test_every_setting_is_read_somewhere():
     from bertft.cli.probe_runs import EdgeCommand, StructuralCommand
-    from bertft.models.finetuning.run import FinetuneConfig
+    from bertft.models.finetuning.config import FinetuneConfig
     from bertft.probes.edge.training import EdgeTraining
 
     trees = [ast.parse(path.read_text(encoding="utf8")) for path in ROOT.glob("bertft/**/*.py")]

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from bertft.cli.main import run
-from bertft.models.finetuning.run import FinetuneConfig
+from bertft.models.finetuning.config import FinetuneConfig
 from bertft.runs import process
 from bertft.runs.folder import RunFolder
 from bertft.runs.rows import Row
