@@ -36,6 +36,8 @@ inline Matrix matrix(const Tensor& x, int64_t layer = 0) {  // x (N, D), or (L, 
   const int64_t k = x.dim();
   Matrix m{x.const_data_ptr(), Element::float32, x.size(k - 2), x.size(k - 1), x.size(k - 1)};
   if (m.rows > 1) m.stride = x.stride(k - 2);
+  static const double nothing = 0;
+  if (!m.data) m.data = &nothing;  // an empty tensor has no address, and null means that there is no such matrix
   int64_t bytes = 4;
   switch (x.scalar_type()) {
     case ScalarType::Float: break;

@@ -29,6 +29,12 @@ def check_matrix(x: Tensor, shape: str, dims: tuple[int, ...], *, op: str, name:
         raise BertftError(f"{op}: {name} must be floating {shape}, found {x.dtype} {tuple(x.shape)}")
 
 
+def check_width(x: Tensor, metric: str, *, op: str, name: str) -> None:
+    """Raise BertftError if the rows of x have no elements and ``metric`` needs their direction."""
+    if x.shape[-1] == 0 and metric in NORMALISED:
+        raise BertftError(f"{op}: {metric} needs rows of at least one number, found {name} of shape {tuple(x.shape)}")
+
+
 def check_device(op: str, first: str, x: Tensor, **others: Tensor | None) -> None:
     """BertftError unless all ``others`` are on the device of ``x``, whose name is ``first``."""
     for name, tensor in others.items():

@@ -13,7 +13,7 @@ from bertft.ops.metrics import LINEAR, METRICS, check_metric
 from bertft.ops.moments.gradient import Rows, add_pair
 from bertft.ops.moments.layout import Moments, Pair, Space
 from bertft.ops.native import cpu as extension
-from bertft.ops.rows import check_device, check_matrix, check_nan, check_rows, with_sentence
+from bertft.ops.rows import check_device, check_matrix, check_nan, check_rows, check_width, with_sentence
 
 __all__ = ["Moments", "Pair", "Space", "cross_moments", "provisional_mean"]
 
@@ -61,10 +61,12 @@ def cross_moments(
     check = check_nan(nan, op="cross_moments")
     metric_y = check_metric(metric_y or metric, LINEAR, op="cross_moments (metric_y)")
     check_matrix(x, "(n, D)", (2,), op="cross_moments", name="x")
+    check_width(x, metric, op="cross_moments", name="x")
     if mean_x.shape != x.shape[1:]:
         raise BertftError(f"cross_moments: mean_x must be ({x.shape[1]},) to go with x, found {tuple(mean_x.shape)}")
     if y is not None:
         check_matrix(y, "(n, E)", (2,), op="cross_moments", name="y")
+        check_width(y, metric_y, op="cross_moments", name="y")
         if len(y) != len(x):
             raise BertftError(f"cross_moments: x and y must hold the same stimuli, found {len(x)} and {len(y)} rows")
         if mean_y is None or mean_y.shape != y.shape[1:]:

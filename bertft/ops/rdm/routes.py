@@ -102,9 +102,14 @@ def run_route(
         return _linear(route, x, y, metrics, compare, check), route
     if route.name == "exact":
         return _exact(route, x, y, metrics, compare, check, keep=True), route
-    if compare in RANKS and not extension.serves(x):  # without a kernel there are no bins
+    if compare in RANKS and not _served(x, y):  # without a kernel there are no bins
         return _exact(route, x, y, metrics, compare, check, keep=False), route._replace(name="exact")
     return _tiles(route, x, y, metrics, compare, check)
+
+
+def _served(x: Tensor, y: Tensor | None) -> bool:
+    """Return whether a kernel takes x and y; those of the GPU would take a y without dimensions for no y."""
+    return extension.serves(x) and (y is None or y.shape[-1] > 0)
 
 
 def _linear(route: Route, x: Tensor, y: Tensor | None, metrics: tuple[str, str], compare: str, check: bool) -> Tensor:
@@ -123,7 +128,7 @@ def _tiles(
 ) -> tuple[Tensor, Route]:
     codes = (METRICS.index(metrics[0]), METRICS.index(metrics[1]))
     x, y = x.detach(), None if y is None else y.detach()
-    served, ranks, L, n = extension.serves(x), compare in RANKS, len(x), x.shape[1]
+    served, ranks, L, n = _served(x, y), compare in RANKS, len(x), x.shape[1]
     if x.is_cuda and compare not in RANKS and rdm_products.serves(metrics):
         sums, products, shifts = rdm_products.rdm_moments(x, y, *metrics, route.dtype, check=check)
     elif served and x.is_cuda:
@@ -143,6 +148,7 @@ def _tiles(
     if compare == "rho_a":
         # ranks are centred and divided by the number of pairs P: 12 sum (P r)(P s) / (P^3 - P)
         out = 12 * products[:L, second] * pairs / (pairs * pairs - 1)
+        out = out if n > 1 else out * torch.nan
     else:
         first_sums, second_sums = sums[:L, None], sums[None, second]
         pair = PairSums(pairs, first_sums, second_sums, square[:L, None], products[:L, second], square[None, second])
