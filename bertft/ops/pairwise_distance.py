@@ -11,7 +11,7 @@ from bertft.ops.autograd import first_order
 from bertft.ops.metrics import METRICS, check_metric
 from bertft.ops.native import cpu as extension
 from bertft.ops.pairwise_gradient import PRODUCTS, by_products
-from bertft.ops.rows import check_matrix, check_nan, check_rows, check_width, metric_rows_backward, with_sentence
+from bertft.ops.rows import check_matrix, check_nan, check_rows, check_width, metric_rows_backward, raising_bad_row
 
 
 def pairwise_distance(
@@ -71,7 +71,7 @@ def pairwise_distance(
             check_rows(y3, metric, op="pairwise_distance", name="y")
     if served:
         op = torch.ops.bertft.pairwise_distance
-        out = with_sentence(lambda: op(x3, y3, METRICS.index(metric), condensed, check))
+        out = raising_bad_row(lambda: op(x3, y3, METRICS.index(metric), condensed, check))
     else:
         out = reference.pairwise_distance(x3, y3, metric=metric, condensed=condensed)
     return out.reshape(*lead, *out.shape[1:])

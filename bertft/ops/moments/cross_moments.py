@@ -13,7 +13,7 @@ from bertft.ops.metrics import LINEAR, METRICS, check_metric
 from bertft.ops.moments.gradient import Rows, add_pair
 from bertft.ops.moments.layout import Moments, Pair, Space
 from bertft.ops.native import cpu as extension
-from bertft.ops.rows import check_device, check_matrix, check_nan, check_rows, check_width, with_sentence
+from bertft.ops.rows import check_device, check_matrix, check_nan, check_rows, check_width, raising_bad_row
 
 __all__ = ["Moments", "Pair", "Space", "cross_moments", "provisional_mean"]
 
@@ -90,14 +90,14 @@ def cross_moments(
     if out is None:
         op = torch.ops.bertft.cross_moments
         with full_precision(x):
-            sums = with_sentence(lambda: op(x, y, *means, *codes, grams, float64, check))
+            sums = raising_bad_row(lambda: op(x, y, *means, *codes, grams, float64, check))
         return Moments(*(t if kept else None for t, kept in zip(sums, _filled(y, grams), strict=True)))
     totals = [
         t if t is not None and kept else mean_x.new_empty(0) for t, kept in zip(out, _filled(y, grams), strict=True)
     ]
     with torch.no_grad(), full_precision(x):
         add = torch.ops.bertft.cross_moments_add
-        with_sentence(lambda: add(x, y, *means, *codes, float64, check, *totals))
+        raising_bad_row(lambda: add(x, y, *means, *codes, float64, check, *totals))
     return out
 
 

@@ -18,7 +18,7 @@ from bertft.ops.native import cpu as extension
 from bertft.ops.native import cuda as extension_cuda
 from bertft.ops.pairwise_distance import pairwise_distance
 from bertft.ops.rdm import products as rdm_products
-from bertft.ops.rows import check_rows, with_sentence
+from bertft.ops.rows import check_rows, raising_bad_row
 
 ROUTES = ("linear", "tiles", "exact", "sampled")
 EXACT_RANKS = 1024  # stimuli up to which all pairs of a layer are half a million numbers and fast to sort
@@ -135,11 +135,11 @@ def _tiles(
         return _tiles_on_gpu(route, x, y, codes, compare, check), route
     elif served:
         op, wide = torch.ops.bertft.rdm_moments, route.dtype == torch.float64
-        sums, products, shifts, within = with_sentence(lambda: op(x, y, *codes, ranks, wide, check))
+        sums, products, shifts, within = raising_bad_row(lambda: op(x, y, *codes, ranks, wide, check))
     else:
         for layers, metric, name in ((x, metrics[0], "x"), (y, metrics[1], "y")):
             for k, layer in enumerate([] if layers is None or not check else layers):
-                check_rows(layer, metric, op="rdm_correlation", name=f"{name} in layer {k}")
+                check_rows(layer, metric, op="rdm_correlation", name=name, layer=k)
         sums, products, shifts = reference.rdm_moments(x, y, *metrics)
         route = route._replace(dtype=torch.float64)
     pairs = sums.new_tensor(n * (n - 1) / 2)
@@ -168,7 +168,7 @@ def _tiles_on_gpu(
         x, y = x.to(route.dtype), None if y is None else y.to(route.dtype)
     path = 1 if torch.cuda.get_device_capability(x.device) >= (8, 0) else 0  # three-term tf32: float32 accuracy
     op = torch.ops.bertft.rdm_tiles
-    return with_sentence(lambda: op(x, y, *codes, COMPARISONS.index(compare), path, check))
+    return raising_bad_row(lambda: op(x, y, *codes, COMPARISONS.index(compare), path, check))
 
 
 def _register_on_gpu() -> None:
@@ -209,7 +209,7 @@ def _exact(
     def entries(layers: Tensor, k: int, metric: str, name: str) -> Tensor:
         rows = layers[k].detach()
         if check:
-            check_rows(rows, metric, op="rdm_correlation", name=f"{name} in layer {k}")
+            check_rows(rows, metric, op="rdm_correlation", name=name, layer=k)
         found = pairwise_distance(rows.to(route.dtype), metric=metric, condensed=True, nan="propagate")
         if compare not in RANKS:
             return found
