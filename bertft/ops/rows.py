@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -91,3 +92,17 @@ def metric_rows_backward(x: Tensor, grad: Tensor, metric: str) -> Tensor:
     unit = x / norm
     out = (grad - unit * (unit * grad).sum(-1, keepdim=True)) / norm
     return out - out.mean(-1, keepdim=True) if metric == "correlation" else out
+
+
+def as_tensor(x: Tensor | np.ndarray) -> Tensor:
+    """Return a tensor unchanged, an array as a tensor on the same memory, or a copy where torch cannot share it."""
+    if isinstance(x, Tensor):
+        return x
+    array = np.asarray(x)
+    native, size = array.dtype.newbyteorder("="), max(1, array.itemsize)
+    if not array.flags.writeable or array.dtype != native or any(s < 0 or s % size for s in array.strides):
+        array = array.astype(native, order="C")
+    try:
+        return torch.from_numpy(array)
+    except (TypeError, ValueError):
+        raise BertftError(f"similarity: expected an array of numbers, found one of {array.dtype}") from None

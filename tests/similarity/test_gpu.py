@@ -60,7 +60,7 @@ def test_sums_that_do_not_fit_stay_on_the_cpu(pairs, monkeypatch):
     here = fed(pairs, "cuda")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8, 8))
     there = fed(pairs, "cuda")
-    assert not there._moving
+    assert not there._sums.on_gpu
     torch.testing.assert_close(there.rsa(), here.rsa(), rtol=0, atol=1e-9)
 
 

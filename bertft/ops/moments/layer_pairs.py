@@ -85,7 +85,7 @@ def _moments(first: _Layers, second: _Layers, k: int, m: int, op: str) -> Moment
 
 
 def _naming(call: Callable[[], Moments], op: str, sides: dict[str, tuple[str, int]]) -> Moments:
-    """Return ``call()``; a `BadRow` names ``op`` and the side and layer that ``sides`` gives for the call's own side."""
+    """Return ``call()``; a `BadRow` names ``op``, and the side and layer that ``sides`` gives for the call's side."""
     if torch.compiler.is_compiling():
         return call()
     try:
