@@ -16,7 +16,7 @@ from bertft.runs.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
-    from bertft.similarity.compare.comparison import Plan
+    from bertft.similarity.compare.plan import Plan
 
 CHECKPOINTS = "checkpoint"
 ALIASES = {"r2": "linear_r2", "knn": "mutual_knn"}
@@ -54,8 +54,8 @@ def run_rsa(
     from bertft.ops.metrics import LINEAR
     from bertft.runs import process as memory
     from bertft.runs.checkpoint import Checkpoint
-    from bertft.similarity.compare.comparison import Plan
     from bertft.similarity.compare.encoders import compare_stream
+    from bertft.similarity.compare.plan import Plan
     from bertft.similarity.compare.stimuli import taken
     from bertft.similarity.compare.workers import team
     from bertft.similarity.words.moved import FILES, LABELS, OF_WORDS, is_label, labels_of

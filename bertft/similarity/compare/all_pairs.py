@@ -25,7 +25,7 @@ from bertft.similarity import pairwise_rsa as pairwise
 from bertft.similarity.influence import clustered_difference, clustered_interval
 
 if TYPE_CHECKING:
-    from bertft.similarity.compare.comparison import Plan
+    from bertft.similarity.compare.plan import Plan
 
 RESAMPLES = 1000
 TRIAL = 400  # stimuli on which the time is measured beforehand, in sentences of 16
@@ -199,7 +199,7 @@ def forecast(plan: Plan, stimuli: int, encoders: Sequence[tuple[int, tuple[int, 
     return seconds
 
 
-def said(seconds: Mapping[str, float], stimuli: int) -> str | None:
+def forecast_line(seconds: Mapping[str, float], stimuli: int) -> str | None:
     """A ``forecast`` in words, what takes long of it; None where nothing does."""
     long = [f"{measure} about {total:.0f} s" for measure, total in seconds.items() if total >= WORTH_SAYING]
     return f"after the text, on up to {stimuli:,} sampled stimuli: {', '.join(long)}" if long else None
