@@ -17,19 +17,18 @@ import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
-from annotated_types import Ge, Gt, Le, Lt
-
 from bertft.errors import BertftError
 
 __all__ = [
+    "Amount",
     "Count",
-    "Number",
     "OneOf",
     "Percent",
     "Positive",
     "Settings",
     "Share",
     "Size",
+    "Within",
     "check",
     "kind_of",
     "one_line",
@@ -46,13 +45,22 @@ class Settings:
     __pydantic_config__: typing.ClassVar[Any] = {"strict": True, "extra": "forbid"}
 
 
-class _Exponent:
-    """Reads as a number what YAML 1.1 reads as text: ``5e-5``, which lacks a dot."""
+class Within:
+    """Bounds of a number or a length, by their names in pydantic: ``gt``, ``ge``, ``lt``, ``le``, ``min_length``.
+
+    A float may also be text: YAML 1.1 reads ``5e-5``, which lacks a dot, as text.
+    """
+
+    def __init__(self, **bounds: float) -> None:
+        self.bounds = bounds
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        schema = {**handler(source), **self.bounds}
+        if schema["type"] != "float":
+            return schema
         from pydantic_core import core_schema
 
-        return core_schema.no_info_before_validator_function(_number, handler(source))
+        return core_schema.no_info_before_validator_function(_number, typing.cast(Any, schema))
 
 
 class OneOf:
@@ -83,12 +91,12 @@ def _number(value: Any) -> Any:
         return value
 
 
-Count = Annotated[int, Ge(0)]
-Size = Annotated[int, Gt(0)]
-Percent = Annotated[int, Ge(0), Le(100)]
-Number = Annotated[float, _Exponent()]
-Positive = Annotated[float, Gt(0), _Exponent()]
-Share = Annotated[float, Ge(0), Lt(1), _Exponent()]
+Count = Annotated[int, Within(ge=0)]
+Size = Annotated[int, Within(gt=0)]
+Percent = Annotated[int, Within(ge=0, le=100)]
+Amount = Annotated[float, Within(ge=0)]
+Positive = Annotated[float, Within(gt=0)]
+Share = Annotated[float, Within(ge=0, lt=1)]
 
 _EXPECTED = {
     "bool_type": "true or false",
@@ -103,7 +111,7 @@ _EXPECTED = {
     "list_type": "a list",
     "literal_error": "{expected}",
     "string_type": "text",
-    "too_short": "a list of at least {min_length}",
+    "too_short": "a list with at least {min_length} entry",
     "tuple_type": "a list",
 }
 
@@ -212,7 +220,9 @@ def kind_of(value: object) -> str:
         return "nothing"
     if isinstance(value, dict):
         return "a mapping"
-    return "a list" if isinstance(value, (list, tuple)) else repr(value)
+    if isinstance(value, (list, tuple)):
+        return "a list" if value else "an empty list"
+    return repr(value)
 
 
 def one_line(text: object) -> str:

@@ -25,9 +25,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import MinLen
-
-from bertft.runs.settings import Number, OneOf, Positive, Settings, Size
+from bertft.runs.settings import Amount, Count, OneOf, Positive, Settings, Share, Size, Within
 
 Unit = Literal["token", "word"]
 Layers = Literal["paired", "all"]
@@ -56,8 +54,8 @@ class TaskConfig(Settings):
     epochs: Size | None = None
     learning_rate: Positive | None = None
     head_learning_rate: Positive | None = None
-    warmup: Number | None = None
-    weight_decay: Number | None = None
+    warmup: Share | None = None
+    weight_decay: Amount | None = None
     batch_size: Size | None = None
     max_length: Size | None = None
     stride: int | None = None
@@ -115,7 +113,7 @@ class ProbesConfig(Settings):
     name: str = "trees"
     max_train: Size | None = None
     max_dev: Size | None = None
-    rank: Size | Annotated[tuple[Size, ...], MinLen(1)] = 128
+    rank: Size | Annotated[tuple[Size, ...], Within(min_length=1)] = 128
     epochs: Size = 40
     control: bool = True
     control_trees: bool = field(default=False, metadata=LATER)
@@ -243,6 +241,16 @@ class StudyConfig(Settings):
         return yaml.safe_dump(self.to_tree(), sort_keys=False, allow_unicode=True, width=100)
 
 
+@dataclass(frozen=True)
+class RepeatConfig(Settings):
+    """A study to repeat with several seeds (`bertft.study.repeat`): ``study`` is a name, a file or written out."""
+
+    study: Any
+    seeds: Annotated[tuple[int, ...], Within(min_length=1)]
+    variant: str | None = None
+    options: dict[str, Any] | None = None
+
+
 def settings_of(config: TaskConfig | RsaConfig | ProbesConfig | EdgeConfig) -> dict[str, Any]:
     """The settings as plain values, without those that came later and have their default.
 
@@ -251,3 +259,73 @@ def settings_of(config: TaskConfig | RsaConfig | ProbesConfig | EdgeConfig) -> d
     later = (f for f in dataclasses.fields(config) if f.metadata.get("later"))
     left_out = {f.name for f in later if getattr(config, f.name) == f.default}
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in left_out}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneCommand(TaskConfig):
+    """Options of ``bertft finetune`` and ``bertft ablate``; ``--config`` accepts every setting of `FinetuneConfig`."""
+
+    task: str = field()
+    model: str
+    freeze: Annotated[int, Within(ge=-1)] = -1
+    truncate: Count | None = None
+    seed: int = 1337
+    report_to: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RsaOptions(Settings):
+    """Options of ``bertft rsa`` as typed: names of several things are separated by commas."""
+
+    base: str
+    tuned: dict[str, str]
+    text: str
+    tokens: str = "5000"
+    unit: Unit = "token"
+    metric: str = "cosine"
+    compare: str = "pearson"
+    measures: str = "rsa,cka"
+    sample: Annotated[int, Within(ge=4)] = 5000
+    intervals: bool = True
+    layers: Layers = "paired"
+    permutations: Count = 0
+    by: str = ""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["float32", "float64"] = "float32"
+    split: str | None = None
+    seed: int = 1337
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructuralCommand(Settings):
+    """Options of ``bertft probe structural``.
+
+    Beside `ProbesConfig`, ``random`` probes a random encoder, ``control`` trains on control trees, and ``stream``
+    recomputes the vectors for every batch instead of storing them.
+    """
+
+    models: dict[str, str]
+    train: str
+    dev: str
+    rank: list[Size] = field(default_factory=lambda: [128])
+    orthogonal: bool = False
+    rbf: bool = False
+    control: bool = False
+    random: bool = False
+    epochs: Size = 40
+    max_train: Size | None = None
+    max_dev: Size | None = None
+    dtype: StoredAs = "float16"
+    stream: bool = False
+    window: Window = "refuse"
+    seed: int = 1337
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeCommand(EdgeConfig):
+    """Options of ``bertft probe edge``: one edge-probing task on the encoders ``models``."""
+
+    models: dict[str, str]
+    name: str = ""
+    stream: bool = False
+    seed: int = 1337

@@ -11,7 +11,19 @@ from typing import Annotated, Literal
 import pytest
 
 from bertft.errors import BertftError
-from bertft.runs.settings import Count, Number, OneOf, Percent, Positive, Settings, Share, Size, check, validated
+from bertft.runs.settings import (
+    Amount,
+    Count,
+    OneOf,
+    Percent,
+    Positive,
+    Settings,
+    Share,
+    Size,
+    Within,
+    check,
+    validated,
+)
 
 
 @dataclass(frozen=True)
@@ -20,9 +32,9 @@ class Inner(Settings):
     size: Size | tuple[Size, ...] = 1
     rate: Positive = 1.0
     share: Share | None = None
-    decay: Number = 0.0
+    decay: Amount = 0.0
     stride: Count = 0
-    percent: tuple[Percent, ...] = ()
+    percent: Annotated[tuple[Percent, ...], Within(min_length=1)] = (50,)
     kind: Literal["a", "b"] = "a"
     fast: bool = False
     measure: Annotated[str, OneOf("bertft.runs.rows", "COLUMNS")] = "task"
@@ -66,8 +78,10 @@ def test_a_number_that_yaml_reads_as_text_is_a_number(text):
         ({"source": "s", "share": 1}, "one.share: expected a number below 1, found 1"),
         ({"source": "s", "share": -0.5}, "one.share: expected a number of at least 0, found -0.5"),
         ({"source": "s", "decay": None}, "one.decay: expected a number, found nothing"),
+        ({"source": "s", "decay": "-1e-3"}, "one.decay: expected a number of at least 0, found -0.001"),
         ({"source": "s", "stride": -1}, "one.stride: expected a number of at least 0, found -1"),
         ({"source": "s", "percent": 5}, "one.percent: expected a list, found 5"),
+        ({"source": "s", "percent": []}, "one.percent: expected a list with at least 1 entry, found an empty list"),
         ({"source": "s", "percent": [5, 101]}, "one.percent[1]: expected a number of at most 100, found 101"),
         ({"source": "s", "kind": "c"}, "one.kind: expected a or b, found 'c'"),
         ({"source": "s", "fast": "yes"}, "one.fast: expected true or false, found 'yes'"),
@@ -93,7 +107,7 @@ def test_what_json_cannot_hold_is_one_sentence():
     circle: dict[str, object] = {}
     circle["one"] = circle
     for tree in (circle, {("a",): 1}):
-        with pytest.raises(BertftError, match="^f: expected plain YAML"):
+        with pytest.raises(BertftError, match=r"^f: expected plain YAML"):
             validated(Outer, tree, "f")
 
 
