@@ -6,7 +6,6 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from bertft.runs.progress import Progress
 from bertft.runs.rows import Row, write_results
 from bertft.runs.versions import versions
 from bertft.runs.vocabulary import MeasureName
+from bertft.study.config import EdgeCommand, StructuralCommand
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
@@ -25,31 +25,6 @@ if TYPE_CHECKING:
 
 RANDOM = "random"
 LABELS = "labels.csv"
-
-
-@dataclass(frozen=True)
-class EdgeCommand:
-    """The settings of ``bertft probe edge``."""
-
-    models: dict[str, str]
-    train: str
-    dev: str
-    test: str | None
-    name: str
-    control: bool
-    code_length: bool
-    random: bool
-    learning_rate: float
-    batch_size: int
-    interval: int
-    steps: int
-    max_train: int | None
-    max_dev: int | None
-    max_test: int | None
-    dtype: str
-    stream: bool
-    window: str
-    seed: int
 
 
 def run_edge(command: EdgeCommand, out: Path, features: Path | None, progress: Progress) -> str:
@@ -105,27 +80,6 @@ def _table(rows: Sequence[Row]) -> list[str]:
                 beside = "" if control is None else f", control {control.value:.3f}"
                 said.append(f"{model}, {place}: micro-F1 {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]{beside}")
     return said
-
-
-@dataclass(frozen=True)
-class StructuralCommand:
-    """The settings of ``bertft probe structural``."""
-
-    models: dict[str, str]
-    train: str
-    dev: str
-    rank: list[int]
-    orthogonal: bool
-    rbf: bool
-    control: bool
-    random: bool
-    epochs: int
-    max_train: int | None
-    max_dev: int | None
-    dtype: str
-    stream: bool
-    window: str
-    seed: int
 
 
 def run_structural(command: StructuralCommand, out: Path, features: Path | None, progress: Progress) -> str:
