@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
+from bertft.runs.differences import first_difference
 from bertft.runs.digests import bytes_of, digest
 from bertft.runs.files import appearing_file
-from bertft.runs.settings import first_difference
 
 FORMAT = "bertft.artefact/1"
 _DTYPES = {

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from bertft.errors import BertftError
+from bertft.runs.differences import first_difference
 from bertft.runs.digests import digest_of, digest_of_json
 from bertft.runs.files import appearing_folder, sweep_unfinished, write_text_atomically
 from bertft.runs.locks import MOMENT
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row, merge_rows, read_results, write_results
-from bertft.runs.settings import first_difference
 
 CONFIG, RESULTS, RUN, LOCK = "config.yaml", "results.csv", "run.json", ".lock"
 

@@ -30,14 +30,15 @@ from bertft.runs.folder import RunFolder, Stage
 from bertft.runs.pooling import pool_seeds
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row, merge_rows, write_results
-from bertft.study.config import StudyConfig, settings_of
+from bertft.runs.settings import validated
+from bertft.study.config import OLDER_DRAW, RepeatConfig, RsaConfig, StudyConfig, settings_of
 from bertft.study.inputs import Materials
-from bertft.study.reader import read_study, resolve_source, study_of
+from bertft.study.reader import begun_with, read_study, resolve_source, study_of
 from bertft.study.run import study_stages
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
-    from bertft.models.finetuning.run import FinetuneConfig
+    from bertft.models.finetuning.config import FinetuneConfig
     from bertft.report.figures.catalogue import Figure
 
 
@@ -73,26 +74,21 @@ def read_setting(path: Path, name: str, *, data: str | Path | None = None, model
     if not isinstance(tree, dict) or not isinstance(tree.get(name), dict):
         known = ", ".join(map(str, tree)) if isinstance(tree, dict) else "none"
         raise BertftError(f"{path}: no setting {name!r}, it has: {known}")
-    own = tree[name]
-    if unknown := set(own) - {"study", "variant", "seeds", "options"}:
-        expected = "study, variant, seeds or options"
-        raise BertftError(f"{path}: {name}.{sorted(unknown)[0]}: unknown key, expected {expected}")
-    seeds = own.get("seeds")
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
-        raise BertftError(f"{path}: {name}.seeds: expected a list of whole numbers, found {seeds!r}")
-    chosen: dict[str, Any] = {"variant": own.get("variant"), "data": data, "model": model}
-    if isinstance(own.get("study"), str):
-        file = path.parent / own["study"]
-        study = read_study(file if file.is_file() else own["study"], **chosen)
+    own: RepeatConfig = validated(RepeatConfig, tree[name], str(path), name)
+    chosen: dict[str, Any] = {"variant": own.variant, "data": data, "model": model}
+    if isinstance(own.study, str):
+        file = path.parent / own.study
+        study = read_study(file if file.is_file() else own.study, **chosen)
     else:
-        study = study_of(own.get("study"), path, **chosen)
-    return Setting(name, study, tuple(seeds), own.get("options") or {}, Path(data) if data else path.parent)
+        study = study_of(own.study, path, **chosen)
+    return Setting(name, study, own.seeds, own.options or {}, Path(data) if data else path.parent)
 
 
 class Lab:
     """What analyses find: the study of each seed, its encoders and texts, their own options, and the folder."""
 
     def __init__(self, setting: Setting, out: str | os.PathLike[str], progress: Progress = SILENT) -> None:
+        setting = dataclasses.replace(setting, study=begun_with(setting.study, out))
         self.setting, self.out, self.progress = setting, Path(out), progress
         self.folder = RunFolder(out, setting.to_yaml())
         self.seeds = setting.seeds
@@ -124,6 +120,11 @@ class Lab:
         tasks = {name: dataclasses.replace(task, seed=seed) for name, task in config.tasks.items()}
         return dataclasses.replace(config, seed=seed, tasks=tasks)
 
+    @property
+    def draw(self) -> str:
+        """How the study draws its stimuli (``rsa.draw``)."""
+        return (self.setting.study.rsa or RsaConfig()).draw
+
     def _materials(self, seed: int) -> Materials:
         return Materials(self.study(seed), self.out / f"seed{seed}", self.progress)
 
@@ -149,7 +150,8 @@ class Lab:
         """A stage of an analysis on the models of one seed; its rows depend on them and on ``settings``."""
         study = self.study(seed)
         tuned = {task: settings_of(config) for task, config in study.tasks.items()}
-        return Stage(name, {"model": study.model, "tuned": tuned, "seed": seed, **settings}, work)
+        named = {"draw": self.draw} if self.draw != OLDER_DRAW else {}
+        return Stage(name, {"model": study.model, "tuned": tuned, "seed": seed, **named, **settings}, work)
 
     def sweep(self, kind: str) -> list[Stage]:
         """The sweep (`bertft.study.analyses.ablation`) of every task and seed. Options ``sweep``: ``seeds``, ``k`` (by kind a list;

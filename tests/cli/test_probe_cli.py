@@ -116,9 +116,9 @@ def killed(script: str, flag: Path) -> None:
 WAITING = """
     import time
     from bertft.cli.main import run
-    from bertft.probes.edge import driver as edge
+    from bertft.probes.edge import driver
     from bertft.runs.artefacts import Unfinished
-    edge.LOST = 0.0
+    driver.LOST = 0.0
     keep, calls = Unfinished.keep, []
     def slow(self, *state, **settings):
         keep(self, *state, **settings)

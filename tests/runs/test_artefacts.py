@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save
 from bertft.errors import BertftError
 from bertft.runs.artefacts import Artefact, DamagedArtefact, OtherSettings, Unfinished, write_tensors
 from bertft.runs.checkpoint import Checkpoint, team_sizes
+from bertft.runs.differences import first_difference
 from bertft.runs.digests import digest
-from bertft.runs.settings import first_difference
 from bertft.runs.sums_file import read_sums, write_sums
 
 TENSORS = {"x": torch.arange(100.0), "y": torch.tensor([[1, 2, 3]])}

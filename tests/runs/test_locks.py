@@ -15,7 +15,8 @@ import pytest
 from filelock import FileLock
 
 from bertft.errors import BertftError
-from bertft.models.finetuning.run import FinetuneConfig, finetune
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.models.finetuning.run import finetune
 from bertft.runs.files import sweep_unfinished
 from bertft.runs.folder import RunFolder
 from bertft.runs.locks import claimed, is_held
@@ -102,7 +103,8 @@ def test_a_lock_file_removed_while_it_was_being_locked_is_locked_anew(tmp_path, 
 
 FIRST = """
 import json, sys
-from bertft.models.finetuning.run import FinetuneConfig, finetune
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.models.finetuning.run import finetune
 from bertft.runs.progress import SILENT
 
 

@@ -15,12 +15,13 @@ import torch
 
 from bertft.data.readers.spans import SpanText
 from bertft.errors import BertftError
+from bertft.models.fingerprint import fingerprint
 from bertft.probes.edge.control import control_labels, online_code
 from bertft.probes.edge.head import Input, all_inputs
 from bertft.probes.edge.rows import Measured, rows_of
 from bertft.probes.edge.targets import EdgeTargets, check_roles, label_inventory, with_targets
 from bertft.probes.edge.training import Counts, EdgeTraining, count, train_heads
-from bertft.probes.feature_store import FeatureStore, fingerprint
+from bertft.probes.feature_store import FeatureStore
 from bertft.probes.older import digest_by_repr, edge_contents
 from bertft.probes.vectors import Vectors, on_device
 from bertft.runs.artefacts import Artefact, Contents, Unfinished

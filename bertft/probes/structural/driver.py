@@ -13,7 +13,8 @@ import torch
 
 from bertft.data.examples import Sentence
 from bertft.errors import BertftError
-from bertft.probes.feature_store import FeatureStore, fingerprint
+from bertft.models.fingerprint import fingerprint
+from bertft.probes.feature_store import FeatureStore
 from bertft.probes.older import digest_by_repr, structural_contents
 from bertft.probes.structural.orthogonal import OrthogonalProbes, train_orthogonal
 from bertft.probes.structural.predicted_trees import write_trees

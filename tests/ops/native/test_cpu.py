@@ -237,9 +237,9 @@ def test_building_ahead_of_time(tmp_path, tree, monkeypatch):
 SCRIPT = """
 import time, torch
 start = time.process_time()
-from bertft.ops import extension
-assert extension.load(), extension.status()
-print(time.process_time() - start, extension.status()["capability"])
+from bertft.ops.native import cpu
+assert cpu.load(), cpu.status()
+print(time.process_time() - start, cpu.status()["capability"])
 """
 
 
