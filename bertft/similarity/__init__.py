@@ -8,7 +8,7 @@ from bertft._lazy import exports
 
 _HOMES = {
     "CrossMoments": "bertft.similarity.moments",
-    "Interval": "bertft.similarity.influence",
+    "Interval": "bertft.runs.intervals",
     "Reservoir": "bertft.similarity.reservoir",
     "cka_intervals": "bertft.similarity.influence",
     "Plan": "bertft.similarity.compare.plan",
@@ -35,6 +35,7 @@ __getattr__, __dir__ = exports(__name__, _HOMES)
 
 
 if TYPE_CHECKING:
+    from bertft.runs.intervals import Interval as Interval
     from bertft.similarity.compare.encoders import compare_encoders as compare_encoders
     from bertft.similarity.compare.encoders import compare_stream as compare_stream
     from bertft.similarity.compare.plan import Plan as Plan
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from bertft.similarity.dissimilarities import from_rsatoolbox as from_rsatoolbox
     from bertft.similarity.dissimilarities import rdms as rdms
     from bertft.similarity.dissimilarities import to_rsatoolbox as to_rsatoolbox
-    from bertft.similarity.influence import Interval as Interval
     from bertft.similarity.influence import cka_intervals as cka_intervals
     from bertft.similarity.influence import rsa_intervals as rsa_intervals
     from bertft.similarity.moments import CrossMoments as CrossMoments

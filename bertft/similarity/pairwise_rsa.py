@@ -20,6 +20,7 @@ from bertft.ops.metrics import COMPARISONS, METRICS, RANKS
 from bertft.ops.moments.formulas import PairSums, compare_sums
 from bertft.ops.rdm.routes import Route
 from bertft.ops.rows import as_tensor
+from bertft.runs.intervals import ENDS, bootstrap_weights
 
 LARGEST = 10_000  # stimuli whose two n x n matrices the permutation test will hold
 EXACT = 1024  # stimuli up to which resampled ranks are exact
@@ -115,7 +116,7 @@ def rsa(
                 drawn = _bootstrap(
                     block_sums(x[order], y[order], metric, compare, sizes), compare, sizes, bootstrap, generator
                 )
-            low, high = (float(v) for v in np.nanpercentile(drawn, [2.5, 97.5]))
+            low, high = (float(v) for v in np.nanpercentile(drawn, ENDS))
         if permutations:
             a, b = (_matrix(t[order], metric, compare) for t in (x, y))
             p_value = _permutation_test(a, b, compare, sizes, permutations, generator)
@@ -219,7 +220,7 @@ def _bootstrap(
 ) -> np.ndarray:
     """Correlations (B,) under resampled groups, from sums over pairs of groups: w' M w for each of ``block_sums``."""
     groups = len(sizes)
-    weights = generator.multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(np.float64)
+    weights = bootstrap_weights(groups, resamples, generator).astype(np.float64)
 
     def total(block: np.ndarray) -> np.ndarray:
         return ((weights @ block) * weights).sum(1)
@@ -247,7 +248,7 @@ def _bootstrap_kendall(
     j = (i + torch.from_numpy(generator.integers(1, n, 200_000))) % n
     a, b = (reference.paired_distance(t, i, j, metric) for t in (x.cpu(), y.cpu()))
     found = []
-    for weights in generator.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=resamples):
+    for weights in bootstrap_weights(len(sizes), resamples, generator):
         of_pair = (weights[group[i]] * weights[group[j]]).astype(np.float64)
         pairs = generator.choice(len(of_pair), 30_000, p=of_pair / of_pair.sum())
         found.append(kendalltau(a[pairs].numpy(), b[pairs].numpy()).statistic)

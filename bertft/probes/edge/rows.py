@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bertft.probes.edge.head import Input
-from bertft.probes.edge.scores import expected_layer, interval, label_f1, micro_f1, resamples_of
+from bertft.probes.edge.scores import expected_layer, label_f1, micro_f1
 from bertft.probes.edge.training import Counts
-from bertft.runs.intervals import holm, paired
+from bertft.runs.intervals import holm, paired, percentile_score, resamples_of
 from bertft.runs.rows import Row
 from bertft.runs.vocabulary import MeasureName
 
@@ -73,7 +73,7 @@ def rows_of(
         if np.ndim(values) == 0:
             rows.append(Row(model, TASK, data, layer, name, float(values), None, None, n, seed))
         else:
-            found = interval(np.asarray(values), n)
+            found = percentile_score(np.asarray(values), n)
             rows.append(Row(model, TASK, data, layer, name, found.value, found.low, found.high, n, seed))
 
     for model, parts in measured.items():
@@ -110,7 +110,7 @@ def rows_of(
         for k, label in enumerate(inventory):
             gold = int(real.counts.gold[:, k].sum())
             for where, values in zip(real.inputs, label_f1(real.counts, k, weights), strict=True):
-                found = interval(values, gold)
+                found = percentile_score(values, gold)
                 name = str(_of(where, MeasureName("label_f1", label=label)))
                 labels.append(Row(model, TASK, data, where.layer, name, found.value, found.low, found.high, gold, seed))
     rows += _differences(measured, scores, data, texts, seed)
