@@ -17,6 +17,7 @@ from bertft.probes.edge.control import FRACTIONS
 from bertft.probes.edge.head import all_inputs
 from bertft.probes.edge.targets import EdgeTargets, label_inventory
 from bertft.probes.edge.training import EdgeTraining, count, train_heads
+from bertft.probes.structural.kind import ProbeKind
 from bertft.probes.structural.orthogonal import train_orthogonal
 from bertft.probes.structural.rbf import train_rbf
 from bertft.probes.structural.rows import rows_of
@@ -173,7 +174,7 @@ def _timed(
 def _score(probes: Probes, vectors: WordVectors, trees: Trees, skip: Sequence[np.ndarray], rank: int) -> None:
     points, depths = predict(probes, vectors)
     found = score_sentences(points, depths, trees.distances, trees.depths, skip)
-    rows_of({("x", rank, ""): found}, "x", 0, 1000, False)
+    rows_of({("x", ProbeKind("linear", rank), ""): found}, "x", 0, 1000, False)
 
 
 def edge_cost(
