@@ -33,7 +33,7 @@ def run_edge(command: EdgeCommand, out: Path, features: Path | None, progress: P
     from bertft.data.sources import load
     from bertft.probes.edge.driver import checked, edge_probes
     from bertft.probes.edge.training import EdgeTraining
-    from bertft.probes.lengths import check_lengths
+    from bertft.probes.vectors import check_lengths
 
     store = feature_store(command, out, features)
     command = dataclasses.replace(
@@ -89,9 +89,9 @@ def run_structural(command: StructuralCommand, out: Path, features: Path | None,
     """
     from bertft.data.location import data_name, pin
     from bertft.data.sources import load
-    from bertft.probes.lengths import check_lengths
     from bertft.probes.structural.driver import structural_probes
     from bertft.probes.structural.trees import check_scorable
+    from bertft.probes.vectors import check_lengths
 
     store = feature_store(command, out, features)
     command = dataclasses.replace(

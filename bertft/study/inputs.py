@@ -46,7 +46,7 @@ class Materials:
                 reader()
                 bar.advance()
         if probes := self.config.probes:
-            from bertft.probes.lengths import check_lengths
+            from bertft.probes.vectors import check_lengths
 
             corpora = {f"probes' {role}": self.trees(role) for role in ("train", "dev")}
             check_lengths(probes.window, [self.encoder("base")], corpora, self.progress)
@@ -58,7 +58,7 @@ class Materials:
         Every encoder of a study has the base's tokenizer and window: what that cannot take, none of them can.
         """
         from bertft.probes.edge.driver import checked
-        from bertft.probes.lengths import check_lengths
+        from bertft.probes.vectors import check_lengths
 
         for name, edge in tasks.items():
             corpora = {f"{name} {role}": texts for role, texts in checked(*self.spans(edge)).items()}
