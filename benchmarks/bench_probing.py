@@ -22,7 +22,7 @@ from bertft.probes.edge.head import WIDTH, Heads, all_inputs
 from bertft.probes.edge.schedule import Schedule
 from bertft.probes.edge.targets import EdgeTargets, SpanBatch
 from bertft.probes.structural import training as structural_training
-from bertft.probes.vectors import Workspace, WordVectors
+from bertft.probes.vectors import WordVectors, Workspace
 
 LAYERS, DIM = 7, 384
 
