@@ -78,8 +78,8 @@ def online_code(
     log2 K bits for each target if every target has one label, else K bits. Every other block is coded (`code_bits`) by
     the probe trained on the blocks before it, with the weights of the least code length on dev.
 
-    The first of ``unfinished`` keeps the bits after each block, the second the training for the current block. The other
-    arguments are those of `bertft.probes.edge.training.train_heads`.
+    The first of ``unfinished`` keeps the bits after each block, the second the training for the current block. The
+    other arguments are those of `bertft.probes.edge.training.train_heads`.
 
     Raises:
         BertftError: if there are fewer than 2 training texts.

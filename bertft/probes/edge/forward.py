@@ -2,9 +2,9 @@
 
     hidden = tanh(sum_r H_r'(W_r' pooled_r + b_r) + c),  logits = O'(LN(hidden) * dropped) + o
 
-Everything before tanh is a sum over the roles r of terms that depend on a span alone, and targets share spans: a mention
-is in many pairs, a head has many dependents. So the term of a role is computed once for every distinct span of the
-batch and then added to its targets. There is no nonlinearity between W_r and H_r. If there are more spans than
+Everything before tanh is a sum over the roles r of terms that depend on a span alone. Targets share spans: a mention is
+in many pairs, a head has many dependents. So the term of a role is computed once for every distinct span of the batch
+and then added to its targets. There is no nonlinearity between W_r and H_r. If there are more spans than
 dimensions of an input vector, one product with C_r = W_r H_r replaces two.
 
 The gradients are written out from the same sums. Only the pooling (attention and mixes, which cost little beside the

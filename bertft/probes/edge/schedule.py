@@ -103,7 +103,7 @@ class Schedule:
         squares = torch.zeros(len(group.probes), dtype=torch.float64, device=self.heads.device)
         for name, gradient in gradients.items():
             norms = torch.linalg.vector_norm(gradient.view(len(gradient), -1), dim=1)
-            # Summed by tensor first: a probe has at most two rows, and the order of adding two to zero makes no difference.
+            # Tensor by tensor: a probe has at most two rows in each, and the order of two summands makes no difference.
             squares += torch.zeros_like(squares).index_add_(0, group.owner[name], norms.double().square())
         # On a GPU, multiplying by one costs less than waiting for the comparison.
         if squares.is_cuda or float(squares.max()) > CLIP**2:

@@ -51,8 +51,8 @@ class EdgeTargets:
     """The targets of S texts, and the labels they are scored against.
 
     Only words inside a span are used: ``kept`` has their numbers in each text, and ``spans`` (n_s, roles, 2) are
-    intervals of kept words. ``unseen`` counts the labels outside the inventory, in all and, as ``unseen_per_text`` (S,),
-    in each text; no probe can predict them, so a score counts them as missed.
+    intervals of kept words. ``unseen`` counts the labels outside the inventory, ``unseen_per_text`` (S,) those of each
+    text; no probe can predict them, so a score counts them as missed.
 
     Args:
         texts: texts with at least one target each (`with_targets`).

@@ -59,8 +59,8 @@ class TrainedHeads:
 class Counts:
     """Counts for each text and label, float32.
 
-    ``hits`` (true positives) and ``predicted`` are (P, S, K), ``gold`` is (S, K). ``missed`` (S,) are gold labels outside
-    the inventory, which no probe can predict.
+    ``hits`` (true positives) and ``predicted`` are (P, S, K), ``gold`` is (S, K). ``missed`` (S,) counts gold labels
+    outside the inventory, which no probe can predict.
     """
 
     hits: Tensor
@@ -105,43 +105,66 @@ def train_heads(
     heads = Heads(inputs, train.layers, train.width, targets.roles, len(targets.inventory), config.seed).to(there)
     largest = int(np.sort(targets.counts)[-config.batch :].sum())
     schedule = Schedule(heads, config.learning_rate, largest)
-    order = np.random.default_rng(config.seed)
-    masks, workspace = torch.Generator().manual_seed(config.seed), Workspace()
-    texts = len(targets.texts)
-    queue: list[list[int]] = []
-
-    def validate(number: int) -> None:
-        if criterion == "f1":
-            gain = dev_f1(heads, schedule.active, dev, dev_targets)
-        else:
-            gain = -code_bits(heads, schedule.active, dev, dev_targets)
-        schedule.end_validation(number, gain)
-
-    found = unfinished.found(order)
-    if found is not None:
-        masks.set_state(found[1]["masks"])
-        schedule.restore(found[1])
-        queue = _batches(found[1]["queue"].tolist(), config.batch)
-    elif criterion == "code":
-        validate(0)
-    begin = 1 if found is None else found[0]
+    loop = _Loop(schedule, config, criterion, (train, targets), (dev, dev_targets))
+    begin = loop.begin(unfinished)
     with progress.step("train edge probes", total=config.steps - begin + 1, unit="steps") as step:
         for number in range(begin, config.steps + 1):
             if not schedule.active:
                 break
-            if not queue:
-                queue = _batches(order.permutation(texts).tolist(), config.batch)
-            descend(schedule, train, targets, queue.pop(0), masks, workspace)
+            loop.descend()
             step.advance()
             if number % config.interval == 0 or number == config.steps:
-                validate(number)
+                loop.validate(number)
                 step.note(f"best dev {criterion} {schedule.highest.max():.3f}, {len(schedule.active)} probes left")
-                waiting = [text for batch in queue for text in batch]
-                state = {"masks": masks.get_state(), "queue": torch.tensor(waiting, dtype=torch.int64)}
-                last = number == config.steps or not schedule.active
-                unfinished.keep(number, schedule.state() | state, order, last=last)
+                loop.keep(unfinished, number)
     heads.tensors = schedule.best
     return TrainedHeads(heads, schedule.highest, schedule.steps)
+
+
+class _Loop:
+    """The state of a training: its schedule, the generators of batches and dropout, and the batches of this round."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        config: EdgeTraining,
+        criterion: str,
+        train: tuple[Vectors, EdgeTargets],
+        dev: tuple[Vectors, EdgeTargets],
+    ) -> None:
+        self.schedule, self.config, self.criterion, self.train, self.dev = schedule, config, criterion, train, dev
+        self.order = np.random.default_rng(config.seed)
+        self.masks, self.workspace = torch.Generator().manual_seed(config.seed), Workspace()
+        self.queue: list[list[int]] = []
+
+    def begin(self, unfinished: Unfinished) -> int:
+        """Restore the state that was kept last, if any, and return the number of the next step, counted from 1."""
+        found = unfinished.found(self.order)
+        if found is None:
+            if self.criterion == "code":
+                self.validate(0)
+            return 1
+        number, state = found
+        self.masks.set_state(state["masks"])
+        self.schedule.restore(state)
+        self.queue = _batches(state["queue"].tolist(), self.config.batch)
+        return number
+
+    def descend(self) -> None:
+        if not self.queue:
+            self.queue = _batches(self.order.permutation(len(self.train[1].texts)).tolist(), self.config.batch)
+        descend(self.schedule, *self.train, self.queue.pop(0), self.masks, self.workspace)
+
+    def validate(self, number: int) -> None:
+        heads, active = self.schedule.heads, self.schedule.active
+        gain = dev_f1(heads, active, *self.dev) if self.criterion == "f1" else -code_bits(heads, active, *self.dev)
+        self.schedule.end_validation(number, gain)
+
+    def keep(self, unfinished: Unfinished, number: int) -> None:
+        waiting = [text for batch in self.queue for text in batch]
+        state = {"masks": self.masks.get_state(), "queue": torch.tensor(waiting, dtype=torch.int64)}
+        last = number == self.config.steps or not self.schedule.active
+        unfinished.keep(number, self.schedule.state() | state, self.order, last=last)
 
 
 def _batches(texts: list[int], size: int) -> list[list[int]]:

@@ -76,10 +76,7 @@ def train_orthogonal(
     start = (torch.rand(2, width, generator=torch.Generator().manual_seed(seed)) - 0.5).to(there)
     schedule = _Schedule(torch.eye(width, device=there).repeat(layers, 1, 1), start.repeat(layers, 1, 1))
     order, workspace, sentences = np.random.default_rng(seed), Workspace(), len(train.lengths)
-    found = unfinished.found(order)
-    if found is not None:
-        schedule.restore(found[1])
-    done = 0 if found is None else found[0]
+    done = schedule.resume(unfinished, order)
     with progress.step("train orthogonal probes", total=(epochs - done) * sentences, unit="sentences") as step:
         for epoch in range(done, epochs):
             shuffled = order.permutation(sentences)
@@ -193,6 +190,14 @@ class _Schedule:
                 for name, value in state.items()
                 if name.startswith(prefix)
             }
+
+    def resume(self, unfinished: Unfinished, order: np.random.Generator) -> int:
+        """Restore the last state that was kept; return the epoch to begin with, 0 if there was none."""
+        found = unfinished.found(order)
+        if found is None:
+            return 0
+        self.restore(found[1])
+        return found[0]
 
     def _tensors(self) -> dict[str, Tensor]:
         return {

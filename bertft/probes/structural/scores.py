@@ -137,20 +137,38 @@ def score_sentences(
         if SHORTEST <= n <= LONGEST:
             scores.dspr[:, members] = spearman(predicted, tree).mean(-1)
             scores.nspr[:, members] = spearman(height, depth)
-        for k, inner in _by_size(np.array([len(kept[i]) for i in members]), layers):
-            group, some = torch.from_numpy(inner), members[inner]
-            candidates = [kept[i] if k else np.arange(n) for i in some]
-            words = torch.from_numpy(np.stack(candidates))  # (G', k or n)
-            shallowest = height[:, group[:, None], words].argmin(2, keepdim=True)  # (L, G', 1)
-            found = words.expand(layers, -1, -1).gather(2, shallowest).squeeze(2)
-            scores.root[:, some] = (found == depth[group].argmin(1)).double()
-            if k > 1:
-                across, down = words[:, None, :], words[:, :, None]
-                drawn = spanning_trees(predicted[:, group[:, None, None], down, across].reshape(-1, k, k))
-                wanted = spanning_trees(tree[group[:, None, None], down, across])
-                hits = drawn.view(layers, -1, k, k) & wanted
-                scores.edges[:, some] = hits.sum((2, 3)).double() / 2
+        _score_trees(scores, members, kept, predicted, height, (tree, depth))
     return scores
+
+
+def _score_trees(
+    scores: SentenceScores,
+    members: np.ndarray,
+    kept: Sequence[np.ndarray],
+    predicted: Tensor,
+    height: Tensor,
+    gold: tuple[Tensor, Tensor],
+) -> None:
+    """Set ``edges`` and ``root`` of the sentences ``members``, all of n words, in ``scores``.
+
+    ``kept`` are the numbers of the words of each sentence that are not punctuation. ``predicted`` (L, G, n, n) are
+    squared distances, ``height`` (L, G, n) depths; ``gold`` are tree distances (G, n, n) and depths (G, n).
+    """
+    layers, _, n = height.shape
+    tree, depth = gold
+    for k, inner in _by_size(np.array([len(kept[i]) for i in members]), layers):
+        group, some = torch.from_numpy(inner), members[inner]
+        candidates = [kept[i] if k else np.arange(n) for i in some]
+        words = torch.from_numpy(np.stack(candidates))  # (G', k or n)
+        shallowest = height[:, group[:, None], words].argmin(2, keepdim=True)  # (L, G', 1)
+        found = words.expand(layers, -1, -1).gather(2, shallowest).squeeze(2)
+        scores.root[:, some] = (found == depth[group].argmin(1)).double()
+        if k > 1:
+            across, down = words[:, None, :], words[:, :, None]
+            drawn = spanning_trees(predicted[:, group[:, None, None], down, across].reshape(-1, k, k))
+            wanted = spanning_trees(tree[group[:, None, None], down, across])
+            hits = drawn.view(layers, -1, k, k) & wanted
+            scores.edges[:, some] = hits.sum((2, 3)).double() / 2
 
 
 def _by_length(values: np.ndarray, lengths: np.ndarray, weights: np.ndarray) -> np.ndarray:
