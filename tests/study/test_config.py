@@ -129,7 +129,7 @@ def test_a_run_folder_keeps_the_draw_it_was_begun_with(tmp_path, repeated):
 
 
 def test_an_unknown_draw_is_refused(tmp_path):
-    with pytest.raises(BertftError, match="rsa.draw: expected one of stream, permutation, found 'random'"):
+    with pytest.raises(BertftError, match="rsa.draw: expected stream or permutation, found 'random'"):
         read_study(write(tmp_path / "s.yaml", changed(rsa__draw="random")))
 
 
