@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bertft.report.draw.paper import draw, in_palette, on_paper
+from bertft.report.draw.paper import draw, in_palette
 from bertft.report.draw.screen import panels
-from bertft.report.figures.catalogue import axis_label, figures
+from bertft.report.figures.catalogue import figures
 from bertft.report.figures.layer_maps import layer_maps
 from bertft.report.lines import context, lines
 from bertft.report.palette import DARK, LIGHT, MARKERS, SYMBOLS, spread
@@ -131,21 +131,16 @@ def test_names_with_dollars_are_no_formulas_and_long_ones_are_cut_on_paper():
              for task, measure in (("rsa", "rsa_cosine_pearson"), ("heatmap", "rsa_cosine_pearson_base0"))
              for layer in range(2)]  # fmt: skip
     for figure in (*figures(table, context({}, table)), *layer_maps(table)):
-        assert "<!-- $\\x$ -->" in on_paper(figure)[1].decode()
+        assert "<!-- $\\x$ -->" in draw(figure)[1].decode()
     table = [Row("m" * 200, "rsa", "t", layer, "rsa_cosine_pearson", 0.5) for layer in range(2)]
     (figure,) = figures(table, context({}, table))
-    assert f"<!-- {'m' * 39}… -->" in on_paper(figure)[1].decode()
+    assert f"<!-- {'m' * 39}… -->" in draw(figure)[1].decode()
 
 
 def test_lines_sort_layers_and_keep_missing_intervals():
     table = [Row("m", "rsa", "t", layer, "x", float(layer)) for layer in (2, 0, 1)]
     (line,) = lines(table, "rsa")
     assert line.layers == (0, 1, 2) and line.values == (0.0, 1.0, 2.0) and line.lows == (None,) * 3
-
-
-def test_axis_labels():
-    assert axis_label("rsa_sqeuclidean_spearman") == "RSA similarity (Spearman ρ of sqeuclidean RDMs)"
-    assert axis_label("something_else") == "something_else"
 
 
 @pytest.mark.parametrize(("colours", "paper"), [(LIGHT, 1.0), (DARK, 0.008)])

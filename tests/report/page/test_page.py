@@ -1,4 +1,4 @@
-"""The page: self-contained, escaped, complete. What a browser makes of it: `test_browser.py`."""
+"""The page: self-contained, escaped, complete. `test_browser.py` opens it in a browser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
 class Balanced(HTMLParser):
-    """Fails on tags that do not nest, and gathers the text, tags and attributes."""
+    """Fail on tags that do not nest; collect text, tags and attributes."""
 
     def __init__(self):
         super().__init__()
@@ -36,7 +36,8 @@ class Balanced(HTMLParser):
         self.open.pop()
 
     def handle_data(self, data):
-        self.text.append(data)
+        if data.strip(" \n"):
+            self.text.append(data.strip(" \n"))
 
 
 def parse(page):
@@ -51,7 +52,15 @@ def test_the_page_nests_and_says_what_it_must(page):
     parsed = parse(page)
     text = " ".join(parsed.text)
     assert page.name == "report.html"
-    for words in ("a study", "Synthetic.", "What changed", "layer 3 changed most", "config.yaml", "9.9", "plain.txt"):
+    for words in (
+        "a study",
+        "Synthetic text.",
+        "What changed",
+        "layer 3 changed most",
+        "config.yaml",
+        "9.9",
+        "plain.txt",
+    ):
         assert words in text
     assert parsed.seen.count("details") >= 6
     assert {p.name for p in (page.parent / "figures").iterdir()} == {
@@ -80,7 +89,7 @@ def test_edge_corpora_are_named_where_they_were_measured(folder, rows, config):
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf8")
     text = " ".join(parse(write_report(folder)).text)
     assert "train n/train.jsonl, dev n/dev.jsonl, measured on n/test.jsonl" in text
-    assert "train c/train.jsonl, dev c/dev.jsonl, which it is measured on too" in text
+    assert "train c/train.jsonl, dev and measured on c/dev.jsonl" in text
 
 
 def test_scores_of_the_models_are_theirs_alone(folder, rows):
@@ -127,7 +136,7 @@ def test_a_study_on_real_text_carries_no_notice(folder, rows, config):
     config["tasks"]["dep"] |= {"dev": "d.conllu", "train": "t.conllu"}
     write_results(folder / "results.csv", [row for row in rows if row.layer is None])
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf8")
-    assert "Synthetic." not in write_report(folder).read_text(encoding="utf8")
+    assert "Synthetic text." not in write_report(folder).read_text(encoding="utf8")
 
 
 def test_hostile_text_never_becomes_markup(folder, rows, config):
@@ -173,7 +182,7 @@ def test_experiments_name_the_texts_of_their_stages(tmp_path):
         mark.parent.mkdir()
         mark.write_text(json.dumps({"settings": settings}), encoding="utf8")
     page = write_report(tmp_path).read_text(encoding="utf8")
-    table = page.partition("What it was measured on")[2].partition("</table>")[0]
+    table = page.partition("What was measured")[2].partition("</table>")[0]
     assert "w.txt" in table and "measured on n-test" in table and "own-dev" not in table
 
 
@@ -200,10 +209,10 @@ def test_a_folder_of_experiments_shows_what_seeds_say_together_and_the_first_of_
     # the adapter is none of the study's encoders: what the page says of them is not said of it
     assert [row.model for row in read_tables(tmp_path / "results", {"dep": {}})[0]] == ["dep"]
     page = write_report(tmp_path).read_text(encoding="utf8")
-    assert "Mean of several seeds, which the intervals cover too." in page and "seeds 0, 1" in page
+    assert "Mean over several seeds. The intervals include their spread." in page and "seeds 0, 1" in page
     for name in ("fig2_rsa", "measures"):
         (tmp_path / "results" / f"{name}.csv").unlink()
-    assert "Mean of several seeds" not in write_report(tmp_path).read_text(encoding="utf8")
+    assert "Mean over several seeds" not in write_report(tmp_path).read_text(encoding="utf8")
 
 
 def test_a_folder_of_experiments_is_dated_by_its_last_stage(tmp_path, rows):
@@ -224,8 +233,8 @@ def test_a_study_that_was_cut_off_says_what_is_done_and_what_is_left(folder):
     (folder / "models" / "dep.done.json").write_text('{"seconds": 75.0}', encoding="utf8")
     (folder / "models" / "mnli.done.json").write_text("{", encoding="utf8")  # damaged: the study makes it again
     text = " ".join(parse(write_report(folder)).text)
-    assert "1 of 3 stages are done: models/dep. Not yet: models/mnli, rsa/plain." in text
-    for words in ("9.9 in a run begun on 2020-01-02T03:04:05Z", "name: a study", "models/dep 75.0 s", "75 s of work"):
+    assert "1 of 3 stages are done: models/dep. Not yet done: models/mnli, rsa/plain." in text
+    for words in ("9.9 in a run started on 2020-01-02T03:04:05Z", "name: a study", "models/dep 75.0 s", "75 s of work"):
         assert words in text
     for stage in stages:
         (folder / f"{stage}.done.json").parent.mkdir(exist_ok=True)
