@@ -133,12 +133,16 @@ def _pairs(differences: Sequence[Line], context: Context) -> list[str]:
         first, second = operands(line.model, context.models)
         nearer = sum(low is not None and low > 0 for low in line.lows)
         farther = sum(high is not None and high < 0 for high in line.highs)
-        sentences.append(
+        sentence = (
             f"{first} and {second} on {line.data}: at layer {line.layers[-1]} the similarity of {first} to the base "
-            f"encoder minus that of {second} is {point(line, len(line.values) - 1)}. The interval, paired by text, "
-            f"excludes 0 at {nearer + farther} of {len(line.layers)} layers: {first} is more similar to the base "
-            f"encoder at {nearer}, {second} at {farther}."
+            f"encoder minus that of {second} is {point(line, len(line.values) - 1)}."
         )
+        if any(low is not None for low in line.lows):
+            sentence += (
+                f" The interval, paired by text, excludes 0 at {nearer + farther} of {len(line.layers)} layers: "
+                f"{first} is more similar to the base encoder at {nearer}, {second} at {farther}."
+            )
+        sentences.append(sentence)
     return sentences
 
 

@@ -59,6 +59,10 @@ def test_which_of_two_changed_more():
         "The interval, paired by text, excludes 0 at 3 of 4 layers: a is more similar to the base encoder at 2, b at 1."
     ]
     assert context({}, made).models == ()  # the difference is no encoder
+    bare = [dataclasses.replace(row, low=None, high=None) for row in made]
+    assert sentences(bare, {})["Which of two changed more"] == [
+        "a and b on plain: at layer 3 the similarity of a to the base encoder minus that of b is 0.400."
+    ]
 
 
 def test_probes_compare_best_layers_and_name_the_control(rows, config):

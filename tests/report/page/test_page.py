@@ -134,6 +134,7 @@ def test_trees_of_the_probes_are_shown_encoder_by_encoder(folder, rows):
 
 def test_a_study_on_real_text_carries_no_notice(folder, rows, config):
     config["tasks"]["dep"] |= {"dev": "d.conllu", "train": "t.conllu"}
+    config["description"] = "Compare with the study on builtin:synthetic."
     write_results(folder / "results.csv", [row for row in rows if row.layer is None])
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf8")
     assert "Synthetic text." not in write_report(folder).read_text(encoding="utf8")
