@@ -13,7 +13,7 @@ def sentences(rows, config):
     return dict(headline(rows, context(config, rows)))
 
 
-def test_what_changed_names_the_layer_its_value_and_where_half_of_the_change_lies(rows, config):
+def test_what_changed_names_the_layer_its_value_and_where_half_the_change_is_reached(rows, config):
     changed = sentences(rows, config)["What changed"]
     assert changed[0] == (
         "dep: layer 3 changed most. Its similarity to the base encoder on plain is 0.400 [0.390, 0.410] "
@@ -25,7 +25,7 @@ def test_what_changed_names_the_layer_its_value_and_where_half_of_the_change_lie
     assert changed[2] == f"At the top layer, from most to least changed: {top}."
 
 
-def test_overlapping_intervals_are_said(rows, config):
+def test_overlapping_intervals_are_reported(rows, config):
     wide = [dataclasses.replace(r, low=r.value - 0.5, high=r.value + 0.5) if r.task == "rsa" else r for r in rows]
     found = sentences(wide, config)
     assert found["What changed"][-1].endswith("The intervals of dep and mnli overlap.")
@@ -65,7 +65,7 @@ def test_which_of_two_changed_more():
     ]
 
 
-def test_probes_compare_best_layers_and_name_the_control(rows, config):
+def test_probes_compare_best_layers_and_report_the_random_encoder(rows, config):
     found = sentences(rows, config)["What the probes still find"]
     assert found[0] == (
         "DSpr at the best layer: base 0.800 [0.780, 0.820] (layer 2), dep +0.050 (layer 2, intervals disjoint), "
@@ -74,7 +74,7 @@ def test_probes_compare_best_layers_and_name_the_control(rows, config):
     assert len(found) == 4
 
 
-def test_edge_probes_compare_best_layers_beside_the_control():
+def test_edge_probes_compare_best_layers_and_report_the_control():
     table = [
         Row(model, "edge", "ner", layer, measure, value + step * layer / 100, value - 0.02, value + 0.05, 90, 1)
         for model, measure, value, step in (
@@ -90,7 +90,7 @@ def test_edge_probes_compare_best_layers_beside_the_control():
     assert sentences([row for row in table if row.model == "dep"], {}) == {}  # nothing to compare with
     paired = [
         Row("dep", "edge", "ner", layer, "micro_f1_difference", -0.2, -0.21, -0.19, 90, 1) for layer in range(3)
-    ]  # it is what was compared: what the two intervals say is not asked
+    ]  # the paired interval takes precedence over the two intervals
     (said,) = sentences(table + paired, {})["What edge probes find"]
     assert "dep -0.200 [-0.210, -0.190] (layer 2, paired), a random" in said
     nothing = [dataclasses.replace(row, value=-0.0002, low=-0.01, high=0.01) for row in paired]
@@ -99,7 +99,7 @@ def test_edge_probes_compare_best_layers_beside_the_control():
     assert "dep +0.200 (layer 2, intervals disjoint)" in sentences(table + elsewhere, {})["What edge probes find"][0]
 
 
-def test_sweeps_say_how_far_the_score_holds():
+def test_sweeps_report_the_last_k_whose_interval_overlaps():
     half = 0.02
     scores = {"freeze": {-1: 0.70, 0: 0.71, 2: 0.69, 4: 0.60}, "truncate": {0: 0.40, 2: 0.69, 4: 0.70}}
     table = [
@@ -154,7 +154,7 @@ def test_scores(rows, config):
     )
 
 
-def test_a_partial_study_says_only_what_it_has(rows, config):
+def test_a_partial_study_reports_only_what_it_has(rows, config):
     assert sentences([row for row in rows if row.task == "finetune"], config).keys() == {
         "How well the tasks were learnt"
     }
@@ -169,7 +169,7 @@ def test_rows_without_intervals(rows, config):
     assert "no interval" in found["What the probes still find"][0]
 
 
-def test_an_encoder_that_did_not_change_is_said_not_to_have(config):
+def test_an_unchanged_encoder_is_reported_as_unchanged(config):
     table = [
         Row("dep", "rsa", data, layer, "rsa_cosine_pearson", 1 - 1e-6 * layer)
         for data in ("dep", "plain")

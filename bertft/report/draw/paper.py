@@ -36,9 +36,8 @@ def draw(figure: Figure | HeatMap) -> tuple[bytes, bytes]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    heat_map = isinstance(figure, HeatMap)
     panel_width, panel_height, margin = SIZES[type(figure)]
-    with matplotlib.rc_context(STYLE if heat_map else STYLE | OPEN_AXES):
+    with matplotlib.rc_context(STYLE | (OPEN_AXES if isinstance(figure, Figure) else {})):
         columns = min(figure.columns, len(figure.panels))
         rows = math.ceil(len(figure.panels) / columns)
         size = (max(panel_width * columns, 5.6), panel_height * rows + margin)
@@ -47,9 +46,9 @@ def draw(figure: Figure | HeatMap) -> tuple[bytes, bytes]:
         width, _ = canvas.get_size_inches()
         title = _wrap(figure.title, int(width / 0.115))  # inches per bold letter of 12 points
         canvas.suptitle(title, fontsize=12, x=0.01, ha="left", fontweight="bold")
-        grid = canvas.subplots(rows, columns, squeeze=False, sharey=not heat_map and figure.share_y)
-        shown, rest = grid.flat[: len(figure.panels)], grid.flat[len(figure.panels) :]
-        for axes in rest:
+        grid = canvas.subplots(rows, columns, squeeze=False, sharey=isinstance(figure, Figure) and figure.share_y)
+        shown, unused = list(grid.flat[: len(figure.panels)]), grid.flat[len(figure.panels) :]
+        for axes in unused:
             axes.remove()
         if isinstance(figure, HeatMap):
             _matrices(canvas, shown, figure)

@@ -26,7 +26,7 @@ def layer_maps(rows: Sequence[Row]) -> list[HeatMap]:
             HeatMap(
                 f"{name}_layers" if len(texts) == 1 else f"{name}_layers_{data}",
                 f"Every layer against every layer of the base encoder, by {kind}",
-                f"On {data}, {count(own)}. Intervals are in the comparison of equal layers.",
+                f"On {data}, {count(own)}. No intervals here; the figures by layer have them.",
                 tuple(layer_map(model, own) for model in dict.fromkeys(line.model for line in own)),
                 "layer of the tuned encoder (0 = embeddings)",
                 "layer of the base encoder",
