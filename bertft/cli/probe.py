@@ -57,7 +57,7 @@ def structural(
     quiet: Quiet = False,
 ) -> None:
     """Distance and depth probes of every layer: DSpr, UUAS, NSpr, root accuracy."""
-    from bertft.cli.probe_runs import StructuralCommand, run_structural
+    from bertft.study.analyses.structural import StructuralCommand, run_structural
 
     command = StructuralCommand(
         models=named_encoders(model), train=train, dev=dev, rank=list(rank or [128]), orthogonal=orthogonal,
@@ -102,7 +102,7 @@ def edge(
     quiet: Quiet = False,
 ) -> None:
     """Edge probes of every layer, top beside lexical, and mixes: micro-F1 beside its control."""
-    from bertft.cli.probe_runs import EdgeCommand, run_edge
+    from bertft.study.analyses.edge import EdgeCommand, run_edge
 
     command = EdgeCommand(
         models=named_encoders(model), train=train, dev=dev, test=test, name=name, control=control,

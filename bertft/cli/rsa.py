@@ -8,6 +8,9 @@ import typer
 
 from bertft.cli.config_file import Config
 from bertft.cli.options import MODEL_HELP, SOURCE_HELP, Json, Out, Quiet, Seed, named_encoders, showing_progress, tell
+from bertft.errors import BertftError
+
+ALIASES = {"r2": "linear_r2", "knn": "mutual_knn"}
 
 RSA_EXAMPLES = """[bold]Examples[/bold]\n
     bertft rsa --base bert-base-cased --tuned runs/mnli --text wikipedia.txt.gz --out runs/rsa\n
@@ -61,16 +64,34 @@ def rsa(
 
     Any number of tokens in the same memory; interrupted or killed, it goes on where it was.
     """
-    from bertft.cli.rsa_runs import listed, measures_of, parse_tokens, run_rsa
-
     named, count = named_encoders(tuned), parse_tokens(tokens)
+    from bertft.study.rsa_command import RsaCommand, run_rsa
+
+    command = RsaCommand(
+        base=base, tuned=named, text=text, tokens=count, unit=unit, metrics=listed(metric), compares=listed(compare),
+        measures=measures_of(measures), sample=sample, intervals=intervals, layers=layers, permutations=permutations,
+        by=listed(by), dtype=dtype, precision=precision, split=split, seed=seed,
+    )  # fmt: skip
     with showing_progress(quiet) as progress:
-        line = run_rsa(
-            base, named, text, out,
-            tokens=count, unit=unit, metrics=listed(metric), compares=listed(compare),
-            measures=measures_of(measures), sample=sample, intervals=intervals, layers=layers,
-            permutations=permutations, by=listed(by), dtype=dtype, precision=precision, split=split,
-            seed=seed, progress=progress,
-        )  # fmt: skip
+        line = run_rsa(command, out, progress)
     if line:
         tell(line, out, json)
+
+
+def parse_tokens(text: str) -> int | None:
+    """Return the number that ``--tokens`` gives, or None for all."""
+    if text == "all":
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 16 and int(text) >= 4):
+        raise BertftError(f"--tokens: expected a number of at least 4 or all, found {text!r}")
+    return int(text)
+
+
+def listed(text: str) -> list[str]:
+    """Return the entries between commas, each once, in order."""
+    return list(dict.fromkeys(entry.strip() for entry in text.split(",") if entry.strip()))
+
+
+def measures_of(text: str) -> list[str]:
+    """Return the entries of ``--measures`` by their full names."""
+    return list(dict.fromkeys(ALIASES.get(entry, entry) for entry in listed(text)))

@@ -5,27 +5,37 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bertft.errors import BertftError
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import read_results, write_bytes_atomically, write_text_atomically
+from bertft.runs.rows import Row, read_results, write_bytes_atomically, write_text_atomically
+
+if TYPE_CHECKING:
+    from bertft.report.figure import HeatMap
+    from bertft.report.figures.catalogue import Figure
+    from bertft.report.lines import Context
 
 __all__ = ["write_report"]
 
 
-def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT) -> Path:
+def write_report(
+    folder: str | os.PathLike[str],
+    *,
+    further: Callable[[Sequence[Row], Context], Sequence[Figure | HeatMap]] | None = None,
+    progress: Progress = SILENT,
+) -> Path:
     """Draw ``figures/*.png, *.svg, *.csv`` and ``report.html`` from ``results.csv`` and ``config.yaml``.
 
     Works on the folder of a study, of a single command, of a study that is not finished, or of ``python -m
-    experiments`` (whose tables lie in ``results``). Returns the page's path; raises ``BertftError`` if the folder holds
-    no results.
+    experiments`` (whose tables lie in ``results``). ``further`` returns figures of the rows to add to the report's own.
+    Returns the page's path; raises ``BertftError`` if the folder holds no results.
     """
     from bertft.report.draw.paper import on_paper
     from bertft.report.figure import HeatMap
-    from bertft.report.figures.catalogue import Figure, figures
+    from bertft.report.figures.catalogue import figures
     from bertft.report.figures.layer_maps import layer_maps
     from bertft.report.lines import context
     from bertft.report.page.example_trees import example_trees
@@ -48,9 +58,13 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
     described = context(study, rows)
     record = _told(folder, _mapping(folder / "run.json"))
     drawn_of = figures(rows, described)
+    known = {figure.name for figure in [*drawn_of, *layer_maps(rows)]}
+    added = [figure for figure in further(rows, described) if figure.name not in known] if further else []
+    drawn_of += [figure for figure in added if not isinstance(figure, HeatMap)]
     if of_experiments:
         drawn_of = [noted(figure, rows) for figure in drawn_of]
-    wanted: list[Figure | HeatMap] = [*drawn_of, *layer_maps(rows)]
+    maps_of = [*layer_maps(rows), *(figure for figure in added if isinstance(figure, HeatMap))]
+    wanted: list[Figure | HeatMap] = [*drawn_of, *maps_of]
     files = []
     with progress.step("report", total=len(wanted) + 1, unit="figure") as bar:
         for figure in wanted:

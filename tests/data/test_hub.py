@@ -16,7 +16,7 @@ import yaml
 
 from bertft.cli.main import run
 from bertft.cli.options import named_encoders
-from bertft.cli.probe_runs import task_name
+from bertft.study.analyses.edge import task_name
 from bertft.data import sources
 from bertft.data.location import HubName, at_commit, hub_name
 from bertft.data.sources import data_name, pin, resolve_model

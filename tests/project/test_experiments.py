@@ -17,7 +17,7 @@ import pytest
 from bertft.errors import BertftError
 from bertft.models.finetuning.evaluation import evaluate
 from bertft.runs.rows import Row, read_results
-from bertft.study.repeat import Lab, read_setting
+from bertft.study.repeat import RepeatedStudy, read_setting
 from bertft.study.run import run_study
 
 ROOT = Path(__file__).parents[2]
@@ -31,12 +31,12 @@ def out(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("experiments") / "run"
 
 
-def lab(tiny_model, out, **changes) -> Lab:
+def lab(tiny_model, out, **changes) -> RepeatedStudy:
     setting = read_setting(SETTINGS, "tiny", model=str(tiny_model))
-    return Lab(dataclasses.replace(setting, **changes), out)
+    return RepeatedStudy(dataclasses.replace(setting, **changes), out)
 
 
-def run(lab: Lab, name: str):
+def run(lab: RepeatedStudy, name: str):
     # by path: the tests import modules without putting the repository's root on the path
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
@@ -141,7 +141,7 @@ def test_what_cannot_be_read_is_found_before_the_first_stage(tiny_model, tmp_pat
     own = {"also": options} if name == "models" else {"edge": {"seeds": [1], "shared": {}, "tasks": {"arcs": options}}}
     wrong = dataclasses.replace(setting, options={**setting.options, **own}, root=tmp_path)
     with pytest.raises(BertftError, match=re.escape(message)):
-        run(Lab(wrong, tmp_path / "out"), name)
+        run(RepeatedStudy(wrong, tmp_path / "out"), name)
     assert not (tmp_path / "out").exists()
 
 
@@ -152,13 +152,13 @@ def test_an_option_that_is_needed_is_named_and_others_may_be_left_out(tiny_model
     for options, script in needed.items():
         stages = importlib.import_module(f"experiments.{script}").stages
         with pytest.raises(BertftError, match=f"setting tiny: options.{options}: expected a mapping, found None"):
-            stages(Lab(dataclasses.replace(setting, options={}), tmp_path))
+            stages(RepeatedStudy(dataclasses.replace(setting, options={}), tmp_path))
         for key in set(setting.options[options]) - {"shared", "k"}:
             left = {name: value for name, value in setting.options[options].items() if name != key}
             with pytest.raises(BertftError, match=f"setting tiny: options.{options}.{key}: missing"):
-                stages(Lab(dataclasses.replace(setting, options={options: left}), tmp_path))
+                stages(RepeatedStudy(dataclasses.replace(setting, options={options: left}), tmp_path))
     edge = {name: value for name, value in setting.options["edge"].items() if name != "shared"}
-    bare = Lab(dataclasses.replace(setting, options={"edge": edge}), tmp_path)
+    bare = RepeatedStudy(dataclasses.replace(setting, options={"edge": edge}), tmp_path)
     assert importlib.import_module("experiments.table1_edge_probing").tasks(bare)["arcs"].steps == 10_000
     models = importlib.import_module("experiments.models").stages(bare)
     assert {stage.name.split("/")[1] for stage in models} == {"models"}
@@ -167,7 +167,7 @@ def test_an_option_that_is_needed_is_named_and_others_may_be_left_out(tiny_model
 def test_a_task_of_a_sweep_may_have_a_k_of_its_own(tiny_model, tmp_path):
     setting = read_setting(SETTINGS, "tiny", model=str(tiny_model))
     sweep = {"seeds": [3], "k": {"freeze": [-1, 2]}, "tasks": {"dep": {}, "mnli": {"k": {"freeze": [1]}}}}
-    stages = Lab(dataclasses.replace(setting, options={"sweep": sweep}), tmp_path).sweep("freeze")
+    stages = RepeatedStudy(dataclasses.replace(setting, options={"sweep": sweep}), tmp_path).sweep("freeze")
     assert [stage.name for stage in stages] == [
         "freeze/dep/seed3/k-1", "freeze/dep/seed3/k2", "freeze/mnli/seed3/k1",
     ]  # fmt: skip
@@ -195,7 +195,7 @@ def test_finished_stages_are_taken_from_a_study_of_the_same_settings(tiny_model,
     small = dataclasses.replace(
         here.setting.study, tasks={"dep": here.setting.study.tasks["dep"]}, probes=None, stimuli={}
     )
-    here = Lab(dataclasses.replace(here.setting, study=small), tmp_path / "lab")
+    here = RepeatedStudy(dataclasses.replace(here.setting, study=small), tmp_path / "lab")
     there = tmp_path / "there"
     run_study(here.study(1), there)
     with here.folder.claim():
@@ -206,11 +206,11 @@ def test_finished_stages_are_taken_from_a_study_of_the_same_settings(tiny_model,
     rows = run(here, "fig2_rsa")
     assert (here.out / "seed1" / "models" / "dep" / "bertft.json").stat().st_mtime_ns == stamp
     assert {row.key for row in rows} <= {row.key for row in read_results(there / "results.csv")}
-    other = Lab(dataclasses.replace(here.setting, seeds=(2,)), tmp_path / "other")
+    other = RepeatedStudy(dataclasses.replace(here.setting, seeds=(2,)), tmp_path / "other")
     with other.folder.claim(), pytest.raises(BertftError, match="is of seed 1, expected one of 2"):
         other.take([there])
     shorter = dataclasses.replace(small, tasks={"dep": dataclasses.replace(small.tasks["dep"], epochs=2)})
-    changed = Lab(dataclasses.replace(here.setting, study=shorter), tmp_path / "changed")
+    changed = RepeatedStudy(dataclasses.replace(here.setting, study=shorter), tmp_path / "changed")
     with changed.folder.claim():
         changed.take([there])
     assert not (changed.out / "seed1" / "models").exists()
@@ -266,7 +266,7 @@ def test_what_goes_wrong_is_said_as_by_bertft(main, tiny_model, tmp_path, monkey
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(Lab, "run", fail)
+    monkeypatch.setattr(RepeatedStudy, "run", fail)
     assert main(command(tiny_model, tmp_path / "run", "models")) == code
     said = capsys.readouterr().err.strip()
     assert said.splitlines()[-1].startswith("interrupted" if code == 130 else words) and words in said

@@ -12,7 +12,7 @@ from small_study import TREE, changed, write
 
 from bertft.errors import BertftError
 from bertft.runs.progress import SILENT
-from bertft.study.inputs import Materials
+from bertft.study.inputs import Inputs
 from bertft.study.reader import BUILTIN, RSA_LABELS, read_study
 from bertft.study.run import study_stages
 
@@ -71,12 +71,12 @@ def test_a_task_may_say_how_it_trains_and_older_folders_stay_the_same_study(tmp_
     training = {"lora": 2, "bf16": True, "fp16": False, "tf32": True, "max_grad_norm": "5e-1"}
     plain = read_study(write(tmp_path / "s.yaml", TREE))
     config = read_study(write(tmp_path / "s.yaml", changed(tasks__dep={**TREE["tasks"]["dep"], **training})))
-    driver = Materials(config, tmp_path / "out", SILENT).driver("dep")
+    driver = Inputs(config, tmp_path / "out", SILENT).driver("dep")
     assert (driver.lora, driver.bf16, driver.fp16, driver.tf32, driver.max_grad_norm) == (2, True, False, True, 0.5)
     (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf8")
     assert read_study(tmp_path) == config
     assert not training.keys() & plain.to_tree()["tasks"]["dep"].keys()
-    stages = [study_stages(study, Materials(study, tmp_path / "out", SILENT)) for study in (plain, config)]
+    stages = [study_stages(study, Inputs(study, tmp_path / "out", SILENT)) for study in (plain, config)]
     keys = [{stage.name: stage.key for stage in found} for found in stages]
     assert not training.keys() & stages[0][0].depends["finetune"].keys()
     assert keys[0]["models/dep"] != keys[1]["models/dep"] and keys[0]["models/squad"] == keys[1]["models/squad"]

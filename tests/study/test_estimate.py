@@ -15,7 +15,7 @@ from bertft.runs.folder import RunFolder
 from bertft.runs.rows import Row
 from bertft.study.cost_analyses import Probing
 from bertft.study.estimate import Estimate, StageCost, estimate_study, estimate_sweep
-from bertft.study.inputs import Materials
+from bertft.study.inputs import Inputs
 from bertft.study.reader import read_study
 from bertft.study.run import study_stages
 from bertft.study.timing import Line, line, seconds_of
@@ -78,7 +78,7 @@ def test_a_study_is_told_stage_by_stage_and_nothing_is_written(study, capsys):
 def test_stages_of_an_existing_folder_are_named_as_done(study, capsys):
     config = read_study(study)
     folder = RunFolder(study.parent / "run", config.to_yaml())
-    stages = study_stages(config, Materials(config, folder.path, None))
+    stages = study_stages(config, Inputs(config, folder.path, None))
     with folder.claim():
         for stage in stages[1:]:
             folder.finish(stage, [Row("dep", "x", "y", None, "z", 1.0)], 65.0)
@@ -104,9 +104,9 @@ def test_bad_input_is_refused_as_by_the_study(study, capsys):
 def test_more_probes_cost_more(study):
     def cost(*settings: str) -> StageCost:
         config = read_study(study, settings=settings)
-        materials = Materials(config, study.parent / "run", None)
-        corpora = (materials.trees("train"), materials.trees("dev"))
-        return Probing(config.probes, materials.encoder("base"), *corpora, held=0).cost("probes/base", 0)
+        inputs = Inputs(config, study.parent / "run", None)
+        corpora = (inputs.trees("train"), inputs.trees("dev"))
+        return Probing(config.probes, inputs.encoder("base"), *corpora, held=0).cost("probes/base", 0)
 
     few = cost()
     many = cost("probes.rank=[4, 8]", "probes.control_trees=true", "probes.rbf=true", "probes.dtype=float32")
@@ -188,7 +188,7 @@ def test_an_estimate_is_of_the_size_of_the_work(tmp_path):
     config = read_study("quickstart", settings=["tasks.dep.max_train=200", "tasks.dep.epochs=1"])
     told = next(cost for cost in estimate_study(config, tmp_path / "run").stages if cost.stage == "models/dep")
     started = time.process_time()
-    finetune(Materials(config, tmp_path / "run", None).driver("dep"))
+    finetune(Inputs(config, tmp_path / "run", None).driver("dep"))
     taken = (time.process_time() - started) / torch.get_num_threads()
     assert taken / 3 < told.seconds < taken * 3
     weights = (tmp_path / "run" / "models" / "dep" / "model.safetensors").stat().st_size

@@ -20,7 +20,7 @@ from bertft.runs.folder import RunFolder, Stage
 from bertft.runs.progress import SILENT
 from bertft.runs.rows import Row, read_results
 from bertft.study.config import AblateConfig, EdgeConfig, StudyConfig
-from bertft.study.inputs import Materials, fitting
+from bertft.study.inputs import Inputs, fitting
 from bertft.study.reader import read_study
 from bertft.study.run import run_study
 
@@ -141,7 +141,7 @@ def test_every_analysis_of_every_model_and_text_is_in_the_table(finished):
 
 def test_words_that_moved_are_those_of_the_probes_dev_text(finished, config):
     rows = [row for row in read_results(finished / "results.csv") if row.task == "local"]
-    trees = Materials(config, finished, SILENT).trees("dev")
+    trees = Inputs(config, finished, SILENT).trees("dev")
     assert sum(row.n for row in rows if (row.model, row.layer) == ("dep", 3)) == sum(len(s.words) for s in trees)
     assert {row.data for row in rows} == {"trees"} and all(row.measure.startswith("local_rsa_upos=") for row in rows)
     assert all(row.value == pytest.approx(1, abs=1e-9) for row in rows if row.model == "frozen")
@@ -155,8 +155,8 @@ def test_words_that_moved_are_those_of_the_probes_dev_text(finished, config):
 
 def test_without_probes_the_words_are_those_of_the_first_task_on_trees(config, tmp_path):
     bare = dataclasses.replace(config, probes=None)
-    materials = Materials(bare, tmp_path, SILENT)
-    assert bare.treebank == "dep" and materials.treebank() == materials.task("dep", "dev")
+    inputs = Inputs(bare, tmp_path, SILENT)
+    assert bare.treebank == "dep" and inputs.treebank() == inputs.task("dep", "dev")
     assert dataclasses.replace(bare, stimuli={}).crossed_text == "dep" and bare.crossed_text == "plain"
 
 
@@ -252,7 +252,7 @@ def test_a_record_holds_the_most_memory_of_all_stages_of_all_processes(config, t
     rows = [Row("m", "t", "d", None, "x", 1.0)]
     stages = [Stage(name, {}, lambda: rows) for name in ("a", "b")] + [Stage("c", {}, interrupted)]
     monkeypatch.setattr(study_module, "study_stages", lambda *_: stages)
-    monkeypatch.setattr(Materials, "check", lambda _: None)
+    monkeypatch.setattr(Inputs, "check", lambda _: None)
     for found, most in (([1, 7, 5], 5), ([2, 2, 2], 5), ([9], 9)):
         monkeypatch.setattr("bertft.study.timing.fullest", iter(found).__next__)
         with pytest.raises(KeyboardInterrupt):
@@ -262,7 +262,7 @@ def test_a_record_holds_the_most_memory_of_all_stages_of_all_processes(config, t
 
 def test_probes_that_were_scored_otherwise_are_not_done(config, tmp_path, monkeypatch):
     def keys() -> dict[str, str]:
-        return {s.name: s.key for s in study_module.study_stages(config, Materials(config, tmp_path, SILENT))}
+        return {s.name: s.key for s in study_module.study_stages(config, Inputs(config, tmp_path, SILENT))}
 
     before = keys()
     monkeypatch.setattr("bertft.probes.structural.driver.FORMAT", "bertft.structural/2")
@@ -288,10 +288,10 @@ def test_a_bad_corpus_is_found_before_anything_is_written(config, tmp_path):
 def test_passages_come_once_and_pairs_beyond_the_window_are_left_out(config, tmp_path):
     from bertft.data.examples import Answer, Pair, Question
 
-    materials = Materials(config, tmp_path, SILENT)
-    text = materials.stimuli("squad")
-    assert [q.id for q in text] == [f"{number}-0" for number in range(8)] and len(materials.task("squad", "dev")) == 16
-    base = materials.encoder("base")
+    inputs = Inputs(config, tmp_path, SILENT)
+    text = inputs.stimuli("squad")
+    assert [q.id for q in text] == [f"{number}-0" for number in range(8)] and len(inputs.task("squad", "dev")) == 16
+    base = inputs.encoder("base")
     long = Pair("2", "the cat " * 200, "b", "neutral")
     assert fitting(base, [Pair("1", "a", "b", "neutral"), long]) == [Pair("1", "a", "b", "neutral")]
     question = Question("3", "who?", "the cat " * 200, (Answer("the", 0),))
@@ -306,8 +306,8 @@ def test_probes_of_several_kinds_come_from_one_extraction_that_a_kill_does_not_u
         config.probes, rank=(2, 3), control_trees=True, orthogonal=True, rbf=True, dtype="float32", window="split"
     )
     config = dataclasses.replace(config, probes=probes)
-    materials = Materials(config, tmp_path, SILENT)
-    (stage,) = [s for s in study_module.study_stages(config, materials) if s.name == "probes/base"]
+    inputs = Inputs(config, tmp_path, SILENT)
+    (stage,) = [s for s in study_module.study_stages(config, inputs) if s.name == "probes/base"]
     extracted = []
     extract = store.extract
     monkeypatch.setattr(store, "extract", lambda *a, **k: extracted.append(k["dtype"]) or extract(*a, **k))
@@ -317,7 +317,7 @@ def test_probes_of_several_kinds_come_from_one_extraction_that_a_kill_does_not_u
             stage.work()
     assert [str(dtype) for dtype in extracted] == ["torch.float32"] * 2  # train and dev
     said: list[str] = []
-    monkeypatch.setattr(materials, "progress", SimpleNamespace(step=SILENT.step, say=said.append))
+    monkeypatch.setattr(inputs, "progress", SimpleNamespace(step=SILENT.step, say=said.append))
     rows = stage.work()
     notes = (tmp_path / "probes" / "base.notes.txt").read_text(encoding="utf8").splitlines()
     assert notes and set(notes) <= set(said) and all(note.startswith("base.") for note in notes)
@@ -345,14 +345,14 @@ def test_a_sentence_beyond_the_window_is_found_before_the_models_are_trained(con
         run_study(config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     split = dataclasses.replace(config, probes=dataclasses.replace(config.probes, window="split"))
-    Materials(split, tmp_path / "out", SILENT).check()
+    Inputs(split, tmp_path / "out", SILENT).check()
     (tmp_path / "long.jsonl").write_text(
         "".join(json.dumps({"text": text, "targets": [{"span1": [0, 1], "label": "x"}]}) + "\n"
                 for text in ("a b", "the " * 200 + "end")), encoding="utf8")  # fmt: skip
     edge = EdgeConfig(str(tmp_path / "long.jsonl"), str(tmp_path / "long.jsonl"))
     edged = dataclasses.replace(config, probes=None, edge={"arcs": edge})
     with pytest.raises(BertftError, match="of the arcs train data"):
-        Materials(edged, tmp_path / "out", SILENT).check()
+        Inputs(edged, tmp_path / "out", SILENT).check()
 
 
 @pytest.mark.realdata
