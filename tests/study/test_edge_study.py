@@ -11,7 +11,7 @@ from bertft.probes.edge import driver as edge
 from bertft.runs.progress import SILENT
 from bertft.runs.rows import read_results
 from bertft.study.inputs import Inputs
-from bertft.study.run import read_study, study_stages
+from bertft.study.run import check_study, read_study, study_stages
 
 SYNTHETIC = {"train": "builtin:synthetic?size=12", "dev": "builtin:synthetic?split=dev&size=8"}
 SHORT = {"steps": 2, "interval": 1, "batch_size": 8, "learning_rate": 1e-3, "random": True}
@@ -52,7 +52,7 @@ def test_data_that_cannot_be_probed_is_refused_before_anything_is_written(tmp_pa
     (tmp_path / "one.jsonl").write_text('{"text": "a", "targets": [{"span1": [0, 1], "label": "x"}]}\n' * 2)
     inputs = Inputs(study(tmp_path, roles={**SYNTHETIC, "dev": "one.jsonl"}), tmp_path / "run", SILENT)
     with pytest.raises(BertftError, match=r"the dev data has targets of 1 span"):
-        inputs.check()
+        check_study(inputs)
     assert not (tmp_path / "run").exists()
 
 
