@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
+from bertft.data.examples import inputs_of
 from bertft.report.figure import HeatMap, Matrix
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.similarity import CrossMoments
-from bertft.similarity.compare.stimuli import choose, cut, example_of, side_by_side
+from bertft.similarity.compare.stimuli import choose, cut, side_by_side
 from bertft.study.repeat import Lab
 
 MEASURE = "rsa_cosine_pearson_base"
@@ -29,7 +30,7 @@ def stages(lab: Lab) -> list[Stage]:
 def measure(lab: Lab, seed: int, text: str, tokens: int) -> list[Row]:
     """``rsa_cosine_pearson_base<l>`` at layer k: layer k of the tuned encoder against layer l of the base."""
     base = lab.encoder(seed, "base")
-    examples = [example_of(example, "token") for example in lab.materials(seed).stimuli(text)]
+    examples = inputs_of(lab.materials(seed).stimuli(text), "token")
     chosen, counts, _ = choose(base, examples, tokens=tokens, unit="token", seed=seed, draw=lab.draw)
     rows = []
     for name in ("base", *lab.setting.study.tasks):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bertft.data.examples import Sentence
+from bertft.data.examples import Sentence, inputs_of
 from bertft.data.readers.spans import SpanText
 from bertft.data.sampling import sample
 from bertft.models.encoder import Encoder
@@ -25,7 +25,7 @@ from bertft.probes.structural.training import Probes, Trees, predict, train_prob
 from bertft.probes.structural.trees import punctuation
 from bertft.probes.vectors import WordVectors, size_of
 from bertft.similarity import compare_encoders
-from bertft.similarity.compare.stimuli import choose, count_stimuli, example_of
+from bertft.similarity.compare.stimuli import choose, count_stimuli
 from bertft.study.config import EdgeConfig, ProbesConfig, RsaConfig
 from bertft.study.timing import Line, StageCost, line, placed, seconds_of, weights_of
 
@@ -47,10 +47,11 @@ class Comparing:
     def cost(self, stage: str, texts: Sequence[Any], *, all_layers: bool = False) -> StageCost:
         """Of a comparison on ``texts``; with ``all_layers`` of every layer with every layer."""
         base, unit, tuned = self.base, self.config.unit, self.tuned
-        examples = [example_of(text, unit) for text in texts]
+        examples = inputs_of(texts, unit)
         draw = {"seed": self.seed, "draw": self.config.draw}
-        chosen, counts, _ = choose(base, examples, tokens=self.config.tokens, unit=unit, **draw)
-        total, pieces = sum(counts), sum(count_stimuli(base, chosen, unit))
+        encoded, counts, places = choose(base, examples, tokens=self.config.tokens, unit=unit, **draw)
+        chosen = [examples[place] for place in places]
+        total, pieces = sum(counts), sum(item.count for item in encoded)
         encode = _encoding(base, chosen, unit)
         row = base.num_layers * base.dim * 4
         encoders = (tuned + 1) * (weights_of(base.model) + BATCH_PIECES * row)
@@ -230,8 +231,8 @@ def _encoding(encoder: Encoder, examples: Sequence[Any], unit: str) -> float:
     return seconds_of(run) / max(pieces, 1)
 
 
-def _pieces_of(encoder: Encoder, sentences: Sequence[Sequence[str]]) -> list[int]:
-    return count_stimuli(encoder, [tuple(words) for words in sentences], "token")
+def _pieces_of(encoder: Encoder, sentences: Sequence[Any]) -> list[int]:
+    return count_stimuli(encoder, inputs_of(sentences, "word"), "token")
 
 
 def _mean_pieces(encoder: Encoder, sentences: Sequence[Sequence[str]]) -> float:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertft.data.examples import Question, inputs_of
 from bertft.errors import BertftError
 from bertft.models.tasks import get_task
 from bertft.runs.progress import Progress
@@ -91,7 +92,7 @@ class Materials:
             examples = self.task(text, "dev")
         else:
             examples = self._load(stimuli.kind, stimuli.source, None, stimuli.limit)
-        if hasattr(examples[0], "context"):
+        if isinstance(examples[0], Question):
             examples = list({example.context: example for example in reversed(examples)}.values())[::-1]
         if len(examples) < 2:
             raise BertftError(f"{text}: RSA needs at least 2 different texts for an interval, found {len(examples)}")
@@ -155,14 +156,8 @@ class Materials:
 
 def fitting(encoder: Encoder, examples: Sequence[Any]) -> list[Any]:
     """``examples`` without the text pairs that are longer than the encoder's window, which cannot be cut in two."""
-    pairs = [_pair(example) for example in examples]
-    if not pairs or pairs[0] is None:
+    inputs = inputs_of(examples, "token")
+    if not inputs or inputs[0].kind != "pair":
         return list(examples)
-    sizes = encoder.tokenizer(pairs, verbose=False)["input_ids"]
-    return [example for example, ids in zip(examples, sizes, strict=True) if len(ids) <= encoder.max_length]
-
-
-def _pair(example: Any) -> tuple[str, str] | None:
-    if hasattr(example, "premise"):
-        return (example.premise, example.hypothesis)
-    return (example.question, example.context) if hasattr(example, "context") else None
+    encoded = encoder.tokenise(inputs, "token")
+    return [example for example, item in zip(examples, encoded, strict=True) if len(item) <= encoder.max_length]

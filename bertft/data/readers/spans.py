@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bertft.data.examples import Sentence
+from bertft.data.examples import Input, Sentence
 from bertft.data.files import check_text, parse_json, read_lines, shorten
 from bertft.errors import BertftError
 
@@ -30,6 +30,10 @@ class SpanText:
     id: str
     words: tuple[str, ...]
     targets: tuple[SpanTarget, ...]
+
+    def input(self, unit: str) -> Input:
+        """Return the words."""
+        return Input.words(self.words)
 
 
 def read_spans(path: str | os.PathLike[str]) -> list[SpanText]:
