@@ -170,4 +170,4 @@ ROW_READERS: dict[str, Callable[[Mapping[str, object], str, str], Example | None
     "text": _text_row,
     "spans": lambda row, where, identifier: span_text_of(row, identifier, where),
 }
-"""Readers of one row, by kind: ``reader(row, where, identifier)``, where ``where`` opens the sentence of an error."""
+"""Readers of one row by kind, called with the row, the opening of an error's sentence, and a fallback id."""
