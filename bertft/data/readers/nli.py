@@ -30,8 +30,8 @@ def read_nli_counted(path: str | os.PathLike[str]) -> tuple[list[Pair], int]:
 
     A file whose first character is ``{`` has one JSON object per line, with ``sentence1``, ``sentence2``,
     ``gold_label`` and optionally ``pairID`` (MultiNLI, SNLI), or with ``premise``, ``hypothesis`` and ``label``, a name
-    or a number (exports of the hub). Any other file is tab-separated with a header of these columns. It has no quoting: a quotation
-    mark is an ordinary character.
+    or a number (exports of the hub). Any other file is tab-separated with a header of these columns. It has no quoting:
+    a quotation mark is an ordinary character.
 
     Raises:
         BertftError: for a line that is no JSON object, a missing column, a row of the wrong width, an unknown label,
