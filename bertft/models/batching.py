@@ -15,12 +15,14 @@ class Encoded:
     """One tokenised example: the model's inputs by name, and for every piece the number of the vector it belongs to.
 
     ``slots`` does not decrease apart from its -1, which say that a piece (special tokens) belongs to no vector.
-    ``count`` is the number of vectors, ``len`` the number of pieces.
+    ``count`` is the number of vectors, ``len`` the number of pieces. An example that is ``whole`` (a pair of texts) is
+    never cut into windows.
     """
 
     index: int
     inputs: dict[str, list[int]]
     slots: list[int]
+    whole: bool = False
     count: int = field(init=False)
 
     def __post_init__(self) -> None:

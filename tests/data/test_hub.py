@@ -10,6 +10,7 @@ from pathlib import Path
 
 import datasets
 import huggingface_hub
+import peft
 import pytest
 import torch
 import yaml
@@ -99,7 +100,6 @@ def test_a_model_is_taken_at_its_commit(cache, tiny_model):
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's, while the test makes its adapter
 def test_an_adapter_finds_its_base_at_the_revision_it_names(cache, tiny_model, tmp_path):
-    peft = pytest.importorskip("peft")
     model, _ = load_pretrained(str(tiny_model))
     peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["query"])).save_pretrained(tmp_path / "a")
     file = tmp_path / "a" / "adapter_config.json"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bertft.data.examples import inputs_of
 from bertft.errors import BertftError
 from bertft.ops.metrics import LINEAR
 from bertft.runs.checkpoint import Checkpoint
@@ -24,7 +25,7 @@ from bertft.runs.rows import Row
 from bertft.similarity.compare import all_pairs
 from bertft.similarity.compare.comparison import Comparison
 from bertft.similarity.compare.plan import Plan
-from bertft.similarity.compare.stimuli import check_request, choose, cut, example_of, layer_counts, side_by_side
+from bertft.similarity.compare.stimuli import check_request, choose, cut, layer_counts, side_by_side
 from bertft.similarity.compare.stream import StreamRun
 from bertft.similarity.compare.workers import ALONE, Team
 
@@ -83,7 +84,7 @@ def compare_encoders(
     if metric not in LINEAR:
         raise BertftError(f"compare_encoders: metric must be one of {', '.join(LINEAR)}, found {metric!r}")
     check_request(base, tuned, tokens, unit)
-    examples = [example_of(text, unit) for text in texts]
+    examples = inputs_of(texts, unit)
     chosen, counts, places = choose(base, examples, tokens=tokens, unit=unit, seed=seed, draw=draw)
     total = sum(counts)
     if len(chosen) < 2:
@@ -95,7 +96,10 @@ def compare_encoders(
     comparison = Comparison(plan, layer_counts(base, tuned))
     comparison.sentences = len(chosen)
     encoders = [base, *tuned.values()]
-    streams = [encoder.stream(chosen, unit=unit, batch_tokens=batch_tokens, window=window) for encoder in encoders]
+    untouched = [examples[place] for place in places]  # for encoders that cut texts otherwise
+    read = [chosen if encoder.reads_like(base) else untouched for encoder in encoders]
+    settings: dict[str, Any] = {"unit": unit, "batch_tokens": batch_tokens, "window": window}
+    streams = [encoder.stream(own, **settings) for encoder, own in zip(encoders, read, strict=True)]
     left = torch.tensor(counts)
     with progress.step(f"compare on {data}", total=total, unit=f"{unit}s") as step, torch.inference_mode():
         for index, lengths, spaces in side_by_side(streams):

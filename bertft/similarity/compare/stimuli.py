@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bertft.data.alignment import SPECIAL, align_words
+from bertft.data.examples import inputs_of
 from bertft.data.sampling import places_in_order, until
 from bertft.errors import BertftError
+from bertft.models.batching import Encoded
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Batch, Encoder
@@ -27,28 +29,19 @@ def shared_layers(base: Encoder, tuned: Mapping[str, Encoder]) -> dict[str, int]
     return {name: min(base.num_layers, encoder.num_layers) for name, encoder in tuned.items()}
 
 
-def example_of(text: Any, unit: str) -> Any:
-    """What the encoder stream takes, of any of the package's examples."""
-    if isinstance(text, str):
-        return text.split() if unit == "word" else text
-    if hasattr(text, "words"):
-        return text.words
-    if hasattr(text, "premise"):
-        return (text.premise, text.hypothesis)
-    if hasattr(text, "question"):
-        return (text.question, text.context)
-    if hasattr(text, "text"):
-        return text.text.split() if unit == "word" else text.text
-    return text
-
-
 def choose(
     encoder: Encoder, examples: Sequence[Any], *, tokens: int | None, unit: str, seed: int, draw: str = "stream"
-) -> tuple[list[Any], list[int], list[int]]:
-    """Return the examples that hold ``tokens`` stimuli, how many stimuli of each to use, and the place of each."""
+) -> tuple[list[Encoded], list[int], list[int]]:
+    """Return the tokenised examples that hold ``tokens`` stimuli, how many of each to use, and each one's place."""
     order = places_in_order(len(examples), tokens, seed, draw)
-    found = list(until(order, tokens, lambda places: count_stimuli(encoder, [examples[i] for i in places], unit)))
-    return [examples[place] for place, _ in found], [count for _, count in found], [place for place, _ in found]
+    encoded: dict[int, Encoded] = {}
+
+    def count(places: list[int]) -> list[int]:
+        encoded.update(zip(places, encoder.tokenise([examples[i] for i in places], unit), strict=True))
+        return [encoded[place].count for place in places]
+
+    found = list(until(order, tokens, count))
+    return [encoded[place] for place, _ in found], [used for _, used in found], [place for place, _ in found]
 
 
 def taken(encoder: Encoder, texts: Iterable[Any], *, tokens: int | None, unit: str) -> list[Any]:
@@ -58,7 +51,7 @@ def taken(encoder: Encoder, texts: Iterable[Any], *, tokens: int | None, unit: s
     chosen: list[Any] = []
     source, room = iter(texts), tokens
     while room > 0 and (block := list(itertools.islice(source, 256))):
-        counts = count_stimuli(encoder, [example_of(text, unit) for text in block], unit)
+        counts = count_stimuli(encoder, inputs_of(block, unit), unit)
         for text, count in zip(block, counts, strict=True):
             if room > 0:
                 chosen.append(text)
@@ -66,20 +59,11 @@ def taken(encoder: Encoder, texts: Iterable[Any], *, tokens: int | None, unit: s
     return chosen
 
 
-def count_stimuli(encoder: Encoder, examples: list[Any], unit: str) -> list[int]:
-    if unit == "word":
-        return [len(example) for example in examples]
-    if all(isinstance(example, str) for example in examples):
-        encodings = encoder.tokenizer(examples, add_special_tokens=False, verbose=False)
-        return [len(ids) for ids in encodings["input_ids"]]
-    if all(isinstance(example, tuple) and len(example) == 2 for example in examples):
-        flat = encoder.tokenizer([text for pair in examples for text in pair], add_special_tokens=False, verbose=False)
-        sizes = [len(ids) for ids in flat["input_ids"]]
-        return [first + second for first, second in zip(sizes[::2], sizes[1::2], strict=True)]
-    encodings = encoder.tokenizer(
-        [list(example) for example in examples], is_split_into_words=True, add_special_tokens=False, verbose=False
-    )
-    return [len(ids) for ids in encodings["input_ids"]]
+def count_stimuli(encoder: Encoder, examples: Sequence[Any], unit: str) -> list[int]:
+    """Return how many stimuli each of ``examples`` holds: word pieces without special tokens, or words."""
+    if unit == "word" and not any(isinstance(example, Encoded) for example in examples):
+        return [len(item.parts) for item in inputs_of(examples, unit)]  # every word has a vector
+    return [item.count for item in encoder.tokenise(examples, unit)]
 
 
 def check_request(base: Encoder, tuned: Mapping[str, Encoder], tokens: int | None, unit: str) -> None:
