@@ -39,9 +39,8 @@ def follow(lab: Lab, seed: int, task: str) -> list[Row]:
     base = lab.encoder(seed, "base")
     tuned = {f"{p} %": Encoder.from_pretrained(str(snapshot_folder(config, p))) for p in percents}
     texts = fitting(base, lab.materials(seed).stimuli(options["text"]))
-    rows = compare_encoders(
-        base, tuned, texts, tokens=options["tokens"], seed=seed, data=options["text"], progress=lab.progress
-    )
+    drawn = {"tokens": options["tokens"], "seed": seed, "draw": lab.draw}
+    rows = compare_encoders(base, tuned, texts, **drawn, data=options["text"], progress=lab.progress)
     # the rows' model is the share of the steps, their data the task: what a row's key needs
     return [
         Row(row.model, "along", task, row.layer, row.measure, row.value, row.low, row.high, row.n, seed)

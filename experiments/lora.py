@@ -62,7 +62,7 @@ def compare(lab: Lab, seed: int) -> list[Row]:
     """Each to the base, and ``LoRA and full``: one to the other."""
     options, base, both = lab.options("lora"), lab.encoder(seed, "base"), tuned(lab, seed)
     texts = fitting(base, lab.materials(seed).stimuli(options["text"]))
-    settings = {"tokens": options["tokens"], "seed": seed, "data": options["text"]}
+    settings = {"tokens": options["tokens"], "seed": seed, "draw": lab.draw, "data": options["text"]}
     rows = compare_encoders(base, both, texts, **settings, progress=lab.progress)
     rows += compare_encoders(both["full"], {"LoRA and full": both["LoRA"]}, texts, **settings)
     return [row for row in rows if row.measure == "rsa_cosine_pearson"]

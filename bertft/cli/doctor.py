@@ -75,8 +75,8 @@ def kernels() -> dict[str, str]:
 
 def models() -> dict[str, str]:
     """Where models come from: the packaged encoder and the hub."""
-    from bertft.data.sources import resolve_model
     from bertft.errors import BertftError
+    from bertft.models.loading import resolve_model
 
     try:
         packaged = resolve_model("builtin:minilm")

@@ -58,7 +58,7 @@ def tell(line: str, out: Path, as_json: bool) -> None:
 
 def named_encoders(encoders: list[str]) -> dict[str, str]:
     """``NAME=encoder`` or a bare encoder, which is named after its last part."""
-    from bertft.data.sources import encoder_name
+    from bertft.data.location import encoder_name
 
     named: dict[str, str] = {}
     for entry in encoders:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from bertft.cli.runs import _vacant
 from bertft.errors import BertftError
+from bertft.runs.files import write_text_atomically
 from bertft.runs.folder import RESULTS, RunFolder, timestamp
 from bertft.runs.progress import Progress
-from bertft.runs.rows import Row, write_results, write_text_atomically
+from bertft.runs.rows import Row, write_results
 from bertft.runs.versions import versions
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class EdgeCommand:
 
 def run_edge(command: EdgeCommand, out: Path, features: Path | None, progress: Progress) -> str:
     """Edge probes into ``out``; returns the lines that say how it went and where the result is."""
-    from bertft.data.sources import load, pin
+    from bertft.data.location import pin
+    from bertft.data.sources import load
     from bertft.probes.edge.driver import checked, edge_probes
     from bertft.probes.edge.training import EdgeTraining
     from bertft.probes.lengths import check_lengths
@@ -129,7 +131,8 @@ def run_structural(command: StructuralCommand, out: Path, features: Path | None,
 
     The trained probes and their trees are kept in ``out/probes``; those that are there already are not trained again.
     """
-    from bertft.data.sources import data_name, load, pin
+    from bertft.data.location import data_name, pin
+    from bertft.data.sources import load
     from bertft.probes.lengths import check_lengths
     from bertft.probes.structural.driver import structural_probes
     from bertft.probes.structural.trees import check_scorable
@@ -192,7 +195,7 @@ def _draw_trees(out: Path, dev: list[Any]) -> None:
 
 def _pinned(models: dict[str, str]) -> dict[str, str]:
     """Encoders of the hub at the commits they are at now."""
-    from bertft.data.sources import pin
+    from bertft.data.location import pin
 
     return {name: pin(source, "model") for name, source in models.items()}
 
@@ -238,7 +241,7 @@ def finish(folder: RunFolder, rows: list[Row], record: dict[str, object], progre
 
 def task_name(source: str) -> str:
     """A short name for a task: ``edge_probing/pos_ewt/train.jsonl.gz`` is ``pos_ewt``."""
-    from bertft.data.sources import data_name
+    from bertft.data.location import data_name
 
     name = data_name(source)
     return Path(source).parent.name or name if name in ("train", "dev", "test") and "/" in source else name

@@ -48,8 +48,9 @@ def run_rsa(
 
     With several processes (torchrun) the first alone writes and speaks; the others return an empty string.
     """
-    from bertft.data.sources import data_name, pin
-    from bertft.data.streams import drawn, stream
+    from bertft.data.location import data_name, pin
+    from bertft.data.sampling import stimuli_order
+    from bertft.data.streams import stream
     from bertft.ops.metrics import LINEAR
     from bertft.runs import process as memory
     from bertft.runs.checkpoint import Checkpoint
@@ -100,7 +101,7 @@ def run_rsa(
     first, data = encoders.pop(""), data_name(text)
 
     def texts() -> Iterable[Any]:
-        return source if tokens is None else drawn(source, seed)
+        return stimuli_order(source, tokens, seed)
 
     def write_words(sentences: list[Any]) -> str:
         return _write_words(first, encoders, sentences, by, local, plan, out, data, progress)

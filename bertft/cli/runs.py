@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bertft.runs.files import write_text_atomically
 from bertft.runs.folder import CONFIG, RESULTS, RunFolder, Stage
 from bertft.runs.progress import Progress
-from bertft.runs.rows import Row, write_results, write_text_atomically
+from bertft.runs.rows import Row, write_results
 from bertft.runs.versions import versions
 
 

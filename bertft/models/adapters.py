@@ -10,8 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bertft.data.files import at_home
-from bertft.data.sources import hub_of
+from bertft.data.location import at_home, hub_of
 from bertft.errors import BertftError
 from bertft.models.blocks import blocks
 

@@ -32,8 +32,8 @@ from bertft.models.blocks import blocks
 from bertft.models.devices import device_of
 from bertft.models.hooks import Stopped, replaced_blocks, stopping_at
 from bertft.runs.digests import digest_of
+from bertft.runs.files import write_text_atomically
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import write_text_atomically
 
 HIDDEN = "prefix"
 """Name of the batch's entry with block k's output, (B, P, D)."""

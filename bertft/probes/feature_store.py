@@ -30,8 +30,8 @@ from bertft.data.alignment import align_words
 from bertft.errors import BertftError
 from bertft.models.fingerprint import SOURCES, code_digest, fingerprint
 from bertft.probes.vectors import StreamedVectors, Vectors, WordVectors, check_dtype, extract, kept_lengths
+from bertft.runs.files import write_text_atomically
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import write_text_atomically
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder

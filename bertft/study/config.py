@@ -28,9 +28,17 @@ from typing import Any
 import yaml
 
 
-def _later(default: Any) -> Any:
-    """A setting that came when run folders without it were about: at its default `settings_of` does not name it."""
-    return field(default=default, metadata={"later": True})
+def _later(default: Any, *, before: Any = dataclasses.MISSING) -> Any:
+    """Declare a setting newer than existing run folders.
+
+    `settings_of` omits it at the value ``before`` (None given: its default) that those folders mean, so that they
+    still match.
+    """
+    return field(default=default, metadata={"before": default if before is dataclasses.MISSING else before})
+
+
+OLDER_DRAW = "permutation"
+"""The value of ``rsa.draw`` in a resolved study that does not name it."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +89,16 @@ class RsaConfig:
     ``layers: all`` sets every layer against every layer of the base too, on one text (`StudyConfig.crossed_text`).
     ``by``, some of `bertft.study.reader.RSA_LABELS` with commas, says which words of a treebank moved
     (`StudyConfig.treebank`).
+
+    ``draw`` is how the tokens are drawn (`bertft.data.sampling.DRAWS`). A new study draws with ``stream``, as ``bertft
+    rsa`` does. A run folder keeps the draw it was begun with: its ``config.yaml`` names ``stream``, and one without
+    ``draw`` means ``permutation``, the only draw when it was written.
     """
 
     tokens: int = 5000
     metric: str = "cosine"
     unit: str = "token"
+    draw: str = _later("stream", before=OLDER_DRAW)
     layers: str = _later("paired")
     by: str = _later("")
 
@@ -236,10 +249,10 @@ class StudyConfig:
 
 
 def settings_of(config: TaskConfig | RsaConfig | ProbesConfig | EdgeConfig) -> dict[str, Any]:
-    """The settings as plain values, without those that came later and have their default.
+    """Return the settings as plain values, without the newer ones at the value that older run folders mean.
 
-    So an older run folder is still of the same study, and its stages count as done.
+    An older run folder thus still holds the same study, and its finished stages stay finished.
     """
-    later = (f for f in dataclasses.fields(config) if f.metadata.get("later"))
-    left_out = {f.name for f in later if getattr(config, f.name) == f.default}
+    later = (f for f in dataclasses.fields(config) if "before" in f.metadata)
+    left_out = {f.name for f in later if getattr(config, f.name) == f.metadata["before"]}
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in left_out}

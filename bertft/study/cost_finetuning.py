@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bertft.cli.console import short
-from bertft.data.sources import sample
+from bertft.data.sampling import sample
 from bertft.errors import BertftError
 from bertft.models.devices import device_of
 from bertft.models.finetuning.config import FinetuneConfig

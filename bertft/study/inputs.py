@@ -30,7 +30,7 @@ class Materials:
 
     def check(self) -> None:
         """Read every corpus and find the model, so that bad input is refused before anything is written."""
-        from bertft.data.sources import resolve_model
+        from bertft.models.loading import resolve_model
 
         resolve_model(self.config.model)
         readers: list[Callable[[], list[Any]]] = [partial(self.task, name, "train") for name in self.config.tasks]
@@ -138,8 +138,8 @@ class Materials:
 
     def encoder(self, name: str) -> Encoder:
         """``base``, ``random`` (the base's architecture, weights drawn anew) or a task's tuned encoder."""
-        from bertft.data.sources import resolve_model
         from bertft.models.encoder import Encoder, reinitialise
+        from bertft.models.loading import resolve_model
 
         if name not in self._encoders:
             if name == "random":

@@ -14,8 +14,9 @@ from typing import Any
 
 import yaml
 
+from bertft.data.sampling import DRAWS
 from bertft.errors import BertftError
-from bertft.study.config import EdgeConfig, StudyConfig
+from bertft.study.config import OLDER_DRAW, EdgeConfig, StudyConfig
 
 BUILTIN = Path(__file__).with_name("builtin")
 """Where the studies that travel with the package lie: ``bertft study quickstart`` reads ``quickstart.yaml``."""
@@ -75,7 +76,7 @@ def study_of(
     """As `read_study`, of what the YAML file ``path`` (named in errors) holds."""
     if not isinstance(tree, dict):
         raise BertftError(f"{path}: expected a study (a mapping with name, model, tasks), found {_kind(tree)}")
-    tree = dict(tree)
+    tree = _older_draw_named(tree)
     variants = tree.pop("variants", None) or {}
     if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
         raise BertftError(f"{path}: variants: expected a mapping from name to overrides, found {_kind(variants)}")
@@ -92,6 +93,33 @@ def study_of(
     config = build(StudyConfig, tree, str(path), "")
     _check(config, str(path))
     return _resolve(config, Path(data) if data is not None else path.parent, str(path))
+
+
+def begun_with(config: StudyConfig, out: str | os.PathLike[str]) -> StudyConfig:
+    """Return ``config`` with the older draw if the run folder ``out`` names none.
+
+    A run folder keeps the draw it was begun with, so that the same command resumes it.
+    """
+    try:
+        tree = yaml.safe_load((Path(out) / "config.yaml").read_text(encoding="utf8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return config  # no run folder yet, or one that `RunFolder.check` refuses
+    study = tree.get("study", tree) if isinstance(tree, dict) else None  # a study, or one repeated over seeds
+    rsa = study.get("rsa") if isinstance(study, dict) else None
+    if config.rsa is None or not isinstance(rsa, dict) or "draw" in rsa:
+        return config
+    return dataclasses.replace(config, rsa=dataclasses.replace(config.rsa, draw=OLDER_DRAW))
+
+
+def _older_draw_named(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``tree`` with ``rsa.draw`` named if it is a resolved study that omits it.
+
+    A resolved study, as run folders hold it, names its ``variant``; a study as written does not.
+    """
+    rsa = tree.get("rsa")
+    if "variant" not in tree or not isinstance(rsa, dict) or "draw" in rsa:
+        return dict(tree)
+    return {**tree, "rsa": {**rsa, "draw": OLDER_DRAW}}
 
 
 def _locate(study: str | os.PathLike[str]) -> Path:
@@ -204,7 +232,8 @@ def _check(config: StudyConfig, file: str) -> None:
             kinds = ", ".join(STIMULI_KINDS)
             raise BertftError(f"{file}: stimuli.{name}.kind: expected one of {kinds}, found {stimuli.kind!r}")
     if config.rsa:
-        for key, allowed in (("metric", RSA_METRICS), ("unit", ("token", "word")), ("layers", ("paired", "all"))):
+        choices = {"metric": RSA_METRICS, "unit": ("token", "word"), "layers": ("paired", "all"), "draw": DRAWS}
+        for key, allowed in choices.items():
             if getattr(config.rsa, key) not in allowed:
                 found = getattr(config.rsa, key)
                 raise BertftError(f"{file}: rsa.{key}: expected one of {', '.join(allowed)}, found {found!r}")
@@ -277,8 +306,7 @@ def edge_of(tree: object, root: Path, file: str, where: str) -> EdgeConfig:
 
 def resolve_source(text: str, root: Path, where: str) -> str:
     """A source with its relative path starting at ``root``, or on the hub at a commit; ``where`` names it in errors."""
-    from bertft.data.files import at_home
-    from bertft.data.sources import pin
+    from bertft.data.location import at_home, pin
 
     if text.startswith("builtin:"):
         return text
@@ -291,8 +319,7 @@ def resolve_source(text: str, root: Path, where: str) -> str:
 
 
 def _resolve(config: StudyConfig, root: Path, file: str) -> StudyConfig:
-    from bertft.data.files import at_home
-    from bertft.data.sources import pin
+    from bertft.data.location import at_home, pin
 
     if not root.is_dir():
         raise BertftError(f"--data {root}: no such folder")

@@ -26,13 +26,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertft.runs.files import write_text_atomically
 from bertft.runs.folder import RUN, RunFolder, Stage, timestamp
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import Row, write_results, write_text_atomically
+from bertft.runs.rows import Row, write_results
 from bertft.study.analyses.ablation import sweep_stages
-from bertft.study.config import EdgeConfig, ProbesConfig, StudyConfig, settings_of
+from bertft.study.config import OLDER_DRAW, EdgeConfig, ProbesConfig, StudyConfig, settings_of
 from bertft.study.inputs import Materials, fitting
-from bertft.study.reader import read_study
+from bertft.study.reader import begun_with, read_study
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
@@ -48,9 +49,12 @@ def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Pro
     that holds another study and for a folder another process is at work in.
     """
     from bertft.report import write_report
+    from bertft.runs.process import fullest
     from bertft.runs.versions import versions
-    from bertft.study.timing import fullest
 
+    if (begun := begun_with(config, out)) != config:
+        progress.say(f"{out}: begun with rsa.draw: {OLDER_DRAW}, and resumed with it")
+    config = begun
     folder = RunFolder(out, config.to_yaml())
     folder.check()
     materials = Materials(config, folder.path, progress)
@@ -88,7 +92,8 @@ def study_stages(config: StudyConfig, materials: Materials) -> list[Stage]:
     ]
     if config.rsa:
         own = config.own_text
-        common = {"metric": config.rsa.metric, "tokens": config.rsa.tokens, "unit": config.rsa.unit}
+        shared = ("metric", "tokens", "unit", "draw")
+        common = {key: value for key, value in settings_of(config.rsa).items() if key in shared}
         for text in [*dict.fromkeys(own.values()), *config.stimuli]:
             stimuli = config.stimuli.get(text)
             read = (
@@ -158,6 +163,7 @@ def _compare(config: StudyConfig, text: str, materials: Materials) -> list[Row]:
         tokens=config.rsa.tokens,
         unit=config.rsa.unit,
         seed=config.seed,
+        draw=config.rsa.draw,
         data=text,
         all_layers=text == config.crossed_text,
         progress=materials.progress,

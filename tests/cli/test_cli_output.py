@@ -102,7 +102,7 @@ def test_a_model_of_the_hub_is_said_to_be_fetched_and_its_bars_are_on(monkeypatc
         seen.append((where, are_progress_bars_disabled()))
         raise OSError("no network here")
 
-    monkeypatch.setattr("bertft.data.sources._hub_within_reach", lambda: False)
+    monkeypatch.setattr("bertft.data.location.hub_within_reach", lambda: False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", None)
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", fetch)

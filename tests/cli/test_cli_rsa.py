@@ -14,7 +14,8 @@ import yaml
 from bertft.cli.main import run
 from bertft.data import synthetic
 from bertft.data.readers.conllu import write_conllu
-from bertft.data.streams import drawn, stream
+from bertft.data.sampling import drawn
+from bertft.data.streams import stream
 from bertft.models.encoder import Encoder
 from bertft.runs.rows import read_results
 

@@ -18,15 +18,14 @@ from bertft.cli.main import run
 from bertft.cli.options import named_encoders
 from bertft.cli.probe_runs import task_name
 from bertft.data import sources
-from bertft.data.location import HubName, at_commit, hub_name
-from bertft.data.sources import data_name, pin, resolve_model
+from bertft.data.location import HubName, at_commit, data_name, hub_name, pin
 from bertft.data.streams import stream
 from bertft.errors import BertftError
 from bertft.models import loading
 from bertft.models.finetuning.card import read_card
 from bertft.models.finetuning.config import FinetuneConfig
 from bertft.models.finetuning.run import finetune
-from bertft.models.loading import load_pretrained
+from bertft.models.loading import load_pretrained, resolve_model
 from bertft.study.analyses.ablation import sweep_stages
 from bertft.study.reader import read_study
 

@@ -11,6 +11,7 @@ import yaml
 
 from bertft.cli.main import run
 from bertft.models.finetuning.config import FinetuneConfig
+from bertft.runs import process
 from bertft.runs.folder import RunFolder
 from bertft.runs.rows import Row
 from bertft.study.cost_analyses import Probing
@@ -148,7 +149,8 @@ def test_what_does_not_fit_is_said():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="claims a GPU where there is none")
 def test_the_memory_of_a_gpu_is_told_apart(study, tiny_model, monkeypatch, capsys):
     """Where a GPU is claimed to be, models and what they compute are the GPU's: no byte is counted twice."""
-    from bertft.study.estimate import analyses, finetuning, measure
+    from bertft.study import cost_analyses as analyses
+    from bertft.study import cost_finetuning as finetuning
     from bertft.study.timing import placed
 
     assert placed(5, 7) == (12, 0)
@@ -173,7 +175,7 @@ def test_the_memory_of_a_gpu_is_told_apart(study, tiny_model, monkeypatch, capsy
 
     text = shown(told, False)
     assert "MB of the GPU" in text and "The GPU's memory: about" in text and "The GPU's memory is too small" in text
-    assert measure.memory_of_gpu() == 0 or torch.cuda.is_available()
+    assert process.memory_of_gpu() == 0 or torch.cuda.is_available()
     assert "GPU" not in shown(dataclasses.replace(told, stages=list(here.values())), False)
 
 

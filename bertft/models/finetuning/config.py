@@ -6,7 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertft.data import sources
+from bertft.data import location
+from bertft.data.location import pin
 from bertft.errors import BertftError
 
 REPORTING = ("report_to", "logging_steps")  # settings that do not affect what is trained
@@ -121,13 +122,12 @@ def check_config(config: FinetuneConfig) -> None:
 
 def pinned(config: FinetuneConfig) -> FinetuneConfig:
     """Return ``config`` with each repository on the hub pinned to its current commit."""
-    pin = sources.pin
     return dataclasses.replace(config, model=pin(config.model, "model"), train=pin(config.train), dev=pin(config.dev))
 
 
 def data_name(source: str | Path) -> str:
-    """Return the name of a source in rows: `bertft.data.sources.data_name`, but with the options of built-in data."""
-    return str(source) if str(source).startswith("builtin:") else sources.data_name(source)
+    """Return the name of a source in rows: `bertft.data.location.data_name`, but with the options of built-in data."""
+    return str(source) if str(source).startswith("builtin:") else location.data_name(source)
 
 
 def dev_name(config: FinetuneConfig) -> str:

@@ -23,8 +23,9 @@ from bertft.models.finetuning.training import describe
 from bertft.models.loading import load_pretrained
 from bertft.models.tasks import get_task
 from bertft.models.tasks.base import Task, TaskModel, Window
+from bertft.runs.files import write_bytes_atomically
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import Row, write_bytes_atomically
+from bertft.runs.rows import Row
 
 __all__ = ["Finetuned", "evaluate", "load_finetuned", "predict_conllu"]
 

@@ -8,8 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from bertft.data.files import at_home
-from bertft.data.sources import hub_of
+from bertft.data.location import at_home, hub_of
 from bertft.models.finetuning.config import PRECISIONS, REPORTING, FinetuneConfig, default_length
 from bertft.models.fingerprint import model_fingerprint
 

@@ -18,8 +18,8 @@ from transformers.trainer_callback import ProgressCallback
 from bertft.models.finetuning.config import FinetuneConfig, snapshot_folder
 from bertft.models.tasks.base import Score, Task, TaskModel, Window, predict
 from bertft.runs.digests import seal
+from bertft.runs.files import appearing_folder, write_text_atomically
 from bertft.runs.progress import Progress, Step
-from bertft.runs.rows import appearing_folder, write_text_atomically
 
 
 class LengthGrouped(Sampler[int]):

@@ -27,8 +27,8 @@ from bertft.models.frozen_cache import FrozenCache, collate
 from bertft.models.loading import load_pretrained, quiet_transformers, window_size
 from bertft.models.tasks.base import Score, Task, TaskModel, Window
 from bertft.runs.digests import digest_of, is_intact, is_sealed
+from bertft.runs.files import appearing_folder, write_text_atomically
 from bertft.runs.progress import Progress
-from bertft.runs.rows import appearing_folder, write_text_atomically
 from bertft.runs.versions import package_versions
 
 

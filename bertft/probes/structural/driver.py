@@ -27,8 +27,9 @@ from bertft.probes.structural.trees import check_scorable, control_trees, punctu
 from bertft.probes.vectors import Vectors, extract
 from bertft.runs.artefacts import Unfinished
 from bertft.runs.digests import digest
+from bertft.runs.files import write_bytes_atomically, write_text_atomically
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import Row, write_bytes_atomically, write_text_atomically
+from bertft.runs.rows import Row
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder

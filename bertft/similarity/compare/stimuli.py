@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
+from bertft.data.sampling import places_in_order, until
 from bertft.errors import BertftError
 from bertft.ops.metrics import LINEAR
 from bertft.runs.progress import SILENT, Progress
@@ -29,6 +28,7 @@ def compare_encoders(
     tokens: int | None = 5000,
     unit: str = "token",
     seed: int = 0,
+    draw: str = "stream",
     data: str = "wikipedia",
     reservoir: int = 5000,
     batch_tokens: int = 4096,
@@ -39,8 +39,9 @@ def compare_encoders(
     """Similarity of each layer of ``base`` with the same layer of every encoder in ``tuned``.
 
     Stimuli are the tokens (``unit="token"``, pieces without special tokens) or words (``unit="word"``, which word
-    sequences need) of ``texts``: whole examples in an order drawn with ``seed``, the last one cut, until there are
-    exactly ``tokens`` of them (all of them with ``None``). When ``texts`` hold fewer, all are used, ``progress`` is
+    sequences need) of ``texts``: whole examples in an order drawn with ``seed`` (``draw`` is one of
+    `bertft.data.sampling.DRAWS`), the last one cut, until there are exactly ``tokens`` of them (all of them with
+    ``None``). When ``texts`` hold fewer, all are used, ``progress`` is
     told, and the rows' ``n`` says how many. Examples are strings, pairs of strings, word sequences, or the package's
     own Sentence, Pair, Question and Text.
 
@@ -58,7 +59,7 @@ def compare_encoders(
         raise BertftError(f"compare_encoders: metric must be one of {', '.join(LINEAR)}, found {metric!r}")
     check_request(base, tuned, tokens, unit)
     examples = [example_of(text, unit) for text in texts]
-    chosen, counts, places = choose(base, examples, tokens=tokens, unit=unit, seed=seed)
+    chosen, counts, places = choose(base, examples, tokens=tokens, unit=unit, seed=seed, draw=draw)
     total = sum(counts)
     if len(chosen) < 2:
         raise BertftError(f"compare_encoders: needs at least 2 texts for an interval, found {len(chosen)} in {data}")
@@ -105,26 +106,12 @@ def example_of(text: Any, unit: str) -> Any:
 
 
 def choose(
-    encoder: Encoder, examples: Sequence[Any], *, tokens: int | None, unit: str, seed: int
+    encoder: Encoder, examples: Sequence[Any], *, tokens: int | None, unit: str, seed: int, draw: str = "stream"
 ) -> tuple[list[Any], list[int], list[int]]:
-    """Examples in seeded order until they hold ``tokens`` stimuli, how many stimuli of each to use, and its place."""
-    order = np.random.default_rng(seed).permutation(len(examples)).tolist()
-    chosen: list[Any] = []
-    counts: list[int] = []
-    places: list[int] = []
-    room = math.inf if tokens is None else tokens
-    for start in range(0, len(order), 256):
-        drawn = order[start : start + 256]
-        sizes = count_stimuli(encoder, [examples[i] for i in drawn], unit)
-        for place, count in zip(drawn, sizes, strict=True):
-            if room <= 0:
-                return chosen, counts, places
-            if count:
-                chosen.append(examples[place])
-                counts.append(int(min(count, room)))
-                places.append(place)
-                room -= count
-    return chosen, counts, places
+    """Return the examples that hold ``tokens`` stimuli, how many stimuli of each to use, and the place of each."""
+    order = places_in_order(len(examples), tokens, seed, draw)
+    found = list(until(order, tokens, lambda places: count_stimuli(encoder, [examples[i] for i in places], unit)))
+    return [examples[place] for place, _ in found], [count for _, count in found], [place for place, _ in found]
 
 
 def taken(encoder: Encoder, texts: Iterable[Any], *, tokens: int | None, unit: str) -> list[Any]:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from bertft.data.examples import Sentence, Text
 from bertft.errors import BertftError
+from bertft.runs.files import write_text_atomically
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import write_text_atomically
 from bertft.similarity.compare.encoders import in_windows
 from bertft.similarity.compare.stimuli import shared_layers, side_by_side
 from bertft.similarity.moments import CrossMoments
