@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import peft
 import pytest
 import torch
+import transformers
 from families import FAMILIES, save
 
 from bertft.data import synthetic
@@ -80,9 +82,6 @@ def test_half_precision_is_near_float32(family, dtype, folder_of):
 
 def adapter(folder_of, family: str, folder, head: bool, **settings):
     """A LoRA adapter with random weights on ``family``, trained on the encoder or under a classification head."""
-    peft = pytest.importorskip("peft")
-    import transformers
-
     kind = transformers.AutoModelForSequenceClassification if head else transformers.AutoModel
     base = kind.from_pretrained(folder_of(family))
     target = {"bert": ["query", "value"], "gpt2": ["c_attn"], "llama": ["q_proj", "v_proj"]}[family]
@@ -118,7 +117,6 @@ def test_an_adapter_is_its_base_with_the_adapter_at_work(family, head, folder_of
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_bad_adapters(folder_of, tmp_path):
-    peft = pytest.importorskip("peft")
     adapter(folder_of, "bert", tmp_path / "a", head=False)
     path = tmp_path / "a" / "adapter_config.json"
     config = json.loads(path.read_text())

@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 import pytest
+from udtools import udeval
 
 from bertft.data.readers.conllu import read_conllu
 from bertft.errors import BertftError
@@ -46,7 +47,6 @@ def parser_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def official(gold: str, system: str) -> dict[str, float]:
-    udeval = pytest.importorskip("udtools.udeval")
     loaded = [udeval.load_conllu(io.StringIO(text), "x", _types()) for text in (gold, system)]
     scores = udeval.evaluate(*loaded)
     return {"las_conll18": 100 * scores["LAS"].f1, "uas_conll18": 100 * scores["UAS"].f1}
