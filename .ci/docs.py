@@ -16,6 +16,7 @@ PACKAGES = (
     "bertft.data",
     "bertft.models.finetuning.config",
     "bertft.models.finetuning.evaluation",
+    "bertft.models.finetuning.config",
     "bertft.models.finetuning.run",
     "bertft.models.tasks",
     "bertft.ops",

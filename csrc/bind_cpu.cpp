@@ -20,7 +20,7 @@
 
 #include "cpu/gemm.h"
 #include "cpu/parallel.h"
-#include "bind_similarity.h"
+#include "bind_rows.h"
 #include "cpu/probe_loss.h"
 
 using torch::headeronly::ScalarType;

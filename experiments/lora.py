@@ -14,6 +14,7 @@ from bertft.report.figures.layered import layered
 from bertft.report.lines import lines
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
+from bertft.runs.vocabulary import MeasureName
 from bertft.similarity import compare_encoders, words_that_moved
 from bertft.similarity.words.agreement import words_agree
 from bertft.study.inputs import fitting
@@ -75,7 +76,18 @@ def words(lab: Lab, seed: int) -> list[Row]:
     base, both = lab.encoder(seed, "base"), tuned(lab, seed)
     moved = words_that_moved(base, both, sentences, ("upos",), progress=lab.progress)
     rows = [
-        Row(name, "words", "trees", m.layer, f"local_rsa_{m.label}", m.value, m.low, m.high, m.n, seed)
+        Row(
+            name,
+            "words",
+            "trees",
+            m.layer,
+            str(MeasureName("local_rsa", label=m.label)),
+            m.value,
+            m.low,
+            m.high,
+            m.n,
+            seed,
+        )
         for name, found in moved.items()
         for m in found.by["upos"]
     ]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,8 @@ from bertft.runs.folder import RESULTS, RunFolder, timestamp
 from bertft.runs.progress import Progress
 from bertft.runs.rows import Row, write_results
 from bertft.runs.versions import versions
+from bertft.runs.vocabulary import MeasureName
+from bertft.study.config import EdgeCommand, StructuralCommand
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
@@ -25,31 +25,6 @@ if TYPE_CHECKING:
 
 RANDOM = "random"
 LABELS = "labels.csv"
-
-
-@dataclass(frozen=True)
-class EdgeCommand:
-    """The settings of ``bertft probe edge``."""
-
-    models: dict[str, str]
-    train: str
-    dev: str
-    test: str | None
-    name: str
-    control: bool
-    code_length: bool
-    random: bool
-    learning_rate: float
-    batch_size: int
-    interval: int
-    steps: int
-    max_train: int | None
-    max_dev: int | None
-    max_test: int | None
-    dtype: str
-    stream: bool
-    window: str
-    seed: int
 
 
 def run_edge(command: EdgeCommand, out: Path, features: Path | None, progress: Progress) -> str:
@@ -93,37 +68,18 @@ def _table(rows: Sequence[Row]) -> list[str]:
         layers = [row for row in rows if row.model == model and row.measure == "micro_f1"]
         best, top = max(layers, key=lambda row: row.value), max(layers, key=lambda row: row.layer or 0)
         places = (
-            ("lexical, layer 0", "", 0), (f"best, layer {best.layer}", "", best.layer),
-            (f"layers 0 and {top.layer}", "cat_", top.layer), (f"mix of 0 to {top.layer}", "mix_", top.layer),
-        )  # fmt: skip
-        for place, prefix, layer in places:
-            row = by.get((model, f"{prefix}micro_f1", layer))
-            control = by.get((model, f"{prefix}control_micro_f1", layer))
+            ("lexical, layer 0", MeasureName("micro_f1"), 0),
+            (f"best, layer {best.layer}", MeasureName("micro_f1"), best.layer),
+            (f"layers 0 and {top.layer}", MeasureName("micro_f1", input="cat"), top.layer),
+            (f"mix of 0 to {top.layer}", MeasureName("micro_f1", input="mix"), top.layer),
+        )
+        for place, measure, layer in places:
+            row = by.get((model, str(measure), layer))
+            control = by.get((model, str(dataclasses.replace(measure, control=True)), layer))
             if row is not None:
                 beside = "" if control is None else f", control {control.value:.3f}"
                 said.append(f"{model}, {place}: micro-F1 {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]{beside}")
     return said
-
-
-@dataclass(frozen=True)
-class StructuralCommand:
-    """The settings of ``bertft probe structural``."""
-
-    models: dict[str, str]
-    train: str
-    dev: str
-    rank: list[int]
-    orthogonal: bool
-    rbf: bool
-    control: bool
-    random: bool
-    epochs: int
-    max_train: int | None
-    max_dev: int | None
-    dtype: str
-    stream: bool
-    window: str
-    seed: int
 
 
 def run_structural(command: StructuralCommand, out: Path, features: Path | None, progress: Progress) -> str:
@@ -167,12 +123,12 @@ def _tree_table(rows: Sequence[Row]) -> list[str]:
     by = {(row.model, row.measure, row.layer): row for row in rows}
     said = []
     for model, measure in dict.fromkeys((row.model, row.measure) for row in rows):
-        known = re.fullmatch(r"(dspr|uuas|nspr|root_accuracy)(_\w+)?", measure)
-        if known is None or re.match("_(selectivity|difference)", known[2] or ""):
+        name = MeasureName.parse(measure)
+        if name.measure.family != "structural" or name.control or name.derived:
             continue
         best = max((row for row in rows if (row.model, row.measure) == (model, measure)), key=lambda row: row.value)
         beside = f"; layer 0 {by[model, measure, 0].value:.3f}"
-        control = by.get((model, f"control_{measure}", best.layer))
+        control = by.get((model, str(dataclasses.replace(name, control=True)), best.layer))
         if control is not None:
             beside = f", control {control.value:.3f}{beside}"
         value = f"{best.value:.3f} [{best.low:.3f}, {best.high:.3f}]"
@@ -202,7 +158,8 @@ def _pinned(models: dict[str, str]) -> dict[str, str]:
 
 def load_encoders(models: dict[str, str], random: bool, seed: int) -> dict[str, Encoder]:
     """The encoders by name, and with ``random`` the first one's architecture with weights drawn from ``seed``."""
-    from bertft.models.encoder import Encoder, reinitialise
+    from bertft.models.blocks import reinitialise
+    from bertft.models.encoder import Encoder
 
     if random and RANDOM in models:
         raise BertftError(f"--random: an encoder is called {RANDOM!r} already; give it another name with NAME=encoder")

@@ -16,7 +16,7 @@ from bertft.runs.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
-    from bertft.similarity.compare.comparison import Plan
+    from bertft.similarity.compare.plan import Plan
 
 CHECKPOINTS = "checkpoint"
 ALIASES = {"r2": "linear_r2", "knn": "mutual_knn"}
@@ -54,8 +54,8 @@ def run_rsa(
     from bertft.ops.metrics import LINEAR
     from bertft.runs import process as memory
     from bertft.runs.checkpoint import Checkpoint
-    from bertft.similarity.compare.comparison import Plan
     from bertft.similarity.compare.encoders import compare_stream
+    from bertft.similarity.compare.plan import Plan
     from bertft.similarity.compare.stimuli import taken
     from bertft.similarity.compare.workers import team
     from bertft.similarity.words.moved import FILES, LABELS, OF_WORDS, is_label, labels_of
@@ -184,16 +184,28 @@ def _weights_of(folder: Path, encoders: dict[str, Encoder]) -> dict[str, str]:
     A folder written before fingerprints covered every weight holds sampled ones. If they are those of ``encoders``,
     they are returned instead, so that the folder is recognised and resumes.
     """
+    from safetensors import SafetensorError
+
     from bertft.models.fingerprint import fingerprint, sampled_fingerprint
 
-    markers = [*folder.glob("rsa/*.done.json"), *(folder / CHECKPOINTS).glob("*.json")]
+    markers = [*folder.glob("rsa/*.done.json"), *(folder / CHECKPOINTS).glob("*")]
     if markers:
         sampled = {name: sampled_fingerprint(encoder) for name, encoder in encoders.items()}
         for path in markers:
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a damaged marker is reported later
-                if json.loads(path.read_text(encoding="utf8"))["settings"]["weights"] == sampled:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, SafetensorError):  # reported later
+                if _settings_in(path)["weights"] == sampled:
                     return sampled
     return {name: fingerprint(encoder) for name, encoder in encoders.items()}
+
+
+def _settings_in(path: Path) -> Any:
+    """Return the settings that a stage's marker or a checkpoint was written with."""
+    from safetensors import safe_open
+
+    if path.suffix == ".json":
+        return json.loads(path.read_text(encoding="utf8"))["settings"]
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["settings"])
 
 
 def parse_tokens(text: str) -> int | None:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bertft.cli.console import short
 from bertft.data.sampling import sample
 from bertft.errors import BertftError
 from bertft.models.devices import device_of
@@ -23,6 +22,7 @@ from bertft.models.frozen_cache import HIDDEN, FrozenCache, collate
 from bertft.models.loading import load_pretrained
 from bertft.models.tasks import get_task
 from bertft.models.tasks.base import Task, TaskModel, predict
+from bertft.runs.units import short
 from bertft.study.timing import Line, StageCost, line, placed, seconds_of, weights_of
 
 SAMPLE = 256  # examples whose length stands for that of all

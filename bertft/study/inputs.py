@@ -138,7 +138,8 @@ class Materials:
 
     def encoder(self, name: str) -> Encoder:
         """``base``, ``random`` (the base's architecture, weights drawn anew) or a task's tuned encoder."""
-        from bertft.models.encoder import Encoder, reinitialise
+        from bertft.models.blocks import reinitialise
+        from bertft.models.encoder import Encoder
         from bertft.models.loading import resolve_model
 
         if name not in self._encoders:

@@ -30,7 +30,8 @@ from bertft.runs.folder import RunFolder, Stage
 from bertft.runs.pooling import pool_seeds
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row, merge_rows, write_results
-from bertft.study.config import OLDER_DRAW, RsaConfig, StudyConfig, settings_of
+from bertft.runs.settings import validated
+from bertft.study.config import OLDER_DRAW, RepeatConfig, RsaConfig, StudyConfig, settings_of
 from bertft.study.inputs import Materials
 from bertft.study.reader import begun_with, read_study, resolve_source, study_of
 from bertft.study.run import study_stages
@@ -73,20 +74,14 @@ def read_setting(path: Path, name: str, *, data: str | Path | None = None, model
     if not isinstance(tree, dict) or not isinstance(tree.get(name), dict):
         known = ", ".join(map(str, tree)) if isinstance(tree, dict) else "none"
         raise BertftError(f"{path}: no setting {name!r}, it has: {known}")
-    own = tree[name]
-    if unknown := set(own) - {"study", "variant", "seeds", "options"}:
-        expected = "study, variant, seeds or options"
-        raise BertftError(f"{path}: {name}.{sorted(unknown)[0]}: unknown key, expected {expected}")
-    seeds = own.get("seeds")
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
-        raise BertftError(f"{path}: {name}.seeds: expected a list of whole numbers, found {seeds!r}")
-    chosen: dict[str, Any] = {"variant": own.get("variant"), "data": data, "model": model}
-    if isinstance(own.get("study"), str):
-        file = path.parent / own["study"]
-        study = read_study(file if file.is_file() else own["study"], **chosen)
+    own: RepeatConfig = validated(RepeatConfig, tree[name], str(path), name)
+    chosen: dict[str, Any] = {"variant": own.variant, "data": data, "model": model}
+    if isinstance(own.study, str):
+        file = path.parent / own.study
+        study = read_study(file if file.is_file() else own.study, **chosen)
     else:
-        study = study_of(own.get("study"), path, **chosen)
-    return Setting(name, study, tuple(seeds), own.get("options") or {}, Path(data) if data else path.parent)
+        study = study_of(own.study, path, **chosen)
+    return Setting(name, study, own.seeds, own.options or {}, Path(data) if data else path.parent)
 
 
 class Lab:

@@ -30,6 +30,7 @@ from bertft.runs.files import write_text_atomically
 from bertft.runs.folder import RUN, RunFolder, Stage, timestamp
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row, write_results
+from bertft.runs.vocabulary import MeasureName
 from bertft.study.analyses.ablation import sweep_stages
 from bertft.study.config import OLDER_DRAW, EdgeConfig, ProbesConfig, StudyConfig, settings_of
 from bertft.study.inputs import Materials, fitting
@@ -187,7 +188,18 @@ def _words(config: StudyConfig, materials: Materials) -> list[Row]:
     )
     write_moved({config.rsa.metric: found}, materials.out, data)
     return [
-        Row(name, "local", data, r.layer, f"local_rsa_{kind}={r.label}", r.value, r.low, r.high, r.n, config.seed)
+        Row(
+            name,
+            "local",
+            data,
+            r.layer,
+            str(MeasureName("local_rsa", label=r.label, grouping=kind)),
+            r.value,
+            r.low,
+            r.high,
+            r.n,
+            config.seed,
+        )
         for name, moved in found.items()
         for kind, table in moved.by.items()
         for r in table

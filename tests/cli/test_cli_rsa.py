@@ -175,18 +175,18 @@ def test_too_few_stimuli_and_too_few_texts(here, tiny_model, capsys):
 
 def test_a_checkpoint_of_another_comparison(here, tiny_model, capsys, monkeypatch):
     """An interrupted run whose tuned encoder was replaced since."""
-    import bertft.similarity.compare.encoders as stream
+    from bertft.similarity.compare import encoders, stream
 
     monkeypatch.setattr(stream, "BUFFER", 8)
-    monkeypatch.setattr(stream, "EVERY", 0)
+    monkeypatch.setattr(encoders, "EVERY", 0)
     tuned = disturbed(tiny_model, here / "tuned", shifted)
 
-    def lost(self, tensors, record, save=stream.Checkpoint.save):
+    def lost(self, tensors, record, save=encoders.Checkpoint.save):
         save(self, tensors, record)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stream.Checkpoint, "save", lost)
+        patch.setattr(encoders.Checkpoint, "save", lost)
         assert rsa(tiny_model, tuned) == 130
     assert "to go on, type: bertft rsa" in capsys.readouterr().err
     disturbed(tiny_model, here / "tuned", lambda model: None)

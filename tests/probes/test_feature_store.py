@@ -17,7 +17,8 @@ import torch
 
 from bertft.data import synthetic
 from bertft.errors import BertftError
-from bertft.models.encoder import Encoder, reinitialise
+from bertft.models.blocks import reinitialise
+from bertft.models.encoder import Encoder
 from bertft.models.fingerprint import fingerprint
 from bertft.probes import feature_store as module
 from bertft.probes.feature_store import FeatureStore

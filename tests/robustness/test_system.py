@@ -74,7 +74,7 @@ def test_out_of_memory_names_options_that_the_command_has(name, capsys, monkeypa
 def test_the_settings_that_the_advice_on_memory_names_are_a_studys():
     settings = ["tasks.dep.batch_size=3", "tasks.dep.max_train=5", "rsa.tokens=7", "probes.rank=2"]
     from bertft.cli.main import _SMALLER_STUDY
-    from bertft.study.run import read_study
+    from bertft.study.reader import read_study
 
     study = read_study("quickstart", settings=settings)
     assert (study.tasks["dep"].batch_size, study.tasks["dep"].max_train, study.rsa.tokens, study.probes.rank) == (

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from bertft.data import location
-from bertft.data.location import pin
 from bertft.errors import BertftError
+from bertft.runs.settings import Amount, Count, Percent, Positive, Settings, Share, Size, Within, check
 
 REPORTING = ("report_to", "logging_steps")  # settings that do not affect what is trained
 PRECISIONS = ("bf16", "fp16", "tf32")
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
+class FinetuneConfig(Settings):
     """What to fine-tune, on what, and how.
 
     Args:
@@ -63,66 +64,52 @@ class FinetuneConfig:
     train: str
     dev: str
     out: str | Path
-    epochs: int = 3
-    learning_rate: float = 1e-4
-    head_learning_rate: float = 1e-3
-    batch_size: int = 32
-    max_length: int | None = None
-    stride: int = 128
+    epochs: Size = 3
+    learning_rate: Positive = 1e-4
+    head_learning_rate: Positive = 1e-3
+    batch_size: Size = 32
+    max_length: Size | None = None
+    stride: Count = 128
     seed: int = 1337
-    freeze: int = -1
+    freeze: Annotated[int, Within(ge=-1)] = -1
     truncate: int | None = None
-    lora: int | None = None
-    snapshots: tuple[int, ...] = ()
+    lora: Size | None = None
+    snapshots: tuple[Percent, ...] = ()
     prefix_cache: str | Path | None = None
     bf16: bool = False
     fp16: bool = False
     tf32: bool = False
-    max_train: int | None = None
-    max_dev: int | None = None
-    max_select: int | None = None
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
+    max_train: Size | None = None
+    max_dev: Size | None = None
+    max_select: Size | None = None
+    warmup: Share = 0.1
+    weight_decay: Amount = 0.01
+    max_grad_norm: Positive = 1.0
     dev_name: str | None = None
     dev_split: str | None = None
     report_to: str = "none"
-    logging_steps: int = 50
+    logging_steps: Size = 50
 
 
 def check_config(config: FinetuneConfig) -> None:
     """Raise ``BertftError`` if a setting is out of range or two settings exclude each other."""
-    least = {"epochs": 1, "batch_size": 1, "stride": 0, "freeze": -1, "logging_steps": 1}
-    least |= {
-        name: 1
-        for name in ("max_length", "max_train", "max_dev", "max_select", "lora")
-        if getattr(config, name) is not None
-    }
-    for name, bound in least.items():
-        value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < bound:
-            raise BertftError(f"finetune: {name} must be an integer of at least {bound}, found {value!r}")
-    for name in ("learning_rate", "head_learning_rate", "max_grad_norm"):
-        if not getattr(config, name) > 0:
-            raise BertftError(f"finetune: {name} must be positive, found {getattr(config, name)!r}")
+    check(config, "finetune")
     if config.bf16 and config.fp16:
         raise BertftError("finetune: expected bf16 or fp16, found both")
     if config.lora is not None and config.freeze >= 0:
         raise BertftError(f"finetune: lora trains every block, found freeze {config.freeze} beside it")
-    if not all(isinstance(percent, int) and 0 <= percent <= 100 for percent in config.snapshots):
-        raise BertftError(f"finetune: snapshots must be percentages, found {config.snapshots}")
     if config.snapshots and (config.lora is not None or config.prefix_cache is not None):
         raise BertftError("finetune: snapshots are of whole encoders: not with lora or prefix_cache")
-    if not 0 <= config.warmup < 1 or not config.weight_decay >= 0:
-        raise BertftError(
-            f"finetune: expected warmup in [0, 1) and weight_decay >= 0, found {config.warmup} and"
-            f" {config.weight_decay}"
-        )
 
 
 def pinned(config: FinetuneConfig) -> FinetuneConfig:
     """Return ``config`` with each repository on the hub pinned to its current commit."""
-    return dataclasses.replace(config, model=pin(config.model, "model"), train=pin(config.train), dev=pin(config.dev))
+    return dataclasses.replace(
+        config,
+        model=location.pin(config.model, "model"),
+        train=location.pin(config.train),
+        dev=location.pin(config.dev),
+    )
 
 
 def data_name(source: str | Path) -> str:

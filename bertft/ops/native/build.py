@@ -27,7 +27,7 @@ from filelock import FileLock
 from bertft.runs.progress import announce
 
 PACKAGE = Path(__file__).resolve().parents[2]
-
+SHARED = ("bad_row.h", "check.h", "metric_codes.h")  # headers of both bindings
 
 TAKES = {"cpu": "some 20 s of one core", "cuda": "some minutes"}  # to compile from nothing
 
@@ -52,8 +52,8 @@ def sources(root: Path) -> list[Path]:
     return sorted(
         [
             root / "bind_cpu.cpp",
-            *root.glob("bind_similarity.h"),
-            *root.glob("check.h"),
+            *root.glob("bind_rows.h"),
+            *(file for name in SHARED for file in root.glob(name)),
             *root.glob("cpu/*.cpp"),
             *root.glob("cpu/*.h"),
         ]
