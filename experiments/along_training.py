@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from bertft.models.encoder import Encoder
 from bertft.models.finetuning.config import snapshot_folder
 from bertft.models.finetuning.run import finetune
-from bertft.report.figures.catalogue import Figure
-from bertft.report.figures.layered import layered
+from bertft.report.figure import Figure
+from bertft.report.figures.layered import Layout, layered
 from bertft.report.lines import lines
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
@@ -55,8 +55,10 @@ def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:
         "When each layer leaves the base encoder",
         f"Similarity to the base on {lab.options('along')['text']} after shares of the training steps.",
         lines(rows, "along"),
-        panel=lambda line: line.data,
-        ylabel=lambda line: "RSA (cosine, Pearson)",
-        share_y=True,
+        Layout(
+            panel=lambda line: line.data,
+            ylabel=lambda line: "RSA (cosine, Pearson)",
+            share_y=True,
+        ),
     )
     return [figure] if figure else []

@@ -6,9 +6,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from bertft.report.figures.catalogue import Figure
-from bertft.report.figures.layered import layered
-from bertft.report.figures.probes import MEASURES
+from bertft.report.figure import Figure
+from bertft.report.figures.layered import Layout, layered
 from bertft.report.lines import lines
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
@@ -20,14 +19,15 @@ def stages(lab: Lab) -> list[Stage]:
 
 
 def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:
-    measures = {f"{measure}_difference": title for measure, (title, _) in MEASURES.items()}
     difference = layered(
         "difference",
         "What structural probes read from a tuned encoder, less what they read from the base",
         "Paired by sentence.",
-        [line for line in lines(rows, "structural") if line.measure in measures],
-        panel=lambda line: measures[line.measure],
-        ylabel=lambda line: line.measure.removesuffix("_difference") + ", tuned − base",
+        [line for line in lines(rows, "structural") if line.name.derived == "difference" and line.name.probe is None],
+        Layout(
+            panel=lambda line: line.name.title,
+            ylabel=lambda line: f"{line.name.base}, tuned − base",
+        ),
     )
     found = [dataclasses.replace(difference, columns=2)] if difference else []
     return lab.drawn(rows, "probes_by_layer") + found

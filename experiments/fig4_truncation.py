@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bertft.report.figures.catalogue import Figure
+from bertft.report.figure import Figure
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.study.repeat import Lab

@@ -9,8 +9,8 @@ from pathlib import Path
 from bertft.models.encoder import Encoder
 from bertft.models.finetuning.card import read_card
 from bertft.models.finetuning.run import finetune
-from bertft.report.figures.catalogue import Figure
-from bertft.report.figures.layered import layered
+from bertft.report.figure import Figure
+from bertft.report.figures.layered import Layout, layered
 from bertft.report.lines import lines
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
@@ -21,6 +21,7 @@ from bertft.study.inputs import fitting
 from bertft.study.repeat import Lab
 
 ALIKE = "local_rsa_correlation"
+BOTH = "LoRA and full"
 PANELS = {False: "to the base encoder", True: "one to the other"}
 
 
@@ -65,7 +66,7 @@ def compare(lab: Lab, seed: int) -> list[Row]:
     texts = fitting(base, lab.materials(seed).stimuli(options["text"]))
     settings = {"tokens": options["tokens"], "seed": seed, "draw": lab.draw, "data": options["text"]}
     rows = compare_encoders(base, both, texts, **settings, progress=lab.progress)
-    rows += compare_encoders(both["full"], {"LoRA and full": both["LoRA"]}, texts, **settings)
+    rows += compare_encoders(both["full"], {BOTH: both["LoRA"]}, texts, **settings)
     return [row for row in rows if row.measure == "rsa_cosine_pearson"]
 
 
@@ -92,7 +93,7 @@ def words(lab: Lab, seed: int) -> list[Row]:
         for m in found.by["upos"]
     ]
     alike = words_agree(base, both["full"], both["LoRA"], sentences, seed=seed, progress=lab.progress)
-    rows += [Row("LoRA and full", "words", "trees", a.layer, ALIKE, a.value, a.low, a.high, a.n, seed) for a in alike]
+    rows += [Row(BOTH, "words", "trees", a.layer, ALIKE, a.value, a.low, a.high, a.n, seed) for a in alike]
     return rows
 
 
@@ -104,7 +105,9 @@ def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:
         f"Full fine-tuning and LoRA on {lab.options('lora')['task']}",
         f"Similarity of each layer on {text}; over the words of a treebank, the correlation of how far each one moved.",
         [*lines(rows, "rsa"), *alike],
-        panel=lambda line: "the same words?" if line.measure == ALIKE else PANELS["and" in line.model],
-        ylabel=lambda line: "correlation of local RSA" if line.measure == ALIKE else "RSA (cosine, Pearson)",
+        Layout(
+            panel=lambda line: "the same words?" if line.measure == ALIKE else PANELS[line.model == BOTH],
+            ylabel=lambda line: "correlation of local RSA" if line.measure == ALIKE else "RSA (cosine, Pearson)",
+        ),
     )
     return [figure] if figure else []

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bertft.data.sampling import stimuli_order
-from bertft.report.figures.catalogue import Figure
-from bertft.report.figures.layered import layered
+from bertft.report.figure import Figure
+from bertft.report.figures.layered import Layout, layered
 from bertft.report.lines import Line, lines
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
@@ -43,8 +43,10 @@ def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:
         "Three measures of how far each layer moved from the base encoder",
         f"On {rows[0].data}. 1 = unchanged.",
         shown,
-        panel=lambda line: TITLES[line.measure],
-        ylabel=lambda line: "similarity to the base",
-        share_y=True,
+        Layout(
+            panel=lambda line: TITLES[line.measure],
+            ylabel=lambda line: "similarity to the base",
+            share_y=True,
+        ),
     )
     return [figure] if figure else []

@@ -11,7 +11,7 @@ from bertft.data import sources
 from bertft.errors import BertftError
 from bertft.models.finetuning.evaluation import evaluate
 from bertft.models.tasks import get_task
-from bertft.report.figures.catalogue import Figure
+from bertft.report.figure import Figure
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.study.repeat import Lab

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from bertft.report.figures.catalogue import Figure
-from bertft.report.figures.layered import layered
+from bertft.report.figure import Figure
+from bertft.report.figures.layered import Layout, layered
 from bertft.report.lines import lines
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
@@ -45,15 +45,19 @@ def measure(lab: Lab, seed: int, other: int | None, text: str, tokens: int) -> l
 
 
 def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:
-    kinds = {"two seeds": "one task, two seeds", "base": "a task and the base"}
+    tasks = list(lab.setting.study.tasks)
+    kinds = {f"{task} and base": ("a task and the base", task) for task in tasks}
+    kinds |= {f"{task}, two seeds": ("one task, two seeds", task) for task in tasks}
     figure = layered(
         "noise_ceiling",
         "Similarity between seeds, between tasks, and to the base",
         f"RSA of the same layer of two encoders on {rows[0].data}.",
         lines(rows, "rsa"),
-        panel=lambda line: next((title for end, title in kinds.items() if line.model.endswith(end)), "two tasks"),
-        ylabel=lambda line: "RSA (cosine, Pearson)",
-        label=lambda line: line.model.removesuffix(" and base").removesuffix(", two seeds"),
-        share_y=True,
+        Layout(
+            panel=lambda line: kinds.get(line.model, ("two tasks", ""))[0],
+            ylabel=lambda line: "RSA (cosine, Pearson)",
+            label=lambda line: kinds.get(line.model, ("", line.model))[1],
+            share_y=True,
+        ),
     )
     return [figure] if figure else []

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from bertft.models.finetuning.run import FinetuneResult, finetune
-from bertft.report.figures.catalogue import Figure
-from bertft.report.figures.layered import layered
+from bertft.report.figure import Figure
+from bertft.report.figures.layered import Layout, layered
 from bertft.report.lines import lines
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
@@ -92,9 +92,11 @@ def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:
         "What keeping the frozen blocks' output saves",
         "Processor time of training one epoch on a subset; single measurements.",
         [line for line in lines(rows, "prefix") if line.measure in LABELS],
-        panel=lambda line: line.model,
-        ylabel=lambda line: "seconds",
-        label=lambda line: LABELS[line.measure],
-        xlabel="k: embeddings and blocks 1..k frozen",
+        Layout(
+            panel=lambda line: line.model,
+            ylabel=lambda line: "seconds",
+            label=lambda line: LABELS[line.measure],
+            xlabel="k: embeddings and blocks 1..k frozen",
+        ),
     )
     return [figure] if figure else []

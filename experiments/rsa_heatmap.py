@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
 
-from bertft.report.figure import HeatMap, Matrix
+from bertft.report.figure import HeatMap
+from bertft.report.figures.layer_maps import layer_map
+from bertft.report.lines import lines
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
+from bertft.runs.vocabulary import MeasureName
 from bertft.similarity import CrossMoments
 from bertft.similarity.compare.stimuli import choose, cut, example_of, side_by_side
 from bertft.study.repeat import Lab
 
-MEASURE = "rsa_cosine_pearson_base"
+MEASURE = MeasureName.rsa("cosine", "pearson")
 
 
 def stages(lab: Lab) -> list[Stage]:
@@ -42,17 +46,14 @@ def measure(lab: Lab, seed: int, text: str, tokens: int) -> list[Row]:
                 sums.update(*cut(index, lengths, left, spaces)[1])
         for of_base, values in enumerate(sums.rsa().tolist()):
             for layer, value in enumerate(values):
-                rows.append(Row(name, "heatmap", text, layer, f"{MEASURE}{of_base}", value, n=len(sums), seed=seed))
+                measure = str(dataclasses.replace(MEASURE, base_layer=of_base))
+                rows.append(Row(name, "heatmap", text, layer, measure, value, n=len(sums), seed=seed))
     return rows
 
 
 def figures(rows: Sequence[Row], lab: Lab) -> list[HeatMap]:
-    panels = []
-    for model in dict.fromkeys(row.model for row in rows):
-        own = {(int(row.measure.removeprefix(MEASURE)), row.layer): row.value for row in rows if row.model == model}
-        base, tuned = sorted({key[0] for key in own}), sorted({key[1] for key in own})
-        values = [[own[i, j] for j in tuned] for i in base]
-        panels.append(Matrix(model, values, [str(i) for i in base], [str(j) for j in tuned]))
+    own = lines(rows, "heatmap")
+    panels = [layer_map(model, own) for model in dict.fromkeys(line.model for line in own)]
     return [
         HeatMap(
             "rsa_heatmap",

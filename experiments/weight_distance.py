@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bertft.models.weight_distance import weight_distance
-from bertft.report.figures.catalogue import Figure
-from bertft.report.figures.layered import layered
+from bertft.report.figure import Figure
+from bertft.report.figures.layered import Layout, layered
 from bertft.report.lines import lines
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
@@ -39,9 +39,11 @@ def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:
         "How far the weights of each block moved",
         "Frobenius norm of the change over that of the weights, all parameters of a block together.",
         lines(rows, "weights"),
-        panel=lambda line: "weights",
-        ylabel=lambda line: "|W' − W| / |W|",
-        xlabel="block (0 = embeddings)",
-        cluster="seeds",
+        Layout(
+            panel=lambda line: "weights",
+            ylabel=lambda line: "|W' − W| / |W|",
+            xlabel="block (0 = embeddings)",
+            cluster="seed",
+        ),
     )
     return [figure] if figure else []

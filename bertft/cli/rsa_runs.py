@@ -247,9 +247,10 @@ def _claimed(folder: RunFolder, leads: bool) -> Iterator[None]:
 
 
 def _refuse_other_teams(folder: Path, size: int) -> None:
-    for file in folder.glob("*-of-*.json"):
-        other = file.stem.partition("-of-")[2]
-        if other != str(size):
+    from bertft.runs.checkpoint import team_sizes
+
+    for other in team_sizes(folder):
+        if other != size:
             raise BertftError(
                 f"{folder}: holds the sums of {other} processes, found {size}; start as many again, or remove it"
             )

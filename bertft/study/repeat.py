@@ -39,7 +39,7 @@ from bertft.study.run import study_stages
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
     from bertft.models.finetuning.config import FinetuneConfig
-    from bertft.report.figures.catalogue import Figure
+    from bertft.report.figure import Figure
 
 
 __all__ = ["Lab", "Setting", "read_setting"]
@@ -200,7 +200,7 @@ class Lab:
 
         The models' scores are in the table of the analysis that draws none of their layers, and in no other.
         """
-        from bertft.report.draw.paper import in_palette, on_paper
+        from bertft.report.draw.paper import draw, in_palette
 
         name = analysis.__name__.rpartition(".")[2]
         rows = merge_rows(self.folder.run(analysis.stages(self), name, table=False, progress=self.progress))
@@ -218,7 +218,7 @@ class Lab:
                 note = f" Mean of {len({row.seed for row in own})} seeds{covered}."
                 figure = dataclasses.replace(figure, caption=figure.caption + note)
             stem = self.out / "results" / (name if figure.name == name else f"{name}_{figure.name}")
-            png, svg = on_paper(figure)
+            png, svg = draw(figure)
             write_bytes_atomically(stem.with_suffix(".png"), in_palette(png))
             write_bytes_atomically(stem.with_suffix(".svg"), svg)
             if stem.name != name:

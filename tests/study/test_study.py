@@ -195,7 +195,7 @@ def test_folder_describes_itself(finished, config):
     }
     assert record["memory"] > 1e8 and record["disk"] > 1e5 and record["stages"] == list(record["seconds"])
     page = (finished / "report.html").read_text(encoding="utf8")
-    assert "Unfinished." not in page and "Synthetic." in page and "What changed" in page
+    assert "Unfinished." not in page and "Synthetic text." in page and "What changed" in page
     leftovers = [path for path in finished.rglob("*") if ".tmp" in path.name or path.name.startswith(".report")]
     assert leftovers == [] and not (finished / "probes" / ".features").exists()
 
@@ -362,7 +362,7 @@ def test_the_experiment_runs_on_real_text(data_root, tmp_path):
     path = Path(__file__).parents[2] / "experiments" / "merchant2020_minilm.yaml"
     config = read_study(path, variant="tiny", data=data_root)
     page = run_study(config, tmp_path / "run")
-    assert "Synthetic." not in page.read_text(encoding="utf8")
+    assert "Synthetic text." not in page.read_text(encoding="utf8")
     assert {row.data for row in read_results(tmp_path / "run" / "results.csv")} == {
         "dep",
         "mnli",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from scipy.spatial.distance import pdist
 from scipy.stats import kendalltau, spearmanr
 
@@ -18,7 +16,7 @@ from bertft.data.examples import Text
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
 from bertft.runs import process as memory
-from bertft.runs.checkpoint import Checkpoint, write_tensors
+from bertft.runs.checkpoint import Checkpoint
 from bertft.runs.progress import SILENT
 from bertft.similarity.compare import all_pairs as sampled
 from bertft.similarity.compare import stream
@@ -176,36 +174,6 @@ def test_an_interruption_saves_first(encoders, tmp_path, number):
     assert signal.getsignal(number) is before
     _, record = Checkpoint(tmp_path, {}).load()
     assert (record["buffer"], record["batch"]) == (1, 1)
-
-
-def test_checkpoints(tmp_path):
-    tensors = {
-        "a": torch.arange(6.0, dtype=torch.float64).view(2, 3),
-        "b": torch.tensor([1.5, -2.0]).bfloat16(),
-        "c": torch.empty(0, 3).half(),
-        "d": torch.arange(3),
-    }
-    write_tensors(tmp_path / "x.safetensors", tensors)
-    read = load_file(tmp_path / "x.safetensors")
-    assert all(torch.equal(read[name], tensor) and read[name].dtype == tensor.dtype for name, tensor in tensors.items())
-    checkpoint = Checkpoint(tmp_path / "kept", {"seed": 1, "text": "t"})
-    assert checkpoint.load() is None
-    for i in range(3):
-        checkpoint.save(tensors, {"batch": i})
-    assert len(list((tmp_path / "kept").iterdir())) == 2
-    assert Checkpoint(tmp_path / "kept", {"seed": 1, "text": "t"}).load()[1] == {"batch": 2}
-    with pytest.raises(BertftError, match=r"another comparison.*seed is 1 there and 2 here"):
-        Checkpoint(tmp_path / "kept", {"seed": 2, "text": "t"}).load()
-    path = tmp_path / "kept" / "stream.json"
-    content = json.loads(path.read_text())
-    (tmp_path / "kept" / content["tensors"]).unlink()
-    with pytest.raises(BertftError, match="tensors are missing"):
-        checkpoint.load()
-    path.write_text(path.read_text()[:40])
-    with pytest.raises(BertftError, match="not a usable checkpoint"):
-        checkpoint.load()
-    checkpoint.remove()
-    assert not (tmp_path / "kept").exists()
 
 
 def test_a_text_that_has_become_shorter(encoders, tmp_path):

@@ -97,8 +97,8 @@ def test_a_lost_process_fails_the_run_and_the_sums_are_kept(folder, tiny_model, 
     lost = start(folder, tiny_model, 2, "lost", LOSE="1")
     assert lost.returncode != 0 and not (folder / "lost" / "results.csv").exists()
     assert "error: process 0 of 2" in lost.stderr and "lost" in lost.stderr and "lost/checkpoint" in lost.stderr
-    kept = sorted(path.name for path in (folder / "lost" / "checkpoint").glob("*.json"))
-    assert kept == ["0-of-2.json", "1-of-2.json"]
+    kept = sorted(path.name for path in (folder / "lost" / "checkpoint").iterdir())
+    assert kept == ["0-of-2.safetensors", "1-of-2.safetensors"]
     other = start(folder, tiny_model, 1, "lost")
     assert other.returncode == 2 and "holds the sums of 2 processes, found 1" in other.stderr
     again = start(folder, tiny_model, 2, "lost")
