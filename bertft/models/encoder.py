@@ -166,8 +166,8 @@ class Encoder:
 
     def _encode(self, examples: list[Any], start: int, unit: str, window: str) -> list[Encoded]:
         texts = [isinstance(example, str) for example in examples]
-        # A tuple of two strings may be a pair of texts or a sentence of two words. It is a sentence if the unit is a word
-        # or if any example of the buffer is longer.
+        # A tuple of two strings may be a pair of texts or a sentence of two words. It is a sentence if the unit is a
+        # word, or if any example of the buffer is longer.
         pairs = unit == "token" and all(isinstance(e, tuple) and len(e) == 2 for e in examples)
         if unit == "word" and any(texts):
             raise BertftError(

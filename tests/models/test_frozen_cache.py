@@ -91,8 +91,8 @@ def test_higher_block_starts_from_the_nearest_cached_block(tiny_model, tmp_path)
         ran = set(calls) - {0}  # block 1 also runs to find the form of a block's output
         assert ran == {1: set(), 3: set() if 2 in kept else {1, 2}, 2: {1}}[k]
     assert kept[1].shape == (sum(map(len, features)), 32)
-    table = next((tmp_path / "kept").glob("*/*/layer3.npy"))
-    assert np.array_equal(np.load(table), kept[3])
+    table = next((tmp_path / "kept").glob("*/*/layer3.safetensors"))
+    assert np.array_equal(load_file(table)["hidden"], kept[3])
 
 
 def test_interrupted_table_leaves_no_file_and_is_recomputed(tiny_model, tmp_path, monkeypatch):
@@ -102,12 +102,14 @@ def test_interrupted_table_leaves_no_file_and_is_recomputed(tiny_model, tmp_path
     features = task.features(tokenizer, pairs, task.spec(pairs), Window(128), training=True)
     cache = FrozenCache(model, 2, tokenizer, tmp_path / "kept", "f")
     with monkeypatch.context() as patch:
-        patch.setattr("bertft.models.frozen_cache.os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("bertft.runs.files.os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             cache.cached(features)
-    assert not list((tmp_path / "kept").rglob("*.npy"))
+    assert not list((tmp_path / "kept").rglob("*layer*"))
+    (leftover,) = [folder / ".layer2.safetensors.killed.part" for folder in (tmp_path / "kept").glob("*/*")]
+    leftover.touch()
     assert len(cache.cached(features)) == len(features)
-    assert sorted(path.name for path in (tmp_path / "kept").rglob("*layer*")) == ["layer2.npy", "layer2.sha256"]
+    assert sorted(path.name for path in (tmp_path / "kept").rglob("*layer*")) == ["layer2.safetensors"]
 
 
 @pytest.mark.parametrize("how", ["flipped", "cut"])
@@ -117,7 +119,7 @@ def test_damaged_table_is_reported_and_recomputed(tiny_model, tmp_path, how):
     pairs = sources.load("nli", SOURCE)
     features = task.features(tokenizer, pairs, task.spec(pairs), Window(128), training=True)
     good = [np.array(example.hidden) for example in FrozenCache(model, 1, tokenizer, tmp_path, "f").cached(features)]
-    path = next(tmp_path.rglob("layer1.npy"))
+    path = next(tmp_path.rglob("layer1.safetensors"))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data if how == "flipped" else data[: len(data) // 2])
@@ -125,7 +127,7 @@ def test_damaged_table_is_reported_and_recomputed(tiny_model, tmp_path, how):
     said: list[str] = []
     progress = SimpleNamespace(step=SILENT.step, say=said.append)
     again = FrozenCache(model, 1, tokenizer, tmp_path, "f", progress).cached(features)
-    assert len(said) == 1 and "layer1.npy: damaged" in said[0]
+    assert len(said) == 1 and "layer1.safetensors: damaged" in said[0]
     assert all(np.array_equal(example.hidden, was) for example, was in zip(again, good, strict=True))
     whole = FrozenCache(model, 2, tokenizer, tmp_path / "other", "f").cached(features)
     assert all(np.allclose(a.hidden, b.hidden, atol=1e-5) for a, b in zip(higher, whole, strict=True))
