@@ -1,7 +1,7 @@
-"""Word and token vectors of every layer of a Hugging Face encoder, as a stream.
+"""Word and token vectors of the layers of an encoder.
 
-Layer 0 is the embedding output and layer k the output of block k (``hidden_states[k]`` of Hugging Face). A word's
-vector is the mean of its word pieces' vectors; special tokens and padding never leave this module.
+Layer 0 is the output of the embeddings and layer k the output of block k (``hidden_states[k]`` of Hugging Face). The
+vector of a word is the mean of the vectors of its word pieces. Special tokens and padding have no vectors.
 """
 
 from __future__ import annotations
@@ -38,18 +38,19 @@ from bertft.runs.progress import SILENT, Progress
 
 __all__ = ["Batch", "Encoder", "freeze", "reinitialise", "truncate"]
 
-# Examples that are sorted by length together: enough that batches hold almost no padding, few enough that a stream of
-# any length is never held.
+# Number of examples sorted by length together: large enough that batches have almost no padding, small enough that a
+# stream of any length fits in memory.
 BUFFER = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Vectors of a few examples, packed without padding.
+    """Vectors of some examples, packed without padding.
 
-    ``vectors`` (L, T, D) in the encoder's dtype and on its device, the asked-for layers in the asked-for order;
-    ``lengths`` (S,) int64, how many consecutive vectors each example has, T in all; ``index`` (S,) int64, each
-    example's position in the input. With ``window="split"`` a long example is several entries of one ``index``.
+    - ``vectors``: (L, T, D), in the encoder's dtype and on its device; the layers are those asked for, in that order.
+    - ``lengths``: (S,) int64, the number of consecutive vectors of each example; T is their sum.
+    - ``index``: (S,) int64, the position of each example in the input. With ``window="split"`` a long example has
+      several entries with the same index.
     """
 
     vectors: Tensor
@@ -69,17 +70,22 @@ class Encoder:
     def from_pretrained(
         cls, name: str, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
     ) -> Encoder:
-        """Load the encoder ``name``: a folder, a Hugging Face id or ``id@revision``, or ``builtin:minilm``.
+        """Load an encoder. Only safetensors are read, and code that comes with a model is never run.
 
-        ``device`` defaults to the GPU where there is one, ``dtype`` to float32. Only safetensors are read, and code
-        that comes with a model is never run. Raises ``BertftError`` for anything that is no encoder.
+        Args:
+            name: a folder, a Hugging Face id or ``id@revision``, or ``builtin:minilm``.
+            device: defaults to the current GPU if there is one, else the CPU.
+            dtype: of the weights, float32 by default.
+
+        Raises:
+            BertftError: if there is no such model, or it is not a BERT-like encoder with a fast tokenizer.
         """
         model, tokenizer = load_pretrained(name, dtype=dtype or torch.float32)
         return cls(model.to(device_of(device)), tokenizer, name=str(name))
 
     @property
     def num_layers(self) -> int:
-        """Blocks + 1: layer 0 is the embedding output."""
+        """Number of layers: of blocks, plus 1 for the embeddings (layer 0)."""
         return len(blocks(self.model)) + 1
 
     @property
@@ -90,12 +96,12 @@ class Encoder:
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """Device of the model."""
         return next(self.model.parameters()).device
 
     @property
     def max_length(self) -> int:
-        """The longest input in pieces, special tokens included."""
+        """Length of the longest input in word pieces, special tokens included."""
         return window_size(self.model, self.tokenizer)
 
     def stream(
@@ -109,16 +115,25 @@ class Encoder:
         skip: int = 0,
         progress: Progress = SILENT,
     ) -> Iterator[Batch]:
-        """Yield the vectors of ``examples`` in batches of similar length, each of at most ``batch_tokens`` pieces.
+        """Yield the vectors of ``examples`` in batches of similar length.
 
-        ``examples`` are of one kind: word sequences, or with ``unit="token"`` also texts or pairs of texts, as
-        `bertft.data.examples.inputs_of` reads them; or what `tokenise` returned, which is not tokenised again.
-        ``unit="word"`` gives one vector a word, the mean of its pieces; ``unit="token"`` one a piece. ``layers``
-        defaults to all; blocks above the highest asked for are not run. Within a buffer of 2,048 examples batches
-        come longest first, so an iterator of any length is never held; ``Batch.index`` tells the order. An example
-        longer than the model's window raises ``BertftError``; with ``window="split"`` a long word sequence or text is
-        run as consecutive windows instead. The first ``skip`` batches are left out, their forward passes not run: how
-        a stream goes on where it was cut off.
+        Within a buffer of 2,048 examples batches come longest first, so that an iterator of any length needs little
+        memory; ``Batch.index`` gives the order.
+
+        Args:
+            examples: of one kind: word sequences; with ``unit="token"`` also texts or pairs of texts, as
+                `bertft.data.examples.inputs_of` reads them; or the result of `tokenise`, which is not tokenised again.
+            unit: ``word`` gives one vector for each word, the mean over its pieces, and ``token`` one for each piece.
+            layers: layers to return, all by default. Blocks above the highest one do not run.
+            batch_tokens: largest number of pieces of a batch, padding included.
+            window: what to do with an example longer than the model's window: ``refuse`` it with ``BertftError``, or
+                ``split`` a word sequence or text into consecutive windows.
+            skip: number of batches to leave out, without their forward passes, to resume an interrupted stream.
+            progress: reports the examples encoded.
+
+        Raises:
+            BertftError: for other settings, layers the encoder lacks, and examples of mixed kinds or with an invalid
+                text.
         """
         if unit not in ("word", "token"):
             raise BertftError(f'stream: unit must be "word" or "token", found {unit!r}')
@@ -186,9 +201,9 @@ class Encoder:
     def _pieces_of_texts(self, inputs: list[Input], start: int) -> list[Encoded]:
         texts = [item.parts[0] if item.kind == "text" else tuple(item.parts) for item in inputs]
         try:
-            with quiet_transformers():  # the length is checked in `_fit`
+            with quiet_transformers():  # it warns about lengths, which `_fit` checks
                 encoding = self.tokenizer(texts, return_special_tokens_mask=True, return_attention_mask=False)
-        except (TypeError, UnicodeEncodeError):  # text without a UTF-8 form
+        except (TypeError, UnicodeEncodeError):  # a text without a UTF-8 form: find it and report it
             for row, item in enumerate(inputs):
                 for text in item.parts:
                     check_text(text, "the text", f"stream: example {start + row}")
@@ -253,7 +268,7 @@ def _rules(tokenizer: Any) -> tuple[Any, ...]:
 
 
 def _split(item: Encoded, limit: int) -> list[Encoded]:
-    """Cut an example into consecutive windows of at most ``limit`` pieces, between words, special tokens kept."""
+    """Cut an example between words into consecutive windows of at most ``limit`` pieces, each with special tokens."""
     slots = item.slots
     head = next(i for i, slot in enumerate(slots) if slot >= 0)
     tail = len(slots) - next(i for i, slot in enumerate(reversed(slots)) if slot >= 0)

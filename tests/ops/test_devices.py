@@ -10,8 +10,7 @@ from bertft.errors import BertftError
 from bertft.ops import reference
 from bertft.ops.metrics import LINEAR, METRICS
 
-NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is visible")
-DEVICES = ["cpu", pytest.param("cuda", marks=NO_GPU)]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 TYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 pytestmark = pytest.mark.parametrize("device", DEVICES)
 
@@ -90,7 +89,7 @@ def test_rdm_correlation(device, metric, compare):
         torch.testing.assert_close(got.cpu(), exact, rtol=0, atol=2e-6)
 
 
-@NO_GPU
+@pytest.mark.gpu
 def test_ranks_by_histogram(device):
     if device == "cpu":
         pytest.skip("is about the GPU's kernel")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from needs_gpu import needs_gpu
 
 from bertft.data import synthetic
 from bertft.errors import BertftError
@@ -27,7 +26,7 @@ def fed(pairs: str, device: str, chunks: int = 3) -> CrossMoments:
     return sums
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("pairs", ["diagonal", "all"])
 def test_sums_are_the_cpu_s(pairs, tmp_path):
     there, here = fed(pairs, "cuda"), fed(pairs, "cpu")
@@ -43,7 +42,7 @@ def test_sums_are_the_cpu_s(pairs, tmp_path):
     torch.testing.assert_close(there.rsa(), here.rsa(), rtol=0, atol=1e-6)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_where_sums_are_looked_at_does_not_matter():
     """The checkpoints of a stream fetch the sums: what comes next is the same to the bit."""
     plain, looked_at = CrossMoments(2, 2), CrossMoments(2, 2)
@@ -55,7 +54,7 @@ def test_where_sums_are_looked_at_does_not_matter():
     assert all(torch.equal(plain.state[name], looked_at.state[name]) for name in plain.state)
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("pairs", ["diagonal", "all"])
 def test_sums_that_do_not_fit_stay_on_the_cpu(pairs, monkeypatch):
     here = fed(pairs, "cuda")
@@ -65,7 +64,7 @@ def test_sums_that_do_not_fit_stay_on_the_cpu(pairs, monkeypatch):
     torch.testing.assert_close(there.rsa(), here.rsa(), rtol=0, atol=1e-9)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_measures_of_rows_on_the_gpu():
     x, y, groups = draw(1, 60, 20), draw(1, 60, 12, seed=1), torch.arange(60) // 4
     sums = fed("diagonal", "cpu")
@@ -81,13 +80,13 @@ def test_measures_of_rows_on_the_gpu():
         torch.testing.assert_close(torch.as_tensor(there).cpu(), torch.as_tensor(here), rtol=0, atol=1e-5)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_rows_of_two_devices_are_refused():
     with pytest.raises(BertftError, match="x and y must be on one device, found cuda:0 and cpu"):
         CrossMoments(2, 2).update(draw(2, 9, 5).cuda(), draw(2, 9, 5))
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_a_stream_through_encoders_is_the_cpu_s(tiny_model):
     texts = synthetic.sentences(60, seed=4)
     plan = Plan(measures=("rsa", "cka", "procrustes", "mutual_knn"), sample=400)
