@@ -57,7 +57,8 @@ def run_rsa(
     from bertft.similarity.compare.plan import Plan
     from bertft.similarity.compare.stimuli import taken
     from bertft.similarity.compare.workers import team
-    from bertft.similarity.words.moved import FILES, LABELS, OF_WORDS, is_label, labels_of
+    from bertft.similarity.words.labels import LABELS, OF_WORDS, is_label, labels_of
+    from bertft.similarity.words.moved import FILES
 
     if unit not in ("token", "word"):
         raise BertftError(f"--unit: expected token or word, found {unit!r}")

@@ -20,7 +20,7 @@ from bertft.errors import BadRow, BertftError
 from bertft.ops.metrics import LINEAR
 from bertft.ops.moments.cross_moments import Moments, cross_moments, provisional_mean
 from bertft.ops.moments.layout import held
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import dispatch
 from bertft.ops.rows import as_tensor
 from bertft.runs.sums_file import read_sums, write_sums
 from bertft.similarity import measures
@@ -130,7 +130,7 @@ class Sums:
     def _noise_of(self, x: Tensor, y: Tensor) -> float:
         """Return the floor set by the precision of the vectors and of their products (`bertft.similarity.measures`)."""
         found = max(measures.NOISE_OF_VECTORS.get(t.dtype, measures.NOISE) for t in (x, y))
-        exact = self.float64 or torch.float64 in (x.dtype, y.dtype) or not extension.serves(x)
+        exact = self.float64 or torch.float64 in (x.dtype, y.dtype) or not dispatch.serves(x)
         if exact or (x.device.type == "cpu" and max(x.shape[-1], y.shape[-1]) <= FEW):
             return found
         return max(found, measures.NOISE_OF_FLOAT32_SUMS)

@@ -31,7 +31,7 @@ FEATURES = {"window": ("refuse", "split"), "dtype": ("float16", "float32")}
 """What `bertft.probes.feature_store.FeatureStore` may be told of the vectors of probes."""
 
 RSA_LABELS = ("upos", "xpos", "relation", "depth", "position", "frequency")
-"""By what words can be told apart; the names of ``bertft.similarity.words.moved.LABELS`` without importing torch."""
+"""By what words can be told apart; the names of ``bertft.similarity.words.labels.LABELS`` without importing torch."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _FILE_SUFFIXES = (".conllu", ".json", ".jsonl", ".tsv", ".txt", ".gz")

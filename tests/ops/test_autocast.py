@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bertft import ops
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import dispatch
 
 
 def draw(*shape, seed=0, dtype=torch.float32):
@@ -50,7 +50,7 @@ def run(op, x, y, cast_backward):
 @pytest.mark.parametrize("name", OPS)
 def test_inside_is_outside(name, dtype, served, monkeypatch):
     if not served:
-        monkeypatch.setattr(extension, "serves", lambda tensor: False)
+        monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
     x, y = draw(2, 40, 24, dtype=dtype), draw(2, 40, 24, seed=1, dtype=dtype)
     out, grads = run(OPS[name], x, y, cast_backward=False)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -69,7 +69,7 @@ def test_inside_is_outside(name, dtype, served, monkeypatch):
 @pytest.mark.parametrize("compare", ["pearson", "spearman", "kendall"])
 def test_comparisons_without_gradient(compare, served, monkeypatch):
     if not served:
-        monkeypatch.setattr(extension, "serves", lambda tensor: False)
+        monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
     x, y = draw(2, 30, 12), draw(2, 30, 12, seed=1)
     call = {"metric": "euclidean", "compare": compare, "samples": 300}
     outside = ops.rdm_correlation(x, y, **call)
@@ -80,7 +80,7 @@ def test_comparisons_without_gradient(compare, served, monkeypatch):
 @pytest.mark.parametrize("served", [True, False], ids=["kernel", "reference"])
 def test_probe_step_without_autograd(served, monkeypatch):
     if not served:
-        monkeypatch.setattr(extension, "serves", lambda tensor: False)
+        monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
     h, weight, lengths = draw(2, 40, 24), draw(2, 24, 7, seed=1), torch.tensor([9, 31])
     distances = torch.arange(9 * 9 + 31 * 31) % 7
     outside = ops.probe_loss_and_gradient(h, weight, distances, None, lengths)

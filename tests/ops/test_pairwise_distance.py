@@ -12,7 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from bertft.errors import BertftError
 from bertft.ops import pairwise_distance, reference
 from bertft.ops.metrics import METRICS, NORMALISED
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import cpu, dispatch
 
 HALVES = (torch.bfloat16, torch.float16)
 # Relative to the largest entry. Halves are exact inputs to float32 arithmetic.
@@ -21,7 +21,7 @@ TOLERANCE = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 1e-6, to
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled():
-    assert extension.load(), extension.status()["reason"]
+    assert cpu.load(), cpu.status()["reason"]
 
 
 def rows(*shape, seed=0, dtype=torch.float64, shift=1.5):
@@ -256,7 +256,7 @@ def test_bad_input(call, message):
 @pytest.mark.parametrize("metric", METRICS)
 def test_rows_without_dimensions_are_zero_apart_or_refused(metric, served, nan, monkeypatch):
     if not served:
-        monkeypatch.setattr(extension, "serves", lambda tensor: False)
+        monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
     x, y = torch.empty(2, 60, 0), torch.empty(2, 50, 0)
     if metric in NORMALISED:
         with pytest.raises(BertftError, match=rf"{metric} needs rows of at least one number, found x of .*2, 60, 0"):
@@ -277,7 +277,7 @@ def test_the_kernel_itself_writes_zeros_for_rows_without_dimensions(metric):
 
 
 def test_plain_pytorch_refuses_the_same_rows(monkeypatch):
-    monkeypatch.setattr(extension, "serves", lambda tensor: False)
+    monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
     x = rows(2, 3, 4)
     assert torch.allclose(pairwise_distance(x), reference.pairwise_distance(x))
     x[1, 2] = 3.0

@@ -7,7 +7,7 @@ import torch
 
 from bertft.errors import BertftError
 from bertft.ops import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient, reference
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import cpu, dispatch
 
 # Lengths that straddle vectors and register blocks, single words and empty sentences included.
 BATCHES = {
@@ -56,7 +56,7 @@ def leaves(h, *weights):
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled():
-    assert extension.load(), extension.status()["reason"]
+    assert cpu.load(), cpu.status()["reason"]
 
 
 @pytest.mark.parametrize("lengths", BATCHES.values(), ids=BATCHES)
@@ -96,7 +96,7 @@ def test_loss_and_gradient_in_one_call(served, dtype, monkeypatch):
     expected = probe_loss(h, wd.requires_grad_(), wp.requires_grad_(), distances, depths, lengths)
     gradients = torch.autograd.grad(expected.sum(), [wd, wp])
     if not served:
-        monkeypatch.setattr(extension, "serves", lambda tensor: False)
+        monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
     loss, gradient = probe_loss_and_gradient(h, weight, distances, depths, lengths, distance_rank=13)
     assert not loss.requires_grad and not gradient.requires_grad and gradient.dtype == dtype
     torch.testing.assert_close(loss, expected.detach())
@@ -283,7 +283,7 @@ def test_threads_and_pieces(threads):
 def test_reference_serves_other_devices_and_missing_kernels(monkeypatch):
     args = problem([9, 4])
     expected = probe_loss(*args)
-    monkeypatch.setattr(extension, "serves", lambda tensor: False)
+    monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
     torch.testing.assert_close(probe_loss(*args), expected)
     h, wd, wp, distances, depths, lengths = args
     torch.testing.assert_close(distance_probe_loss(h, wd, distances, lengths), expected[:, 0])

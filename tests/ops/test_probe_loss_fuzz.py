@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bertft.errors import BertftError
 from bertft.ops import probe_loss, probe_loss_and_gradient, reference
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import cpu
 
 LAYOUTS = {
     "contiguous": lambda h: h,
@@ -47,7 +47,7 @@ def problems(draw):
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled():
-    assert extension.load(), extension.status()["reason"]
+    assert cpu.load(), cpu.status()["reason"]
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

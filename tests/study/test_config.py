@@ -99,7 +99,7 @@ def test_settings_without_effect_leave_older_folders_theirs(tmp_path):
 
 
 def test_labels_are_those_of_words():
-    from bertft.similarity.words.moved import LABELS
+    from bertft.similarity.words.labels import LABELS
 
     assert tuple(LABELS) == RSA_LABELS
 

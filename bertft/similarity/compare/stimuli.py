@@ -1,4 +1,4 @@
-"""Base and tuned encoders side by side over the same text: similarity of every layer, with intervals."""
+"""Stimuli of several encoders, side by side over the same texts."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 def layer_counts(base: Encoder, tuned: Mapping[str, Encoder]) -> dict[str, tuple[int, int]]:
-    """How many layers the base and each tuned encoder have."""
+    """Return the numbers of layers (of the base, of the tuned encoder) by name."""
     return {name: (base.num_layers, encoder.num_layers) for name, encoder in tuned.items()}
 
 
 def shared_layers(base: Encoder, tuned: Mapping[str, Encoder]) -> dict[str, int]:
-    """How many layers each tuned encoder shares with the base."""
+    """Return how many layers each tuned encoder shares with the base."""
     return {name: min(base.num_layers, encoder.num_layers) for name, encoder in tuned.items()}
 
 
 def example_of(text: Any, unit: str) -> Any:
-    """What the encoder stream takes, of any of the package's examples."""
+    """Return the encoder's input for any example of `bertft.data`."""
     if isinstance(text, str):
         return text.split() if unit == "word" else text
     if hasattr(text, "words"):
@@ -82,6 +82,7 @@ def taken(encoder: Encoder, texts: Iterable[Any], *, tokens: int | None, unit: s
 
 
 def count_stimuli(encoder: Encoder, examples: list[Any], unit: str) -> list[int]:
+    """Return the number of stimuli of each example: words, or pieces without special tokens."""
     if unit == "word":
         return [len(example) for example in examples]
     if all(isinstance(example, str) for example in examples):
@@ -98,7 +99,7 @@ def count_stimuli(encoder: Encoder, examples: list[Any], unit: str) -> list[int]
 
 
 def check_request(base: Encoder, tuned: Mapping[str, Encoder], tokens: int | None, unit: str) -> None:
-    """What every comparison of encoders asks before it starts."""
+    """Raise BertftError for a comparison without encoders, with few tokens, an unknown unit or different tokenizers."""
     if not tuned:
         raise BertftError("similarity: no encoder to compare with")
     if tokens is not None and tokens < 4:
@@ -114,9 +115,10 @@ def check_request(base: Encoder, tuned: Mapping[str, Encoder], tokens: int | Non
 
 
 def side_by_side(streams: Sequence[Iterator[Batch]]) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]]:
-    """The same examples of every stream: index (S,), lengths (S,) and one (L, T, D) of each.
+    """Yield the same examples of every stream: index (S,), lengths (S,), and one (L, T, D) per stream.
 
-    Streams with one tokenizer batch alike and go through at once. Others are held back until all have an example.
+    Streams of encoders with one tokenizer have equal batches, which are passed on at once. Others are kept back until
+    all streams have reached an example.
     """
     waiting: list[dict[int, torch.Tensor]] = [{} for _ in streams]
     for batches in itertools.zip_longest(*streams):
@@ -152,7 +154,10 @@ def side_by_side(streams: Sequence[Iterator[Batch]]) -> Iterator[tuple[torch.Ten
 def cut(
     index: torch.Tensor, lengths: torch.Tensor, left: torch.Tensor, spaces: list[torch.Tensor]
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Lengths and vectors without the stimuli beyond those ``left`` of each example, which counts down in place."""
+    """Return lengths and vectors without the stimuli beyond those ``left`` of each example.
+
+    Subtracts the stimuli from ``left`` in place.
+    """
     allowed = []
     for example, length in zip(index.tolist(), lengths.tolist(), strict=True):
         allowed.append(min(length, int(left[example])))
@@ -166,7 +171,7 @@ def cut(
 
 
 def in_windows(texts: Sequence[Sequence[str]], encoders: Sequence[Encoder]) -> Iterator[tuple[int, Sequence[str]]]:
-    """Word sequences cut where any of the ``encoders`` would have to, with the place of each in ``texts``."""
+    """Yield (position in ``texts``, words): texts cut wherever any of the ``encoders`` would have to cut them."""
     cut_to = []
     for encoder in encoders:
         aligned = align_words(encoder.tokenizer, texts)

@@ -11,14 +11,14 @@ from bertft.ops import cross_moments, provisional_mean, reference
 from bertft.ops.metrics import LINEAR, NORMALISED
 from bertft.ops.moments.formulas import cka_from_moments, local_pearson, rsa_from_moments
 from bertft.ops.moments.layout import Moments
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import cpu
 
 PAIRS = [("dot", "cosine"), ("cosine", "correlation"), ("correlation", "sqeuclidean"), ("sqeuclidean", "dot")]
 
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled():
-    assert extension.load(), extension.status()["reason"]
+    assert cpu.load(), cpu.status()["reason"]
 
 
 def rows(*shape, seed=0, dtype=torch.float64, shift=1.5):

@@ -8,15 +8,15 @@ import torch
 
 from bertft.errors import BertftError
 from bertft.ops import linear_cka
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import cpu, dispatch
 
 
 @pytest.fixture(autouse=True, scope="module", params=["kernel", "reference"])
 def served(request):
-    assert extension.load(), extension.status()["reason"]
+    assert cpu.load(), cpu.status()["reason"]
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "reference":
-            patch.setattr(extension, "serves", lambda tensor: False)
+            patch.setattr(dispatch, "serves", lambda tensor: False)
         yield request.param
 
 

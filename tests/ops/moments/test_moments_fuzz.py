@@ -14,7 +14,7 @@ from bertft.errors import BertftError
 from bertft.ops import cross_moments, provisional_mean, rdm_correlation, reference
 from bertft.ops.metrics import LINEAR, NORMALISED
 from bertft.ops.moments.layout import Moments
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import cpu
 
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 LAYOUTS = {  # of (..., n, d); what lies between the rows is NaN
@@ -32,7 +32,7 @@ BAD = (None, None, None, torch.nan, torch.inf, -torch.inf, 0.0)
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled():
-    assert extension.load(), extension.status()["reason"]
+    assert cpu.load(), cpu.status()["reason"]
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

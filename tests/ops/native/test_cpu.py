@@ -17,9 +17,7 @@ import pytest
 import torch
 
 from bertft.errors import BertftError
-from bertft.ops.native import build
-from bertft.ops.native import cpu as extension
-from bertft.ops.native import wheel as ahead_of_time
+from bertft.ops.native import build, cpu, dispatch, wheel
 from bertft.ops.native.loader import Loader
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -50,7 +48,7 @@ def compiler(tmp_path):
 @pytest.fixture
 def fresh(monkeypatch):
     """The loader as in a new process, without hooks; put back afterwards."""
-    monkeypatch.setattr(extension, "_kernels", Loader(extension._load))
+    monkeypatch.setattr(cpu, "_kernels", Loader(cpu._load))
     return monkeypatch
 
 
@@ -156,12 +154,12 @@ def test_without_a_compiler_the_reference_serves_after_one_warning(fresh):
     fresh.setenv("CXX", "no-such-compiler")
     fresh.delenv("BERTFT_KERNELS", raising=False)
     with pytest.warns(RuntimeWarning, match="no C.. compiler .no-such-compiler") as caught:
-        assert not extension.load()
+        assert not cpu.load()
     assert len(caught) == 1
-    assert not extension.load(), "and no second warning"
-    status = extension.status()
+    assert not cpu.load(), "and no second warning"
+    status = cpu.status()
     assert status["kernels"] == "reference" and "no-such-compiler" in status["reason"]
-    assert not extension.serves(torch.zeros(1))
+    assert not dispatch.serves(torch.zeros(1))
 
 
 def test_a_cache_that_cannot_be_written(fresh, tmp_path):
@@ -169,7 +167,7 @@ def test_a_cache_that_cannot_be_written(fresh, tmp_path):
     fresh.setenv("BERTFT_CACHE", str(tmp_path / "file" / "cache"))
     fresh.delenv("BERTFT_KERNELS", raising=False)
     with pytest.warns(RuntimeWarning, match="cannot be written.*set BERTFT_CACHE"):
-        assert not extension.load()
+        assert not cpu.load()
 
 
 def test_a_build_tool_that_does_not_start(tmp_path, monkeypatch):
@@ -180,33 +178,33 @@ def test_a_build_tool_that_does_not_start(tmp_path, monkeypatch):
 
 def test_choice_of_kernels(fresh):
     fresh.setenv("BERTFT_KERNELS", "reference")
-    assert not extension.load() and "BERTFT_KERNELS" in extension.status()["reason"]
-    fresh.setattr(extension, "_kernels", Loader(extension._load))
+    assert not cpu.load() and "BERTFT_KERNELS" in cpu.status()["reason"]
+    fresh.setattr(cpu, "_kernels", Loader(cpu._load))
     fresh.setenv("BERTFT_KERNELS", "fast")
     with pytest.raises(BertftError, match="must be auto, reference or compiled, not 'fast'"):
-        extension.load()
+        cpu.load()
     fresh.setenv("BERTFT_KERNELS", "compiled")
     fresh.setenv("CXX", "no-such-compiler")
     with pytest.raises(BertftError, match="no-such-compiler"):
-        extension.load()
+        cpu.load()
 
 
 def test_hooks_run_when_the_ops_exist(fresh):
     calls = []
-    fresh.setattr(extension, "_kernels", Loader(lambda: {"loaded": True}))
-    extension.on_load(lambda: calls.append("before"))
+    fresh.setattr(cpu, "_kernels", Loader(lambda: {"loaded": True}))
+    cpu.on_load(lambda: calls.append("before"))
     assert calls == []
-    assert extension.load() and extension.load()
-    extension.on_load(lambda: calls.append("after"))
+    assert cpu.load() and cpu.load()
+    cpu.on_load(lambda: calls.append("after"))
     assert calls == ["before", "after"]
 
 
 def test_a_library_compiled_ahead_of_time_is_used_where_it_fits(tmp_path, tree, monkeypatch):
     library = tmp_path / "_kernels_aot.so"
-    monkeypatch.setattr(ahead_of_time, "LIBRARY", library)
-    assert not ahead_of_time.matches(tree)
+    monkeypatch.setattr(wheel, "LIBRARY", library)
+    assert not wheel.matches(tree)
     library.touch()
-    manifest = ahead_of_time.manifest(tree)
+    manifest = wheel.manifest(tree)
     for change, fits in [
         ({}, True),
         ({"features": []}, True),
@@ -215,36 +213,36 @@ def test_a_library_compiled_ahead_of_time_is_used_where_it_fits(tmp_path, tree, 
         ({"sources": "other"}, False),
     ]:
         library.with_suffix(".json").write_text(json.dumps(manifest | change))
-        assert ahead_of_time.matches(tree) == fits, change
+        assert wheel.matches(tree) == fits, change
 
 
 def test_building_ahead_of_time(tmp_path, tree, monkeypatch):
     setuptools = pytest.importorskip("setuptools")
-    for module in (ahead_of_time, extension):
+    for module in (wheel, cpu):
         monkeypatch.setattr(module, "source_root", lambda: tree)
-    distribution = setuptools.Distribution({"name": "any", **ahead_of_time.options()})
+    distribution = setuptools.Distribution({"name": "any", **wheel.options()})
     command = distribution.get_command_obj("build_ext")
     command.build_lib = str(tmp_path / "lib")
     command.ensure_finalized()
     command.run()
-    monkeypatch.setattr(ahead_of_time, "LIBRARY", tmp_path / "lib" / "bertft" / ahead_of_time.LIBRARY.name)
-    assert ahead_of_time.matches(tree)
+    monkeypatch.setattr(wheel, "LIBRARY", tmp_path / "lib" / "bertft" / wheel.LIBRARY.name)
+    assert wheel.matches(tree)
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert extension.find_or_build()[0] == ahead_of_time.LIBRARY
+    assert cpu.find_or_build()[0] == wheel.LIBRARY
 
 
 # Processor seconds, which are those on the clock unless the machine is busy with something else.
 SCRIPT = """
 import time, torch
 start = time.process_time()
-from bertft.ops import extension
-assert extension.load(), extension.status()
-print(time.process_time() - start, extension.status()["capability"])
+from bertft.ops.native import cpu
+assert cpu.load(), cpu.status()
+print(time.process_time() - start, cpu.status()["capability"])
 """
 
 
 def test_later_loads_take_less_than_a_third_of_a_second():
-    assert extension.load(), extension.status()["reason"]
+    assert cpu.load(), cpu.status()["reason"]
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", SCRIPT], capture_output=True, text=True, cwd=ROOT, check=True
     )

@@ -12,7 +12,7 @@ from scipy.stats import kendalltau, pearsonr, rankdata, spearmanr
 from bertft.errors import BertftError
 from bertft.ops import rdm_correlation, reference
 from bertft.ops.metrics import LINEAR, METRICS
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import cpu, dispatch
 
 MOMENTS = ("pearson", "cosine")
 RANKS = ("spearman", "rho_a")
@@ -21,7 +21,7 @@ FAKE = ("test_schema", "test_faketensor")
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled():
-    assert extension.load(), extension.status()["reason"]
+    assert cpu.load(), cpu.status()["reason"]
 
 
 def spaces(n, d=9, e=6, L=3, M=2, seed=0, dtype=torch.float32, shift=2.0):
@@ -294,7 +294,7 @@ def test_bad_input(change, message, compare):
 @pytest.mark.parametrize("compare", [*MOMENTS, *RANKS])
 def test_without_a_kernel(metric, compare, monkeypatch):
     """Strips of rows for moments, two matrices at a time for ranks: never all matrices."""
-    monkeypatch.setattr(extension, "serves", lambda tensor: False)
+    monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
     held = []
     made = "pairwise_distance" if compare in RANKS else "between_rows"
     plain = getattr(reference, made)

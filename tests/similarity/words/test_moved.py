@@ -12,7 +12,8 @@ from bertft.data.examples import Sentence, Text
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
 from bertft.similarity.compare.stimuli import in_windows
-from bertft.similarity.words.moved import LABELS, _extreme_sentences, labels_of, words_that_moved
+from bertft.similarity.words.labels import LABELS, labels_of
+from bertft.similarity.words.moved import _extreme_sentences, words_that_moved
 
 SENTENCES = synthetic.sentences(30, seed=3)
 
