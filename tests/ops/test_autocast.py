@@ -48,7 +48,7 @@ def run(op, x, y, cast_backward):
 @pytest.mark.parametrize("served", [True, False], ids=["kernel", "reference"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("name", OPS)
-def test_inside_is_outside(name, dtype, served, monkeypatch):
+def test_autocast_changes_no_value_and_no_gradient(name, dtype, served, monkeypatch):
     if not served:
         monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
     x, y = draw(2, 40, 24, dtype=dtype), draw(2, 40, 24, seed=1, dtype=dtype)
@@ -89,7 +89,7 @@ def test_probe_step_without_autograd(served, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(inside, outside, strict=True))
 
 
-def test_what_autocast_has_rounded_is_taken_as_it_is():
+def test_inputs_rounded_by_autocast_are_used_unchanged():
     lengths, weight = torch.tensor([9, 4]), draw(2, 19, 7, seed=1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         h = draw(2, 13, 19) @ torch.eye(19)

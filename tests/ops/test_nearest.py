@@ -59,7 +59,7 @@ def test_the_reference():
 
 
 @pytest.mark.skipif(not cpu.load(), reason="no compiled kernels")
-def test_the_op_and_what_guards_its_memory():
+def test_the_op_refuses_lists_that_do_not_fit():
     tile, rows, columns = matrix(8, 9, torch.float32), *(Best.none(torch.zeros(1), lines, 3) for lines in (8, 9))
     down = Best(torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     for lists in (columns, down):

@@ -106,7 +106,7 @@ def test_gradient_is_finite_and_zero_at_zero_distance(metric):
         assert grad.abs().max() < 1e-12
 
 
-def test_second_derivative_says_so():
+def test_second_derivatives_are_refused():
     x = rows(4, 3).requires_grad_()
     (grad,) = torch.autograd.grad(pairwise_distance(x).sum(), x, create_graph=True)
     with pytest.raises(BertftError, match="second derivatives"):

@@ -215,7 +215,7 @@ def test_one_set_of_vectors_for_all_layers():
 
 
 @pytest.mark.parametrize("lengths", [[], [0], [0, 0, 0]])
-def test_nothing_to_learn_from_is_zero(lengths):
+def test_losses_without_words_are_zero(lengths):
     args = problem(lengths)
     inputs = leaves(*args[:3])
     loss = probe_loss(*inputs, *args[3:])
@@ -238,7 +238,7 @@ def test_equal_words_have_finite_gradients():
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss.sum(), inputs))
 
 
-def test_rotating_the_probe_changes_nothing_and_order_of_sentences_does_not_matter():
+def test_losses_ignore_probe_rotation_and_sentence_order():
     h, wd, _, distances, _, lengths = problem([5, 9])
     rotation = torch.linalg.qr(torch.randn(13, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64))[0]
     expected = distance_probe_loss(h, wd, distances, lengths)

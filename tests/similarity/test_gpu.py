@@ -28,7 +28,7 @@ def fed(pairs: str, device: str, chunks: int = 3) -> CrossMoments:
 
 @needs_gpu
 @pytest.mark.parametrize("pairs", ["diagonal", "all"])
-def test_sums_are_the_cpu_s(pairs, tmp_path):
+def test_gpu_sums_equal_cpu_sums(pairs, tmp_path):
     there, here = fed(pairs, "cuda"), fed(pairs, "cpu")
     assert len(there) == len(here) == 90
     torch.testing.assert_close(there.rsa(), here.rsa(), rtol=0, atol=1e-6)
@@ -43,7 +43,7 @@ def test_sums_are_the_cpu_s(pairs, tmp_path):
 
 
 @needs_gpu
-def test_where_sums_are_looked_at_does_not_matter():
+def test_reading_the_sums_does_not_change_later_ones():
     """The checkpoints of a stream fetch the sums: what comes next is the same to the bit."""
     plain, looked_at = CrossMoments(2, 2), CrossMoments(2, 2)
     for seed in range(4):
@@ -87,7 +87,7 @@ def test_rows_of_two_devices_are_refused():
 
 
 @needs_gpu
-def test_a_stream_through_encoders_is_the_cpu_s(tiny_model):
+def test_a_stream_on_the_gpu_equals_that_on_the_cpu(tiny_model):
     texts = synthetic.sentences(60, seed=4)
     plan = Plan(measures=("rsa", "cka", "procrustes", "mutual_knn"), sample=400)
     tables = []

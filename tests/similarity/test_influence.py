@@ -153,7 +153,7 @@ def test_influence_on_the_shape_distance():
     assert (shape_influence(same.moments(0, 0), *augmented_rows(same, 0, x[0], x[0])) == 0).all()
 
 
-def test_intervals_of_what_is_no_correlation():
+def test_intervals_of_measures_that_are_not_correlations():
     influence = torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     groups, size = torch.arange(40) // 4, {"stimuli": 40, "sentences": 10}
     one = positive_interval(7.0, influence, groups, **size)
@@ -169,7 +169,7 @@ def test_intervals_of_what_is_no_correlation():
     assert 0 <= above.low < 2.1e-4 < above.high
 
 
-def test_a_difference_is_that_of_the_influences():
+def test_a_difference_uses_paired_influences():
     influence = torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     groups = torch.arange(40) // 4
     size = {"stimuli": 40, "sentences": 10}
@@ -182,7 +182,7 @@ def test_a_difference_is_that_of_the_influences():
 
 
 @pytest.mark.parametrize("cuts", [(), (11, 23), (1, 2, 3)])
-def test_the_sample_of_a_stream_follows_from_the_samples_of_its_parts(cuts):
+def test_samples_of_parts_give_the_sample_of_the_stream(cuts):
     x, _, _, lengths = sample(40, torch.Generator().manual_seed(0))
     spaces = list(x.split(lengths.tolist(), 1))
     whole, parts = Reservoir(90, seed=4), []
@@ -198,7 +198,7 @@ def test_the_sample_of_a_stream_follows_from_the_samples_of_its_parts(cuts):
     assert torch.equal(union.contents()[1][0], whole.contents()[1][0])
 
 
-def test_packed_moments_come_back():
+def test_unpack_inverts_pack():
     g = torch.Generator().manual_seed(5)
     x, y, *_ = sample(6, g)
     m = CrossMoments(1, 1, ("cosine", "sqeuclidean")).update(x, y[..., :7]).moments(0, 0)
@@ -214,7 +214,7 @@ def _intervals(x, y, groups, lengths, capacity=10**9, metric="cosine"):
     return [f(moments, kept, a, b, sentences=len(lengths))[0] for f in (rsa_intervals, cka_intervals)]
 
 
-def test_a_reservoir_gives_nearly_the_interval_of_all():
+def test_a_reservoir_gives_nearly_the_interval_of_all_stimuli():
     x, y, groups, lengths = sample(600, torch.Generator().manual_seed(0))
     for whole, part in zip(_intervals(x, y, groups, lengths), _intervals(x, y, groups, lengths, 2000), strict=True):
         assert part.value == whole.value
@@ -238,7 +238,7 @@ def test_reservoir_does_not_depend_on_the_order_of_the_stream():
     assert all(torch.equal(a, b) for a, b in zip(kept[0][1], kept[1][1], strict=True))
 
 
-def test_a_long_stream_takes_the_rows_that_were_there():
+def test_a_long_stream_reuses_rows():
     """Sentences come and go in the same memory, also after a checkpoint, and none gets another's vectors."""
     g = torch.Generator().manual_seed(0)
     lengths = torch.randint(1, 30, (3000,), generator=g)

@@ -81,7 +81,7 @@ for metric, ignored in OF_METRIC.items():
 
 @pytest.mark.parametrize("side", ["x", "y"])
 @pytest.mark.parametrize("measure", MEASURES)
-def test_a_measure_ignores_what_it_says_and_nothing_else(measure, side):
+def test_a_measure_ignores_what_it_states_and_nothing_else(measure, side):
     value, of_x, of_y = MEASURES[measure]
     start = value(X, Y)
     for name, change in MAPS.items():

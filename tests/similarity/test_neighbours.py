@@ -70,7 +70,7 @@ def test_rbf_cka():
     assert rbf_cka(x, y)[0] == pytest.approx(dense_rbf(x, y), abs=1e-10)
 
 
-def test_rbf_interval_is_the_jackknife_s(monkeypatch):
+def test_rbf_interval_equals_the_jackknife(monkeypatch):
     """For the kernels' widths as they are in the whole."""
     x, y = spaces(300)
     widths = {tuple(t.shape[1:]): neighbours._Gaussian(t - t.mean(0), 0.5).width for t in (x, y)}

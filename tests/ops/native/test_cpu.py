@@ -89,7 +89,7 @@ def test_eight_processes_build_once(tmp_path, tree, compiler):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_build_killed_half_way_leaves_nothing_in_the_way(tmp_path, tree, compiler):
+def test_a_killed_build_does_not_block_the_next(tmp_path, tree, compiler):
     context = multiprocessing.get_context("fork")
     (tmp_path / "wait").touch()
     victim = context.Process(target=_build_once, args=(tmp_path / "cache", tree, compiler, context.Queue()))
@@ -106,7 +106,7 @@ def test_a_build_killed_half_way_leaves_nothing_in_the_way(tmp_path, tree, compi
     assert build.build(tmp_path / "cache", "key", tree, compiler) == library and runs(tmp_path) == before
 
 
-def test_a_failed_build_says_why_and_leaves_nothing(tmp_path, tree):
+def test_a_failed_build_gives_the_reason_and_leaves_no_files(tmp_path, tree):
     (tree / "cpu" / "one.cpp").write_text("int one() { return nothing_of_that_name; }\n")
     with pytest.raises(build.BuildError, match="nothing_of_that_name"):
         build.build(tmp_path / "cache", "key", tree, build.find_compiler())
@@ -150,7 +150,7 @@ def test_cache_folder(monkeypatch):
     assert build.cache_folder() == Path.home() / ".cache" / "bertft"
 
 
-def test_without_a_compiler_the_reference_serves_after_one_warning(fresh):
+def test_a_missing_compiler_warns_once_and_falls_back_to_the_reference(fresh):
     fresh.setenv("CXX", "no-such-compiler")
     fresh.delenv("BERTFT_KERNELS", raising=False)
     with pytest.warns(RuntimeWarning, match="no C.. compiler .no-such-compiler") as caught:

@@ -87,7 +87,7 @@ def test_architectures(monkeypatch):
     assert [flag[-5:] for flag in cuda.architectures()] == ["sm_80", "sm_90"]
 
 
-def test_toolkit_is_found_where_it_is_said_to_be(monkeypatch, tmp_path):
+def test_toolkit_is_found_in_the_named_folder(monkeypatch, tmp_path):
     home = toolkit(tmp_path / "cuda", "13.0")
     monkeypatch.setenv("CUDA_HOME", str(home))
     assert cuda.find_toolkit("13") == home
@@ -137,7 +137,7 @@ def test_build_file_names_every_kernel(tmp_path):
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="is about a torch without CUDA")
-def test_status_says_what_is_missing(fresh, monkeypatch):
+def test_status_names_what_is_missing(fresh, monkeypatch):
     assert cuda.status() == {"loaded": False, "reason": "this torch is built for the CPU only"}
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setenv("CUDA_HOME", "/nowhere")

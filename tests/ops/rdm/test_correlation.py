@@ -138,7 +138,7 @@ def test_ranks_of_one_matrix_in_every_order_inside_bins():
     assert (out - want).abs().max() <= how.bound
 
 
-def test_kendall_by_sampling_says_so():
+def test_sampled_kendall_reports_its_pairs_and_error():
     x, y = spaces(200)
     out, how = rdm_correlation(x, y, compare="kendall", samples=5000, seed=3, return_route=True)
     exact, whole = rdm_correlation(x, y, compare="kendall", return_route=True)
@@ -327,7 +327,7 @@ def test_without_a_kernel(metric, compare, monkeypatch):
         rdm_correlation(x, bad, route="tiles", **call)
 
 
-def test_no_gradient_where_there_is_none():
+def test_routes_without_a_gradient_refuse_one():
     x, y = spaces(10)
     with pytest.raises(BertftError, match="has no gradient"):
         rdm_correlation(x.requires_grad_(), y, metric="euclidean")

@@ -77,7 +77,7 @@ def test_rows_far_from_their_mean_direction_are_not_refused():
 
 
 @pytest.mark.parametrize("metric", ["cosine", "correlation", "euclidean"])
-def test_rows_that_point_one_way_keep_their_digits(metric):
+def test_nearly_parallel_rows_keep_their_digits(metric):
     """A mean cosine of 0.99: what tells rows apart is the last digits of float32."""
     random = torch.Generator().manual_seed(0)
     x = torch.randn(2, 300, 256, generator=random) + 10 * torch.randn(1, 1, 256, generator=random)

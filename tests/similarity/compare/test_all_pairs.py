@@ -69,7 +69,7 @@ def test_the_difference_of_two_tuned_encoders_is_paired(measure, monkeypatch):
     assert nothing.value == nothing.low == nothing.high == 0
 
 
-def test_the_bootstrap_s_difference_is_that_of_the_same_resamples(monkeypatch):
+def test_bootstrap_differences_use_the_same_resamples(monkeypatch):
     monkeypatch.setattr(sampled, "RESAMPLES", 100)
     groups, base, tuned = spaces()
     plan = Plan(metrics=("euclidean",), seed=5)
@@ -86,7 +86,7 @@ def test_no_difference_without_intervals():
     assert {row.model for row in rows} == {"a", "b"} and all(row.low is None for row in rows)
 
 
-def test_what_a_value_is_off_by_is_a_row_and_said():
+def test_sampling_error_is_a_row_and_a_message():
     """Kendall's from drawn pairs, Spearman's from ranks in bins, none where every pair was taken as it is."""
     groups, base, tuned = spaces(1200, 6)
     told, only = Told(), {"a": tuned["a"]}
@@ -102,7 +102,7 @@ def test_what_a_value_is_off_by_is_a_row_and_said():
     assert not [row for row in few if row.task == "precision"]
 
 
-def test_texts_that_nothing_can_trade_places_with():
+def test_permutation_needs_two_texts_of_one_size():
     _, base, tuned = spaces()
     told = Told()
     groups = torch.repeat_interleave(torch.arange(3), torch.tensor([100, 90, 50]))
@@ -121,7 +121,7 @@ def test_texts_that_nothing_can_trade_places_with():
         ({"sample": 20_000}, "at most 10000 stimuli, found 20000"),
     ],
 )
-def test_plans_whose_permutations_cannot_be(plan, words):
+def test_impossible_permutations_are_refused(plan, words):
     with pytest.raises(BertftError, match=words):
         Plan(permutations=99, **plan)
     with pytest.raises(BertftError, match="permutations must be at least 0, found -1"):
@@ -162,12 +162,12 @@ def test_each_kind_has_its_own_cost(a_second_each):
     assert ranked["rsa_cosine_spearman"] == pytest.approx(12 * (growth + drawn))
 
 
-def test_few_stimuli_cost_nothing_worth_a_trial(a_second_each):
+def test_few_stimuli_need_no_trial(a_second_each):
     assert set(sampled.forecast(Plan(compares=("kendall",)), 700, [(7, (8, 8))]).values()) == {0.0}
     assert a_second_each == []
 
 
-def test_only_what_takes_long_is_said():
+def test_the_forecast_names_slow_measures_only():
     line = sampled.forecast_line({"rsa_cosine_kendall": 31.4, "mutual_knn_10": 0.3}, 5000)
     assert line == "after the text, on up to 5,000 sampled stimuli: rsa_cosine_kendall about 31 s"
     assert sampled.forecast_line({"mutual_knn_10": 0.3}, 5000) is None

@@ -93,7 +93,7 @@ def test_a_number_of_tokens_is_the_same_stimuli(folder, tiny_model):
 
 
 @pytest.mark.slow
-def test_a_lost_process_fails_the_run_and_the_sums_are_kept(folder, tiny_model, alone):
+def test_a_lost_process_fails_the_run_but_keeps_the_sums(folder, tiny_model, alone):
     lost = start(folder, tiny_model, 2, "lost", LOSE="1")
     assert lost.returncode != 0 and not (folder / "lost" / "results.csv").exists()
     assert "error: process 0 of 2" in lost.stderr and "lost" in lost.stderr and "lost/checkpoint" in lost.stderr

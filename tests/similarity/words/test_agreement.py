@@ -32,7 +32,7 @@ def test_the_correlation_is_numpys_and_its_interval_treats_the_sentence_as_the_u
     assert correlation(x, y, groups, 2000, 1) == (value, low, high)
 
 
-def test_layers_that_did_not_move_have_none_and_an_encoder_agrees_with_itself(tiny_model):
+def test_unmoved_layers_are_left_out_and_an_encoder_agrees_with_itself(tiny_model):
     base = Encoder.from_pretrained(str(tiny_model))
     sentences = sources.load("dep", "builtin:synthetic?size=12")
 

@@ -120,7 +120,7 @@ def test_keys_of_conllu_columns():
         ("feats:Number", "does not carry 'feats:Number'"),
     ],
 )
-def test_labels_that_cannot_be_had(encoders, by, words):
+def test_missing_labels_are_refused(encoders, by, words):
     base, tuned = encoders
     with pytest.raises(BertftError, match=words):
         words_that_moved(base, {"t": tuned}, SENTENCES, [by])
