@@ -1,4 +1,4 @@
-"""Every op inside ``torch.autocast`` gives what it gives outside, forward and backward, by kernel and by reference."""
+"""Ops inside ``torch.autocast``: values and gradients equal those outside, by kernel and by reference."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OPS = {
 
 
 def run(op, x, y, cast_backward):
-    """(outputs, gradients) of an op whose backward pass runs inside autocast or outside."""
+    """Return (outputs, gradients) of an op whose backward pass runs inside or outside of autocast."""
     x, y = x.clone().requires_grad_(), y.clone().requires_grad_()
     out = op(x, y)
     out = out if isinstance(out, tuple) else (out,)
@@ -54,7 +54,7 @@ def test_autocast_changes_no_value_and_no_gradient(name, dtype, served, monkeypa
     x, y = draw(2, 40, 24, dtype=dtype), draw(2, 40, 24, seed=1, dtype=dtype)
     out, grads = run(OPS[name], x, y, cast_backward=False)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert (x.float() @ y.float().mT).dtype == torch.bfloat16  # a product of plain code is rounded here
+        assert (x.float() @ y.float().mT).dtype == torch.bfloat16  # autocast rounds products of plain PyTorch
         inside, inside_grads = run(OPS[name], x, y, cast_backward=True)
     _, later_grads = run(OPS[name], x, y, cast_backward=True)
     assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(inside, out, strict=True))

@@ -1,4 +1,4 @@
-"""Lists of the largest entries of rows and columns, tile by tile, against the sorted whole matrix."""
+"""Lists of the largest entries, tile by tile, against the sorted matrix."""
 
 from __future__ import annotations
 

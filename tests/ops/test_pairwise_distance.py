@@ -70,7 +70,7 @@ def test_against_itself_is_exact(metric, dtype):
 
 def test_small_distances_between_large_vectors_keep_their_digits():
     x = rows(64, 40, dtype=torch.float32, shift=1000.0)
-    near = x + torch.full_like(x, 0.25)  # a quarter off in each of 40 places, exactly
+    near = x + torch.full_like(x, 0.25)  # exactly a quarter off in each of 40 dimensions
     out = pairwise_distance(x, near, metric="sqeuclidean").diagonal()
     assert (out / (40 * 0.0625) - 1).abs().max() < 1e-5
 
@@ -127,7 +127,7 @@ def test_opcheck(metric):
 
 
 def test_the_kernel_itself_refuses_a_gradient_that_does_not_fit():
-    """What guards the memory: the matrices' sizes are those of the rows."""
+    """The sizes of the matrices must be those of the rows, or the kernel would read other memory."""
     x, y, backward = rows(2, 9, 5), rows(2, 4, 5), torch.ops.bertft.pairwise_distance_backward
     for shape, other, condensed in (
         ((2, 9, 3), y, False),
@@ -190,7 +190,7 @@ def test_thread_count_changes_no_bit():
         torch.set_num_threads(before)
     for one, two, again in zip(*results, strict=True):
         assert torch.equal(two, again)
-        assert (one - two).abs().max() <= 1e-6 * one.abs().max()  # tiles may be cut differently
+        assert (one - two).abs().max() <= 1e-6 * one.abs().max()  # the size of tiles may differ
 
 
 @settings(max_examples=40, deadline=None)

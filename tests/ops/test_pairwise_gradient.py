@@ -1,4 +1,4 @@
-"""The GPU's way to the gradient of distances, on any device: products against autograd in float64."""
+"""Gradient of distances by products, as on a GPU, against autograd in float64."""
 
 from __future__ import annotations
 

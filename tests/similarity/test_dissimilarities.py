@@ -1,4 +1,4 @@
-"""Matrices as arrays, to and from rsatoolbox: its own values, names and descriptors."""
+"""Matrices as arrays, and conversion to and from rsatoolbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Similarity of vectors that lie on a GPU: the same answers as on the CPU, by the same sums."""
+"""Similarity of vectors on a GPU: equal to that on the CPU."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_gpu_sums_equal_cpu_sums(pairs, tmp_path):
     there.save(tmp_path / "sums.safetensors")
     torch.testing.assert_close(CrossMoments.load(tmp_path / "sums.safetensors").rsa(), there.rsa(), rtol=0, atol=0)
     more = draw(2, 30, 20, seed=2), draw(2, 30, 12, seed=3)
-    there.merge(here).update(*(t.cuda() for t in more))  # what was fetched is taken back
+    there.merge(here).update(*(t.cuda() for t in more))  # sums fetched to the CPU return to the GPU
     here.merge(fed(pairs, "cpu")).update(*more)
     assert len(there) == len(here) == 210
     torch.testing.assert_close(there.rsa(), here.rsa(), rtol=0, atol=1e-6)
@@ -44,7 +44,7 @@ def test_gpu_sums_equal_cpu_sums(pairs, tmp_path):
 
 @needs_gpu
 def test_reading_the_sums_does_not_change_later_ones():
-    """The checkpoints of a stream fetch the sums: what comes next is the same to the bit."""
+    """Checkpoints of a stream fetch the sums; later sums are the same to the bit."""
     plain, looked_at = CrossMoments(2, 2), CrossMoments(2, 2)
     for seed in range(4):
         x, y = draw(2, 50, 20, seed=seed).cuda(), draw(2, 50, 12, seed=seed + 9).cuda()

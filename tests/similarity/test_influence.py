@@ -1,4 +1,4 @@
-"""Intervals of streamed similarity: influences against leaving stimuli out, coverage by simulation."""
+"""Intervals of streamed similarity: influences against leaving stimuli out, and simulated coverage."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from bertft.similarity.reservoir import _priorities
 
 
 def sample(sentences: int, generator: torch.Generator, words: int = 10, d: int = 12):
-    """Tokens of sentences with a common part: x and y (1, T, d), groups (T,), lengths that vary about ``words``."""
+    """Return x and y (1, T, d), groups (T,): tokens of sentences with a common part, of about ``words`` words."""
     lengths = torch.randint(words // 2, words * 3 // 2 + 1, (sentences,), generator=generator)
     groups = torch.repeat_interleave(torch.arange(sentences), lengths)
 
@@ -239,7 +239,7 @@ def test_reservoir_does_not_depend_on_the_order_of_the_stream():
 
 
 def test_a_long_stream_reuses_rows():
-    """Sentences come and go in the same memory, also after a checkpoint, and none gets another's vectors."""
+    """Sentences reuse the same memory, also after a checkpoint, and keep their own vectors."""
     g = torch.Generator().manual_seed(0)
     lengths = torch.randint(1, 30, (3000,), generator=g)
     reservoir, places = Reservoir(100, seed=4), set()
@@ -298,10 +298,10 @@ def test_bad_input():
 def coverage(
     sentences: int, runs: int, reservoir: int, parts: int = 1, seed: int = 0
 ) -> tuple[float, float, float, float]:
-    """Coverage of the RSA and CKA intervals, and each mean standard error over the true standard deviation."""
+    """Return the coverage of RSA and CKA intervals, and each mean standard error over the true standard deviation."""
     generator = torch.Generator().manual_seed(seed)
     population = CrossMoments(1, 1, "cosine")
-    for _ in range(parts):  # the truth's own error must be small beside the intervals
+    for _ in range(parts):  # the error of the truth must be small beside the intervals
         population.update(*sample(20_000, generator)[:2])
     truth = population.rsa().item(), population.cka().item()
     found = np.zeros((runs, 2, 4))
@@ -323,7 +323,7 @@ def test_coverage_at_300_sentences():
 
 @pytest.mark.simulation
 def test_coverage_at_2000_sentences():
-    """93-97 % of intervals cover, up to the simulation's own error; run with ``-m simulation``."""
+    """93-97 % of intervals cover, up to the simulation's own error. Run with ``-m simulation``."""
     runs = 600
     rsa, cka, *_ = coverage(2000, runs, 5000, parts=20)
     for covered in (rsa, cka):
@@ -331,9 +331,9 @@ def test_coverage_at_2000_sentences():
 
 
 def space_coverage(sentences: int, runs: int, reservoir: int, parts: int = 1) -> tuple[float, float]:
-    """Coverage of the intervals of effective dimension and anisotropy, of spaces with sentence effects."""
+    """Return the coverage of intervals of effective dimension and anisotropy, for spaces with sentence effects."""
     generator = torch.Generator().manual_seed(0)
-    # a ball has the largest effective dimension there is, where no influence is left and the estimate can only be lower
+    # a ball has the largest possible effective dimension, where influences vanish and estimates can only be lower
     axes = torch.linspace(0.2, 2, 12, dtype=torch.float64)
 
     def both(x: torch.Tensor) -> list[CrossMoments]:

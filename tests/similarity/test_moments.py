@@ -23,7 +23,7 @@ SUMS = ("gram_x", "stats_x", "cross", "stats_xy", "gram_y", "stats_y")
 
 
 def spaces(kind: str = "bert", n: int = 60, d: int = 12, e: int = 9, layers: int = 2, seed: int = 0):
-    """Two related spaces (L, n, d) and (L, n, e), float64."""
+    """Return two related spaces (L, n, d) and (L, n, e), float64."""
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(layers, n, d, generator=g, dtype=torch.float64)
     y = x @ torch.randn(layers, d, e, generator=g, dtype=torch.float64) / 3
@@ -39,7 +39,7 @@ def spaces(kind: str = "bert", n: int = 60, d: int = 12, e: int = 9, layers: int
 
 
 def dissimilarities(x: torch.Tensor, metric: str) -> np.ndarray:
-    """All pairs in extended precision: 1 - cosine of vectors that nearly agree costs float64 five digits."""
+    """Return RSA from all pairs in extended precision; 1 - cosine of nearly equal vectors costs float64 five digits."""
     x = x.numpy().astype(np.longdouble)
     if metric == "correlation":
         x = x - x.mean(1, keepdims=True)
@@ -68,8 +68,8 @@ def test_brute_force_equals_scipy():
 
 
 def brute_cka(x: torch.Tensor, y: torch.Tensor, debiased: bool) -> float:
-    """From full kernel matrices, as in Song et al. (2012) and Kornblith et al. (2019)."""
-    x, y = x - x.mean(0), y - y.mean(0)  # CKA does not notice, the rounding of the kernel matrices does
+    """Return CKA from full kernel matrices, as in Song et al. (2012) and Kornblith et al. (2019)."""
+    x, y = x - x.mean(0), y - y.mean(0)  # CKA ignores the shift, but the rounding of kernel matrices does not
     k, l_ = x @ x.T, y @ y.T
     n = len(k)
     if not debiased:
@@ -322,7 +322,7 @@ def test_a_constant_matrix_gives_nan_not_noise():
 
 @pytest.mark.parametrize("measure", ["cca", "pwcca", "linear_r2"])
 def test_a_direction_without_variance_does_not_count(measure):
-    """float32 products give it a variance of about 1e-9 of the largest, and a correlation of nothing with nothing."""
+    """Layer normalisation leaves one such direction; float32 products give it 1e-9 of the largest variance."""
     g = torch.Generator().manual_seed(0)
     scale = torch.cat([torch.full((8,), 30.0), torch.ones(152)])
     rows = torch.randn(6, 900, 160, generator=g) * scale
@@ -350,7 +350,7 @@ def test_a_direction_of_rounding_noise_does_not_count(dtype, least):
 
 
 def test_small_directions_count_in_float64():
-    """An invertible map of a space changes nothing, though it leaves most directions 1e-8 of the largest variance."""
+    """An invertible map changes nothing, although it leaves most directions 1e-8 of the largest variance."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(1, 900, 160, dtype=torch.float64, generator=g)
     y = x + torch.randn(x.shape, dtype=torch.float64, generator=g)

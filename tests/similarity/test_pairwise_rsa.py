@@ -1,4 +1,4 @@
-"""rsa(): estimates against SciPy, bootstrap against explicit weights, the permutation test's size."""
+"""rsa: estimates against SciPy, bootstrap against explicit weights, size of the permutation test."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_permutation_test_sees_a_relation_and_is_deterministic():
 
 
 def rejections(runs: int, permutations: int, equal: bool, seed: int = 0) -> float:
-    """Share of true nulls rejected at 5 %: unrelated spaces, each with strong sentence effects."""
+    """Return the share of true nulls rejected at 5 %, for unrelated spaces with strong sentence effects."""
     rejected = 0
     for run in range(runs):
         g = torch.Generator().manual_seed(seed + run)
@@ -126,7 +126,7 @@ def test_true_nulls_are_rejected_at_their_rate(equal):
 
 
 def test_groups_of_several_sizes_do_not_reject_a_true_null():
-    # were groups of unlike sizes to trade places, sentence effects alone would be found in two of three runs
+    # if groups of different sizes swapped places, sentence effects alone would be significant in two of three runs
     assert rejections(60, 99, equal=False) < 0.15
 
 

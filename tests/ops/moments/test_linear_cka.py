@@ -29,7 +29,7 @@ def spaces(n, d=9, e=6, L=3, M=2, dtype=torch.float64):
 
 
 def brute_force(x, y, debiased):
-    """Both n x n kernels; the unbiased HSIC of Song et al. (2012), equation 5, or the trace of centred kernels."""
+    """Return CKA from both n x n kernels, by unbiased HSIC (Song et al. 2012, equation 5) or centred traces."""
 
     def hsic(k, l_):
         n = len(k)

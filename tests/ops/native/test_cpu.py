@@ -1,4 +1,4 @@
-"""The kernels' library: built once whoever asks, never left broken, rebuilt when anything about it changes."""
+"""Building the kernels: once for all processes, never left broken, again after any change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def tree(tmp_path):
-    """A small source tree that compiles in a fraction of a second."""
+    """Make a small source tree that compiles in a fraction of a second."""
     root = tmp_path / "a folder with $pecial: names" / "csrc"
     (root / "cpu").mkdir(parents=True)
     (root / "bind_cpu.cpp").write_text('extern "C" int answer() { return 42; }\n')
@@ -36,7 +36,7 @@ def tree(tmp_path):
 
 @pytest.fixture
 def compiler(tmp_path):
-    """A compiler that notes each of its runs in ``runs`` and waits while a file named ``wait`` is there."""
+    """Make a compiler that logs its runs in ``runs`` and waits while a file named ``wait`` exists."""
     script = tmp_path / "cxx"
     real = shutil.which("c++") or shutil.which("g++")
     wait = f'while [ -e "{tmp_path}/wait" ]; do sleep 0.05; done'
@@ -47,7 +47,7 @@ def compiler(tmp_path):
 
 @pytest.fixture
 def fresh(monkeypatch):
-    """The loader as in a new process, without hooks; put back afterwards."""
+    """Replace the loader by a new one without hooks, as in a new process."""
     monkeypatch.setattr(cpu, "_kernels", Loader(cpu._load))
     return monkeypatch
 
@@ -231,7 +231,7 @@ def test_building_ahead_of_time(tmp_path, tree, monkeypatch):
     assert cpu.find_or_build()[0] == wheel.LIBRARY
 
 
-# Processor seconds, which are those on the clock unless the machine is busy with something else.
+# Processor seconds, so that a busy machine does not matter.
 SCRIPT = """
 import time, torch
 start = time.process_time()
@@ -252,7 +252,7 @@ def test_later_loads_take_less_than_a_third_of_a_second():
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the flags are those of x86-64")
 def test_the_kernels_compile_for_avx512(tmp_path, monkeypatch):
-    """Without optimisation, which chooses instructions all the same; whether they run needs such a machine."""
+    """Compiles without optimisation, which uses the same instructions. Only such a machine can run them."""
     monkeypatch.setenv("CXXFLAGS", "-march=x86-64-v4 -O0")
     library = build.build(tmp_path, "v4", build.source_root(), build.find_compiler())
     assert b"avx512" in library.read_bytes()
@@ -264,11 +264,11 @@ def test_the_kernels_compile_for_avx512(tmp_path, monkeypatch):
     ("flags", "capability"),
     [
         ("-march=x86-64 -DBERTFT_NO_BLAS", "generic loops"),
-        ("-DBERTFT_VECTOR_BYTES=64", "blas"),  # the width of AVX-512, in two halves where there is none
+        ("-DBERTFT_VECTOR_BYTES=64", "blas"),  # the width of AVX-512, in two halves on other machines
     ],
 )
 def test_other_instruction_sets(flags, capability, tmp_path):
-    """The kernels' own tests of values and gradients, on a build for another machine."""
+    """Runs the kernels' tests of values and gradients on a build for another machine."""
     env = os.environ | {"CXXFLAGS": flags, "BERTFT_KERNELS": "compiled"}
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, cwd=ROOT, env=env, check=True)
     assert capability in done.stdout

@@ -1,4 +1,4 @@
-"""Building the CUDA kernels: what can be tested without a GPU and without a torch that has CUDA."""
+"""Building the CUDA kernels, as far as it needs no GPU and no CUDA build of torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def fresh(monkeypatch):
 
 
 def toolkit(folder: Path, version: str, library: str | None = "lib/libcudart.so.13") -> Path:
-    """A folder that looks like a CUDA toolkit."""
+    """Make a folder that looks like a CUDA toolkit."""
     (folder / "bin").mkdir(parents=True)
     (folder / "include").mkdir()
     (folder / "include" / "cuda_runtime.h").touch()
@@ -149,7 +149,7 @@ def test_load_warns_once_and_falls_back(fresh, monkeypatch):
     monkeypatch.delenv("BERTFT_KERNELS", raising=False)
     with pytest.warns(RuntimeWarning, match="plain PyTorch on the GPU, slower: this torch is built for the CPU only"):
         assert cuda.load() is False
-    assert cuda.load() is False  # no second warning: it would be an error here
+    assert cuda.load() is False  # a second warning would be an error here
     monkeypatch.setattr(cuda, "_kernels", Loader(cuda._load))
     monkeypatch.setenv("BERTFT_KERNELS", "compiled")
     with pytest.raises(BertftError, match="BERTFT_KERNELS=compiled, but this torch is built for the CPU only"):

@@ -1,4 +1,4 @@
-"""Measures over pairs of sampled stimuli: paired differences, what a value rests on, the time said beforehand."""
+"""Measures over pairs of sampled stimuli: paired differences, sampling errors, forecast of time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bertft.similarity.compare.plan import Plan
 
 
 class Told:
-    """A progress that keeps what it is told."""
+    """A progress that keeps its messages."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -30,7 +30,7 @@ class Told:
 
 
 def spaces(n: int = 240, d: int = 12):
-    """Base (2, n, d) and two tuned spaces with sentence effects, the second further from the base; groups of 4."""
+    """Return a base (2, n, d), two tuned spaces with sentence effects, the second further away, and groups of 4."""
     g = torch.Generator().manual_seed(0)
 
     def normal(rows: int) -> torch.Tensor:
@@ -87,7 +87,7 @@ def test_no_difference_without_intervals():
 
 
 def test_sampling_error_is_a_row_and_a_message():
-    """Kendall's from drawn pairs, Spearman's from ranks in bins, none where every pair was taken as it is."""
+    """Kendall has one from drawn pairs and Spearman one from binned ranks; measures of all pairs have none."""
     groups, base, tuned = spaces(1200, 6)
     told, only = Told(), {"a": tuned["a"]}
     plan = Plan(compares=("kendall", "spearman"), intervals=False)
@@ -128,12 +128,12 @@ def test_impossible_permutations_are_refused(plan, words):
         Plan(permutations=-1)
 
 
-# The time beforehand --------------------------------------------------------------------------------------------------
+# Forecast -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def a_second_each(monkeypatch):
-    """Every trial takes a second, but for 20,000 drawn pairs of one space, which take 20 ms."""
+    """Make every trial take a second, and 20,000 drawn pairs of one space 20 ms."""
     taken = []
 
     def seconds(work, *arguments):
@@ -145,7 +145,7 @@ def a_second_each(monkeypatch):
 
 
 def test_each_kind_has_its_own_cost(a_second_each):
-    """Kendall draws as many pairs of 50,000 stimuli as of 5,000; what visits all pairs takes 100 times as long."""
+    """Kendall draws as many pairs of 50,000 stimuli as of 5,000; measures of all pairs take 100 times as long."""
     plan = Plan(
         ("euclidean",), ("pearson", "kendall"), ("rsa", "mutual_knn", "cka_rbf"), intervals=False, permutations=1000
     )
@@ -155,7 +155,7 @@ def test_each_kind_has_its_own_cost(a_second_each):
     growth = (5_000 / sampled.TRIAL) ** 2
     for measure in ("rsa_euclidean_pearson", "mutual_knn_10"):
         assert short[measure] == pytest.approx(12 * growth) and long[measure] == pytest.approx(1200 * growth)
-    assert short["rsa_euclidean_pearson_p"] == pytest.approx(12 * 10 * growth)  # the trial's are 100 permutations
+    assert short["rsa_euclidean_pearson_p"] == pytest.approx(12 * 10 * growth)  # the trial has 100 permutations
     drawn = 1_000_000 * 0.04 / 20_000
     assert short["cka_rbf"] == pytest.approx(12 * (growth + drawn))
     ranked = sampled.forecast(Plan(compares=("spearman",)), 5_000, two)
@@ -192,7 +192,7 @@ def test_shape_distances_that_may_be_rounding_have_no_interval():
 
 
 def test_float64_sums_are_those_of_all_pairs():
-    """Float32 vectors with a common mean and a rogue dimension, wider than what is always taken in float64."""
+    """Uses float32 vectors with a common mean and a huge dimension, too wide for float64 products by default."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(1, 300, 160, generator=g) + 3 * torch.randn(160, generator=g)
     x[..., 1] = 10 * x[..., 1] + 100

@@ -337,7 +337,7 @@ def test_memory_is_released_after_every_buffer(encoders, monkeypatch):
     assert len(calls) == math.ceil(len(TEXTS) / stream.BUFFER)
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "3")
     memory.keep_steady()
-    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "3"  # what the user asked for
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "3"  # the user's own setting
     monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
     memory.keep_steady()
     assert 6 <= int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) < 100

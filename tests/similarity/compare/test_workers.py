@@ -1,4 +1,4 @@
-"""bertft rsa in several processes under torchrun: equal to one process; what a lost process leaves behind."""
+"""bertft rsa in several processes under torchrun: equality with one process, lost processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from bertft.runs.rows import read_results
 
-# The command line with small buffers, so that a short text is shared by all, and a process that may be lost.
+# The command line with small buffers, so that all processes share a short text, and with a process that may be lost.
 WORKER = """
 import os, signal
 import torch

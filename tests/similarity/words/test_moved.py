@@ -1,4 +1,4 @@
-"""Which words moved: against local RSA of all vectors at once, labels, words in context."""
+"""Words that moved: local RSA of all vectors at once, labels, words in context."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_equals_brute_force_and_names_the_extremes(encoders):
 
 
 def test_another_metric_and_texts_longer_than_a_window(encoders):
-    """Plain text, cut at white space and into windows where it must be, by squared distances."""
+    """Plain text is cut at white space and, if need be, into windows."""
     base, tuned = encoders
     words = [word for s in SENTENCES for word in s.words][:120]
     texts = [Text("7", " ".join(words)), *(Text(str(i), "the dogs saw them") for i in range(5))]
