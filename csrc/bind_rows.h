@@ -1,6 +1,6 @@
 // Wrappers of the kernels over rows (pairwise_distance, cross_moments, rdm_moments, nearest) for bind_cpu.cpp, which
-// registers them. They check what guards the memory, allocate, pass pointers, and refuse rows that a metric cannot
-// take.
+// registers them. They check sizes, allocate, pass pointers, and refuse rows that a metric
+// cannot take.
 #pragma once
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>

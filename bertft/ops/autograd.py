@@ -53,7 +53,7 @@ def differentiable(
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """Return a (..., N, K) @ b (..., K, M), whose leading dimensions are the same, in the dtype of both operands.
+    """Return a (..., N, K) @ b (..., K, M), with the same leading dimensions, in the dtype of both operands.
 
     ``torch.autocast`` changes neither the product nor its gradient. It would round float32 operands of ``@`` to half
     precision, also in a backward pass that runs inside it.

@@ -47,7 +47,7 @@ def check_device(op: str, first: str, x: Tensor, **others: Tensor | None) -> Non
 
 
 def check_rows(x: Tensor, metric: str, *, op: str, name: str = "x", layer: int | None = None) -> None:
-    """Raise the `BadRow` that a kernel raises for x (N, D) or (L, N, D); for inputs that no kernel serves.
+    """Raise the `BadRow` that a kernel would raise for x (N, D) or (L, N, D), if none is available.
 
     A row is bad if it is not finite, if it has norm 0 under cosine, or if it is constant (to 1e-13 of its norm) under
     correlation. ``layer`` is the index of an x (N, D) among others.

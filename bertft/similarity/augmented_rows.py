@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bertft.ops import reference
 from bertft.ops.moments.cross_moments import Moments
-from bertft.ops.moments.layout import Space, held
+from bertft.ops.moments.layout import Space, present
 
 EXTRA = 3  # a, p and 1 behind the D dimensions
 
@@ -68,8 +68,8 @@ def pack(m: Moments) -> tuple[Tensor, Tensor, Tensor]:
         return block(gram, (s.au, s.pu, s.s), (s.au, s.pu, s.s), corner)
 
     corner = [[xy.ab, xy.qa, x.a], [xy.pb, xy.pq, x.p], [y.a, y.p, x.n]]
-    cross = block(held(m.cross), (xy.bu, xy.qu, x.s), (xy.av, xy.pv, y.s), corner)
-    return own(held(m.gram_x), x), own(held(m.gram_y), y), cross
+    cross = block(present(m.cross), (xy.bu, xy.qu, x.s), (xy.av, xy.pv, y.s), corner)
+    return own(present(m.gram_x), x), own(present(m.gram_y), y), cross
 
 
 def unpack(xx: Tensor, yy: Tensor, xy: Tensor) -> Moments:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bertft.ops.moments.cross_moments import Moments, Space
-from bertft.ops.moments.layout import held
+from bertft.ops.moments.layout import present
 
 # A direction whose variance is below this share of the largest is rounding noise: for vectors of float32 or finer, for
 # sums of float32 products (whose error is up to 1e-9 of the largest), and for vectors in half precision. Layer
@@ -33,7 +33,7 @@ def scatter(m: Moments) -> tuple[Tensor, Tensor, Tensor]:
     def centred(gram: Tensor, x: Space, y: Space) -> Tensor:
         return gram - torch.outer(x.s, y.s) / x.n
 
-    gram_x, gram_y, cross = held(m.gram_x), held(m.gram_y), held(m.cross)
+    gram_x, gram_y, cross = present(m.gram_x), present(m.gram_y), present(m.cross)
     return centred(gram_x, m.x, m.x), centred(gram_y, m.y, m.y), centred(cross, m.x, m.y)
 
 

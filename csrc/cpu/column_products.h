@@ -2,7 +2,7 @@
 //
 // A `Panels` holds a matrix as panels of kPanel columns, each panel row after row, so that a tile of C, kTall by kPanel
 // numbers in registers, reads both its operands in order: kTall of A are broadcast against three vectors of B. The same
-// copy serves on either side, and the upper triangle of A'A costs half a product plus half a panel: BLAS offers neither
+// copy works on either side, and the upper triangle of A'A costs half a product plus half a panel: BLAS offers neither
 // (its general product repacks both operands at each call and knows no triangle; torch does not export syrk).
 //
 // Presumption: kSlab rows of a panel stay in the first cache level, kSlab rows of the panels of a block of C in the
@@ -18,7 +18,7 @@ namespace bertft {
 
 template <class T>
 inline constexpr int kPanel = 3 * kLanes<T>;                        // columns
-inline constexpr int kTall = BERTFT_VECTOR_BYTES == 64 ? 8 : 4;     // rows of a tile: what 32 or 16 registers hold
+inline constexpr int kTall = BERTFT_VECTOR_BYTES == 64 ? 8 : 4;     // rows of a tile that fit 32 or 16 registers
 constexpr int64_t kSlab = 128;                                      // rows: 12 KB of a panel of 32-byte vectors
 constexpr int64_t kSkew = 10;         // rows between panels: else their heads compete for the same cache sets
 constexpr int64_t kBlockPanels = 8;    // panels to a side of a block of C: 192 floats of 32-byte vectors

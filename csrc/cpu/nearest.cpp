@@ -35,7 +35,8 @@ struct Lists {
   }
 };
 
-// Rows r0..r1-1 and columns c0..c1-1 of the tile. `last`: what an entry of each column must exceed, scratch memory.
+// Rows r0..r1-1 and columns c0..c1-1 of the tile. `last`: the value that an entry of each column must exceed, scratch
+// memory.
 template <class T>
 void take(const T* tile, int64_t columns, const Lists<T>* rows, const Lists<T>* down, int64_t r0, int64_t r1,
           int64_t c0, int64_t c1, T* last) {

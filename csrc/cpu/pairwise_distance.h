@@ -7,7 +7,7 @@
 
 namespace bertft {
 
-// Rows in a metric's form, with a common vector subtracted (but for dot), and |u|^2.
+// Rows in a metric's form, with a common vector subtracted (except for dot), and |u|^2.
 template <class T>
 struct Prepared {
   const T* u;        // (rows, dim)

@@ -1,5 +1,5 @@
 // Rows of any element type, brought into the form in which a metric takes them: the shared first step of
-// pairwise_distance, rdm_correlation and cross_moments. Arithmetic in double, whatever goes in and comes out.
+// pairwise_distance, rdm_correlation and cross_moments. Arithmetic is in double for all types of input and output.
 #pragma once
 #include <cstdint>
 #include <cstring>

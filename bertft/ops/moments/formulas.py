@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops.metrics import SCALE
-from bertft.ops.moments.layout import Moments, Pair, Space, held, pair_xy, space_x, space_y
+from bertft.ops.moments.layout import Moments, Pair, Space, pair_xy, present, space_x, space_y
 
 
 class PairSums(NamedTuple):
@@ -72,8 +72,8 @@ def self_pair(gram: Tensor, stats: Tensor) -> Moments:
 def pair_sums(m: Moments) -> PairSums:
     """Return the sums over pairs behind Pearson and cosine comparisons."""
     x, y = space_x(m), space_y(m)
-    kk, ll = self_product(held(m.gram_x), x), self_product(held(m.gram_y), y)
-    return PairSums(x.n * (x.n - 1), _sum(x), _sum(y), kk, _product(held(m.cross), x, y, pair_xy(m)), ll)
+    kk, ll = self_product(present(m.gram_x), x), self_product(present(m.gram_y), y)
+    return PairSums(x.n * (x.n - 1), _sum(x), _sum(y), kk, _product(present(m.cross), x, y, pair_xy(m)), ll)
 
 
 def compare_sums(
@@ -142,7 +142,7 @@ def cka_from_moments(m: Moments, *, debiased: bool = True) -> Tensor:
 
     Moments of the metric ``dot`` have the vectors themselves as rows. Debiased CKA needs n >= 4.
     """
-    x, y, cross, gram_x, gram_y = space_x(m), space_y(m), held(m.cross), held(m.gram_x), held(m.gram_y)
+    x, y, cross, gram_x, gram_y = space_x(m), space_y(m), present(m.cross), present(m.gram_x), present(m.gram_y)
     if debiased:
         pair = pair_xy(m)
         xy = _hsic(cross, x, y, pair.bu, pair.av, pair.ab)

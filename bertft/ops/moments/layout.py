@@ -92,22 +92,22 @@ class Moments(NamedTuple):
 
 def space_x(m: Moments) -> Space:
     """Named sums of the first space."""
-    return _space(held(m.stats_x))
+    return _space(present(m.stats_x))
 
 
 def space_y(m: Moments) -> Space:
     """Named sums of the second space."""
-    return _space(held(m.stats_y))
+    return _space(present(m.stats_y))
 
 
 def pair_xy(m: Moments) -> Pair:
     """Named sums of both spaces."""
-    d, e = held(m.cross).shape[-2:]
-    *vectors, rest = held(m.stats_xy).split([d, d, e, e, 4], -1)
+    d, e = present(m.cross).shape[-2:]
+    *vectors, rest = present(m.stats_xy).split([d, d, e, e, 4], -1)
     return Pair(*vectors, *rest.unbind(-1))
 
 
-def held(sums: Tensor | None) -> Tensor:
+def present(sums: Tensor | None) -> Tensor:
     """Return sums that the caller knows are present."""
     assert sums is not None, "these sums were not asked for"
     return sums

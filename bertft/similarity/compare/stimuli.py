@@ -132,17 +132,17 @@ def side_by_side(streams: Sequence[Iterator[Batch]]) -> Iterator[tuple[torch.Ten
         ):
             yield first.index, first.lengths, [batch.vectors for batch in batches]
             continue
-        for held, batch in zip(waiting, batches, strict=True):
+        for waiting_parts, batch in zip(waiting, batches, strict=True):
             if batch is None:
                 continue
             parts = batch.vectors.split(batch.lengths.tolist(), dim=1)
             for index, part in zip(batch.index.tolist(), parts, strict=True):
-                if index in held:
+                if index in waiting_parts:
                     raise BertftError("similarity: a text is longer than the window of encoders that differ")
-                held[index] = part
-        ready = [index for index in waiting[0] if all(index in held for held in waiting[1:])]
+                waiting_parts[index] = part
+        ready = [index for index in waiting[0] if all(index in waiting_parts for waiting_parts in waiting[1:])]
         if ready:
-            groups = [[held.pop(index) for index in ready] for held in waiting]
+            groups = [[waiting_parts.pop(index) for index in ready] for waiting_parts in waiting]
             lengths = [part.shape[1] for part in groups[0]]
             if any([part.shape[1] for part in parts] != lengths for parts in groups[1:]):
                 raise BertftError("similarity: the encoders cut a text into different numbers of stimuli")

@@ -53,7 +53,7 @@ def words_agree(
         raise BertftError(f"words: needs at least 2 sentences for an interval, found {len(sentences)}")
     texts = [sentence.words for sentence in sentences]
     both = {"first": first, "second": second}
-    moved = local_of_words(base, both, texts, metric=metric, told="words that moved alike", progress=progress)
+    moved = local_of_words(base, both, texts, metric=metric, title="words that moved alike", progress=progress)
     groups = torch.repeat_interleave(torch.tensor([len(words) for words in texts]))
     found = []
     for layer, (x, y) in enumerate(zip(*moved.values(), strict=False)):  # those that all three have

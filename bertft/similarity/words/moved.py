@@ -132,7 +132,7 @@ def words_that_moved(
     labels, whole = labels_of(by, sentences), [as_words(sentence) for sentence in sentences]
     found = local_of_words(
         base, tuned, [sentence.words for sentence in whole], metric=metric, float64=float64,
-        batch_tokens=batch_tokens, told="words that moved", progress=progress,
+        batch_tokens=batch_tokens, title="words that moved", progress=progress,
     )  # fmt: skip
     groups = torch.repeat_interleave(torch.tensor([len(sentence.words) for sentence in whole]))
     return {
@@ -153,14 +153,14 @@ def local_of_words(
     whole: Sequence[Sequence[str]],
     *,
     metric: str,
-    told: str,
+    title: str,
     float64: bool = False,
     batch_tokens: int = 4096,
     progress: Progress = SILENT,
 ) -> dict[str, Tensor]:
     """Return the local RSA (L, R) float64 of all words of the texts ``whole``, in order, for each tuned encoder.
 
-    L is the number of layers that it shares with the base. ``told`` names the step that ``progress`` shows.
+    L is the number of layers that it shares with the base. ``title`` names the step that ``progress`` shows.
     """
     layers = shared_layers(base, tuned)
     sums = {name: CrossMoments(count, count, metric, float64=float64) for name, count in layers.items()}
@@ -176,7 +176,7 @@ def local_of_words(
         pairs = zip(index.tolist(), lengths.tolist(), strict=True)
         return torch.cat([torch.arange(int(starts[i]), int(starts[i]) + n) for i, n in pairs])
 
-    with progress.step(told, total=2 * total, unit="words") as step, torch.inference_mode():
+    with progress.step(title, total=2 * total, unit="words") as step, torch.inference_mode():
         for _, lengths, spaces in batches():
             for name, space in zip(tuned, spaces[1:], strict=True):
                 sums[name].update(spaces[0][: layers[name]], space[: layers[name]])
