@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from bertft.data.location import data_name, pin
 from bertft.data.sampling import stimuli_order
@@ -28,7 +29,8 @@ from bertft.runs.rows import Row
 from bertft.similarity import Plan, compare_stream
 from bertft.similarity.compare.stimuli import taken
 from bertft.similarity.compare.workers import Team, own_device, team
-from bertft.similarity.words.moved import FILES, LABELS, OF_WORDS, is_label, labels_of, write_moved
+from bertft.similarity.words.labels import LABELS, OF_WORDS, is_label, labels_of
+from bertft.similarity.words.moved import FILES, write_moved
 from bertft.study.analyses.rsa import Rsa
 from bertft.study.analyses.words import find_words, located
 from bertft.study.analysis import close_folder, open_folder
@@ -226,14 +228,22 @@ def _weights_of(folder: Path, encoders: dict[str, Encoder]) -> dict[str, str]:
     A folder written before fingerprints covered every weight holds sampled ones. If they are those of ``encoders``,
     they are returned instead, so that the folder is recognised and resumes.
     """
-    markers = [*folder.glob("rsa/*.done.json"), *(folder / CHECKPOINTS).glob("*.json")]
+    markers = [*folder.glob("rsa/*.done.json"), *(folder / CHECKPOINTS).glob("*")]
     if markers:
         sampled = {name: sampled_fingerprint(encoder) for name, encoder in encoders.items()}
         for path in markers:
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a damaged marker is reported later
-                if json.loads(path.read_text(encoding="utf8"))["settings"]["weights"] == sampled:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, SafetensorError):  # reported later
+                if _settings_in(path)["weights"] == sampled:
                     return sampled
     return {name: fingerprint(encoder) for name, encoder in encoders.items()}
+
+
+def _settings_in(path: Path) -> Any:
+    """Return the settings that a stage's marker or a checkpoint was written with."""
+    if path.suffix == ".json":
+        return json.loads(path.read_text(encoding="utf8"))["settings"]
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["settings"])
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Base and tuned encoders side by side over the same text: similarity of every layer, with intervals."""
+"""Stimuli of several encoders, side by side over the same texts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def layer_counts(base: Encoder, tuned: Mapping[str, Encoder]) -> dict[str, tuple[int, int]]:
-    """How many layers the base and each tuned encoder have."""
+    """Return the numbers of layers (of the base, of the tuned encoder) by name."""
     return {name: (base.num_layers, encoder.num_layers) for name, encoder in tuned.items()}
 
 
 def shared_layers(base: Encoder, tuned: Mapping[str, Encoder]) -> dict[str, int]:
-    """How many layers each tuned encoder shares with the base."""
+    """Return how many layers each tuned encoder shares with the base."""
     return {name: min(base.num_layers, encoder.num_layers) for name, encoder in tuned.items()}
 
 
@@ -67,7 +67,7 @@ def count_stimuli(encoder: Encoder, examples: Sequence[Any], unit: str) -> list[
 
 
 def check_request(base: Encoder, tuned: Mapping[str, Encoder], tokens: int | None, unit: str) -> None:
-    """What every comparison of encoders asks before it starts."""
+    """Raise BertftError for a comparison without encoders, with few tokens, an unknown unit or different tokenizers."""
     if not tuned:
         raise BertftError("similarity: no encoder to compare with")
     if tokens is not None and tokens < 4:
@@ -83,9 +83,10 @@ def check_request(base: Encoder, tuned: Mapping[str, Encoder], tokens: int | Non
 
 
 def side_by_side(streams: Sequence[Iterator[Batch]]) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]]:
-    """The same examples of every stream: index (S,), lengths (S,) and one (L, T, D) of each.
+    """Yield the same examples of every stream: index (S,), lengths (S,), and one (L, T, D) per stream.
 
-    Streams with one tokenizer batch alike and go through at once. Others are held back until all have an example.
+    Streams of encoders with one tokenizer have equal batches, which are passed on at once. Others are kept back until
+    all streams have reached an example.
     """
     waiting: list[dict[int, torch.Tensor]] = [{} for _ in streams]
     for batches in itertools.zip_longest(*streams):
@@ -99,17 +100,17 @@ def side_by_side(streams: Sequence[Iterator[Batch]]) -> Iterator[tuple[torch.Ten
         ):
             yield first.index, first.lengths, [batch.vectors for batch in batches]
             continue
-        for held, batch in zip(waiting, batches, strict=True):
+        for waiting_parts, batch in zip(waiting, batches, strict=True):
             if batch is None:
                 continue
             parts = batch.vectors.split(batch.lengths.tolist(), dim=1)
             for index, part in zip(batch.index.tolist(), parts, strict=True):
-                if index in held:
+                if index in waiting_parts:
                     raise BertftError("similarity: a text is longer than the window of encoders that differ")
-                held[index] = part
-        ready = [index for index in waiting[0] if all(index in held for held in waiting[1:])]
+                waiting_parts[index] = part
+        ready = [index for index in waiting[0] if all(index in waiting_parts for waiting_parts in waiting[1:])]
         if ready:
-            groups = [[held.pop(index) for index in ready] for held in waiting]
+            groups = [[waiting_parts.pop(index) for index in ready] for waiting_parts in waiting]
             lengths = [part.shape[1] for part in groups[0]]
             if any([part.shape[1] for part in parts] != lengths for parts in groups[1:]):
                 raise BertftError("similarity: the encoders cut a text into different numbers of stimuli")
@@ -121,7 +122,10 @@ def side_by_side(streams: Sequence[Iterator[Batch]]) -> Iterator[tuple[torch.Ten
 def cut(
     index: torch.Tensor, lengths: torch.Tensor, left: torch.Tensor, spaces: list[torch.Tensor]
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Lengths and vectors without the stimuli beyond those ``left`` of each example, which counts down in place."""
+    """Return lengths and vectors without the stimuli beyond those ``left`` of each example.
+
+    Subtracts the stimuli from ``left`` in place.
+    """
     allowed = []
     for example, length in zip(index.tolist(), lengths.tolist(), strict=True):
         allowed.append(min(length, int(left[example])))
@@ -135,7 +139,7 @@ def cut(
 
 
 def in_windows(texts: Sequence[Sequence[str]], encoders: Sequence[Encoder]) -> Iterator[tuple[int, Sequence[str]]]:
-    """Word sequences cut where any of the ``encoders`` would have to, with the place of each in ``texts``."""
+    """Yield (position in ``texts``, words): texts cut wherever any of the ``encoders`` would have to cut them."""
     cut_to = []
     for encoder in encoders:
         aligned = align_words(encoder.tokenizer, texts)

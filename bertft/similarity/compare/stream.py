@@ -29,7 +29,7 @@ BUFFER = 1024  # examples: at most a few seconds of work between two places wher
 
 
 class StreamRun:
-    """Where in the text the run is, and the work from there on."""
+    """The position of a run in its text, and the work from there on."""
 
     def __init__(
         self,
@@ -49,13 +49,13 @@ class StreamRun:
         self.encoded: list[Encoded] = []  # the buffer's examples as pieces, for the encoders that read like the base
         self.buffer = self.batch = 0  # what comes next
         self.first = 0  # the buffer's first example
-        self.taken = 0  # stimuli of all processes in the buffers before
-        self.left: list[int] | None = None  # stimuli still wanted of each of the buffer's examples
+        self.taken = 0  # stimuli of all processes in earlier buffers
+        self.left: list[int] | None = None  # remaining stimuli of each of the buffer's examples
         self.names: list[str] = []  # of the buffer's examples
         self.ended = False
 
     def batches(self, texts: Iterable[Any]) -> Iterator[tuple[int, int]]:
-        """Take the rest of the text into the comparison; after every batch, its stimuli and examples."""
+        """Feed the remaining text to the comparison; yield the stimuli and examples of every batch."""
         if self.ended:
             return
         source = iter(texts)
@@ -103,14 +103,14 @@ class StreamRun:
             yield int(lengths.sum()), len(set(index.tolist()))
 
     def _name(self, text: int) -> str:
-        """The place of a text in the stream and, where it has one, its name: its line, or a sentence's id."""
+        """Return the position of a text in the stream and its name, if it has one: its line, or a sentence's id."""
         name = self.names[text - self.first]
         return f"text {text + 1} of the stream" + (f" ({name})" if name else "")
 
     def _spaces(
         self, examples: list[Input], counts: Sequence[int], skip: int
     ) -> Iterator[tuple[int, tuple[Tensor, Tensor, list[Tensor]]]]:
-        """The buffer's batches from the ``skip``-th on. Encoders that batch alike do not run those before."""
+        """Yield the buffer's batches from number ``skip`` on. Encoders that batch alike do not run the skipped ones."""
         chosen = [i for i, count in enumerate(counts) if count > 0]
         texts = [examples[i] for i in chosen]
         if not self.alike:  # windows must end at the same words in all of them
@@ -137,7 +137,7 @@ class StreamRun:
             return
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and JSON values from which ``restore`` goes on."""
+        """Return tensors and JSON values for `restore`."""
         comparison = self.comparison
         kept, limit = comparison.reservoir.state()
         tensors = {f"reservoir/{key}": tensor for key, tensor in kept.items()}
@@ -157,6 +157,7 @@ class StreamRun:
         return tensors, record
 
     def restore(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+        """Resume from a `state`."""
         comparison = self.comparison
         for name in ("buffer", "batch", "first", "taken", "left", "ended"):
             setattr(self, name, record[name])

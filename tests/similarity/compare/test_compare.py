@@ -1,4 +1,4 @@
-"""compare_encoders against brute force on the vectors themselves; selection of stimuli; refusals."""
+"""compare_encoders: brute force on the vectors themselves, selection of stimuli, refusals."""
 
 from __future__ import annotations
 
@@ -20,15 +20,9 @@ from bertft.similarity.compare.stimuli import choose, side_by_side
 
 
 @pytest.fixture(scope="module")
-def encoders(tiny_model):
+def encoders(tiny_model, disturbed):
     """A base encoder and one whose upper blocks are disturbed."""
-    base, tuned = Encoder.from_pretrained(str(tiny_model)), Encoder.from_pretrained(str(tiny_model))
-    g = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, weight in tuned.model.named_parameters():
-            if "layer.1." in name or "layer.2." in name:
-                weight.add_(0.05 * torch.randn(weight.shape, generator=g).to(weight.device))
-    return base, tuned
+    return Encoder.from_pretrained(str(tiny_model)), disturbed(0)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +31,7 @@ def texts():
 
 
 def vectors(encoder: Encoder, texts: list, tokens: int, unit: str = "token", seed: int = 0) -> torch.Tensor:
-    """(L, tokens, D) the slow way: one text at a time, in the documented order."""
+    """Return (L, tokens, D), one text at a time, in the documented order."""
     parts = []
     for i in drawn(range(len(texts)), seed):
         parts.append(next(iter(encoder.stream([texts[i]], unit=unit))).vectors)
@@ -64,10 +58,15 @@ def test_equals_brute_force(encoders, texts, metric):
     assert changed.value < 0.999 and changed.low < changed.value < changed.high
 
 
-def test_same_seed_same_rows_and_encoders_do_not_matter_to_each_other(encoders, texts):
+def test_the_same_seed_gives_the_same_rows(encoders, texts):
+    base, tuned = encoders
+    rows = compare_encoders(base, {"a": tuned, "b": base}, texts, tokens=200)
+    assert rows == compare_encoders(base, {"a": tuned, "b": base}, texts, tokens=200)
+
+
+def test_encoders_do_not_affect_each_other(encoders, texts):
     base, tuned = encoders
     both = compare_encoders(base, {"a": tuned, "b": base}, texts, tokens=200)
-    assert both == compare_encoders(base, {"a": tuned, "b": base}, texts, tokens=200)
     alone = compare_encoders(base, {"a": tuned}, texts, tokens=200)
     assert alone == [row for row in both if row.model == "a"]
     assert all(row.value == pytest.approx(1, abs=1e-9) for row in both if row.model == "b")
@@ -88,7 +87,7 @@ def test_words_of_encoders_with_different_tokenizers(encoders, texts, tiny_model
     assert {row.n for row in rows} == {100}
 
 
-def test_fewer_layers_are_compared_as_far_as_they_go(encoders, texts, tiny_model):
+def test_encoders_are_compared_in_the_layers_that_both_have(encoders, texts, tiny_model):
     from bertft.models.blocks import truncate
 
     base, _ = encoders
@@ -178,7 +177,7 @@ def test_all_kinds_of_example(encoders):
         assert {row.n for row in rows} == {200}
 
 
-def test_too_few_tokens_are_said(encoders, texts):
+def test_too_few_tokens_give_a_message(encoders, texts):
     from bertft.runs.progress import SILENT
 
     said = []
