@@ -87,9 +87,9 @@ def _do(
     print(line) if cost else tell(line, out, json)
 
 
-def _stated(context: typer.Context, chosen: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings from the file that are no options, then those that were given; the others keep defaults."""
-    return {**(context.obj or {}), **{name: value for name, value in chosen.items() if value is not None}}
+def _stated(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that were given, from a file or as options; the others keep their defaults."""
+    return {name: value for name, value in chosen.items() if value is not None}
 
 
 @app.command(
@@ -141,7 +141,6 @@ def study(
 @options(FinetuneCommand, TRAINING_HELP)
 def finetune(
     chosen: dict[str, Any],
-    context: typer.Context,
     out: Out,
     config: Config = None,
     dry_run: DryRun = False,
@@ -151,7 +150,7 @@ def finetune(
     """Fine-tune an encoder; the checkpoint loads with AutoModel.from_pretrained."""
     from bertft.cli.runs import run_finetune
 
-    settings = _stated(context, chosen)
+    settings = _stated(chosen)
 
     def cost(progress: Progress) -> Estimate:
         from bertft.models.finetuning.run import FinetuneConfig
@@ -171,7 +170,6 @@ def finetune(
 @options(FinetuneCommand, ABLATE_HELP)
 def ablate(
     chosen: dict[str, Any],
-    context: typer.Context,
     kind: Annotated[str, typer.Argument(help="freeze (Figure 3 of the paper) or truncate (Figure 4).")],
     out: Out,
     k: Annotated[Optional[list[int]], typer.Option("--depth", "-k", help="One k; repeat. Default: every one.")] = None,  # noqa: UP045
@@ -187,7 +185,7 @@ def ablate(
     """Fine-tune with blocks 1..k frozen, or with these alone, for every k: which layers does the task need?"""
     from bertft.cli.runs import run_ablate
 
-    settings = _stated(context, chosen)
+    settings = _stated(chosen)
 
     def cost(progress: Progress) -> Estimate:
         from bertft.models.finetuning.run import FinetuneConfig

@@ -30,8 +30,8 @@ SEED_HELP = "Same seed, same numbers."
 def options(settings: type[Settings], help: Mapping[str, str | OptionInfo | None]) -> Callable[..., Any]:
     """Decorate a command so that ``settings`` become its options.
 
-    The command receives what was given as its first argument, a dict; types, defaults and bounds are those of
-    ``settings``. ``help`` orders the options: a text describes one, a ``typer.Option`` replaces what would be made of
+    The command receives what was given as its first argument, a dict, beside the settings of a file that are no options
+    (`read_config`). Types, defaults and bounds are those of ``settings``. ``help`` orders the options: a text describes one, a ``typer.Option`` replaces what would be made of
     it, and None stands for a parameter of the command itself. Its other parameters follow.
     """
     fields: dict[str, Any] = {field.name: field for field in dataclasses.fields(typing.cast(Any, settings))}
@@ -44,14 +44,15 @@ def options(settings: type[Settings], help: Mapping[str, str | OptionInfo | None
         order = [*help, *(name for name in parameters if name not in help)]
 
         @functools.wraps(command)
-        def run(**given: Any) -> None:
+        def run(context: typer.Context, **given: Any) -> None:
             chosen = {name: given.pop(name) for name in made}
             for name, value in chosen.items():
                 if value is not None:
                     validated(hints[name], value, f"--{name.replace('_', '-')}")
-            command(chosen, **given)
+            command({**(context.obj or {}), **chosen}, **given)
 
-        signature = [parameters[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in order]
+        first = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        signature = [first, *(parameters[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in order)]
         run.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in signature}
         run.hints = {name: hints[name] for name in made}  # type: ignore[attr-defined]
