@@ -25,7 +25,7 @@ setup(
     package_dir={"bertft._csrc": "csrc"},
     package_data={
         "": ["*.pyi"],
-        "bertft": ["py.typed", "report/page/templates/*", "study/builtin/*.yaml"],
+        "bertft": ["py.typed", "models/finetuning/*.j2", "report/page/templates/*", "study/builtin/*.yaml"],
         "bertft._csrc": ["*.h", "*.cpp", "cpu/*", "cuda/*"],
     },
     **options,

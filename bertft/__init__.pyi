@@ -9,7 +9,8 @@ from . import similarity as similarity
 from . import study as study
 from .errors import BertftError as BertftError
 from .models.encoder import Encoder as Encoder
-from .models.finetuning.run import FinetuneConfig as FinetuneConfig
+from .models.finetuning.config import FinetuneConfig as FinetuneConfig
+from .models.finetuning.evaluation import load_finetuned as load_finetuned
 from .runs.rows import Row as Row
 from .runs.rows import read_results as read_results
 from .runs.rows import to_arrow as to_arrow

@@ -76,7 +76,7 @@ def work(chosen: argparse.Namespace) -> int:
 
 def plan(lab: Lab, analyses: Iterable[ModuleType]) -> str:
     """A line a stage: done or to do, and how long it took, or took with another seed where it is to do."""
-    from bertft.cli.console import clock
+    from bertft.runs.units import clock
 
     stages = {stage.name: stage for analysis in analyses for stage in analysis.stages(lab)}
     done = {name for name, stage in stages.items() if lab.folder.done(stage) is not None}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bertft.models.encoder import Encoder
-from bertft.models.finetuning.run import finetune, snapshot_folder
+from bertft.models.finetuning.config import snapshot_folder
+from bertft.models.finetuning.run import finetune
 from bertft.report.figures.catalogue import Figure
 from bertft.report.figures.layered import layered
 from bertft.report.lines import lines
@@ -38,9 +39,8 @@ def follow(lab: Lab, seed: int, task: str) -> list[Row]:
     base = lab.encoder(seed, "base")
     tuned = {f"{p} %": Encoder.from_pretrained(str(snapshot_folder(config, p))) for p in percents}
     texts = fitting(base, lab.materials(seed).stimuli(options["text"]))
-    rows = compare_encoders(
-        base, tuned, texts, tokens=options["tokens"], seed=seed, data=options["text"], progress=lab.progress
-    )
+    drawn = {"tokens": options["tokens"], "seed": seed, "draw": lab.draw}
+    rows = compare_encoders(base, tuned, texts, **drawn, data=options["text"], progress=lab.progress)
     # the rows' model is the share of the steps, their data the task: what a row's key needs
     return [
         Row(row.model, "along", task, row.layer, row.measure, row.value, row.low, row.high, row.n, seed)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bertft.report.figures.catalogue import Figure
 from bertft.runs.folder import Stage
-from bertft.runs.own_text import own_text_differences
+from bertft.runs.pooling import own_text_differences
 from bertft.runs.rows import Row
 from bertft.study.repeat import Lab
 

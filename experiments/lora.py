@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bertft.models.encoder import Encoder
-from bertft.models.finetuning.run import finetune, read_card
+from bertft.models.finetuning.card import read_card
+from bertft.models.finetuning.run import finetune
 from bertft.report.figures.catalogue import Figure
 from bertft.report.figures.layered import layered
 from bertft.report.lines import lines
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
+from bertft.runs.vocabulary import MeasureName
 from bertft.similarity import compare_encoders, words_that_moved
 from bertft.similarity.words.agreement import words_agree
 from bertft.study.inputs import fitting
@@ -61,7 +63,7 @@ def compare(lab: Lab, seed: int) -> list[Row]:
     """Each to the base, and ``LoRA and full``: one to the other."""
     options, base, both = lab.options("lora"), lab.encoder(seed, "base"), tuned(lab, seed)
     texts = fitting(base, lab.materials(seed).stimuli(options["text"]))
-    settings = {"tokens": options["tokens"], "seed": seed, "data": options["text"]}
+    settings = {"tokens": options["tokens"], "seed": seed, "draw": lab.draw, "data": options["text"]}
     rows = compare_encoders(base, both, texts, **settings, progress=lab.progress)
     rows += compare_encoders(both["full"], {"LoRA and full": both["LoRA"]}, texts, **settings)
     return [row for row in rows if row.measure == "rsa_cosine_pearson"]
@@ -74,7 +76,18 @@ def words(lab: Lab, seed: int) -> list[Row]:
     base, both = lab.encoder(seed, "base"), tuned(lab, seed)
     moved = words_that_moved(base, both, sentences, ("upos",), progress=lab.progress)
     rows = [
-        Row(name, "words", "trees", m.layer, f"local_rsa_{m.label}", m.value, m.low, m.high, m.n, seed)
+        Row(
+            name,
+            "words",
+            "trees",
+            m.layer,
+            str(MeasureName("local_rsa", label=m.label)),
+            m.value,
+            m.low,
+            m.high,
+            m.n,
+            seed,
+        )
         for name, found in moved.items()
         for m in found.by["upos"]
     ]

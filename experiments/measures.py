@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
+from bertft.data.sampling import stimuli_order
 from bertft.report.figures.catalogue import Figure
 from bertft.report.figures.layered import layered
 from bertft.report.lines import Line, lines
@@ -27,8 +27,7 @@ def stages(lab: Lab) -> list[Stage]:
 
 
 def measure(lab: Lab, seed: int, text: str, tokens: int) -> list[Row]:
-    examples = list(lab.materials(seed).stimuli(text))
-    random.Random(seed).shuffle(examples)
+    examples = stimuli_order(lab.materials(seed).stimuli(text), tokens, seed)
     plan = Plan(measures=("rsa", "cka", "procrustes"), seed=seed)
     tuned = {name: lab.encoder(seed, name) for name in lab.setting.study.tasks}
     rows = compare_stream(

@@ -39,7 +39,7 @@ def measure(lab: Lab, seed: int, other: int | None, text: str, tokens: int) -> l
     texts = fitting(lab.encoder(seed, "base"), lab.materials(seed).stimuli(text))
     rows = []
     for name, (first, second) in pairs.items():
-        found = compare_encoders(first, {name: second}, texts, tokens=tokens, seed=seed, data=text)
+        found = compare_encoders(first, {name: second}, texts, tokens=tokens, seed=seed, draw=lab.draw, data=text)
         rows += [row for row in found if row.measure == "rsa_cosine_pearson"]
     return rows
 

@@ -30,7 +30,7 @@ def measure(lab: Lab, seed: int, text: str, tokens: int) -> list[Row]:
     """``rsa_cosine_pearson_base<l>`` at layer k: layer k of the tuned encoder against layer l of the base."""
     base = lab.encoder(seed, "base")
     examples = [example_of(example, "token") for example in lab.materials(seed).stimuli(text)]
-    chosen, counts, _ = choose(base, examples, tokens=tokens, unit="token", seed=seed)
+    chosen, counts, _ = choose(base, examples, tokens=tokens, unit="token", seed=seed, draw=lab.draw)
     rows = []
     for name in ("base", *lab.setting.study.tasks):
         encoders = [base, lab.encoder(seed, name)]

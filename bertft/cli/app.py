@@ -116,7 +116,8 @@ def study(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune, compare, probe and report: the main job. Run again to resume."""
-    from bertft.study.run import read_study, run_study
+    from bertft.study.reader import read_study
+    from bertft.study.run import run_study
 
     config = read_study(study, variant=variant or None, data=data, model=model or None, settings=setting or ())
     out = out or Path("runs") / "-".join(filter(None, (config.name, config.variant)))
@@ -153,7 +154,7 @@ def finetune(
     settings = _stated(chosen)
 
     def cost(progress: Progress) -> Estimate:
-        from bertft.models.finetuning.run import FinetuneConfig
+        from bertft.models.finetuning.config import FinetuneConfig
         from bertft.study.estimate import estimate_finetune
 
         return estimate_finetune(FinetuneConfig(out=out, **settings), progress=progress)
@@ -188,7 +189,7 @@ def ablate(
     settings = _stated(chosen)
 
     def cost(progress: Progress) -> Estimate:
-        from bertft.models.finetuning.run import FinetuneConfig
+        from bertft.models.finetuning.config import FinetuneConfig
         from bertft.study.estimate import estimate_sweep
 
         return estimate_sweep(

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from bertft.runs.progress import Step, showing
+from bertft.runs.units import clock, short
 
 HEARTBEAT = 30.0  # seconds between two lines about one piece of work where no bar can be drawn
 
@@ -127,20 +128,3 @@ class _Left(ProgressColumn):
     def render(self, task: Task) -> Text:
         left = task.time_remaining
         return Text("" if left is None else f"{clock(left)} left", style="green")
-
-
-def short(number: float) -> str:
-    """3 significant digits for small numbers, thousands as k, millions as M."""
-    for size, letter in ((1e6, "M"), (1e4, "k")):
-        if abs(number) >= size:
-            return f"{number / (1e3 if letter == 'k' else 1e6):.3g}{letter}"
-    return f"{number:.0f}" if float(number).is_integer() or number >= 100 else f"{number:.2g}"
-
-
-def clock(seconds: float) -> str:
-    """``5 s``, ``1 min 05 s``, ``1 h 01 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from bertft.cli.console import clock
+from bertft.runs.units import clock, size
 
 if TYPE_CHECKING:
     from bertft.study.estimate import Estimate
@@ -55,8 +55,3 @@ def _summary(estimate: Estimate) -> list[str]:
     if 0 < estimate.gpu < estimate.peak_gpu:
         lines.append("The GPU's memory is too small for it: choose a smaller batch_size, max_length or model.")
     return [*lines, "Nothing was written."]
-
-
-def size(count: int) -> str:
-    """Bytes as MB or GB."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

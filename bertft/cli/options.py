@@ -158,7 +158,7 @@ def _names(context: typer.Context) -> list[str]:
 
 def _training_settings() -> dict[str, Any]:
     """Return the annotations of `FinetuneConfig` by setting."""
-    from bertft.models.finetuning.run import FinetuneConfig
+    from bertft.models.finetuning.config import FinetuneConfig
 
     return typing.get_type_hints(FinetuneConfig, include_extras=True)
 
@@ -224,7 +224,7 @@ def tell(line: str, out: Path, as_json: bool) -> None:
 
 def named_encoders(encoders: list[str]) -> dict[str, str]:
     """Return encoders by name: each is ``NAME=encoder``, or an encoder that is named after its last part."""
-    from bertft.data.sources import encoder_name
+    from bertft.data.location import encoder_name
 
     named: dict[str, str] = {}
     for entry in encoders:

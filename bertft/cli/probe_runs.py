@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertft.cli.doctor import versions
 from bertft.cli.runs import _vacant
 from bertft.errors import BertftError
+from bertft.runs.files import write_text_atomically
 from bertft.runs.folder import RESULTS, RunFolder, timestamp
 from bertft.runs.progress import Progress
-from bertft.runs.rows import Row, write_results, write_text_atomically
+from bertft.runs.rows import Row, write_results
+from bertft.runs.versions import versions
+from bertft.runs.vocabulary import MeasureName
 from bertft.study.config import EdgeCommand, StructuralCommand
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ LABELS = "labels.csv"
 
 def run_edge(command: EdgeCommand, out: Path, features: Path | None, progress: Progress) -> str:
     """Edge probes into ``out``; returns the lines that say how it went and where the result is."""
-    from bertft.data.sources import load, pin
+    from bertft.data.location import pin
+    from bertft.data.sources import load
     from bertft.probes.edge.driver import checked, edge_probes
     from bertft.probes.edge.training import EdgeTraining
     from bertft.probes.lengths import check_lengths
@@ -66,12 +68,14 @@ def _table(rows: Sequence[Row]) -> list[str]:
         layers = [row for row in rows if row.model == model and row.measure == "micro_f1"]
         best, top = max(layers, key=lambda row: row.value), max(layers, key=lambda row: row.layer or 0)
         places = (
-            ("lexical, layer 0", "", 0), (f"best, layer {best.layer}", "", best.layer),
-            (f"layers 0 and {top.layer}", "cat_", top.layer), (f"mix of 0 to {top.layer}", "mix_", top.layer),
-        )  # fmt: skip
-        for place, prefix, layer in places:
-            row = by.get((model, f"{prefix}micro_f1", layer))
-            control = by.get((model, f"{prefix}control_micro_f1", layer))
+            ("lexical, layer 0", MeasureName("micro_f1"), 0),
+            (f"best, layer {best.layer}", MeasureName("micro_f1"), best.layer),
+            (f"layers 0 and {top.layer}", MeasureName("micro_f1", input="cat"), top.layer),
+            (f"mix of 0 to {top.layer}", MeasureName("micro_f1", input="mix"), top.layer),
+        )
+        for place, measure, layer in places:
+            row = by.get((model, str(measure), layer))
+            control = by.get((model, str(dataclasses.replace(measure, control=True)), layer))
             if row is not None:
                 beside = "" if control is None else f", control {control.value:.3f}"
                 said.append(f"{model}, {place}: micro-F1 {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]{beside}")
@@ -83,7 +87,8 @@ def run_structural(command: StructuralCommand, out: Path, features: Path | None,
 
     The trained probes and their trees are kept in ``out/probes``; those that are there already are not trained again.
     """
-    from bertft.data.sources import data_name, load, pin
+    from bertft.data.location import data_name, pin
+    from bertft.data.sources import load
     from bertft.probes.lengths import check_lengths
     from bertft.probes.structural.driver import structural_probes
     from bertft.probes.structural.trees import check_scorable
@@ -118,12 +123,12 @@ def _tree_table(rows: Sequence[Row]) -> list[str]:
     by = {(row.model, row.measure, row.layer): row for row in rows}
     said = []
     for model, measure in dict.fromkeys((row.model, row.measure) for row in rows):
-        known = re.fullmatch(r"(dspr|uuas|nspr|root_accuracy)(_\w+)?", measure)
-        if known is None or re.match("_(selectivity|difference)", known[2] or ""):
+        name = MeasureName.parse(measure)
+        if name.measure.family != "structural" or name.control or name.derived:
             continue
         best = max((row for row in rows if (row.model, row.measure) == (model, measure)), key=lambda row: row.value)
         beside = f"; layer 0 {by[model, measure, 0].value:.3f}"
-        control = by.get((model, f"control_{measure}", best.layer))
+        control = by.get((model, str(dataclasses.replace(name, control=True)), best.layer))
         if control is not None:
             beside = f", control {control.value:.3f}{beside}"
         value = f"{best.value:.3f} [{best.low:.3f}, {best.high:.3f}]"
@@ -146,14 +151,15 @@ def _draw_trees(out: Path, dev: list[Any]) -> None:
 
 def _pinned(models: dict[str, str]) -> dict[str, str]:
     """Encoders of the hub at the commits they are at now."""
-    from bertft.data.sources import pin
+    from bertft.data.location import pin
 
     return {name: pin(source, "model") for name, source in models.items()}
 
 
 def load_encoders(models: dict[str, str], random: bool, seed: int) -> dict[str, Encoder]:
     """The encoders by name, and with ``random`` the first one's architecture with weights drawn from ``seed``."""
-    from bertft.models.encoder import Encoder, reinitialise
+    from bertft.models.blocks import reinitialise
+    from bertft.models.encoder import Encoder
 
     if random and RANDOM in models:
         raise BertftError(f"--random: an encoder is called {RANDOM!r} already; give it another name with NAME=encoder")
@@ -192,7 +198,7 @@ def finish(folder: RunFolder, rows: list[Row], record: dict[str, object], progre
 
 def task_name(source: str) -> str:
     """A short name for a task: ``edge_probing/pos_ewt/train.jsonl.gz`` is ``pos_ewt``."""
-    from bertft.data.sources import data_name
+    from bertft.data.location import data_name
 
     name = data_name(source)
     return Path(source).parent.name or name if name in ("train", "dev", "test") and "/" in source else name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import json
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from bertft.runs.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
-    from bertft.similarity.compare.comparison import Plan
+    from bertft.similarity.compare.plan import Plan
 
 CHECKPOINTS = "checkpoint"
 ALIASES = {"r2": "linear_r2", "knn": "mutual_knn"}
@@ -48,13 +48,14 @@ def run_rsa(
 
     With several processes (torchrun) the first alone writes and speaks; the others return an empty string.
     """
-    from bertft.data.sources import data_name, pin
-    from bertft.data.streams import drawn, stream
+    from bertft.data.location import data_name, pin
+    from bertft.data.sampling import stimuli_order
+    from bertft.data.streams import stream
     from bertft.ops.metrics import LINEAR
     from bertft.runs import process as memory
     from bertft.runs.checkpoint import Checkpoint
-    from bertft.similarity.compare.comparison import Plan
     from bertft.similarity.compare.encoders import compare_stream
+    from bertft.similarity.compare.plan import Plan
     from bertft.similarity.compare.stimuli import taken
     from bertft.similarity.compare.workers import team
     from bertft.similarity.words.moved import FILES, LABELS, OF_WORDS, is_label, labels_of
@@ -94,13 +95,13 @@ def run_rsa(
     trees = bool(set(by) - set(OF_WORDS)) or ".conllu" in Path(text).name
     source = stream("dep" if trees else "text", text, split=split)
     encoders = {name: load_encoder(model, dtype) for name, model in {"": base, **tuned}.items()}
-    depends = {**command, "source": source.digest, "weights": {name: digest(e) for name, e in encoders.items()}}
+    depends = {**command, "source": source.digest, "weights": _weights_of(out, encoders)}
     if not plan.float64 and any(map(plan.in_float64, plan.preparations)):
         depends["products"] = "float64 where cca, pwcca or linear_r2 need them"
     first, data = encoders.pop(""), data_name(text)
 
     def texts() -> Iterable[Any]:
-        return source if tokens is None else drawn(source, seed)
+        return stimuli_order(source, tokens, seed)
 
     def write_words(sentences: list[Any]) -> str:
         return _write_words(first, encoders, sentences, by, local, plan, out, data, progress)
@@ -177,16 +178,22 @@ def load_encoder(name: str, dtype: str) -> Encoder:
     return Encoder.from_pretrained(name, dtype=kinds[dtype], device=own_device())
 
 
-def digest(encoder: Encoder) -> str:
-    """Of names, shapes and about a thousand numbers of each weight: tells two encoders of one name apart."""
-    import torch
+def _weights_of(folder: Path, encoders: dict[str, Encoder]) -> dict[str, str]:
+    """Return the fingerprint of each encoder.
 
-    found = hashlib.sha256()
-    for name, weight in encoder.model.state_dict().items():
-        drawn = weight.flatten()[:: max(1, weight.numel() // 1024)].cpu().contiguous()
-        found.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-        found.update(drawn.view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+    A folder written before fingerprints covered every weight holds sampled ones. If they are those of ``encoders``,
+    they are returned instead, so that the folder is recognised and resumes.
+    """
+    from bertft.models.fingerprint import fingerprint, sampled_fingerprint
+
+    markers = [*folder.glob("rsa/*.done.json"), *(folder / CHECKPOINTS).glob("*.json")]
+    if markers:
+        sampled = {name: sampled_fingerprint(encoder) for name, encoder in encoders.items()}
+        for path in markers:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a damaged marker is reported later
+                if json.loads(path.read_text(encoding="utf8"))["settings"]["weights"] == sampled:
+                    return sampled
+    return {name: fingerprint(encoder) for name, encoder in encoders.items()}
 
 
 def parse_tokens(text: str) -> int | None:

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bertft.cli.doctor import versions
+from bertft.runs.files import write_text_atomically
 from bertft.runs.folder import CONFIG, RESULTS, RunFolder, Stage
 from bertft.runs.progress import Progress
-from bertft.runs.rows import Row, write_results, write_text_atomically
+from bertft.runs.rows import Row, write_results
+from bertft.runs.versions import versions
 
 
 def run_finetune(chosen: dict[str, Any], out: Path, progress: Progress) -> str:
     """Fine-tune into ``out``; returns the lines that say how it went and where it is."""
     import yaml
 
-    from bertft.models.finetuning.run import FinetuneConfig, finetune
+    from bertft.models.finetuning.config import FinetuneConfig
+    from bertft.models.finetuning.run import finetune
 
     result = finetune(FinetuneConfig(out=out, **chosen), progress=progress)
     # `finetune` made the folder and answers for what is in it; these two are its account in the common form.
@@ -31,7 +33,7 @@ def run_ablate(
     kind: str, chosen: dict[str, Any], out: Path, ks: list[int] | None, cache: Path | None, progress: Progress
 ) -> str:
     """Fine-tune once for every k in the run folder ``out``; returns the lines that say where the results are."""
-    from bertft.models.finetuning.run import FinetuneConfig
+    from bertft.models.finetuning.config import FinetuneConfig
     from bertft.study.analyses.ablation import sweep
 
     sweep(kind, FinetuneConfig(out=out, **chosen), depths_wanted=ks, cache=cache, progress=progress)

@@ -43,14 +43,6 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
         raise BertftError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
-def at_home(path: str | os.PathLike[str]) -> Path:
-    """``path`` with a leading ``~`` or ``~user`` as that user's folder; as it is where there is no such user."""
-    try:
-        return Path(os.path.expanduser(path))  # Path.expanduser raises where there is no such user
-    except ValueError:  # a NUL character, which no path holds
-        return Path(path)
-
-
 def parse_json(text: str, path: str | os.PathLike[str], line: int = 1) -> object:
     """The value of a JSON ``text`` that starts on ``line`` of ``path``; a ``BertftError`` names the line of a flaw."""
     try:
@@ -81,6 +73,12 @@ def shorten(text: object, limit: int = 40) -> str:
     """``text`` in quotation marks for an error message, cut at ``limit`` characters."""
     text = str(text)
     return repr(text if len(text) <= limit else text[: limit - 1] + "…")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message without its full stop, or its type if there is no message."""
+    lines = str(error).strip().splitlines()
+    return next(iter(lines), type(error).__name__).rstrip(".")
 
 
 def _open(path: Path) -> IO[bytes]:

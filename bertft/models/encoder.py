@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bertft.data.alignment import align_words
 from bertft.data.files import check_text
 from bertft.errors import BertftError
 from bertft.models.batching import (
@@ -26,17 +27,10 @@ from bertft.models.batching import (
     word_inputs,
     word_pieces,
 )
-from bertft.models.blocks import (
-    blocks,
-    freeze,
-    listening,
-    load_pretrained,
-    quiet_transformers,
-    reinitialise,
-    truncate,
-    window_size,
-)
+from bertft.models.blocks import blocks, freeze, reinitialise, truncate
 from bertft.models.devices import device_of
+from bertft.models.hooks import listening
+from bertft.models.loading import load_pretrained, quiet_transformers, window_size
 from bertft.runs.progress import SILENT, Progress
 
 __all__ = ["Batch", "Encoder", "freeze", "reinitialise", "truncate"]
@@ -187,8 +181,6 @@ class Encoder:
         ]
 
     def _encode_words(self, sentences: list[Sequence[str]], start: int, unit: str) -> list[Encoded]:
-        from bertft.data.alignment import align_words
-
         aligned = align_words(self.tokenizer, sentences)
         return [
             Encoded(

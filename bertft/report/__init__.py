@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bertft.errors import BertftError
+from bertft.runs.files import write_bytes_atomically, write_text_atomically
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import read_results, write_bytes_atomically, write_text_atomically
+from bertft.runs.rows import read_results
 
 __all__ = ["write_report"]
 

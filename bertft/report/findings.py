@@ -9,9 +9,9 @@ from typing import Any
 from bertft.report.figures.ablation import ablated
 from bertft.report.figures.probes import MEASURES
 from bertft.report.lines import BASE, RANDOM, Context, Line, apart, lines, number, point, score
-from bertft.runs.own_text import TASK as OWN_TEXT
-from bertft.runs.own_text import less
+from bertft.runs.pooling import less
 from bertft.runs.rows import Row
+from bertft.runs.vocabulary import OWN_TEXT
 
 SCORES = {
     "las_conll18": "LAS",

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from bertft.runs.digests import digest
-from bertft.runs.rows import write_bytes_atomically
+from bertft.runs.files import write_bytes_atomically
 
 
 class Unfinished:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.runs.digests import digest
-from bertft.runs.rows import appearing_file, write_text_atomically
+from bertft.runs.files import appearing_file, write_text_atomically
 
 _FORMAT = "bertft.stream/2"
 _DTYPES = {

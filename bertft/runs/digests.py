@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bertft.errors import BertftError
-from bertft.runs.rows import write_text_atomically
+from bertft.runs.files import write_text_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor

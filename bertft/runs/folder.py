@@ -16,17 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from bertft.errors import BertftError
+from bertft.runs.files import appearing_folder, sweep_unfinished, write_text_atomically
 from bertft.runs.locks import MOMENT
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import (
-    Row,
-    appearing_folder,
-    merge_rows,
-    read_results,
-    sweep_unfinished,
-    write_results,
-    write_text_atomically,
-)
+from bertft.runs.rows import Row, merge_rows, read_results, write_results
 
 CONFIG, RESULTS, RUN, LOCK = "config.yaml", "results.csv", "run.json", ".lock"
 

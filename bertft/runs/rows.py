@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import math
 import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from bertft.errors import BertftError
+from bertft.runs.files import write_text_atomically
 
 __all__ = ["COLUMNS", "Row", "merge_rows", "read_results", "results_as_json", "to_arrow", "to_pandas", "write_results"]
 
@@ -48,76 +46,6 @@ class Row:
 COLUMNS = tuple(f.name for f in fields(Row))
 _INTEGERS = {"layer", "n", "seed"}
 _NUMBERS = {"value", "low", "high"}
-
-
-def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Write ``text`` to ``path`` through a temporary name in the same folder, so that no reader sees half of it."""
-    write_bytes_atomically(path, text.encode("utf8"))
-
-
-def write_bytes_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """As ``write_text_atomically``, for bytes."""
-    with appearing_file(path) as file:
-        file.write(data)
-
-
-UNFINISHED = ".part"  # how the name of what is not whole yet ends; it begins with a dot
-
-
-@contextlib.contextmanager
-def appearing_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write into that takes the name ``path`` at the end, and is gone if that is not reached."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-@contextlib.contextmanager
-def appearing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A name for a folder to make that becomes ``path`` at the end; one writer at a time.
-
-    What an earlier writer left when it was killed is removed first.
-    """
-    path = Path(path)
-    fresh = path.parent / f".{path.name}{UNFINISHED}"
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
-        yield fresh
-        os.replace(fresh, path)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-
-
-def sweep_unfinished(folder: str | os.PathLike[str]) -> None:
-    """Remove what writers that were killed left anywhere in ``folder``.
-
-    Below a folder in which a process holds a lock (`bertft.runs.locks.claimed`, or ``.lock`` itself), nothing is touched;
-    ``folder``'s own ``.lock`` is the caller's.
-    """
-    from bertft.runs.locks import SUFFIX, is_held
-
-    own = Path(folder) / SUFFIX
-    busy = {lock.parent for lock in Path(folder).rglob(f"*{SUFFIX}") if lock != own and is_held(lock)}
-    for path in [*Path(folder).rglob(f".*{UNFINISHED}")]:
-        if not busy.isdisjoint(path.parents):
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def merge_rows(*tables: Iterable[Row]) -> list[Row]:

@@ -19,7 +19,7 @@ def write_sums(path: str | os.PathLike[str], state: dict[str, Tensor], config: M
     """Write the tensors ``state`` and the JSON values ``config``, through a temporary name."""
     from safetensors.torch import save
 
-    from bertft.runs.rows import write_bytes_atomically
+    from bertft.runs.files import write_bytes_atomically
 
     text = json.dumps(config, sort_keys=True)
     write_bytes_atomically(path, save(state, {"format": _FORMAT, "config": text, "sha256": digest(state, text)}))

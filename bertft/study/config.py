@@ -36,6 +36,9 @@ StoredAs = Literal["float16", "float32"]
 LATER = {"later": True}
 """Marks a setting newer than existing run folders; omitted at its default so that they still match."""
 
+OLDER_DRAW = "permutation"
+"""The value of ``rsa.draw`` in a resolved study that does not name it."""
+
 
 @dataclass(frozen=True)
 class TaskConfig(Settings):
@@ -85,11 +88,18 @@ class RsaConfig(Settings):
     ``layers: all`` sets every layer against every layer of the base too, on one text (`StudyConfig.crossed_text`).
     ``by``, some of `bertft.study.reader.RSA_LABELS` with commas, says which words of a treebank moved
     (`StudyConfig.treebank`).
+
+    ``draw`` is how the tokens are drawn (`bertft.data.sampling.DRAWS`). A new study draws with ``stream``, as ``bertft
+    rsa`` does. A run folder keeps the draw it was begun with: its ``config.yaml`` names ``stream``, and one without
+    ``draw`` means ``permutation``, the only draw when it was written.
     """
 
     tokens: Size = 5000
     metric: Annotated[str, OneOf("bertft.ops.metrics", "LINEAR")] = "cosine"
     unit: Unit = "token"
+    draw: Annotated[str, OneOf("bertft.data.sampling", "DRAWS")] = field(
+        default="stream", metadata={**LATER, "before": OLDER_DRAW}
+    )
     layers: Layers = field(default="paired", metadata=LATER)
     by: str = field(default="", metadata=LATER)
 
@@ -252,12 +262,12 @@ class RepeatConfig(Settings):
 
 
 def settings_of(config: TaskConfig | RsaConfig | ProbesConfig | EdgeConfig) -> dict[str, Any]:
-    """The settings as plain values, without those that came later and have their default.
+    """Return the settings as plain values, without the newer ones at the value that older run folders mean.
 
-    So an older run folder is still of the same study, and its stages count as done.
+    An older run folder thus still holds the same study, and its finished stages stay finished.
     """
     later = (f for f in dataclasses.fields(config) if f.metadata.get("later"))
-    left_out = {f.name for f in later if getattr(config, f.name) == f.default}
+    left_out = {f.name for f in later if getattr(config, f.name) == f.metadata.get("before", f.default)}
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in left_out}
 
 

@@ -11,7 +11,7 @@ import torch
 
 from bertft.data.examples import Sentence
 from bertft.data.readers.spans import SpanText
-from bertft.data.sources import sample
+from bertft.data.sampling import sample
 from bertft.models.encoder import Encoder
 from bertft.probes.edge.control import FRACTIONS
 from bertft.probes.edge.head import all_inputs
@@ -48,7 +48,8 @@ class Comparing:
         """Of a comparison on ``texts``; with ``all_layers`` of every layer with every layer."""
         base, unit, tuned = self.base, self.config.unit, self.tuned
         examples = [example_of(text, unit) for text in texts]
-        chosen, counts, _ = choose(base, examples, tokens=self.config.tokens, unit=unit, seed=self.seed)
+        draw = {"seed": self.seed, "draw": self.config.draw}
+        chosen, counts, _ = choose(base, examples, tokens=self.config.tokens, unit=unit, **draw)
         total, pieces = sum(counts), sum(count_stimuli(base, chosen, unit))
         encode = _encoding(base, chosen, unit)
         row = base.num_layers * base.dim * 4

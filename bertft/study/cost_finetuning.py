@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bertft.cli.console import short
-from bertft.data.sources import sample
+from bertft.data.sampling import sample
 from bertft.errors import BertftError
-from bertft.models.blocks import load_pretrained
 from bertft.models.devices import device_of
-from bertft.models.finetuning.run import FinetuneConfig
+from bertft.models.finetuning.config import FinetuneConfig
 from bertft.models.finetuning.trainer import make_optimizer
 from bertft.models.finetuning.training import build_model, window_for
-from bertft.models.frozen_cache import HIDDEN, Prefix, collate
+from bertft.models.frozen_cache import HIDDEN, FrozenCache, collate
+from bertft.models.loading import load_pretrained
 from bertft.models.tasks import get_task
 from bertft.models.tasks.base import Task, TaskModel, predict
+from bertft.runs.units import short
 from bertft.study.timing import Line, StageCost, line, placed, seconds_of, weights_of
 
 SAMPLE = 256  # examples whose length stands for that of all
@@ -106,7 +106,7 @@ def _without_prefix(model: TaskModel, config: FinetuneConfig, tokenizer: Any) ->
     if config.prefix_cache is None or config.freeze < 1:
         yield
         return
-    model.prefix = Prefix(model.encoder, config.freeze, tokenizer, config.prefix_cache, "")
+    model.prefix = FrozenCache(model.encoder, config.freeze, tokenizer, config.prefix_cache, "")
     with model.prefix.attached():
         yield
     model.prefix = None

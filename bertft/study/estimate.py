@@ -14,18 +14,22 @@ from typing import Any
 
 from bertft.data import sources
 from bertft.errors import BertftError
-from bertft.models.finetuning.run import FinetuneConfig, dev_split
+from bertft.models.finetuning.config import FinetuneConfig, dev_split
 from bertft.models.tasks import get_task
 from bertft.probes.edge.driver import checked
 from bertft.runs.folder import RunFolder, Stage
+from bertft.runs.process import memory_of_gpu, memory_of_machine, resident
 from bertft.runs.progress import SILENT, Progress
 from bertft.study.analyses.ablation import KINDS, sweep_stages
 from bertft.study.config import StudyConfig
 from bertft.study.cost_analyses import Comparing, Probing, edge_cost
 from bertft.study.cost_finetuning import finetuning_cost
 from bertft.study.inputs import Materials, fitting
+from bertft.study.reader import begun_with
 from bertft.study.run import study_stages
-from bertft.study.timing import StageCost, memory_of_gpu, memory_of_machine, resident, weights_of
+from bertft.study.timing import StageCost, weights_of
+
+__all__ = ["Estimate", "StageCost", "estimate_finetune", "estimate_study", "estimate_sweep"]
 
 PAGE = 8_000_000  # bytes of report.html and the figures
 
@@ -82,6 +86,7 @@ def estimate_study(config: StudyConfig, out: str | os.PathLike[str], *, progress
     Reads every corpus, so bad input is refused as by the study; runs the encoder for some seconds; writes nothing.
     Times are for a machine that does nothing else. Probes may stop early: theirs are upper limits.
     """
+    config = begun_with(config, out)
     folder = RunFolder(out, config.to_yaml())
     folder.check()
     materials = Materials(config, folder.path, progress)

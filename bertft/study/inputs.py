@@ -15,7 +15,7 @@ from bertft.study.config import EdgeConfig, StudyConfig
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
-    from bertft.models.finetuning.run import FinetuneConfig
+    from bertft.models.finetuning.config import FinetuneConfig
 
 __all__ = ["Materials", "fitting"]
 
@@ -30,7 +30,7 @@ class Materials:
 
     def check(self) -> None:
         """Read every corpus and find the model, so that bad input is refused before anything is written."""
-        from bertft.data.sources import resolve_model
+        from bertft.models.loading import resolve_model
 
         resolve_model(self.config.model)
         readers: list[Callable[[], list[Any]]] = [partial(self.task, name, "train") for name in self.config.tasks]
@@ -66,14 +66,14 @@ class Materials:
 
     def driver(self, name: str) -> FinetuneConfig:
         """The fine-tuning driver's configuration of one task."""
-        from bertft.models.finetuning.run import FinetuneConfig
+        from bertft.models.finetuning.config import FinetuneConfig
 
         chosen = {key: value for key, value in dataclasses.asdict(self.config.tasks[name]).items() if value is not None}
         return FinetuneConfig(model=self.config.model, out=self.out / "models" / name, dev_name=name, **chosen)
 
     def task(self, name: str, role: str) -> list[Any]:
         """The ``train`` or ``dev`` examples of a task, the very ones the fine-tuning driver reads."""
-        from bertft.models.finetuning.run import dev_split
+        from bertft.models.finetuning.config import dev_split
 
         task = self.config.tasks[name]
         if role == "train":
@@ -138,8 +138,9 @@ class Materials:
 
     def encoder(self, name: str) -> Encoder:
         """``base``, ``random`` (the base's architecture, weights drawn anew) or a task's tuned encoder."""
-        from bertft.data.sources import resolve_model
-        from bertft.models.encoder import Encoder, reinitialise
+        from bertft.models.blocks import reinitialise
+        from bertft.models.encoder import Encoder
+        from bertft.models.loading import resolve_model
 
         if name not in self._encoders:
             if name == "random":

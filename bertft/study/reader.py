@@ -13,7 +13,7 @@ import yaml
 
 from bertft.errors import BertftError
 from bertft.runs.settings import kind_of, one_line, validated
-from bertft.study.config import EdgeConfig, StudyConfig
+from bertft.study.config import OLDER_DRAW, EdgeConfig, StudyConfig
 
 BUILTIN = Path(__file__).with_name("builtin")
 """Where the studies that travel with the package lie: ``bertft study quickstart`` reads ``quickstart.yaml``."""
@@ -60,7 +60,7 @@ def study_of(
     """As `read_study`, of what the YAML file ``path`` (named in errors) holds."""
     if not isinstance(tree, dict):
         raise BertftError(f"{path}: expected a study (a mapping with name, model, tasks), found {kind_of(tree)}")
-    tree = dict(tree)
+    tree = _older_draw_named(tree)
     variants = tree.pop("variants", None) or {}
     if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
         raise BertftError(f"{path}: variants: expected a mapping from name to overrides, found {kind_of(variants)}")
@@ -77,6 +77,33 @@ def study_of(
     config: StudyConfig = validated(StudyConfig, tree, str(path))
     _check(config, str(path))
     return _resolve(config, Path(data) if data is not None else path.parent, str(path))
+
+
+def begun_with(config: StudyConfig, out: str | os.PathLike[str]) -> StudyConfig:
+    """Return ``config`` with the older draw if the run folder ``out`` names none.
+
+    A run folder keeps the draw it was begun with, so that the same command resumes it.
+    """
+    try:
+        tree = yaml.safe_load((Path(out) / "config.yaml").read_text(encoding="utf8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return config  # no run folder yet, or one that `RunFolder.check` refuses
+    study = tree.get("study", tree) if isinstance(tree, dict) else None  # a study, or one repeated over seeds
+    rsa = study.get("rsa") if isinstance(study, dict) else None
+    if config.rsa is None or not isinstance(rsa, dict) or "draw" in rsa:
+        return config
+    return dataclasses.replace(config, rsa=dataclasses.replace(config.rsa, draw=OLDER_DRAW))
+
+
+def _older_draw_named(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``tree`` with ``rsa.draw`` named if it is a resolved study that omits it.
+
+    A resolved study, as run folders hold it, names its ``variant``; a study as written does not.
+    """
+    rsa = tree.get("rsa")
+    if "variant" not in tree or not isinstance(rsa, dict) or "draw" in rsa:
+        return dict(tree)
+    return {**tree, "rsa": {**rsa, "draw": OLDER_DRAW}}
 
 
 def _locate(study: str | os.PathLike[str]) -> Path:
@@ -164,8 +191,7 @@ def edge_of(tree: object, root: Path, file: str, where: str) -> EdgeConfig:
 
 def resolve_source(text: str, root: Path, where: str) -> str:
     """A source with its relative path starting at ``root``, or on the hub at a commit; ``where`` names it in errors."""
-    from bertft.data.files import at_home
-    from bertft.data.sources import pin
+    from bertft.data.location import at_home, pin
 
     if text.startswith("builtin:"):
         return text
@@ -178,8 +204,7 @@ def resolve_source(text: str, root: Path, where: str) -> str:
 
 
 def _resolve(config: StudyConfig, root: Path, file: str) -> StudyConfig:
-    from bertft.data.files import at_home
-    from bertft.data.sources import pin
+    from bertft.data.location import at_home, pin
 
     if not root.is_dir():
         raise BertftError(f"--data {root}: no such folder")

@@ -25,19 +25,20 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from bertft.errors import BertftError
+from bertft.runs.files import write_bytes_atomically, write_text_atomically
 from bertft.runs.folder import RunFolder, Stage
 from bertft.runs.pooling import pool_seeds
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import Row, merge_rows, write_bytes_atomically, write_results, write_text_atomically
+from bertft.runs.rows import Row, merge_rows, write_results
 from bertft.runs.settings import validated
-from bertft.study.config import RepeatConfig, StudyConfig, settings_of
+from bertft.study.config import OLDER_DRAW, RepeatConfig, RsaConfig, StudyConfig, settings_of
 from bertft.study.inputs import Materials
-from bertft.study.reader import read_study, resolve_source, study_of
+from bertft.study.reader import begun_with, read_study, resolve_source, study_of
 from bertft.study.run import study_stages
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
-    from bertft.models.finetuning.run import FinetuneConfig
+    from bertft.models.finetuning.config import FinetuneConfig
     from bertft.report.figures.catalogue import Figure
 
 
@@ -87,6 +88,7 @@ class Lab:
     """What analyses find: the study of each seed, its encoders and texts, their own options, and the folder."""
 
     def __init__(self, setting: Setting, out: str | os.PathLike[str], progress: Progress = SILENT) -> None:
+        setting = dataclasses.replace(setting, study=begun_with(setting.study, out))
         self.setting, self.out, self.progress = setting, Path(out), progress
         self.folder = RunFolder(out, setting.to_yaml())
         self.seeds = setting.seeds
@@ -118,6 +120,11 @@ class Lab:
         tasks = {name: dataclasses.replace(task, seed=seed) for name, task in config.tasks.items()}
         return dataclasses.replace(config, seed=seed, tasks=tasks)
 
+    @property
+    def draw(self) -> str:
+        """How the study draws its stimuli (``rsa.draw``)."""
+        return (self.setting.study.rsa or RsaConfig()).draw
+
     def _materials(self, seed: int) -> Materials:
         return Materials(self.study(seed), self.out / f"seed{seed}", self.progress)
 
@@ -143,7 +150,8 @@ class Lab:
         """A stage of an analysis on the models of one seed; its rows depend on them and on ``settings``."""
         study = self.study(seed)
         tuned = {task: settings_of(config) for task, config in study.tasks.items()}
-        return Stage(name, {"model": study.model, "tuned": tuned, "seed": seed, **settings}, work)
+        named = {"draw": self.draw} if self.draw != OLDER_DRAW else {}
+        return Stage(name, {"model": study.model, "tuned": tuned, "seed": seed, **named, **settings}, work)
 
     def sweep(self, kind: str) -> list[Stage]:
         """The sweep (`bertft.study.analyses.ablation`) of every task and seed. Options ``sweep``: ``seeds``, ``k`` (by kind a list;

@@ -26,13 +26,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertft.runs.files import write_text_atomically
 from bertft.runs.folder import RUN, RunFolder, Stage, timestamp
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import Row, write_results, write_text_atomically
+from bertft.runs.rows import Row, write_results
+from bertft.runs.vocabulary import MeasureName
 from bertft.study.analyses.ablation import sweep_stages
-from bertft.study.config import EdgeConfig, ProbesConfig, StudyConfig, settings_of
+from bertft.study.config import OLDER_DRAW, EdgeConfig, ProbesConfig, StudyConfig, settings_of
 from bertft.study.inputs import Materials, fitting
-from bertft.study.reader import read_study
+from bertft.study.reader import begun_with, read_study
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
@@ -47,10 +49,13 @@ def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Pro
     Every corpus is read and checked before the folder is made. Raises ``BertftError`` for bad input, for a folder
     that holds another study and for a folder another process is at work in.
     """
-    from bertft.cli.doctor import versions
     from bertft.report import write_report
-    from bertft.study.timing import fullest
+    from bertft.runs.process import fullest
+    from bertft.runs.versions import versions
 
+    if (begun := begun_with(config, out)) != config:
+        progress.say(f"{out}: begun with rsa.draw: {OLDER_DRAW}, and resumed with it")
+    config = begun
     folder = RunFolder(out, config.to_yaml())
     folder.check()
     materials = Materials(config, folder.path, progress)
@@ -88,7 +93,8 @@ def study_stages(config: StudyConfig, materials: Materials) -> list[Stage]:
     ]
     if config.rsa:
         own = config.own_text
-        common = {"metric": config.rsa.metric, "tokens": config.rsa.tokens, "unit": config.rsa.unit}
+        shared = ("metric", "tokens", "unit", "draw")
+        common = {key: value for key, value in settings_of(config.rsa).items() if key in shared}
         for text in [*dict.fromkeys(own.values()), *config.stimuli]:
             stimuli = config.stimuli.get(text)
             read = (
@@ -158,6 +164,7 @@ def _compare(config: StudyConfig, text: str, materials: Materials) -> list[Row]:
         tokens=config.rsa.tokens,
         unit=config.rsa.unit,
         seed=config.seed,
+        draw=config.rsa.draw,
         data=text,
         all_layers=text == config.crossed_text,
         progress=materials.progress,
@@ -181,7 +188,18 @@ def _words(config: StudyConfig, materials: Materials) -> list[Row]:
     )
     write_moved({config.rsa.metric: found}, materials.out, data)
     return [
-        Row(name, "local", data, r.layer, f"local_rsa_{kind}={r.label}", r.value, r.low, r.high, r.n, config.seed)
+        Row(
+            name,
+            "local",
+            data,
+            r.layer,
+            str(MeasureName("local_rsa", label=r.label, grouping=kind)),
+            r.value,
+            r.low,
+            r.high,
+            r.n,
+            config.seed,
+        )
         for name, moved in found.items()
         for kind, table in moved.by.items()
         for r in table

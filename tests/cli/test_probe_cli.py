@@ -116,16 +116,17 @@ def killed(script: str, flag: Path) -> None:
 WAITING = """
     import time
     from bertft.cli.main import run
-    from bertft.probes import edge, unfinished
-    edge.LOST = 0.0
-    keep, calls = unfinished.Unfinished.keep, []
+    from bertft.probes.edge import driver
+    from bertft.runs.artefacts import Unfinished
+    driver.LOST = 0.0
+    keep, calls = Unfinished.keep, []
     def slow(self, *state, **settings):
         keep(self, *state, **settings)
         calls.append(1)
         if len(calls) == {count}:
             open("training", "w").close()
             time.sleep(300)
-    unfinished.Unfinished.keep = slow
+    Unfinished.keep = slow
     run({command!r})
 """
 

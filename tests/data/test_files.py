@@ -95,11 +95,11 @@ def test_text_lines(tmp_path: Path) -> None:
 
 
 def test_the_home_of_a_user_who_is_not_there(monkeypatch, tmp_path, tiny_model):
-    from bertft.data.files import at_home
-    from bertft.data.sources import load, pin
+    from bertft.data.location import at_home, pin
+    from bertft.data.sources import load
     from bertft.data.streams import stream
     from bertft.models.adapters import is_adapter
-    from bertft.models.blocks import load_pretrained
+    from bertft.models.loading import load_pretrained
     from bertft.study.reader import resolve_source
 
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -19,15 +19,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bertft.data import synthetic
+from bertft.data.datasets import ROW_READERS
 from bertft.data.readers.conllu import find_tree_flaw, read_conllu
 from bertft.data.readers.nli import LABELS, read_nli
 from bertft.data.readers.spans import read_spans
 from bertft.data.readers.squad import read_squad
 from bertft.data.readers.text import read_text
-from bertft.data.sources import _ROWS
 from bertft.errors import BertftError
 from bertft.runs.rows import COLUMNS, Row, read_results, write_results
-from bertft.study.run import read_study
+from bertft.study.reader import read_study
 
 fuzz = settings(
     max_examples=150 if settings.default.derandomize else 300,
@@ -254,7 +254,7 @@ def test_any_row_of_a_data_set(kind: str, data: st.DataObject) -> None:
             key = data.draw(st.sampled_from(keys))
         holder[key] = data.draw(values | st.sampled_from(["2", "_", "٣", "1" * 20, "\ud800", [[]], {}]))
     try:
-        example = _ROWS[kind](row, "set: row 3", "3")
+        example = ROW_READERS[kind](row, "set: row 3", "3")
     except BertftError as error:
         assert str(error).startswith("set: row 3") and len(str(error).splitlines()) == 1
         return

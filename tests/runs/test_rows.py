@@ -7,16 +7,7 @@ import math
 import pytest
 
 from bertft.errors import BertftError
-from bertft.runs.rows import (
-    COLUMNS,
-    Row,
-    merge_rows,
-    read_results,
-    to_arrow,
-    to_pandas,
-    write_results,
-    write_text_atomically,
-)
+from bertft.runs.rows import COLUMNS, Row, merge_rows, read_results, to_arrow, to_pandas, write_results
 
 ROWS = [
     Row("dep", "rsa", "wikipedia", 3, "rsa_cosine_pearson", 0.1 + 0.2, 0.25, 0.35, 5000, 1),
@@ -51,15 +42,6 @@ def test_a_number_that_is_none_is_refused_and_the_old_file_stays(tmp_path, value
     with pytest.raises(BertftError, match="expected a finite number"):
         write_results(tmp_path / "results.csv", [Row("m", "t", "d", 0, "x", value)])
     assert read_results(tmp_path / "results.csv") == ROWS
-
-
-def test_a_failed_write_leaves_nothing_behind(tmp_path):
-    with pytest.raises(UnicodeEncodeError):
-        write_text_atomically(tmp_path / "a.txt", "\ud800")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError):
-        write_text_atomically(tmp_path / "folder", "a folder is in the way")
-    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
 
 
 @pytest.mark.parametrize(

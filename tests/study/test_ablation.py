@@ -11,8 +11,10 @@ from training_runs import same, weights
 
 from bertft.cli.main import run
 from bertft.errors import BertftError
-from bertft.models.blocks import blocks, load_pretrained
-from bertft.models.finetuning.run import FinetuneConfig, finetune, snapshot_folder
+from bertft.models.blocks import blocks
+from bertft.models.finetuning.config import FinetuneConfig, snapshot_folder
+from bertft.models.finetuning.run import finetune
+from bertft.models.loading import load_pretrained
 from bertft.models.weight_distance import weight_distance
 from bertft.runs.rows import read_results
 from bertft.study.analyses.ablation import depths, sweep, sweep_stages

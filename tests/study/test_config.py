@@ -13,7 +13,7 @@ from small_study import TREE, changed, write
 from bertft.errors import BertftError
 from bertft.runs.progress import SILENT
 from bertft.study.inputs import Materials
-from bertft.study.reader import BUILTIN, read_study
+from bertft.study.reader import BUILTIN, begun_with, read_study
 from bertft.study.run import study_stages
 
 
@@ -93,9 +93,44 @@ def test_settings_that_came_later_are_named_only_where_they_are_used(tmp_path):
 
 def test_settings_without_effect_leave_older_folders_theirs(tmp_path):
     config = read_study(write(tmp_path / "s.yaml", changed(rsa={"tokens": 200})))
-    assert config.to_tree()["rsa"] == {"tokens": 200, "metric": "cosine", "unit": "token"}
+    assert config.to_tree()["rsa"] == {"tokens": 200, "metric": "cosine", "unit": "token", "draw": "stream"}
     config = read_study(write(tmp_path / "s.yaml", changed(rsa__by="upos,depth, upos")))
     assert config.rsa.labels == ["upos", "depth"] and config.to_tree()["rsa"]["layers"] == "all"
+
+
+def test_a_new_study_draws_as_rsa_does_and_names_it(tmp_path):
+    config = read_study(write(tmp_path / "s.yaml", TREE))
+    assert config.rsa.draw == "stream" and config.to_tree()["rsa"]["draw"] == "stream"
+    stage = next(s for s in study_stages(config, Materials(config, tmp_path, SILENT)) if s.name == "rsa/plain")
+    assert stage.depends["rsa"]["draw"] == "stream"
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "copy.yaml"])
+def test_a_resolved_study_without_a_draw_means_the_older_one(tmp_path, name):
+    config = read_study(write(tmp_path / "s.yaml", changed(rsa__draw="permutation")))
+    assert "draw" not in config.to_yaml()  # as folders written before the setting
+    (tmp_path / name).write_text(config.to_yaml(), encoding="utf8")
+    assert read_study(tmp_path / name) == config and config.rsa.draw == "permutation"
+    stage = next(s for s in study_stages(config, Materials(config, tmp_path, SILENT)) if s.name == "rsa/plain")
+    assert "draw" not in stage.depends["rsa"]  # finished stages stay finished
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_a_run_folder_keeps_the_draw_it_was_begun_with(tmp_path, repeated):
+    config = read_study(write(tmp_path / "s.yaml", TREE))
+    older = dataclasses.replace(config, rsa=dataclasses.replace(config.rsa, draw="permutation"))
+    assert begun_with(config, tmp_path) == config  # no folder yet
+    for held, expected in ((older, older), (config, config)):
+        tree = {"setting": "s", "study": held.to_tree()} if repeated else held.to_tree()
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree), encoding="utf8")
+        assert begun_with(config, tmp_path) == expected
+    (tmp_path / "config.yaml").write_text("a: [", encoding="utf8")
+    assert begun_with(config, tmp_path) == config
+
+
+def test_an_unknown_draw_is_refused(tmp_path):
+    with pytest.raises(BertftError, match="rsa.draw: expected stream or permutation, found 'random'"):
+        read_study(write(tmp_path / "s.yaml", changed(rsa__draw="random")))
 
 
 def test_relative_paths_start_at_data_else_at_the_file(tmp_path):

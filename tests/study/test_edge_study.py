@@ -11,7 +11,8 @@ from bertft.probes.edge import driver as edge
 from bertft.runs.progress import SILENT
 from bertft.runs.rows import read_results
 from bertft.study.inputs import Materials
-from bertft.study.run import read_study, study_stages
+from bertft.study.reader import read_study
+from bertft.study.run import study_stages
 
 SYNTHETIC = {"train": "builtin:synthetic?size=12", "dev": "builtin:synthetic?split=dev&size=8"}
 SHORT = {"steps": 2, "interval": 1, "batch_size": 8, "learning_rate": 1e-3, "random": True}

@@ -10,15 +10,16 @@ import torch
 import yaml
 
 from bertft.cli.main import run
-from bertft.models.finetuning.run import FinetuneConfig
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.runs import process
 from bertft.runs.folder import RunFolder
 from bertft.runs.rows import Row
 from bertft.study.cost_analyses import Probing
-from bertft.study.estimate import Estimate, StageCost, estimate_study, estimate_sweep
+from bertft.study.estimate import Estimate, estimate_study, estimate_sweep
 from bertft.study.inputs import Materials
 from bertft.study.reader import read_study
 from bertft.study.run import study_stages
-from bertft.study.timing import Line, line, seconds_of
+from bertft.study.timing import Line, StageCost, line, seconds_of
 
 TRAIN, DEV = "builtin:synthetic?size=24", "builtin:synthetic?split=dev&size=8"
 
@@ -134,13 +135,12 @@ def test_finetune_and_ablate_can_be_told_too(tiny_model, tmp_path, monkeypatch, 
 
 
 def test_what_does_not_fit_is_said():
-    from bertft.cli.estimates import shown, size
+    from bertft.cli.estimates import shown
 
     cost = StageCost("models/dep", "work", 3700.0, kept=2_000_000_000, scratch=9_000_000_000, memory=30_000_000_000)
     text = shown(Estimate([cost], free=1_000_000, memory=16_000_000_000), False)
     assert "about 1 h 01 min" in text and "11.0 GB" in text
     assert "The disk is too small" in text and "The memory is too small" in text
-    assert (size(3_000_000), size(2_500_000_000)) == ("3 MB", "2.5 GB")
     done = StageCost("models/dep", "done", 5.0, done=True)
     assert "Every stage is done" in shown(Estimate([done], 1, 1), False)
 
@@ -148,7 +148,8 @@ def test_what_does_not_fit_is_said():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="claims a GPU where there is none")
 def test_the_memory_of_a_gpu_is_told_apart(study, tiny_model, monkeypatch, capsys):
     """Where a GPU is claimed to be, models and what they compute are the GPU's: no byte is counted twice."""
-    from bertft.study.estimate import analyses, finetuning, measure
+    from bertft.study import cost_analyses as analyses
+    from bertft.study import cost_finetuning as finetuning
     from bertft.study.timing import placed
 
     assert placed(5, 7) == (12, 0)
@@ -173,7 +174,7 @@ def test_the_memory_of_a_gpu_is_told_apart(study, tiny_model, monkeypatch, capsy
 
     text = shown(told, False)
     assert "MB of the GPU" in text and "The GPU's memory: about" in text and "The GPU's memory is too small" in text
-    assert measure.memory_of_gpu() == 0 or torch.cuda.is_available()
+    assert process.memory_of_gpu() == 0 or torch.cuda.is_available()
     assert "GPU" not in shown(dataclasses.replace(told, stages=list(here.values())), False)
 
 

@@ -254,7 +254,7 @@ def test_a_record_holds_the_most_memory_of_all_stages_of_all_processes(config, t
     monkeypatch.setattr(study_module, "study_stages", lambda *_: stages)
     monkeypatch.setattr(Materials, "check", lambda _: None)
     for found, most in (([1, 7, 5], 5), ([2, 2, 2], 5), ([9], 9)):
-        monkeypatch.setattr("bertft.study.timing.fullest", iter(found).__next__)
+        monkeypatch.setattr("bertft.runs.process.fullest", iter(found).__next__)
         with pytest.raises(KeyboardInterrupt):
             run_study(config, tmp_path)
         assert json.loads((tmp_path / "run.json").read_text(encoding="utf8"))["memory"] == most

@@ -15,7 +15,7 @@ from bertft.models.batching import length_sorted_batches
 from bertft.models.frozen_cache import HIDDEN, collate
 
 if TYPE_CHECKING:
-    from bertft.models.frozen_cache import Prefix
+    from bertft.models.frozen_cache import FrozenCache
 
 ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -110,7 +110,7 @@ class TaskModel(nn.Module):
         self.encoder = encoder
         self.head = head
         self.frozen = tuple(frozen)  # parts of the encoder that stay in evaluation mode
-        self.prefix: Prefix | None = None  # where the output of the frozen blocks comes from, if it is kept
+        self.prefix: FrozenCache | None = None  # where the output of the frozen blocks comes from, if it is kept
 
     def train(self, mode: bool = True) -> TaskModel:
         super().train(mode)

@@ -17,17 +17,19 @@ import torch
 
 from bertft.data.readers.spans import SpanText
 from bertft.errors import BertftError
+from bertft.models.fingerprint import fingerprint
 from bertft.probes.edge.control import control_labels, online_code
 from bertft.probes.edge.head import Input, all_inputs
 from bertft.probes.edge.rows import Measured, rows_of
 from bertft.probes.edge.targets import EdgeTargets, check_roles, label_inventory, with_targets
 from bertft.probes.edge.training import Counts, EdgeTraining, count, train_heads
-from bertft.probes.feature_store import FeatureStore, fingerprint
+from bertft.probes.feature_store import FeatureStore
 from bertft.probes.vectors import Vectors, on_device
 from bertft.runs.artefacts import Unfinished
 from bertft.runs.digests import digest
+from bertft.runs.files import write_bytes_atomically
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import Row, write_bytes_atomically
+from bertft.runs.rows import Row
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder

@@ -15,7 +15,8 @@ import torch
 
 from bertft.data.examples import Sentence
 from bertft.errors import BertftError
-from bertft.probes.feature_store import FeatureStore, fingerprint
+from bertft.models.fingerprint import fingerprint
+from bertft.probes.feature_store import FeatureStore
 from bertft.probes.structural.orthogonal import OrthogonalProbes, train_orthogonal
 from bertft.probes.structural.predicted_trees import write_trees
 from bertft.probes.structural.rbf import RbfProbes, train_rbf
@@ -26,8 +27,9 @@ from bertft.probes.structural.trees import check_scorable, control_trees, punctu
 from bertft.probes.vectors import Vectors, extract
 from bertft.runs.artefacts import Unfinished
 from bertft.runs.digests import digest
+from bertft.runs.files import write_bytes_atomically, write_text_atomically
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import Row, write_bytes_atomically, write_text_atomically
+from bertft.runs.rows import Row
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder

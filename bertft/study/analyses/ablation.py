@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bertft.errors import BertftError
-from bertft.models.finetuning.run import PRECISIONS, REPORTING, FinetuneConfig, pinned
+from bertft.models.finetuning.config import PRECISIONS, REPORTING, FinetuneConfig, pinned
 from bertft.runs.folder import RunFolder, Stage
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
@@ -32,7 +32,7 @@ KINDS = ("freeze", "truncate")
 
 def depths(kind: str, model: str) -> list[int]:
     """Every k there is for ``model``: -1..L for freezing, 0..L for truncation, L its number of blocks."""
-    from bertft.models.blocks import load_config
+    from bertft.models.loading import load_config
 
     if kind not in KINDS:
         raise BertftError(f"ablate: expected one of {', '.join(KINDS)}, found {kind!r}")
@@ -57,9 +57,9 @@ def sweep(
     """
     import yaml
 
-    from bertft.cli.doctor import versions
     from bertft.models.tasks import get_task
     from bertft.report import write_report
+    from bertft.runs.versions import versions
 
     get_task(config.task)  # a wrong name is refused before anything else
     config = pinned(config)
@@ -128,7 +128,8 @@ def sweep_stages(
 
 
 def _work(kind: str, config: FinetuneConfig, k: int, keep: bool, progress: Progress) -> list[Row]:
-    from bertft.models.finetuning.run import finetune, read_card
+    from bertft.models.finetuning.card import read_card
+    from bertft.models.finetuning.run import finetune
 
     result = finetune(config, progress=progress)
     trained = float(read_card(result.folder)["trained_parameters"])

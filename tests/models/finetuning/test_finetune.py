@@ -22,11 +22,14 @@ from bertft.data.examples import Answer, Pair, Question, Sentence
 from bertft.data.readers.conllu import write_conllu
 from bertft.data.readers.spans import SpanTarget, SpanText
 from bertft.errors import BertftError
-from bertft.models.blocks import blocks, load_pretrained
+from bertft.models.blocks import blocks
+from bertft.models.finetuning.config import FinetuneConfig
 from bertft.models.finetuning.evaluation import evaluate
-from bertft.models.finetuning.run import FinetuneConfig, examples_fingerprint, finetune
+from bertft.models.finetuning.identity import examples_fingerprint
+from bertft.models.finetuning.run import finetune
 from bertft.models.finetuning.trainer import LengthGrouped, make_optimizer
 from bertft.models.finetuning.training import build_model, reporters
+from bertft.models.loading import load_pretrained
 from bertft.models.tasks import get_task
 
 MEASURES = {
@@ -295,7 +298,8 @@ def test_tensorboard_writes_beside_the_folder(config, tmp_path):
 
 LAUNCH = """
 import dataclasses, json, sys
-from bertft.models.finetuning.run import FinetuneConfig, finetune
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.models.finetuning.run import finetune
 print(json.dumps(finetune(FinetuneConfig(**json.loads(sys.argv[1]))).metrics))
 """
 

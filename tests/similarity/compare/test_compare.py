@@ -11,6 +11,7 @@ from scipy.spatial.distance import pdist
 from scipy.stats import pearsonr
 
 from bertft.data import synthetic
+from bertft.data.sampling import drawn
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
 from bertft.similarity import compare_encoders
@@ -37,7 +38,7 @@ def texts():
 def vectors(encoder: Encoder, texts: list, tokens: int, unit: str = "token", seed: int = 0) -> torch.Tensor:
     """(L, tokens, D) the slow way: one text at a time, in the documented order."""
     parts = []
-    for i in np.random.default_rng(seed).permutation(len(texts)):
+    for i in drawn(range(len(texts)), seed):
         parts.append(next(iter(encoder.stream([texts[i]], unit=unit))).vectors)
         if sum(p.shape[1] for p in parts) >= tokens:
             break
@@ -87,7 +88,7 @@ def test_words_of_encoders_with_different_tokenizers(encoders, texts, tiny_model
 
 
 def test_fewer_layers_are_compared_as_far_as_they_go(encoders, texts, tiny_model):
-    from bertft.models.encoder import truncate
+    from bertft.models.blocks import truncate
 
     base, _ = encoders
     short = Encoder.from_pretrained(str(tiny_model))
@@ -102,9 +103,19 @@ def test_stimuli_are_whole_examples_and_the_last_is_cut(encoders, texts):
     chosen, counts, places = choose(base, texts, tokens=50, unit="token", seed=0)
     lengths = [len(base.tokenizer(t, add_special_tokens=False)["input_ids"]) for t in chosen]
     assert sum(counts) == 50 and counts[:-1] == lengths[:-1] and counts[-1] <= lengths[-1]
-    assert [texts[i] for i in np.random.default_rng(0).permutation(60)[: len(chosen)]] == chosen
+    assert list(drawn(texts, 0))[: len(chosen)] == chosen
     assert [texts[i] for i in places] == chosen
     assert sum(choose(base, texts, tokens=None, unit="token", seed=0)[1]) > 50
+
+
+def test_the_older_draw_is_a_permutation(encoders, texts):
+    base, tuned = encoders
+    chosen, _, places = choose(base, texts, tokens=50, unit="token", seed=0, draw="permutation")
+    assert places == np.random.default_rng(0).permutation(60)[: len(chosen)].tolist()
+    older = compare_encoders(base, {"t": tuned}, texts, tokens=50, draw="permutation")
+    assert older != compare_encoders(base, {"t": tuned}, texts, tokens=50)
+    with pytest.raises(BertftError, match="draw: expected one of stream, permutation, found 'other'"):
+        compare_encoders(base, {"t": tuned}, texts, tokens=50, draw="other")
 
 
 def test_an_error_names_the_text_by_its_place_among_those_given(encoders, texts, tiny_model):
@@ -115,9 +126,9 @@ def test_an_error_names_the_text_by_its_place_among_those_given(encoders, texts,
         broken.model.get_input_embeddings().weight[rare] = torch.nan
     held = [i for i, text in enumerate(texts) if rare in broken.tokenizer(text)["input_ids"]]
     assert not held
-    where = int(np.random.default_rng(0).permutation(len(texts))[17])
-    with pytest.raises(BertftError, match=rf"row 0 of text {where + 1}, in y, holds NaN"):
-        compare_encoders(base, {"t": broken}, [*texts[:where], "zebra", *texts[where + 1 :]], tokens=None)
+    where = list(drawn(range(len(texts)), 0))[17]
+    with pytest.raises(BertftError, match=rf"row 0 of text {where + 1}, in layer 0 of t, holds NaN"):
+        compare_encoders(base, {"t": broken}, [*texts[:where], "zebra", *texts[where + 1 :]], tokens=600)
 
 
 def test_all_kinds_of_example(encoders):
@@ -160,7 +171,7 @@ def test_an_encoder_that_gives_nan_is_named(encoders, texts, tiny_model):
     broken = Encoder.from_pretrained(str(tiny_model))
     with torch.no_grad():
         next(w for n, w in broken.model.named_parameters() if "layer.1." in n).fill_(float("nan"))
-    with pytest.raises(BertftError, match=r"base \(x\) and broken \(y\): layer 2: .*y"):
+    with pytest.raises(BertftError, match=r"row \d+ of text \d+, in layer 2 of broken, holds NaN"):
         compare_encoders(base, {"broken": broken}, texts, tokens=50)
 
 

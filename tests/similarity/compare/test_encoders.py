@@ -21,9 +21,9 @@ from bertft.runs import process as memory
 from bertft.runs.checkpoint import Checkpoint, write_tensors
 from bertft.runs.progress import SILENT
 from bertft.similarity.compare import all_pairs as sampled
-from bertft.similarity.compare import encoders as module
-from bertft.similarity.compare.comparison import Plan
+from bertft.similarity.compare import stream
 from bertft.similarity.compare.encoders import compare_stream
+from bertft.similarity.compare.plan import Plan
 from bertft.similarity.moments import CrossMoments
 
 TEXTS = [" ".join(s.words) for s in synthetic.sentences(60, seed=3)]
@@ -33,7 +33,7 @@ FULL = Plan(measures=("rsa", "cka", "cca", "procrustes", "effective_dimension"),
 
 @pytest.fixture(autouse=True)
 def small_buffers(monkeypatch):
-    monkeypatch.setattr(module, "BUFFER", 16)
+    monkeypatch.setattr(stream, "BUFFER", 16)
     monkeypatch.setattr(sampled, "RESAMPLES", 40)
 
 
@@ -223,9 +223,7 @@ def test_a_bad_layer_is_named(encoders, tiny_model, bad):
         norm = broken.model.encoder.layer[1].output.LayerNorm
         norm.weight.fill_(bad)
         norm.bias.fill_(bad)
-    with pytest.raises(
-        BertftError, match=r"base \(x\) and t \(y\): layer 2: .*row \d+ of text \d+ of the stream, in y,"
-    ):
+    with pytest.raises(BertftError, match=r"similarity: row \d+ of text \d+ of the stream, in layer 2 of t, h"):
         compare_stream(encoders[0], {"t": broken}, TEXTS, **OPTIONS)
 
 
@@ -247,7 +245,7 @@ def test_a_bad_row_is_named_by_its_text(encoders, monkeypatch, layers):
         return batch
 
     monkeypatch.setattr(Encoder, "_run", broken)
-    name = r"layer 2: .*row 3 of text 22 of the stream \(a.txt:43\), in y, holds NaN"
+    name = r"^similarity: row 3 of text 22 of the stream \(a.txt:43\), in layer 2 of t, holds NaN or infinity$"
     with pytest.raises(BertftError, match=name):
         compare_stream(base, {"t": tuned}, texts, Plan(all_layers=layers == "all"), **OPTIONS)
 
@@ -319,7 +317,7 @@ def test_memory_is_given_back_after_every_buffer(encoders, monkeypatch):
     calls = []
     monkeypatch.setattr(memory, "give_back", lambda: calls.append(1))
     compare_stream(base, {"t": tuned}, TEXTS, Plan(intervals=False), **OPTIONS)
-    assert len(calls) == math.ceil(len(TEXTS) / module.BUFFER)
+    assert len(calls) == math.ceil(len(TEXTS) / stream.BUFFER)
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "3")
     memory.keep_steady()
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "3"  # what the user asked for

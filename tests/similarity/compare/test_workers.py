@@ -15,17 +15,18 @@ from bertft.runs.rows import read_results
 WORKER = """
 import os, signal
 import torch
-import bertft.similarity.compare.encoders as stream
+import bertft.similarity.compare.encoders as encoders
+import bertft.similarity.compare.stream as stream
 from bertft.cli.main import main
 torch.set_num_threads(1)
-stream.BUFFER, stream.EVERY = 16, 0
+stream.BUFFER, encoders.EVERY = 16, 0
 saves = [0]
-def save(self, tensors, record, kept=stream.Checkpoint.save):
+def save(self, tensors, record, kept=encoders.Checkpoint.save):
     kept(self, tensors, record)
     saves[0] += 1
     if os.environ.get("LOSE", "none") == os.environ.get("RANK") and saves[0] == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-stream.Checkpoint.save = save
+encoders.Checkpoint.save = save
 if __name__ == "__main__":
     main()
 """
@@ -102,5 +103,5 @@ def test_a_lost_process_fails_the_run_and_the_sums_are_kept(folder, tiny_model, 
     assert other.returncode == 2 and "holds the sums of 2 processes, found 1" in other.stderr
     again = start(folder, tiny_model, 2, "lost")
     assert again.returncode == 0, again.stderr
-    assert "going on after" in again.stderr
+    assert "resuming after" in again.stderr
     same_numbers(alone, folder / "lost")

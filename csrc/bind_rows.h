@@ -1,5 +1,5 @@
-// Wrappers of pairwise_distance and cross_moments for bind_cpu.cpp, which registers them: they check what guards the
-// memory, allocate, and pass pointers. A row that a metric cannot take becomes an exception whose sentence Python shows.
+// Wrappers of the kernels over rows (pairwise_distance, cross_moments, rdm_moments, nearest) for bind_cpu.cpp, which
+// registers them. They check what guards the memory, allocate, pass pointers, and refuse rows that a metric cannot take.
 #pragma once
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -7,11 +7,10 @@
 #include <algorithm>
 #include <limits>
 #include <optional>
-#include <stdexcept>
-#include <string>
 #include <tuple>
 #include <vector>
 
+#include "bad_row.h"
 #include "check.h"
 #include "cpu/cross_moments.h"
 #include "cpu/nearest.h"
@@ -36,6 +35,8 @@ inline Matrix matrix(const Tensor& x, int64_t layer = 0) {  // x (N, D), or (L, 
   const int64_t k = x.dim();
   Matrix m{x.const_data_ptr(), Element::float32, x.size(k - 2), x.size(k - 1), x.size(k - 1)};
   if (m.rows > 1) m.stride = x.stride(k - 2);
+  static const double nothing = 0;
+  if (!m.data) m.data = &nothing;  // an empty tensor has no address, and null means that there is no such matrix
   int64_t bytes = 4;
   switch (x.scalar_type()) {
     case ScalarType::Float: break;
@@ -48,15 +49,10 @@ inline Matrix matrix(const Tensor& x, int64_t layer = 0) {  // x (N, D), or (L, 
   return m;
 }
 
-// The markers let Python find the sentence inside whatever torch wraps around it.
 inline void refuse(const char* op, BadRow bad, int64_t rows_x, int64_t layer) {
   if (bad.row < 0) return;
   const bool of_x = bad.row < rows_x;
-  std::string text = "<bertft>" + std::string(op) + ": row " + std::to_string(of_x ? bad.row : bad.row - rows_x) +
-                     " of " + (of_x ? "x" : "y") + (layer >= 0 ? " in layer " + std::to_string(layer) : std::string()) +
-                     (bad.why == BadRow::no_norm ? " has norm 0, so its cosine or correlation is undefined"
-                                                 : " holds NaN or infinity") + "</bertft>";
-  throw std::runtime_error(text);
+  raise_bad_row(op, of_x ? "x" : "y", of_x ? bad.row : bad.row - rows_x, layer, bad.why == BadRow::no_norm);
 }
 
 inline ScalarType result_type(const Tensor& x) {
