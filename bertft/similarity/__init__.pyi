@@ -1,6 +1,6 @@
-from .compare.plan import Plan as Plan
-from .compare.encoders import compare_stream as compare_stream
 from .compare.encoders import compare_encoders as compare_encoders
+from .compare.encoders import compare_stream as compare_stream
+from .compare.plan import Plan as Plan
 from .dissimilarities import Rdms as Rdms
 from .dissimilarities import compare_rdms as compare_rdms
 from .dissimilarities import from_rsatoolbox as from_rsatoolbox
