@@ -24,6 +24,7 @@ setup(
     ],
     package_dir={"bertft._csrc": "csrc"},
     package_data={
+        "": ["*.pyi"],
         "bertft": [
             "py.typed",
             "models/finetuning/*.j2",

@@ -193,7 +193,7 @@ def test_names_in_results_know_revisions():
     assert task_name("org/corpus@refs/convert/train") == "corpus" and task_name("pos_ewt/train.jsonl.gz") == "pos_ewt"
     tuned = ["org/a@refs/pr/4", "org/b@refs/pr/4", "org/c.v2", "runs/d/", "builtin:minilm", "e=org/a@v1"]
     assert list(named_encoders(tuned)) == ["a", "b", "c.v2", "d", "minilm", "e"]
-    with pytest.raises(BertftError, match="two encoders are called 'a'; give each a name"):
+    with pytest.raises(BertftError, match="two encoders are named 'a'; rename one"):
         named_encoders(["org/a@v1", "org/a@v2"])
 
 
