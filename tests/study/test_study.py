@@ -17,6 +17,7 @@ from bertft.errors import BertftError
 from bertft.runs.folder import Stage
 from bertft.runs.progress import SILENT
 from bertft.runs.rows import Row, read_results
+from bertft.runs.vocabulary import MeasureName
 from bertft.study.analyses.finetuning import Finetuning
 from bertft.study.analyses.rsa import Rsa
 from bertft.study.analyses.structural import Structural
@@ -81,7 +82,7 @@ def test_words_that_moved_are_those_of_the_probes_dev_text(finished, config):
     assert min(row.value for row in rows if row.model == "dep") < 0.999
     with (finished / "local.csv").open(encoding="utf8", newline="") as file:
         means = {(r["model"], int(r["layer"]), r["label"]): float(r["value"]) for r in csv.DictReader(file)}
-    assert means == {(row.model, row.layer, row.measure.partition("=")[2]): row.value for row in rows}
+    assert means == {(row.model, row.layer, MeasureName.parse(row.measure).label): row.value for row in rows}
     page = (finished / "report.html").read_text(encoding="utf8")
     assert "Which words moved" in page and "Every layer against every layer" in page and "What it cost" in page
 
