@@ -235,6 +235,7 @@ def test_passages_come_once_and_pairs_beyond_the_window_are_left_out(config, tmp
 
 def test_probes_of_several_kinds_come_from_one_extraction_that_a_kill_does_not_undo(config, tmp_path, monkeypatch):
     from bertft.probes import feature_store as store
+    from bertft.probes.structural import driver
 
     probes = dataclasses.replace(
         config.probes, rank=(2, 3), control_trees=True, orthogonal=True, rbf=True, dtype="float32", window="split"
@@ -246,7 +247,7 @@ def test_probes_of_several_kinds_come_from_one_extraction_that_a_kill_does_not_u
     extract = store.extract
     monkeypatch.setattr(store, "extract", lambda *a, **k: extracted.append(k["dtype"]) or extract(*a, **k))
     with monkeypatch.context() as patch:
-        patch.setattr("bertft.probes.structural.driver.train_probes", interrupted)
+        patch.setitem(driver.TRAINERS, "linear", interrupted)
         with pytest.raises(KeyboardInterrupt):
             stage.work()
     assert [str(dtype) for dtype in extracted] == ["torch.float32"] * 2  # train and dev

@@ -20,8 +20,7 @@ from bertft.probes.edge.driver import checked, edge_probes
 from bertft.probes.edge.head import all_inputs
 from bertft.probes.edge.targets import EdgeTargets, label_inventory
 from bertft.probes.edge.training import EdgeTraining, count, train_heads
-from bertft.probes.lengths import check_lengths
-from bertft.probes.vectors import size_of
+from bertft.probes.vectors import check_lengths, size_of
 from bertft.runs.folder import Stage, timestamp
 from bertft.runs.progress import Progress
 from bertft.runs.rows import Row, write_results
