@@ -153,7 +153,7 @@ class RepeatedStudy:
         names, such as ``rsa``)."""
         found = []
         for seed in self.seeds if seeds is None else seeds:
-            for stage in study_stages(self.study(seed), self.inputs(seed)):
+            for stage in study_stages(self.inputs(seed)):
                 if stage.name.split("/")[0] in ("models", *kinds):
                     product = stage.product and f"seed{seed}/{stage.product}"
                     found.append(dataclasses.replace(stage, name=f"seed{seed}/{stage.name}", product=product))

@@ -45,7 +45,7 @@ def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Pro
     folder = RunFolder(out, config.to_yaml())
     folder.check()
     inputs = Inputs(config, folder.path, progress)
-    stages = study_stages(config, inputs)
+    stages = study_stages(inputs)
     if any(folder.done(stage) is None for stage in stages):
         check_study(inputs)
     with folder.claim():
@@ -65,7 +65,7 @@ def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Pro
         return write_page(folder.path, ANALYSES, progress=progress)
 
 
-def study_stages(config: StudyConfig, inputs: Inputs) -> list[Stage]:
+def study_stages(inputs: Inputs) -> list[Stage]:
     """Return the stages of every analysis that the study asks for, in order."""
     return [stage for analysis in ANALYSES for stage in analysis.stages(inputs)]
 

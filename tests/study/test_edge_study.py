@@ -61,7 +61,7 @@ def test_a_task_is_one_stage_with_every_encoder(tmp_path, tiny_model, monkeypatc
     inputs = Inputs(config, tmp_path / "run", SILENT)
     encoder = Encoder.from_pretrained(str(tiny_model))
     inputs._encoders = {"base": encoder, "dep": encoder}  # as if it had been fine-tuned
-    (stage,) = [s for s in study_stages(config, inputs) if s.name == "edge/roles"]
+    (stage,) = [s for s in study_stages(inputs) if s.name == "edge/roles"]
     rows = stage.work()
     assert {r.model for r in rows} == {"base", "dep", "random"} and {r.data for r in rows} == {"roles"}
     assert {"micro_f1", "mix_micro_f1", "selectivity", "micro_f1_difference"} <= {r.measure for r in rows}

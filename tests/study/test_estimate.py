@@ -79,7 +79,7 @@ def test_a_study_is_told_stage_by_stage_and_nothing_is_written(study, capsys):
 def test_stages_of_an_existing_folder_are_named_as_done(study, capsys):
     config = read_study(study)
     folder = RunFolder(study.parent / "run", config.to_yaml())
-    stages = study_stages(config, Inputs(config, folder.path, None))
+    stages = study_stages(Inputs(config, folder.path, None))
     with folder.claim():
         for stage in stages[1:]:
             folder.finish(stage, [Row("dep", "x", "y", None, "z", 1.0)], 65.0)

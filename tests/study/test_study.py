@@ -184,7 +184,7 @@ def test_a_sweep_of_a_study_is_that_of_ablate_under_the_tasks_name(config, tmp_p
 def test_a_record_holds_the_most_memory_of_all_stages_of_all_processes(config, tmp_path, monkeypatch):
     rows = [Row("m", "t", "d", None, "x", 1.0)]
     stages = [Stage(name, {}, lambda: rows) for name in ("a", "b")] + [Stage("c", {}, interrupted)]
-    monkeypatch.setattr(study_module, "study_stages", lambda *_: stages)
+    monkeypatch.setattr(study_module, "study_stages", lambda _: stages)
     monkeypatch.setattr(study_module, "check_study", lambda _: None)
     for found, most in (([1, 7, 5], 5), ([2, 2, 2], 5), ([9], 9)):
         monkeypatch.setattr("bertft.study.timing.fullest", iter(found).__next__)
@@ -195,7 +195,7 @@ def test_a_record_holds_the_most_memory_of_all_stages_of_all_processes(config, t
 
 def test_probes_that_were_scored_otherwise_are_not_done(config, tmp_path, monkeypatch):
     def keys() -> dict[str, str]:
-        return {s.name: s.key for s in study_module.study_stages(config, Inputs(config, tmp_path, SILENT))}
+        return {s.name: s.key for s in study_module.study_stages(Inputs(config, tmp_path, SILENT))}
 
     before = keys()
     monkeypatch.setattr("bertft.probes.structural.driver.FORMAT", "bertft.structural/2")
@@ -240,7 +240,7 @@ def test_probes_of_several_kinds_come_from_one_extraction_that_a_kill_does_not_u
     )
     config = dataclasses.replace(config, probes=probes)
     inputs = Inputs(config, tmp_path, SILENT)
-    (stage,) = [s for s in study_module.study_stages(config, inputs) if s.name == "probes/base"]
+    (stage,) = [s for s in study_module.study_stages(inputs) if s.name == "probes/base"]
     extracted = []
     extract = store.extract
     monkeypatch.setattr(store, "extract", lambda *a, **k: extracted.append(k["dtype"]) or extract(*a, **k))

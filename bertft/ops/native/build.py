@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import logging
 import os
 import platform
 import shlex
@@ -22,8 +23,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bertft.runs.progress import announce
-
+_log = logging.getLogger("bertft.ops")
 PACKAGE = Path(__file__).resolve().parents[2]
 
 
@@ -225,7 +225,7 @@ def _build_once(library: Path, write: Callable[[Path, Path], None]) -> Path:
         if _intact(library):
             return library
         kind, _, key = name.removeprefix("bertft_").rpartition("-")
-        announce(f"compiling the {kind.upper()} kernels, once: {TAKES.get(kind, 'a moment')}")
+        _log.info("compiling the %s kernels, once: %s", kind.upper(), TAKES.get(kind, "a moment"))
         for left in cache.glob(f"build-{key}-*"):
             shutil.rmtree(left, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=f"build-{key}-", dir=cache))
