@@ -47,7 +47,7 @@ class PrefixTime(Experiment):
         driver = partial(study.driver, seed, task, freeze=k, **changes)
 
         def timed(**changes: object) -> tuple[Clock, FinetuneResult]:
-            result = finetune(driver(folder / "run", **changes), progress=(clock := Clock()))
+            result = finetune(driver(out=folder / "run", **changes), progress=(clock := Clock()))
             shutil.rmtree(folder / "run")
             return clock, result
 

@@ -58,7 +58,7 @@ def write_report(
     described = context(study, rows)
     record = _told(folder, _mapping(folder / "run.json"))
     drawn_of = figures(rows, described)
-    known = {figure.name for figure in [*drawn_of, *layer_maps(rows)]}
+    known = {figure.name for figure in drawn_of} | {figure.name for figure in layer_maps(rows)}
     added = [figure for figure in further(rows, described) if figure.name not in known] if further else []
     drawn_of += [figure for figure in added if not isinstance(figure, HeatMap)]
     if of_experiments:

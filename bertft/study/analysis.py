@@ -59,8 +59,8 @@ class Analysis(Protocol[Material]):
         return
 
     def cost(self, inputs: Material, stages: Sequence[Stage], held: int) -> Iterator[StageCost]:
-        """Yield the cost of each of ``stages``, in a process that holds ``held`` bytes."""
-        raise NotImplementedError(f"{self.name}: no forecast")
+        """Yield the cost of each of ``stages``, in a process that holds ``held`` bytes; by default none."""
+        return iter(())
 
     def clean(self, inputs: Material) -> None:
         """Remove files that stages share, once all of them are done."""
