@@ -1,4 +1,4 @@
-"""Time saved by caching the output of frozen blocks: a short run for every k, with and without the cache."""
+"""Time saved by caching the output of frozen blocks."""
 
 from __future__ import annotations
 
@@ -85,6 +85,7 @@ class Clock:
         self.seconds, self.name = {} if seconds is None else seconds, name
 
     def step(self, description: str, total: float | None = None, unit: str = "") -> Clock:
+        """Return a clock that adds to the same sums."""
         return Clock(self.seconds, description.split()[0])
 
     def __enter__(self) -> Clock:

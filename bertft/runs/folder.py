@@ -1,4 +1,4 @@
-"""Run folders: one study each, stages that run once, complete tables."""
+"""Run folders with stages that run once."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ Material = TypeVar("Material", contravariant=True)
 
 
 class Analysis(Protocol[Material]):
-    """One question: its stages, their cost, and what is drawn of their rows.
+    """One question: its stages, their cost, and the figures of their rows.
 
     Subclasses name themselves and implement `stages`; every other method has a default.
 
