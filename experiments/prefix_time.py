@@ -42,12 +42,13 @@ class PrefixTime(Experiment):
 
         The seconds leave out reading the corpus and loading the model, which take the same either way.
         """
-        seed, changes = study.seeds[0], study.options("prefix_time")["tasks"][task]
+        seed, own = study.seeds[0], {"freeze": k, **study.options("prefix_time")["tasks"][task]}
         folder = study.out / "prefix_time" / task
-        driver = partial(study.driver, seed, task, freeze=k, **changes)
 
         def timed(**changes: object) -> tuple[Clock, FinetuneResult]:
-            result = finetune(driver(out=folder / "run", **changes), progress=(clock := Clock()))
+            result = finetune(
+                study.driver(seed, task, folder / "run", **{**own, **changes}), progress=(clock := Clock())
+            )
             shutil.rmtree(folder / "run")
             return clock, result
 
