@@ -1,4 +1,4 @@
-"""Structural probes of every layer: syntax trees read from distances and depths."""
+"""Structural probes of every layer."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def run_structural(command: StructuralCommand, out: Path, features: Path | None,
 
 
 def best_layers(rows: Sequence[Row]) -> list[str]:
-    """Return a line for the best layer of every encoder and measure, beside its control and layer 0."""
+    """Return a line for every encoder and measure: the best layer with its control, and layer 0."""
     by = {(row.model, row.measure, row.layer): row for row in rows}
     found = []
     for model, measure in dict.fromkeys((row.model, row.measure) for row in rows):
