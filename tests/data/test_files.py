@@ -79,7 +79,7 @@ def test_json_errors_name_line_and_column() -> None:
 
 def test_check_text_refuses_half_characters() -> None:
     assert check_text("é", "text", "f") == "é"
-    with pytest.raises(BertftError, match=r"f: text holds half a character \('\\ud800'\) at offset 1"):
+    with pytest.raises(BertftError, match=r"f: text contains half a character \('\\ud800'\) at offset 1"):
         check_text("a\ud800", "text", "f")
     with pytest.raises(BertftError, match="f: expected a string as text, found nothing"):
         check_text(None, "text", "f")

@@ -174,7 +174,7 @@ def test_an_unreachable_hub_is_reported_at_once(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(BertftError) as error:
             load("nli", "nobody/nothing:x")
         assert "\n" not in str(error.value)
-        expected = "nobody/nothing:x: no such file, and not to be had as a hub data set, split train ("
+        expected = "nobody/nothing:x: no such file, and not available as a hub data set, split train ("
         assert str(error.value).startswith(expected)
         return str(error.value).removeprefix(expected)
 

@@ -69,5 +69,5 @@ def test_a_bad_source_is_refused(tmp_path):
         list(stream("text", tmp_path / "empty.txt"))
     with pytest.raises(BertftError, match="a folder of"):
         stream("text", tmp_path / "folder")
-    with pytest.raises(BertftError, match="not to be had as a hub data set"):
+    with pytest.raises(BertftError, match="not available as a hub data set"):
         stream("text", "no/such")

@@ -68,7 +68,7 @@ def test_quotation_marks_in_glue_files_are_text(tmp_path: Path) -> None:
         (line(gold_label=1.0), "line 1: unknown gold_label '1.0'"),
         (line(sentence2=...), "line 1: expected a field sentence2 or hypothesis, found 'sentence1, gold_label"),
         (line(sentence2=None), "line 1: expected a string as sentence2, found nothing"),
-        (line(sentence1="\ud800"), "line 1: sentence1 holds half a character"),
+        (line(sentence1="\ud800"), "line 1: sentence1 contains half a character"),
         (line() + "[1]\n", "line 2: expected a JSON object, found '[1]'"),
         (line(gold_label="-"), "expected labelled pairs, found 1 without a gold label"),
         ("", "expected labelled pairs, found none"),

@@ -112,7 +112,7 @@ def test_the_loss_skips_unknown_relations(parser, two_relations):
 
 
 def test_a_batch_of_unknown_relations_has_the_loss_of_its_arcs(parser, two_relations):
-    _, tokenizer, sentences, _ = parser
+    _, tokenizer, *_ = parser
     model, features = two_relations
     batch = TASK.collate(features, tokenizer)
     unknown = {**batch, "relations": torch.full_like(batch["relations"], IGNORED)}
