@@ -24,7 +24,13 @@ setup(
     ],
     package_dir={"bertft._csrc": "csrc"},
     package_data={
-        "bertft": ["py.typed", "report/page/templates/*", "study/builtin/*.yaml"],
+        "bertft": [
+            "py.typed",
+            "models/finetuning/*.j2",
+            "report/page/templates/*.*",
+            "report/page/templates/sections/*",
+            "study/builtin/*.yaml",
+        ],
         "bertft._csrc": ["*.h", "*.cpp", "cpu/*", "cuda/*"],
     },
     **options,

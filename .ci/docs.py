@@ -10,9 +10,25 @@ import sys
 import warnings
 from pathlib import Path
 
-PACKAGES = ("bertft", "bertft.study.analyses.ablation", "bertft.study.estimate", "bertft.data", "bertft.cli.doctor", "bertft.models.finetuning.evaluation",
-            "bertft.models.finetuning.run", "bertft.study.repeat", "bertft.study.inputs", "bertft.ops", "bertft.probes", "bertft.report",
-            "bertft.runs.rows", "bertft.similarity", "bertft.study.run", "bertft.models.tasks")  # fmt: skip
+PACKAGES = (
+    "bertft",
+    "bertft.cli.doctor",
+    "bertft.data",
+    "bertft.models.finetuning.evaluation",
+    "bertft.models.finetuning.config",
+    "bertft.models.finetuning.run",
+    "bertft.models.tasks",
+    "bertft.ops",
+    "bertft.probes",
+    "bertft.report",
+    "bertft.runs.rows",
+    "bertft.similarity",
+    "bertft.study.analyses.ablation",
+    "bertft.study.estimate",
+    "bertft.study.inputs",
+    "bertft.study.repeat",
+    "bertft.study.run",
+)
 
 
 def silent_names() -> list[str]:

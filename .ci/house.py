@@ -134,7 +134,9 @@ def measure() -> dict[str, list[str]]:
     paths = sorted(PACKAGE.rglob("*.py"))
     modules = {name_of(path) for path in paths}
     found: dict[str, list[str]] = {name: [] for name in BOUNDS}
-    found["entries of the root"] = sorted(p.name for p in PACKAGE.iterdir() if p.name not in ("__pycache__", "py.typed"))
+    found["entries of the root"] = sorted(
+        p.name for p in PACKAGE.iterdir() if p.name not in ("__pycache__", "py.typed")
+    )
     edges = set()
     for path in paths:
         structure = Structure(name_of(path), modules)

@@ -19,8 +19,9 @@ _HOMES = {
     "to_pandas": "bertft.runs.rows",
     "write_results": "bertft.runs.rows",
     "Encoder": "bertft.models.encoder",
-    "FinetuneConfig": "bertft.models.finetuning.run",
+    "FinetuneConfig": "bertft.models.finetuning.config",
     "StudyConfig": "bertft.study.config",
+    "load_finetuned": "bertft.models.finetuning.evaluation",
     "run_study": "bertft.study.run",
 }
 _MODULES = frozenset({"cli", "data", "models", "ops", "probes", "report", "runs", "similarity", "study"})
@@ -34,7 +35,8 @@ __getattr__, __dir__ = exports(__name__, _HOMES, _MODULES)
 if TYPE_CHECKING:
     from bertft.errors import BertftError as BertftError
     from bertft.models.encoder import Encoder as Encoder
-    from bertft.models.finetuning.run import FinetuneConfig as FinetuneConfig
+    from bertft.models.finetuning.config import FinetuneConfig as FinetuneConfig
+    from bertft.models.finetuning.evaluation import load_finetuned as load_finetuned
     from bertft.runs.rows import Row as Row
     from bertft.runs.rows import read_results as read_results
     from bertft.runs.rows import to_arrow as to_arrow

@@ -18,7 +18,7 @@ constexpr int64_t kChunk = 4096;  // rows of one float32 product; further sums a
 
 // Statistics that the metric needs of the rows of x (B, N, D); without elements where it needs none.
 Tensor statistics(const Tensor& x, int64_t metric, const Tensor* bad, cudaStream_t stream) {
-  const bool needed = metric == 1 || metric == 2;
+  const bool needed = normalised(Metric(metric));
   const int64_t rows = x.size(0) * x.size(1);
   Tensor stats = empty(x, {needed ? rows : 0, 2}, sum_type(x));
   const Tensor ignored = bad ? *bad : empty(x, {2}, ScalarType::Long);
@@ -63,7 +63,7 @@ std::tuple<Tensor, Tensor> pairwise_distance_backward(Tensor grad, Tensor x, std
   Tensor grad_x = empty(x, {B, N, D}, sum_type(x)), grad_y = empty(x, {y ? B : 0, y ? M : 0, D}, sum_type(x));
   const Tensor stats_x = statistics(x, metric, nullptr, on.stream);
   const Tensor stats_y = y ? statistics(*y, metric, nullptr, on.stream) : stats_x;
-  const void* distances = metric == 4 ? out.const_data_ptr() : nullptr;
+  const void* distances = Metric(metric) == Metric::euclidean ? out.const_data_ptr() : nullptr;
   const auto run = [&](const void* a, const void* b, const Tensor& sa, const Tensor& sb, int64_t n, int64_t m,
                        Tensor& to, bool transposed) {
     if (to.numel() == 0) return;

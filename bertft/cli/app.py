@@ -4,40 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from bertft.cli.config_file import Config
 from bertft.cli.options import (
     MODEL_HELP,
-    BatchSize,
-    Bf16,
+    SEED_HELP,
+    SOURCE_HELP,
+    Config,
     DryRun,
-    Epochs,
-    Fp16,
     Json,
-    LearningRate,
-    MaxDev,
-    MaxLength,
-    MaxTrain,
-    Model,
     Out,
     Quiet,
-    ReportTo,
-    Seed,
-    Source,
-    TaskName,
-    Tf32,
+    options,
     showing_progress,
     tell,
 )
 from bertft.cli.probe import probe_app
 from bertft.cli.rsa import RSA_EXAMPLES, rsa
+from bertft.study.config import FinetuneCommand
 
 if TYPE_CHECKING:
     from bertft.runs.progress import Progress
     from bertft.study.estimate import Estimate
+
+TRAINING_HELP = {
+    "task": "Such as dep (parsing), mnli (inference), squad (question answering), pos (tagging); or one of your own.",
+    "model": MODEL_HELP,
+    "train": SOURCE_HELP,
+    "dev": SOURCE_HELP,
+    "out": None,
+    "freeze": "-1 nothing; 0 embeddings; k embeddings and blocks 1..k.",
+    "truncate": "Keep only blocks 1..k.",
+    "lora": "Train a LoRA of this rank on every block instead.",
+    "bf16": "Train in bfloat16 beside float32, on a CPU too.",
+    "fp16": "Train in float16 beside float32, on a GPU.",
+    "tf32": "Multiply matrices in TF32, on a GPU that has it.",
+    "epochs": "Passes over the training data.",
+    "learning_rate": "Peak rate of the encoder.",
+    "batch_size": "Examples a step.",
+    "max_length": "Word pieces an input has at most; longer ones are cut.",
+    "max_train": "At most so many training examples.",
+    "max_dev": "At most so many dev examples.",
+    "seed": SEED_HELP,
+    "report_to": "Trainer reporters, as tensorboard,wandb; all that are installed; default: none.",
+}
+ABLATE_HELP = {
+    **{name: TRAINING_HELP[name] for name in ("task", "model", "train", "dev", "out")},
+    **{"k": None, "cache": None},
+    **{name: TRAINING_HELP[name] for name in ("epochs", "learning_rate", "batch_size", "max_train", "max_dev")},
+    **{name: TRAINING_HELP[name] for name in ("bf16", "fp16", "tf32", "seed")},
+}
 
 app = typer.Typer(
     name="bertft",
@@ -61,12 +79,17 @@ def _do(
     """Do a command's ``work`` and say where its results lie, or, of a dry run, say what it would ``cost``."""
     with showing_progress(quiet) as progress:
         if cost:
-            from bertft.cli.estimates import shown
+            from bertft.cli.console import shown
 
             line = shown(cost(progress), json)
         else:
             line = work(progress)
     print(line) if cost else tell(line, out, json)
+
+
+def _stated(context: typer.Context, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings from the file that are no options, then those that were given; the others keep defaults."""
+    return {**(context.obj or {}), **{name: value for name, value in chosen.items() if value is not None}}
 
 
 @app.command(
@@ -93,7 +116,7 @@ def study(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune, compare, probe and report: the main job. Run again to resume."""
-    from bertft.study.run import read_study, run_study
+    from bertft.study.reader import read_study
 
     config = read_study(study, variant=variant or None, data=data, model=model or None, settings=setting or ())
     out = out or Path("runs") / "-".join(filter(None, (config.name, config.variant)))
@@ -104,6 +127,8 @@ def study(
         return estimate_study(config, out, progress=progress)
 
     def work(progress: Progress) -> str:
+        from bertft.study.run import run_study
+
         return f"The page is at {run_study(config, out, progress=progress).resolve()}"
 
     _do(work, cost if dry_run else None, out, json, quiet)
@@ -115,51 +140,31 @@ def study(
     bertft finetune --task dep --model builtin:minilm --train train.conllu --dev dev.conllu --freeze 3 --out runs/dep\n
     bertft finetune --config runs/dep/config.yaml --seed 2 --out runs/dep2    (as runs/dep but for the seed)"""
 )
+@options(FinetuneCommand, TRAINING_HELP)
 def finetune(
+    chosen: dict[str, Any],
     context: typer.Context,
-    task: TaskName,
-    model: Model,
-    train: Source,
-    dev: Source,
     out: Out,
-    freeze: Annotated[int, typer.Option(help="-1 nothing; 0 embeddings; k embeddings and blocks 1..k.")] = -1,
-    truncate: Annotated[Optional[int], typer.Option(help="Keep only blocks 1..k.")] = None,  # noqa: UP045
-    lora: Annotated[Optional[int], typer.Option(help="Train a LoRA of this rank on every block instead.")] = None,  # noqa: UP045
-    bf16: Bf16 = False,
-    fp16: Fp16 = False,
-    tf32: Tf32 = False,
-    epochs: Epochs = None,
-    learning_rate: LearningRate = None,
-    batch_size: BatchSize = None,
-    max_length: MaxLength = None,
-    max_train: MaxTrain = None,
-    max_dev: MaxDev = None,
-    seed: Seed = 1337,
-    report_to: ReportTo = "none",
     config: Config = None,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune an encoder; the checkpoint loads with AutoModel.from_pretrained."""
-    from bertft.cli.runs import run_finetune
-
-    chosen = {
-        "task": task, "model": model, "train": train, "dev": dev, "freeze": freeze, "truncate": truncate,
-        "lora": lora, "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size,
-        "max_length": max_length, "max_train": max_train, "max_dev": max_dev, "seed": seed,
-        "bf16": bf16 or None, "fp16": fp16 or None, "tf32": tf32 or None,
-        "report_to": None if report_to == "none" else report_to,
-    }  # fmt: skip
-    settings = {**(context.obj or {}), **{name: value for name, value in chosen.items() if value is not None}}
+    settings = _stated(context, chosen)
 
     def cost(progress: Progress) -> Estimate:
-        from bertft.models.finetuning.run import FinetuneConfig
+        from bertft.models.finetuning.config import FinetuneConfig
         from bertft.study.estimate import estimate_finetune
 
         return estimate_finetune(FinetuneConfig(out=out, **settings), progress=progress)
 
-    _do(lambda progress: run_finetune(settings, out, progress), cost if dry_run else None, out, json, quiet)
+    def work(progress: Progress) -> str:
+        from bertft.study.analyses.finetuning import run_finetune
+
+        return run_finetune(settings, out, progress)
+
+    _do(work, cost if dry_run else None, out, json, quiet)
 
 
 @app.command(
@@ -168,45 +173,27 @@ def finetune(
     bertft ablate truncate --task mnli --model bert-base-cased --train train.jsonl.gz --dev dev.jsonl.gz -k 6 -k 12
     --out runs/truncate"""
 )
+@options(FinetuneCommand, ABLATE_HELP)
 def ablate(
+    chosen: dict[str, Any],
     context: typer.Context,
     kind: Annotated[str, typer.Argument(help="freeze (Figure 3 of the paper) or truncate (Figure 4).")],
-    task: TaskName,
-    model: Model,
-    train: Source,
-    dev: Source,
     out: Out,
     k: Annotated[Optional[list[int]], typer.Option("--depth", "-k", help="One k; repeat. Default: every one.")] = None,  # noqa: UP045
     cache: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder that keeps what frozen blocks give out; default OUT/prefix, removed at the end."),
     ] = None,
-    epochs: Epochs = None,
-    learning_rate: LearningRate = None,
-    batch_size: BatchSize = None,
-    max_train: MaxTrain = None,
-    max_dev: MaxDev = None,
-    bf16: Bf16 = False,
-    fp16: Fp16 = False,
-    tf32: Tf32 = False,
-    seed: Seed = 1337,
     config: Config = None,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune with blocks 1..k frozen, or with these alone, for every k: which layers does the task need?"""
-    from bertft.cli.runs import run_ablate
-
-    chosen = {
-        "task": task, "model": model, "train": train, "dev": dev, "epochs": epochs, "learning_rate": learning_rate,
-        "batch_size": batch_size, "max_train": max_train, "max_dev": max_dev, "seed": seed,
-        "bf16": bf16 or None, "fp16": fp16 or None, "tf32": tf32 or None,
-    }  # fmt: skip
-    settings = {**(context.obj or {}), **{name: value for name, value in chosen.items() if value is not None}}
+    settings = _stated(context, chosen)
 
     def cost(progress: Progress) -> Estimate:
-        from bertft.models.finetuning.run import FinetuneConfig
+        from bertft.models.finetuning.config import FinetuneConfig
         from bertft.study.estimate import estimate_sweep
 
         return estimate_sweep(
@@ -214,7 +201,12 @@ def ablate(
         )
 
     def work(progress: Progress) -> str:
-        return run_ablate(kind, settings, out, k or None, cache, progress)
+        from bertft.models.finetuning.config import FinetuneConfig
+        from bertft.study.analyses.ablation import sweep
+        from bertft.study.analysis import where_results_are
+
+        sweep(kind, FinetuneConfig(out=out, **settings), depths_wanted=k or None, cache=cache, progress=progress)
+        return where_results_are(out)
 
     _do(work, cost if dry_run else None, out, json, quiet)
 
@@ -236,10 +228,11 @@ def report(
     if json:
         tell("", folder, as_json=True)
         return
-    from bertft.report import write_report
+    from bertft.study.analyses import ANALYSES
+    from bertft.study.analysis import write_page
 
     with showing_progress(quiet) as progress:
-        page = write_report(folder, progress=progress)
+        page = write_page(folder, ANALYSES, progress=progress)
     print(f"The page is at {page.resolve()}")
 
 
@@ -275,9 +268,9 @@ def doctor(
 
 def _version(show: bool) -> None:
     if show:
-        from bertft import __version__
+        import importlib.metadata
 
-        print(f"bertft {__version__}")
+        print(f"bertft {importlib.metadata.version('bertft')}")
         raise typer.Exit()
 
 

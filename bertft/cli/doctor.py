@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -10,37 +9,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["devices", "kernels", "models", "report", "tools", "versions"]
+from bertft.runs.versions import versions
 
-PACKAGES = (
-    "bertft",
-    "torch",
-    "transformers",
-    "datasets",
-    "accelerate",
-    "safetensors",
-    "tokenizers",
-    "numpy",
-    "scipy",
-    "matplotlib",
-    "plotly",
-)
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of every package a number may depend on; imports none of them."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            if package == "bertft":  # imported from a source tree
-                from bertft import __version__
-
-                found[package] = __version__
-            else:
-                found[package] = "not installed"
-    return found
+__all__ = ["devices", "kernels", "models", "report", "tools"]
 
 
 def devices() -> dict[str, str]:

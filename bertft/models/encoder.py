@@ -30,17 +30,10 @@ from bertft.models.batching import (
     word_inputs,
     word_pieces,
 )
-from bertft.models.blocks import (
-    blocks,
-    freeze,
-    listening,
-    load_pretrained,
-    quiet_transformers,
-    reinitialise,
-    truncate,
-    window_size,
-)
+from bertft.models.blocks import blocks, freeze, reinitialise, truncate
 from bertft.models.devices import device_of
+from bertft.models.hooks import listening
+from bertft.models.loading import load_pretrained, quiet_transformers, window_size
 from bertft.runs.progress import SILENT, Progress
 
 __all__ = ["Batch", "Encoder", "freeze", "reinitialise", "truncate"]

@@ -11,7 +11,7 @@ from bertft.ops.autograd import first_order
 from bertft.ops.metrics import METRICS, check_metric
 from bertft.ops.native import cpu as extension
 from bertft.ops.pairwise_gradient import PRODUCTS, by_products
-from bertft.ops.rows import check_matrix, check_nan, check_rows, metric_rows_backward, with_sentence
+from bertft.ops.rows import check_matrix, check_nan, check_rows, check_width, metric_rows_backward, raising_bad_row
 
 
 def pairwise_distance(
@@ -45,6 +45,7 @@ def pairwise_distance(
     check_metric(metric, op="pairwise_distance")
     check = check_nan(nan, op="pairwise_distance")
     check_matrix(x, "(..., N, D)", tuple(range(2, 64)), op="pairwise_distance", name="x")
+    check_width(x, metric, op="pairwise_distance", name="x")
     if y is not None:
         check_matrix(y, "(..., M, D)", tuple(range(2, 64)), op="pairwise_distance", name="y")
         if y.shape[:-2] != x.shape[:-2] or y.shape[-1] != x.shape[-1]:
@@ -62,7 +63,7 @@ def pairwise_distance(
     layers = lead.numel()
     x3 = x.reshape(layers, *x.shape[-2:])
     y3 = None if y is None else y.reshape(layers, *y.shape[-2:])
-    served = extension.serves(x)
+    served = extension.serves(x) and x.shape[-1] > 0  # the GPU's kernels take an empty tensor for none
     nothing = y3 is not None and 0 in (x3.shape[1], y3.shape[1])  # the kernel is not run, and so looks at no row
     if check and (nothing or not served):
         check_rows(x3, metric, op="pairwise_distance")
@@ -70,7 +71,7 @@ def pairwise_distance(
             check_rows(y3, metric, op="pairwise_distance", name="y")
     if served:
         op = torch.ops.bertft.pairwise_distance
-        out = with_sentence(lambda: op(x3, y3, METRICS.index(metric), condensed, check))
+        out = raising_bad_row(lambda: op(x3, y3, METRICS.index(metric), condensed, check))
     else:
         out = reference.pairwise_distance(x3, y3, metric=metric, condensed=condensed)
     return out.reshape(*lead, *out.shape[1:])

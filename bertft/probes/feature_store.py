@@ -28,22 +28,18 @@ from torch import Tensor
 
 from bertft.data.alignment import align_words
 from bertft.errors import BertftError
+from bertft.models.fingerprint import SOURCES, code_digest, fingerprint
 from bertft.probes.vectors import StreamedVectors, Vectors, WordVectors, check_dtype, extract, kept_lengths
+from bertft.runs.digests import digest_of_json
+from bertft.runs.files import write_text_atomically
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import write_text_atomically
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
 
 PART = 512  # sentences of one part
-SOURCES = (
-    "models/encoder.py",
-    "models/batching.py",
-    "models/blocks.py",
-    "data/alignment.py",
-    "probes/vectors.py",
-    "probes/feature_store.py",
-)
+# What makes a vector in this package, beside the encoder.
+OWN_SOURCES = ("probes/vectors.py", "probes/feature_store.py")
 
 
 class FeatureStore:
@@ -92,7 +88,7 @@ class FeatureStore:
         from filelock import FileLock
 
         about = self._about(encoder, sentences, kept)
-        place = self.folder / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:20]
+        place = self.folder / digest_of_json(about)[:20]
         place.mkdir(parents=True, exist_ok=True)
         with FileLock(place / ".lock"):  # a second process waits and then reads
             store = _Entry(place, about, kept_lengths(sentences, kept), self.dtype)
@@ -116,7 +112,8 @@ class FeatureStore:
             words.update(json.dumps([list(sentence), None if kept is None else kept[i].tolist()]).encode())
         total = int(kept_lengths(sentences, kept).sum())
         return {
-            "format": "bertft.features/1", "encoder": fingerprint(encoder), "code": code_digest(),
+            "format": "bertft.features/1", "encoder": fingerprint(encoder),
+            "code": code_digest((*SOURCES, *OWN_SOURCES)),
             "data": words.hexdigest(), "sentences": len(sentences), "window": self.window,
             "shape": [total, encoder.num_layers, encoder.dim], "dtype": str(self.dtype).removeprefix("torch."),
         }  # fmt: skip
@@ -199,34 +196,3 @@ class _Entry:
         count = shape[0] * shape[1] * shape[2]
         mapped = torch.from_file(os.fspath(self.file), shared=False, size=count, dtype=self.dtype)
         return WordVectors(mapped.view(shape), self.lengths)
-
-
-def fingerprint(encoder: Encoder) -> str:
-    """A digest of the encoder's weights, configuration and tokenizer: equal digests, equal vectors."""
-    from tokenizers import Tokenizer
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(encoder.model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        # Bytes, for any dtype has them; a tensor without dimensions cannot be viewed as others are.
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    about: Any = encoder.model.config
-    config = {k: v for k, v in about.to_dict().items() if k not in ("_name_or_path", "name_or_path")}
-    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-    # A copy without the cutting and padding that the tokenizer was last asked for: they come with every call.
-    tokenizer = Tokenizer.from_str(encoder.tokenizer.backend_tokenizer.to_str())
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    digest.update(tokenizer.to_str().encode())
-    return digest.hexdigest()
-
-
-def code_digest() -> str:
-    """A digest of the source that turns words into vectors and of the libraries below it."""
-    import transformers
-
-    digest = hashlib.sha256(f"{torch.__version__} {transformers.__version__}".encode())
-    package = Path(__file__).parents[1]
-    for name in SOURCES:
-        digest.update((package / name).read_bytes())
-    return digest.hexdigest()

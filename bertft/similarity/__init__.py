@@ -11,9 +11,9 @@ _HOMES = {
     "Interval": "bertft.similarity.influence",
     "Reservoir": "bertft.similarity.reservoir",
     "cka_intervals": "bertft.similarity.influence",
-    "Plan": "bertft.similarity.compare.comparison",
+    "Plan": "bertft.similarity.compare.plan",
     "Rdms": "bertft.similarity.dissimilarities",
-    "compare_encoders": "bertft.similarity.compare.stimuli",
+    "compare_encoders": "bertft.similarity.compare.encoders",
     "compare_rdms": "bertft.similarity.dissimilarities",
     "compare_stream": "bertft.similarity.compare.encoders",
     "from_rsatoolbox": "bertft.similarity.dissimilarities",
@@ -35,9 +35,9 @@ __getattr__, __dir__ = exports(__name__, _HOMES)
 
 
 if TYPE_CHECKING:
-    from bertft.similarity.compare.comparison import Plan as Plan
+    from bertft.similarity.compare.encoders import compare_encoders as compare_encoders
     from bertft.similarity.compare.encoders import compare_stream as compare_stream
-    from bertft.similarity.compare.stimuli import compare_encoders as compare_encoders
+    from bertft.similarity.compare.plan import Plan as Plan
     from bertft.similarity.dissimilarities import Rdms as Rdms
     from bertft.similarity.dissimilarities import compare_rdms as compare_rdms
     from bertft.similarity.dissimilarities import from_rsatoolbox as from_rsatoolbox

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from bertft.ops import reference
-from bertft.ops.moments.cross_moments import Moments
-from bertft.ops.moments.layout import Space, held
+from bertft.ops.moments.layout import Moments, Space, held
 
 EXTRA = 3  # a, p and 1 behind the D dimensions
 

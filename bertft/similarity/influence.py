@@ -22,8 +22,8 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops.metrics import SCALE
-from bertft.ops.moments.cross_moments import Moments
 from bertft.ops.moments.formulas import PairSums, compare_sums, metric_offset, pair_sums
+from bertft.ops.moments.layout import Moments
 from bertft.similarity import measures
 from bertft.similarity.augmented_rows import EXTRA, LINEAR, RDM, Form, augment, pack
 from bertft.similarity.moments import CrossMoments

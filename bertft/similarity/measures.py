@@ -14,8 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bertft.ops.moments.cross_moments import Moments, Space
-from bertft.ops.moments.layout import held
+from bertft.ops.moments.layout import Moments, Space, held
 
 # Directions whose variance is below this share of the largest are rounding noise, not a direction: of float32 vectors
 # or finer ones, of sums whose products are float32 (which err by up to 1e-9 of it), of vectors in half precision.

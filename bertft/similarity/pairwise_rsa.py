@@ -19,7 +19,7 @@ from bertft.errors import BertftError
 from bertft.ops.metrics import COMPARISONS, METRICS, RANKS
 from bertft.ops.moments.formulas import PairSums, compare_sums
 from bertft.ops.rdm.routes import Route
-from bertft.similarity.arrays import as_tensor
+from bertft.ops.rows import as_tensor
 
 LARGEST = 10_000  # stimuli whose two n x n matrices the permutation test will hold
 EXACT = 1024  # stimuli up to which resampled ranks are exact

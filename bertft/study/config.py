@@ -14,6 +14,7 @@ edge:                              # edge probes, a task by name, scored on its 
   ner: {train: ner/train.jsonl.gz, dev: ner/dev.jsonl.gz, test: ner/test.jsonl.gz}
 ablate:                            # a task fine-tuned anew for every k, frozen or truncated to it: some k, or all
   mnli: {freeze: "-1,2,4", truncate: all}
+weights: true                      # how far the weights of each block moved
 variants:                          # overrides by name, chosen with --variant
   small: {tasks: {dep: {max_train: 2000}}}
 ```
@@ -23,26 +24,25 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import yaml
+from bertft.runs.settings import Amount, Count, OneOf, Positive, Settings, Share, Size, Within
+
+Unit = Literal["token", "word"]
+Layers = Literal["paired", "all"]
+Window = Literal["refuse", "split"]
+StoredAs = Literal["float16", "float32"]
 
 
-def _later(default: Any, *, before: Any = dataclasses.MISSING) -> Any:
-    """Declare a setting newer than existing run folders.
-
-    `settings_of` omits it at the value ``before`` (None given: its default) that those folders mean, so that they
-    still match.
-    """
-    return field(default=default, metadata={"before": default if before is dataclasses.MISSING else before})
-
+LATER = {"later": True}
+"""Marks a setting newer than existing run folders; omitted at its default so that they still match."""
 
 OLDER_DRAW = "permutation"
 """The value of ``rsa.draw`` in a resolved study that does not name it."""
 
 
 @dataclass(frozen=True)
-class TaskConfig:
+class TaskConfig(Settings):
     """One fine-tuning run. None means the fine-tuning driver's own default for that task.
 
     ``train`` and ``dev`` are sources as ``bertft.data.sources.load`` takes them; ``max_train`` and ``max_dev`` cut
@@ -52,38 +52,38 @@ class TaskConfig:
     train: str
     dev: str
     task: str = ""
-    max_train: int | None = None
-    max_dev: int | None = None
-    max_select: int | None = None
-    epochs: int | None = None
-    learning_rate: float | None = None
-    head_learning_rate: float | None = None
-    warmup: float | None = None
-    weight_decay: float | None = None
-    batch_size: int | None = None
-    max_length: int | None = None
+    max_train: Size | None = None
+    max_dev: Size | None = None
+    max_select: Size | None = None
+    epochs: Size | None = None
+    learning_rate: Positive | None = None
+    head_learning_rate: Positive | None = None
+    warmup: Share | None = None
+    weight_decay: Amount | None = None
+    batch_size: Size | None = None
+    max_length: Size | None = None
     stride: int | None = None
     freeze: int | None = None
-    truncate: int | None = None
+    truncate: Size | None = None
     seed: int | None = None
-    max_grad_norm: float | None = _later(None)
-    lora: int | None = _later(None)
-    bf16: bool | None = _later(None)
-    fp16: bool | None = _later(None)
-    tf32: bool | None = _later(None)
+    max_grad_norm: Positive | None = field(default=None, metadata=LATER)
+    lora: Size | None = field(default=None, metadata=LATER)
+    bf16: bool | None = field(default=None, metadata=LATER)
+    fp16: bool | None = field(default=None, metadata=LATER)
+    tf32: bool | None = field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True)
-class StimuliConfig:
+class StimuliConfig(Settings):
     """A text to compare representations on, beside the tasks' own: a source and what kind it is."""
 
     source: str
-    kind: str = "text"
-    limit: int | None = None
+    kind: Literal["text", "dep", "nli", "qa"] = "text"
+    limit: Size | None = None
 
 
 @dataclass(frozen=True)
-class RsaConfig:
+class RsaConfig(Settings):
     """How the encoders are compared: so many tokens of each text, and the dissimilarity of two tokens.
 
     ``layers: all`` sets every layer against every layer of the base too, on one text (`StudyConfig.crossed_text`).
@@ -95,12 +95,14 @@ class RsaConfig:
     ``draw`` means ``permutation``, the only draw when it was written.
     """
 
-    tokens: int = 5000
-    metric: str = "cosine"
-    unit: str = "token"
-    draw: str = _later("stream", before=OLDER_DRAW)
-    layers: str = _later("paired")
-    by: str = _later("")
+    tokens: Size = 5000
+    metric: Annotated[str, OneOf("bertft.ops.metrics", "LINEAR")] = "cosine"
+    unit: Unit = "token"
+    draw: Annotated[str, OneOf("bertft.data.sampling", "DRAWS")] = field(
+        default="stream", metadata={**LATER, "before": OLDER_DRAW}
+    )
+    layers: Layers = field(default="paired", metadata=LATER)
+    by: str = field(default="", metadata=LATER)
 
     @property
     def labels(self) -> list[str]:
@@ -109,27 +111,27 @@ class RsaConfig:
 
 
 @dataclass(frozen=True)
-class ProbesConfig:
+class ProbesConfig(Settings):
     """Structural probes of every layer of the base, every tuned and (``control``) a random encoder.
 
     ``rank`` is one or a list of them; ``control_trees``, ``orthogonal`` and ``rbf`` add what the arguments ``control``,
-    ``orthogonal`` and ``rbf`` of `bertft.probes.structural.driver.structural_probes` add. Sentences longer than the window of
-    the encoder are refused or split (``window``); vectors are kept as ``dtype``, float16 or float32.
+    ``orthogonal`` and ``rbf`` of `bertft.probes.structural.driver.structural_probes` add. Sentences longer than the
+    window of the encoder are refused or split (``window``); vectors are kept as ``dtype``, float16 or float32.
     """
 
     train: str
     dev: str
     name: str = "trees"
-    max_train: int | None = None
-    max_dev: int | None = None
-    rank: int | tuple[int, ...] = 128
-    epochs: int = 40
+    max_train: Size | None = None
+    max_dev: Size | None = None
+    rank: Size | Annotated[tuple[Size, ...], Within(min_length=1)] = 128
+    epochs: Size = 40
     control: bool = True
-    control_trees: bool = _later(False)
-    orthogonal: bool = _later(False)
-    rbf: bool = _later(False)
-    window: str = _later("refuse")
-    dtype: str = _later("float16")
+    control_trees: bool = field(default=False, metadata=LATER)
+    orthogonal: bool = field(default=False, metadata=LATER)
+    rbf: bool = field(default=False, metadata=LATER)
+    window: Window = field(default="refuse", metadata=LATER)
+    dtype: StoredAs = field(default="float16", metadata=LATER)
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -138,7 +140,7 @@ class ProbesConfig:
 
 
 @dataclass(frozen=True)
-class EdgeConfig:
+class EdgeConfig(Settings):
     """Edge probes on one task of the base, every tuned and (``random``) a random encoder.
 
     ``control`` and ``code_length`` as in `bertft.probes.edge.driver.edge_probes`, the rest of the training as in
@@ -148,22 +150,22 @@ class EdgeConfig:
     train: str
     dev: str
     test: str | None = None
-    max_train: int | None = None
-    max_dev: int | None = None
-    max_test: int | None = None
+    max_train: Size | None = None
+    max_dev: Size | None = None
+    max_test: Size | None = None
     control: bool = True
     code_length: bool = False
     random: bool = False
-    learning_rate: float = 1e-4
-    batch_size: int = 32
-    interval: int = 100
-    steps: int = 10_000
-    window: str = _later("refuse")
-    dtype: str = _later("float16")
+    learning_rate: Positive = 1e-4
+    batch_size: Size = 32
+    interval: Size = 100
+    steps: Size = 10_000
+    window: Window = field(default="refuse", metadata=LATER)
+    dtype: StoredAs = field(default="float16", metadata=LATER)
 
 
 @dataclass(frozen=True)
-class AblateConfig:
+class AblateConfig(Settings):
     """Sweeps (`bertft.study.analyses.ablation`) of one task of the study: ``all``, or the k wanted with commas."""
 
     freeze: str = ""
@@ -180,7 +182,7 @@ class AblateConfig:
 
 
 @dataclass(frozen=True)
-class StudyConfig:
+class StudyConfig(Settings):
     """A whole study. ``read_study`` makes one from YAML."""
 
     name: str
@@ -194,6 +196,7 @@ class StudyConfig:
     probes: ProbesConfig | None = None
     edge: dict[str, EdgeConfig] = field(default_factory=dict)
     ablate: dict[str, AblateConfig] = field(default_factory=dict)
+    weights: bool = field(default=False, metadata=LATER)
 
     @property
     def sources(self) -> list[str]:
@@ -238,21 +241,103 @@ class StudyConfig:
         tree["probes"] = self.probes and settings_of(self.probes)
         tree["edge"] = {name: settings_of(edge) for name, edge in self.edge.items()}
         tree["rsa"] = self.rsa and settings_of(self.rsa)
-        for key in ("edge", "ablate"):
+        for key in ("edge", "ablate", "weights"):
             if not tree[key]:
                 del tree[key]  # which older run folders do not name: they are still of the same study
         return tree
 
     def to_yaml(self) -> str:
         """The resolved study: reading it back gives an equal ``StudyConfig``."""
+        import yaml
+
         return yaml.safe_dump(self.to_tree(), sort_keys=False, allow_unicode=True, width=100)
 
 
-def settings_of(config: TaskConfig | RsaConfig | ProbesConfig | EdgeConfig) -> dict[str, Any]:
+@dataclass(frozen=True)
+class RepeatConfig(Settings):
+    """A study to repeat with several seeds (`bertft.study.repeat`): ``study`` is a name, a file or written out."""
+
+    study: Any
+    seeds: Annotated[tuple[int, ...], Within(min_length=1)]
+    variant: str | None = None
+    options: dict[str, Any] | None = None
+
+
+def settings_of(config: TaskConfig | StimuliConfig | RsaConfig | ProbesConfig | EdgeConfig) -> dict[str, Any]:
     """Return the settings as plain values, without the newer ones at the value that older run folders mean.
 
     An older run folder thus still holds the same study, and its finished stages stay finished.
     """
-    later = (f for f in dataclasses.fields(config) if "before" in f.metadata)
-    left_out = {f.name for f in later if getattr(config, f.name) == f.metadata["before"]}
+    later = (f for f in dataclasses.fields(config) if f.metadata.get("later"))
+    left_out = {f.name for f in later if getattr(config, f.name) == f.metadata.get("before", f.default)}
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in left_out}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneCommand(TaskConfig):
+    """Options of ``bertft finetune`` and ``bertft ablate``; ``--config`` accepts every setting of `FinetuneConfig`."""
+
+    task: str = field()
+    model: str
+    freeze: Annotated[int, Within(ge=-1)] = -1
+    truncate: Count | None = None
+    seed: int = 1337
+    report_to: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RsaOptions(Settings):
+    """Options of ``bertft rsa`` as typed: names of several things are separated by commas."""
+
+    base: str
+    tuned: dict[str, str]
+    text: str
+    tokens: str = "5000"
+    unit: Unit = "token"
+    metric: str = "cosine"
+    compare: str = "pearson"
+    measures: str = "rsa,cka"
+    sample: Annotated[int, Within(ge=4)] = 5000
+    intervals: bool = True
+    layers: Layers = "paired"
+    permutations: Count = 0
+    by: str = ""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["float32", "float64"] = "float32"
+    split: str | None = None
+    seed: int = 1337
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructuralCommand(Settings):
+    """Options of ``bertft probe structural``.
+
+    Beside `ProbesConfig`, ``random`` probes a random encoder, ``control`` trains on control trees, and ``stream``
+    recomputes the vectors for every batch instead of storing them.
+    """
+
+    models: dict[str, str]
+    train: str
+    dev: str
+    rank: list[Size] = field(default_factory=lambda: [128])
+    orthogonal: bool = False
+    rbf: bool = False
+    control: bool = False
+    random: bool = False
+    epochs: Size = 40
+    max_train: Size | None = None
+    max_dev: Size | None = None
+    dtype: StoredAs = "float16"
+    stream: bool = False
+    window: Window = "refuse"
+    seed: int = 1337
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeCommand(EdgeConfig):
+    """Options of ``bertft probe edge``: one edge-probing task on the encoders ``models``."""
+
+    models: dict[str, str]
+    name: str = ""
+    stream: bool = False
+    seed: int = 1337

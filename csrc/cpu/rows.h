@@ -5,11 +5,11 @@
 #include <cstring>
 #include <vector>
 
+#include "../metric_codes.h"
 #include "parallel.h"
 
 namespace bertft {
 
-enum class Metric : int { dot, cosine, correlation, sqeuclidean, euclidean, manhattan };  // order of ops/metrics.py
 enum class Element : int { float32, float64, bfloat16, float16 };
 
 struct Matrix {  // n rows of dim elements, unit stride inside a row
@@ -24,8 +24,6 @@ struct BadRow {
   int64_t row = -1;
   Why why = none;
 };
-
-inline bool normalised(Metric metric) { return metric == Metric::cosine || metric == Metric::correlation; }
 
 // Where the numbers of rows go: of row r, `run` of them from `at + r row` on, the next `run` at `stride` further, and so
 // forth.

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from bertft.cli.main import run
-from bertft.models.finetuning.run import read_card
+from bertft.models.finetuning.card import read_card
 from bertft.runs.rows import read_results
 
 TRAIN, DEV = "builtin:synthetic?size=8", "builtin:synthetic?split=dev&size=4"
@@ -84,7 +84,12 @@ def test_the_record_of_a_comparison_runs_again(here, tiny_model, capsys):
     assert run([*first, "--out", "run", "--quiet"]) == 0
     assert run(["rsa", "--config", "run/config.yaml", "--out", "again", "--quiet"]) == 0
     assert read_results("again/results.csv") == read_results("run/results.csv")
-    refused(["finetune", "--config", "run/config.yaml"], capsys, "run/config.yaml", "is of the command rsa", "finetune")
+    refused(
+        ["finetune", "--config", "run/config.yaml"],
+        capsys,
+        "run/config.yaml",
+        "expected options of bertft finetune, found those of rsa",
+    )
 
 
 def test_the_records_of_probes_and_sweeps_run_again(here, tiny_model):

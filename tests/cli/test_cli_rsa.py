@@ -175,18 +175,18 @@ def test_too_few_stimuli_and_too_few_texts(here, tiny_model, capsys):
 
 def test_a_checkpoint_of_another_comparison(here, tiny_model, capsys, monkeypatch):
     """An interrupted run whose tuned encoder was replaced since."""
-    import bertft.similarity.compare.encoders as stream
+    from bertft.similarity.compare import encoders, stream
 
     monkeypatch.setattr(stream, "BUFFER", 8)
-    monkeypatch.setattr(stream, "EVERY", 0)
+    monkeypatch.setattr(encoders, "EVERY", 0)
     tuned = disturbed(tiny_model, here / "tuned", shifted)
 
-    def lost(self, tensors, record, save=stream.Checkpoint.save):
+    def lost(self, tensors, record, save=encoders.Checkpoint.save):
         save(self, tensors, record)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stream.Checkpoint, "save", lost)
+        patch.setattr(encoders.Checkpoint, "save", lost)
         assert rsa(tiny_model, tuned) == 130
     assert "to go on, type: bertft rsa" in capsys.readouterr().err
     disturbed(tiny_model, here / "tuned", lambda model: None)
@@ -194,6 +194,36 @@ def test_a_checkpoint_of_another_comparison(here, tiny_model, capsys, monkeypatc
     disturbed(tiny_model, here / "tuned", shifted)
     assert rsa(tiny_model, tuned) == 0
     assert rsa(tiny_model, tuned, "--seed", "3") == 2  # the folder holds another seed's run
+
+
+def test_a_folder_with_sampled_fingerprints_is_recognised_and_resumes(here, tiny_model, capsys, monkeypatch):
+    """Run folders of earlier versions hold digests of a sample of the weights, in their markers and checkpoints."""
+    import bertft.similarity.compare.encoders as stream
+    from bertft.models import fingerprint as module
+
+    monkeypatch.setattr(stream, "BUFFER", 8)
+    monkeypatch.setattr(stream, "EVERY", 0)
+    tuned = disturbed(tiny_model, here / "tuned", shifted)
+
+    def interrupted(self, tensors, record, save=stream.Checkpoint.save):
+        save(self, tensors, record)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "fingerprint", module.sampled_fingerprint)
+        patch.setattr(stream.Checkpoint, "save", interrupted)
+        assert rsa(tiny_model, tuned) == 130
+    assert rsa(tiny_model, tuned) == 0  # resumes from the checkpoint instead of refusing it
+    marker = next((here / "run" / "rsa").glob("*.done.json"))
+    base = Encoder.from_pretrained(str(tiny_model))
+    assert json.loads(marker.read_text(encoding="utf8"))["settings"]["weights"][""] == module.sampled_fingerprint(base)
+    before = marker.stat().st_mtime_ns
+    assert rsa(tiny_model, tuned) == 0
+    assert marker.stat().st_mtime_ns == before  # nothing ran again
+    disturbed(tiny_model, here / "tuned", lambda model: None)
+    assert rsa(tiny_model, tuned) == 0
+    new = json.loads(marker.read_text(encoding="utf8"))["settings"]["weights"]
+    assert new[""] == module.fingerprint(base)  # another encoder: it is compared anew, under fingerprints of all bytes
 
 
 def table(path) -> list[dict[str, str]]:

@@ -116,16 +116,17 @@ def killed(script: str, flag: Path) -> None:
 WAITING = """
     import time
     from bertft.cli.main import run
-    from bertft.probes import edge, unfinished
-    edge.LOST = 0.0
-    keep, calls = unfinished.Unfinished.keep, []
+    from bertft.probes.edge import driver
+    from bertft.runs.artefacts import Unfinished
+    driver.LOST = 0.0
+    keep, calls = Unfinished.keep, []
     def slow(self, *state, **settings):
         keep(self, *state, **settings)
         calls.append(1)
         if len(calls) == {count}:
             open("training", "w").close()
             time.sleep(300)
-    unfinished.Unfinished.keep = slow
+    Unfinished.keep = slow
     run({command!r})
 """
 
@@ -156,8 +157,8 @@ def test_structural_killed_goes_on_and_two_runs_are_one(here, tiny_model, capsys
     killed(WAITING.format(count=4, command=[*command, "--out", "killed"]), here / "training")
     name, probes = tiny_model.name, here / "killed" / "probes"
     kept = {path.name for path in probes.iterdir()}
-    assert f".{name}.orthogonal.unfinished" in kept and f"{name}.json" in kept
-    assert f"{name}.orthogonal.json" not in kept
+    assert f".{name}.orthogonal.unfinished" in kept and f"{name}.safetensors" in kept
+    assert f"{name}.orthogonal.safetensors" not in kept
     tables = []
     for folder in ("killed", "whole", "again"):
         assert run([*command, "--out", folder]) == 0

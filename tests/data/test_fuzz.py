@@ -27,7 +27,7 @@ from bertft.data.readers.squad import read_squad
 from bertft.data.readers.text import read_text
 from bertft.errors import BertftError
 from bertft.runs.rows import COLUMNS, Row, read_results, write_results
-from bertft.study.run import read_study
+from bertft.study.reader import read_study
 
 fuzz = settings(
     max_examples=150 if settings.default.derandomize else 300,

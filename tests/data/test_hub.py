@@ -17,16 +17,17 @@ import yaml
 
 from bertft.cli.main import run
 from bertft.cli.options import named_encoders
-from bertft.cli.probe_runs import task_name
 from bertft.data import sources
 from bertft.data.location import HubName, at_commit, data_name, hub_name, pin
 from bertft.data.streams import stream
 from bertft.errors import BertftError
-from bertft.models import blocks
-from bertft.models.blocks import load_pretrained
-from bertft.models.finetuning.run import FinetuneConfig, finetune, read_card
-from bertft.models.loading import resolve_model
+from bertft.models import loading
+from bertft.models.finetuning.card import read_card
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.models.finetuning.run import finetune
+from bertft.models.loading import load_pretrained, resolve_model
 from bertft.study.analyses.ablation import sweep_stages
+from bertft.study.analyses.edge import task_name
 from bertft.study.reader import read_study
 
 OLD, NEW = "0" * 40, "1" * 40
@@ -199,9 +200,9 @@ def test_names_in_results_omit_revisions():
 def test_a_cached_branch_is_not_taken_for_another(cache, monkeypatch):
     said = []
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(blocks, "downloading", lambda what: said.append(what) or contextlib.nullcontext(False))
+    monkeypatch.setattr(loading, "downloading", lambda what: said.append(what) or contextlib.nullcontext(False))
     for revision in ("main", "v1", OLD, "v2", "2" * 40):
-        with blocks._seen_to_load("org/tiny", revision, revision):
+        with loading.show_loading("org/tiny", revision, revision):
             pass
     assert said == [f"{revision} from the Hugging Face hub" for revision in ("v2", "2" * 40)]
 

@@ -10,8 +10,8 @@ import torch
 from bertft.data import synthetic
 from bertft.errors import BertftError
 from bertft.models.batching import Encoded, length_sorted_batches, pool_words, word_pieces
-from bertft.models.blocks import blocks, embedding_parameters
-from bertft.models.encoder import Encoder, _split, freeze, reinitialise, truncate
+from bertft.models.blocks import blocks, embedding_parameters, freeze, reinitialise, truncate
+from bertft.models.encoder import Encoder, _split
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,13 @@ from safetensors.torch import load_file
 
 from bertft.data import sources
 from bertft.models.batching import pad_inputs
-from bertft.models.blocks import blocks, load_pretrained
-from bertft.models.finetuning.run import FinetuneConfig, finetune, model_fingerprint
+from bertft.models.blocks import blocks
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.models.finetuning.run import finetune
 from bertft.models.finetuning.training import build_model
-from bertft.models.frozen_cache import Prefix, collate
+from bertft.models.fingerprint import model_fingerprint
+from bertft.models.frozen_cache import FrozenCache, collate
+from bertft.models.loading import load_pretrained
 from bertft.models.tasks import get_task
 from bertft.models.tasks.base import Window
 from bertft.runs.progress import SILENT
@@ -56,8 +59,8 @@ def test_every_family_goes_on_from_what_is_kept(family, tmp_path):
         whole = model.eval()(**batch)[0]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for k in (1, 2):  # of two blocks: one is left, none is left
-        prefix = Prefix(model, k, tokenizer, tmp_path / "kept", model_fingerprint(folder))
-        held = prefix.hold(features)
+        prefix = FrozenCache(model, k, tokenizer, tmp_path / "kept", model_fingerprint(folder))
+        held = prefix.cached(features)
         again = collate(task, held, tokenizer)["prefix"]
         device = next(model.parameters()).device  # a GPU's, where there is one
         with prefix.attached(), torch.no_grad():
@@ -83,8 +86,8 @@ def test_a_higher_block_starts_from_the_nearest_kept_one(tiny_model, tmp_path):
     kept = {}
     for k in (1, 3, 2, 3):
         calls.clear()
-        prefix = Prefix(model, k, tokenizer, tmp_path / "kept", "f")
-        kept[k] = np.concatenate([held.hidden for held in prefix.hold(features)])
+        prefix = FrozenCache(model, k, tokenizer, tmp_path / "kept", "f")
+        kept[k] = np.concatenate([held.hidden for held in prefix.cached(features)])
         ran = set(calls) - {0}  # block 1 also tells what form a block's output has
         assert ran == {1: set(), 3: set() if 2 in kept else {1, 2}, 2: {1}}[k]
     assert kept[1].shape == (sum(map(len, features)), 32)
@@ -97,13 +100,13 @@ def test_a_cut_off_table_is_made_again(tiny_model, tmp_path, monkeypatch):
     task = get_task("mnli")
     pairs = sources.load("nli", SOURCE)
     features = task.features(tokenizer, pairs, task.spec(pairs), Window(128), training=True)
-    prefix = Prefix(model, 2, tokenizer, tmp_path / "kept", "f")
+    prefix = FrozenCache(model, 2, tokenizer, tmp_path / "kept", "f")
     with monkeypatch.context() as patch:
         patch.setattr("bertft.models.frozen_cache.os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            prefix.hold(features)
+            prefix.cached(features)
     assert not list((tmp_path / "kept").rglob("*.npy"))
-    assert len(prefix.hold(features)) == len(features)
+    assert len(prefix.cached(features)) == len(features)
     assert sorted(path.name for path in (tmp_path / "kept").rglob("*layer*")) == ["layer2.npy", "layer2.sha256"]
 
 
@@ -113,18 +116,18 @@ def test_a_damaged_table_is_made_again(tiny_model, tmp_path, how):
     task = get_task("mnli")
     pairs = sources.load("nli", SOURCE)
     features = task.features(tokenizer, pairs, task.spec(pairs), Window(128), training=True)
-    good = [np.array(held.hidden) for held in Prefix(model, 1, tokenizer, tmp_path, "f").hold(features)]
+    good = [np.array(held.hidden) for held in FrozenCache(model, 1, tokenizer, tmp_path, "f").cached(features)]
     path = next(tmp_path.rglob("layer1.npy"))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data if how == "flipped" else data[: len(data) // 2])
-    higher = Prefix(model, 2, tokenizer, tmp_path, "f").hold(features)  # does not start from it
+    higher = FrozenCache(model, 2, tokenizer, tmp_path, "f").cached(features)  # does not start from it
     said: list[str] = []
     progress = SimpleNamespace(step=SILENT.step, say=said.append)
-    again = Prefix(model, 1, tokenizer, tmp_path, "f", progress).hold(features)
+    again = FrozenCache(model, 1, tokenizer, tmp_path, "f", progress).cached(features)
     assert len(said) == 1 and "layer1.npy: damaged" in said[0]
     assert all(np.array_equal(held.hidden, was) for held, was in zip(again, good, strict=True))
-    whole = Prefix(model, 2, tokenizer, tmp_path / "other", "f").hold(features)
+    whole = FrozenCache(model, 2, tokenizer, tmp_path / "other", "f").cached(features)
     assert all(np.allclose(a.hidden, b.hidden, atol=1e-5) for a, b in zip(higher, whole, strict=True))
 
 

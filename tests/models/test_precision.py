@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from bertft.errors import BertftError
-from bertft.models.finetuning.run import FinetuneConfig, finetune
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.models.finetuning.run import finetune
 from bertft.study.analyses.ablation import sweep_stages
 
 

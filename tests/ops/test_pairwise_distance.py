@@ -11,7 +11,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from bertft.errors import BertftError
 from bertft.ops import pairwise_distance, reference
-from bertft.ops.metrics import METRICS
+from bertft.ops.metrics import METRICS, NORMALISED
 from bertft.ops.native import cpu as extension
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -249,6 +249,31 @@ def test_fuzz_against_reference(n, m, d, metric, dtype, scale, bad, step, seed):
 def test_bad_input(call, message):
     with pytest.raises(BertftError, match=message):
         call(rows(2, 3, 4))
+
+
+@pytest.mark.parametrize("nan", ["raise", "propagate"])
+@pytest.mark.parametrize("served", [True, False])
+@pytest.mark.parametrize("metric", METRICS)
+def test_rows_without_dimensions_are_zero_apart_or_refused(metric, served, nan, monkeypatch):
+    if not served:
+        monkeypatch.setattr(extension, "serves", lambda tensor: False)
+    x, y = torch.empty(2, 60, 0), torch.empty(2, 50, 0)
+    if metric in NORMALISED:
+        with pytest.raises(BertftError, match=rf"{metric} needs rows of at least one number, found x of .*2, 60, 0"):
+            pairwise_distance(x, y, metric=metric, nan=nan)
+        return
+    assert torch.equal(pairwise_distance(x, y, metric=metric, nan=nan), torch.zeros(2, 60, 50))
+    assert torch.equal(pairwise_distance(x, metric=metric, nan=nan), torch.zeros(2, 60, 60))
+    assert torch.equal(pairwise_distance(x, metric=metric, nan=nan, condensed=True), torch.zeros(2, 60 * 59 // 2))
+
+
+@pytest.mark.parametrize("metric", [metric for metric in METRICS if metric not in NORMALISED])
+def test_the_kernel_itself_writes_zeros_for_rows_without_dimensions(metric):
+    """An empty y has no address; the kernel must not take it for a missing one and write an N x N matrix."""
+    out = torch.ops.bertft.pairwise_distance(
+        torch.empty(2, 60, 0), torch.empty(2, 50, 0), METRICS.index(metric), False, True
+    )
+    assert torch.equal(out, torch.zeros(2, 60, 50))
 
 
 def test_plain_pytorch_refuses_the_same_rows(monkeypatch):

@@ -8,9 +8,10 @@ from needs_gpu import needs_gpu
 
 from bertft.data import synthetic
 from bertft.errors import BertftError
-from bertft.models.encoder import Encoder, reinitialise
+from bertft.models.blocks import reinitialise
+from bertft.models.encoder import Encoder
 from bertft.similarity import CrossMoments, compare_stream, local_rsa, mutual_knn, rbf_cka, rsa
-from bertft.similarity.compare.comparison import Plan
+from bertft.similarity.compare.plan import Plan
 
 
 def draw(*shape, seed=0):
@@ -60,7 +61,7 @@ def test_sums_that_do_not_fit_stay_on_the_cpu(pairs, monkeypatch):
     here = fed(pairs, "cuda")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8, 8))
     there = fed(pairs, "cuda")
-    assert not there._moving
+    assert not there._sums.on_gpu
     torch.testing.assert_close(there.rsa(), here.rsa(), rtol=0, atol=1e-9)
 
 

@@ -11,11 +11,10 @@ from scipy.special import stdtrit
 from scipy.stats import kstest
 
 from bertft.errors import BertftError
-from bertft.ops.moments.cross_moments import Moments
+from bertft.ops.moments.layout import Moments
 from bertft.similarity import measures
 from bertft.similarity.augmented_rows import augment, pack, unpack
 from bertft.similarity.influence import (
-    Reservoir,
     angle_interval,
     anisotropy_influence,
     augmented_rows,
@@ -32,7 +31,7 @@ from bertft.similarity.influence import (
     shape_influence,
 )
 from bertft.similarity.moments import CrossMoments
-from bertft.similarity.reservoir import _priorities
+from bertft.similarity.reservoir import Reservoir, _priorities
 
 
 def sample(sentences: int, generator: torch.Generator, words: int = 10, d: int = 12):

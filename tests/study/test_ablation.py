@@ -11,8 +11,10 @@ from training_runs import same, weights
 
 from bertft.cli.main import run
 from bertft.errors import BertftError
-from bertft.models.blocks import blocks, load_pretrained
-from bertft.models.finetuning.run import FinetuneConfig, finetune, snapshot_folder
+from bertft.models.blocks import blocks
+from bertft.models.finetuning.config import FinetuneConfig, snapshot_folder
+from bertft.models.finetuning.run import finetune
+from bertft.models.loading import load_pretrained
 from bertft.models.weight_distance import weight_distance
 from bertft.runs.rows import read_results
 from bertft.study.analyses.ablation import depths, sweep, sweep_stages
@@ -103,9 +105,9 @@ def test_what_a_sweep_refuses(config, tmp_path):
         sweep_stages("melt", config, tmp_path)
     with pytest.raises(BertftError, match="lora trains every block, found freeze 1"):
         finetune(dataclasses.replace(config, lora=2, freeze=1))
-    with pytest.raises(BertftError, match="lora must be an integer of at least 1, found 0"):
+    with pytest.raises(BertftError, match="lora: expected a number above 0, found 0"):
         finetune(dataclasses.replace(config, lora=0))
-    with pytest.raises(BertftError, match="snapshots must be percentages"):
+    with pytest.raises(BertftError, match=r"snapshots\[0\]: expected a number of at most 100, found 120"):
         finetune(dataclasses.replace(config, snapshots=(120,)))
 
 

@@ -11,7 +11,7 @@ from sys import intern
 from bertft.data.examples import Sentence
 from bertft.data.files import read_lines, shorten
 from bertft.errors import BertftError
-from bertft.runs.rows import write_bytes_atomically
+from bertft.runs.files import write_bytes_atomically
 
 _COLUMNS = 10
 

@@ -15,7 +15,7 @@ from bertft.models.batching import length_sorted_batches
 from bertft.models.frozen_cache import HIDDEN, collate
 
 if TYPE_CHECKING:
-    from bertft.models.frozen_cache import Prefix
+    from bertft.models.frozen_cache import FrozenCache
 
 ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -122,7 +122,7 @@ class TaskModel(nn.Module):
         self.encoder = encoder
         self.head = head
         self.frozen = tuple(frozen)  # parts of the encoder that stay in evaluation mode
-        self.prefix: Prefix | None = None  # cached output of the frozen blocks, if any
+        self.prefix: FrozenCache | None = None  # cached output of the frozen blocks, if any
 
     def train(self, mode: bool = True) -> TaskModel:
         """Set training mode, except for the frozen parts."""

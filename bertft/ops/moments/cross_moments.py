@@ -13,7 +13,7 @@ from bertft.ops.metrics import LINEAR, METRICS, check_metric
 from bertft.ops.moments.gradient import Rows, add_pair
 from bertft.ops.moments.layout import Moments, Pair, Space
 from bertft.ops.native import cpu as extension
-from bertft.ops.rows import check_device, check_matrix, check_nan, check_rows, with_sentence
+from bertft.ops.rows import check_device, check_matrix, check_nan, check_rows, check_width, raising_bad_row
 
 __all__ = ["Moments", "Pair", "Space", "cross_moments", "provisional_mean"]
 
@@ -61,10 +61,12 @@ def cross_moments(
     check = check_nan(nan, op="cross_moments")
     metric_y = check_metric(metric_y or metric, LINEAR, op="cross_moments (metric_y)")
     check_matrix(x, "(n, D)", (2,), op="cross_moments", name="x")
+    check_width(x, metric, op="cross_moments", name="x")
     if mean_x.shape != x.shape[1:]:
         raise BertftError(f"cross_moments: mean_x must be ({x.shape[1]},) to go with x, found {tuple(mean_x.shape)}")
     if y is not None:
         check_matrix(y, "(n, E)", (2,), op="cross_moments", name="y")
+        check_width(y, metric_y, op="cross_moments", name="y")
         if len(y) != len(x):
             raise BertftError(f"cross_moments: x and y must hold the same stimuli, found {len(x)} and {len(y)} rows")
         if mean_y is None or mean_y.shape != y.shape[1:]:
@@ -88,14 +90,14 @@ def cross_moments(
     if out is None:
         op = torch.ops.bertft.cross_moments
         with full_precision(x):
-            sums = with_sentence(lambda: op(x, y, *means, *codes, grams, float64, check))
+            sums = raising_bad_row(lambda: op(x, y, *means, *codes, grams, float64, check))
         return Moments(*(t if kept else None for t, kept in zip(sums, _filled(y, grams), strict=True)))
     totals = [
         t if t is not None and kept else mean_x.new_empty(0) for t, kept in zip(out, _filled(y, grams), strict=True)
     ]
     with torch.no_grad(), full_precision(x):
         add = torch.ops.bertft.cross_moments_add
-        with_sentence(lambda: add(x, y, *means, *codes, float64, check, *totals))
+        raising_bad_row(lambda: add(x, y, *means, *codes, float64, check, *totals))
     return out
 
 

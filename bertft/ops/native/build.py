@@ -22,10 +22,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock
+
 from bertft.runs.progress import announce
 
 PACKAGE = Path(__file__).resolve().parents[2]
-
+SHARED = ("bad_row.h", "check.h", "metric_codes.h")  # headers of both bindings
 
 TAKES = {"cpu": "some 20 s of one core", "cuda": "some minutes"}  # to compile from nothing
 
@@ -50,8 +52,8 @@ def sources(root: Path) -> list[Path]:
     return sorted(
         [
             root / "bind_cpu.cpp",
-            *root.glob("bind_similarity.h"),
-            *root.glob("check.h"),
+            *root.glob("bind_rows.h"),
+            *(file for name in SHARED for file in root.glob(name)),
             *root.glob("cpu/*.cpp"),
             *root.glob("cpu/*.h"),
         ]
@@ -202,9 +204,9 @@ def build(cache: Path, key: str, root: Path, compiler: str) -> Path:
 def build_once(library: Path, write: Callable[[Path, Path], None]) -> Path:
     """``library``, made if it is not there by the build.ninja that ``write(folder, output)`` puts into a folder.
 
-    One process compiles, the others wait for it: an flock, which the system drops with the process that held it. The
-    library appears by a rename, so a build killed half-way leaves only a temporary folder that the next one removes.
-    The lock's file then holds the library's digest: one that was damaged since is made again, not loaded.
+    One process compiles and the others wait for its lock, which the system drops when that process ends. The library
+    appears by a rename, so a build killed half-way leaves only a temporary folder, which the next build removes.
+    The library's digest is kept beside it: a library damaged since then is built again, not loaded.
     """
     if _intact(library):
         return library
@@ -216,12 +218,9 @@ def build_once(library: Path, write: Callable[[Path, Path], None]) -> Path:
 
 
 def _build_once(library: Path, write: Callable[[Path, Path], None]) -> Path:
-    import fcntl
-
     cache, name = library.parent, library.stem
     cache.mkdir(parents=True, exist_ok=True)
-    with open(cache / f"{name}.lock", "a", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(cache / f"{name}.lock"):
         if _intact(library):
             return library
         kind, _, key = name.removeprefix("bertft_").rpartition("-")
@@ -232,21 +231,22 @@ def _build_once(library: Path, write: Callable[[Path, Path], None]) -> Path:
         try:
             write(folder, folder / "library.so")
             run_ninja(folder)
-            built = hashlib.sha256((folder / "library.so").read_bytes()).hexdigest()
-            lock.truncate(0)
+            digest = folder / "library.sha256"
+            digest.write_text(hashlib.sha256((folder / "library.so").read_bytes()).hexdigest(), encoding="utf-8")
+            library.unlink(missing_ok=True)  # a damaged one: it must not stand beside the new digest
+            os.replace(digest, library.with_suffix(".sha256"))
             os.replace(folder / "library.so", library)
-            lock.write(built)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     return library
 
 
 def _intact(library: Path) -> bool:
-    """Whether ``library`` is there, with the bytes that were built where its lock's file tells their digest."""
+    """Return whether ``library`` exists and has the digest kept beside it, if one is: older caches have none."""
     if not library.is_file():
         return False
     try:
-        built = library.with_suffix(".lock").read_text(encoding="utf-8")
+        built = library.with_suffix(".sha256").read_text(encoding="utf-8")
     except OSError:
         built = ""
     return not built or hashlib.sha256(library.read_bytes()).hexdigest() == built

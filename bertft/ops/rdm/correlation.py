@@ -9,7 +9,7 @@ from bertft.errors import BertftError
 from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS, check_metric
 from bertft.ops.native import cpu as extension
 from bertft.ops.rdm.routes import ROUTES, Route, choose_route, run_route
-from bertft.ops.rows import check_matrix, check_nan
+from bertft.ops.rows import check_matrix, check_nan, check_width
 
 
 def rdm_correlation(
@@ -57,8 +57,10 @@ def rdm_correlation(
             raise BertftError(f"rdm_correlation: {name} must be one of {', '.join(allowed)}, not {value!r}")
     check = check_nan(nan, op="rdm_correlation")
     check_matrix(x, "(L, N, D)", (3,), op="rdm_correlation", name="x")
+    check_width(x, metric, op="rdm_correlation", name="x")
     if y is not None:
         check_matrix(y, "(M, N, E)", (3,), op="rdm_correlation", name="y")
+        check_width(y, metric_y, op="rdm_correlation", name="y")
         if y.shape[1] != x.shape[1] or y.device != x.device:
             raise BertftError(
                 "rdm_correlation: x and y must hold the same stimuli on one device, "

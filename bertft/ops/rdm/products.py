@@ -106,4 +106,4 @@ def _check(rows: Tensor, metric: str, name: str) -> None:
         odd |= torch.linalg.vector_norm(centred, dim=-1) <= 1e-4 * norm
     if bool(odd.any()):
         for k, layer in enumerate(rows):
-            check_rows(layer, metric, op="rdm_correlation", name=f"{name} in layer {k}")
+            check_rows(layer, metric, op="rdm_correlation", name=name, layer=k)

@@ -18,7 +18,7 @@ from bertft.ops.native import cpu as extension
 from bertft.ops.native import cuda as extension_cuda
 from bertft.ops.pairwise_distance import pairwise_distance
 from bertft.ops.rdm import products as rdm_products
-from bertft.ops.rows import check_rows, with_sentence
+from bertft.ops.rows import check_rows, raising_bad_row
 
 ROUTES = ("linear", "tiles", "exact", "sampled")
 EXACT_RANKS = 1024  # stimuli up to which all pairs of a layer are half a million numbers and fast to sort
@@ -102,9 +102,14 @@ def run_route(
         return _linear(route, x, y, metrics, compare, check), route
     if route.name == "exact":
         return _exact(route, x, y, metrics, compare, check, keep=True), route
-    if compare in RANKS and not extension.serves(x):  # without a kernel there are no bins
+    if compare in RANKS and not _served(x, y):  # without a kernel there are no bins
         return _exact(route, x, y, metrics, compare, check, keep=False), route._replace(name="exact")
     return _tiles(route, x, y, metrics, compare, check)
+
+
+def _served(x: Tensor, y: Tensor | None) -> bool:
+    """Return whether a kernel takes x and y; those of the GPU would take a y without dimensions for no y."""
+    return extension.serves(x) and (y is None or y.shape[-1] > 0)
 
 
 def _linear(route: Route, x: Tensor, y: Tensor | None, metrics: tuple[str, str], compare: str, check: bool) -> Tensor:
@@ -123,18 +128,18 @@ def _tiles(
 ) -> tuple[Tensor, Route]:
     codes = (METRICS.index(metrics[0]), METRICS.index(metrics[1]))
     x, y = x.detach(), None if y is None else y.detach()
-    served, ranks, L, n = extension.serves(x), compare in RANKS, len(x), x.shape[1]
+    served, ranks, L, n = _served(x, y), compare in RANKS, len(x), x.shape[1]
     if x.is_cuda and compare not in RANKS and rdm_products.serves(metrics):
         sums, products, shifts = rdm_products.rdm_moments(x, y, *metrics, route.dtype, check=check)
     elif served and x.is_cuda:
         return _tiles_on_gpu(route, x, y, codes, compare, check), route
     elif served:
         op, wide = torch.ops.bertft.rdm_moments, route.dtype == torch.float64
-        sums, products, shifts, within = with_sentence(lambda: op(x, y, *codes, ranks, wide, check))
+        sums, products, shifts, within = raising_bad_row(lambda: op(x, y, *codes, ranks, wide, check))
     else:
         for layers, metric, name in ((x, metrics[0], "x"), (y, metrics[1], "y")):
             for k, layer in enumerate([] if layers is None or not check else layers):
-                check_rows(layer, metric, op="rdm_correlation", name=f"{name} in layer {k}")
+                check_rows(layer, metric, op="rdm_correlation", name=name, layer=k)
         sums, products, shifts = reference.rdm_moments(x, y, *metrics)
         route = route._replace(dtype=torch.float64)
     pairs = sums.new_tensor(n * (n - 1) / 2)
@@ -143,6 +148,7 @@ def _tiles(
     if compare == "rho_a":
         # ranks are centred and divided by the number of pairs P: 12 sum (P r)(P s) / (P^3 - P)
         out = 12 * products[:L, second] * pairs / (pairs * pairs - 1)
+        out = out if n > 1 else out * torch.nan
     else:
         first_sums, second_sums = sums[:L, None], sums[None, second]
         pair = PairSums(pairs, first_sums, second_sums, square[:L, None], products[:L, second], square[None, second])
@@ -162,7 +168,7 @@ def _tiles_on_gpu(
         x, y = x.to(route.dtype), None if y is None else y.to(route.dtype)
     path = 1 if torch.cuda.get_device_capability(x.device) >= (8, 0) else 0  # three-term tf32: float32 accuracy
     op = torch.ops.bertft.rdm_tiles
-    return with_sentence(lambda: op(x, y, *codes, COMPARISONS.index(compare), path, check))
+    return raising_bad_row(lambda: op(x, y, *codes, COMPARISONS.index(compare), path, check))
 
 
 def _register_on_gpu() -> None:
@@ -203,7 +209,7 @@ def _exact(
     def entries(layers: Tensor, k: int, metric: str, name: str) -> Tensor:
         rows = layers[k].detach()
         if check:
-            check_rows(rows, metric, op="rdm_correlation", name=f"{name} in layer {k}")
+            check_rows(rows, metric, op="rdm_correlation", name=name, layer=k)
         found = pairwise_distance(rows.to(route.dtype), metric=metric, condensed=True, nan="propagate")
         if compare not in RANKS:
             return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,9 +12,10 @@ from bertft.probes.edge.scores import expected_layer, interval, label_f1, micro_
 from bertft.probes.edge.training import Counts
 from bertft.runs.intervals import holm, paired
 from bertft.runs.rows import Row
+from bertft.runs.vocabulary import MeasureName
 
 TASK = "edge"
-PREFIX = {"layer": "", "mix": "mix_", "cat": "cat_"}
+MICRO, CLASS_1 = MeasureName("micro_f1"), MeasureName("class_1_f1")
 
 
 @dataclass
@@ -66,9 +67,9 @@ def rows_of(
     labels: list[Row] = []
     scores: dict[str, np.ndarray] = {}
 
-    def add(model: str, where: Input | None, measure: str, values: np.ndarray | float, n: int) -> None:
+    def add(model: str, where: Input | None, measure: MeasureName, values: np.ndarray | float, n: int) -> None:
         layer = None if where is None else where.layer
-        name = measure if where is None else PREFIX[where.kind] + measure
+        name = str(measure if where is None else _of(where, measure))
         if np.ndim(values) == 0:
             rows.append(Row(model, TASK, data, layer, name, float(values), None, None, n, seed))
         else:
@@ -88,28 +89,29 @@ def rows_of(
             for part in (real, control)
         )
         for p, where in enumerate(real.inputs):
-            add(model, where, "micro_f1", scores[model][p], texts)
+            add(model, where, MICRO, scores[model][p], texts)
             if ones is not None:
-                add(model, where, "class_1_f1", ones[p], texts)
+                add(model, where, CLASS_1, ones[p], texts)
                 if against_ones is not None:
-                    add(model, where, "control_class_1_f1", against_ones[p], texts)
-                    add(model, where, "class_1_selectivity", ones[p] - against_ones[p], texts)
+                    add(model, where, replace(CLASS_1, control=True), against_ones[p], texts)
+                    add(model, where, replace(CLASS_1, derived="selectivity"), ones[p] - against_ones[p], texts)
             if against is not None:
-                add(model, where, "control_micro_f1", against[p], texts)
-                add(model, where, "selectivity", scores[model][p] - against[p], texts)
-            for part, prefix in ((real, ""), (control, "control_")):
+                add(model, where, replace(MICRO, control=True), against[p], texts)
+                add(model, where, replace(MICRO, derived="selectivity"), scores[model][p] - against[p], texts)
+            for part, of in ((real, False), (control, True)):
                 if part is not None and part.bits is not None and part.uniform is not None:
-                    add(model, where, f"{prefix}description_bits", float(part.bits[p]), part.targets)
-                    add(model, where, f"{prefix}compression", float(part.uniform / part.bits[p]), part.targets)
+                    bits, ratio = (MeasureName(name, control=of) for name in ("description_bits", "compression"))
+                    add(model, where, bits, float(part.bits[p]), part.targets)
+                    add(model, where, ratio, float(part.uniform / part.bits[p]), part.targets)
         layer = expected_layer(real.inputs, scores[model])
         if layer is not None:
-            add(model, None, "expected_layer", layer, texts)
-        add(model, None, "centre_of_gravity", float(np.arange(len(real.mix)) @ real.mix), texts)
+            add(model, None, MeasureName("expected_layer"), layer, texts)
+        add(model, None, MeasureName("centre_of_gravity"), float(np.arange(len(real.mix)) @ real.mix), texts)
         for k, label in enumerate(inventory):
             gold = int(real.counts.gold[:, k].sum())
             for where, values in zip(real.inputs, label_f1(real.counts, k, weights), strict=True):
                 found = interval(values, gold)
-                name = f"{PREFIX[where.kind]}f1[{label}]"
+                name = str(_of(where, MeasureName("label_f1", label=label)))
                 labels.append(Row(model, TASK, data, where.layer, name, found.value, found.low, found.high, gold, seed))
     rows += _differences(measured, scores, data, texts, seed)
     return rows, labels
@@ -129,7 +131,12 @@ def _differences(
             ]
     rows = []
     for (model, where, d), p in zip(found, holm(np.array([d.p for _, _, d in found])), strict=True):
-        name = f"{PREFIX[where.kind]}micro_f1_difference"
-        rows.append(Row(model, TASK, data, where.layer, name, d.value, d.low, d.high, texts, seed))
-        rows.append(Row(model, TASK, data, where.layer, f"{name}_p", float(p), None, None, texts, seed))
+        gap, p_value = (str(_of(where, replace(MICRO, derived=kind))) for kind in ("difference", "difference_p"))
+        rows.append(Row(model, TASK, data, where.layer, gap, d.value, d.low, d.high, texts, seed))
+        rows.append(Row(model, TASK, data, where.layer, p_value, float(p), None, None, texts, seed))
     return rows
+
+
+def _of(where: Input, measure: MeasureName) -> MeasureName:
+    """Return ``measure`` of the probe that reads ``where``."""
+    return measure if where.kind == "layer" else replace(measure, input=where.kind)

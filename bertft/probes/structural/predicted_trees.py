@@ -11,7 +11,7 @@ from torch import Tensor
 from bertft.data.examples import Sentence
 from bertft.ops.reference import pairwise_distance
 from bertft.probes.structural.scores import spanning_trees
-from bertft.runs.rows import write_text_atomically
+from bertft.runs.files import write_text_atomically
 
 
 def predicted_heads(points: Tensor, depths: Tensor) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from bertft.probes.structural.scores import SentenceScores, resampled, summarise
 from bertft.runs.intervals import holm, paired
 from bertft.runs.rows import Row
+from bertft.runs.vocabulary import MeasureName, Probe
 
 TASK = "structural"
 CONTROL = "control_"
@@ -32,25 +34,25 @@ def rows_of(
     rows: list[Row] = []
     drawn = {key: resampled(own, resamples=resamples, seed=seed) for key, own in scores.items()}
 
-    def suffix(rank: int) -> str:
+    def probe(rank: int) -> Probe | None:
         if rank <= 0:
-            return "_orthogonal" if rank == ORTHOGONAL else "_rbf"
-        return f"_rank{rank}" if sum(r > 0 for r in ranks) > 1 else ""
+            return Probe("orthogonal" if rank == ORTHOGONAL else "rbf")
+        return Probe("linear", rank) if sum(r > 0 for r in ranks) > 1 else None
 
     for (model, rank, part), own in scores.items():
         for layer, measures in enumerate(summarise(own, resamples=resamples, seed=seed)):
             for name, s in measures.items():
-                measure = f"{part}{name}{suffix(rank)}"
-                rows.append(Row(model, TASK, data, layer, measure, s.value, s.low, s.high, s.n, seed))
+                measure = MeasureName(name, control=part == CONTROL, probe=probe(rank))
+                rows.append(Row(model, TASK, data, layer, str(measure), s.value, s.low, s.high, s.n, seed))
                 if part == CONTROL:
                     gap = drawn[model, rank, ""][name][layer] - drawn[model, rank, part][name][layer]
                     low, high = np.percentile(gap[1:], [2.5, 97.5])
                     low, high = min(low, gap[0]), max(high, gap[0])
-                    measure = f"{name}_selectivity{suffix(rank)}"
+                    measure = MeasureName(name, derived="selectivity", probe=probe(rank))
                     rows.append(
-                        Row(model, TASK, data, layer, measure, float(gap[0]), float(low), float(high), s.n, seed)
+                        Row(model, TASK, data, layer, str(measure), float(gap[0]), float(low), float(high), s.n, seed)
                     )
-    return rows + (_differences(scores, drawn, data, seed, suffix) if differences else [])
+    return rows + (_differences(scores, drawn, data, seed, probe) if differences else [])
 
 
 def _differences(
@@ -58,7 +60,7 @@ def _differences(
     drawn: Mapping[tuple[str, int, str], Any],
     data: str,
     seed: int,
-    suffix: Callable[[int], str],
+    probe: Callable[[int], Probe | None],
 ) -> list[Row]:
     first = next(iter(scores))[0]
     sentences = len(next(iter(scores.values())).lengths)
@@ -72,8 +74,8 @@ def _differences(
             for layer, difference in enumerate(paired(drawn[first, rank, ""][name], drawn[model, rank, ""][name]))
         ]
         for (model, rank, layer, d), p in zip(found, holm(np.array([d.p for *_, d in found])), strict=True):
-            measure = f"{name}_difference{suffix(rank)}"
-            rows.append(Row(model, TASK, data, layer, measure, d.value, d.low, d.high, sentences, seed))
-            measure = f"{name}_difference_p{suffix(rank)}"
-            rows.append(Row(model, TASK, data, layer, measure, float(p), None, None, sentences, seed))
+            measure = MeasureName(name, derived="difference", probe=probe(rank))
+            rows.append(Row(model, TASK, data, layer, str(measure), d.value, d.low, d.high, sentences, seed))
+            measure = replace(measure, derived="difference_p")
+            rows.append(Row(model, TASK, data, layer, str(measure), float(p), None, None, sentences, seed))
     return rows

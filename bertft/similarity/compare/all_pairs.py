@@ -19,12 +19,13 @@ from bertft.ops import reference
 from bertft.ops.rdm.routes import Route
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
+from bertft.runs.vocabulary import MeasureName
 from bertft.similarity import neighbours
 from bertft.similarity import pairwise_rsa as pairwise
 from bertft.similarity.influence import clustered_difference, clustered_interval
 
 if TYPE_CHECKING:
-    from bertft.similarity.compare.comparison import Plan
+    from bertft.similarity.compare.plan import Plan
 
 RESAMPLES = 1000
 TRIAL = 400  # stimuli on which the time is measured beforehand, in sentences of 16
@@ -94,7 +95,7 @@ def rows(
                 table.append(Row(*head, one.value, one.low, one.high, n, plan.seed))
                 if one.route is not None and one.route.error:
                     pairs = one.route.pairs or n * (n - 1) // 2
-                    measure = f"{kind.measure}_error"
+                    measure = str(dataclasses.replace(MeasureName.parse(kind.measure), derived="error"))
                     errors.append(
                         Row(name, "precision", data, layer, measure, one.route.error, n=pairs, seed=plan.seed)
                     )
@@ -137,7 +138,7 @@ def kinds(plan: Plan) -> Iterator[Kind]:
             one = rsa(a, b, groups, metric, compare, bootstrap=resamples)
             return Found(one.estimate, one.low, one.high, one.resamples, one.route)
 
-        name = f"rsa_{metric}_{compare}"
+        name = str(MeasureName.rsa(metric, compare))
         if compare == "kendall":  # as many pairs are drawn and sorted however many stimuli there are
             return Kind(name, "rsa", work, growth=lambda n: 1.0)
         of_ranks = bool(resamples) and compare != "cosine"
@@ -148,7 +149,7 @@ def kinds(plan: Plan) -> Iterator[Kind]:
             p_value = rsa(a, b, groups, metric, compare, permutations=plan.permutations).p_value
             return Found(math.nan if p_value is None else p_value)
 
-        name = f"rsa_{metric}_{compare}_p"
+        name = str(dataclasses.replace(MeasureName.rsa(metric, compare), derived="p"))
         return Kind(name, "permutation", work, growth=lambda n: float(n) * n * plan.permutations)
 
     def knn(a: Tensor, b: Tensor, groups: Tensor) -> Found:
@@ -170,7 +171,7 @@ def kinds(plan: Plan) -> Iterator[Kind]:
     yield from (tested(*kind) for kind in plan.tested)
     for measure in plan.measures:
         if measure == "mutual_knn":
-            yield Kind(f"mutual_knn_{neighbours.K}", "similarity", knn)
+            yield Kind(str(MeasureName.neighbours(neighbours.K)), "similarity", knn)
         elif measure == "cka_rbf":
             yield Kind("cka_rbf", "rsa", rbf, drawn=lambda n: DRAWN if n > 1000 else 0)
 
@@ -198,7 +199,7 @@ def forecast(plan: Plan, stimuli: int, encoders: Sequence[tuple[int, tuple[int, 
     return seconds
 
 
-def said(seconds: Mapping[str, float], stimuli: int) -> str | None:
+def forecast_line(seconds: Mapping[str, float], stimuli: int) -> str | None:
     """A ``forecast`` in words, what takes long of it; None where nothing does."""
     long = [f"{measure} about {total:.0f} s" for measure, total in seconds.items() if total >= WORTH_SAYING]
     return f"after the text, on up to {stimuli:,} sampled stimuli: {', '.join(long)}" if long else None

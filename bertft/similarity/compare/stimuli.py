@@ -3,86 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bertft.data.alignment import SPECIAL, align_words
 from bertft.data.examples import inputs_of
 from bertft.data.sampling import places_in_order, until
 from bertft.errors import BertftError
 from bertft.models.batching import Encoded
-from bertft.ops.metrics import LINEAR
-from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import Row
-from bertft.similarity.compare.comparison import Comparison, Plan
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Batch, Encoder
-
-
-def compare_encoders(
-    base: Encoder,
-    tuned: Mapping[str, Encoder],
-    texts: Sequence[Any],
-    *,
-    metric: str = "cosine",
-    tokens: int | None = 5000,
-    unit: str = "token",
-    seed: int = 0,
-    draw: str = "stream",
-    data: str = "wikipedia",
-    reservoir: int = 5000,
-    batch_tokens: int = 4096,
-    window: str = "split",
-    all_layers: bool = False,
-    progress: Progress = SILENT,
-) -> list[Row]:
-    """Similarity of each layer of ``base`` with the same layer of every encoder in ``tuned``.
-
-    Stimuli are the tokens (``unit="token"``, pieces without special tokens) or words (``unit="word"``, which word
-    sequences need) of ``texts``: whole examples in an order drawn with ``seed`` (``draw`` is one of
-    `bertft.data.sampling.DRAWS`), the last one cut, until there are exactly ``tokens`` of them (all of them with
-    ``None``). When ``texts`` hold fewer, all are used, ``progress`` is
-    told, and the rows' ``n`` says how many. Examples are strings, pairs of strings, word sequences, or the package's
-    own Sentence, Pair, Question and Text.
-
-    All encoders run over the same batches, each text once per encoder, and only sums and a reservoir of whole
-    sentences (``reservoir`` stimuli) are kept. Encoders with different tokenizers need ``unit="word"``.
-
-    Rows, for each tuned encoder and layer that both have: ``rsa_<metric>_pearson`` (Merchant et al. 2020: cosine), the
-    Pearson correlation of the two RDMs' upper triangles, and ``cka_debiased``, debiased linear CKA of the raw vectors,
-    each with a 95 % interval clustered by example (infinitesimal jackknife, see ``bertft.similarity.influence``).
-    With ``all_layers`` also every layer against every layer of the base, as rows of the task ``heatmap``.
-    Raises ``BertftError`` for an unknown metric, fewer than two examples, tokenizers that differ, or vectors without
-    direction.
-    """
-    if metric not in LINEAR:
-        raise BertftError(f"compare_encoders: metric must be one of {', '.join(LINEAR)}, found {metric!r}")
-    check_request(base, tuned, tokens, unit)
-    examples = inputs_of(texts, unit)
-    chosen, counts, places = choose(base, examples, tokens=tokens, unit=unit, seed=seed, draw=draw)
-    total = sum(counts)
-    if len(chosen) < 2:
-        raise BertftError(f"compare_encoders: needs at least 2 texts for an interval, found {len(chosen)} in {data}")
-    if tokens is not None and total < tokens:
-        progress.say(f"{data}: {total} {unit}s in all, fewer than the {tokens} asked for")
-
-    plan = Plan(metrics=(metric,), sample=reservoir, seed=seed, all_layers=all_layers)
-    comparison = Comparison(plan, layer_counts(base, tuned))
-    comparison.sentences = len(chosen)
-    encoders = [base, *tuned.values()]
-    untouched = [examples[place] for place in places]  # for encoders that cut texts otherwise
-    read = [chosen if encoder.reads_like(base) else untouched for encoder in encoders]
-    settings: dict[str, Any] = {"unit": unit, "batch_tokens": batch_tokens, "window": window}
-    streams = [encoder.stream(own, **settings) for encoder, own in zip(encoders, read, strict=True)]
-    left = torch.tensor(counts)
-    with progress.step(f"compare on {data}", total=total, unit=f"{unit}s") as step, torch.inference_mode():
-        for index, lengths, spaces in side_by_side(streams):
-            lengths, spaces = cut(index, lengths, left, spaces)
-            comparison.update(index, lengths, spaces, lambda i: f"text {places[i] + 1}")
-            step.advance(int(lengths.sum()))
-    return [row for row in comparison.rows(data, progress=progress) if row.task in ("rsa", "heatmap")]
 
 
 def layer_counts(base: Encoder, tuned: Mapping[str, Encoder]) -> dict[str, tuple[int, int]]:
@@ -198,3 +132,22 @@ def cut(
     starts = lengths.cumsum(0) - lengths
     rows = [torch.arange(start, start + count) for start, count in zip(starts.tolist(), allowed, strict=True)]
     return kept, [space[:, torch.cat(rows).to(space.device)] for space in spaces]
+
+
+def in_windows(texts: Sequence[Sequence[str]], encoders: Sequence[Encoder]) -> Iterator[tuple[int, Sequence[str]]]:
+    """Word sequences cut where any of the ``encoders`` would have to, with the place of each in ``texts``."""
+    cut_to = []
+    for encoder in encoders:
+        aligned = align_words(encoder.tokenizer, texts)
+        pieces = [Counter(word for word in words if word != SPECIAL) for words in aligned.words]
+        room = [encoder.max_length - words.count(SPECIAL) for words in aligned.words]
+        cut_to.append((pieces, room))
+    for i, text in enumerate(texts):
+        start, used = 0, [0] * len(encoders)
+        for word in range(len(text)):
+            sizes = [pieces[i][word] for pieces, _ in cut_to]
+            if word > start and any(u + size > room[i] for u, size, (_, room) in zip(used, sizes, cut_to, strict=True)):
+                yield i, text[start:word]
+                start, used = word, [0] * len(encoders)
+            used = [u + size for u, size in zip(used, sizes, strict=True)]
+        yield i, text[start:]

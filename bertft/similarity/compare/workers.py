@@ -60,7 +60,7 @@ class Team:
             reason = " ".join(str(error).split())[:120]
             raise BertftError(
                 f"process {self.rank} of {self.size}: another process was lost while sums were added up ({reason}); "
-                f"the sums of each are kept in {kept}, and the same command goes on from them"
+                f"the sums of each are kept in {kept}; rerun the same command to resume"
             ) from None
 
 

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from bertft.data.examples import Sentence, Text
 from bertft.errors import BertftError
+from bertft.runs.files import write_text_atomically
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import write_text_atomically
-from bertft.similarity.compare.encoders import in_windows
-from bertft.similarity.compare.stimuli import shared_layers, side_by_side
+from bertft.similarity.compare.stimuli import in_windows, shared_layers, side_by_side
 from bertft.similarity.moments import CrossMoments
 from bertft.similarity.words.local_rsa import LabelMean, local_rsa, mean_by_label
 

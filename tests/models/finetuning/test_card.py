@@ -13,7 +13,9 @@ from huggingface_hub import ModelCard
 from bertft.cli.main import run
 from bertft.data import sources
 from bertft.models.finetuning.card import model_card
-from bertft.models.finetuning.run import FinetuneConfig, on_the_hub, published
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.models.finetuning.evaluation import load_finetuned
+from bertft.models.finetuning.identity import on_the_hub, published
 
 CARD = {
     "task": "mnli",
@@ -50,6 +52,27 @@ def test_the_hub_reads_the_scores_from_the_card():
     (result,) = read.eval_results
     assert (result.task_type, result.metric_type, result.metric_value) == ("text-classification", "accuracy", 0.6658)
     assert (result.dataset_type, result.dataset_config, result.dataset_revision) == ("org/pairs", "easy", "4567")
+
+
+def test_the_card_lists_every_measure_and_long_titles_stay_on_one_line():
+    scores = {name: {"value": value, "low": 0.0, "high": 1.0, "n": 12} for name, value in (("em", 0.5), ("f1", 0.25))}
+    name = "builtin:synthetic?split=train&size=100000&seed=1 <b>{{ it's }}</b> " + "long " * 30
+    card = model_card({**CARD, "task": "squad", "config": {**CARD["config"], "train": name}, "scores": scores})
+    table = ["| measure | value |", "|---|---|", "| em | 0.5 [0, 1] (n = 12) |", "| f1 | 0.25 [0, 1] (n = 12) |", ""]
+    assert "\n".join(table) in card and f"question answering on {name};" in card
+    assert card.startswith("---\n") and card.endswith("`bertft.json`.\n")
+    (result,) = yaml.safe_load(card.split("---\n")[1])["model-index"][0]["results"]
+    assert [(m["name"], m["type"], m["value"]) for m in result["metrics"]] == [("em", "em", 0.5), ("f1", "f1", 0.25)]
+    assert result["dataset"] == {"name": "builtin:synthetic?split=dev", "type": "builtin:synthetic?split=dev"}
+    assert result["task"] == {"name": "extractive question answering", "type": "question-answering"}
+
+
+def test_both_names_of_the_loader_are_one_function():
+    """Cards written by earlier versions name `bertft.evaluation.load_finetuned`."""
+    import bertft
+    import bertft.evaluation
+
+    assert bertft.load_finetuned is bertft.evaluation.load_finetuned is load_finetuned
 
 
 def test_sources_are_told_by_name(tmp_path, tiny_model, monkeypatch):

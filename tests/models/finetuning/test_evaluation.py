@@ -10,8 +10,9 @@ import pytest
 
 from bertft.data.readers.conllu import read_conllu
 from bertft.errors import BertftError
+from bertft.models.finetuning.config import FinetuneConfig
 from bertft.models.finetuning.evaluation import evaluate, load_finetuned, predict_conllu
-from bertft.models.finetuning.run import FinetuneConfig, finetune
+from bertft.models.finetuning.run import finetune
 
 EWT = """\
 # sent_id = s1

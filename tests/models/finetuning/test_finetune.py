@@ -22,11 +22,14 @@ from bertft.data.examples import Answer, Pair, Question, Sentence
 from bertft.data.readers.conllu import write_conllu
 from bertft.data.readers.spans import SpanTarget, SpanText
 from bertft.errors import BertftError
-from bertft.models.blocks import blocks, load_pretrained
+from bertft.models.blocks import blocks
+from bertft.models.finetuning.config import FinetuneConfig
 from bertft.models.finetuning.evaluation import evaluate
-from bertft.models.finetuning.run import FinetuneConfig, examples_fingerprint, finetune
+from bertft.models.finetuning.identity import examples_fingerprint
+from bertft.models.finetuning.run import finetune
 from bertft.models.finetuning.trainer import LengthGrouped, make_optimizer
 from bertft.models.finetuning.training import build_model, reporters
+from bertft.models.loading import load_pretrained
 from bertft.models.tasks import get_task
 
 MEASURES = {
@@ -240,16 +243,16 @@ def test_fewer_examples(config):
     ("change", "message"),
     [
         ({"task": "ner"}, "task: expected one of dep, mnli, pos, squad, found 'ner'"),
-        ({"epochs": 0}, "epochs must be an integer of at least 1, found 0"),
-        ({"learning_rate": 0.0}, "learning_rate must be positive"),
-        ({"warmup": 1.0}, r"expected warmup in \[0, 1\)"),
+        ({"epochs": 0}, "epochs: expected a number above 0, found 0"),
+        ({"learning_rate": 0.0}, "learning_rate: expected a number above 0, found 0.0"),
+        ({"warmup": 1.0}, "warmup: expected a number below 1, found 1.0"),
         ({"freeze": 9}, r"freeze: k must lie in -1\.\.3, found 9"),
         ({"truncate": 7}, r"truncate: k must lie in 0\.\.3, found 7"),
         ({"max_length": 4096}, "max_length must be at most 128"),
         ({"train": "missing.conllu"}, "missing.conllu: no such file"),
         ({"model": "/nowhere"}, "/nowhere"),
         ({"report_to": "tensorbord"}, r"report_to: expected what is installed \(.*\), found 'tensorbord'"),
-        ({"logging_steps": 0}, "logging_steps must be an integer of at least 1, found 0"),
+        ({"logging_steps": 0}, "logging_steps: expected a number above 0, found 0"),
     ],
 )
 def test_bad_configurations_leave_nothing_behind(config, change, message, tmp_path):
@@ -295,7 +298,8 @@ def test_tensorboard_writes_beside_the_folder(config, tmp_path):
 
 LAUNCH = """
 import dataclasses, json, sys
-from bertft.models.finetuning.run import FinetuneConfig, finetune
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.models.finetuning.run import finetune
 print(json.dumps(finetune(FinetuneConfig(**json.loads(sys.argv[1]))).metrics))
 """
 

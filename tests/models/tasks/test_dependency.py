@@ -11,7 +11,7 @@ import torch
 from bertft.data import synthetic
 from bertft.data.examples import Sentence
 from bertft.errors import BertftError
-from bertft.models.blocks import load_pretrained
+from bertft.models.loading import load_pretrained
 from bertft.models.tasks.arborescence import is_single_root_tree
 from bertft.models.tasks.base import Score, TaskModel, Window, predict
 from bertft.models.tasks.dependency import IGNORED, TASK, Biaffine, Parse, attachment_scores

@@ -9,7 +9,7 @@ from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from bertft.data.examples import Answer, Question
-from bertft.models.encoder import load_pretrained
+from bertft.models.loading import load_pretrained
 from bertft.models.tasks import get_task
 from bertft.models.tasks.base import Window
 from bertft.models.tasks.pairs import encode_pairs, inputs_of

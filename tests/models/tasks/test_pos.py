@@ -12,8 +12,9 @@ import pytest
 
 import bertft.models.tasks
 from bertft.data import sources
+from bertft.models.finetuning.config import FinetuneConfig
 from bertft.models.finetuning.evaluation import evaluate, load_finetuned
-from bertft.models.finetuning.run import FinetuneConfig, finetune
+from bertft.models.finetuning.run import finetune
 from bertft.models.tasks import get_task, names
 from bertft.study.reader import study_of
 

@@ -12,7 +12,7 @@ from torchmetrics.text import SQuAD
 from bertft.data import synthetic
 from bertft.data.examples import Answer, Question
 from bertft.errors import BertftError
-from bertft.models.blocks import load_pretrained
+from bertft.models.loading import load_pretrained
 from bertft.models.tasks.base import Window
 from bertft.models.tasks.qa import MAX_ANSWER, TASK, QaHead, Span, best_constant_answer
 from bertft.models.tasks.squad_metric import exact_match, f1, normalise

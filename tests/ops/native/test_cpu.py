@@ -87,7 +87,7 @@ def test_eight_processes_build_once(tmp_path, tree, compiler):
     assert [worker.exitcode for worker in workers] == [0] * 8
     assert len(paths) == 1 and Path(paths.pop()).is_file()
     assert runs(tmp_path) == 3, "two files and a link"
-    assert {p.suffix for p in (tmp_path / "cache").iterdir()} == {".so", ".lock"}
+    assert {p.suffix for p in (tmp_path / "cache").iterdir()} == {".so", ".sha256", ".lock"}
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -103,7 +103,7 @@ def test_a_build_killed_half_way_leaves_nothing_in_the_way(tmp_path, tree, compi
     (tmp_path / "wait").unlink()
     library = build.build(tmp_path / "cache", "key", tree, compiler)
     assert library.is_file()
-    assert {p.suffix for p in (tmp_path / "cache").iterdir()} == {".so", ".lock"}
+    assert {p.suffix for p in (tmp_path / "cache").iterdir()} == {".so", ".sha256", ".lock"}
     before = runs(tmp_path)
     assert build.build(tmp_path / "cache", "key", tree, compiler) == library and runs(tmp_path) == before
 
@@ -237,9 +237,9 @@ def test_building_ahead_of_time(tmp_path, tree, monkeypatch):
 SCRIPT = """
 import time, torch
 start = time.process_time()
-from bertft.ops import extension
-assert extension.load(), extension.status()
-print(time.process_time() - start, extension.status()["capability"])
+from bertft.ops.native import cpu
+assert cpu.load(), cpu.status()
+print(time.process_time() - start, cpu.status()["capability"])
 """
 
 

@@ -342,3 +342,19 @@ def test_nan_may_pass():
         for route in ("auto", *(("linear", "tiles") if compare == "pearson" else ())):
             out = rdm_correlation(x, y, compare=compare, route=route, nan="propagate")
             assert out[1].isnan().all() and not out[[0, 2]].isnan().any()
+
+
+@pytest.mark.parametrize(("compare", "route"), [("pearson", "linear"), ("cosine", "tiles"), ("spearman", "tiles")])
+def test_vectors_without_dimensions_have_constant_matrices(compare, route):
+    x, y = torch.empty(2, 20, 0), torch.empty(3, 20, 0)
+    assert rdm_correlation(x, y, metric="sqeuclidean", compare=compare, route=route).isnan().all()
+    with pytest.raises(BertftError, match=r"cosine needs rows of at least one number, found x of shape \(2, 20, 0\)"):
+        rdm_correlation(x, y, metric="cosine", compare=compare, route=route)
+
+
+@pytest.mark.parametrize("stimuli", [0, 1])
+@pytest.mark.parametrize("compare", [*MOMENTS, *RANKS])
+def test_fewer_than_two_stimuli_have_no_correlation(compare, stimuli):
+    out = rdm_correlation(torch.ones(2, stimuli, 4), torch.ones(3, stimuli, 4), compare=compare, route="tiles")
+    assert out.shape == (2, 3)
+    assert out.isnan().all()

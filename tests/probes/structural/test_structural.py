@@ -135,7 +135,7 @@ def test_groups_leave_out_what_has_stopped():
 
 
 def test_rows_of_two_encoders(sentences, encoder, tmp_path):
-    from bertft.models.encoder import reinitialise
+    from bertft.models.blocks import reinitialise
 
     random = Encoder.from_pretrained(encoder.name)
     random.model = reinitialise(random.model, 0) or random.model
@@ -155,7 +155,7 @@ def test_rows_of_two_encoders(sentences, encoder, tmp_path):
 
 def test_ranks_control_and_differences(sentences, encoder, tmp_path):
     from bertft.data.readers.conllu import read_conllu
-    from bertft.models.encoder import reinitialise
+    from bertft.models.blocks import reinitialise
 
     random = Encoder(reinitialise(encoder.model, 0), encoder.tokenizer, "random")
     settings = {"rank": [2, 4], "epochs": 1, "control": True, "differences": True, "resamples": 40}

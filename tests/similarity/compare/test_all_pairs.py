@@ -10,7 +10,8 @@ from bertft.errors import BertftError
 from bertft.ops.native import cpu as extension
 from bertft.similarity import pairwise_rsa as pairwise
 from bertft.similarity.compare import all_pairs as sampled
-from bertft.similarity.compare.comparison import Comparison, Plan
+from bertft.similarity.compare.comparison import Comparison
+from bertft.similarity.compare.plan import Plan
 
 
 class Told:
@@ -167,9 +168,9 @@ def test_few_stimuli_cost_nothing_worth_a_trial(a_second_each):
 
 
 def test_only_what_takes_long_is_said():
-    line = sampled.said({"rsa_cosine_kendall": 31.4, "mutual_knn_10": 0.3}, 5000)
+    line = sampled.forecast_line({"rsa_cosine_kendall": 31.4, "mutual_knn_10": 0.3}, 5000)
     assert line == "after the text, on up to 5,000 sampled stimuli: rsa_cosine_kendall about 31 s"
-    assert sampled.said({"mutual_knn_10": 0.3}, 5000) is None
+    assert sampled.forecast_line({"mutual_knn_10": 0.3}, 5000) is None
 
 
 def test_shape_distances_that_may_be_rounding_have_no_interval():

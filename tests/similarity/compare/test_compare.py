@@ -89,7 +89,7 @@ def test_words_of_encoders_with_different_tokenizers(encoders, texts, tiny_model
 
 
 def test_fewer_layers_are_compared_as_far_as_they_go(encoders, texts, tiny_model):
-    from bertft.models.encoder import truncate
+    from bertft.models.blocks import truncate
 
     base, _ = encoders
     short = Encoder.from_pretrained(str(tiny_model))
@@ -166,7 +166,7 @@ def test_an_error_names_the_text_by_its_place_among_those_given(encoders, texts,
     held = [i for i, text in enumerate(texts) if rare in broken.tokenizer(text)["input_ids"]]
     assert not held
     where = list(drawn(range(len(texts)), 0))[17]
-    with pytest.raises(BertftError, match=rf"row 0 of text {where + 1}, in y, holds NaN"):
+    with pytest.raises(BertftError, match=rf"row 0 of text {where + 1}, in layer 0 of t, holds NaN"):
         compare_encoders(base, {"t": broken}, [*texts[:where], "zebra", *texts[where + 1 :]], tokens=600)
 
 
@@ -209,7 +209,7 @@ def test_an_encoder_that_gives_nan_is_named(encoders, texts, tiny_model):
     broken = Encoder.from_pretrained(str(tiny_model))
     with torch.no_grad():
         next(w for n, w in broken.model.named_parameters() if "layer.1." in n).fill_(float("nan"))
-    with pytest.raises(BertftError, match=r"base \(x\) and broken \(y\): layer 2: .*y"):
+    with pytest.raises(BertftError, match=r"row \d+ of text \d+, in layer 2 of broken, holds NaN"):
         compare_encoders(base, {"broken": broken}, texts, tokens=50)
 
 

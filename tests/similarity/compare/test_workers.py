@@ -15,17 +15,18 @@ from bertft.runs.rows import read_results
 WORKER = """
 import os, signal
 import torch
-import bertft.similarity.compare.encoders as stream
+import bertft.similarity.compare.encoders as encoders
+import bertft.similarity.compare.stream as stream
 from bertft.cli.main import main
 torch.set_num_threads(1)
-stream.BUFFER, stream.EVERY = 16, 0
+stream.BUFFER, encoders.EVERY = 16, 0
 saves = [0]
-def save(self, tensors, record, kept=stream.Checkpoint.save):
+def save(self, tensors, record, kept=encoders.Checkpoint.save):
     kept(self, tensors, record)
     saves[0] += 1
     if os.environ.get("LOSE", "none") == os.environ.get("RANK") and saves[0] == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-stream.Checkpoint.save = save
+encoders.Checkpoint.save = save
 if __name__ == "__main__":
     main()
 """
@@ -96,11 +97,11 @@ def test_a_lost_process_fails_the_run_and_the_sums_are_kept(folder, tiny_model, 
     lost = start(folder, tiny_model, 2, "lost", LOSE="1")
     assert lost.returncode != 0 and not (folder / "lost" / "results.csv").exists()
     assert "error: process 0 of 2" in lost.stderr and "lost" in lost.stderr and "lost/checkpoint" in lost.stderr
-    kept = sorted(path.name for path in (folder / "lost" / "checkpoint").glob("*.json"))
-    assert kept == ["0-of-2.json", "1-of-2.json"]
+    kept = sorted(path.name for path in (folder / "lost" / "checkpoint").iterdir())
+    assert kept == ["0-of-2.safetensors", "1-of-2.safetensors"]
     other = start(folder, tiny_model, 1, "lost")
     assert other.returncode == 2 and "holds the sums of 2 processes, found 1" in other.stderr
     again = start(folder, tiny_model, 2, "lost")
     assert again.returncode == 0, again.stderr
-    assert "going on after" in again.stderr
+    assert "resuming after" in again.stderr
     same_numbers(alone, folder / "lost")

@@ -11,7 +11,7 @@ from bertft.data import synthetic
 from bertft.data.examples import Sentence, Text
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
-from bertft.similarity.compare.encoders import in_windows
+from bertft.similarity.compare.stimuli import in_windows
 from bertft.similarity.words.moved import LABELS, _extreme_sentences, labels_of, words_that_moved
 
 SENTENCES = synthetic.sentences(30, seed=3)
