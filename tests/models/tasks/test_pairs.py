@@ -12,7 +12,7 @@ from bertft.data.examples import Answer, Question
 from bertft.models.loading import load_pretrained
 from bertft.models.tasks import get_task
 from bertft.models.tasks.base import Window
-from bertft.models.tasks.pairs import encode_pairs, inputs_of
+from bertft.models.tasks.pairs import encode_pairs, model_inputs
 
 FIRST = ["the old dog", "a cat", "dog " * 9, "where does the big dog run ?"]
 SECOND = ["sees a cat .", "the dog runs " * 25, "a cat sees " * 30, "old [SEP] ones"]
@@ -45,7 +45,7 @@ def test_pairs_are_cut_as_by_the_tokenizer_itself(tokenizer, strategy):
     assert len(windows) > len(FIRST)
     assert [number for number, _ in windows] == owners
     for row, (_, own) in enumerate(windows):
-        assert inputs_of(tokenizer, own) == {name: expected[name][row] for name in expected}
+        assert model_inputs(tokenizer, own) == {name: expected[name][row] for name in expected}
         assert own.offsets == offsets[row]
         assert [part == 1 for part in own.sequence_ids] == [part == 1 for part in expected.sequence_ids(row)]
 
