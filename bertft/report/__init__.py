@@ -13,14 +13,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bertft.runs.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from bertft.report.write import Further
 
 __all__ = ["write_report"]
 
 
-def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT) -> Path:
+def write_report(
+    folder: str | os.PathLike[str], *, further: Further | None = None, progress: Progress = SILENT
+) -> Path:
     """Draw ``figures/*.png, *.svg, *.csv`` and ``report.html``; see `bertft.report.write.write_report`."""
     from bertft.report import write
 
-    return write.write_report(folder, progress=progress)
+    return write.write_report(folder, further=further, progress=progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from bertft.report.draw.paper import draw
 from bertft.report.figure import Figure, HeatMap
 from bertft.report.figures.catalogue import figures
 from bertft.report.figures.layer_maps import layer_maps
-from bertft.report.lines import context
+from bertft.report.lines import Context, context
 from bertft.report.page.example_trees import example_trees
 from bertft.report.page.figure_section import Drawn
 from bertft.report.page.moved_words import moved_words
@@ -24,14 +24,20 @@ from bertft.report.page.page import render
 from bertft.report.pooled_tables import noted, read_tables
 from bertft.runs.files import write_bytes_atomically, write_text_atomically
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import read_results
+from bertft.runs.rows import Row, read_results
+
+Further = Callable[[Sequence[Row], Context], Sequence[Figure | HeatMap]]
+"""Makes figures of rows, to add to the report's own."""
 
 
-def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT) -> Path:
+def write_report(
+    folder: str | os.PathLike[str], *, further: Further | None = None, progress: Progress = SILENT
+) -> Path:
     """Draw ``figures/*.png, *.svg, *.csv`` and ``report.html`` from ``results.csv`` and ``config.yaml``.
 
     ``folder`` is the folder of a study, finished or not, of a single command, or of ``python -m experiments``, whose
-    tables are in ``results``.
+    tables are in ``results``. ``further`` returns figures to add to the report's own; of two with one name the first
+    is drawn.
 
     Returns:
         The path of the page.
@@ -53,10 +59,13 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
         rows = read_results(folder / "results.csv")
     described = context(study, rows)
     record = _record(folder, _mapping(folder / "run.json"))
-    curves = figures(rows, described)
+    found: dict[str, Figure | HeatMap] = {}
+    for figure in (*figures(rows, described), *layer_maps(rows), *(further(rows, described) if further else ())):
+        found.setdefault(figure.name, figure)
+    curves = [figure for figure in found.values() if isinstance(figure, Figure)]
     if of_experiments:
         curves = [noted(figure, rows) for figure in curves]
-    wanted: list[Figure | HeatMap] = [*curves, *layer_maps(rows)]
+    wanted: list[Figure | HeatMap] = [*curves, *(figure for figure in found.values() if isinstance(figure, HeatMap))]
     drawn = []
     with progress.step("report", total=len(wanted) + 1, unit="figure") as bar:
         for figure in wanted:

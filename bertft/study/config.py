@@ -14,6 +14,7 @@ edge:                              # edge probes, a task by name, scored on its 
   ner: {train: ner/train.jsonl.gz, dev: ner/dev.jsonl.gz, test: ner/test.jsonl.gz}
 ablate:                            # a task fine-tuned anew for every k, frozen or truncated to it: some k, or all
   mnli: {freeze: "-1,2,4", truncate: all}
+weights: true                      # how far the weights of each block moved
 variants:                          # overrides by name, chosen with --variant
   small: {tasks: {dep: {max_train: 2000}}}
 ```
@@ -195,6 +196,7 @@ class StudyConfig(Settings):
     probes: ProbesConfig | None = None
     edge: dict[str, EdgeConfig] = field(default_factory=dict)
     ablate: dict[str, AblateConfig] = field(default_factory=dict)
+    weights: bool = field(default=False, metadata=LATER)
 
     @property
     def sources(self) -> list[str]:
@@ -239,7 +241,7 @@ class StudyConfig(Settings):
         tree["probes"] = self.probes and settings_of(self.probes)
         tree["edge"] = {name: settings_of(edge) for name, edge in self.edge.items()}
         tree["rsa"] = self.rsa and settings_of(self.rsa)
-        for key in ("edge", "ablate"):
+        for key in ("edge", "ablate", "weights"):
             if not tree[key]:
                 del tree[key]  # which older run folders do not name: they are still of the same study
         return tree
@@ -261,7 +263,7 @@ class RepeatConfig(Settings):
     options: dict[str, Any] | None = None
 
 
-def settings_of(config: TaskConfig | RsaConfig | ProbesConfig | EdgeConfig) -> dict[str, Any]:
+def settings_of(config: TaskConfig | StimuliConfig | RsaConfig | ProbesConfig | EdgeConfig) -> dict[str, Any]:
     """Return the settings as plain values, without the newer ones at the value that older run folders mean.
 
     An older run folder thus still holds the same study, and its finished stages stay finished.

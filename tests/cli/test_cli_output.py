@@ -115,6 +115,7 @@ def test_a_model_of_the_hub_is_said_to_be_fetched_and_its_bars_are_on(monkeypatc
 
 
 def test_progress_on_a_pipe_is_plain_lines(capsys):
+
     with ConsoleProgress(Console(stderr=True, force_terminal=False)) as progress:
         with progress.step("count", total=3, unit="words") as bar:
             bar.advance(2)

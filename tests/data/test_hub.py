@@ -16,7 +16,6 @@ import yaml
 
 from bertft.cli.main import run
 from bertft.cli.options import named_encoders
-from bertft.cli.probe_runs import task_name
 from bertft.data import sources
 from bertft.data.location import HubName, at_commit, data_name, hub_name, pin
 from bertft.data.streams import stream
@@ -27,6 +26,7 @@ from bertft.models.finetuning.config import FinetuneConfig
 from bertft.models.finetuning.run import finetune
 from bertft.models.loading import load_pretrained, resolve_model
 from bertft.study.analyses.ablation import sweep_stages
+from bertft.study.analyses.edge import task_name
 from bertft.study.reader import read_study
 
 OLD, NEW = "0" * 40, "1" * 40

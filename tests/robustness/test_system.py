@@ -22,14 +22,14 @@ ROWS = [Row("m", "rsa", "t", layer, "x", 0.5) for layer in range(2000)]
 # Where a command works, what it says on the way to it, and what it could do with less of.
 WORK = {
     "study": ("bertft.study.run.run_study", ["study", "quickstart", "--out", "run"], ["batch_size", "max_train", "--set"]),
-    "finetune": ("bertft.models.finetuning.run.finetune", TRAINING, ["--batch-size", "--max-train"]),
+    "finetune": ("bertft.study.analyses.finetuning.finetune", TRAINING, ["--batch-size", "--max-train"]),
     "ablate": ("bertft.study.analyses.ablation.sweep_stages", ["ablate", "freeze", *TRAINING[1:]], ["--batch-size", "--max-train"]),
-    "rsa": ("bertft.cli.rsa_runs.run_rsa", ["rsa", "--base", "b", "--tuned", "t", "--text", "x", "--out", "run"],
+    "rsa": ("bertft.study.rsa_command.run_rsa", ["rsa", "--base", "b", "--tuned", "t", "--text", "x", "--out", "run"],
             ["--tokens", "--sample"]),
-    "structural": ("bertft.cli.probe_runs.run_structural",
+    "structural": ("bertft.study.analyses.structural.run_structural",
                    ["probe", "structural", "--model", "m", "--train", "t", "--dev", "d", "--out", "run"],
                    ["--rank", "--max-train"]),
-    "edge": ("bertft.cli.probe_runs.run_edge",
+    "edge": ("bertft.study.analyses.edge.run_edge",
              ["probe", "edge", "--model", "m", "--train", "t", "--dev", "d", "--out", "run"],
              ["--batch-size", "--max-train"]),
     "report": ("bertft.report.write_report", ["report", "."], []),

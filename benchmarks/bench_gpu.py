@@ -1,4 +1,4 @@
-"""Build, verify and time every CUDA kernel: ``python -m benchmarks.gpu``, one table last.
+"""Build, verify and time every CUDA kernel: ``python -m benchmarks.bench_gpu``, one table last.
 
 Each kernel is first checked against float64, then timed with CUDA events, the L2 cache flushed before every run,
 beside plain PyTorch (cuBLAS where that is a product) and beside what this card was measured to do: its GEMM rates and
@@ -315,7 +315,7 @@ def dry_run() -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_gpu", description=__doc__.split("\n")[0])
     parser.add_argument("--dry-run", action="store_true", help="test the benchmark itself: tiny, on the CPU, no times")
     if parser.parse_args(arguments).dry_run:
         return dry_run()
