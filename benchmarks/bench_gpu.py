@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks.stimuli import bert_like, sentence_lengths, tree_distances
 from bertft import ops
 from bertft.ops import reference
-from bertft.ops.native import cuda as extension_cuda
+from bertft.ops.native import cuda
 
 Run = Callable[[], object]
 
@@ -320,13 +320,13 @@ def main(arguments: list[str] | None = None) -> int:
     if parser.parse_args(arguments).dry_run:
         return dry_run()
     if not torch.cuda.is_available():
-        print(f"no GPU is visible, so nothing was measured ({extension_cuda.status()['reason']})", file=sys.stderr)
+        print(f"no GPU is visible, so nothing was measured ({cuda.status()['reason']})", file=sys.stderr)
         return 1
     start = time.perf_counter()
-    if not extension_cuda.load():
-        print(f"the CUDA kernels are not in use: {extension_cuda.status()['reason']}", file=sys.stderr)
+    if not cuda.load():
+        print(f"the CUDA kernels are not in use: {cuda.status()['reason']}", file=sys.stderr)
         return 1
-    print(f"kernels {extension_cuda.status()['reason']}, {time.perf_counter() - start:.0f} s", flush=True)
+    print(f"kernels {cuda.status()['reason']}, {time.perf_counter() - start:.0f} s", flush=True)
     watch = Stopwatch()
     limits = measure_limits(watch)
     rows, wrong = [], 0

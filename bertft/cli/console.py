@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -45,6 +46,7 @@ class ConsoleProgress:
     def __enter__(self) -> ConsoleProgress:
         self._bars.start()
         self._shown.enter_context(showing(self))
+        self._shown.enter_context(_showing_log(self))
         return self
 
     def __exit__(
@@ -67,6 +69,31 @@ class ConsoleProgress:
 
     def say(self, message: str) -> None:
         self.console.print(message, markup=False, soft_wrap=True)
+
+
+class _LogHandler(logging.Handler):
+    """A handler that shows the messages of a logger as lines beside the bars."""
+
+    def __init__(self, owner: ConsoleProgress) -> None:
+        super().__init__()
+        self._owner = owner
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._owner.say(record.getMessage())
+
+
+@contextlib.contextmanager
+def _showing_log(owner: ConsoleProgress) -> Iterator[None]:
+    """Show what the kernels' build reports to its log."""
+    log, handler = logging.getLogger("bertft.ops"), _LogHandler(owner)
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 class _Bar:

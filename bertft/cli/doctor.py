@@ -52,10 +52,10 @@ def tools() -> dict[str, str]:
 
 def kernels() -> dict[str, str]:
     """Which kernels are in use and why; builds or loads them, which takes some seconds the first time."""
-    from bertft.ops.native import cpu as extension
-    from bertft.ops.native import cuda as extension_cuda
+    from bertft.ops.native import cpu
+    from bertft.ops.native import cuda as cuda_kernels
 
-    status = extension.status()
+    status = cpu.status()
     words = {"compiled": "compiled for this machine", "reference": "plain PyTorch"}
     shown = {
         "in use": words.get(str(status.get("kernels")), str(status.get("kernels"))),
@@ -68,7 +68,7 @@ def kernels() -> dict[str, str]:
                 if isinstance(value, (list, tuple))
                 else str(round(value, 2) if isinstance(value, float) else value)
             )
-    cuda = extension_cuda.status()
+    cuda = cuda_kernels.status()
     shown["on a GPU"] = ("compiled" if cuda["loaded"] else "plain PyTorch") + f": {cuda['reason']}"
     return shown
 

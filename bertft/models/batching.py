@@ -16,12 +16,14 @@ class Encoded:
 
     ``inputs`` are the model's inputs by name. ``slots`` has for each word piece the number of the vector that it is
     pooled into, or -1 for none (special tokens); apart from the -1 it does not decrease. ``count`` is the number of
-    vectors, ``len`` the number of pieces, ``index`` the example's position in the input.
+    vectors, ``len`` the number of pieces, ``index`` the example's position in the input. An example that is ``whole``
+    (a pair of texts) is never cut into windows.
     """
 
     index: int
     inputs: dict[str, list[int]]
     slots: list[int]
+    whole: bool = False
     count: int = field(init=False)
 
     def __post_init__(self) -> None:

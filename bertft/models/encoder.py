@@ -6,15 +6,18 @@ vector of a word is the mean of the vectors of its word pieces. Special tokens a
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from bertft.data.alignment import align_words
+from bertft.data.examples import Input, RawInput, inputs_of
 from bertft.data.files import check_text
 from bertft.errors import BertftError
 from bertft.models.batching import (
@@ -103,7 +106,7 @@ class Encoder:
 
     def stream(
         self,
-        examples: Iterable[str | tuple[str, str] | Sequence[str]],
+        examples: Iterable[RawInput | Encoded],
         *,
         unit: str = "word",
         layers: Sequence[int] | None = None,
@@ -118,7 +121,8 @@ class Encoder:
         memory; ``Batch.index`` gives the order.
 
         Args:
-            examples: word sequences; with ``unit="token"`` also texts, or pairs of texts (tuples of two strings).
+            examples: of one kind: word sequences; with ``unit="token"`` also texts or pairs of texts, as
+                `bertft.data.examples.inputs_of` reads them; or the result of `tokenise`, which is not tokenised again.
             unit: ``word`` gives one vector for each word, the mean over its pieces, and ``token`` one for each piece.
             layers: layers to return, all by default. Blocks above the highest one do not run.
             batch_tokens: largest number of pieces of a batch, padding included.
@@ -142,7 +146,7 @@ class Encoder:
 
     def _stream(
         self,
-        examples: Iterable[Any],
+        examples: Iterable[RawInput | Encoded],
         unit: str,
         wanted: list[int],
         batch_tokens: int,
@@ -157,47 +161,66 @@ class Encoder:
                 buffer = list(itertools.islice(source, BUFFER))
                 if not buffer:
                     return
-                for group in length_sorted_batches(self._encode(buffer, start, unit, window), batch_tokens):
+                for group in length_sorted_batches(
+                    self._fit(self.tokenise(buffer, unit, start=start), window), batch_tokens
+                ):
                     if skip > 0:
                         skip -= 1
                         continue
                     yield self._run(group, wanted)
                     step.advance(len(group))
 
-    def _encode(self, examples: list[Any], start: int, unit: str, window: str) -> list[Encoded]:
-        texts = [isinstance(example, str) for example in examples]
-        # A tuple of two strings may be a pair of texts or a sentence of two words. It is a sentence if the unit is a
-        # word, or if any example of the buffer is longer.
-        pairs = unit == "token" and all(isinstance(e, tuple) and len(e) == 2 for e in examples)
-        if unit == "word" and any(texts):
+    def tokenise(self, examples: Sequence[RawInput | Encoded], unit: str, *, start: int = 0) -> list[Encoded]:
+        """Return ``examples`` as word pieces, in order and not cut to the window; ``index`` counts from ``start``.
+
+        Encoders whose tokenizers are alike (`reads_like`) can stream the result in place of the examples.
+        """
+        done = [example for example in examples if isinstance(example, Encoded)]
+        if done:
+            if len(done) < len(examples):
+                raise BertftError("stream: expected examples of one kind, found tokenised examples beside others")
+            return [dataclasses.replace(item, index=start + row) for row, item in enumerate(done)]
+        given = cast("Sequence[RawInput]", examples)
+        if unit == "word" and any(texts := [isinstance(example, str) for example in given]):
             raise BertftError(
                 f'stream: unit="word" needs word sequences, example {start + texts.index(True)} is a text'
             )
-        if all(texts) or pairs:
-            encoded = self._encode_texts(examples, start)
-        elif any(texts):
+        inputs = inputs_of(given, unit)
+        kinds = {item.kind for item in inputs}
+        if len(kinds) > 1:
             raise BertftError("stream: expected examples of one kind, found texts beside word sequences or pairs")
-        else:
-            encoded = self._encode_words(examples, start, unit)
-        return self._fit(encoded, "refuse" if pairs else window)
+        return (
+            self._pieces_of_words(inputs, start, unit) if kinds == {"words"} else self._pieces_of_texts(inputs, start)
+        )
 
-    def _encode_texts(self, examples: list[Any], start: int) -> list[Encoded]:
+    def reads_like(self, other: Encoder) -> bool:
+        """Return whether both tokenizers cut every text alike, into the same inputs of the model."""
+        mine, theirs = self.tokenizer, other.tokenizer
+        return mine is theirs or _rules(mine) == _rules(theirs)
+
+    def _pieces_of_texts(self, inputs: list[Input], start: int) -> list[Encoded]:
+        texts = [item.parts[0] if item.kind == "text" else tuple(item.parts) for item in inputs]
         try:
-            with quiet_transformers():  # it warns about lengths, which are checked below
-                encoding = self.tokenizer(examples, return_special_tokens_mask=True, return_attention_mask=False)
+            with quiet_transformers():  # it warns about lengths, which `_fit` checks
+                encoding = self.tokenizer(texts, return_special_tokens_mask=True, return_attention_mask=False)
         except (TypeError, UnicodeEncodeError):  # a text without a UTF-8 form: find it and report it
-            for row, example in enumerate(examples):
-                for text in [example] if isinstance(example, str) else example:
+            for row, item in enumerate(inputs):
+                for text in item.parts:
                     check_text(text, "the text", f"stream: example {start + row}")
             raise
         special = encoding.pop("special_tokens_mask")
         return [
-            Encoded(start + row, {key: encoding[key][row] for key in encoding}, count_up(not s for s in special[row]))
-            for row in range(len(examples))
+            Encoded(
+                start + row,
+                {key: encoding[key][row] for key in encoding},
+                count_up(not s for s in special[row]),
+                whole=item.kind == "pair",
+            )
+            for row, item in enumerate(inputs)
         ]
 
-    def _encode_words(self, sentences: list[Sequence[str]], start: int, unit: str) -> list[Encoded]:
-        aligned = align_words(self.tokenizer, sentences)
+    def _pieces_of_words(self, inputs: list[Input], start: int, unit: str) -> list[Encoded]:
+        aligned = align_words(self.tokenizer, [item.parts for item in inputs])
         return [
             Encoded(
                 start + row,
@@ -213,7 +236,7 @@ class Encoder:
         for item in encoded:
             if len(item) <= limit:
                 fitted.append(item)
-            elif window == "split":
+            elif window == "split" and not item.whole:
                 fitted.extend(_split(item, limit))
             else:
                 raise BertftError(
@@ -236,6 +259,12 @@ class Encoder:
             model(**{key: value.to(self.device) for key, value in inputs.items()})
         index = torch.tensor([item.index for item in group])
         return Batch(vectors=torch.stack([found[layer] for layer in wanted]), lengths=lengths, index=index)
+
+
+def _rules(tokenizer: Any) -> tuple[Any, ...]:
+    """Return what decides how a tokenizer cuts text; truncation and padding, which `Encoder` never uses, do not."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    return tokenizer.model_input_names, {key: rules[key] for key in rules if key not in ("truncation", "padding")}
 
 
 def _split(item: Encoded, limit: int) -> list[Encoded]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bertft.data.examples import Question, inputs_of
 from bertft.data.location import pin
 from bertft.data.sources import load
 from bertft.errors import BertftError
@@ -64,7 +65,7 @@ class Inputs:
             examples = self.task(text, "dev")
         else:
             examples = self._load(stimuli.kind, stimuli.source, None, stimuli.limit)
-        if hasattr(examples[0], "context"):
+        if isinstance(examples[0], Question):
             examples = list({example.context: example for example in reversed(examples)}.values())[::-1]
         if len(examples) < 2:
             raise BertftError(f"{text}: RSA needs at least 2 different texts for an interval, found {len(examples)}")
@@ -143,14 +144,8 @@ def pinned_models(models: dict[str, str]) -> dict[str, str]:
 
 def fitting(encoder: Encoder, examples: Sequence[Any]) -> list[Any]:
     """Return ``examples`` without text pairs longer than the encoder's window, because a pair cannot be split."""
-    pairs = [_pair(example) for example in examples]
-    if not pairs or pairs[0] is None:
+    inputs = inputs_of(examples, "token")
+    if not inputs or inputs[0].kind != "pair":
         return list(examples)
-    sizes = encoder.tokenizer(pairs, verbose=False)["input_ids"]
-    return [example for example, ids in zip(examples, sizes, strict=True) if len(ids) <= encoder.max_length]
-
-
-def _pair(example: Any) -> tuple[str, str] | None:
-    if hasattr(example, "premise"):
-        return (example.premise, example.hypothesis)
-    return (example.question, example.context) if hasattr(example, "context") else None
+    encoded = encoder.tokenise(inputs, "token")
+    return [example for example, item in zip(examples, encoded, strict=True) if len(item) <= encoder.max_length]

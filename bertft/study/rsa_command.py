@@ -29,7 +29,8 @@ from bertft.runs.rows import Row
 from bertft.similarity import Plan, compare_stream
 from bertft.similarity.compare.stimuli import taken
 from bertft.similarity.compare.workers import Team, own_device, team
-from bertft.similarity.words.moved import FILES, LABELS, OF_WORDS, is_label, labels_of, write_moved
+from bertft.similarity.words.labels import LABELS, OF_WORDS, is_label, labels_of
+from bertft.similarity.words.moved import FILES, write_moved
 from bertft.study.analyses.rsa import Rsa
 from bertft.study.analyses.words import find_words, located
 from bertft.study.analysis import close_folder, open_folder

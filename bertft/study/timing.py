@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bertft.data.examples import inputs_of
 from bertft.data.sampling import sample
 from bertft.models.encoder import Encoder
 from bertft.probes.vectors import WordVectors
@@ -129,7 +130,7 @@ def weights_of(model: torch.nn.Module) -> int:
 
 def piece_counts(encoder: Encoder, examples: Sequence[Any], unit: str) -> list[int]:
     """Return the number of word pieces of each example, a word sequence where ``unit`` is ``word``."""
-    return count_stimuli(encoder, [list(words) for words in examples] if unit == "word" else list(examples), "token")
+    return count_stimuli(encoder, inputs_of(examples, unit), "token")
 
 
 def mean_pieces(encoder: Encoder, sentences: Sequence[Sequence[str]]) -> float:

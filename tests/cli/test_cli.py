@@ -242,7 +242,7 @@ def test_interruption_says_what_to_type(monkeypatch, capsys, here):
 
     monkeypatch.setattr(bertft.study.run, "run_study", interrupted)
     assert run(["study", "quickstart", "--out", "a folder"]) == 130
-    assert capsys.readouterr().err.strip().endswith("to go on, type: bertft study quickstart --out 'a folder'")
+    assert capsys.readouterr().err.strip().endswith("To resume: bertft study quickstart --out 'a folder'")
 
 
 def test_ctrl_c_in_the_middle_ends_with_130_and_says_what_to_type(tiny_model, tmp_path):
@@ -264,7 +264,7 @@ def test_ctrl_c_in_the_middle_ends_with_130_and_says_what_to_type(tiny_model, tm
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=400)
     assert process.returncode == 130, errors
-    assert errors.strip().endswith("to go on, type: bertft study study.yaml --out run") and "Traceback" not in errors
+    assert errors.strip().endswith("To resume: bertft study study.yaml --out run") and "Traceback" not in errors
     assert (tmp_path / "run" / "config.yaml").exists() and not (tmp_path / "run" / "results.csv").exists()
 
 

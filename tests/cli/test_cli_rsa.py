@@ -188,7 +188,7 @@ def test_a_checkpoint_of_another_comparison(here, tiny_model, capsys, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(encoders.Checkpoint, "save", lost)
         assert rsa(tiny_model, tuned) == 130
-    assert "to go on, type: bertft rsa" in capsys.readouterr().err
+    assert "To resume: bertft rsa" in capsys.readouterr().err
     disturbed(tiny_model, here / "tuned", lambda model: None)
     fails(capsys, rsa(tiny_model, tuned), "a checkpoint of another comparison", "weights.tuned")
     disturbed(tiny_model, here / "tuned", shifted)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import datasets
 import huggingface_hub
+import peft
 import pytest
 import torch
 import yaml
@@ -99,7 +100,6 @@ def test_a_model_is_taken_at_its_commit(cache, tiny_model):
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's, while the test makes its adapter
 def test_an_adapter_finds_its_base_at_the_revision_it_names(cache, tiny_model, tmp_path):
-    peft = pytest.importorskip("peft")
     model, _ = load_pretrained(str(tiny_model))
     peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["query"])).save_pretrained(tmp_path / "a")
     file = tmp_path / "a" / "adapter_config.json"
@@ -193,7 +193,7 @@ def test_names_in_results_know_revisions():
     assert task_name("org/corpus@refs/convert/train") == "corpus" and task_name("pos_ewt/train.jsonl.gz") == "pos_ewt"
     tuned = ["org/a@refs/pr/4", "org/b@refs/pr/4", "org/c.v2", "runs/d/", "builtin:minilm", "e=org/a@v1"]
     assert list(named_encoders(tuned)) == ["a", "b", "c.v2", "d", "minilm", "e"]
-    with pytest.raises(BertftError, match="two encoders are called 'a'; give each a name"):
+    with pytest.raises(BertftError, match="two encoders are named 'a'; rename one"):
         named_encoders(["org/a@v1", "org/a@v2"])
 
 

@@ -219,3 +219,33 @@ def test_reinitialise_is_seeded_and_does_not_change_the_model(tiny_model):
     assert all(torch.equal(a[key], b[key]) for key in a) and a.keys() == before.keys()
     assert not torch.equal(a[weight], c[weight]) and not torch.equal(a[weight], before[weight])
     assert all(torch.equal(model.state_dict()[key], before[key]) for key in before)
+
+
+def test_what_is_tokenised_is_streamed_as_the_examples_are(encoder, sentences):
+    texts = [" ".join(words) for words in sentences[:6]]
+    for examples, unit in ((sentences[:6], "word"), (sentences[:6], "token"), (texts, "token")):
+        encoded = encoder.tokenise(examples, unit)
+        assert [item.index for item in encoded] == list(range(6))
+        for order in ([0, 1, 2, 3, 4, 5], [5, 2, 0]):  # a place counts among those streamed
+            found = gather(encoder.stream([encoded[i] for i in order], unit=unit), len(order))
+            expected = gather(encoder.stream([examples[i] for i in order], unit=unit), len(order))
+            assert all(torch.equal(found[i], expected[i]) for i in range(len(order)))
+    with pytest.raises(BertftError, match="tokenised examples beside others"):
+        encoder.tokenise([encoded[0], texts[0]], "token")
+
+
+def test_a_pair_is_never_cut_into_windows(encoder):
+    long = " ".join(["word"] * 100)
+    (pair,) = encoder.tokenise([(long, long)], "token")
+    assert pair.whole and len(pair) > encoder.max_length
+    with pytest.raises(BertftError, match="example 0 has .* pieces, expected at most"):
+        list(encoder.stream([pair], unit="token", window="split"))
+
+
+def test_encoders_read_alike_whatever_their_tokenizers_last_padded_to(encoder, tiny_model):
+    other = Encoder.from_pretrained(str(tiny_model))
+    assert other.tokenizer is not encoder.tokenizer and encoder.reads_like(other)
+    other.tokenizer(["a", "a b"], padding=True, truncation=True, max_length=8)
+    assert encoder.reads_like(other)
+    other.tokenizer.add_tokens(["unheard"])
+    assert not encoder.reads_like(other)

@@ -1,4 +1,4 @@
-"""Every op on every device there is, against float64 on the CPU: the same answers, gradients and sentences."""
+"""Ops on every available device against float64 on the CPU: values, gradients, errors."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_probe_losses(device, dtype, lengths):
             results.append((loss, *torch.autograd.grad(loss.sum(), leaves)))
         (loss, grad_h, grad_weight), exact = results
         close(loss, exact[0].detach())
-        loose = 1e-2 if dtype in (torch.float16, torch.bfloat16) else 1e-4  # gradients come back in the input's type
+        loose = 1e-2 if dtype in (torch.float16, torch.bfloat16) else 1e-4  # gradients have the input's type
         close(grad_h, exact[1], loose)
         close(grad_weight, exact[2], loose)
 

@@ -281,10 +281,10 @@ def test_experiments_are_chosen_by_name_or_module_and_all_run_in_order(main):
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (MemoryError("3 GiB"), 2, "error: out of memory: "),
+        (MemoryError("3 GiB"), 2, "error: out of memory; finished work is kept. "),
         (OSError(28, "No space left on device", "a.csv"), 2, "error: no space left on the disk"),
         (PermissionError(13, "Permission denied", "a.csv"), 2, "error: a.csv: Permission denied"),
-        (KeyboardInterrupt(), 130, "to go on, type: python -m experiments models --setting tiny --model "),
+        (KeyboardInterrupt(), 130, "To resume: python -m experiments models --setting tiny --model "),
     ],
 )
 def test_what_goes_wrong_is_said_as_by_bertft(main, tiny_model, tmp_path, monkeypatch, capsys, error, code, words):

@@ -62,10 +62,10 @@ def test_out_of_memory_names_options_that_the_command_has(name, capsys, monkeypa
         monkeypatch.setattr(place, work)
         assert run([*command, "--quiet"]) == BAD_INPUT
         said = capsys.readouterr().err
-        assert said.startswith("error: out of memory: ") and len(said.splitlines()) == 1
+        assert said.startswith("error: out of memory; finished work is kept. ") and len(said.splitlines()) == 1
         assert all(word in said for word in less)
         assert set(re.findall(r"--[\w-]+", said)) <= options
-        assert ("less at a time" in said) == bool(less)
+        assert ("Or start a new run with" in said) == bool(less)
 
 
 def test_the_settings_that_the_advice_on_memory_names_are_a_studys():

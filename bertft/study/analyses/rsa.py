@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from bertft.data.examples import inputs_of
 from bertft.models.encoder import Encoder
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.similarity import compare_encoders
-from bertft.similarity.compare.stimuli import choose, count_stimuli, example_of
+from bertft.similarity.compare.stimuli import choose, count_stimuli
 from bertft.study.analysis import Analysis
 from bertft.study.config import RsaConfig, settings_of
 from bertft.study.inputs import Inputs, fitting
@@ -118,11 +119,12 @@ class ComparisonCost:
     def on_text(self, stage: str, texts: Sequence[Any], *, all_layers: bool) -> StageCost:
         """Return the cost of a comparison on ``texts``, with ``all_layers`` of every layer with every layer."""
         base, unit, tuned = self.base, self.config.unit, self.tuned
-        examples = [example_of(text, unit) for text in texts]
-        chosen, counts, _ = choose(
+        examples = inputs_of(texts, unit)
+        encoded, counts, places = choose(
             base, examples, tokens=self.config.tokens, unit=unit, seed=self.seed, draw=self.config.draw
         )
-        total, pieces = sum(counts), sum(count_stimuli(base, chosen, unit))
+        chosen = [examples[place] for place in places]
+        total, pieces = sum(counts), sum(item.count for item in encoded)
         encode = encoding_seconds(base, chosen, unit)
         compare = self._seconds(chosen, counts, encode, unit, all_layers)
         sample = tuned * 2 * min(total, RESERVOIR) * self._row
