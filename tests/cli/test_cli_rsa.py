@@ -200,6 +200,7 @@ def test_a_folder_with_sampled_fingerprints_is_recognised_and_resumes(here, tiny
     """Run folders of earlier versions hold digests of a sample of the weights, in their markers and checkpoints."""
     from bertft.models import fingerprint as module
     from bertft.similarity.compare import encoders, stream
+    from bertft.study import rsa_command
 
     monkeypatch.setattr(stream, "BUFFER", 8)
     monkeypatch.setattr(encoders, "EVERY", 0)
@@ -210,7 +211,7 @@ def test_a_folder_with_sampled_fingerprints_is_recognised_and_resumes(here, tiny
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "fingerprint", module.sampled_fingerprint)
+        patch.setattr(rsa_command, "fingerprint", module.sampled_fingerprint)
         patch.setattr(encoders.Checkpoint, "save", interrupted)
         assert rsa(tiny_model, tuned) == 130
     assert rsa(tiny_model, tuned) == 0  # resumes from the checkpoint instead of refusing it
