@@ -91,6 +91,9 @@ class RsaConfig(Settings):
     ``layers: all`` also compares every layer of the base with every layer of a tuned encoder, on one text
     (`StudyConfig.crossed_text`). ``by`` holds labels of `bertft.similarity.words.moved`, separated by commas, by which
     to list the words of a treebank (`StudyConfig.treebank`) that moved.
+
+    ``draw`` is how tokens are drawn (`bertft.data.sampling.DRAWS`). A new study draws as ``bertft rsa`` does, with
+    ``stream``. A run folder keeps its draw: one whose ``config.yaml`` lacks ``draw`` is older and used ``permutation``.
     """
 
     tokens: Size = 5000
