@@ -14,6 +14,7 @@ PACKAGES = (
     "bertft",
     "bertft.cli.doctor",
     "bertft.data",
+    "bertft.models.finetuning.config",
     "bertft.models.finetuning.evaluation",
     "bertft.models.finetuning.config",
     "bertft.models.finetuning.run",

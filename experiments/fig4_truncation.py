@@ -2,18 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from experiments.fig3_freezing import RepeatedSweep
 
-from bertft.report.figures.catalogue import Figure
-from bertft.runs.folder import Stage
-from bertft.runs.rows import Row
-from bertft.study.repeat import Lab
-
-
-def stages(lab: Lab) -> list[Stage]:
-    """The sweep of every task and seed (`bertft.study.repeat.Lab.sweep`)."""
-    return lab.sweep("truncate")
-
-
-def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:
-    return lab.drawn(rows, "truncate_by_k")
+EXPERIMENT = RepeatedSweep("truncate", "fig4_truncation", 120)

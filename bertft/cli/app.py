@@ -79,7 +79,7 @@ def _do(
     """Print what a command's ``work`` returns, or its rows as JSON; in a dry run print its ``cost`` instead."""
     with showing_progress(quiet) as progress:
         if cost:
-            from bertft.cli.estimates import shown
+            from bertft.cli.console import shown
 
             line = shown(cost(progress), json)
         else:
@@ -117,7 +117,6 @@ def study(
 ) -> None:
     """Fine-tune, compare, probe and report. Rerun to resume."""
     from bertft.study.reader import read_study
-    from bertft.study.run import run_study
 
     config = read_study(study, variant=variant or None, data=data, model=model or None, settings=setting or ())
     out = out or Path("runs") / "-".join(filter(None, (config.name, config.variant)))
@@ -128,6 +127,8 @@ def study(
         return estimate_study(config, out, progress=progress)
 
     def work(progress: Progress) -> str:
+        from bertft.study.run import run_study
+
         return f"The page is at {run_study(config, out, progress=progress).resolve()}"
 
     _do(work, cost if dry_run else None, out, json, quiet)
@@ -149,8 +150,6 @@ def finetune(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune an encoder into a folder that AutoModel.from_pretrained loads."""
-    from bertft.cli.runs import run_finetune
-
     settings = _stated(chosen)
 
     def cost(progress: Progress) -> Estimate:
@@ -159,7 +158,12 @@ def finetune(
 
         return estimate_finetune(FinetuneConfig(out=out, **settings), progress=progress)
 
-    _do(lambda progress: run_finetune(settings, out, progress), cost if dry_run else None, out, json, quiet)
+    def work(progress: Progress) -> str:
+        from bertft.study.analyses.finetuning import run_finetune
+
+        return run_finetune(settings, out, progress)
+
+    _do(work, cost if dry_run else None, out, json, quiet)
 
 
 @app.command(
@@ -187,8 +191,6 @@ def ablate(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune with blocks 1..k frozen, or with only those blocks, for every k."""
-    from bertft.cli.runs import run_ablate
-
     settings = _stated(chosen)
 
     def cost(progress: Progress) -> Estimate:
@@ -200,7 +202,12 @@ def ablate(
         )
 
     def work(progress: Progress) -> str:
-        return run_ablate(kind, settings, out, k or None, cache, progress)
+        from bertft.models.finetuning.config import FinetuneConfig
+        from bertft.study.analyses.ablation import sweep
+        from bertft.study.analysis import where_results_are
+
+        sweep(kind, FinetuneConfig(out=out, **settings), depths_wanted=k or None, cache=cache, progress=progress)
+        return where_results_are(out)
 
     _do(work, cost if dry_run else None, out, json, quiet)
 
@@ -222,10 +229,11 @@ def report(
     if json:
         tell("", folder, as_json=True)
         return
-    from bertft.report import write_report
+    from bertft.study.analyses import ANALYSES
+    from bertft.study.analysis import write_page
 
     with showing_progress(quiet) as progress:
-        page = write_report(folder, progress=progress)
+        page = write_page(folder, ANALYSES, progress=progress)
     print(f"The page is at {page.resolve()}")
 
 

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import time
 from collections.abc import Iterator
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from bertft.runs.progress import Step, showing
-from bertft.runs.units import clock, short
+from bertft.runs.units import clock, short, size
+
+if TYPE_CHECKING:
+    from bertft.study.estimate import Estimate
+    from bertft.study.timing import StageCost
 
 HEARTBEAT = 30.0  # seconds between two lines about one piece of work where no bar can be drawn
 
 
 class ConsoleProgress:
-    """A ``bertft.runs.progress.Progress`` that draws. Use it as a context manager, so that the bars go away at the end."""
+    """A `Progress` that draws bars on the terminal. Leaving its context removes them."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
@@ -39,6 +46,7 @@ class ConsoleProgress:
     def __enter__(self) -> ConsoleProgress:
         self._bars.start()
         self._shown.enter_context(showing(self))
+        self._shown.enter_context(_showing_log(self))
         return self
 
     def __exit__(
@@ -61,6 +69,31 @@ class ConsoleProgress:
 
     def say(self, message: str) -> None:
         self.console.print(message, markup=False, soft_wrap=True)
+
+
+class _LogHandler(logging.Handler):
+    """A handler that shows the messages of a logger as lines beside the bars."""
+
+    def __init__(self, owner: ConsoleProgress) -> None:
+        super().__init__()
+        self._owner = owner
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._owner.say(record.getMessage())
+
+
+@contextlib.contextmanager
+def _showing_log(owner: ConsoleProgress) -> Iterator[None]:
+    """Show what the kernels' build reports to its log."""
+    log, handler = logging.getLogger("bertft.ops"), _LogHandler(owner)
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 class _Bar:
@@ -128,3 +161,48 @@ class _Left(ProgressColumn):
     def render(self, task: Task) -> Text:
         left = task.time_remaining
         return Text("" if left is None else f"{clock(left)} left", style="green")
+
+
+def shown(estimate: Estimate, as_json: bool) -> str:
+    """The lines a dry run prints: a row a stage, then the sum in a sentence, then what the machine lacks."""
+    if as_json:
+        return json.dumps(estimate.to_tree(), indent=1)
+    rows = [("stage", "time", "disk", "memory", "work"), *map(_row, estimate.stages)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = []
+    for stage, *numbers, work in rows:
+        cells = [stage.ljust(widths[0]), *(n.rjust(w) for n, w in zip(numbers, widths[1:], strict=True)), work]
+        lines.append("  ".join(cells))
+    return "\n".join([*lines, "", *_summary(estimate)])
+
+
+def _row(cost: StageCost) -> tuple[str, str, str, str, str]:
+    time = clock(cost.seconds)
+    if cost.done:
+        return cost.stage, time, "", "", "done before"
+    limit = "at most " if cost.at_most else ""
+    memory = size(cost.memory) + (f" + {size(cost.gpu)} of the GPU" if cost.gpu else "")
+    return cost.stage, limit + time, size(cost.kept + cost.scratch), memory, cost.work
+
+
+def _summary(estimate: Estimate) -> list[str]:
+    left = sum(not cost.done for cost in estimate.stages)
+    if not left:
+        return ["Every stage is done; the same command without --dry-run draws the page again."]
+    early = " (less where probes stop early)" if any(c.at_most for c in estimate.stages if not c.done) else ""
+    lines = [
+        f"{left} of {len(estimate.stages)} stages to do: about {clock(estimate.seconds)} on this machine if nothing "
+        f"else runs on it{early}.",
+        f"Disk: {size(estimate.kept)} in the end, {size(estimate.disk)} at most while it runs; "
+        f"{size(estimate.free)} free.",
+        f"Memory: about {size(estimate.peak)}" + (f" of {size(estimate.memory)}." if estimate.memory else "."),
+    ]
+    if estimate.peak_gpu:
+        lines.append(f"The GPU's memory: about {size(estimate.peak_gpu)} of {size(estimate.gpu)}.")
+    if estimate.disk > estimate.free:
+        lines.append("The disk is too small for it: choose another --out, or make room.")
+    if 0 < estimate.memory < estimate.peak:
+        lines.append("The memory is too small for it: choose a smaller batch_size, max_length or model.")
+    if 0 < estimate.gpu < estimate.peak_gpu:
+        lines.append("The GPU's memory is too small for it: choose a smaller batch_size, max_length or model.")
+    return [*lines, "Nothing was written."]

@@ -91,7 +91,7 @@ def structural(
     quiet: Quiet = False,
 ) -> None:
     """Train distance and depth probes on every layer: DSpr, UUAS, NSpr, root accuracy."""
-    from bertft.cli.probe_runs import run_structural
+    from bertft.study.analyses.structural import run_structural
 
     command = StructuralCommand(models=named_encoders(model), **chosen)
     with showing_progress(quiet) as progress:
@@ -116,7 +116,7 @@ def edge(
     quiet: Quiet = False,
 ) -> None:
     """Train edge probes on every layer, layer pairs and mixes: micro-F1 with its control."""
-    from bertft.cli.probe_runs import run_edge
+    from bertft.study.analyses.edge import run_edge
 
     command = EdgeCommand(models=named_encoders(model), **chosen)
     with showing_progress(quiet) as progress:

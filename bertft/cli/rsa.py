@@ -19,7 +19,10 @@ from bertft.cli.options import (
     showing_progress,
     tell,
 )
+from bertft.errors import BertftError
 from bertft.study.config import RsaOptions
+
+ALIASES = {"r2": "linear_r2", "knn": "mutual_knn"}
 
 RSA_EXAMPLES = """[bold]Examples[/bold]\n
     bertft rsa --base bert-base-cased --tuned runs/mnli --text wikipedia.txt.gz --out runs/rsa\n
@@ -74,14 +77,34 @@ def rsa(
 
     Memory does not grow with the number of tokens. Rerun to resume.
     """
-    from bertft.cli.rsa_runs import listed, measures_of, parse_tokens, run_rsa
+    from bertft.study.rsa_command import RsaCommand, run_rsa
 
-    arguments = {
+    arguments: dict[str, Any] = {
         "tuned": named_encoders(tuned), "tokens": parse_tokens(chosen.pop("tokens")),
         "metrics": listed(chosen.pop("metric")), "compares": listed(chosen.pop("compare")),
         "measures": measures_of(chosen.pop("measures")), "by": listed(chosen.pop("by")),
     }  # fmt: skip
+    command = RsaCommand(**chosen, **arguments)
     with showing_progress(quiet) as progress:
-        line = run_rsa(out=out, progress=progress, **chosen, **arguments)
+        line = run_rsa(command, out, progress)
     if line:
         tell(line, out, json)
+
+
+def parse_tokens(text: str) -> int | None:
+    """Return the number that ``--tokens`` gives, or None for all."""
+    if text == "all":
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 16 and int(text) >= 4):
+        raise BertftError(f"--tokens: expected a number of at least 4 or all, found {text!r}")
+    return int(text)
+
+
+def listed(text: str) -> list[str]:
+    """Return the entries between commas, each once, in order."""
+    return list(dict.fromkeys(entry.strip() for entry in text.split(",") if entry.strip()))
+
+
+def measures_of(text: str) -> list[str]:
+    """Return the entries of ``--measures`` by their full names."""
+    return list(dict.fromkeys(ALIASES.get(entry, entry) for entry in listed(text)))

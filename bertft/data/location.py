@@ -23,7 +23,7 @@ _NAME = re.compile(
 )
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _BUILTIN = "builtin:"
-# A name with one of these suffixes is a file even where no such file exists, so that a typo is not looked up on the hub.
+# A name with one of these suffixes is always a file, so that a mistyped path is not looked up on the hub.
 _FILE_SUFFIXES = {".conllu", ".gz", ".json", ".jsonl", ".tsv", ".txt"}
 # A file at the top of a repository of each kind; its place in the cache tells the commit.
 _FILES: dict[Kind, str] = {"model": "config.json", "dataset": "README.md"}

@@ -30,6 +30,7 @@ from bertft.data.alignment import align_words
 from bertft.errors import BertftError
 from bertft.models.fingerprint import SOURCES, code_digest, fingerprint
 from bertft.probes.vectors import StreamedVectors, Vectors, WordVectors, check_dtype, extract, kept_lengths
+from bertft.runs.digests import digest_of_json
 from bertft.runs.files import write_text_atomically
 from bertft.runs.progress import SILENT, Progress
 
@@ -87,7 +88,7 @@ class FeatureStore:
         from filelock import FileLock
 
         about = self._about(encoder, sentences, kept)
-        place = self.folder / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:20]
+        place = self.folder / digest_of_json(about)[:20]
         place.mkdir(parents=True, exist_ok=True)
         with FileLock(place / ".lock"):  # a second process waits and then reads
             store = _Entry(place, about, kept_lengths(sentences, kept), self.dtype)

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bertft.errors import BertftError
 from bertft.runs.files import write_text_atomically
@@ -71,12 +71,23 @@ def digest_of(path: Path) -> str:
 
 
 def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
-    """SHA-256 of ``text`` and of names, types, shapes and bytes of CPU ``tensors``."""
-    import torch
-
+    """Return the SHA-256 of ``text`` and of the names, types, shapes and bytes of ``tensors``."""
     found = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        if tensor.numel():
-            found.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+        found.update(bytes_of(tensor))
     return found.hexdigest()
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """Return the bytes of a tensor in row-major order; a view if it is contiguous and on the CPU."""
+    import torch
+
+    if not tensor.numel():
+        return memoryview(b"")
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def digest_of_json(value: Any) -> str:
+    """Return the SHA-256 of JSON values, whatever the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

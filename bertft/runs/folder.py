@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bertft.errors import BertftError
+from bertft.runs.differences import first_difference
+from bertft.runs.digests import digest_of, digest_of_json
 from bertft.runs.files import appearing_folder, sweep_unfinished, write_text_atomically
 from bertft.runs.locks import MOMENT
 from bertft.runs.progress import SILENT, Progress
@@ -40,7 +41,7 @@ class Stage:
     @property
     def key(self) -> str:
         """Digest of ``depends``: equal keys, equal rows."""
-        return hashlib.sha256(json.dumps(self.depends, sort_keys=True).encode()).hexdigest()
+        return digest_of_json(self.depends)
 
 
 class RunFolder:
@@ -98,7 +99,7 @@ class RunFolder:
         table, marker = self.path / f"{stage.name}.csv", self.path / f"{stage.name}.done.json"
         try:
             mark = json.loads(marker.read_text(encoding="utf8"))
-            intact = mark["key"] == stage.key and mark["rows_sha256"] == _digest(table)
+            intact = mark["key"] == stage.key and mark["rows_sha256"] == digest_of(table)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         if not intact or (stage.product and not (self.path / stage.product).exists()):
@@ -111,7 +112,7 @@ class RunFolder:
         write_results(table, rows)
         mark = {
             "key": stage.key,
-            "rows_sha256": _digest(table),
+            "rows_sha256": digest_of(table),
             "seconds": round(seconds, 3),
             "host": socket.gethostname(),
             "finished": timestamp(),
@@ -224,10 +225,6 @@ def _link_file(source: str | Path, target: str | Path) -> None:
         shutil.copy2(source, target)
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _difference(held: str, wanted: str) -> str | None:
     """The first setting in which two YAML texts differ, in words, or None: neither order nor spelling makes one."""
     import yaml
@@ -240,17 +237,4 @@ def _difference(held: str, wanted: str) -> str | None:
         return "its config.yaml is not valid YAML"
     if type(old) is not type(new):
         return "its config.yaml holds no settings"
-    return _first_difference(old, new, "")
-
-
-def _first_difference(old: Any, new: Any, where: str) -> str | None:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*new, *(k for k in old if k not in new)]:
-            place = f"{where}.{key}" if where else str(key)
-            if (key in old) != (key in new):
-                return f"{place} is set only {'there' if key in old else 'here'}"
-            found = _first_difference(old[key], new[key], place)
-            if found:
-                return found
-        return None
-    return None if old == new else f"{where} is {old!r} there and {new!r} here"
+    return first_difference(old, new)

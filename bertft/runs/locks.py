@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from bertft.errors import BertftError
 
 SUFFIX = ".lock"
 MOMENT = 0.01  # seconds, longer than `is_held` holds a lock
+ATTEMPTS = 3  # counted, not timed: on a busy machine one attempt may take longer than a moment
 
 
 @contextlib.contextmanager
@@ -58,9 +60,11 @@ def is_held(lock: Path) -> bool:
 
 def _acquired(lock: Path) -> FileLock | None:
     """Acquire ``lock``, or return None if another process keeps it longer than `is_held` would."""
-    own = FileLock(lock, timeout=MOMENT)
-    try:
-        own.acquire(poll_interval=MOMENT / 2)
-    except Timeout:
-        return None
-    return own
+    own = FileLock(lock)
+    for _ in range(ATTEMPTS):
+        try:
+            own.acquire(blocking=False)
+            return own
+        except Timeout:
+            time.sleep(MOMENT)
+    return None

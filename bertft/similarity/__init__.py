@@ -1,4 +1,23 @@
-"""How alike two spaces are: RSA, CKA, CCA and relatives, streamed and exact, with intervals."""
+"""Similarity of two spaces: RSA, CKA, CCA and relatives, with intervals.
+
+compare.encoders            drivers: compare_encoders (a sample of texts), compare_stream (a text of any length)
+ +-- compare.plan           which similarities to measure
+ +-- compare.stimuli        the same stimuli of all encoders, batch by batch
+ +-- compare.stream         place in a text, and how to resume there; compare.workers: shares of processes
+ +-- compare.comparison     sums and reservoir -> rows
+      |
+      +-- moments           CrossMoments: measures over all stimuli, exact, from sums
+      |    +-- accumulator  the sums (bertft.ops.moments); placed_sums: on the CPU or the GPU
+      |    +-- measures     CCA, Procrustes, R^2, ... from scatter matrices
+      +-- reservoir         random sample of whole sentences
+      +-- influence         intervals of the exact measures, from the reservoir (augmented_rows)
+      +-- compare.all_pairs measures that need every pair, on the reservoir
+           +-- pairwise_rsa RSA with bootstrap and permutation test (bertft.ops.rdm)
+           +-- neighbours   mutual nearest neighbours, CKA with a Gaussian kernel
+
+words.moved, words.agreement, words.local_rsa, words.labels    which words moved, from the same sums
+dissimilarities                                                matrices as arrays, to and from rsatoolbox
+"""
 
 import lazy_loader
 

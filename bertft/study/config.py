@@ -14,6 +14,7 @@ edge:                              # edge-probing tasks by name, scored on test 
   ner: {train: ner/train.jsonl.gz, dev: ner/dev.jsonl.gz, test: ner/test.jsonl.gz}
 ablate:                            # fine-tune a task for each k, with blocks 1..k frozen or only these kept
   mnli: {freeze: "-1,2,4", truncate: all}
+weights: true                      # how far the weights of each block moved
 variants:                          # overrides by name, selected with --variant
   small: {tasks: {dep: {max_train: 2000}}}
 ```
@@ -197,6 +198,7 @@ class StudyConfig(Settings):
     probes: ProbesConfig | None = None
     edge: dict[str, EdgeConfig] = field(default_factory=dict)
     ablate: dict[str, AblateConfig] = field(default_factory=dict)
+    weights: bool = field(default=False, metadata=LATER)
 
     @property
     def sources(self) -> list[str]:
@@ -241,7 +243,7 @@ class StudyConfig(Settings):
         tree["probes"] = self.probes and settings_of(self.probes)
         tree["edge"] = {name: settings_of(edge) for name, edge in self.edge.items()}
         tree["rsa"] = self.rsa and settings_of(self.rsa)
-        for key in ("edge", "ablate"):
+        for key in ("edge", "ablate", "weights"):
             if not tree[key]:
                 del tree[key]  # older run folders lack the key; they must still match
         return tree
@@ -263,7 +265,7 @@ class RepeatConfig(Settings):
     options: dict[str, Any] | None = None
 
 
-def settings_of(config: TaskConfig | RsaConfig | ProbesConfig | EdgeConfig) -> dict[str, Any]:
+def settings_of(config: TaskConfig | StimuliConfig | RsaConfig | ProbesConfig | EdgeConfig) -> dict[str, Any]:
     """Return the settings as plain values, without newer ones at the value that older run folders imply.
 
     An older run folder thus still matches the study, and its finished stages are reused.

@@ -168,7 +168,7 @@ def _check(config: StudyConfig, file: str) -> None:
         if name in config.tasks:
             raise BertftError(f"{file}: stimuli.{name}: a task has this name, which its dev text uses; choose another")
     if config.rsa and config.rsa.labels:
-        from bertft.similarity.words.moved import LABELS
+        from bertft.similarity.words.labels import LABELS
 
         if unknown := [label for label in config.rsa.labels if label not in LABELS]:
             raise BertftError(f"{file}: rsa.by: expected some of {', '.join(LABELS)}, found {unknown[0]!r}")

@@ -115,6 +115,7 @@ def test_a_download_is_announced_and_shows_the_hubs_bars(monkeypatch):
 
 
 def test_progress_on_a_pipe_is_plain_lines(capsys):
+
     with ConsoleProgress(Console(stderr=True, force_terminal=False)) as progress:
         with progress.step("count", total=3, unit="words") as bar:
             bar.advance(2)

@@ -198,20 +198,20 @@ def test_a_checkpoint_of_another_comparison_is_refused(here, tiny_model, capsys,
 
 def test_a_folder_with_sampled_fingerprints_is_recognised_and_resumes(here, tiny_model, capsys, monkeypatch):
     """Run folders of earlier versions hold digests of a sample of the weights, in their markers and checkpoints."""
-    import bertft.similarity.compare.encoders as stream
     from bertft.models import fingerprint as module
+    from bertft.similarity.compare import encoders, stream
 
     monkeypatch.setattr(stream, "BUFFER", 8)
-    monkeypatch.setattr(stream, "EVERY", 0)
+    monkeypatch.setattr(encoders, "EVERY", 0)
     tuned = disturbed(tiny_model, here / "tuned", shifted)
 
-    def interrupted(self, tensors, record, save=stream.Checkpoint.save):
+    def interrupted(self, tensors, record, save=encoders.Checkpoint.save):
         save(self, tensors, record)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "fingerprint", module.sampled_fingerprint)
-        patch.setattr(stream.Checkpoint, "save", interrupted)
+        patch.setattr(encoders.Checkpoint, "save", interrupted)
         assert rsa(tiny_model, tuned) == 130
     assert rsa(tiny_model, tuned) == 0  # resumes from the checkpoint instead of refusing it
     marker = next((here / "run" / "rsa").glob("*.done.json"))

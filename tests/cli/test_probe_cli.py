@@ -157,8 +157,8 @@ def test_structural_killed_resumes_and_two_runs_agree(here, tiny_model, capsys):
     killed(WAITING.format(count=4, command=[*command, "--out", "killed"]), here / "training")
     name, probes = tiny_model.name, here / "killed" / "probes"
     kept = {path.name for path in probes.iterdir()}
-    assert f".{name}.orthogonal.unfinished" in kept and f"{name}.json" in kept
-    assert f"{name}.orthogonal.json" not in kept
+    assert f".{name}.orthogonal.unfinished" in kept and f"{name}.safetensors" in kept
+    assert f"{name}.orthogonal.safetensors" not in kept
     tables = []
     for folder in ("killed", "whole", "again"):
         assert run([*command, "--out", folder]) == 0

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import datasets
 import huggingface_hub
+import peft
 import pytest
 import torch
 import yaml
 
 from bertft.cli.main import run
 from bertft.cli.options import named_encoders
-from bertft.cli.probe_runs import task_name
 from bertft.data import sources
 from bertft.data.location import HubName, at_commit, data_name, hub_name, pin
 from bertft.data.streams import stream
@@ -27,6 +27,7 @@ from bertft.models.finetuning.config import FinetuneConfig
 from bertft.models.finetuning.run import finetune
 from bertft.models.loading import load_pretrained, resolve_model
 from bertft.study.analyses.ablation import sweep_stages
+from bertft.study.analyses.edge import task_name
 from bertft.study.reader import read_study
 
 OLD, NEW = "0" * 40, "1" * 40
@@ -99,7 +100,6 @@ def test_a_model_is_taken_at_its_commit(cache, tiny_model):
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's, while the test makes its adapter
 def test_an_adapter_finds_its_base_at_the_revision_it_names(cache, tiny_model, tmp_path):
-    peft = pytest.importorskip("peft")
     model, _ = load_pretrained(str(tiny_model))
     peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["query"])).save_pretrained(tmp_path / "a")
     file = tmp_path / "a" / "adapter_config.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 
+import datasets
 import pytest
 
 from bertft.data.sources import load
@@ -31,7 +32,6 @@ def test_a_folder_is_its_files_in_order(tmp_path):
 
 
 def test_a_saved_data_set_and_trees(tmp_path):
-    datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_dict({"text": ["a b", "", "c"]}).save_to_disk(str(tmp_path / "saved"))
     source = stream("text", tmp_path / "saved")
     assert [text.text for text in source] == ["a b", "c"] and source.count == 3
@@ -39,7 +39,6 @@ def test_a_saved_data_set_and_trees(tmp_path):
 
 
 def test_a_data_set_of_the_hub_is_read_in_streaming_mode(monkeypatch):
-    datasets = pytest.importorskip("datasets")
     asked = {}
 
     def load_dataset(name, config, split, revision, streaming):

@@ -17,7 +17,7 @@ import pytest
 from bertft.errors import BertftError
 from bertft.models.finetuning.evaluation import evaluate
 from bertft.runs.rows import Row, read_results
-from bertft.study.repeat import Lab, read_setting
+from bertft.study.repeat import RepeatedStudy, read_setting
 from bertft.study.run import run_study
 
 ROOT = Path(__file__).parents[2]
@@ -31,20 +31,24 @@ def out(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("experiments") / "run"
 
 
-def lab(tiny_model, out, **changes) -> Lab:
+def lab(tiny_model, out, **changes) -> RepeatedStudy:
     setting = read_setting(SETTINGS, "tiny", model=str(tiny_model))
-    return Lab(dataclasses.replace(setting, **changes), out)
+    return RepeatedStudy(dataclasses.replace(setting, **changes), out)
 
 
-def run(lab: Lab, name: str):
+def experiment(script: str):
     # by path: the tests import modules without putting the repository's root on the path
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
-    analysis = importlib.import_module(f"experiments.{name}")
-    lab.check([analysis])
-    with lab.folder.claim():
-        lab.run(analysis)
-    table = read_results(lab.out / "results" / f"{name}.csv")
+    return importlib.import_module(f"experiments.{script}").EXPERIMENT
+
+
+def run(study: RepeatedStudy, script: str):
+    chosen = experiment(script)
+    study.check([chosen])
+    with study.folder.claim():
+        study.run(chosen)
+    table = read_results(study.out / "results" / f"{chosen.name}.csv")
     assert len({row.key for row in table}) == len(table) > 0
     return table
 
@@ -112,7 +116,7 @@ def test_table_1_is_scored_on_test_and_written_out(tiny_model, out):
 
 
 def test_models_are_scored_on_other_text_too(tiny_model, out):
-    table = run(lab(tiny_model, out), "models")
+    table = run(lab(tiny_model, out), "model_scores")
     found = {(row.model, row.data) for row in table if row.seed == 1}
     assert found == {("dep", "dep"), ("mnli", "mnli"), ("dep", "dep_test")}
     test = {row.measure: row.value for row in table if row.data == "dep_test" and row.seed == 2}
@@ -129,45 +133,54 @@ ARCS = {"train": "builtin:synthetic?size=4"}
         ("table1_edge_probing", ARCS, "setting tiny: options.edge.tasks.arcs.dev: missing"),
         ("table1_edge_probing", {**ARCS, "dev": "gone.jsonl"}, "options.edge.tasks.arcs.dev: no such file"),
         ("table1_edge_probing", {**ARCS, "dev": "bad.jsonl"}, "bad.jsonl: line 1"),
-        ("models", {"dep": {"test": {"source": "bad.conllu"}}}, "bad.conllu: line 1"),
-        ("models", {"ner": {"test": {"source": "bad.conllu"}}}, "options.also.ner: no task of the study has that name"),
-        ("models", {"dep": {"test": {"split": "test"}}}, "setting tiny: options.also.dep.test.source: missing"),
+        ("model_scores", {"dep": {"test": {"source": "bad.conllu"}}}, "bad.conllu: line 1"),
+        (
+            "model_scores",
+            {"ner": {"test": {"source": "bad.conllu"}}},
+            "options.also.ner: no task of the study has that name",
+        ),
+        ("model_scores", {"dep": {"test": {"split": "test"}}}, "setting tiny: options.also.dep.test.source: missing"),
     ],
 )
 def test_what_cannot_be_read_is_found_before_the_first_stage(tiny_model, tmp_path, name, options, message):
     for file in ("bad.jsonl", "bad.conllu"):
         (tmp_path / file).write_text("nothing of the kind\n", encoding="utf8")
     setting = read_setting(SETTINGS, "tiny", model=str(tiny_model))
-    own = {"also": options} if name == "models" else {"edge": {"seeds": [1], "shared": {}, "tasks": {"arcs": options}}}
+    own = (
+        {"also": options}
+        if name == "model_scores"
+        else {"edge": {"seeds": [1], "shared": {}, "tasks": {"arcs": options}}}
+    )
     wrong = dataclasses.replace(setting, options={**setting.options, **own}, root=tmp_path)
     with pytest.raises(BertftError, match=re.escape(message)):
-        run(Lab(wrong, tmp_path / "out"), name)
+        run(RepeatedStudy(wrong, tmp_path / "out"), name)
     assert not (tmp_path / "out").exists()
 
 
 def test_an_option_that_is_needed_is_named_and_others_may_be_left_out(tiny_model, tmp_path):
     setting = read_setting(SETTINGS, "tiny", model=str(tiny_model))
     needed = {"edge": "table1_edge_probing", "prefix_time": "prefix_time", "sweep": "fig3_freezing",
-              "along": "along_training", "lora": "lora", "text": "measures"}  # fmt: skip
+              "along": "along_training", "lora": "lora", "text": "other_measures"}  # fmt: skip
     for options, script in needed.items():
-        stages = importlib.import_module(f"experiments.{script}").stages
+        stages = experiment(script).stages
         with pytest.raises(BertftError, match=f"setting tiny: options.{options}: expected a mapping, found None"):
-            stages(Lab(dataclasses.replace(setting, options={}), tmp_path))
+            stages(RepeatedStudy(dataclasses.replace(setting, options={}), tmp_path))
         for key in set(setting.options[options]) - {"shared", "k"}:
             left = {name: value for name, value in setting.options[options].items() if name != key}
             with pytest.raises(BertftError, match=f"setting tiny: options.{options}.{key}: missing"):
-                stages(Lab(dataclasses.replace(setting, options={options: left}), tmp_path))
+                stages(RepeatedStudy(dataclasses.replace(setting, options={options: left}), tmp_path))
     edge = {name: value for name, value in setting.options["edge"].items() if name != "shared"}
-    bare = Lab(dataclasses.replace(setting, options={"edge": edge}), tmp_path)
-    assert importlib.import_module("experiments.table1_edge_probing").tasks(bare)["arcs"].steps == 10_000
-    models = importlib.import_module("experiments.models").stages(bare)
+    bare = RepeatedStudy(dataclasses.replace(setting, options={"edge": edge}), tmp_path)
+    assert importlib.import_module("experiments.table1_edge_probing").edge_tasks(bare)["arcs"].steps == 10_000
+    models = experiment("model_scores").stages(bare)
     assert {stage.name.split("/")[1] for stage in models} == {"models"}
 
 
 def test_a_task_of_a_sweep_may_have_a_k_of_its_own(tiny_model, tmp_path):
     setting = read_setting(SETTINGS, "tiny", model=str(tiny_model))
     sweep = {"seeds": [3], "k": {"freeze": [-1, 2]}, "tasks": {"dep": {}, "mnli": {"k": {"freeze": [1]}}}}
-    stages = Lab(dataclasses.replace(setting, options={"sweep": sweep}), tmp_path).sweep("freeze")
+    study = RepeatedStudy(dataclasses.replace(setting, options={"sweep": sweep}), tmp_path)
+    stages = experiment("fig3_freezing").stages(study)
     assert [stage.name for stage in stages] == [
         "freeze/dep/seed3/k-1", "freeze/dep/seed3/k2", "freeze/mnli/seed3/k1",
     ]  # fmt: skip
@@ -185,17 +198,17 @@ def test_a_measurement_that_was_killed_is_begun_anew(tiny_model, tmp_path, monke
     (folder / ".run.training").mkdir(parents=True)
     (folder / ".run.lock").touch()
     with pytest.raises(KeyboardInterrupt):
-        script.measure(lab(tiny_model, tmp_path), 1, "mnli", 2)
+        script.EXPERIMENT.work(lab(tiny_model, tmp_path), "mnli", 2)
     assert [path.name for path in folder.iterdir()] == [".run.lock"]
 
 
 def test_finished_stages_are_taken_from_a_study_of_the_same_settings(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr("bertft.report.write_report", lambda folder, progress: folder / "report.html")
+    monkeypatch.setattr("bertft.study.analysis.write_report", lambda folder, **_: folder / "report.html")
     here = lab(tiny_model, tmp_path / "lab", seeds=(1,))
     small = dataclasses.replace(
         here.setting.study, tasks={"dep": here.setting.study.tasks["dep"]}, probes=None, stimuli={}
     )
-    here = Lab(dataclasses.replace(here.setting, study=small), tmp_path / "lab")
+    here = RepeatedStudy(dataclasses.replace(here.setting, study=small), tmp_path / "lab")
     there = tmp_path / "there"
     run_study(here.study(1), there)
     with here.folder.claim():
@@ -206,11 +219,11 @@ def test_finished_stages_are_taken_from_a_study_of_the_same_settings(tiny_model,
     rows = run(here, "fig2_rsa")
     assert (here.out / "seed1" / "models" / "dep" / "bertft.json").stat().st_mtime_ns == stamp
     assert {row.key for row in rows} <= {row.key for row in read_results(there / "results.csv")}
-    other = Lab(dataclasses.replace(here.setting, seeds=(2,)), tmp_path / "other")
+    other = RepeatedStudy(dataclasses.replace(here.setting, seeds=(2,)), tmp_path / "other")
     with other.folder.claim(), pytest.raises(BertftError, match="is of seed 1, expected one of 2"):
         other.take([there])
     shorter = dataclasses.replace(small, tasks={"dep": dataclasses.replace(small.tasks["dep"], epochs=2)})
-    changed = Lab(dataclasses.replace(here.setting, study=shorter), tmp_path / "changed")
+    changed = RepeatedStudy(dataclasses.replace(here.setting, study=shorter), tmp_path / "changed")
     with changed.folder.claim():
         changed.take([there])
     assert not (changed.out / "seed1" / "models").exists()
@@ -230,7 +243,7 @@ def main(monkeypatch):
 
 def test_a_dry_run_lists_every_stage_and_writes_nothing(main, tiny_model, tmp_path, capsys):
     here = lab(tiny_model, tmp_path / "run")
-    analyses = [importlib.import_module(f"experiments.{name}") for name in ("models", "fig2_rsa")]
+    analyses = [experiment(name) for name in ("model_scores", "fig2_rsa")]
     stages = {stage.name: stage for analysis in analyses for stage in analysis.stages(here)}
     name = "seed1/models/dep"
     with here.folder.claim():
@@ -253,6 +266,18 @@ def test_a_dry_run_lists_every_stage_and_writes_nothing(main, tiny_model, tmp_pa
     assert "fig9: no such analysis" in capsys.readouterr().err
 
 
+def test_experiments_are_chosen_by_name_or_module_and_all_run_in_order(main):
+    choose = sys.modules["experiments.__main__"].choose
+    assert [chosen.name for chosen in choose(["measures", "other_measures", "model_scores", "fig4_truncation"])] == [
+        "measures", "measures", "models", "fig4_truncation",
+    ]  # fmt: skip
+    assert [chosen.name for chosen in choose(["fig2_rsa", "all"])] == [
+        "models", "fig2_rsa", "fig5_domains", "weight_distance", "measures", "rsa_heatmap", "noise_ceiling", "lora",
+        "prefix_time", "fig1_structural_probes", "fig3_freezing", "fig4_truncation", "along_training",
+        "table1_edge_probing",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
@@ -266,7 +291,7 @@ def test_what_goes_wrong_is_said_as_by_bertft(main, tiny_model, tmp_path, monkey
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(Lab, "run", fail)
+    monkeypatch.setattr(RepeatedStudy, "run", fail)
     assert main(command(tiny_model, tmp_path / "run", "models")) == code
     said = capsys.readouterr().err.strip()
     assert said.splitlines()[-1].startswith("interrupted" if code == 130 else words) and words in said
@@ -279,7 +304,7 @@ def test_every_script_runs(tiny_model, out, name):
     started = time.process_time()
     run(lab(tiny_model, out), name)
     assert time.process_time() - started < 60
-    assert list((out / "results").glob(f"{name}*.png")) or name == "models"
+    assert list((out / "results").glob(f"{experiment(name).name}*.png")) or name == "model_scores"
 
 
 @pytest.mark.slow
@@ -313,7 +338,7 @@ def test_all_is_killed_and_goes_on_without_doing_anything_twice(tiny_model, tmp_
         assert "Tables and figures are in" in printed.decode()
     assert all(stages(cut)[path] == stamp for path, stamp in done.items())
     assert stages(cut).keys() == stages(whole).keys()
-    for name in SCRIPTS:
+    for name in (experiment(script).name for script in SCRIPTS):
         rows, others = (read_results(folder / "results" / f"{name}.csv") for folder in (cut, whole))
         assert len({row.key for row in rows}) == len(rows)
         assert [row.key for row in rows] == [row.key for row in others]

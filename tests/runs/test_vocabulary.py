@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import math
 from pathlib import Path
@@ -148,6 +149,7 @@ def test_the_catalogue_has_every_kind_of_rsa_and_the_neighbours_in_use():
 
 def test_words_for_figures_and_sentences():
     rsa = MeasureName.rsa("cosine", "pearson")
+    assert MeasureName.parse("rsa_sqeuclidean_spearman").axis == "RSA similarity (Spearman ρ of sqeuclidean RDMs)"
     assert rsa.axis == "RSA similarity (Pearson r of cosine RDMs)" and rsa.title == "RSA"
     dspr = MeasureName.parse("control_dspr_rank8")
     assert (dspr.title, dspr.short, dspr.axis) == ("Tree distances", "DSpr", "DSpr (Spearman, mean of lengths 5–50)")
@@ -159,3 +161,19 @@ def test_words_for_figures_and_sentences():
 def test_a_pair_is_taken_apart_where_it_was_joined():
     assert operands(pair("dep", "mnli")) == ("dep", "mnli")
     assert operands(pair("a - b", "c"), ["a - b", "c"]) == ("a - b", "c")
+
+
+def test_no_other_module_takes_names_of_measures_apart():
+    """Outside of the vocabulary no string method or regular expression is applied to an attribute ``measure``."""
+    methods = {"startswith", "endswith", "partition", "rpartition", "split", "removeprefix", "removesuffix", "replace"}
+    functions = {"fullmatch", "match", "search", "sub"}
+    found = []
+    for path in [*(ROOT / "bertft").rglob("*.py"), *(ROOT / "experiments").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            on = [node.func.value] if node.func.attr in methods else node.args if node.func.attr in functions else []
+            names = {n.attr if isinstance(n, ast.Attribute) else getattr(n, "id", "") for n in on}
+            if "measure" in names and path.name != "vocabulary.py":
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert found == []

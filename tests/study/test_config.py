@@ -12,7 +12,7 @@ from small_study import TREE, changed, write
 
 from bertft.errors import BertftError
 from bertft.runs.progress import SILENT
-from bertft.study.inputs import Materials
+from bertft.study.inputs import Inputs
 from bertft.study.reader import BUILTIN, begun_with, read_study
 from bertft.study.run import study_stages
 
@@ -71,12 +71,12 @@ def test_training_settings_of_a_task_reach_the_driver_and_older_folders_still_ma
     training = {"lora": 2, "bf16": True, "fp16": False, "tf32": True, "max_grad_norm": "5e-1"}
     plain = read_study(write(tmp_path / "s.yaml", TREE))
     config = read_study(write(tmp_path / "s.yaml", changed(tasks__dep={**TREE["tasks"]["dep"], **training})))
-    driver = Materials(config, tmp_path / "out", SILENT).driver("dep")
+    driver = Inputs(config, tmp_path / "out", SILENT).driver("dep")
     assert (driver.lora, driver.bf16, driver.fp16, driver.tf32, driver.max_grad_norm) == (2, True, False, True, 0.5)
     (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf8")
     assert read_study(tmp_path) == config
     assert not training.keys() & plain.to_tree()["tasks"]["dep"].keys()
-    stages = [study_stages(study, Materials(study, tmp_path / "out", SILENT)) for study in (plain, config)]
+    stages = [study_stages(study, Inputs(study, tmp_path / "out", SILENT)) for study in (plain, config)]
     keys = [{stage.name: stage.key for stage in found} for found in stages]
     assert not training.keys() & stages[0][0].depends["finetune"].keys()
     assert keys[0]["models/dep"] != keys[1]["models/dep"] and keys[0]["models/squad"] == keys[1]["models/squad"]
@@ -101,7 +101,7 @@ def test_newer_settings_at_their_default_leave_older_folders_valid(tmp_path):
 def test_a_new_study_draws_as_rsa_does_and_names_it(tmp_path):
     config = read_study(write(tmp_path / "s.yaml", TREE))
     assert config.rsa.draw == "stream" and config.to_tree()["rsa"]["draw"] == "stream"
-    stage = next(s for s in study_stages(config, Materials(config, tmp_path, SILENT)) if s.name == "rsa/plain")
+    stage = next(s for s in study_stages(config, Inputs(config, tmp_path, SILENT)) if s.name == "rsa/plain")
     assert stage.depends["rsa"]["draw"] == "stream"
 
 
@@ -111,7 +111,7 @@ def test_a_resolved_study_without_a_draw_means_the_older_one(tmp_path, name):
     assert "draw" not in config.to_yaml()  # as folders written before the setting
     (tmp_path / name).write_text(config.to_yaml(), encoding="utf8")
     assert read_study(tmp_path / name) == config and config.rsa.draw == "permutation"
-    stage = next(s for s in study_stages(config, Materials(config, tmp_path, SILENT)) if s.name == "rsa/plain")
+    stage = next(s for s in study_stages(config, Inputs(config, tmp_path, SILENT)) if s.name == "rsa/plain")
     assert "draw" not in stage.depends["rsa"]  # finished stages stay finished
 
 

@@ -11,12 +11,11 @@ import yaml
 
 from bertft.cli.main import run
 from bertft.models.finetuning.config import FinetuneConfig
-from bertft.runs import process
 from bertft.runs.folder import RunFolder
 from bertft.runs.rows import Row
-from bertft.study.cost_analyses import Probing
+from bertft.study.analyses.structural import ProbingCost
 from bertft.study.estimate import Estimate, estimate_study, estimate_sweep
-from bertft.study.inputs import Materials
+from bertft.study.inputs import Inputs
 from bertft.study.reader import read_study
 from bertft.study.run import study_stages
 from bertft.study.timing import Line, StageCost, line, seconds_of
@@ -35,6 +34,7 @@ def study(tmp_path, tiny_model, monkeypatch):
         "probes": {"train": TRAIN, "dev": DEV, "rank": 4, "epochs": 2},
         "ablate": {"mnli": {"freeze": "2"}},
         "edge": {"arcs": {"train": TRAIN, "dev": DEV, "steps": 9}},
+        "weights": True,
     }
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(tree), encoding="utf8")
     return tmp_path / "study.yaml"
@@ -62,14 +62,14 @@ def test_a_study_is_told_stage_by_stage_and_nothing_is_written(study, capsys):
     assert list(stages) == [
         "models/dep", "models/mnli", "rsa/dep", "rsa/mnli", "words/moved",
         "probes/base", "probes/dep", "probes/mnli", "probes/random", "differences/probes", "edge/arcs",
-        "freeze/mnli/k2",
+        "freeze/mnli/k2", "weights/blocks",
     ]  # fmt: skip
     assert all(stage["seconds"] > 0 and stage["memory"] > 1e8 and not stage["done"] for stage in stages.values())
     room = {name: stage["memory"] + (stage["gpu"] or 0) for name, stage in stages.items()}
     assert room["rsa/dep"] > room["rsa/mnli"]  # every layer with every layer on one text
     assert stages["words/moved"]["work"].endswith(" words, 3 encoders")
     assert stages["models/dep"]["work"].startswith("24 examples, 2 epochs, 6 steps")
-    assert [name for name, stage in stages.items() if stage["at_most"]] == list(stages)[5:-1]
+    assert [name for name, stage in stages.items() if stage["at_most"]] == list(stages)[5:-2]
     sweep, whole = stages["freeze/mnli/k2"], stages["models/mnli"]
     assert sweep["kept"] == 0 and sweep["scratch"] > whole["kept"]
     assert told["to_do"]["seconds"] == pytest.approx(sum(stage["seconds"] for stage in told["stages"]))
@@ -79,7 +79,7 @@ def test_a_study_is_told_stage_by_stage_and_nothing_is_written(study, capsys):
 def test_stages_of_an_existing_folder_are_named_as_done(study, capsys):
     config = read_study(study)
     folder = RunFolder(study.parent / "run", config.to_yaml())
-    stages = study_stages(config, Materials(config, folder.path, None))
+    stages = study_stages(config, Inputs(config, folder.path, None))
     with folder.claim():
         for stage in stages[1:]:
             folder.finish(stage, [Row("dep", "x", "y", None, "z", 1.0)], 65.0)
@@ -91,7 +91,7 @@ def test_stages_of_an_existing_folder_are_named_as_done(study, capsys):
         stage.name for stage in stages if stage.product is None
     ]
     assert "1 min 05 s" in next(row for row in lines if row.startswith("rsa/dep"))
-    assert any(row.startswith("3 of 12 stages to do: about ") for row in lines) and lines[-1] == "Nothing was written."
+    assert any(row.startswith("3 of 13 stages to do: about ") for row in lines) and lines[-1] == "Nothing was written."
     assert {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")} == before
 
 
@@ -105,9 +105,9 @@ def test_bad_input_is_refused_as_by_the_study(study, capsys):
 def test_more_probes_cost_more(study):
     def cost(*settings: str) -> StageCost:
         config = read_study(study, settings=settings)
-        materials = Materials(config, study.parent / "run", None)
-        corpora = (materials.trees("train"), materials.trees("dev"))
-        return Probing(config.probes, materials.encoder("base"), *corpora, held=0).cost("probes/base", 0)
+        inputs = Inputs(config, study.parent / "run", None)
+        corpora = (inputs.trees("train"), inputs.trees("dev"))
+        return ProbingCost(config.probes, inputs.encoder("base"), *corpora, held=0).of_encoder("probes/base", 0)
 
     few = cost()
     many = cost("probes.rank=[4, 8]", "probes.control_trees=true", "probes.rbf=true", "probes.dtype=float32")
@@ -135,7 +135,7 @@ def test_finetune_and_ablate_can_be_told_too(tiny_model, tmp_path, monkeypatch, 
 
 
 def test_what_does_not_fit_is_said():
-    from bertft.cli.estimates import shown
+    from bertft.cli.console import shown
 
     cost = StageCost("models/dep", "work", 3700.0, kept=2_000_000_000, scratch=9_000_000_000, memory=30_000_000_000)
     text = shown(Estimate([cost], free=1_000_000, memory=16_000_000_000), False)
@@ -148,9 +148,8 @@ def test_what_does_not_fit_is_said():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="claims a GPU where there is none")
 def test_the_memory_of_a_gpu_is_told_apart(study, tiny_model, monkeypatch, capsys):
     """Where a GPU is claimed to be, models and what they compute are the GPU's: no byte is counted twice."""
-    from bertft.study import cost_analyses as analyses
-    from bertft.study import cost_finetuning as finetuning
-    from bertft.study.timing import placed
+    from bertft.study.analyses import edge, finetuning, rsa, structural, weights
+    from bertft.study.timing import memory_of_gpu, placed
 
     assert placed(5, 7) == (12, 0)
     with monkeypatch.context() as patch:
@@ -160,7 +159,7 @@ def test_the_memory_of_a_gpu_is_told_apart(study, tiny_model, monkeypatch, capsy
     config = read_study(study)
     config = dataclasses.replace(config, tasks={"dep": config.tasks["dep"]}, ablate={})
     here = {cost.stage: cost for cost in estimate_study(config, study.parent / "run").stages}
-    for module in (finetuning, analyses):
+    for module in (edge, finetuning, rsa, structural, weights):
         monkeypatch.setattr(module, "placed", lambda held, moved: (held, moved))
     monkeypatch.setattr("bertft.study.estimate.memory_of_gpu", lambda: 10**6)
     told = estimate_study(config, study.parent / "run")
@@ -170,11 +169,11 @@ def test_the_memory_of_a_gpu_is_told_apart(study, tiny_model, monkeypatch, capsy
         copies = 4 if cost.stage.startswith("models") else 2  # gradients, two moments; base and tuned
         assert cost.gpu > 0.9 * copies * weights and cost.memory >= 10**9
     assert told.peak_gpu == max(cost.gpu for cost in told.stages) == told.to_tree()["to_do"]["gpu"]
-    from bertft.cli.estimates import shown
+    from bertft.cli.console import shown
 
     text = shown(told, False)
     assert "MB of the GPU" in text and "The GPU's memory: about" in text and "The GPU's memory is too small" in text
-    assert process.memory_of_gpu() == 0 or torch.cuda.is_available()
+    assert memory_of_gpu() == 0 or torch.cuda.is_available()
     assert "GPU" not in shown(dataclasses.replace(told, stages=list(here.values())), False)
 
 
@@ -189,7 +188,7 @@ def test_an_estimate_is_of_the_size_of_the_work(tmp_path):
     config = read_study("quickstart", settings=["tasks.dep.max_train=200", "tasks.dep.epochs=1"])
     told = next(cost for cost in estimate_study(config, tmp_path / "run").stages if cost.stage == "models/dep")
     started = time.process_time()
-    finetune(Materials(config, tmp_path / "run", None).driver("dep"))
+    finetune(Inputs(config, tmp_path / "run", None).driver("dep"))
     taken = (time.process_time() - started) / torch.get_num_threads()
     assert taken / 3 < told.seconds < taken * 3
     weights = (tmp_path / "run" / "models" / "dep" / "model.safetensors").stat().st_size

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -24,10 +22,10 @@ from bertft.probes.edge.rows import Measured, rows_of
 from bertft.probes.edge.targets import EdgeTargets, check_roles, label_inventory, with_targets
 from bertft.probes.edge.training import Counts, EdgeTraining, count, train_heads
 from bertft.probes.feature_store import FeatureStore
+from bertft.probes.older import digest_by_repr, edge_contents
 from bertft.probes.vectors import Vectors, on_device
-from bertft.runs.artefacts import Unfinished
-from bertft.runs.digests import digest
-from bertft.runs.files import write_bytes_atomically
+from bertft.runs.artefacts import Artefact, Contents, Unfinished
+from bertft.runs.digests import digest_of_json
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
 
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
 
 FORMAT = "bertft.edge/1"
+COUNTS = ("hits", "predicted", "gold", "missed")
 LOST = 10.0  # seconds of training that being killed may cost
 
 
@@ -153,21 +152,29 @@ class _Run:
         config = {
             "format": FORMAT, "encoder": self.digest, "training": dataclasses.asdict(self.training), "part": part,
             "code_length": code_length, "window": self.store.window, "dtype": str(self.store.dtype),
-            "stream": self.store.stream, "corpora": {name: _digest(texts) for name, texts in corpora.items()},
+            "stream": self.store.stream,
+            "corpora": {name: digest_of_json(_content(texts)) for name, texts in corpora.items()},
         }  # fmt: skip
         path = None if self.folder is None else self.folder / f"{self.name}.{part}.safetensors"
-        found = None if path is None else _load(path, config)
+        artefact = None if path is None else Artefact(path, config, older=lambda: self._older(path, config, corpora))
+        found = None if artefact is None else _load(artefact)
         unfinished = [
             Unfinished(None if path is None else path.with_name(f".{path.stem}{name}.unfinished"), config, every)
             for name, every in (("", LOST), (".code", 0.0), (".block", LOST))
         ]
         if found is None:
             found, tensors = self._work(corpora, code_length, unfinished)
-            if path is not None:
-                _save(path, config, found, tensors)
+            if artefact is not None:
+                _save(artefact, found, tensors)
         for own in unfinished:  # of finished work too: a kill may have come between saving and removing
             own.remove()
         return found
+
+    def _older(
+        self, path: Path, settings: dict[str, Any], corpora: Mapping[str, Sequence[SpanText]]
+    ) -> Contents | None:
+        older = {**settings, "corpora": {name: digest_by_repr(_content(texts)) for name, texts in corpora.items()}}
+        return edge_contents(path, older, settings)
 
     def _work(
         self, corpora: Mapping[str, Sequence[SpanText]], code_length: bool, unfinished: Sequence[Unfinished]
@@ -207,24 +214,18 @@ class _Run:
         return self._vectors[name]
 
 
-def _digest(texts: Sequence[SpanText]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(repr((text.words, [(t.first, t.second, t.labels) for t in text.targets])).encode())
-    return digest.hexdigest()[:16]
+def _content(texts: Sequence[SpanText]) -> list[Any]:
+    return [(text.words, [(t.first, t.second, t.labels) for t in text.targets]) for text in texts]
 
 
-def _save(path: Path, config: dict[str, Any], measured: Measured, tensors: dict[str, torch.Tensor]) -> None:
-    from safetensors.torch import save
-
+def _save(artefact: Artefact, measured: Measured, tensors: Mapping[str, torch.Tensor]) -> None:
     counts = measured.counts
-    kept = {f"heads.{name}": tensor.contiguous() for name, tensor in tensors.items()}
+    kept = {f"heads.{name}": tensor for name, tensor in tensors.items()}
     kept |= {
         "counts.hits": counts.hits.to(torch.int32), "counts.predicted": counts.predicted.to(torch.int32),
         "counts.gold": counts.gold.to(torch.int32), "counts.missed": counts.missed,
     }  # fmt: skip
     record = {
-        "config": config,
         "inputs": [dataclasses.asdict(i) for i in measured.inputs],
         "dev_score": measured.dev_score.tolist(),
         "steps": measured.steps.tolist(),
@@ -233,27 +234,14 @@ def _save(path: Path, config: dict[str, Any], measured: Measured, tensors: dict[
         "uniform": measured.uniform,
         "targets": measured.targets,
     }
-    text = json.dumps(record)
-    write_bytes_atomically(path, save(kept, {"format": FORMAT, "record": text, "sha256": digest(kept, text)}))
+    artefact.save(kept, record)
 
 
-def _load(path: Path, config: dict[str, Any]) -> Measured | None:
-    """What ``path`` holds if it is of the same configuration, encoder and data."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            record = json.loads(metadata.get("record", "{}"))
-            if record.get("config") != config:
-                return None
-            if "sha256" in metadata:  # older ones have none
-                kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-                if digest(kept, metadata["record"]) != metadata["sha256"]:
-                    return None
-            counts = [file.get_tensor(f"counts.{name}") for name in ("hits", "predicted", "gold", "missed")]
-    except (OSError, ValueError, SafetensorError):
+def _load(artefact: Artefact) -> Measured | None:
+    contents = artefact.load()
+    if contents is None:
         return None
+    counts, record = [contents.tensors[f"counts.{name}"] for name in COUNTS], contents.record
     return Measured(
         [Input(**i) for i in record["inputs"]],
         Counts(counts[0].float(), counts[1].float(), counts[2].float(), counts[3]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -10,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from bertft.data.examples import Sentence
 from bertft.errors import BertftError
 from bertft.models.fingerprint import fingerprint
 from bertft.probes.feature_store import FeatureStore
+from bertft.probes.older import digest_by_repr, structural_contents
 from bertft.probes.structural.orthogonal import OrthogonalProbes, train_orthogonal
 from bertft.probes.structural.predicted_trees import write_trees
 from bertft.probes.structural.rbf import RbfProbes, train_rbf
@@ -25,9 +24,9 @@ from bertft.probes.structural.scores import SentenceScores, score_sentences
 from bertft.probes.structural.training import KINDS, Probes, Trees, predict, train_probes
 from bertft.probes.structural.trees import check_scorable, control_trees, punctuation
 from bertft.probes.vectors import Vectors, extract
-from bertft.runs.artefacts import Unfinished
-from bertft.runs.digests import digest
-from bertft.runs.files import write_bytes_atomically, write_text_atomically
+from bertft.runs.artefacts import Artefact, Contents, Unfinished
+from bertft.runs.digests import digest_of_json
+from bertft.runs.files import write_text_atomically
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
 
@@ -165,6 +164,15 @@ class _Run:
             self._found = train, dev
         return self._found
 
+    def _artefact(
+        self, stem: Path, config: dict[str, Any], train: Sequence[Sentence], dev: Sequence[Sentence]
+    ) -> Artefact:
+        def older() -> Contents | None:
+            digests = {"train": digest_by_repr(_content(train)), "dev": digest_by_repr(_content(dev))}
+            return structural_contents(stem, {**config, **digests}, config)
+
+        return Artefact(stem.with_name(f"{stem.name}.safetensors"), config, older=older)
+
     def measure(
         self, suffix: str, train: Sequence[Sentence], dev: Sequence[Sentence], rank: int, epochs: int, seed: int
     ) -> _Measured:
@@ -172,14 +180,16 @@ class _Run:
         train_trees, dev_trees = Trees(train), Trees(dev)
         skip, column = punctuation(dev)
         config = {
-            "format": FORMAT, "encoder": fingerprint(self.encoder), "train": _digest(train), "dev": _digest(dev),
+            "format": FORMAT, "encoder": fingerprint(self.encoder), "train": digest_of_json(_content(train)),
+            "dev": digest_of_json(_content(dev)),
             "rank": rank if rank > 0 else "orthogonal" if rank == ORTHOGONAL else f"{-rank}, RBF kernel",
             "epochs": epochs, "seed": seed, "window": self.window, "punctuation": column,
             "dtype": "float16" if self.store is None else str(self.store.dtype).removeprefix("torch."),
         }  # fmt: skip
         stem = None if self.folder is None else self.folder / f"{self.name}{suffix}"
         unfinished = Unfinished(None if stem is None else stem.with_name(f".{stem.name}.unfinished"), config)
-        found = None if stem is None else _finished(stem, config)
+        artefact = None if stem is None else self._artefact(stem, config, train, dev)
+        found = None if artefact is None else _finished(artefact)
         if found is not None:
             unfinished.remove()  # a kill may have come between keeping the result and this
             return found
@@ -195,10 +205,10 @@ class _Run:
             probes = train_probes(*material, rank=rank, **settings, unfinished=unfinished)
         points, depths = predict(probes, vectors[1], device=device)
         scores = score_sentences(points, depths, dev_trees.distances, dev_trees.depths, skip)
-        if stem is not None:
+        if artefact is not None:
             best = int((scores.edges.sum(1)).argmax())
             write_trees(Path(f"{stem}.conllu"), dev, points[best], depths[best], layer=best)
-            _keep(stem, config, probes, scores, _kind(rank))
+            _keep(artefact, probes, scores, _kind(rank))
             unfinished.remove()
         return _Measured(scores, probes.epochs.flatten().tolist())
 
@@ -207,13 +217,10 @@ def _kind(rank: int) -> str:
     return "linear" if rank > 0 else "orthogonal" if rank == ORTHOGONAL else "rbf"
 
 
-def _keep(stem: Path, config: dict[str, Any], probes: Probes, scores: SentenceScores, kind: str) -> None:
-    from safetensors.torch import save
-
-    tensors = {kind: weights.contiguous() for kind, weights in zip(KINDS, probes.weights, strict=True)}
-    tensors |= {f"scores.{name}": torch.from_numpy(np.ascontiguousarray(getattr(scores, name))) for name in SCORES}
+def _keep(artefact: Artefact, probes: Probes, scores: SentenceScores, kind: str) -> None:
+    tensors: dict[str, torch.Tensor] = dict(zip(KINDS, probes.weights, strict=True))
+    tensors |= {f"scores.{name}": torch.from_numpy(getattr(scores, name)) for name in SCORES}
     record: dict[str, Any] = {
-        "config": config,
         "dev_loss": dict(zip(KINDS, probes.dev_loss.tolist(), strict=True)),
         "epochs": dict(zip(KINDS, probes.epochs.tolist(), strict=True)),
     }
@@ -224,33 +231,18 @@ def _keep(stem: Path, config: dict[str, Any], probes: Probes, scores: SentenceSc
     if isinstance(probes, RbfProbes):
         tensors["widths"] = probes.widths
         record["widths"] = dict(zip(KINDS, probes.widths.tolist(), strict=True))
-    record["sha256"] = digest(tensors)
-    write_bytes_atomically(f"{stem}.safetensors", save(tensors, {"format": FORMAT, "kind": kind}))
-    write_text_atomically(f"{stem}.json", json.dumps(record, indent=1) + "\n")
+    readable = json.dumps({"config": artefact.settings, **record}, indent=1)
+    write_text_atomically(artefact.path.with_suffix(".json"), readable + "\n")
+    artefact.save(tensors, record, labels={"kind": kind})
 
 
-def _finished(stem: Path, config: dict[str, Any]) -> _Measured | None:
-    """What is kept under ``stem`` if it is of the same configuration, encoder and data.
-
-    The JSON is written last: where it is there and of this configuration, the tensors are too, with the digest it
-    names (older ones have none).
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        record = json.loads(Path(f"{stem}.json").read_text(encoding="utf8"))
-        tensors = load(Path(f"{stem}.safetensors").read_bytes())
-        if record.get("config") != config or ("sha256" in record and record["sha256"] != digest(tensors)):
-            return None
-        scores = SentenceScores(*(tensors[f"scores.{name}"].numpy() for name in SCORES))
-        return _Measured(scores, [trained for kind in KINDS for trained in record["epochs"][kind]])
-    except (OSError, ValueError, KeyError, SafetensorError):
+def _finished(artefact: Artefact) -> _Measured | None:
+    contents = artefact.load()
+    if contents is None:
         return None
+    scores = SentenceScores(*(contents.tensors[f"scores.{name}"].numpy() for name in SCORES))
+    return _Measured(scores, [trained for kind in KINDS for trained in contents.record["epochs"][kind]])
 
 
-def _digest(sentences: Sequence[Sentence]) -> str:
-    found = hashlib.sha256()
-    for s in sentences:
-        found.update(repr((s.words, s.heads, s.xpos, s.upos)).encode())
-    return found.hexdigest()[:16]
+def _content(sentences: Sequence[Sentence]) -> list[Any]:
+    return [(s.words, s.heads, s.xpos, s.upos) for s in sentences]

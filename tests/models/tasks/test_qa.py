@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchmetrics.text import SQuAD
 
 from bertft.data import synthetic
 from bertft.data.examples import Answer, Question
@@ -51,10 +52,16 @@ def test_windows_overlap_by_the_stride_and_cover_the_passage(tokenizer):
 
 
 def test_an_answer_cut_by_a_window_points_at_the_first_piece(tokenizer):
-    context = " ".join("x" for _ in range(40)) + " y " + " ".join("z" for _ in range(40))
+    window, room = Window(48, 8), 48 - 3 - len(tokenizer.tokenize("what is it ?"))
+    context = "x " * (room - 1) + "y" + " z" * 30
     example = question(context, "x y z")
-    features = TASK.features(tokenizer, [example], {}, Window(48, 8), training=True)
-    assert (0, 0) in {f.target for f in features}
+    features = TASK.features(tokenizer, [example], {}, window, training=True)
+    answer = example.answers[0]
+    pieces = [sum(answer.start <= start < answer.start + len(answer.text) for start in f.starts) for f in features]
+    assert pieces == [2, 3, 0]  # the first window ends before the answer's z
+    assert [f.target for f in features][::2] == [(0, 0), (0, 0)]
+    first, last = features[1].target
+    assert context[features[1].starts[first] : features[1].ends[last]] == "x y z"
 
 
 def test_a_long_question_is_cut_and_leaves_room(tokenizer):
@@ -99,7 +106,7 @@ def test_normalisation_and_scores_by_hand():
 
 
 def test_scores_equal_torchmetrics():
-    squad = pytest.importorskip("torchmetrics.text").SQuAD()
+    squad = SQuAD()
     questions = synthetic.questions(50, seed=4)
     predictions = [" ".join(q.context.split()[i % 7 : i % 7 + 3]) for i, q in enumerate(questions)]
     predictions[::5] = [q.answers[0].text.upper() + "!" for q in questions[::5]]

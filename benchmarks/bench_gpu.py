@@ -1,4 +1,4 @@
-"""Build, verify and time every CUDA kernel: ``python -m benchmarks.gpu``, one table last.
+"""Build, verify and time every CUDA kernel: ``python -m benchmarks.bench_gpu``, one table last.
 
 Each kernel is first checked against float64, then timed with CUDA events, the L2 cache flushed before every run,
 beside plain PyTorch (cuBLAS where that is a product) and beside what this card was measured to do: its GEMM rates and
@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks.stimuli import bert_like, sentence_lengths, tree_distances
 from bertft import ops
 from bertft.ops import reference
-from bertft.ops.native import cuda as extension_cuda
+from bertft.ops.native import cuda
 
 Run = Callable[[], object]
 
@@ -315,18 +315,18 @@ def dry_run() -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_gpu", description=__doc__.split("\n")[0])
     parser.add_argument("--dry-run", action="store_true", help="test the benchmark itself: tiny, on the CPU, no times")
     if parser.parse_args(arguments).dry_run:
         return dry_run()
     if not torch.cuda.is_available():
-        print(f"no GPU is visible, so nothing was measured ({extension_cuda.status()['reason']})", file=sys.stderr)
+        print(f"no GPU is visible, so nothing was measured ({cuda.status()['reason']})", file=sys.stderr)
         return 1
     start = time.perf_counter()
-    if not extension_cuda.load():
-        print(f"the CUDA kernels are not in use: {extension_cuda.status()['reason']}", file=sys.stderr)
+    if not cuda.load():
+        print(f"the CUDA kernels are not in use: {cuda.status()['reason']}", file=sys.stderr)
         return 1
-    print(f"kernels {extension_cuda.status()['reason']}, {time.perf_counter() - start:.0f} s", flush=True)
+    print(f"kernels {cuda.status()['reason']}, {time.perf_counter() - start:.0f} s", flush=True)
     watch = Stopwatch()
     limits = measure_limits(watch)
     rows, wrong = [], 0
