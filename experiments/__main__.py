@@ -1,4 +1,4 @@
-"""``python -m experiments NAME ... | all``: run or resume experiments in one folder that shares their models."""
+"""The command ``python -m experiments NAME ... | all``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""When does each layer change? Similarity to the base encoder at 0, 1, 2, 5, ... % of the training steps."""
+"""Similarity to the base encoder along the training.
+
+When does each layer change? Measured at 0, 1, 2, 5, ... % of the steps.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from bertft.study.repeat import Experiment, RepeatedStudy
 
 
 class AlongTraining(Experiment):
-    """Models trained anew, with snapshots of the encoder.
+    """Models trained once more, with snapshots of the encoder.
 
     Options ``along``: ``seeds``, ``percents``, ``text``, ``tokens`` and ``tasks``, by name the changes to the study's
     fine-tuning.

@@ -1,4 +1,4 @@
-"""Figure 1: structural probes of each layer of the base, tuned and random encoders, and differences to the base."""
+"""Figure 1: structural probes of every layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figure 2: similarity of each layer of the tuned encoders to the base encoder, on text of no task."""
+"""Figure 2: similarity to the base, on text of no task."""
 
 from __future__ import annotations
 

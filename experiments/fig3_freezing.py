@@ -1,4 +1,4 @@
-"""Figure 3: score of each task by the number of frozen blocks, from none to the whole encoder."""
+"""Figure 3: task scores by the number of frozen blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figure 4: score of each task by the number of blocks that are left."""
+"""Figure 4: task scores by the number of blocks left."""
 
 from __future__ import annotations
 

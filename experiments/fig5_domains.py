@@ -1,4 +1,4 @@
-"""Figure 5: similarity to the base on the task's own text, on other tasks' text, and on text of no task."""
+"""Figure 5: similarity to the base by domain of the text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Full fine-tuning against LoRA on one task: do adapters change the same layers and the same words?"""
+"""Full fine-tuning and LoRA: do they change the same layers?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALIKE, PANELS = "local_rsa_correlation", {False: "to the base encoder", True: "o
 
 
 class Lora(Experiment):
-    """A LoRA model of one task beside the study's own.
+    """A LoRA model of one task compared with the study's own model.
 
     Options ``lora``: ``seeds``, the ``task``, ``changes`` to its fine-tuning (``lora``: the rank, a higher learning
     rate), the study's ``text`` with the number of ``tokens``, and the number of ``sentences`` of the probes' treebank.

@@ -1,4 +1,4 @@
-"""Scores of the fine-tuned models that other experiments share, on dev and on further texts."""
+"""Scores of the fine-tuned models, on dev and further texts."""
 
 from __future__ import annotations
 

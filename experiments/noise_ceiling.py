@@ -1,4 +1,7 @@
-"""Similarity of two seeds and of two tasks: the scale on which to read a similarity to the base."""
+"""Similarity of two seeds and of two tasks.
+
+It is the scale on which to read a similarity to the base.
+"""
 
 from __future__ import annotations
 

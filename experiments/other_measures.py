@@ -1,4 +1,7 @@
-"""CKA and Procrustes similarity of each layer to the base encoder, beside RSA: do the measures agree?"""
+"""RSA, CKA and Procrustes similarity to the base encoder.
+
+Do the measures agree?
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time saved by caching the output of frozen blocks: a short run for every k, with and without the cache."""
+"""Time saved by caching the output of frozen blocks."""
 
 from __future__ import annotations
 
@@ -42,12 +42,13 @@ class PrefixTime(Experiment):
 
         The seconds leave out reading the corpus and loading the model, which take the same either way.
         """
-        seed, changes = study.seeds[0], study.options("prefix_time")["tasks"][task]
+        seed, own = study.seeds[0], {"freeze": k, **study.options("prefix_time")["tasks"][task]}
         folder = study.out / "prefix_time" / task
-        driver = partial(study.driver, seed, task, freeze=k, **changes)
 
         def timed(**changes: object) -> tuple[Clock, FinetuneResult]:
-            result = finetune(driver(folder / "run", **changes), progress=(clock := Clock()))
+            result = finetune(
+                study.driver(seed, task, folder / "run", **{**own, **changes}), progress=(clock := Clock())
+            )
             shutil.rmtree(folder / "run")
             return clock, result
 
@@ -85,6 +86,7 @@ class Clock:
         self.seconds, self.name = {} if seconds is None else seconds, name
 
     def step(self, description: str, total: float | None = None, unit: str = "") -> Clock:
+        """Return a clock that adds to the same sums."""
         return Clock(self.seconds, description.split()[0])
 
     def __enter__(self) -> Clock:

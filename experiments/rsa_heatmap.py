@@ -1,4 +1,7 @@
-"""Every layer of the base encoder against every layer of a tuned one: where did a layer's geometry go?"""
+"""Similarity of all pairs of layers, base and tuned.
+
+Where did a layer's geometry go?
+"""
 
 from __future__ import annotations
 

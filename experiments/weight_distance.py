@@ -1,4 +1,4 @@
-"""How far the weights of each block moved, relative to their size."""
+"""Distance of weights to the base, relative to their size."""
 
 from __future__ import annotations
 

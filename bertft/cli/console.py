@@ -1,4 +1,4 @@
-"""Progress on the terminal: bars with rate and time left on stderr, or a line now and then where that is none."""
+"""Progress bars on stderr, or plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bertft.study.estimate import Estimate
     from bertft.study.timing import StageCost
 
-HEARTBEAT = 30.0  # seconds between two lines about one piece of work where no bar can be drawn
+HEARTBEAT = 30.0  # seconds between two lines on one piece of work, without a terminal
 
 
 class ConsoleProgress:
@@ -46,7 +46,7 @@ class ConsoleProgress:
     def __enter__(self) -> ConsoleProgress:
         self._bars.start()
         self._shown.enter_context(showing(self))
-        self._shown.enter_context(_showing_log(self))
+        self._shown.enter_context(_log_to(self))
         return self
 
     def __exit__(
@@ -57,7 +57,7 @@ class ConsoleProgress:
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
-        """Takes the bars away inside, so that another library can draw its own."""
+        """Hide the bars inside, so that another library can draw its own."""
         self._bars.stop()
         try:
             yield
@@ -65,27 +65,29 @@ class ConsoleProgress:
             self._bars.start()
 
     def step(self, description: str, total: float | None = None, unit: str = "it") -> Step:
+        """Return a bar of ``total`` units, or one without an end."""
         return _Bar(self, self._bars, description, total, unit)
 
     def say(self, message: str) -> None:
+        """Print one line above the bars."""
         self.console.print(message, markup=False, soft_wrap=True)
 
 
-class _LogHandler(logging.Handler):
-    """A handler that shows the messages of a logger as lines beside the bars."""
+class _Shown(logging.Handler):
+    """A handler that prints messages above the bars."""
 
-    def __init__(self, owner: ConsoleProgress) -> None:
-        super().__init__()
-        self._owner = owner
+    def __init__(self, progress: ConsoleProgress) -> None:
+        super().__init__(logging.INFO)
+        self._progress = progress
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._owner.say(record.getMessage())
+        self._progress.say(record.getMessage())
 
 
 @contextlib.contextmanager
-def _showing_log(owner: ConsoleProgress) -> Iterator[None]:
-    """Show what the kernels' build reports to its log."""
-    log, handler = logging.getLogger("bertft.ops"), _LogHandler(owner)
+def _log_to(progress: ConsoleProgress) -> Iterator[None]:
+    """Show bertft's log from level INFO inside."""
+    log, handler = logging.getLogger("bertft"), _Shown(progress)
     level = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -97,7 +99,7 @@ def _showing_log(owner: ConsoleProgress) -> Iterator[None]:
 
 
 class _Bar:
-    """One bar; when it closes, one line says what was done, how fast and in what time."""
+    """One bar; a line with its time and rate replaces it at the end."""
 
     def __init__(
         self, owner: ConsoleProgress, bars: Progress, description: str, total: float | None, unit: str
@@ -164,7 +166,7 @@ class _Left(ProgressColumn):
 
 
 def shown(estimate: Estimate, as_json: bool) -> str:
-    """The lines a dry run prints: a row a stage, then the sum in a sentence, then what the machine lacks."""
+    """Return what a dry run prints: a table of stages, their sum, and what the machine lacks, or JSON."""
     if as_json:
         return json.dumps(estimate.to_tree(), indent=1)
     rows = [("stage", "time", "disk", "memory", "work"), *map(_row, estimate.stages)]

@@ -15,7 +15,7 @@ from bertft.data.files import check_text, shorten
 from bertft.errors import BertftError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 SPECIAL = -1
@@ -72,8 +72,6 @@ def align_words(
     """
     backend, needs_space = _backend(tokenizer)
     inputs = [[f" {word}" for word in words] if needs_space else list(words) for words in sentences]
-    unknown = tokenizer.unk_token_id
-    reserved = set(tokenizer.all_special_ids) - {unknown}
     result = AlignedWords([], [])
     try:
         encodings = backend.encode_batch(inputs, is_pretokenized=True, add_special_tokens=True)
@@ -83,11 +81,7 @@ def align_words(
                 check_text(word, "a word", f"sentence {_name(names, s)}")
         raise
     for s, encoding in enumerate(encodings):
-        ids = encoding.ids
-        special = encoding.special_tokens_mask
-        words = [SPECIAL if m or w is None else w for w, m in zip(encoding.word_ids, special, strict=True)]
-        if unknown is not None and not reserved.isdisjoint(i for i, m in zip(ids, special, strict=True) if not m):
-            ids = [unknown if i in reserved and not m else i for i, m in zip(ids, special, strict=True)]
+        ids, words = _pieces(tokenizer, encoding)
         if len(set(words) - {SPECIAL}) != len(sentences[s]):
             ids, words = _fill(tokenizer, sentences[s], ids, words, _name(names, s))
         if max_length is not None and len(ids) > max_length:
@@ -98,6 +92,16 @@ def align_words(
         result.ids.append(ids)
         result.words.append(words)
     return result
+
+
+def _pieces(tokenizer: PreTrainedTokenizerBase, encoding: Encoding) -> tuple[list[int], list[int]]:
+    """Return ids and words of an encoding; text that spells a special token becomes an unknown-token piece."""
+    unknown, special = tokenizer.unk_token_id, encoding.special_tokens_mask
+    words = [SPECIAL if m or w is None else w for w, m in zip(encoding.word_ids, special, strict=True)]
+    reserved = set(tokenizer.all_special_ids) - {unknown}
+    if unknown is None or reserved.isdisjoint(i for i, m in zip(encoding.ids, special, strict=True) if not m):
+        return encoding.ids, words
+    return [unknown if i in reserved and not m else i for i, m in zip(encoding.ids, special, strict=True)], words
 
 
 def _backend(tokenizer: PreTrainedTokenizerBase) -> tuple[Tokenizer, bool]:

@@ -65,7 +65,7 @@ def load_hub(source: Source, split: str, *, streaming: bool = False) -> Any:
             return datasets.load_dataset(name.id, name.config, split=split, revision=name.revision)
     except Exception as error:  # network, hub, cache and format errors share no base class
         raise BertftError(
-            f"{name}: no such file, and not to be had as a hub data set, split {split} ({first_line(error)})"
+            f"{name}: no such file, and not available as a hub data set, split {split} ({first_line(error)})"
         ) from None
 
 

@@ -74,7 +74,7 @@ def check_text(value: object, name: str, where: str) -> str:
             value.encode("utf8")
         except UnicodeEncodeError as error:
             raise BertftError(
-                f"{where}: {name} holds half a character ({value[error.start]!a}) at offset {error.start}"
+                f"{where}: {name} contains half a character ({value[error.start]!a}) at offset {error.start}"
             ) from None
     return value
 

@@ -160,7 +160,7 @@ class _Entry:
         return found
 
     def prepare(self, missing: int, progress: Progress) -> None:
-        """Make the file at its full size, once there is room for it."""
+        """Make the file at its full size, once there is workspace for it."""
         size = self.edges[-1]
         parts = len(self.edges) - 1
         done = f", {parts - missing} of {parts} parts are there" if missing < parts else ""

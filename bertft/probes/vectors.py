@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bertft.data.alignment import align_words
 from bertft.errors import BertftError
 from bertft.runs.progress import SILENT, Progress
 
@@ -27,7 +28,7 @@ class Vectors(Protocol):
     """What probes read: vectors of the words of S sentences, some sentences at a time.
 
     ``lengths`` (S,) words of each; ``batch`` gives (L, T', D) float32, layer by layer in memory: the words of the
-    sentences asked for, one after the other, in the layers asked for (default all). With ``room`` they are in its
+    sentences asked for, one after the other, in the layers asked for (default all). With ``workspace`` they are in its
     memory, until the next batch from there.
     """
 
@@ -39,10 +40,12 @@ class Vectors(Protocol):
     @property
     def width(self) -> int: ...
 
-    def batch(self, sentences: Sequence[int], layers: Tensor | None = None, *, room: Room | None = None) -> Tensor: ...
+    def batch(
+        self, sentences: Sequence[int], layers: Tensor | None = None, *, workspace: Workspace | None = None
+    ) -> Tensor: ...
 
 
-class Room:
+class Workspace:
     """Memory that is kept from step to step, by name: fresh pages cost more than what is written into them."""
 
     def __init__(self) -> None:
@@ -79,7 +82,9 @@ class WordVectors:
         """D, the size of a vector."""
         return self.vectors.shape[2]
 
-    def batch(self, sentences: Sequence[int], layers: Tensor | None = None, *, room: Room | None = None) -> Tensor:
+    def batch(
+        self, sentences: Sequence[int], layers: Tensor | None = None, *, workspace: Workspace | None = None
+    ) -> Tensor:
         """(L, T', D) float32: the words of ``sentences`` in the given layers (default all)."""
         rows = np.concatenate([np.arange(self.starts[i], self.starts[i + 1]) for i in sentences]) * self.layers
         chosen = np.arange(self.layers) if layers is None else layers.numpy()
@@ -87,15 +92,15 @@ class WordVectors:
         device = self.vectors.device
         numbers = torch.from_numpy((rows + chosen[:, None]).ravel()).to(device)
         shape = (len(chosen), len(rows), self.width)
-        room = room or Room()
-        stored = room.take("stored", len(numbers), self.width, dtype=self.vectors.dtype, device=device)
+        workspace = workspace or Workspace()
+        stored = workspace.take("stored", len(numbers), self.width, dtype=self.vectors.dtype, device=device)
         torch.index_select(self.vectors.view(-1, self.width), 0, numbers, out=stored)
         narrow = stored.dtype != torch.float32
-        wide = room.take("words", *stored.shape, device=device).copy_(stored) if narrow else stored
+        wide = workspace.take("words", *stored.shape, device=device).copy_(stored) if narrow else stored
         return wide.view(shape)
 
 
-class _Sent:
+class _SentVectors:
     """Vectors that are sent to a device a batch at a time."""
 
     def __init__(self, vectors: Vectors, device: torch.device) -> None:
@@ -109,8 +114,10 @@ class _Sent:
     def width(self) -> int:
         return self.vectors.width
 
-    def batch(self, sentences: Sequence[int], layers: Tensor | None = None, *, room: Room | None = None) -> Tensor:
-        return self.vectors.batch(sentences, layers, room=room).to(self.device)
+    def batch(
+        self, sentences: Sequence[int], layers: Tensor | None = None, *, workspace: Workspace | None = None
+    ) -> Tensor:
+        return self.vectors.batch(sentences, layers, workspace=workspace).to(self.device)
 
 
 def on_device(vectors: Vectors, device: torch.device) -> Vectors:
@@ -123,7 +130,7 @@ def on_device(vectors: Vectors, device: torch.device) -> Vectors:
     free, total = torch.cuda.mem_get_info(device)
     if isinstance(vectors, WordVectors) and free - vectors.vectors.nbytes >= total // 4:
         return WordVectors(vectors.vectors.to(device), vectors.lengths)
-    return _Sent(vectors, device)
+    return _SentVectors(vectors, device)
 
 
 def size_of(words: int, layers: int, width: int, dtype: torch.dtype = torch.float16) -> int:
@@ -212,12 +219,14 @@ class StreamedVectors:
     def width(self) -> int:
         return self.encoder.dim
 
-    def batch(self, sentences: Sequence[int], layers: Tensor | None = None, *, room: Room | None = None) -> Tensor:
+    def batch(
+        self, sentences: Sequence[int], layers: Tensor | None = None, *, workspace: Workspace | None = None
+    ) -> Tensor:
         """(L, T', D): the words of ``sentences`` in the given layers (default all)."""
         own = None if self.kept is None else [self.kept[i] for i in sentences]
         chosen = [self.sentences[i] for i in sentences]
         found = extract(self.encoder, chosen, kept=own, dtype=torch.float32, window=self.window)
-        return found.batch(range(len(chosen)), layers, room=room)
+        return found.batch(range(len(chosen)), layers, workspace=workspace)
 
 
 def kept_lengths(sentences: Sequence[Sequence[str]], kept: Sequence[np.ndarray] | None) -> np.ndarray:
@@ -233,3 +242,22 @@ def check_dtype(dtype: torch.dtype) -> None:
             f"features: dtype must be float16 or float32, found {str(dtype).removeprefix('torch.')}"
             + (reason if dtype == torch.bfloat16 else "")
         )
+
+
+def check_lengths(
+    window: str, encoders: Iterable[Encoder], corpora: Mapping[str, Sequence[Any]], progress: Progress = SILENT
+) -> None:
+    """Refuse sentences longer than the window of one of the encoders, unless ``window`` is ``split``.
+
+    Call it before any work is done on the other sentences. ``corpora`` are examples with ``id`` and ``words``, by the
+    name that the error message gives them.
+    """
+    if window == "split":
+        return
+    chosen = list(encoders)
+    with progress.step("check the lengths", total=len(chosen) * len(corpora), unit="corpora") as bar:
+        for encoder in chosen:
+            for name, examples in corpora.items():
+                names = [f"{example.id} of the {name} data" for example in examples]
+                align_words(encoder.tokenizer, [e.words for e in examples], encoder.max_length, names=names)
+                bar.advance()

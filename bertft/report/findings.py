@@ -28,10 +28,10 @@ def headline(rows: Sequence[Row], context: Context) -> list[tuple[str, list[str]
     similar = [line for line in lines(rows, "rsa") if _is_rsa(line)]
     groups = [
         ("What changed", _changed(similar, context)),
-        ("Which of two changed more", _pairs(lines(rows, "difference"), context)),
+        ("Which of two encoders changed more", _pairs(lines(rows, "difference"), context)),
         ("Own text against other text", _domains(similar, lines(rows, OWN_TEXT), context)),
         ("Which words moved", _words(lines(rows, "local"))),
-        ("What the probes still find", _probes(lines(rows, "structural"), context)),
+        ("What structural probes find", _probes(lines(rows, "structural"), context)),
         ("What edge probes find", _edges(lines(rows, "edge"), context)),
         ("How much of the encoder a task needs", ablated(rows)),
         ("How well the tasks were learnt", _scores(rows, context)),

@@ -300,9 +300,11 @@ def _parts(name: str) -> MeasureName | None:
             parts["base_layer"] = int(parts["base_layer"])
         return MeasureName(**parts)
     if found := _LABEL_F1.fullmatch(name):
-        return MeasureName("label_f1", **found.groupdict())
+        parts = found.groupdict()
+        return MeasureName("label_f1", **parts)
     if found := _LOCAL_RSA.fullmatch(name):
-        return MeasureName("local_rsa", **found.groupdict())
+        parts = found.groupdict()
+        return MeasureName("local_rsa", **parts)
     return None
 
 

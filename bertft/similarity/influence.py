@@ -24,6 +24,8 @@ from bertft.errors import BertftError
 from bertft.ops.metrics import SCALE
 from bertft.ops.moments.formulas import PairSums, compare_sums, metric_offset, pair_sums
 from bertft.ops.moments.layout import Moments
+from bertft.runs.intervals import Interval as Interval
+from bertft.runs.intervals import clustered_error, clustered_interval
 from bertft.similarity import measures
 from bertft.similarity.augmented_rows import EXTRA, LINEAR, RDM, Form, augment, pack
 from bertft.similarity.moments import CrossMoments
@@ -33,15 +35,6 @@ __all__ = ["Interval", "Reservoir", "cka_intervals", "clustered_interval", "rsa_
 
 Influence = Callable[[Moments, Tensor, Tensor], Tensor]
 Entries = tuple[tuple[float, float], tuple[float, float]]  # scale and offset of the entries of each RDM
-
-
-class Interval(NamedTuple):
-    """A similarity with its 95 % interval and standard error."""
-
-    value: float
-    low: float
-    high: float
-    standard_error: float
 
 
 def rsa_intervals(moments: CrossMoments, groups: Tensor, x: Tensor, y: Tensor, *, sentences: int) -> list[Interval]:
@@ -251,28 +244,6 @@ def _hsic_influence(xy: Tensor, z: Tensor, w: Tensor) -> tuple[float, Tensor]:
     return means.value, means.influence(kl, k, l_, k_l, l_k)
 
 
-def clustered_interval(value: float, influence: Tensor, groups: Tensor, *, stimuli: int, sentences: int) -> Interval:
-    """Return the 95 % interval of ``value`` from the influences (R,) of a reservoir's stimuli.
-
-    ``groups`` (R,) are their sentences, at least 2. Uses Student's t with one degree of freedom less than there are.
-    """
-    error, t = _clustered(influence, groups, stimuli, sentences)
-    if not math.isfinite(value):
-        return Interval(value, math.nan, math.nan, math.nan)
-    room = 1 - value * value
-    if room < 1e-12 or error < 1e-12:
-        return Interval(value, value, value, error)
-    z, half = math.atanh(value), t * error / room
-    return Interval(value, math.tanh(z - half), math.tanh(z + half), error)
-
-
-def positive_interval(value: float, influence: Tensor, groups: Tensor, *, stimuli: int, sentences: int) -> Interval:
-    """Return an interval as `clustered_interval`, symmetric in the logarithm, for a positive value without bound."""
-    error, t = _clustered(influence, groups, stimuli, sentences)
-    factor = math.exp(t * error / value)
-    return Interval(value, value / factor, value * factor, error)
-
-
 def angle_interval(value: float, influence: Tensor, groups: Tensor, *, stimuli: int, sentences: int) -> Interval:
     """Return the interval of a shape distance in 0..pi/2 from that of its cosine; NaN below the floor."""
     if value < measures.SHAPE_FLOOR:
@@ -280,29 +251,5 @@ def angle_interval(value: float, influence: Tensor, groups: Tensor, *, stimuli: 
     cosine = clustered_interval(
         math.cos(value), -math.sin(value) * influence, groups, stimuli=stimuli, sentences=sentences
     )
-    error, _ = _clustered(influence, groups, stimuli, sentences)
+    error, _ = clustered_error(influence, groups, stimuli, sentences)
     return Interval(value, math.acos(min(1.0, cosine.high)), math.acos(min(1.0, cosine.low)), error)
-
-
-def clustered_difference(
-    first: float, second: float, influences: tuple[Tensor, Tensor], groups: Tensor, *, stimuli: int, sentences: int
-) -> Interval:
-    """Return ``first - second`` of one measure on the same stimuli, with its 95 % interval from the influences on both.
-
-    The sentences are the same, so their influences are subtracted before they are squared, which cancels what both
-    share.
-    """
-    error, t = _clustered(influences[0] - influences[1], groups, stimuli, sentences)
-    value = first - second
-    return Interval(value, value - t * error, value + t * error, error)
-
-
-def _clustered(influence: Tensor, groups: Tensor, stimuli: int, sentences: int) -> tuple[float, float]:
-    """Return the standard error of a measure and its quantile of Student's t."""
-    from scipy.special import stdtrit
-
-    kept = int(groups.max()) + 1 if len(groups) else 0
-    if kept < 2:
-        raise BertftError(f"intervals: need stimuli of at least 2 sentences, found {kept}")
-    totals = torch.zeros(kept, dtype=torch.float64).index_add_(0, groups, influence)
-    return math.sqrt(sentences * float(totals.var())) / stimuli, float(stdtrit(kept - 1, 0.975))

@@ -15,8 +15,9 @@ from bertft.errors import BertftError
 from bertft.ops import reference
 from bertft.ops.nearest import Best, take_nearest
 from bertft.ops.pairwise_distance import pairwise_distance
-from bertft.ops.rows import check_rows
-from bertft.similarity.influence import HsicMeans, cka_with_influence, clustered_interval
+from bertft.ops.rows import check_rows, check_width
+from bertft.runs.intervals import clustered_interval
+from bertft.similarity.influence import HsicMeans, cka_with_influence
 
 K = 10  # neighbours
 TILE = 2048  # rows and columns of similarities at a time
@@ -46,6 +47,7 @@ def nearest(x: Tensor, k: int, *, metric: str = "cosine") -> Tensor:
     """
     if metric not in ("cosine", "sqeuclidean"):
         raise BertftError(f"nearest: metric must be cosine or sqeuclidean, found {metric!r}")
+    check_width(x, metric, op="nearest", name="x")
     rows = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     length = torch.linalg.vector_norm(rows, dim=1)
     if not ((length > 0) & length.isfinite()).all():

@@ -23,6 +23,7 @@ from bertft.ops.pairwise_distance import pairwise_distance
 from bertft.ops.rdm.correlation import rdm_correlation
 from bertft.ops.rdm.routes import Route
 from bertft.ops.rows import as_tensor
+from bertft.runs.intervals import ENDS, bootstrap_weights
 
 LARGEST = 10_000  # most stimuli of the permutation test, which holds two n x n matrices
 EXACT = 1024  # most stimuli whose resampled ranks are exact
@@ -107,7 +108,7 @@ def rsa(
     generator = np.random.default_rng(seed)
     if bootstrap:
         drawn = _resampled(x[order], y[order], metric, compare, sizes, bootstrap, generator)
-        low, high = (float(v) for v in np.nanpercentile(drawn, [2.5, 97.5]))
+        low, high = (float(v) for v in np.nanpercentile(drawn, ENDS))
     if permutations:
         a, b = (_matrix(t[order], metric, compare) for t in (x, y))
         p_value = _permutation_test(a, b, compare, sizes, permutations, generator)
@@ -231,7 +232,7 @@ def _bootstrap(
 ) -> np.ndarray:
     """Return correlations (B,) under resampled groups, from sums w' M w over pairs of groups (`block_sums`)."""
     groups = len(sizes)
-    weights = generator.multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(np.float64)
+    weights = bootstrap_weights(groups, resamples, generator).astype(np.float64)
 
     def total(block: np.ndarray) -> np.ndarray:
         return ((weights @ block) * weights).sum(1)
@@ -260,7 +261,7 @@ def _bootstrap_kendall(
     j = (i + torch.from_numpy(generator.integers(1, n, 200_000))) % n
     a, b = (reference.paired_distance(t, i, j, metric) for t in (x.cpu(), y.cpu()))
     found = []
-    for weights in generator.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=resamples):
+    for weights in bootstrap_weights(len(sizes), resamples, generator):
         of_pair = (weights[group[i]] * weights[group[j]]).astype(np.float64)
         pairs = generator.choice(len(of_pair), 30_000, p=of_pair / of_pair.sum())
         found.append(kendalltau(a[pairs].numpy(), b[pairs].numpy()).statistic)

@@ -36,7 +36,7 @@ Material = TypeVar("Material", contravariant=True)
 
 
 class Analysis(Protocol[Material]):
-    """One question: its stages, their cost, and what is drawn of their rows.
+    """One question: its stages, their cost, and the figures of their rows.
 
     Subclasses name themselves and implement `stages`; every other method has a default.
 
@@ -59,8 +59,8 @@ class Analysis(Protocol[Material]):
         return
 
     def cost(self, inputs: Material, stages: Sequence[Stage], held: int) -> Iterator[StageCost]:
-        """Yield the cost of each of ``stages``, in a process that holds ``held`` bytes."""
-        raise NotImplementedError(f"{self.name}: no forecast")
+        """Yield the cost of each of ``stages``, in a process that holds ``held`` bytes; by default none."""
+        return iter(())
 
     def clean(self, inputs: Material) -> None:
         """Remove files that stages share, once all of them are done."""

@@ -1,4 +1,4 @@
-"""Forecasts of whole runs: time, disk and memory of every stage."""
+"""Forecasts of runs: time, disk and memory of every stage."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PAGE = 8_000_000  # bytes of report.html and the figures
 
 @dataclass(frozen=True)
 class Estimate:
-    """Forecast of a run: the cost of its stages, and what this machine has.
+    """Forecast of a run: the cost of its stages and the resources of this machine.
 
     Attributes:
         stages: in order.
@@ -82,7 +82,7 @@ class Estimate:
 
 
 def estimate_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Progress = SILENT) -> Estimate:
-    """Return what `bertft.study.run.run_study` would still do in ``out``, and its cost on this machine.
+    """Return the stages that `bertft.study.run.run_study` would run in ``out``, with their cost on this machine.
 
     Reads every corpus and refuses bad input as the study does; runs the encoder for some seconds; writes nothing.
     Times are for an idle machine. Those of probes are upper limits, because probes may stop early.

@@ -100,7 +100,7 @@ class Inputs:
         return self._examples[key]
 
     def encoder(self, name: str) -> Encoder:
-        """Return ``base``, ``random`` (the base with weights drawn anew) or the tuned encoder of a task."""
+        """Return ``base``, ``random`` (the base with random weights) or the tuned encoder of a task."""
         if name not in self._encoders:
             if name == RANDOM:
                 encoder = randomised(self.encoder("base"), self.config.seed)

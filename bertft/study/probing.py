@@ -1,4 +1,4 @@
-"""Feature store and notes, shared by structural and edge probing."""
+"""Feature stores and notes of structural and edge probing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class StoreSettings(Protocol):
 
 @contextlib.contextmanager
 def study_features(config: ProbesConfig | EdgeConfig, folder: Path) -> Iterator[FeatureStore]:
-    """Provide the feature store of a stage in ``folder``; resume from what is there, and remove it at the end.
+    """Provide the feature store of a stage in ``folder``; resume from stored vectors, and remove the folder at the end.
 
     An interrupted stage leaves its vectors for the next run.
     """

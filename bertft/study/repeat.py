@@ -1,4 +1,4 @@
-"""A study repeated with several seeds in one folder, for analyses that share its models.
+"""A study repeated with several seeds in one folder.
 
 ```
 out/config.yaml   seed1337/models/<task>/  rsa/  probes/     a study's run folder for every seed
@@ -61,7 +61,7 @@ class Setting:
     root: Path
 
     def to_yaml(self) -> str:
-        """Return what a folder's results depend on."""
+        """Return the settings that a folder's results depend on."""
         tree = {"setting": self.name, "study": self.study.to_tree()}
         return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
 
@@ -69,7 +69,7 @@ class Setting:
 def read_setting(path: Path, name: str, *, data: str | Path | None = None, model: str | None = None) -> Setting:
     """Return the setting ``name`` of the YAML file ``path``.
 
-    A setting has a ``study`` (written out, a file beside it, or the name of a built-in one), its ``variant``,
+    A setting has a ``study`` (its settings, a file next to ``path``, or the name of a built-in one), its ``variant``,
     ``seeds`` and ``options``. Relative paths start at ``data``, by default at the file's folder. ``model`` replaces the
     study's encoder. Raises ``BertftError`` for anything that is not a setting.
     """
@@ -150,11 +150,13 @@ class RepeatedStudy:
         return dataclasses.replace(self.inputs(seed).driver(task), out=out, **changes)
 
     def study_stages(self, *kinds: str, seeds: Sequence[int] | None = None) -> list[Stage]:
-        """Return stages of the study for every seed: ``models``, and those of other ``kinds`` (the first part of their
-        names, such as ``rsa``)."""
+        """Return the stages ``models`` of the study for every seed, and those of ``kinds``.
+
+        A kind is the first part of a stage's name, such as ``rsa``.
+        """
         found = []
         for seed in self.seeds if seeds is None else seeds:
-            for stage in study_stages(self.study(seed), self.inputs(seed)):
+            for stage in study_stages(self.inputs(seed)):
                 if stage.name.split("/")[0] in ("models", *kinds):
                     product = stage.product and f"seed{seed}/{stage.product}"
                     found.append(dataclasses.replace(stage, name=f"seed{seed}/{stage.name}", product=product))
@@ -219,7 +221,7 @@ class RepeatedStudy:
         return written
 
     def _context(self, rows: Sequence[Row]) -> Context:
-        """Return what figures need to know: the study, and under ``options`` those of analyses."""
+        """Return the context of figures: the study's settings, with the options of experiments under ``options``."""
         return context({**self.setting.study.to_tree(), "options": self.setting.options}, rows)
 
     def _draw(self, name: str, figure: Figure | HeatMap) -> Path:

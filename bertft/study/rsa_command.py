@@ -1,4 +1,4 @@
-"""``bertft rsa``: tuned encoders compared with their base over a text of any length."""
+"""The command ``bertft rsa``: encoders compared over any text."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class RsaCommand:
-    """Settings of ``bertft rsa``; those of what is measured are `Plan`'s.
+    """Settings of ``bertft rsa``; `Plan` documents those not listed here.
 
     Attributes:
         base: the encoder to compare with.
@@ -146,7 +146,7 @@ def run_rsa(command: RsaCommand, out: Path, progress: Progress) -> str:
         elif rows is None:
             begun = time.monotonic()
             sentences = run.taken() if command.by and members.leads else []
-            labels_of(command.by, sentences)  # refuse before the work what the text does not carry
+            labels_of(command.by, sentences)  # refuse labels that the text lacks before the work starts
             rows = run.compare(members)
             if rows is not None:
                 folder.finish(run.stage, rows, time.monotonic() - begun)

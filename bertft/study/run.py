@@ -1,4 +1,4 @@
-"""A study in one resumable run folder: fine-tune, compare, probe, report.
+"""A study in one resumable run folder.
 
 ```
 out/config.yaml  results.csv  run.json  report.html  figures/
@@ -8,11 +8,11 @@ out/config.yaml  results.csv  run.json  report.html  figures/
     probes/<encoder>.csv, .safetensors       structural probes of every layer; .notes.txt notes on them
     differences/probes.csv                   every tuned encoder minus the base, paired by sentence
     edge/<task>.csv, .labels.csv, <task>/    edge probes of every encoder on one task; .notes.txt notes on them
-    freeze/<task>/k<k>.csv  truncate/...     scores of a task fine-tuned anew for every k
+    freeze/<task>/k<k>.csv  truncate/...     scores of a task, fine-tuned for every k
     weights/blocks.csv                       distance of the weights to the base, block by block
 ```
-Each stage's ``.csv`` has a ``.done.json`` beside it, keyed by the settings it depends on. An interrupted run resumes at
-the first stage without one.
+Each stage has a ``.csv`` and a ``.done.json``, keyed by the settings that its rows depend on. An interrupted run
+resumes at the first stage without a current ``.done.json``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Pro
     folder = RunFolder(out, config.to_yaml())
     folder.check()
     inputs = Inputs(config, folder.path, progress)
-    stages = study_stages(config, inputs)
+    stages = study_stages(inputs)
     if any(folder.done(stage) is None for stage in stages):
         check_study(inputs)
     with folder.claim():
@@ -68,7 +68,7 @@ def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Pro
         return write_page(folder.path, ANALYSES, progress=progress)
 
 
-def study_stages(config: StudyConfig, inputs: Inputs) -> list[Stage]:
+def study_stages(inputs: Inputs) -> list[Stage]:
     """Return the stages of every analysis that the study asks for, in order."""
     return [stage for analysis in ANALYSES for stage in analysis.stages(inputs)]
 

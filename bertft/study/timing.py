@@ -35,7 +35,7 @@ class StageCost:
         seconds: on this machine if nothing else runs; of a stage that is ``done``, as recorded.
         kept: bytes left on disk at the end.
         scratch: further bytes on disk while the stage runs.
-        memory: peak bytes of the whole process.
+        memory: peak bytes of the process.
         gpu: peak bytes on the GPU, 0 without one.
         at_most: whether training may stop earlier.
         done: whether the run folder already holds the stage.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -32,17 +33,24 @@ def screen_of(terminal: bool) -> tuple[ConsoleProgress, io.StringIO]:
     return ConsoleProgress(Console(file=written, force_terminal=terminal, width=120)), written
 
 
-def test_work_without_a_bar_of_its_own_shows_on_a_terminal():
+def test_log_of_bertft_is_shown_while_a_progress_is_open():
     progress, written = screen_of(terminal=False)
-    shown_progress.announce("nobody hears this")
+    log, before = logging.getLogger("bertft.ops"), logging.getLogger("bertft").level
+    log.info("nobody sees this")
+    with progress:
+        log.info("a %s", "line")
+        log.debug("nor this")
+    log.info("nor that")
+    assert written.getvalue() == "a line\n" and logging.getLogger("bertft").level == before
+
+
+def test_waiting_and_downloading_use_the_open_progress():
+    progress, written = screen_of(terminal=False)
     with shown_progress.waiting("nobody sees this"), shown_progress.downloading("x") as watched:
         assert not watched
-    with progress:
-        shown_progress.announce("a line")
-        with shown_progress.downloading("a model from the hub") as watched:
-            assert watched
-    shown_progress.announce("nor this")
-    assert written.getvalue() == "a line\ndownloading a model from the hub\n"
+    with progress, shown_progress.downloading("a model from the hub") as watched:
+        assert watched
+    assert written.getvalue() == "downloading a model from the hub\n"
     progress, written = screen_of(terminal=True)
     with progress, shown_progress.waiting("load a model"):
         progress._bars.refresh()

@@ -83,7 +83,7 @@ def test_all_measures_for_two_encoders(here, tiny_model, capsys):
         assert found["a - b", measure].high < 0
     page = (here / "run" / "report.html").read_text(encoding="utf8")
     finished = json.loads(next((here / "run" / "rsa").glob("*.done.json")).read_text(encoding="utf8"))["finished"]
-    assert f"on {finished}." in page and "compared: a, b" in page and "Which of two changed more" in page
+    assert f"on {finished}." in page and "compared with: a, b" in page and "Which of two encoders changed more" in page
     assert f'<td class="wrap">{TEXT}</td>' in page  # the source
     assert {"base", "a", "b"} == {model for model, measure in found if measure == "effective_dimension"}
     config = yaml.safe_load((here / "run" / "config.yaml").read_text(encoding="utf8"))
@@ -200,6 +200,7 @@ def test_a_folder_with_sampled_fingerprints_is_recognised_and_resumes(here, tiny
     """Run folders of earlier versions hold digests of a sample of the weights, in their markers and checkpoints."""
     from bertft.models import fingerprint as module
     from bertft.similarity.compare import encoders, stream
+    from bertft.study import rsa_command
 
     monkeypatch.setattr(stream, "BUFFER", 8)
     monkeypatch.setattr(encoders, "EVERY", 0)
@@ -210,7 +211,7 @@ def test_a_folder_with_sampled_fingerprints_is_recognised_and_resumes(here, tiny
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "fingerprint", module.sampled_fingerprint)
+        patch.setattr(rsa_command, "fingerprint", module.sampled_fingerprint)
         patch.setattr(encoders.Checkpoint, "save", interrupted)
         assert rsa(tiny_model, tuned) == 130
     assert rsa(tiny_model, tuned) == 0  # resumes from the checkpoint instead of refusing it
@@ -260,7 +261,7 @@ def test_words_that_moved_are_listed_by_label(here, tiny_model, capsys):
     assert re.search(f"{re.escape(escape(at))}<mark [^>]+><strong>{re.escape(escape(words[0]['word']))}</strong>", page)
     assert len(words) == 4 * 2 * 20 and all(f"[{row['word']}]" in row["context"] for row in words)
     most = [row for row in sentences if row["layer"] == "3" and row["moved"] == "most"]
-    assert f'<td class="wrap">{escape(most[0]["text"])}</td>' in page and "The sentences that moved most" in page
+    assert f'<td class="wrap">{escape(most[0]["text"])}</td>' in page and "Sentences that moved most" in page
     assert len(most) == min(20, len(used)) and {row["text"] for row in most} <= {" ".join(s.words) for s in used}
 
 

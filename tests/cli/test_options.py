@@ -14,7 +14,7 @@ from bertft.cli.options import Config, Out, options
 from bertft.cli.probe import EDGE_HELP, STRUCTURAL_HELP
 from bertft.cli.rsa import RSA_HELP
 from bertft.errors import BertftError
-from bertft.models.finetuning.run import FinetuneConfig
+from bertft.models.finetuning.config import FinetuneConfig
 from bertft.runs.settings import Positive, Settings, Size, Within
 from bertft.study.config import EdgeCommand, FinetuneCommand, RsaOptions, StructuralCommand
 

@@ -118,7 +118,7 @@ WAITING = """
     from bertft.cli.main import run
     from bertft.probes.edge import driver
     from bertft.runs.artefacts import Unfinished
-    driver.LOST = 0.0
+    driver.CHECKPOINT_INTERVAL_S = 0.0
     keep, calls = Unfinished.keep, []
     def slow(self, *state, **settings):
         keep(self, *state, **settings)

@@ -1,4 +1,4 @@
-"""What each class of example gives an encoder to read."""
+"""Inputs that each class of example declares."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_structural_probes_of_an_earlier_version_are_taken(encoder, tmp_path, mo
     record = {"config": config, **contents.record} | ({"sha256": digest(contents.tensors)} if sealed else {})
     path.write_bytes(save(contents.tensors, {"format": "bertft.structural/3", "kind": "linear"}))
     (tmp_path / "base.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
-    monkeypatch.setattr(structural, "train_probes", never)
+    monkeypatch.setitem(structural.TRAINERS, "linear", never)
     assert structural.structural_probes({"base": encoder}, train, dev, **settings) == rows
     damaged = {**contents.tensors, "distance": contents.tensors["distance"] + 1}
     path.write_bytes(save(damaged, {"format": "bertft.structural/3", "kind": "linear"}))

@@ -1,4 +1,4 @@
-"""The GPU benchmark, where there is no GPU: it says so, and its works are right."""
+"""The GPU benchmark without a GPU: its message, and the results of every work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The experiments: every script on synthetic text, killed and resumed, models taken over, no row twice."""
+"""Experiments: every script on synthetic text, resuming after a kill, stages taken from a study."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def out(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("experiments") / "run"
 
 
-def lab(tiny_model, out, **changes) -> RepeatedStudy:
+def study_of(tiny_model, out, **changes) -> RepeatedStudy:
     setting = read_setting(SETTINGS, "tiny", model=str(tiny_model))
     return RepeatedStudy(dataclasses.replace(setting, **changes), out)
 
 
 def experiment(script: str):
-    # by path: the tests import modules without putting the repository's root on the path
+    # pytest does not put the repository's root on the path
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
     return importlib.import_module(f"experiments.{script}").EXPERIMENT
@@ -64,19 +64,19 @@ def test_every_script_is_short_and_every_setting_reads(tmp_path):
 
 
 def test_figure_2_of_two_seeds(tiny_model, out):
-    table = run(lab(tiny_model, out), "fig2_rsa")
+    table = run(study_of(tiny_model, out), "fig2_rsa")
     top = {row.seed: row for row in table if row.layer == 3 and row.model == "mnli" and row.data == "plain"
            and row.measure == "rsa_cosine_pearson"}  # fmt: skip
     assert set(top) == {1, 2, None} and top[1].value != top[2].value and max(top[1].value, top[2].value) < 0.999
     assert top[None].value == pytest.approx((top[1].value + top[2].value) / 2)
-    # The two seeds alone, by Student's t with one degree of freedom, make each half at least this wide; 1 is the most.
+    # Student's t with one degree of freedom makes each half at least this wide; similarity is at most 1.
     half = 6.35 * abs(top[1].value - top[2].value)
     assert top[None].low <= top[None].value - half and min(1, top[None].value + half) <= top[None].high <= 1
     for ending in (".png", ".svg", ".csv"):
         assert (out / "results" / f"fig2_rsa_rsa_by_layer{ending}").stat().st_size > 0
     models = {path: path.stat().st_mtime_ns for path in out.glob("seed*/models/*/bertft.json")}
     assert len(models) == 4
-    again = run(lab(tiny_model, out), "fig5_domains")  # of the same rows: nothing is left to do
+    again = run(study_of(tiny_model, out), "fig5_domains")  # has the same stages, all done
     derived = [row for row in again if row.task == "own_text"]
     assert {row.key for row in again} == {row.key for row in [*table, *derived]}
     assert {row.seed for row in derived} == {1, 2, None} and "mnli - plain" in {row.data for row in derived}
@@ -84,7 +84,7 @@ def test_figure_2_of_two_seeds(tiny_model, out):
 
 
 def test_figure_1_has_each_tuned_encoder_less_the_base(tiny_model, out):
-    table = run(lab(tiny_model, out), "fig1_structural_probes")
+    table = run(study_of(tiny_model, out), "fig1_structural_probes")
     by = {(row.model, row.measure, row.layer, row.seed): row for row in table}
     for seed in (1, 2, None):
         gap = by["dep", "uuas", 3, seed].value - by["base", "uuas", 3, seed].value
@@ -95,7 +95,7 @@ def test_figure_1_has_each_tuned_encoder_less_the_base(tiny_model, out):
 
 
 def test_figure_3_sweeps_and_keeps_no_models(tiny_model, out):
-    table = run(lab(tiny_model, out), "fig3_freezing")
+    table = run(study_of(tiny_model, out), "fig3_freezing")
     scores = {row.layer: row for row in table if row.measure == "accuracy"}
     assert set(scores) == {-1, 2, 3} and all(row.low <= row.value <= row.high for row in scores.values())
     trained = {row.layer: row.value for row in table if row.measure == "trained_parameters"}
@@ -104,7 +104,7 @@ def test_figure_3_sweeps_and_keeps_no_models(tiny_model, out):
 
 
 def test_table_1_is_scored_on_test_and_written_out(tiny_model, out):
-    table = run(lab(tiny_model, out), "table1_edge_probing")
+    table = run(study_of(tiny_model, out), "table1_edge_probing")
     assert {row.n for row in table if row.measure == "micro_f1"} == {8}
     folder = out / "edge" / "seed1"
     assert {row.data for row in read_results(folder / "arcs.labels.csv")} == {"arcs"}
@@ -115,8 +115,8 @@ def test_table_1_is_scored_on_test_and_written_out(tiny_model, out):
     assert text.count("to the base") >= 8
 
 
-def test_models_are_scored_on_other_text_too(tiny_model, out):
-    table = run(lab(tiny_model, out), "model_scores")
+def test_models_are_scored_on_further_texts(tiny_model, out):
+    table = run(study_of(tiny_model, out), "model_scores")
     found = {(row.model, row.data) for row in table if row.seed == 1}
     assert found == {("dep", "dep"), ("mnli", "mnli"), ("dep", "dep_test")}
     test = {row.measure: row.value for row in table if row.data == "dep_test" and row.seed == 2}
@@ -142,7 +142,7 @@ ARCS = {"train": "builtin:synthetic?size=4"}
         ("model_scores", {"dep": {"test": {"split": "test"}}}, "setting tiny: options.also.dep.test.source: missing"),
     ],
 )
-def test_what_cannot_be_read_is_found_before_the_first_stage(tiny_model, tmp_path, name, options, message):
+def test_unreadable_input_is_refused_before_the_first_stage(tiny_model, tmp_path, name, options, message):
     for file in ("bad.jsonl", "bad.conllu"):
         (tmp_path / file).write_text("nothing of the kind\n", encoding="utf8")
     setting = read_setting(SETTINGS, "tiny", model=str(tiny_model))
@@ -157,7 +157,7 @@ def test_what_cannot_be_read_is_found_before_the_first_stage(tiny_model, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_an_option_that_is_needed_is_named_and_others_may_be_left_out(tiny_model, tmp_path):
+def test_missing_option_is_named(tiny_model, tmp_path):
     setting = read_setting(SETTINGS, "tiny", model=str(tiny_model))
     needed = {"edge": "table1_edge_probing", "prefix_time": "prefix_time", "sweep": "fig3_freezing",
               "along": "along_training", "lora": "lora", "text": "other_measures"}  # fmt: skip
@@ -176,7 +176,7 @@ def test_an_option_that_is_needed_is_named_and_others_may_be_left_out(tiny_model
     assert {stage.name.split("/")[1] for stage in models} == {"models"}
 
 
-def test_a_task_of_a_sweep_may_have_a_k_of_its_own(tiny_model, tmp_path):
+def test_task_of_a_sweep_can_have_its_own_k(tiny_model, tmp_path):
     setting = read_setting(SETTINGS, "tiny", model=str(tiny_model))
     sweep = {"seeds": [3], "k": {"freeze": [-1, 2]}, "tasks": {"dep": {}, "mnli": {"k": {"freeze": [1]}}}}
     study = RepeatedStudy(dataclasses.replace(setting, options={"sweep": sweep}), tmp_path)
@@ -187,7 +187,7 @@ def test_a_task_of_a_sweep_may_have_a_k_of_its_own(tiny_model, tmp_path):
     assert sweep["tasks"]["mnli"] == {"k": {"freeze": [1]}}
 
 
-def test_a_measurement_that_was_killed_is_begun_anew(tiny_model, tmp_path, monkeypatch):
+def test_killed_measurement_starts_again(tiny_model, tmp_path, monkeypatch):
     script = importlib.import_module("experiments.prefix_time")
 
     def finetune(*_, **__):
@@ -198,13 +198,13 @@ def test_a_measurement_that_was_killed_is_begun_anew(tiny_model, tmp_path, monke
     (folder / ".run.training").mkdir(parents=True)
     (folder / ".run.lock").touch()
     with pytest.raises(KeyboardInterrupt):
-        script.EXPERIMENT.work(lab(tiny_model, tmp_path), "mnli", 2)
+        script.EXPERIMENT.work(study_of(tiny_model, tmp_path), "mnli", 2)
     assert [path.name for path in folder.iterdir()] == [".run.lock"]
 
 
 def test_finished_stages_are_taken_from_a_study_of_the_same_settings(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr("bertft.study.analysis.write_report", lambda folder, **_: folder / "report.html")
-    here = lab(tiny_model, tmp_path / "lab", seeds=(1,))
+    here = study_of(tiny_model, tmp_path / "lab", seeds=(1,))
     small = dataclasses.replace(
         here.setting.study, tasks={"dep": here.setting.study.tasks["dep"]}, probes=None, stimuli={}
     )
@@ -235,14 +235,14 @@ def command(tiny_model, out, *arguments: str) -> list[str]:
 
 @pytest.fixture
 def main(monkeypatch):
-    """``python -m experiments`` in this process."""
+    """The command ``python -m experiments``, run in this process."""
     monkeypatch.syspath_prepend(str(ROOT))
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # it listens to SIGTERM
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the command handles SIGTERM
     return importlib.import_module("experiments.__main__").main
 
 
 def test_a_dry_run_lists_every_stage_and_writes_nothing(main, tiny_model, tmp_path, capsys):
-    here = lab(tiny_model, tmp_path / "run")
+    here = study_of(tiny_model, tmp_path / "run")
     analyses = [experiment(name) for name in ("model_scores", "fig2_rsa")]
     stages = {stage.name: stage for analysis in analyses for stage in analysis.stages(here)}
     name = "seed1/models/dep"
@@ -255,9 +255,9 @@ def test_a_dry_run_lists_every_stage_and_writes_nothing(main, tiny_model, tmp_pa
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     *lines, blank, summary = capsys.readouterr().out.splitlines()
     assert blank == "" and sorted(line.split()[0] for line in lines) == sorted(stages)  # each once
-    told = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
-    assert told.pop(name) == "done   1 min 05 s" and told.pop("seed2/models/dep") == "to do  1 min 05 s"
-    assert set(told.values()) == {"to do"}
+    listed = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
+    assert listed.pop(name) == "done   1 min 05 s" and listed.pop("seed2/models/dep") == "to do  1 min 05 s"
+    assert set(listed.values()) == {"to do"}
     assert summary.startswith(
         f"{len(stages) - 1} of {len(stages)} stages to do: 1 min 05 s for 1 of them, if they take"
     )
@@ -287,28 +287,28 @@ def test_experiments_are_chosen_by_name_or_module_and_all_run_in_order(main):
         (KeyboardInterrupt(), 130, "To resume: python -m experiments models --setting tiny --model "),
     ],
 )
-def test_what_goes_wrong_is_said_as_by_bertft(main, tiny_model, tmp_path, monkeypatch, capsys, error, code, words):
+def test_errors_have_the_sentences_of_bertft(main, tiny_model, tmp_path, monkeypatch, capsys, error, code, words):
     def fail(*_):
         raise error
 
     monkeypatch.setattr(RepeatedStudy, "run", fail)
     assert main(command(tiny_model, tmp_path / "run", "models")) == code
-    said = capsys.readouterr().err.strip()
-    assert said.splitlines()[-1].startswith("interrupted" if code == 130 else words) and words in said
-    assert len(said.splitlines()) == 1
+    errors = capsys.readouterr().err.strip()
+    assert errors.splitlines()[-1].startswith("interrupted" if code == 130 else words) and words in errors
+    assert len(errors.splitlines()) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_script_runs(tiny_model, out, name):
     started = time.process_time()
-    run(lab(tiny_model, out), name)
+    run(study_of(tiny_model, out), name)
     assert time.process_time() - started < 60
     assert list((out / "results").glob(f"{experiment(name).name}*.png")) or name == "model_scores"
 
 
 @pytest.mark.slow
-def test_all_is_killed_and_goes_on_without_doing_anything_twice(tiny_model, tmp_path):
+def test_killed_run_of_all_resumes_without_repeating_a_stage(tiny_model, tmp_path):
     command = [sys.executable, "-m", "experiments", "all", "--setting", "tiny", "--quiet"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 

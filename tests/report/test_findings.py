@@ -54,19 +54,19 @@ def test_which_of_two_changed_more():
         for measure in ("rsa_cosine_pearson", "cka_debiased")
         for layer, value in enumerate((0.05, -0.2, 0.3, 0.4))
     ]
-    assert sentences(made, {})["Which of two changed more"] == [
+    assert sentences(made, {})["Which of two encoders changed more"] == [
         "a and b on plain: at layer 3 the similarity of a to the base encoder minus that of b is 0.400 [0.300, 0.500]. "
         "The interval, paired by text, excludes 0 at 3 of 4 layers: a is more similar to the base encoder at 2, b at 1."
     ]
     assert context({}, made).models == ()  # the difference is no encoder
     bare = [dataclasses.replace(row, low=None, high=None) for row in made]
-    assert sentences(bare, {})["Which of two changed more"] == [
+    assert sentences(bare, {})["Which of two encoders changed more"] == [
         "a and b on plain: at layer 3 the similarity of a to the base encoder minus that of b is 0.400."
     ]
 
 
 def test_probes_compare_best_layers_and_report_the_random_encoder(rows, config):
-    found = sentences(rows, config)["What the probes still find"]
+    found = sentences(rows, config)["What structural probes find"]
     assert found[0] == (
         "DSpr at the best layer: base 0.800 [0.780, 0.820] (layer 2), dep +0.050 (layer 2, intervals disjoint), "
         "mnli -0.010 (layer 2, intervals overlap), a random encoder 0.500 [0.480, 0.520]."
@@ -166,7 +166,7 @@ def test_rows_without_intervals(rows, config):
     found = sentences(bare, config)
     assert "on plain is 0.400 (1 = unchanged)" in found["What changed"][0]
     assert "The difference is -0.150." in found["Own text against other text"][0]
-    assert "no interval" in found["What the probes still find"][0]
+    assert "no interval" in found["What structural probes find"][0]
 
 
 def test_an_unchanged_encoder_is_reported_as_unchanged(config):

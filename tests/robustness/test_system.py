@@ -32,7 +32,7 @@ WORK = {
     "edge": ("bertft.study.analyses.edge.run_edge",
              ["probe", "edge", "--model", "m", "--train", "t", "--dev", "d", "--out", "run"],
              ["--batch-size", "--max-train"]),
-    "report": ("bertft.report.write_report", ["report", "."], []),
+    "report": ("bertft.study.analysis.write_page", ["report", "."], []),
 }  # fmt: skip
 NO_MEMORY = (
     MemoryError("Unable to allocate 3.00 GiB for an array with shape (20000, 20000)"),
@@ -84,10 +84,10 @@ def test_the_settings_that_the_advice_on_memory_names_are_a_studys():
 
 
 def test_any_other_error_of_a_library_is_not_hidden(monkeypatch, tmp_path):
-    def work(folder, **_):
+    def work(*_, **__):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("bertft.report.write_report", work)
+    monkeypatch.setattr("bertft.study.analysis.write_page", work)
     with pytest.raises(RuntimeError, match="a bug"):
         run(["report", str(tmp_path)])
 

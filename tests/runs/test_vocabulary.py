@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,12 @@ LABELLED = st.one_of(
 
 
 @given(REGULAR | LABELLED)
-def test_a_name_is_read_as_it_was_built(name):
+def test_parse_inverts_str(name):
     assert MeasureName.parse(str(name)) == name
 
 
 @given(st.text(max_size=30))
-def test_any_text_is_a_name_that_is_written_back_unchanged(text):
+def test_str_inverts_parse_for_any_text(text):
     assert str(MeasureName.parse(text)) == text
 
 
@@ -158,22 +159,42 @@ def test_words_for_figures_and_sentences():
     assert MeasureName.parse("local_rsa_upos=NOUN").group == "local_rsa_upos"
 
 
-def test_a_pair_is_taken_apart_where_it_was_joined():
+def test_operands_splits_what_pair_joined():
     assert operands(pair("dep", "mnli")) == ("dep", "mnli")
     assert operands(pair("a - b", "c"), ["a - b", "c"]) == ("a - b", "c")
 
 
-def test_no_other_module_takes_names_of_measures_apart():
-    """Outside of the vocabulary no string method or regular expression is applied to an attribute ``measure``."""
-    methods = {"startswith", "endswith", "partition", "rpartition", "split", "removeprefix", "removesuffix", "replace"}
-    functions = {"fullmatch", "match", "search", "sub"}
+METHODS = {"startswith", "endswith", "partition", "rpartition", "split", "removeprefix", "removesuffix", "replace"}
+FUNCTIONS = {"fullmatch", "match", "search", "sub"}
+PART = re.compile(
+    r"^(mix_|cat_|control_|rsa_|local_rsa_|mutual_knn_)|^_(selectivity|difference|p|error|orthogonal|rbf|rank|base)$"
+    r"|_(selectivity|difference|rank|base)$"
+)
+
+
+def handmade(source: str) -> list[int]:
+    """Return the lines that take an attribute or variable ``measure`` apart, or put a name together by hand."""
     found = []
-    for path in [*(ROOT / "bertft").rglob("*.py"), *(ROOT / "experiments").glob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-                continue
-            on = [node.func.value] if node.func.attr in methods else node.args if node.func.attr in functions else []
-            names = {n.attr if isinstance(n, ast.Attribute) else getattr(n, "id", "") for n in on}
-            if "measure" in names and path.name != "vocabulary.py":
-                found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
-    assert found == []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            on = [node.func.value] if node.func.attr in METHODS else node.args if node.func.attr in FUNCTIONS else []
+            if "measure" in {n.attr if isinstance(n, ast.Attribute) else getattr(n, "id", "") for n in on}:
+                found.append(node.lineno)
+        elif isinstance(node, ast.JoinedStr):
+            texts = [value.value for value in node.values if isinstance(value, ast.Constant)]
+            found += [node.lineno for text in texts if PART.search(text)]
+    return found
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["row.measure.startswith('rsa')", "re.match('x', measure)", "f'control_{name}'", "f'{name}_difference'"],
+)
+def test_handmade_names_are_found(source):
+    assert handmade(source) == [1]
+
+
+def test_no_other_module_builds_or_splits_names_of_measures():
+    files = [*(ROOT / "bertft").rglob("*.py"), *(ROOT / "experiments").glob("*.py")]
+    found = {path.relative_to(ROOT): handmade(path.read_text(encoding="utf8")) for path in files}
+    assert {str(path): lines for path, lines in found.items() if lines and path.name != "vocabulary.py"} == {}

@@ -12,6 +12,7 @@ from scipy.stats import kstest
 
 from bertft.errors import BertftError
 from bertft.ops.moments.layout import Moments
+from bertft.runs.intervals import clustered_difference, clustered_interval, positive_interval
 from bertft.similarity import measures
 from bertft.similarity.augmented_rows import augment, pack, unpack
 from bertft.similarity.influence import (
@@ -20,11 +21,8 @@ from bertft.similarity.influence import (
     augmented_rows,
     cka_influence,
     cka_intervals,
-    clustered_difference,
-    clustered_interval,
     dimension_influence,
     entries,
-    positive_interval,
     rsa_influence,
     rsa_intervals,
     scatter_influence,

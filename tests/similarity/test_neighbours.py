@@ -100,6 +100,8 @@ def test_refusals():
         nearest(x, 3, metric="dot")
     with pytest.raises(BertftError, match="norm 0"):
         mutual_knn(torch.zeros(20, 3), y)
+    with pytest.raises(BertftError, match="cosine needs rows of at least one number"):
+        mutual_knn(torch.zeros(20, 0), y)
     with pytest.raises(BertftError, match="NaN"):
         rbf_cka(x * torch.nan, y)
     with pytest.raises(BertftError, match="are equal"):

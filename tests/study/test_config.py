@@ -76,7 +76,7 @@ def test_training_settings_of_a_task_reach_the_driver_and_older_folders_still_ma
     (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf8")
     assert read_study(tmp_path) == config
     assert not training.keys() & plain.to_tree()["tasks"]["dep"].keys()
-    stages = [study_stages(study, Inputs(study, tmp_path / "out", SILENT)) for study in (plain, config)]
+    stages = [study_stages(Inputs(study, tmp_path / "out", SILENT)) for study in (plain, config)]
     keys = [{stage.name: stage.key for stage in found} for found in stages]
     assert not training.keys() & stages[0][0].depends["finetune"].keys()
     assert keys[0]["models/dep"] != keys[1]["models/dep"] and keys[0]["models/squad"] == keys[1]["models/squad"]

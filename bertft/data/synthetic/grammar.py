@@ -126,9 +126,9 @@ class Grammar(Phrases):
         if subject.form == "I" and negation == "n't":
             negation = "not"
         before = [] if negation else self._before_verb()
-        return verbal_clause(
-            subject, verb, tense, complements, negation=negation, passive=passive, inverted=inverted, before=before
-        )
+        clause = verbal_clause(subject, verb, tense, complements, negation=negation, passive=passive, inverted=inverted)
+        clause.left.extend(before)
+        return clause
 
     def _intransitive(self, depth: int, inverted: bool, tense: str) -> Node:
         frame, verb = self.draw.pick(self.verbs["intransitive"])

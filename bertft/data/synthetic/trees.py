@@ -190,10 +190,9 @@ def verbal_clause(
     negation: str | None = None,
     passive: bool = False,
     inverted: bool = False,
-    before: Iterable[Node] = (),
     agreement: str | None = None,
 ) -> Node:
-    """Return a clause of subject, auxiliaries, adverbs (``before``), verb and ``complements``.
+    """Return a clause of subject, auxiliaries, verb and ``complements``.
 
     ``negation`` is ``not``, ``n't`` or None. ``inverted`` puts the first auxiliary before the subject, as in questions.
     ``agreement`` is needed if the subject is absent or a relative pronoun.
@@ -204,7 +203,6 @@ def verbal_clause(
         words.insert(1, Node(negation, "PART", "RB", "advmod"))
     head = Node(form, "VERB", tag, relation)
     _put_subject(head, subject, words, passive=passive, inverted=inverted, negation=negation)
-    head.left.extend(before)
     return head.add(*complements)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bertft.models.batching import length_sorted_batches
 from bertft.models.frozen_cache import HIDDEN, collate
+from bertft.runs.intervals import ratio_interval
 
 if TYPE_CHECKING:
     from bertft.models.frozen_cache import FrozenCache
@@ -48,16 +49,7 @@ class Score:
 
     def interval(self, seed: int, *, resamples: int = 1000, level: float = 0.95) -> tuple[float, float]:
         """Return the ends of a percentile bootstrap interval over the items. It depends on ``seed`` only."""
-        n = len(self.numerators)
-        generator = np.random.default_rng(seed)
-        values = []
-        for size in _chunks(resamples, max(1, 2_000_000 // n)):
-            weights = generator.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
-            # Skip resamples whose denominator is zero.
-            below = weights @ self.denominators
-            values.append((weights @ self.numerators)[below > 0] / below[below > 0])
-        low, high = np.quantile(np.concatenate(values), [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
+        return ratio_interval(self.numerators, self.denominators, seed, resamples=resamples, level=level)
 
 
 class Head(nn.Module, abc.ABC):
@@ -173,7 +165,3 @@ class _Indexed:
 
     def __len__(self) -> int:
         return len(self.feature)
-
-
-def _chunks(total: int, size: int) -> list[int]:
-    return [min(size, total - start) for start in range(0, total, size)]

@@ -19,7 +19,7 @@ from bertft.data.examples import Pair
 from bertft.errors import BertftError
 from bertft.models.batching import pad_inputs
 from bertft.models.tasks.base import Head, Score, Window
-from bertft.models.tasks.pairs import encode_pairs, inputs_of
+from bertft.models.tasks.pairs import encode_pairs, model_inputs
 
 DROPOUT = 0.1
 
@@ -106,7 +106,7 @@ class NliTask:
                 stacklevel=2,
             )
         return [
-            _Feature(inputs_of(tokenizer, encoding), number[example.label])
+            _Feature(model_inputs(tokenizer, encoding), number[example.label])
             for encoding, example in zip(encodings, examples, strict=True)
         ]
 

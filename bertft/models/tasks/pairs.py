@@ -33,7 +33,7 @@ def encode_pairs(
     return [backend.post_process(*pair) for pair in zip(*parts, strict=True)]
 
 
-def inputs_of(tokenizer: Any, encoding: Encoding) -> dict[str, list[int]]:
+def model_inputs(tokenizer: Any, encoding: Encoding) -> dict[str, list[int]]:
     """Return the encoder's inputs by name: ``input_ids`` and, if the model takes them, ``token_type_ids``."""
     inputs = {"input_ids": encoding.ids}
     if "token_type_ids" in tokenizer.model_input_names:

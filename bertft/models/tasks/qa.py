@@ -22,7 +22,7 @@ from bertft.data.examples import Question
 from bertft.errors import BertftError
 from bertft.models.batching import pad, pad_inputs
 from bertft.models.tasks.base import Head, Score, Window
-from bertft.models.tasks.pairs import encode_pairs, inputs_of
+from bertft.models.tasks.pairs import encode_pairs, model_inputs
 from bertft.models.tasks.squad_metric import exact_match, f1
 
 MAX_QUESTION = 64  # pieces, as in BERT
@@ -129,7 +129,7 @@ class QaTask:
             stride=window.stride,
         )
         return [
-            _window(owner, inputs_of(tokenizer, own), own.offsets, own.sequence_ids, examples[owner])
+            _window(owner, model_inputs(tokenizer, own), own.offsets, own.sequence_ids, examples[owner])
             for owner, whole in enumerate(encodings)
             for own in (whole, *whole.overflowing)
         ]

@@ -16,7 +16,7 @@ from bertft.errors import BertftError
 from bertft.probes.edge.head import Input
 from bertft.probes.edge.targets import EdgeTargets
 from bertft.probes.edge.training import EdgeTraining, code_bits, train_heads
-from bertft.probes.vectors import Room, Vectors
+from bertft.probes.vectors import Vectors, Workspace
 from bertft.runs.artefacts import NOTHING, Unfinished
 from bertft.runs.progress import SILENT, Progress
 
@@ -98,16 +98,16 @@ def online_code(
         for number, (known, end) in pairs:
             past, block = np.sort(order[:known]), np.sort(order[known:end])
             trained = train_heads(
-                inputs, Chosen(train, past), targets.subset(past), dev, dev_targets, config, criterion="code",
+                inputs, VectorSubset(train, past), targets.subset(past), dev, dev_targets, config, criterion="code",
                 unfinished=training.of(block=number), device=device,
             )  # fmt: skip
-            bits += code_bits(trained.heads, range(len(inputs)), Chosen(train, block), targets.subset(block))
+            bits += code_bits(trained.heads, range(len(inputs)), VectorSubset(train, block), targets.subset(block))
             blocks.keep(number, {"bits": torch.from_numpy(bits)}, nothing)
             step.advance()
     return CodeLength(bits, per_target * len(targets))
 
 
-class Chosen:
+class VectorSubset:
     """Some sentences of other vectors, as vectors of their own."""
 
     def __init__(self, vectors: Vectors, members: np.ndarray) -> None:
@@ -116,6 +116,6 @@ class Chosen:
         self.layers, self.width = vectors.layers, vectors.width
 
     def batch(
-        self, sentences: Sequence[int], layers: torch.Tensor | None = None, *, room: Room | None = None
+        self, sentences: Sequence[int], layers: torch.Tensor | None = None, *, workspace: Workspace | None = None
     ) -> torch.Tensor:
-        return self._vectors.batch(self._members[list(sentences)].tolist(), layers, room=room)
+        return self._vectors.batch(self._members[list(sentences)].tolist(), layers, workspace=workspace)

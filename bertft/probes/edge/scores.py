@@ -8,13 +8,6 @@ import numpy as np
 
 from bertft.probes.edge.head import Input
 from bertft.probes.edge.training import Counts
-from bertft.probes.structural.scores import Score
-
-
-def resamples_of(texts: int, count: int, seed: int) -> np.ndarray:
-    """(B + 1, S) weights: 1 for every text, then ``count`` bootstrap draws of S texts."""
-    draws = np.random.default_rng(seed).multinomial(texts, np.full(texts, 1 / texts), size=count)
-    return np.concatenate([np.ones((1, texts)), draws])
 
 
 def f1(hits: np.ndarray, predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
@@ -53,10 +46,3 @@ def expected_layer(inputs: Sequence[Input], scores: np.ndarray) -> np.ndarray | 
     total = gains.sum(0)
     layers = np.arange(1, len(curve))
     return np.divide(layers @ gains, total, out=np.full(total.shape, np.nan), where=total > 0)
-
-
-def interval(values: np.ndarray, n: int) -> Score:
-    """The first of ``values`` (B + 1,) with the 2.5 and 97.5 percentiles of the others that are numbers."""
-    drawn = values[1:][np.isfinite(values[1:])]
-    low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (values[0], values[0])
-    return Score(float(values[0]), float(min(low, values[0])), float(max(high, values[0])), n)

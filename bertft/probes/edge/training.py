@@ -17,7 +17,7 @@ from bertft.probes.edge.forward import through
 from bertft.probes.edge.head import DROPOUT, WIDTH, Heads, Input
 from bertft.probes.edge.schedule import Schedule, together
 from bertft.probes.edge.targets import EdgeTargets, SpanBatch
-from bertft.probes.vectors import Room, Vectors, on_device
+from bertft.probes.vectors import Vectors, Workspace, on_device
 from bertft.runs.artefacts import NOTHING, Unfinished
 from bertft.runs.progress import SILENT, Progress
 
@@ -97,7 +97,7 @@ def train_heads(
     largest = int(np.sort(targets.counts)[-config.batch :].sum())
     schedule = Schedule(heads, config.learning_rate, largest)
     order = np.random.default_rng(config.seed)
-    masks, room = torch.Generator().manual_seed(config.seed), Room()
+    masks, workspace = torch.Generator().manual_seed(config.seed), Workspace()
     texts = len(targets.texts)
     queue: list[list[int]] = []
 
@@ -122,7 +122,7 @@ def train_heads(
                 break
             if not queue:
                 queue = _batches(order.permutation(texts).tolist(), config.batch)
-            descend(schedule, train, targets, queue.pop(0), masks, room)
+            descend(schedule, train, targets, queue.pop(0), masks, workspace)
             step.advance()
             if number % config.interval == 0 or number == config.steps:
                 validate(number)
@@ -145,11 +145,11 @@ def descend(
     targets: EdgeTargets,
     members: Sequence[int],
     masks: torch.Generator,
-    room: Room,
+    workspace: Workspace,
 ) -> None:
     """One step of the active probes on the texts ``members``."""
     heads = schedule.heads
-    x, batch = train.batch(members, room=room), targets.batch(members).to(heads.device)
+    x, batch = train.batch(members, workspace=workspace), targets.batch(members).to(heads.device)
     keep = (torch.rand(len(batch.labels), WIDTH, generator=masks) >= DROPOUT).to(heads.device).float() / (1 - DROPOUT)
     for group in schedule.groups:
         passed = heads.passed(heads.select(group.probes), group.probes, x, batch, keep, learn=True)
@@ -170,9 +170,9 @@ def predictions(
         tensors, first = heads.select(group), list(probes).index(group[0])
         direct = through(tensors, heads.owner(group)) if len(targets) > heads.dim else None  # for fewer it is no gain
         ready.append((slice(first, first + len(group)), group, tensors, direct))
-    room = Room()
+    workspace = Workspace()
     for texts, batch in blocks:
-        x, batch = vectors.batch(texts, room=room), batch.to(heads.device)
+        x, batch = vectors.batch(texts, workspace=workspace), batch.to(heads.device)
         for which, group, tensors, direct in ready:
             yield which, texts, batch, heads.passed(tensors, group, x, batch, through=direct).logits
 

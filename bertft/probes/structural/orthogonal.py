@@ -19,7 +19,7 @@ from bertft.errors import BertftError
 from bertft.models.devices import device_of
 from bertft.ops.probe_loss import probe_loss, probe_loss_and_gradient
 from bertft.probes.structural.training import BATCH, DECAY, IMPROVEMENT, PATIENCE, Probes, Trees
-from bertft.probes.vectors import Room, Vectors, on_device
+from bertft.probes.vectors import Vectors, Workspace, on_device
 from bertft.runs.artefacts import NOTHING, Unfinished
 from bertft.runs.progress import SILENT, Progress
 
@@ -72,7 +72,7 @@ def train_orthogonal(
     train, dev = on_device(train, there), on_device(dev, there)
     start = (torch.rand(2, width, generator=torch.Generator().manual_seed(seed)) - 0.5).to(there)
     schedule = _Schedule(torch.eye(width, device=there).repeat(layers, 1, 1), start.repeat(layers, 1, 1))
-    order, room, sentences = np.random.default_rng(seed), Room(), len(train.lengths)
+    order, workspace, sentences = np.random.default_rng(seed), Workspace(), len(train.lengths)
     found = unfinished.found(order)
     if found is not None:
         schedule.restore(found[1])
@@ -83,10 +83,10 @@ def train_orthogonal(
             active = schedule.active
             for first in range(0, sentences, BATCH):
                 members = shuffled[first : first + BATCH].tolist()
-                h = train.batch(members, torch.tensor(active), room=room)
+                h = train.batch(members, torch.tensor(active), workspace=workspace)
                 schedule.descend(active, h, *train_trees.batch(members, h.device))
                 step.advance(len(members))
-            schedule.end_epoch(epoch, active, _dev_losses(dev, dev_trees, schedule, active, room))
+            schedule.end_epoch(epoch, active, _dev_losses(dev, dev_trees, schedule, active, workspace))
             step.note(f"epoch {epoch + 1}, {len(schedule.active)} of {layers} layers left")
             if not schedule.active:
                 break
@@ -199,13 +199,13 @@ class _Schedule:
 
 
 @torch.no_grad()
-def _dev_losses(data: Vectors, trees: Trees, schedule: _Schedule, chosen: list[int], room: Room) -> Tensor:
+def _dev_losses(data: Vectors, trees: Trees, schedule: _Schedule, chosen: list[int], workspace: Workspace) -> Tensor:
     """(2, L') float64 mean over dev sentences, distance and depth."""
     sentences = len(data.lengths)
     totals = torch.zeros(2, len(chosen), dtype=torch.float64, device=schedule.scales.device)
     weights = schedule.weights(chosen)
     for first in range(0, sentences, BATCH):
         members = range(first, min(first + BATCH, sentences))
-        h = data.batch(members, torch.tensor(chosen), room=room)
+        h = data.batch(members, torch.tensor(chosen), workspace=workspace)
         totals += probe_loss(h, *weights, *trees.batch(members, h.device)).T.double() * len(members)
     return totals.cpu() / sentences

@@ -22,7 +22,7 @@ from bertft.errors import BertftError
 from bertft.models.devices import device_of
 from bertft.ops import pairwise_distance
 from bertft.probes.structural.training import BATCH, Probes, Schedule, Trees, batch_of, fit, groups_of, initial
-from bertft.probes.vectors import Room, Vectors, on_device
+from bertft.probes.vectors import Vectors, Workspace, on_device
 from bertft.runs.artefacts import NOTHING, Unfinished
 from bertft.runs.progress import SILENT, Progress
 
@@ -61,17 +61,17 @@ def train_rbf(
     train, dev = on_device(train, there), on_device(dev, there)
     start = initial(width, rank, seed).repeat(1, layers, 1, 1).view(2 * layers, width * rank)
     schedule = Schedule(torch.cat([start, torch.full((2 * layers, 1), math.log(START))], dim=1).to(there))
-    room = Room()
+    workspace = Workspace()
 
     def learn(members: list[int], kinds: tuple[int, ...], chosen: list[int]) -> None:
         probes = [kind * layers + layer for kind in kinds for layer in chosen]
         parameters = schedule.weights[probes].requires_grad_()
-        material = batch_of(train, train_trees, members, kinds, chosen, room)
+        material = batch_of(train, train_trees, members, kinds, chosen, workspace)
         (slope,) = torch.autograd.grad(losses(parameters, *material).sum(), parameters)
         schedule.gradients[probes] = slope
 
     def measure() -> Tensor:
-        return _dev_losses(dev, dev_trees, schedule, room)
+        return _dev_losses(dev, dev_trees, schedule, workspace)
 
     size = (len(train.lengths), layers)
     fit(schedule, size, learn, measure, epochs, seed, "train RBF probes", progress, unfinished)
@@ -130,7 +130,7 @@ def _levelled(squared: Tensor, scale: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, room: Room) -> Tensor:
+def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, workspace: Workspace) -> Tensor:
     """(P,) float64 mean over dev sentences; infinite for probes that have stopped."""
     sentences = len(data.lengths)
     totals = torch.full((len(schedule.active),), torch.inf, dtype=torch.float64, device=schedule.weights.device)
@@ -139,6 +139,6 @@ def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, room: Room) -> 
         totals[probes] = 0
         for first in range(0, sentences, BATCH):
             members: Sequence[int] = range(first, min(first + BATCH, sentences))
-            material = batch_of(data, trees, members, kinds, chosen, room)
+            material = batch_of(data, trees, members, kinds, chosen, workspace)
             totals[probes] += losses(schedule.weights[probes], *material).double() * len(members)
     return totals.cpu() / sentences

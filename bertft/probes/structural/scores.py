@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops.reference import pairwise_distance
+from bertft.runs.intervals import ENDS, Score, bootstrap_weights, centred_resamples
 
 SHORTEST, LONGEST = 5, 50  # lengths over which the correlations are averaged
 BLOCK = 1 << 22  # numbers in one block of distance matrices
@@ -34,16 +35,6 @@ class SentenceScores:
     edges: np.ndarray
     gold_edges: np.ndarray
     root: np.ndarray
-
-
-@dataclass(frozen=True)
-class Score:
-    """One figure that ``n`` sentences count for, with its 95 % interval (bootstrap percentiles less their bias)."""
-
-    value: float
-    low: float
-    high: float
-    n: int
 
 
 def average_ranks(values: Tensor) -> Tensor:
@@ -204,7 +195,7 @@ def summarise(scores: SentenceScores, *, resamples: int = 1000, seed: int = 0) -
             f"punctuation, found {min(measured.values())} of {sentences}"
         )
     drawn = resampled(scores, resamples=resamples, seed=seed)
-    low, high = ({name: np.percentile(values[:, 1:], q, axis=1) for name, values in drawn.items()} for q in (2.5, 97.5))
+    low, high = ({name: np.percentile(values[:, 1:], q, axis=1) for name, values in drawn.items()} for q in ENDS)
     return [
         {
             name: Score(float(drawn[name][k, 0]), float(low[name][k]), float(high[name][k]), measured[name])
@@ -221,11 +212,9 @@ def resampled(scores: SentenceScores, *, resamples: int = 1000, seed: int = 0) -
     """
     sentences = len(scores.lengths)
     value = estimates(scores, np.ones((1, sentences)))
-    draws = np.random.default_rng(seed).multinomial(sentences, np.full(sentences, 1 / sentences), size=resamples)
-    found = {}
-    for name, drawn in estimates(scores, draws.astype(float)).items():
-        # A resample can miss a length altogether, which moves the mean over lengths: the shift is taken out.
-        shift = drawn.mean(1, keepdims=True) - value[name]
-        lowest = -1.0 if name in ("dspr", "nspr") else 0.0  # what is taken out must not lead out of the range
-        found[name] = np.concatenate([value[name], np.clip(drawn - shift, lowest, 1.0)], axis=1)
-    return found
+    draws = bootstrap_weights(sentences, resamples, np.random.default_rng(seed))
+    lowest = {"dspr": -1.0, "nspr": -1.0}
+    return {
+        name: centred_resamples(value[name], drawn, lowest.get(name, 0.0))
+        for name, drawn in estimates(scores, draws.astype(float)).items()
+    }

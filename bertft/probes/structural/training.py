@@ -14,7 +14,7 @@ from bertft.errors import BertftError
 from bertft.models.devices import device_of
 from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient
 from bertft.probes.structural.trees import packed_trees
-from bertft.probes.vectors import Room, Vectors, on_device
+from bertft.probes.vectors import Vectors, Workspace, on_device
 from bertft.runs.artefacts import NOTHING, Unfinished
 from bertft.runs.progress import SILENT, Progress
 
@@ -179,19 +179,19 @@ def train_probes(
     train, dev = on_device(train, there), on_device(dev, there)
     start = initial(width, rank, seed).repeat(1, layers, 1, 1).view(2 * layers, width, rank)
     schedule = Schedule(start.to(there))
-    room = Room()
-    columns = _Columns(layers, room)
+    workspace = Workspace()
+    columns = _Columns(layers, workspace)
 
     def learn(members: list[int], kinds: tuple[int, ...], chosen: list[int]) -> None:
         weights = columns.take(schedule.weights, kinds, chosen)
-        h, distances, depths, lengths = batch_of(train, train_trees, members, kinds, chosen, room)
+        h, distances, depths, lengths = batch_of(train, train_trees, members, kinds, chosen, workspace)
         _, gradients = probe_loss_and_gradient(
             h, weights, distances, depths, lengths, distance_rank=rank if len(kinds) == 2 else None
         )
         columns.give(gradients, schedule.gradients, kinds, chosen)
 
     def measure() -> Tensor:
-        return _dev_losses(dev, dev_trees, schedule, room)
+        return _dev_losses(dev, dev_trees, schedule, workspace)
 
     size = (len(train.lengths), layers)
     fit(schedule, size, learn, measure, epochs, seed, "train probes", progress, unfinished)
@@ -257,8 +257,8 @@ class _Columns:
     Kind by kind, layer by layer they are (2 * L, D, R); of a group (`groups_of`) only some of these are wanted.
     """
 
-    def __init__(self, layers: int, room: Room) -> None:
-        self.layers, self.room = layers, room
+    def __init__(self, layers: int, workspace: Workspace) -> None:
+        self.layers, self.workspace = layers, workspace
 
     def take(self, weights: Tensor, kinds: Sequence[int], chosen: Sequence[int]) -> Tensor:
         """The weights (2 * L, D, R) of a group, side by side."""
@@ -267,7 +267,7 @@ class _Columns:
         if len(chosen) < self.layers:
             parts = [part[list(chosen)] for part in parts]
         shape = (len(chosen), width, len(kinds) * rank)
-        return torch.cat(parts, dim=2, out=self.room.take("weights", *shape, device=weights.device))
+        return torch.cat(parts, dim=2, out=self.workspace.take("weights", *shape, device=weights.device))
 
     def give(self, gradients: Tensor, into: Tensor, kinds: Sequence[int], chosen: Sequence[int]) -> None:
         """Put a group's gradients (L', D, kinds * R) where they belong in (2 * L, D, R)."""
@@ -285,16 +285,16 @@ def batch_of(
     members: Sequence[int],
     kinds: tuple[int, ...],
     layers: list[int],
-    room: Room,
+    workspace: Workspace,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
     """h (L, T, D) float32, packed distances, depths (those that ``kinds`` learn from) and lengths of some sentences."""
-    h = data.batch(members, torch.tensor(layers), room=room)
+    h = data.batch(members, torch.tensor(layers), workspace=workspace)
     distances, depths, lengths = trees.batch(members, h.device)
     return h, distances if 0 in kinds else None, depths if 1 in kinds else None, lengths
 
 
 @torch.no_grad()
-def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, room: Room) -> Tensor:
+def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, workspace: Workspace) -> Tensor:
     """(P,) float64 mean over dev sentences; infinite for probes that have stopped."""
     sentences = len(data.lengths)
     totals = torch.zeros(len(schedule.active), dtype=torch.float64, device=schedule.weights.device)
@@ -303,7 +303,7 @@ def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, room: Room) -> 
         distance, depth = (schedule.weights[[kind * data.layers + k for k in chosen]] for kind in (0, 1))
         for first in range(0, sentences, BATCH):
             members = range(first, min(first + BATCH, sentences))
-            h, distances, depths, lengths = batch_of(data, trees, members, kinds, chosen, room)
+            h, distances, depths, lengths = batch_of(data, trees, members, kinds, chosen, workspace)
             if distances is not None and depths is not None:
                 losses = probe_loss(h, distance, depth, distances, depths, lengths).T.flatten()
             elif distances is not None:

@@ -31,12 +31,8 @@ def tree_svg(
     if not len(words) == len(gold) == len(predicted):
         raise BertftError(f"tree: {len(words)} words, {len(gold)} gold heads and {len(predicted)} predicted ones")
     words, title = [_drawable(word) for word in words], _drawable(title)
-    centres, x = [], float(MARGIN)
-    for word in words:
-        width = len(word) * LETTER
-        centres.append(x + width / 2)
-        x += width + GAP
-    width = max(x - GAP + MARGIN, 2 * MARGIN + len(title) * LETTER)
+    centres, end = _centres(words)
+    width = max(end + MARGIN, 2 * MARGIN + len(title) * LETTER)
     above, below = _edges(gold), _edges(predicted)
     tops, depths = _levels(above), _levels(below)
     head = MARGIN + (20 if title else 0)
@@ -64,6 +60,16 @@ def tree_svg(
         for i in (i for i, h in enumerate(heads) if h == 0):
             parts.append(f'<circle cx="{centres[i]:.1f}" cy="{y}" r="3" fill="{colour}"/>')
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _centres(words: Sequence[str]) -> tuple[list[float], float]:
+    """Return the horizontal centre of each word, and the end of the last one."""
+    centres, x = [], float(MARGIN)
+    for word in words:
+        width = len(word) * LETTER
+        centres.append(x + width / 2)
+        x += width + GAP
+    return centres, x - GAP
 
 
 def _drawable(text: str) -> str:

@@ -19,7 +19,7 @@ def film(swept: Sequence[Line]) -> Figure:
         panels.append(Panel(task, own[0].name.axis, curves))
     return Figure(
         "along_training",
-        "When each layer leaves the base encoder",
+        "When each layer departs from the base encoder",
         f"Similarity after each share of the training steps. Blue: after the last step. {interval(swept, 'sentence')}",
         tuple(panels),
         film=True,

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from markupsafe import Markup
-
 from bertft.errors import BertftError
 from bertft.report.draw.tree import tree_svg
 from bertft.report.figure import csv_text
@@ -68,7 +66,7 @@ def read_trees(path: Path) -> tuple[int, list[Tree]]:
 class Picture:
     """A tree in the page's colours, light or dark, and as a file on white."""
 
-    svg: Markup
+    svg: str
     download: Download
 
 
@@ -127,7 +125,7 @@ def _picture(name: str, tree: Tree) -> Picture:
     title = f"{name}: {tree.found} of {len(tree.words) - 1} edges"
     drawn = tree_svg(tree.words, tree.gold, tree.predicted, title, PAGE_COLOURS)
     paper = tree_svg(tree.words, tree.gold, tree.predicted, title)
-    return Picture(Markup(drawn), download("tree.svg", paper.encode()))  # `tree_svg` escapes its text
+    return Picture(drawn, download("tree.svg", paper.encode()))
 
 
 def _heads(trees: Sequence[Tree]) -> list[tuple[str, list[str]]]:

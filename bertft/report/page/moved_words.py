@@ -23,11 +23,11 @@ SENTENCES = "sentences.csv"
 NUMBERS = {"layer": int, "n": int, "value": float, "low": float, "high": float}
 KINDS = {
     "upos": "part of speech",
-    "xpos": "the treebank's own tag",
+    "xpos": "treebank-specific tag",
     "relation": "relation to the head",
     "depth": "depth in the tree (root 0)",
     "position": "position in the sentence (first 0)",
-    "frequency": "frequency (log2 of the form's count here)",
+    "frequency": "frequency (log2 of the word form's count in this text)",
 }
 DARKEST = 0.6  # opacity of the shade under a word whose local RSA is 0 or less
 SHOWN = 5  # words at either end of a layer; the file has more

@@ -12,7 +12,6 @@ from typing import Any
 
 import jinja2
 import yaml
-from markupsafe import Markup
 
 from bertft.report.draw.screen import map_panels, panels
 from bertft.report.figure import Figure, HeatMap, shown_lines, slot
@@ -93,11 +92,11 @@ def _templates() -> jinja2.Environment:
     return environment
 
 
-def _plotly() -> Markup:
+def _plotly() -> str:
     """Return the source of plotly.js, which the page carries along."""
     from plotly.offline import get_plotlyjs
 
-    return Markup(get_plotlyjs())
+    return str(get_plotlyjs())
 
 
 def _synthetic(value: object) -> bool:

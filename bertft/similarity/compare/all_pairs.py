@@ -20,12 +20,12 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.ops import reference
 from bertft.ops.rdm.routes import Route
+from bertft.runs.intervals import ENDS, clustered_difference, clustered_interval
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
 from bertft.runs.vocabulary import MeasureName
 from bertft.similarity import neighbours
 from bertft.similarity import pairwise_rsa as pairwise
-from bertft.similarity.influence import clustered_difference, clustered_interval
 
 if TYPE_CHECKING:
     from bertft.similarity.compare.plan import Plan
@@ -136,7 +136,7 @@ def _differences(
             if isinstance(a.spread, Tensor) and isinstance(b.spread, Tensor):
                 _, low, high, _ = clustered_difference(a.value, b.value, (a.spread, b.spread), groups, **size)
             else:
-                low, high = np.nanpercentile(np.asarray(a.spread) - np.asarray(b.spread), [2.5, 97.5]).tolist()
+                low, high = np.nanpercentile(np.asarray(a.spread) - np.asarray(b.spread), ENDS).tolist()
             head = (f"{first} - {second}", "difference", data, layer, measure)
             yield Row(*head, a.value - b.value, low, high, len(groups), plan.seed)
 

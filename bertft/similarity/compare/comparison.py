@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BadRow, BertftError
+from bertft.runs.intervals import Interval, clustered_difference, clustered_interval, positive_interval
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
 from bertft.runs.vocabulary import MeasureName
@@ -22,16 +23,12 @@ from bertft.similarity.augmented_rows import augment
 from bertft.similarity.compare import all_pairs
 from bertft.similarity.compare.plan import SCATTER, SPACES, Plan
 from bertft.similarity.influence import (
-    Interval,
     angle_interval,
     anisotropy_influence,
     augmented_rows,
     cka_influence,
-    clustered_difference,
-    clustered_interval,
     dimension_influence,
     entries,
-    positive_interval,
     rsa_influence,
     scatter_influence,
     shape_influence,

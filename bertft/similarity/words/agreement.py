@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
 
 from bertft.errors import BertftError
+from bertft.runs.intervals import correlation_interval
 from bertft.runs.progress import SILENT, Progress
 from bertft.similarity.words.moved import local_of_words
 
@@ -58,25 +58,5 @@ def words_agree(
     found = []
     for layer, (x, y) in enumerate(zip(*moved.values(), strict=False)):  # those that all three have
         if min(float(x.std()), float(y.std())) > MOVED:
-            found.append(Agreement(layer, *correlation(x, y, groups, resamples, seed), len(x)))
+            found.append(Agreement(layer, *correlation_interval(x, y, groups, resamples, seed), len(x)))
     return found
-
-
-def correlation(x: Tensor, y: Tensor, groups: Tensor, resamples: int, seed: int) -> tuple[float, float, float]:
-    """Return the Pearson correlation of x (R,) and y (R,), and the ends of its 95 % interval over ``groups`` (R,).
-
-    A resample draws as many groups as there are, each with all its items; its correlation follows from sums per group.
-    """
-    x, y = x - x.mean(), y - y.mean()
-    columns = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], dim=1)
-    count = int(groups.max()) + 1
-    totals = torch.zeros(count, 6, dtype=columns.dtype).index_add_(0, groups, columns)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(count, (resamples, count), generator=generator)
-    weights = torch.zeros(resamples + 1, count, dtype=columns.dtype)
-    weights[0] = 1
-    weights[1:].scatter_add_(1, drawn, torch.ones_like(drawn, dtype=columns.dtype))
-    n, sx, sy, sxx, syy, sxy = (weights @ totals).unbind(1)
-    values = (n * sxy - sx * sy) / ((n * sxx - sx * sx) * (n * syy - sy * sy)).sqrt()
-    low, high = torch.quantile(values[1:], torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
-    return float(values[0]), low, high

@@ -7,7 +7,6 @@ come from a second pass or from a `Reservoir`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.ops import reference
 from bertft.ops.moments.formulas import local_pearson
+from bertft.runs.intervals import clustered_mean
 from bertft.similarity.moments import CrossMoments
 
 BLOCK = 4096  # rows at a time
@@ -72,8 +72,6 @@ def mean_by_label(values: Tensor, labels: Sequence[Any], groups: Tensor) -> list
     ``groups`` (R,) are the sentences. The standard error is that of a ratio of sums over sentences, the interval
     Student's t.
     """
-    from scipy.special import stdtrit
-
     names = np.asarray(labels)
     if names.shape != (values.shape[1],) or len(groups) != values.shape[1]:
         raise BertftError(f"mean_by_label: expected a label and a group for each of {values.shape[1]} stimuli")
@@ -81,14 +79,7 @@ def mean_by_label(values: Tensor, labels: Sequence[Any], groups: Tensor) -> list
     table = []
     for kind in kinds[np.argsort(-counts, kind="stable")]:
         chosen = torch.from_numpy(np.flatnonzero(names == kind))
-        sentences, which = torch.unique(groups[chosen], return_inverse=True)
-        s, n = len(sentences), len(chosen)
         for layer, row in enumerate(values[:, chosen]):
-            mean = float(row.mean())
-            low = high = None
-            if s > 1:
-                totals = torch.zeros(s, dtype=torch.float64).index_add_(0, which, row - mean)
-                half = float(stdtrit(s - 1, 0.975)) * math.sqrt(s / (s - 1) * float(totals.square().sum())) / n
-                low, high = mean - half, mean + half
-            table.append(LabelMean(kind.item() if hasattr(kind, "item") else kind, layer, mean, low, high, n))
+            mean, low, high = clustered_mean(row, groups[chosen])
+            table.append(LabelMean(kind.item() if hasattr(kind, "item") else kind, layer, mean, low, high, len(chosen)))
     return table

@@ -1,4 +1,4 @@
-"""Freezing and truncation sweeps: how much of the encoder does a task need?
+"""Freezing and truncation sweeps.
 
 Freezing to k (Merchant et al. 2020, Figure 3): embeddings and blocks 1..k keep their weights; -1 freezes nothing, 0 the
 embeddings. Truncation to k (Figure 4): blocks above k are removed, and the head reads block k.

@@ -1,4 +1,4 @@
-"""Edge probes of every layer and mix: labels of spans, beside their control."""
+"""Edge probes of every layer and mix, with controls."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from bertft.probes.edge.driver import checked, edge_probes
 from bertft.probes.edge.head import all_inputs
 from bertft.probes.edge.targets import EdgeTargets, label_inventory
 from bertft.probes.edge.training import EdgeTraining, count, train_heads
-from bertft.probes.lengths import check_lengths
-from bertft.probes.vectors import size_of
+from bertft.probes.vectors import check_lengths, size_of
 from bertft.runs.folder import Stage, timestamp
 from bertft.runs.progress import Progress
 from bertft.runs.rows import Row, write_results
@@ -197,7 +196,7 @@ def run_edge(command: EdgeCommand, out: Path, features: Path | None, progress: P
 
 
 def chosen_layers(rows: Sequence[Row]) -> list[str]:
-    """Return lines for each encoder's lexical layer, best layer, top beside lexical, and full mix."""
+    """Return lines for each encoder: lexical layer, best layer, top with lexical layer, full mix."""
     by = {(row.model, row.measure, row.layer): row for row in rows}
     found = []
     for model in dict.fromkeys(row.model for row in rows):

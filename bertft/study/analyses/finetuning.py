@@ -1,4 +1,4 @@
-"""Fine-tuning of every task: the encoders that all other analyses compare."""
+"""Fine-tuning of every task of a study."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Finetuning(Analysis[Inputs]):
 def run_finetune(chosen: dict[str, Any], out: Path, progress: Progress) -> str:
     """Run ``bertft finetune`` into ``out``; return the lines that summarise and locate the results."""
     result = finetune(FinetuneConfig(out=out, **chosen), progress=progress)
-    # `finetune` makes the folder and guards it. These two files are what every run folder has.
+    # `finetune` makes and guards the folder; every run folder also has these two files.
     config = {"command": "finetune", **chosen}
     write_text_atomically(out / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     write_results(out / RESULTS, result.rows)

@@ -1,4 +1,4 @@
-"""RSA and CKA of every tuned encoder with the base, on each text."""
+"""RSA and CKA of every tuned encoder with the base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Structural probes of every layer: syntax trees read from distances and depths."""
+"""Structural probes of every layer."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from bertft.data.readers.conllu import read_conllu
 from bertft.data.sampling import sample
 from bertft.data.sources import load
 from bertft.models.encoder import Encoder
-from bertft.probes.lengths import check_lengths
 from bertft.probes.structural import driver
 from bertft.probes.structural.driver import structural_probes
+from bertft.probes.structural.kind import ProbeKind
 from bertft.probes.structural.orthogonal import train_orthogonal
 from bertft.probes.structural.rbf import train_rbf
 from bertft.probes.structural.rows import rows_of
 from bertft.probes.structural.scores import score_sentences
 from bertft.probes.structural.training import Probes, Trees, predict, train_probes
 from bertft.probes.structural.trees import check_scorable, punctuation
-from bertft.probes.vectors import WordVectors, size_of
+from bertft.probes.vectors import WordVectors, check_lengths, size_of
 from bertft.report.draw.tree import tree_svg
 from bertft.runs.files import write_text_atomically
 from bertft.runs.folder import Stage, timestamp
@@ -220,7 +220,7 @@ def _timed(
 def _score(probes: Probes, vectors: WordVectors, trees: Trees, skip: Sequence[np.ndarray], rank: int) -> None:
     points, depths = predict(probes, vectors)
     found = score_sentences(points, depths, trees.distances, trees.depths, skip)
-    rows_of({("x", rank, ""): found}, "x", 0, 1000, False)
+    rows_of({("x", ProbeKind("linear", rank), ""): found}, "x", 0, 1000, False)
 
 
 def run_structural(command: StructuralCommand, out: Path, features: Path | None, progress: Progress) -> str:
@@ -255,7 +255,7 @@ def run_structural(command: StructuralCommand, out: Path, features: Path | None,
 
 
 def best_layers(rows: Sequence[Row]) -> list[str]:
-    """Return a line for the best layer of every encoder and measure, beside its control and layer 0."""
+    """Return a line for every encoder and measure: the best layer with its control, and layer 0."""
     by = {(row.model, row.measure, row.layer): row for row in rows}
     found = []
     for model, measure in dict.fromkeys((row.model, row.measure) for row in rows):

@@ -1,4 +1,4 @@
-"""Distance between the weights of the base and each tuned encoder, block by block."""
+"""Distance of weights to the base, block by block."""
 
 from __future__ import annotations
 

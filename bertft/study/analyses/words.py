@@ -1,4 +1,4 @@
-"""Words of a treebank that moved most between the base and each tuned encoder."""
+"""Words of a treebank that fine-tuning moved most."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def find_words(
     float64: bool = False,
     progress: Progress = SILENT,
 ) -> dict[str, dict[str, Moved]]:
-    """Return what moved under each metric, by tuned encoder."""
+    """Return the words and sentences that moved, by metric and tuned encoder."""
     return {
         metric: words_that_moved(base, tuned, sentences, labels, metric=metric, float64=float64, progress=progress)
         for metric in metrics

@@ -1,4 +1,4 @@
-"""The parser's features, scores and tree decoding, and the attachment scores."""
+"""The parser: features, loss, tree decoding and attachment scores."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def parser(tiny_model: Path):
     return whole, tokenizer, sentences, spec
 
 
-def test_biaffine_forms():
+def test_biaffine_scores_equal_their_formula():
     torch.manual_seed(0)
     form = Biaffine(3, 4)
     torch.nn.init.normal_(form.weight)
@@ -54,7 +54,7 @@ def test_a_sentence_scores_the_same_alone_and_in_a_batch(parser):
         assert [r == "root" for r in parse.relations] == [h == 0 for h in parse.heads]
 
 
-def test_the_loss_by_hand(parser):
+def test_the_loss_equals_a_computation_by_hand(parser):
     whole, tokenizer, sentences, spec = parser
     few = sentences[:3]
     batch = TASK.collate(TASK.features(tokenizer, few, spec, Window(128), training=True), tokenizer)
@@ -80,7 +80,7 @@ def test_the_loss_by_hand(parser):
 
 @pytest.fixture(scope="module")
 def two_relations(parser):
-    """A parser that knows only the relations ``nsubj`` and ``root``, and the features of four sentences."""
+    """Provide a parser that knows only ``nsubj`` and ``root``, and the features of four sentences."""
     whole, tokenizer, sentences, _ = parser
     spec = {"relations": ["nsubj", "root"]}
     torch.manual_seed(0)
@@ -112,7 +112,7 @@ def test_the_loss_skips_unknown_relations(parser, two_relations):
 
 
 def test_a_batch_of_unknown_relations_has_the_loss_of_its_arcs(parser, two_relations):
-    _, tokenizer, sentences, _ = parser
+    _, tokenizer, *_ = parser
     model, features = two_relations
     batch = TASK.collate(features, tokenizer)
     unknown = {**batch, "relations": torch.full_like(batch["relations"], IGNORED)}
@@ -132,9 +132,8 @@ def test_the_score_counts_unknown_relations_as_wrong(parser, two_relations):
     few = sentences[:4]
     relations = [parse.relations for parse in predict(TASK, model, tokenizer, features)]
     assert {relation for row in relations for relation in row} == {"nsubj", "root"}
-    gold_heads = [
-        Parse(s.heads, tuple("root" if head == 0 else "nsubj" for head in s.heads)) for s in few
-    ]  # what the parser can do best
+    # The best that this parser can do: gold heads, with one of its two relations.
+    gold_heads = [Parse(s.heads, tuple("root" if head == 0 else "nsubj" for head in s.heads)) for s in few]
     known = sum(relation in ("nsubj", "root") for s in few for relation in s.relations)
     words = sum(len(s.words) for s in few)
     score = TASK.score(few, gold_heads)
@@ -162,7 +161,7 @@ def test_attachment_scores_by_hand():
     scores = {name: score.value for name, score in attachment_scores([gold], [parse]).items()}
     assert scores == {
         "uas_conll18": 75.0,
-        "las_conll18": 75.0,  # nsubj and nsubj:pass are one relation
+        "las_conll18": 75.0,  # nsubj equals nsubj:pass up to the colon
         "uas_nopunct": pytest.approx(200 / 3),
         "las_nopunct": pytest.approx(100 / 3),  # two relations
     }

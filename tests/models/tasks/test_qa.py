@@ -1,4 +1,4 @@
-"""Windows, spans and the SQuAD metric."""
+"""Question answering: windows, spans and the SQuAD metric."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def question(context: str, answer: str, text: str = "what is it ?") -> Question:
     return Question("q", text, context, (Answer(answer, context.index(answer)),))
 
 
-def test_every_answer_is_found_again_in_a_window(tokenizer):
+def test_every_answer_is_the_target_of_a_window(tokenizer):
     questions = synthetic.questions(60, seed=2)
     features = TASK.features(tokenizer, questions, {}, Window(96, 32), training=True)
     assert len(features) > len(questions)  # some passages need several windows
@@ -91,7 +91,7 @@ def test_best_span_equals_brute_force():
         assert span[1:] == best[1:] and span.score == pytest.approx(best[0], rel=1e-6)
 
 
-def test_the_best_window_answers():
+def test_the_answer_comes_from_the_best_window():
     examples = [question("one two three", "one"), question("four five", "five")]
     features = [type("F", (), {"example": i})() for i in (0, 0, 1)]
     outputs = [Span(1.0, 0, 3), Span(2.0, 4, 7), Span(-5.0, 5, 9)]

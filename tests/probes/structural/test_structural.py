@@ -229,7 +229,7 @@ def test_finished_encoders_are_taken_and_others_not(sentences, encoder, tmp_path
         raise AssertionError("trained again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(structural, "train_probes", never)
+        patch.setitem(structural.TRAINERS, "linear", never)
         assert structural_probes(*arguments, rank=4, epochs=1, out=tmp_path) == first
         for changed in ({"rank": 5, "epochs": 1}, {"rank": 4, "epochs": 1, "seed": 1}):
             with pytest.raises(AssertionError, match="trained again"):

@@ -12,8 +12,9 @@ import torch
 from bertft.data import sources
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
+from bertft.runs.intervals import correlation_interval
 from bertft.similarity import words_that_moved
-from bertft.similarity.words.agreement import correlation, words_agree
+from bertft.similarity.words.agreement import words_agree
 
 
 def test_the_correlation_is_numpys_and_its_interval_treats_the_sentence_as_the_unit():
@@ -22,14 +23,14 @@ def test_the_correlation_is_numpys_and_its_interval_treats_the_sentence_as_the_u
     shared = torch.randn(200, 2, generator=generator, dtype=torch.float64)
     shared[:, 1] += shared[:, 0]
     x, y = (shared[groups] + 0.01 * torch.randn(1000, 2, generator=generator, dtype=torch.float64)).unbind(1)
-    value, low, high = correlation(x, y, groups, 2000, 1)
+    value, low, high = correlation_interval(x, y, groups, 2000, 1)
     assert value == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-12)
     # words of a sentence are one draw: the standard error is that of 200 draws, not of 1,000
     expected = 2 * 1.96 * (1 - value**2) / np.sqrt(200)
     assert 0.8 * expected < high - low < 1.2 * expected
-    alone = correlation(x, y, torch.arange(1000), 2000, 1)
+    alone = correlation_interval(x, y, torch.arange(1000), 2000, 1)
     assert alone[2] - alone[1] < 0.6 * (high - low)
-    assert correlation(x, y, groups, 2000, 1) == (value, low, high)
+    assert correlation_interval(x, y, groups, 2000, 1) == (value, low, high)
 
 
 def test_unmoved_layers_are_left_out_and_an_encoder_agrees_with_itself(tiny_model):
