@@ -1,11 +1,11 @@
-"""The one kind of error a user can cause: a sentence that says what is wrong and where."""
+"""User errors: a sentence that says what is wrong and where."""
 
 from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
 
-# What memory and disks that are full are called by torch, NumPy, CUDA, safetensors and the system.
+# Substrings by which torch, NumPy, CUDA, safetensors and the system report exhausted memory or disk.
 _NO_MEMORY = ("outofmemoryerror", "out of memory", "can't allocate memory", "cannot allocate memory")
 _NO_SPACE = ("no space left on device", "disk quota exceeded", "file too large")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -56,12 +56,12 @@ class BadRow(BertftError):
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether an error means that memory is full; libraries raise it as many types."""
+    """Return whether an error means that memory is exhausted; libraries raise it as many types."""
     return isinstance(error, MemoryError) or _says(error, _NO_MEMORY)
 
 
 def lacks_space(error: BaseException) -> bool:
-    """Whether an error means that a disk is full, or that a file may not be so large."""
+    """Return whether an error means that a disk is full, or that a file may not be so large."""
     return (isinstance(error, OSError) and error.errno in _FULL) or _says(error, _NO_SPACE)
 
 

@@ -1,5 +1,6 @@
-// How a kernel tells Python which row it refuses. The text of an exception is all that crosses torch's dispatcher, so it
-// carries the fields; bertft/ops/rows.py reads them, and the sentence for the user is written by bertft.errors.BadRow.
+// How a kernel tells Python which row it refuses. The text of an exception is all that crosses torch's dispatcher, so
+// it carries the fields; bertft/ops/rows.py reads them, and the sentence for the user is written by
+// bertft.errors.BadRow.
 #pragma once
 #include <cstdint>
 #include <stdexcept>

@@ -250,7 +250,7 @@ using namespace bertft::binding;
 
 STABLE_TORCH_LIBRARY_FRAGMENT(bertft, m) {
   // x (L, N, D), y (M, N, E) -> (L, M) float64: rdm_correlation by tiles of pairs. metric_x, metric_y: index in
-  // ops/metrics.py; compare: in ops/rdm_correlation.py (no kendall); path: 0 FFMA, 1 tf32 in three terms, 2 bfloat16.
+  // ops/metrics.py; compare: too (no kendall); path: 0 FFMA, 1 tf32 in three terms, 2 bfloat16.
   m.def("rdm_tiles(Tensor x, Tensor? y, int metric_x, int metric_y, int compare, int path, bool check) -> Tensor");
 }
 

@@ -104,8 +104,8 @@ ScalarType sum_type(const Tensor& x) {
 
 template <class T> T* data(const Tensor& t) { return static_cast<T*>(t.mutable_data_ptr()); }
 
-// Raises the first bad row; waits for the device. bad: (2,) int64 of the side named, or (2, 2) of x and of y; rows: of a
-// layer, 0 where the op takes one layer only.
+// Raises the first bad row; waits for the device. bad: (2,) int64 of the side named, or (2, 2) of x and of y; rows: of
+// a layer, 0 where the op takes one layer only.
 void refuse(const char* op, const Tensor& bad, int64_t rows, const char* side = "x") {
   const Tensor host = torch::stable::to(bad, torch::stable::Device(torch::headeronly::DeviceType::CPU));
   const auto* found = static_cast<const int64_t*>(host.const_data_ptr());

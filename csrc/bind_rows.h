@@ -1,5 +1,6 @@
 // Wrappers of the kernels over rows (pairwise_distance, cross_moments, rdm_moments, nearest) for bind_cpu.cpp, which
-// registers them. They check what guards the memory, allocate, pass pointers, and refuse rows that a metric cannot take.
+// registers them. They check sizes, allocate, pass pointers, and refuse rows that a metric
+// cannot take.
 #pragma once
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -23,7 +24,7 @@ namespace {  // included once, by bind_cpu.cpp
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Unit stride in the last dimension, rows that do not overlap; copied where that is not so.
+// x with unit stride in the last dimension and rows that do not overlap, copied if need be.
 inline Tensor rows_in_order(const Tensor& x) {
   const int64_t k = x.dim();
   const bool fine = x.numel() == 0 || ((x.size(k - 1) <= 1 || x.stride(k - 1) == 1) &&
@@ -95,7 +96,7 @@ void pairwise_distance_backward(const Tensor& grad, const Tensor& x, const std::
   }
 }
 
-// The six tensors of bertft/ops/moments/cross_moments.py; those without elements are left out.
+// The six tensors of bertft/ops/moments/layout.py; those without elements are left out.
 struct MomentTensors {
   Tensor gram_x, stats_x, cross, stats_xy, gram_y, stats_y;
 };
@@ -170,8 +171,8 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> rdm_moments(const Tensor& x_in
   return {sums, products, shifts, within};
 }
 
-// tile (m, n) into the lists value (m, k), place (m, k) of its rows, and unless they are empty down_... (n, k) of its
-// columns; `first` and `down_first` number the tile's first column and row.
+// Merges tile (m, n) into the lists value (m, k), place (m, k) of its rows and, unless they are empty, down_... (n, k)
+// of its columns; `first` and `down_first` are the positions of the tile's first column and row.
 template <class T>
 void nearest(const Tensor& tile, Tensor& value, Tensor& place, int64_t first, Tensor& down_value, Tensor& down_place,
              int64_t down_first, const Pool& pool) {

@@ -19,9 +19,9 @@ from bertft.errors import BertftError
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.settings import Settings, Within, suggestion, validated
 
-MODEL_HELP = "Hugging Face id (id@revision too), folder, or builtin:minilm."
-SOURCE_HELP = "File (.gz too), saved data set folder, hub data set id (id@revision too), or builtin:synthetic."
-SEED_HELP = "Same seed, same numbers."
+MODEL_HELP = "Hugging Face id (or id@revision), folder, or builtin:minilm."
+SOURCE_HELP = "File (may end in .gz), folder of a saved dataset, hub dataset id (or id@revision), or builtin:synthetic."
+SEED_HELP = "Random seed; the same seed gives the same numbers."
 
 
 # A command's settings as its options ---------------------------------------------------------------------------------
@@ -30,9 +30,13 @@ SEED_HELP = "Same seed, same numbers."
 def options(settings: type[Settings], help: Mapping[str, str | OptionInfo | None]) -> Callable[..., Any]:
     """Decorate a command so that ``settings`` become its options.
 
-    The command receives what was given as its first argument, a dict; types, defaults and bounds are those of
-    ``settings``. ``help`` orders the options: a text describes one, a ``typer.Option`` replaces what would be made of
-    it, and None stands for a parameter of the command itself. Its other parameters follow.
+    Types, defaults and bounds are those of ``settings``. The command receives a dict as its first argument: the values
+    of the options, and the settings of a ``--config`` file that are no options (`read_config`).
+
+    Args:
+        settings: the settings model.
+        help: the options in order. A text describes an option, a ``typer.Option`` replaces the generated one, and None
+            marks a parameter of the command itself. Further parameters of the command come last.
     """
     fields: dict[str, Any] = {field.name: field for field in dataclasses.fields(typing.cast(Any, settings))}
     hints = typing.get_type_hints(settings, include_extras=True)
@@ -44,14 +48,15 @@ def options(settings: type[Settings], help: Mapping[str, str | OptionInfo | None
         order = [*help, *(name for name in parameters if name not in help)]
 
         @functools.wraps(command)
-        def run(**given: Any) -> None:
+        def run(context: typer.Context, **given: Any) -> None:
             chosen = {name: given.pop(name) for name in made}
             for name, value in chosen.items():
                 if value is not None:
                     validated(hints[name], value, f"--{name.replace('_', '-')}")
-            command(chosen, **given)
+            command({**(context.obj or {}), **chosen}, **given)
 
-        signature = [parameters[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in order]
+        first = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        signature = [first, *(parameters[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in order)]
         run.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in signature}
         run.hints = {name: hints[name] for name in made}  # type: ignore[attr-defined]
@@ -184,15 +189,15 @@ def _as_typed(context: typer.Context, param: Any, value: Any, where: str) -> Any
 
 # Options that commands share -----------------------------------------------------------------------------------------
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; an interrupted run resumes in it.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the rows of results.csv as JSON (of a dry run: its costs).")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost in time, disk and memory; no more.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder; an interrupted run resumes in it.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print results.csv, or the costs of a dry run, as JSON.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Estimate time, disk and memory; do nothing else.")]
 Config = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
         "--config", is_eager=True, callback=read_config, metavar="FILE",
-        help="Options from YAML, such as another run's config.yaml; what is typed beside it counts.",
+        help="YAML file of options, such as another run's config.yaml; the command line takes precedence.",
     ),
 ]  # fmt: skip
 
@@ -233,6 +238,6 @@ def named_encoders(encoders: list[str]) -> dict[str, str]:
         if not name or not source:
             raise BertftError(f"{entry!r}: expected an encoder or NAME=encoder")
         if name in named:
-            raise BertftError(f"{entry!r}: two encoders are called {name!r}; give each a name with NAME=encoder")
+            raise BertftError(f"{entry!r}: two encoders are named {name!r}; rename one with NAME=encoder")
         named[name] = source
     return named

@@ -1,4 +1,4 @@
-"""``bertft probe ...``: structural and edge probes."""
+"""The commands ``bertft probe structural`` and ``bertft probe edge``."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from bertft.study.config import EdgeCommand, StructuralCommand
 
 probe_app = typer.Typer(no_args_is_help=True, help="Probe the layers of an encoder.", rich_markup_mode="rich")
 
-Models = Annotated[list[str], typer.Option(help=f"Encoder, or NAME=encoder; repeat for several. {MODEL_HELP}")]
+Models = Annotated[list[str], typer.Option(help=f"Encoder, or NAME=encoder; may be repeated. {MODEL_HELP}")]
 Features = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option(help="Folder that keeps the vectors for later runs; default OUT/features, removed at the end."),
+    typer.Option(help="Folder that stores the vectors for later runs; default: OUT/features, removed at the end."),
 ]
-LIMIT_HELP = "At most so many of its texts."
+LIMIT_HELP = "Number of its texts to use; default: all."
 RANDOM = typer.Option("--random/--no-random", help="Also probe the first encoder with random weights.")
 VECTORS_HELP = {
     "features": None,
-    "dtype": "How vectors are stored: float16 or float32.",
+    "dtype": "Precision of stored vectors: float16 or float32.",
     "stream": "Store no vectors; run the encoder for every batch (slow).",
-    "window": "Sentences longer than the encoder's window: refuse or split them.",
+    "window": "What to do with sentences longer than the encoder's window: refuse or split.",
     "seed": SEED_HELP,
 }
 STRUCTURAL_HELP = {
@@ -43,12 +43,12 @@ STRUCTURAL_HELP = {
     "train": f"CoNLL-U. {SOURCE_HELP}",
     "dev": f"CoNLL-U. {SOURCE_HELP}",
     "out": None,
-    "rank": "Rank; repeat for a sweep.",
-    "orthogonal": "Orthogonal probes too: a rotation a layer, a scaling a kind.",
-    "rbf": "RBF-kernel probes too, of the highest rank (slower).",
-    "control": "Train on control trees too, for the selectivity.",
+    "rank": "Rank of the probes; may be repeated.",
+    "orthogonal": "Train orthogonal probes as well: one rotation per layer, one scale vector per probe kind.",
+    "rbf": "Train RBF-kernel probes of the highest rank as well (slower).",
+    "control": "Train on control trees as well, to report selectivity.",
     "random": RANDOM,
-    "epochs": "At most so many epochs; probes stop by themselves.",
+    "epochs": "Maximum number of epochs; training stops early.",
     "max_train": LIMIT_HELP,
     "max_dev": LIMIT_HELP,
     **VECTORS_HELP,
@@ -56,17 +56,17 @@ STRUCTURAL_HELP = {
 EDGE_HELP = {
     "model": None,
     "train": "Edge-probing JSONL (.gz too), or builtin:synthetic.",
-    "dev": "The same form; it decides when a probe stops.",
+    "dev": "Same format; decides when training stops.",
     "out": None,
-    "test": "What is scored; default: the dev data.",
-    "name": "Name of the task in the results; default: the training file's.",
-    "control": "Train on control labels too, for the selectivity.",
-    "code_length": "Description length of the labels.",
+    "test": "Data to score on; default: the dev data.",
+    "name": "Name of the task in the results; default: that of the training file.",
+    "control": "Train on control labels as well, to report selectivity.",
+    "code_length": "Measure the description length of the labels.",
     "random": RANDOM,
-    "learning_rate": "Adam's.",
-    "batch_size": "Texts a step.",
-    "interval": "Steps between two validations.",
-    "steps": "At most so many steps.",
+    "learning_rate": "Learning rate of Adam.",
+    "batch_size": "Texts per step.",
+    "interval": "Steps between validations.",
+    "steps": "Maximum number of steps.",
     "max_train": LIMIT_HELP,
     "max_dev": LIMIT_HELP,
     "max_test": LIMIT_HELP,
@@ -90,8 +90,8 @@ def structural(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Distance and depth probes of every layer: DSpr, UUAS, NSpr, root accuracy."""
-    from bertft.cli.probe_runs import run_structural
+    """Train distance and depth probes on every layer: DSpr, UUAS, NSpr, root accuracy."""
+    from bertft.study.analyses.structural import run_structural
 
     command = StructuralCommand(models=named_encoders(model), **chosen)
     with showing_progress(quiet) as progress:
@@ -115,8 +115,8 @@ def edge(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Edge probes of every layer, top beside lexical, and mixes: micro-F1 beside its control."""
-    from bertft.cli.probe_runs import run_edge
+    """Train edge probes on every layer, layer pairs and mixes: micro-F1 with its control."""
+    from bertft.study.analyses.edge import run_edge
 
     command = EdgeCommand(models=named_encoders(model), **chosen)
     with showing_progress(quiet) as progress:

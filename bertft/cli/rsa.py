@@ -1,4 +1,4 @@
-"""The command ``bertft rsa``: similarity of tuned encoders to their base, over any text."""
+"""The command ``bertft rsa``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from bertft.cli.options import (
     showing_progress,
     tell,
 )
+from bertft.errors import BertftError
 from bertft.study.config import RsaOptions
+
+ALIASES = {"r2": "linear_r2", "knn": "mutual_knn"}
 
 RSA_EXAMPLES = """[bold]Examples[/bold]\n
     bertft rsa --base bert-base-cased --tuned runs/mnli --text wikipedia.txt.gz --out runs/rsa\n
@@ -29,32 +32,34 @@ RSA_EXAMPLES = """[bold]Examples[/bold]\n
     torchrun --nproc-per-node 2 -m bertft rsa --base gpt2 --tuned runs/gpt2 --text folder --tokens all --out runs/all"""
 
 RSA_HELP = {
-    "base": f"The encoder to compare with: {MODEL_HELP}",
+    "base": f"Encoder to compare with. {MODEL_HELP}",
     "tuned": None,
-    "text": f"Plain text, a sentence a line, or a folder of it. {SOURCE_HELP}",
+    "text": f"Plain text with one sentence per line, or a folder of it. {SOURCE_HELP}",
     "out": None,
-    "tokens": "How many stimuli, of texts drawn at random; or all.",
-    "unit": "token, or word: what encoders with different tokenizers need.",
-    "metric": "cosine, dot, correlation, sqeuclidean, euclidean or manhattan; several with commas.",
-    "compare": "pearson, cosine, spearman, rho_a or kendall; several with commas.",
+    "tokens": "Number of stimuli, from texts drawn at random; or all.",
+    "unit": "token or word. Encoders with different tokenizers need word.",
+    "metric": "cosine, dot, correlation, sqeuclidean, euclidean or manhattan; separate several by commas.",
+    "compare": "pearson, cosine, spearman, rho_a or kendall; separate several by commas.",
     "measures": (
         "rsa, cka, cca, svcca, pwcca, procrustes, shape_distance, r2, effective_dimension, anisotropy, knn, cka_rbf; "
-        "several with commas."
+        "separate several by commas."
     ),
-    "sample": "Stimuli for intervals and for what needs all pairs.",
-    "intervals": "95 % intervals, clustered by text.",
-    "layers": ("paired, or all: also every layer of the base against every layer of a tuned encoder, as a heat map."),
-    "permutations": ("Mantel test of each RSA on the sample with so many permutations, rows <measure>_p; 0 for none."),
+    "sample": "Number of stimuli for intervals and for measures over all pairs.",
+    "intervals": "95 % confidence intervals, clustered by text.",
+    "layers": (
+        "paired, or all to compare every layer of the base with every layer of a tuned encoder as well (heat map)."
+    ),
+    "permutations": "Permutations of a Mantel test of each RSA on the sample (rows <measure>_p); 0 for none.",
     "by": (
-        "Also which words and sentences moved, by some of position, frequency, and of trees upos, xpos, relation, "
-        "depth, feats:KEY, misc:KEY; for each --metric but euclidean and manhattan."
+        "Labels by which to list the words and sentences that moved: position, frequency; for treebanks also upos, "
+        "xpos, relation, depth, feats:KEY, misc:KEY. Skips euclidean and manhattan."
     ),
-    "dtype": "Of the encoders: float32, bfloat16 or float16.",
+    "dtype": "Precision of the encoders: float32, bfloat16 or float16.",
     "precision": (
-        "Of the sums' products: float32 (summed in float64, error 1e-7), or float64 (1e-12, half as fast), which cca, "
-        "pwcca and linear_r2 take in either case."
+        "Precision of products: float32 (summed in float64, error 1e-7) or float64 (1e-12, half as fast); cca, pwcca "
+        "and linear_r2 always use float64."
     ),
-    "split": "Of a data set.",
+    "split": "Split of a dataset.",
     "seed": SEED_HELP,
 }
 
@@ -62,24 +67,44 @@ RSA_HELP = {
 @options(RsaOptions, RSA_HELP)
 def rsa(
     chosen: dict[str, Any],
-    tuned: Annotated[list[str], typer.Option(help="Tuned encoder, or NAME=encoder; repeat for several.")],
+    tuned: Annotated[list[str], typer.Option(help="Tuned encoder, or NAME=encoder; may be repeated.")],
     out: Out,
     config: Config = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Similarity of every layer of tuned encoders to the base, with 95 % intervals.
+    """Compare every layer of tuned encoders with the base, with 95 % confidence intervals.
 
-    Any number of tokens in the same memory; interrupted or killed, it goes on where it was.
+    Memory does not grow with the number of tokens. Rerun to resume.
     """
-    from bertft.cli.rsa_runs import listed, measures_of, parse_tokens, run_rsa
+    from bertft.study.rsa_command import RsaCommand, run_rsa
 
-    arguments = {
+    arguments: dict[str, Any] = {
         "tuned": named_encoders(tuned), "tokens": parse_tokens(chosen.pop("tokens")),
         "metrics": listed(chosen.pop("metric")), "compares": listed(chosen.pop("compare")),
         "measures": measures_of(chosen.pop("measures")), "by": listed(chosen.pop("by")),
     }  # fmt: skip
+    command = RsaCommand(**chosen, **arguments)
     with showing_progress(quiet) as progress:
-        line = run_rsa(out=out, progress=progress, **chosen, **arguments)
+        line = run_rsa(command, out, progress)
     if line:
         tell(line, out, json)
+
+
+def parse_tokens(text: str) -> int | None:
+    """Return the number that ``--tokens`` gives, or None for all."""
+    if text == "all":
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 16 and int(text) >= 4):
+        raise BertftError(f"--tokens: expected a number of at least 4 or all, found {text!r}")
+    return int(text)
+
+
+def listed(text: str) -> list[str]:
+    """Return the entries between commas, each once, in order."""
+    return list(dict.fromkeys(entry.strip() for entry in text.split(",") if entry.strip()))
+
+
+def measures_of(text: str) -> list[str]:
+    """Return the entries of ``--measures`` by their full names."""
+    return list(dict.fromkeys(ALIASES.get(entry, entry) for entry in listed(text)))

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertft.data.examples import Pair, Question, Sentence, Text
+from bertft.data.examples import Example, Question, Sentence, Text
 from bertft.data.files import check_text, first_line, shorten
 from bertft.data.location import Source
 from bertft.data.readers.conllu import find_tree_flaw
 from bertft.data.readers.nli import pair_of
-from bertft.data.readers.spans import SpanText, span_text_of
+from bertft.data.readers.spans import span_text_of
 from bertft.data.readers.squad import question_of
 from bertft.data.sampling import sample
 from bertft.errors import BertftError
@@ -21,7 +21,6 @@ from bertft.runs.progress import downloading, waiting
 if TYPE_CHECKING:
     import datasets
 
-Example = Sentence | Pair | Question | Text | SpanText
 _SAVED = ("dataset_dict.json", "state.json")
 
 
@@ -66,7 +65,7 @@ def load_hub(source: Source, split: str, *, streaming: bool = False) -> Any:
             return datasets.load_dataset(name.id, name.config, split=split, revision=name.revision)
     except Exception as error:  # network, hub, cache and format errors share no base class
         raise BertftError(
-            f"{name}: no such file, and not to be had as a hub data set, split {split} ({first_line(error)})"
+            f"{name}: no such file, and not available as a hub data set, split {split} ({first_line(error)})"
         ) from None
 
 
@@ -171,4 +170,4 @@ ROW_READERS: dict[str, Callable[[Mapping[str, object], str, str], Example | None
     "text": _text_row,
     "spans": lambda row, where, identifier: span_text_of(row, identifier, where),
 }
-"""Readers of one row, by kind: ``reader(row, where, identifier)``, where ``where`` opens the sentence of an error."""
+"""Readers of one row by kind, called with the row, the opening of an error's sentence, and a fallback id."""

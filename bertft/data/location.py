@@ -23,7 +23,7 @@ _NAME = re.compile(
 )
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _BUILTIN = "builtin:"
-# A name with one of these suffixes is a file even where no such file exists, so that a typo is not looked up on the hub.
+# A name with one of these suffixes is always a file, so that a mistyped path is not looked up on the hub.
 _FILE_SUFFIXES = {".conllu", ".gz", ".json", ".jsonl", ".tsv", ".txt"}
 # A file at the top of a repository of each kind; its place in the cache tells the commit.
 _FILES: dict[Kind, str] = {"model": "config.json", "dataset": "README.md"}
@@ -129,8 +129,8 @@ class Source:
 
 def hub_name(text: str) -> HubName | None:
     """Parse ``id``, ``id@revision``, ``id:config`` or ``id@revision:config``; return None for anything else."""
-    found = _NAME.fullmatch(text)
-    return found and HubName(found["id"], found["revision"], found["config"] or None)
+    match = _NAME.fullmatch(text)
+    return match and HubName(match["id"], match["revision"], match["config"] or None)
 
 
 def hub_of(source: str | os.PathLike[str]) -> HubName | None:
@@ -163,7 +163,7 @@ def at_commit(name: HubName, kind: Kind) -> HubName:
     """Return the repository at the commit that its revision points to now.
 
     The hub is asked, or its cache when offline. If neither knows the commit, ``name`` is returned unchanged, and
-    whatever reads it reports the reason.
+    the reader reports the reason.
     """
     if name.revision and _COMMIT.fullmatch(name.revision):
         return name

@@ -31,19 +31,19 @@ def sample(examples: Sequence[T], limit: int | None, seed: int) -> list[T]:
     return [examples[i] for i in sorted(i for _, i in order[:limit])]
 
 
-def drawn(examples: Iterable[T], seed: int, held: int = SHUFFLED) -> Iterator[T]:
+def drawn(examples: Iterable[T], seed: int, buffer: int = SHUFFLED) -> Iterator[T]:
     """Yield all ``examples`` in an order that depends on ``seed``.
 
-    Up to ``held`` examples come in a uniformly random order. A longer source passes through a buffer of ``held``
-    examples: each yielded example is drawn from the buffer and replaced by the next one of the source.
+    Up to ``buffer`` examples come in a uniformly random order. A longer source passes through a buffer of that size:
+    each yielded example is drawn from the buffer and replaced by the next one of the source.
     """
     generator = random.Random(seed)
     kept: list[T] = []
     for example in examples:
-        if len(kept) < held:
+        if len(kept) < buffer:
             kept.append(example)
             continue
-        place = generator.randrange(held)
+        place = generator.randrange(buffer)
         leaving, kept[place] = kept[place], example
         yield leaving
     generator.shuffle(kept)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bertft.data import synthetic
-from bertft.data.datasets import Example, load_folder, load_hub, rows_of
+from bertft.data.datasets import load_folder, load_hub, rows_of
+from bertft.data.examples import Example
 from bertft.data.files import shorten
 from bertft.data.location import Source
 from bertft.data.readers.conllu import read_conllu

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from bertft.data.datasets import Example, is_saved, load_folder, load_hub, stream_rows
-from bertft.data.examples import Text
+from bertft.data.datasets import is_saved, load_folder, load_hub, stream_rows
+from bertft.data.examples import Example, Text
 from bertft.data.files import read_lines
 from bertft.data.location import Source
 from bertft.data.sources import load

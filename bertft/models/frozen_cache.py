@@ -5,8 +5,10 @@ evaluation mode. `FrozenCache` computes it at the first need, starting from the 
 cached, and training then runs only the blocks above k. Runs on the same base model and the same inputs share the
 folder, whatever their seed, head or learning rate:
 
-    <folder>/<digest of the model>/<digest of the inputs>/layer<k>.npy      float32 (P, D): all pieces of all inputs
-                                                          layer<k>.sha256   of that file, checked whenever it is opened
+    <folder>/<digest of the model>/<digest of the inputs>/layer<k>.safetensors
+
+An artefact (`bertft.runs.artefacts`) with one tensor, ``hidden``, float32 (P, D): all pieces of all inputs in order.
+It is read by memory map, and its digest is checked whenever it is opened.
 
 The vectors equal those of the uncached run up to rounding, which depends on how a batch is padded.
 """
@@ -27,12 +29,13 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
+from bertft.errors import BertftError
 from bertft.models.batching import length_sorted_batches, pad_inputs
 from bertft.models.blocks import blocks
 from bertft.models.devices import device_of
 from bertft.models.hooks import Stopped, replaced_blocks, stopping_at
-from bertft.runs.digests import digest_of
-from bertft.runs.files import write_text_atomically
+from bertft.runs.artefacts import Artefact
+from bertft.runs.files import UNFINISHED
 from bertft.runs.progress import SILENT, Progress
 
 HIDDEN = "prefix"
@@ -89,7 +92,7 @@ class FrozenCache:
         progress: Progress = SILENT,
     ) -> None:
         self.model, self.k, self.tokenizer, self.progress = model, k, tokenizer, progress
-        self.folder = Path(folder) / fingerprint[:16]
+        self.folder, self.fingerprint = Path(folder) / fingerprint[:16], fingerprint
         self._fed: list[Tensor] = []
         self._attached = False
 
@@ -121,35 +124,43 @@ class FrozenCache:
 
     def _table(self, features: Sequence[Any]) -> np.ndarray:
         """Return the memory map of block k's output (P, D) of all features; compute it if missing or damaged."""
-        digest = hashlib.sha256(json.dumps([f.inputs for f in features], sort_keys=True).encode()).hexdigest()
-        folder = self.folder / digest[:16]
-        path = folder / f"layer{self.k}.npy"
-        if not _is_intact(path):
-            if path.exists():
-                self.progress.say(f"{path}: damaged; it is made anew")
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / ".lock"):
-                if not _is_intact(path):  # another process may have computed it while this one waited
-                    self._fill(folder, features)
-        return np.load(path, mmap_mode="r")
+        inputs = hashlib.sha256(json.dumps([f.inputs for f in features], sort_keys=True).encode()).hexdigest()
+        artefact = self._artefact(inputs, self.k)
+        table = _read(artefact)
+        if table is None:
+            artefact.path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(artefact.path.parent / ".lock"):
+                table = _read(artefact)  # another process may have computed it while this one waited
+                if table is None:
+                    if artefact.path.exists():
+                        self.progress.say(f"{artefact.path}: damaged; it is made anew")
+                    self._fill(inputs, features)
+                    table = _read(artefact)
+        if table is None:
+            raise BertftError(f"{artefact.path}: damaged while it was written; check the disk")
+        return table
 
-    def _fill(self, folder: Path, features: Sequence[Any]) -> None:
-        """Write ``layer<k>.npy``: under a temporary name first, so that an interrupted run leaves no partial table."""
+    def _artefact(self, inputs: str, layer: int) -> Artefact:
+        settings = {"model": self.fingerprint, "inputs": inputs, "layer": layer}
+        return Artefact(self.folder / inputs[:16] / f"layer{layer}.safetensors", settings)
+
+    def _fill(self, inputs: str, features: Sequence[Any]) -> None:
+        """Compute and save block k's output of all features, from the nearest cached block below."""
         if self._attached:
             raise RuntimeError("FrozenCache.cached: inputs must be cached before the cache is attached")
-        below = next((j for j in range(self.k - 1, 0, -1) if _is_intact(folder / f"layer{j}.npy")), 0)
-        lower = np.load(folder / f"layer{below}.npy", mmap_mode="r") if below else None
+        artefact = self._artefact(inputs, self.k)
+        for leftover in artefact.path.parent.glob(f".{artefact.path.name}.*{UNFINISHED}"):  # of a killed process
+            leftover.unlink()
+        tables = ((layer, _read(self._artefact(inputs, layer))) for layer in range(self.k - 1, 0, -1))
+        below, lower = next(((layer, table) for layer, table in tables if table is not None), (0, None))
         stops = np.cumsum([len(feature) for feature in features]).tolist()
         items = [_Placed(feature, stop - len(feature), stop) for feature, stop in zip(features, stops, strict=True)]
-        part = folder / f".layer{self.k}.part"
         config: Any = self.model.config
-        shape = (stops[-1], int(config.hidden_size))
-        table = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
-        _allocate(part)
         training = self.model.training
         self.model.eval().to(device_of())
         label = f"blocks {below + 1} to {self.k}, once"
         with (
+            artefact.filled("hidden", (stops[-1], int(config.hidden_size))) as table,
             self.progress.step(label, total=len(items), unit="features") as step,
             replaced_blocks(self.model, below, self._fed.pop) if below else contextlib.nullcontext(),
             stopping_at(blocks(self.model)[self.k - 1]) as outputs,
@@ -162,11 +173,6 @@ class FrozenCache:
                     table[item.start : item.stop] = vectors[row, : len(item)]
                 step.advance(len(group))
         self.model.train(training)
-        table.flush()
-        del table
-        path = folder / f"layer{self.k}.npy"
-        write_text_atomically(path.with_suffix(".sha256"), digest_of(part) + "\n")
-        os.replace(part, path)
 
     @torch.no_grad()  # not inference_mode: a model moved to a GPU within it could not be trained afterwards
     def _run(self, group: list[_Placed], lower: np.ndarray | None) -> None:
@@ -182,20 +188,10 @@ class FrozenCache:
             self.model(**{name: value.to(device) for name, value in batch.items()})
 
 
-def _allocate(path: Path) -> None:
-    """Allocate the disk space of a sparse file; raise OSError if the disk is full.
-
-    A write to a memory map that finds the disk full would end the process by a signal.
-    """
-    if hasattr(os, "posix_fallocate"):  # not on macOS
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-
-
-def _is_intact(path: Path) -> bool:
-    """Return whether a table exists and has its digest; a table of an earlier version, without a digest, counts too."""
-    note = path.with_suffix(".sha256")
-    return path.exists() and (not note.exists() or note.read_text(encoding="utf8").strip() == digest_of(path))
+def _read(artefact: Artefact) -> np.ndarray | None:
+    """Return the memory map of a table, or None if the file is missing or damaged."""
+    contents = artefact.load()
+    return None if contents is None else contents.tensors["hidden"].numpy()
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Rows that a metric cannot take, as sentences; and the gradient of bringing rows into a metric's form."""
+"""Checks of rows, and the gradient of preparing them for a metric."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ NAN = ("raise", "propagate")
 
 
 def check_nan(nan: str, *, op: str) -> bool:
-    """Whether bad rows are errors; BertftError unless ``nan`` is raise or propagate."""
+    """Return whether bad rows are errors; raise BertftError unless ``nan`` is raise or propagate."""
     if nan not in NAN:
         raise BertftError(f"{op}: nan must be raise or propagate, not {nan!r}")
     return nan == "raise"
 
 
 def check_matrix(x: Tensor, shape: str, dims: tuple[int, ...], *, op: str, name: str) -> None:
-    """BertftError unless x is a floating tensor with one of ``dims`` dimensions; ``shape`` says which in words."""
+    """Raise BertftError unless x is a floating tensor with one of ``dims`` dimensions.
+
+    The error describes those as ``shape``.
+    """
     if x.dim() not in dims or not x.is_floating_point():
         raise BertftError(f"{op}: {name} must be floating {shape}, found {x.dtype} {tuple(x.shape)}")
 
@@ -37,14 +40,14 @@ def check_width(x: Tensor, metric: str, *, op: str, name: str) -> None:
 
 
 def check_device(op: str, first: str, x: Tensor, **others: Tensor | None) -> None:
-    """BertftError unless all ``others`` are on the device of ``x``, whose name is ``first``."""
+    """Raise BertftError unless all ``others`` are on the device of ``x``, which errors call ``first``."""
     for name, tensor in others.items():
         if tensor is not None and tensor.device != x.device:
             raise BertftError(f"{op}: {name} must be on the device of {first}, {x.device}, found {tensor.device}")
 
 
 def check_rows(x: Tensor, metric: str, *, op: str, name: str = "x", layer: int | None = None) -> None:
-    """Raise the `BadRow` that a kernel raises for x (N, D) or (L, N, D); for inputs that no kernel serves.
+    """Raise the `BadRow` that a kernel would raise for x (N, D) or (L, N, D), if none is available.
 
     A row is bad if it is not finite, if it has norm 0 under cosine, or if it is constant (to 1e-13 of its norm) under
     correlation. ``layer`` is the index of an x (N, D) among others.
@@ -82,7 +85,7 @@ def raising_bad_row(kernel: Callable[[], Result]) -> Result:
 
 
 def metric_rows_backward(x: Tensor, grad: Tensor, metric: str) -> Tensor:
-    """Gradient of `reference.metric_rows` with respect to x (..., N, D), in the dtype of ``grad``."""
+    """Return the gradient of `reference.metric_rows` with respect to x (..., N, D), in the dtype of ``grad``."""
     if metric not in NORMALISED:
         return grad
     x = x.to(grad.dtype)

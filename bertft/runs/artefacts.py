@@ -8,10 +8,12 @@ file is renamed into place when it is complete, so a reader finds the old file o
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +24,7 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.runs.differences import first_difference
 from bertft.runs.digests import bytes_of, digest
-from bertft.runs.files import appearing_file
+from bertft.runs.files import allocate, appearing_file
 
 FORMAT = "bertft.artefact/1"
 _DTYPES = {
@@ -119,6 +121,34 @@ class Artefact:
         }
         metadata["sha256"] = digest(tensors, json.dumps(metadata, sort_keys=True))
         write_tensors(self.path, tensors, metadata)
+
+    @contextlib.contextmanager
+    def filled(self, name: str, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+        """Yield a float32 memory map of ``shape`` to fill, and save it as the tensor ``name`` when the block ends.
+
+        It is for a tensor larger than memory. If the block raises, the file stays as it was.
+
+        Raises:
+            OSError: before the block, if the disk has no room.
+        """
+        metadata = {"format": self.format, "settings": json.dumps(self.settings, sort_keys=True), "record": "{}"}
+        size = 4 * math.prod(shape)
+        entry = {"dtype": "F32", "shape": list(shape), "data_offsets": [0, size]}
+
+        def header(sha256: str) -> bytes:
+            text = json.dumps({"__metadata__": {**metadata, "sha256": sha256}, name: entry}).encode()
+            text += b" " * (-len(text) % 8)
+            return len(text).to_bytes(8, "little") + text
+
+        with appearing_file(self.path) as file:
+            start = len(header("0" * 64))  # every digest is as long
+            allocate(file, start + size)
+            table = np.memmap(file, np.float32, "r+", offset=start, shape=shape)
+            yield table
+            table.flush()
+            sha256 = digest({name: torch.from_numpy(table)}, json.dumps(metadata, sort_keys=True))
+            file.seek(0)
+            file.write(header(sha256))
 
     def remove(self) -> None:
         """Remove the file if it exists."""

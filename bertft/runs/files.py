@@ -53,6 +53,16 @@ def appearing_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise
 
 
+def allocate(file: BinaryIO, size: int) -> None:
+    """Make ``file`` at least ``size`` bytes long and allocate its disk space; raise ``OSError`` if the disk is full.
+
+    A write to a memory map of a sparse file that finds the disk full would end the process by a signal.
+    """
+    file.truncate(size)
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        os.posix_fallocate(file.fileno(), 0, size)
+
+
 @contextlib.contextmanager
 def appearing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield the name of a folder to create, and rename that folder to ``path`` when the block ends.

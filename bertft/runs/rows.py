@@ -1,4 +1,4 @@
-"""The tidy table that every part writes and the report reads."""
+"""Tidy tables of results: rows, CSV, JSON, Arrow and pandas."""
 
 from __future__ import annotations
 
@@ -19,11 +19,19 @@ __all__ = ["COLUMNS", "Row", "merge_rows", "read_results", "results_as_json", "t
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One number.
+    """One number of a results table.
 
-    ``model`` the encoder (``base``, ``dep``, ``mnli``, ``squad``, ...), ``task`` the analysis that made the number
-    (``finetune``, ``rsa``, ``structural``, ...), ``data`` the text it was measured on, ``layer`` the layer or None,
-    ``measure`` its name, ``low`` and ``high`` the ends of its 95 % interval or None, ``n`` how many items it rests on.
+    Attributes:
+        model: The encoder (``base``, ``dep``, ``mnli``, ``squad``, ...).
+        task: The analysis (``finetune``, ``rsa``, ``structural``, ...).
+        data: The text it was measured on.
+        layer: The layer, or None if the number is of the whole encoder.
+        measure: The name of the measure; `bertft.runs.vocabulary` lists all.
+        value: The number.
+        low: The lower end of its 95 % interval, or None.
+        high: The upper end, or None.
+        n: The number of items it is measured on, or None.
+        seed: The seed of the run; None for a mean over seeds.
     """
 
     model: str
@@ -39,7 +47,7 @@ class Row:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What makes a row unique in a table."""
+        """Return the columns that identify a row in a table."""
         return (self.model, self.task, self.data, self.layer, self.measure, self.seed)
 
 
@@ -49,7 +57,7 @@ _NUMBERS = {"value", "low", "high"}
 
 
 def merge_rows(*tables: Iterable[Row]) -> list[Row]:
-    """All rows in order of first appearance; of rows with one key the last wins."""
+    """Return all rows in order of first appearance. Of rows with the same key, the last one wins."""
     merged: dict[tuple[object, ...], Row] = {}
     for table in tables:
         for row in table:
@@ -58,7 +66,11 @@ def merge_rows(*tables: Iterable[Row]) -> list[Row]:
 
 
 def write_results(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
-    """Write ``rows`` as CSV with a header, numbers with 17 significant digits at most, None as an empty cell."""
+    """Write ``rows`` as CSV with a header.
+
+    Numbers are written exactly, with at most 17 significant digits; None is an empty cell. Raises ``BertftError`` for
+    a value that is not finite.
+    """
     lines = [",".join(COLUMNS)]
     for row in rows:
         if not math.isfinite(row.value):
@@ -70,7 +82,7 @@ def write_results(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
 
 
 def read_results(path: str | os.PathLike[str]) -> list[Row]:
-    """Read what ``write_results`` wrote; a ``BertftError`` names the file and line of anything else."""
+    """Read a table that `write_results` wrote; raise ``BertftError`` with file and line for anything else."""
     path = Path(path)
     try:
         with path.open(encoding="utf8", newline="") as file:
@@ -97,7 +109,7 @@ def read_results(path: str | os.PathLike[str]) -> list[Row]:
 
 
 def to_arrow(rows: Iterable[Row]) -> Any:
-    """``rows`` as a ``pyarrow.Table`` with the columns of `Row`: text, int64, float64; what a row lacks is null."""
+    """Return ``rows`` as a ``pyarrow.Table`` of text, int64 and float64 columns, with null for None."""
     import pyarrow
 
     def kind(name: str) -> Any:
@@ -110,9 +122,9 @@ def to_arrow(rows: Iterable[Row]) -> Any:
 
 
 def to_pandas(rows: Iterable[Row]) -> Any:
-    """``rows`` as a ``pandas.DataFrame`` with the columns of `Row`.
+    """Return ``rows`` as a ``pandas.DataFrame`` with the columns of `Row`.
 
-    ``layer``, ``n`` and ``seed`` are of type Int64, NA where a row lacks them; ``low`` and ``high`` are NaN then.
+    ``layer``, ``n`` and ``seed`` have dtype Int64 with NA for None; ``low`` and ``high`` have NaN for None.
     """
     import pandas
     import pyarrow
@@ -121,7 +133,7 @@ def to_pandas(rows: Iterable[Row]) -> Any:
 
 
 def results_as_json(rows: Iterable[Row]) -> str:
-    """``rows`` as a JSON list of objects, a line a row; what a row lacks is null."""
+    """Return ``rows`` as a JSON list of objects, one per line, with null for None."""
     lines = (json.dumps({name: getattr(row, name) for name in COLUMNS}, ensure_ascii=False) for row in rows)
     return "[\n" + ",\n".join(f" {line}" for line in lines) + "\n]"
 

@@ -1,17 +1,16 @@
-"""Names of measures, analyses and encoders in a results table.
+"""Names of measures, analyses and encoders in results tables.
 
-A measure's name in ``results.csv`` is built from parts:
+A measure's name in ``results.csv`` has these parts, of which only the base is required:
 
     [mix_|cat_] [control_] base [_selectivity|_difference|_difference_p|_p|_error] [_rank8|_orthogonal|_rbf] [_base3]
 
-`MeasureName` holds the parts, `MeasureName.parse` reads a name and ``str`` writes it back. Three bases are irregular:
+`MeasureName.parse` splits a name into its parts, and ``str`` joins them again. Three bases are irregular:
 
-- ``f1[nsubj]`` is ``label_f1`` of the label ``nsubj``;
-- ``local_rsa_upos=NOUN`` is ``local_rsa`` of the label ``NOUN`` of the grouping ``upos``, ``local_rsa_NOUN`` of no
-  named grouping;
-- the selectivity of ``micro_f1`` is ``selectivity``, that of ``class_1_f1`` is ``class_1_selectivity``.
+- ``f1[nsubj]``: base ``label_f1``, label ``nsubj``.
+- ``local_rsa_upos=NOUN``: base ``local_rsa``, label ``NOUN``, grouping ``upos``. ``local_rsa_NOUN`` names no grouping.
+- ``selectivity`` and ``class_1_selectivity``: the selectivity of ``micro_f1`` and of ``class_1_f1``.
 
-Any other name is a base that the catalogue does not know. It has no bounds, and its name is its title.
+Any other name is an unknown base. It has no bounds, and the name is its own title.
 """
 
 from __future__ import annotations
@@ -21,21 +20,22 @@ import math
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from bertft.errors import BertftError
 
 __all__ = ["BASE", "CATALOGUE", "OWN_TEXT", "PAIRED", "RANDOM", "Measure", "MeasureName", "Probe", "operands", "pair"]
 
-BASE, RANDOM = "base", "random"  # encoders that every analysis calls so
-OWN_TEXT = "own_text"  # the analysis whose rows are differences between two texts
-PAIRED = ("difference", "along")  # analyses whose rows are of two encoders, or of one during its training
+BASE, RANDOM = "base", "random"  # reserved names of encoders
+OWN_TEXT = "own_text"  # analysis: difference between two texts
+PAIRED = ("difference", "along")  # analyses whose ``model`` is no encoder: a pair, a moment of the training
 
 Kind = Literal["share", "correlation", "distance", "count", "quantity", "p_value"]
 Derived = Literal["selectivity", "difference", "difference_p", "p", "error"]
 Family = Literal["RSA", "CKA", "space", "words", "structural", "edge", "task", "training"]
 
-METRICS = ("dot", "cosine", "correlation", "sqeuclidean", "euclidean", "manhattan")  # of `bertft.ops`, a lower floor
+# `bertft.ops.metrics` has the same names, but stands on the same floor as this package.
+METRICS = ("dot", "cosine", "correlation", "sqeuclidean", "euclidean", "manhattan")
 COMPARISONS = {
     "pearson": "Pearson r",
     "cosine": "cosine",
@@ -49,8 +49,8 @@ COMPARISONS = {
 class Measure:
     """One entry of the catalogue.
 
-    ``title`` heads a panel, ``short`` stands in a sentence, ``axis`` labels an axis. ``kind`` gives the bounds;
-    ``percent`` says that a share runs from 0 to 100.
+    ``title`` heads a panel, ``short`` is for sentences, ``axis`` labels an axis. ``kind`` determines the bounds. A
+    share runs from 0 to 1, or from 0 to 100 if ``percent``.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Measure:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Return the smallest and largest possible value; infinite where a measure has no two natural ends."""
+        """Return the smallest and largest possible value, infinite unless a measure is bounded on both sides."""
         if self.kind == "share":
             return 0.0, 100.0 if self.percent else 1.0
         return (-1.0, 1.0) if self.kind == "correlation" else (-math.inf, math.inf)
@@ -71,7 +71,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Probe:
-    """Which of several structural probes a measure is of: a linear one of some rank, an orthogonal or an RBF one."""
+    """The kind of a structural probe, if a run trains several kinds or ranks."""
 
     kind: Literal["linear", "orthogonal", "rbf"]
     rank: int | None = None
@@ -88,13 +88,20 @@ class Probe:
 class MeasureName:
     """The parts of a measure's name.
 
-    ``base`` is an entry of `CATALOGUE`. ``input`` is what an edge probe reads: one layer (None), the mix of layers
-    0..k (``mix``) or layer 0 beside layer k (``cat``). ``control``: the same probe on control labels or trees.
-    ``derived``: computed from scores (``selectivity``, ``difference``, their p-value) or about the value (``p`` of a
-    permutation test, ``error`` of an estimate). ``base_layer``: a cell of all layers against all, of this layer of the
-    base encoder. ``label`` and its ``grouping``: one class of words or targets.
+    Attributes:
+        base: An entry of `CATALOGUE`.
+        input: What an edge probe reads: one layer (None), the mix of layers 0..k (``mix``), or layer 0 beside layer k
+            (``cat``).
+        control: The same probe on control labels or control trees.
+        derived: A value computed from scores (``selectivity``, ``difference``, ``difference_p``), the p-value of a
+            permutation test (``p``), or the error of an estimate (``error``).
+        probe: The kind of a structural probe.
+        base_layer: The layer of the base encoder, in comparisons of all layers with all.
+        label: One class of words or targets.
+        grouping: What groups words into classes (``upos``, ``relation``, ...).
 
-    Raises ``BertftError`` for parts that no name can express.
+    Raises:
+        BertftError: No name expresses these parts.
     """
 
     base: str
@@ -124,7 +131,7 @@ class MeasureName:
 
     @classmethod
     def parse(cls, name: str) -> MeasureName:
-        """Return the parts of ``name``; a name outside the grammar becomes a base of its own."""
+        """Return the parts of ``name``. A name outside the grammar becomes an unknown base."""
         return _parse(name)
 
     @classmethod
@@ -153,14 +160,14 @@ class MeasureName:
 
     @property
     def measure(self) -> Measure:
-        """Return the base's entry; an unknown base has neither bounds nor words of its own."""
+        """Return the entry of the base; an unknown base gets one without bounds."""
         if self.base in CATALOGUE:
             return CATALOGUE[self.base]
         return Measure(self.base, "space", "share" if re.fullmatch(_NEIGHBOURS, self.base) else "quantity")
 
     @property
     def kind(self) -> Kind:
-        """Return the kind of the value: that of the base, but for what is derived from it."""
+        """Return the kind of the value: the base's kind unless the value is derived."""
         if self.derived is None:
             return self.measure.kind
         return "p_value" if self.derived in ("p", "difference_p") else "quantity"
@@ -182,24 +189,24 @@ class MeasureName:
 
     @property
     def group(self) -> str:
-        """Return one name for all layers of the base encoder, or for all labels of a named grouping."""
+        """Return one name shared by all layers of the base encoder, or by all labels of a grouping."""
         if self.base_layer is not None:
             return f"{replace(self, base_layer=None)} by layers of both"
         return str(self) if self.grouping is None else f"local_rsa_{self.grouping}"
 
     @property
     def title(self) -> str:
-        """Return the words that head a panel."""
+        """Return the title of a panel."""
         return self.measure.title or self.measure.name
 
     @property
     def short(self) -> str:
-        """Return the words that stand in a sentence."""
+        """Return the name for sentences."""
         return self.measure.short or self.title
 
     @property
     def axis(self) -> str:
-        """Return the words beside an axis."""
+        """Return the label of an axis."""
         return self.measure.axis or self.measure.name
 
 
@@ -257,7 +264,7 @@ def _entries() -> Iterator[Measure]:
 
 
 CATALOGUE = {measure.name: measure for measure in _entries()}
-"""Every measure by its name, in the order in which panels are drawn."""
+"""Every measure by name, in the order of their panels."""
 
 _NEIGHBOURS = r"mutual_knn_[1-9]\d*"  # of any number of neighbours
 _REGULAR = "|".join(name for name in CATALOGUE if name not in _LABELLED)
@@ -265,7 +272,7 @@ _GRAMMAR = re.compile(
     rf"(?:(?P<input>mix|cat)_)?(?P<control>control_)?"
     rf"(?:(?P<irregular>{'|'.join(_SELECTIVITY.values())})"
     rf"|(?P<base>{_REGULAR}|{_NEIGHBOURS})(?:_(?P<derived>selectivity|difference|difference_p|p|error))?)"
-    rf"(?:_(?P<probe>rank\d+|orthogonal|rbf))?(?:_base(?P<base_layer>\d+))?"
+    rf"(?:_(?:rank(?P<rank>\d+)|(?P<probe>orthogonal|rbf)))?(?:_base(?P<base_layer>\d+))?"
 )
 _LABEL_F1 = re.compile(r"(?:(?P<input>mix|cat)_)?f1\[(?P<label>.*)\]", re.DOTALL)
 _LOCAL_RSA = re.compile(r"local_rsa_(?:(?P<grouping>[^=]*)=)?(?P<label>.*)", re.DOTALL)
@@ -278,20 +285,26 @@ def _parse(name: str) -> MeasureName:
 
 
 def _parts(name: str) -> MeasureName | None:
+    parts: dict[str, Any]
     if found := _GRAMMAR.fullmatch(name):
-        base, derived = found["base"], found["derived"]
-        if found["irregular"]:
-            base = next(base for base, written in _SELECTIVITY.items() if written == found["irregular"])
-            derived = "selectivity"
-        probe = found["probe"]
-        if probe is not None:
-            probe = Probe("linear", int(probe[4:])) if probe.startswith("rank") else Probe(probe)
-        layer = None if found["base_layer"] is None else int(found["base_layer"])
-        return MeasureName(base, found["input"], bool(found["control"]), derived, probe, layer)
+        parts = found.groupdict()
+        if irregular := parts.pop("irregular"):
+            parts["base"] = next(base for base, written in _SELECTIVITY.items() if written == irregular)
+            parts["derived"] = "selectivity"
+        parts["control"] = bool(parts["control"])
+        if (rank := parts.pop("rank")) is not None:
+            parts["probe"] = Probe("linear", int(rank))
+        elif parts["probe"] is not None:
+            parts["probe"] = Probe(parts["probe"])
+        if parts["base_layer"] is not None:
+            parts["base_layer"] = int(parts["base_layer"])
+        return MeasureName(**parts)
     if found := _LABEL_F1.fullmatch(name):
-        return MeasureName("label_f1", input=found["input"], label=found["label"])
+        parts = found.groupdict()
+        return MeasureName("label_f1", **parts)
     if found := _LOCAL_RSA.fullmatch(name):
-        return MeasureName("local_rsa", label=found["label"], grouping=found["grouping"])
+        parts = found.groupdict()
+        return MeasureName("local_rsa", **parts)
     return None
 
 
@@ -304,7 +317,7 @@ def pair(first: str, second: str) -> str:
 
 
 def operands(name: str, known: Collection[str] = ()) -> tuple[str, str]:
-    """Return what `pair` joined. A name that itself contains `` - `` is recognised if it is among ``known``."""
+    """Return what `pair` joined. Names that contain `` - `` themselves must be among ``known``."""
     parts = name.split(PAIR)
     splits = [(PAIR.join(parts[:i]), PAIR.join(parts[i:])) for i in range(1, len(parts))]
     both = (split for split in splits if set(split) <= set(known))

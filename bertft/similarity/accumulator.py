@@ -19,8 +19,8 @@ from torch import Tensor
 from bertft.errors import BadRow, BertftError
 from bertft.ops.metrics import LINEAR
 from bertft.ops.moments.cross_moments import cross_moments, provisional_mean
-from bertft.ops.moments.layout import Moments, held
-from bertft.ops.native import cpu as extension
+from bertft.ops.moments.layout import Moments, present
+from bertft.ops.native import dispatch
 from bertft.ops.rows import as_tensor
 from bertft.runs.sums_file import read_sums, write_sums
 from bertft.similarity import measures
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _SUMS = Moments._fields
 _NAMES = ("mean_x", "mean_y", *_SUMS)
 NOISE = "noise"  # its name in a saved state
-FEW = 128  # dimensions up to which the CPU kernel multiplies in float64, whatever the rows' type (kSmall in csrc)
+FEW = 128  # dimensions up to which the CPU kernel multiplies rows of any type in float64 (kSmall in csrc)
 _EMPTY = "similarity: needs at least 3 stimuli, found 0"
 
 
@@ -105,7 +105,7 @@ class Sums:
             total = self._of_pair(state, k, k)
             means: dict[str, Any] = {"mean_x": mean_x[k], "mean_y": mean_y[k], **self._kinds}
             with _in_layer(k):
-                if held(total.cross).device == x.device:
+                if present(total.cross).device == x.device:
                     cross_moments(x[k], y[k], **means, out=total)
                 else:
                     _add(total, cross_moments(x[k], y[k], **means))
@@ -118,7 +118,7 @@ class Sums:
                 with _in_layer(k, side):
                     one = cross_moments(row, **kinds)
                 for name, own in ((f"gram_{side}", one.gram_x), (f"stats_{side}", one.stats_x)):
-                    state[name][k] += held(own).to(state[name].device)
+                    state[name][k] += present(own).to(state[name].device)
         for k, m in self._pairs():
             means: dict[str, Any] = {"mean_x": mean_x[k], "mean_y": mean_y[m], **self._kinds}
             _add(self._of_pair(state, k, m), cross_moments(x[k], y[m], grams=False, **means))
@@ -130,7 +130,7 @@ class Sums:
     def _noise_of(self, x: Tensor, y: Tensor) -> float:
         """Return the floor set by the precision of the vectors and of their products (`bertft.similarity.measures`)."""
         found = max(measures.NOISE_OF_VECTORS.get(t.dtype, measures.NOISE) for t in (x, y))
-        exact = self.float64 or torch.float64 in (x.dtype, y.dtype) or not extension.serves(x)
+        exact = self.float64 or torch.float64 in (x.dtype, y.dtype) or not dispatch.serves(x)
         if exact or (x.device.type == "cpu" and max(x.shape[-1], y.shape[-1]) <= FEW):
             return found
         return max(found, measures.NOISE_OF_FLOAT32_SUMS)
@@ -216,7 +216,7 @@ class Sums:
             for name, value in zip(_SUMS, new, strict=True):
                 seen = self.pairs == "all" and (m if name.endswith("_x") else k if name.endswith("_y") else 0) > 0
                 if not seen:  # sums of a single layer come with each of its pairs
-                    moved[name].append(held(value))
+                    moved[name].append(present(value))
         return {name: torch.stack(values).view(state[name].shape) for name, values in moved.items()}
 
     def all_reduce(self, group: Any = None) -> Self:
@@ -365,4 +365,4 @@ def _in_layer(layer: int, side: str | None = None) -> Iterator[None]:
 def _add(total: Moments, part: Moments) -> None:
     for sums, new in zip(total, part, strict=True):
         if new is not None:
-            held(sums).add_(new.to(held(sums).device))
+            present(sums).add_(new.to(present(sums).device))

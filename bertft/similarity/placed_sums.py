@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class PlacedSums:
-    """Tensors by name, on the CPU or, ahead of those, on the GPU whose rows are added to them.
+    """Tensors by name, on the CPU or, newer than those, on the GPU that adds rows to them.
 
     The sums of a chunk take too many bytes to move from a GPU at each update, so that they stay there until they are
     needed on the CPU.

@@ -1,22 +1,25 @@
-"""What a study is: its YAML file as dataclasses; `bertft.study.reader` reads it.
+"""Settings of a study, as its YAML file holds them.
 
 ```yaml
-name: merchant2020_minilm          # for the page's title
+name: merchant2020_minilm          # title of the page
 model: builtin:minilm              # hub id | folder | builtin:minilm
 seed: 1337
-tasks:                             # one fine-tuning run each; the name is the name on the lines of the figures
+tasks:                             # one fine-tuning run each; the names appear in the figures
   dep: {train: ud/train.conllu.gz, dev: ud/dev.conllu.gz, epochs: 3}
-stimuli:                           # out-of-domain texts for RSA; each task's own dev text is always measured too
+stimuli:                           # out-of-domain texts for RSA, beside the dev text of each task
   wikipedia: {source: wikipedia/sentences.txt.gz}
-rsa: {tokens: 5000, metric: cosine}  # layers: all adds heat maps, by: "upos,relation" which words moved
+rsa: {tokens: 5000, metric: cosine}  # layers: all adds heat maps; by: "upos,relation" lists words that moved
 probes: {train: ud/train.conllu.gz, dev: ud/dev.conllu.gz, rank: 128}
-edge:                              # edge probes, a task by name, scored on its test data, else on dev
+edge:                              # edge-probing tasks by name, scored on test data if given, else on dev
   ner: {train: ner/train.jsonl.gz, dev: ner/dev.jsonl.gz, test: ner/test.jsonl.gz}
-ablate:                            # a task fine-tuned anew for every k, frozen or truncated to it: some k, or all
+ablate:                            # fine-tune a task for each k, with blocks 1..k frozen or only these kept
   mnli: {freeze: "-1,2,4", truncate: all}
-variants:                          # overrides by name, chosen with --variant
+weights: true                      # how far the weights of each block moved
+variants:                          # overrides by name, selected with --variant
   small: {tasks: {dep: {max_train: 2000}}}
 ```
+
+`bertft.study.reader` reads such a file. The ``...Command`` and ``...Options`` classes are the options of commands.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ Unit = Literal["token", "word"]
 Layers = Literal["paired", "all"]
 Window = Literal["refuse", "split"]
 StoredAs = Literal["float16", "float32"]
+LoadedAs = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "float64"]
 
 
 LATER = {"later": True}
@@ -42,10 +47,10 @@ OLDER_DRAW = "permutation"
 
 @dataclass(frozen=True)
 class TaskConfig(Settings):
-    """One fine-tuning run. None means the fine-tuning driver's own default for that task.
+    """One fine-tuning run: settings of `FinetuneConfig`, of which None keeps the default.
 
-    ``train`` and ``dev`` are sources as ``bertft.data.sources.load`` takes them; ``max_train`` and ``max_dev`` cut
-    them to so many examples. Every key but ``task`` (by default the run's name) is one of ``FinetuneConfig``.
+    ``task`` defaults to the name of the run. ``train`` and ``dev`` are sources of `bertft.data.sources.load`, of which
+    ``max_train`` and ``max_dev`` examples are used.
     """
 
     train: str
@@ -74,7 +79,7 @@ class TaskConfig(Settings):
 
 @dataclass(frozen=True)
 class StimuliConfig(Settings):
-    """A text to compare representations on, beside the tasks' own: a source and what kind it is."""
+    """A text to compare representations on: a source, its kind of data, and the number of texts to use."""
 
     source: str
     kind: Literal["text", "dep", "nli", "qa"] = "text"
@@ -83,15 +88,14 @@ class StimuliConfig(Settings):
 
 @dataclass(frozen=True)
 class RsaConfig(Settings):
-    """How the encoders are compared: so many tokens of each text, and the dissimilarity of two tokens.
+    """How the encoders are compared: the number of tokens of each text, and the dissimilarity of two tokens.
 
-    ``layers: all`` sets every layer against every layer of the base too, on one text (`StudyConfig.crossed_text`).
-    ``by``, some of `bertft.study.reader.RSA_LABELS` with commas, says which words of a treebank moved
-    (`StudyConfig.treebank`).
+    ``layers: all`` also compares every layer of the base with every layer of a tuned encoder, on one text
+    (`StudyConfig.crossed_text`). ``by`` holds labels of `bertft.similarity.words.moved`, separated by commas, by which
+    to list the words of a treebank (`StudyConfig.treebank`) that moved.
 
-    ``draw`` is how the tokens are drawn (`bertft.data.sampling.DRAWS`). A new study draws with ``stream``, as ``bertft
-    rsa`` does. A run folder keeps the draw it was begun with: its ``config.yaml`` names ``stream``, and one without
-    ``draw`` means ``permutation``, the only draw when it was written.
+    ``draw`` is how tokens are drawn (`bertft.data.sampling.DRAWS`). A new study draws as ``bertft rsa`` does, with
+    ``stream``. A run folder keeps its draw: one whose ``config.yaml`` lacks ``draw`` is older and used ``permutation``.
     """
 
     tokens: Size = 5000
@@ -105,17 +109,17 @@ class RsaConfig(Settings):
 
     @property
     def labels(self) -> list[str]:
-        """The entries of ``by``, each once."""
+        """The distinct labels in ``by``."""
         return list(dict.fromkeys(entry.strip() for entry in self.by.split(",") if entry.strip()))
 
 
 @dataclass(frozen=True)
 class ProbesConfig(Settings):
-    """Structural probes of every layer of the base, every tuned and (``control``) a random encoder.
+    """Structural probes of every layer of the base and every tuned encoder; ``control`` adds a random encoder.
 
-    ``rank`` is one or a list of them; ``control_trees``, ``orthogonal`` and ``rbf`` add what the arguments ``control``,
-    ``orthogonal`` and ``rbf`` of `bertft.probes.structural.driver.structural_probes` add. Sentences longer than the
-    window of the encoder are refused or split (``window``); vectors are kept as ``dtype``, float16 or float32.
+    ``rank`` is one rank or a list. ``control_trees``, ``orthogonal`` and ``rbf`` are the arguments ``control``,
+    ``orthogonal`` and ``rbf`` of `bertft.probes.structural.driver.structural_probes`. ``window`` says whether to refuse
+    or split sentences longer than the encoder's window; ``dtype`` is that of the stored vectors.
     """
 
     train: str
@@ -134,16 +138,17 @@ class ProbesConfig(Settings):
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """The ranks, one or several."""
+        """The ranks as a tuple."""
         return (self.rank,) if isinstance(self.rank, int) else self.rank
 
 
 @dataclass(frozen=True)
 class EdgeConfig(Settings):
-    """Edge probes on one task of the base, every tuned and (``random``) a random encoder.
+    """Edge probes of the base and every tuned encoder on one task; ``random`` adds a random encoder.
 
-    ``control`` and ``code_length`` as in `bertft.probes.edge.driver.edge_probes`, the rest of the training as in
-    `bertft.probes.edge.training.EdgeTraining`; ``window`` and ``dtype`` as in `ProbesConfig`.
+    ``control`` and ``code_length`` are arguments of `bertft.probes.edge.driver.edge_probes`. ``learning_rate``,
+    ``batch_size``, ``interval`` and ``steps`` are those of `bertft.probes.edge.training.EdgeTraining`, ``window`` and
+    ``dtype`` those of `ProbesConfig`.
     """
 
     train: str
@@ -165,13 +170,13 @@ class EdgeConfig(Settings):
 
 @dataclass(frozen=True)
 class AblateConfig(Settings):
-    """Sweeps (`bertft.study.analyses.ablation`) of one task of the study: ``all``, or the k wanted with commas."""
+    """Sweeps of one task (`bertft.study.analyses.ablation`): ``all``, or the values of k separated by commas."""
 
     freeze: str = ""
     truncate: str = ""
 
     def sweeps(self) -> dict[str, list[int] | None]:
-        """The k of each kind that was asked for, None for all of them; raises ValueError for what is no number."""
+        """Return the values of k by kind of sweep, None for all; raise ValueError for text that is not a number."""
         asked = {"freeze": self.freeze, "truncate": self.truncate}
         return {
             kind: None if text.strip() == "all" else [int(k) for k in text.split(",")]
@@ -182,7 +187,7 @@ class AblateConfig(Settings):
 
 @dataclass(frozen=True)
 class StudyConfig(Settings):
-    """A whole study. ``read_study`` makes one from YAML."""
+    """A study, as `bertft.study.reader.read_study` reads it."""
 
     name: str
     model: str
@@ -195,10 +200,11 @@ class StudyConfig(Settings):
     probes: ProbesConfig | None = None
     edge: dict[str, EdgeConfig] = field(default_factory=dict)
     ablate: dict[str, AblateConfig] = field(default_factory=dict)
+    weights: bool = field(default=False, metadata=LATER)
 
     @property
     def sources(self) -> list[str]:
-        """Every corpus the study reads, each once."""
+        """The distinct corpora that the study reads."""
         found = [source for task in self.tasks.values() for source in (task.train, task.dev)]
         found += [stimuli.source for stimuli in self.stimuli.values()]
         found += [self.probes.train, self.probes.dev] if self.probes else []
@@ -207,25 +213,25 @@ class StudyConfig(Settings):
 
     @property
     def synthetic(self) -> bool:
-        """Whether any text in it is made by ``bertft.data.synthetic``."""
+        """Whether any corpus is generated by ``bertft.data.synthetic``."""
         return any(source.startswith("builtin:synthetic") for source in self.sources)
 
     @property
     def own_text(self) -> dict[str, str]:
-        """For each task the name of the stimuli made of its own dev text; tasks with one dev file share them."""
+        """For each task the name of the stimuli from its dev text, which tasks with the same dev file share."""
         first: dict[tuple[str, str], str] = {}
         return {name: first.setdefault((task.task, task.dev), name) for name, task in self.tasks.items()}
 
     @property
     def crossed_text(self) -> str | None:
-        """Where every layer is set against every layer: on the first text of no task, else on the first task's own."""
+        """The text on which all pairs of layers are compared: the first of ``stimuli``, else that of the first task."""
         if self.rsa is None or self.rsa.layers != "all":
             return None
         return next(iter([*self.stimuli, *self.own_text.values()]))
 
     @property
     def treebank(self) -> str | None:
-        """The text whose words ``rsa.by`` tells apart: the probes' dev text, else that of the first task on trees."""
+        """The text whose words ``rsa.by`` groups: the dev text of the probes, else of the first task on trees."""
         from bertft.models.tasks import get_task
 
         if self.probes:
@@ -233,19 +239,19 @@ class StudyConfig(Settings):
         return next((name for name, task in self.tasks.items() if get_task(task.task or name).kind == "dep"), None)
 
     def to_tree(self) -> dict[str, Any]:
-        """The resolved study as plain values, as ``to_yaml`` writes it."""
+        """Return the study as plain values, in the order of ``to_yaml``."""
         tree = dataclasses.asdict(self)
         tree["tasks"] = {name: settings_of(task) for name, task in self.tasks.items()}
         tree["probes"] = self.probes and settings_of(self.probes)
         tree["edge"] = {name: settings_of(edge) for name, edge in self.edge.items()}
         tree["rsa"] = self.rsa and settings_of(self.rsa)
-        for key in ("edge", "ablate"):
+        for key in ("edge", "ablate", "weights"):
             if not tree[key]:
-                del tree[key]  # which older run folders do not name: they are still of the same study
+                del tree[key]  # older run folders lack the key; they must still match
         return tree
 
     def to_yaml(self) -> str:
-        """The resolved study: reading it back gives an equal ``StudyConfig``."""
+        """Return the study as YAML; reading it back gives an equal ``StudyConfig``."""
         import yaml
 
         return yaml.safe_dump(self.to_tree(), sort_keys=False, allow_unicode=True, width=100)
@@ -253,7 +259,7 @@ class StudyConfig(Settings):
 
 @dataclass(frozen=True)
 class RepeatConfig(Settings):
-    """A study to repeat with several seeds (`bertft.study.repeat`): ``study`` is a name, a file or written out."""
+    """A study to repeat with several seeds (`bertft.study.repeat`); ``study`` is a name, a file or a mapping."""
 
     study: Any
     seeds: Annotated[tuple[int, ...], Within(min_length=1)]
@@ -261,10 +267,10 @@ class RepeatConfig(Settings):
     options: dict[str, Any] | None = None
 
 
-def settings_of(config: TaskConfig | RsaConfig | ProbesConfig | EdgeConfig) -> dict[str, Any]:
-    """Return the settings as plain values, without the newer ones at the value that older run folders mean.
+def settings_of(config: TaskConfig | StimuliConfig | RsaConfig | ProbesConfig | EdgeConfig) -> dict[str, Any]:
+    """Return the settings as plain values, without newer ones at the value that older run folders imply.
 
-    An older run folder thus still holds the same study, and its finished stages stay finished.
+    An older run folder thus still matches the study, and its finished stages are reused.
     """
     later = (f for f in dataclasses.fields(config) if f.metadata.get("later"))
     left_out = {f.name for f in later if getattr(config, f.name) == f.metadata.get("before", f.default)}
@@ -273,7 +279,7 @@ def settings_of(config: TaskConfig | RsaConfig | ProbesConfig | EdgeConfig) -> d
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneCommand(TaskConfig):
-    """Options of ``bertft finetune`` and ``bertft ablate``; ``--config`` accepts every setting of `FinetuneConfig`."""
+    """Options of ``bertft finetune`` and ``bertft ablate``; None keeps the default of `FinetuneConfig`."""
 
     task: str = field()
     model: str
@@ -285,7 +291,7 @@ class FinetuneCommand(TaskConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class RsaOptions(Settings):
-    """Options of ``bertft rsa`` as typed: names of several things are separated by commas."""
+    """Options of ``bertft rsa``; lists are texts, separated by commas."""
 
     base: str
     tuned: dict[str, str]
@@ -300,8 +306,8 @@ class RsaOptions(Settings):
     layers: Layers = "paired"
     permutations: Count = 0
     by: str = ""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    precision: Literal["float32", "float64"] = "float32"
+    dtype: LoadedAs = "float32"
+    precision: Precision = "float32"
     split: str | None = None
     seed: int = 1337
 
@@ -310,8 +316,8 @@ class RsaOptions(Settings):
 class StructuralCommand(Settings):
     """Options of ``bertft probe structural``.
 
-    Beside `ProbesConfig`, ``random`` probes a random encoder, ``control`` trains on control trees, and ``stream``
-    recomputes the vectors for every batch instead of storing them.
+    ``random`` and ``control`` are what `ProbesConfig` calls ``control`` and ``control_trees``. ``stream`` runs the
+    encoder for every batch instead of storing vectors.
     """
 
     models: dict[str, str]
@@ -333,7 +339,7 @@ class StructuralCommand(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeCommand(EdgeConfig):
-    """Options of ``bertft probe edge``: one edge-probing task on the encoders ``models``."""
+    """Options of ``bertft probe edge``; ``name`` is that of the task in the results."""
 
     models: dict[str, str]
     name: str = ""

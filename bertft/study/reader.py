@@ -1,4 +1,7 @@
-"""Reads a study's YAML file: checked strictly, every default made visible, paths resolved."""
+"""Reader of a study's YAML file.
+
+The file is checked strictly, its defaults are filled in and its paths resolved.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from bertft.runs.settings import kind_of, one_line, validated
 from bertft.study.config import OLDER_DRAW, EdgeConfig, StudyConfig
 
 BUILTIN = Path(__file__).with_name("builtin")
-"""Where the studies that travel with the package lie: ``bertft study quickstart`` reads ``quickstart.yaml``."""
+"""Folder of the built-in studies: ``bertft study quickstart`` reads ``quickstart.yaml``."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _FILE_SUFFIXES = (".conllu", ".json", ".jsonl", ".tsv", ".txt", ".gz")
@@ -31,12 +34,17 @@ def read_study(
     model: str | None = None,
     settings: Sequence[str] = (),
 ) -> StudyConfig:
-    """Read a study by file or built-in name, apply ``variant``, and resolve its relative paths against ``data``.
+    """Return a study with its defaults filled in, its paths resolved and its hub ids pinned to their current commits.
 
-    Without ``data`` relative paths start at the YAML file's own folder. What is on the hub is pinned to the commit it
-    is at now, so that the run folder's configuration says which. ``model`` replaces the study's encoder, each of
-    ``settings`` (``rsa.tokens=1000``; the value is YAML) one of its settings.
-    Raises ``BertftError`` that names the file and the key for anything unknown, missing or of the wrong type.
+    Args:
+        study: a YAML file, a run folder, or the name of a built-in study.
+        variant: the overrides to apply, by their name in the file.
+        data: the folder that relative paths start from; by default that of the file.
+        model: an encoder that replaces the study's.
+        settings: overrides such as ``rsa.tokens=1000``; the value is YAML.
+
+    Raises:
+        BertftError: names the file and the key that is unknown, missing, of another type or out of bounds.
     """
     path = _locate(study)
     try:
@@ -57,7 +65,7 @@ def study_of(
     model: str | None = None,
     settings: Sequence[str] = (),
 ) -> StudyConfig:
-    """As `read_study`, of what the YAML file ``path`` (named in errors) holds."""
+    """Return the study in ``tree``, the content of the YAML file ``path``; arguments as of `read_study`."""
     if not isinstance(tree, dict):
         raise BertftError(f"{path}: expected a study (a mapping with name, model, tasks), found {kind_of(tree)}")
     tree = _older_draw_named(tree)
@@ -109,18 +117,18 @@ def _older_draw_named(tree: Mapping[str, Any]) -> dict[str, Any]:
 def _locate(study: str | os.PathLike[str]) -> Path:
     path = Path(study)
     builtin = BUILTIN / f"{study}.yaml"
-    if str(study) == path.stem and builtin.is_file():  # a bare name; ./quickstart is a folder
+    if str(study) == path.stem and builtin.is_file():  # a bare name, unlike ./quickstart
         return builtin
     if path.is_dir():
         path = path / "config.yaml"
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in BUILTIN.glob("*.yaml")))
-        raise BertftError(f"{study}: no such study file, and the built-in studies are: {names}")
+        raise BertftError(f"{study}: no such study file; the built-in studies are: {names}")
     return path
 
 
 def _setting(text: str) -> dict[str, Any]:
-    """``a.b=value`` as ``{"a": {"b": value}}``, the value read as YAML."""
+    """Return ``a.b=value`` as ``{"a": {"b": value}}``, with the value read as YAML."""
     name, equals, value = text.partition("=")
     parts = name.strip().split(".")
     if not equals or not all(parts):
@@ -154,33 +162,38 @@ def _check(config: StudyConfig, file: str) -> None:
     for name in [*config.tasks, *config.stimuli, *config.edge]:
         if not _NAME.fullmatch(name) or name in _RESERVED:
             raise BertftError(
-                f"{file}: {name!r} cannot be a name here: use letters, digits, '.', '_', '-'; not base or random"
+                f"{file}: expected a name of letters, digits, '.', '_' and '-', not base or random, found {name!r}"
             )
     for name in config.stimuli:
         if name in config.tasks:
-            raise BertftError(f"{file}: stimuli.{name}: a task has that name, and its dev text is measured under it")
+            raise BertftError(f"{file}: stimuli.{name}: a task has this name, which its dev text uses; choose another")
     if config.rsa and config.rsa.labels:
-        from bertft.similarity.words.moved import LABELS
+        from bertft.similarity.words.labels import LABELS
 
         if unknown := [label for label in config.rsa.labels if label not in LABELS]:
             raise BertftError(f"{file}: rsa.by: expected some of {', '.join(LABELS)}, found {unknown[0]!r}")
         if not config.treebank:
-            raise BertftError(
-                f"{file}: rsa.by: expected trees to tell words apart, found no probes and no task on trees"
-            )
+            raise BertftError(f"{file}: rsa.by: needs a treebank, found neither probes nor a task on trees")
     for name, ablate in config.ablate.items():
         if name not in config.tasks:
             raise BertftError(f"{file}: ablate.{name}: expected one of the tasks {', '.join(config.tasks)}")
         try:
             ablate.sweeps()
         except ValueError:
-            raise BertftError(f"{file}: ablate.{name}: expected all, or whole numbers with commas") from None
+            raise BertftError(f"{file}: ablate.{name}: expected all, or whole numbers separated by commas") from None
     if not config.tasks:
         raise BertftError(f"{file}: tasks: expected at least one task, found none")
 
 
 def edge_of(tree: object, root: Path, file: str, where: str) -> EdgeConfig:
-    """One entry of a study's ``edge`` that stands elsewhere, its paths starting at ``root``; errors name the others."""
+    """Return an entry of ``edge`` from another file.
+
+    Args:
+        tree: the entry's settings.
+        root: the folder that relative paths start from.
+        file: the file, for error messages.
+        where: the entry's key in that file, for error messages.
+    """
     edge: EdgeConfig = validated(EdgeConfig, tree, file, where)
     sources = {key: getattr(edge, key) for key in ("train", "dev", "test")}
     found: dict[str, Any] = {
@@ -190,7 +203,10 @@ def edge_of(tree: object, root: Path, file: str, where: str) -> EdgeConfig:
 
 
 def resolve_source(text: str, root: Path, where: str) -> str:
-    """A source with its relative path starting at ``root``, or on the hub at a commit; ``where`` names it in errors."""
+    """Return a source with its path resolved from ``root``, or pinned to a commit of the hub.
+
+    ``where`` begins error messages.
+    """
     from bertft.data.location import at_home, pin
 
     if text.startswith("builtin:"):

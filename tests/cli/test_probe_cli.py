@@ -1,4 +1,4 @@
-"""``bertft probe``: what it writes, what it refuses with nothing left behind, and how it goes on when killed."""
+"""``bertft probe``: results, errors and resuming."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ WAITING = """
 """
 
 
-def test_killed_in_the_middle_of_training_it_goes_on_to_the_same_table(here, tiny_model, capsys):
+def test_edge_killed_in_training_resumes_to_the_same_table(here, tiny_model, capsys):
     command = ["probe", "edge", "--model", str(tiny_model), "--train", TRAIN, "--dev", DEV, *SMALL, "--quiet"]
     # The probes are done with their two states, the control is being trained.
     killed(WAITING.format(count=3, command=[*command, "--out", "killed"]), here / "training")
@@ -150,7 +150,7 @@ def test_killed_in_the_middle_of_training_it_goes_on_to_the_same_table(here, tin
     assert sorted(path.name for path in probes.iterdir()) == finished
 
 
-def test_structural_killed_goes_on_and_two_runs_are_one(here, tiny_model, capsys):
+def test_structural_killed_resumes_and_two_runs_agree(here, tiny_model, capsys):
     command = ["probe", "structural", "--model", str(tiny_model), "--train", TRAIN, "--dev", DEV, "--epochs", "3"]
     command += ["--rank", "2", "--orthogonal", "--quiet"]
     # Plain probes have kept a state after each of 3 epochs, orthogonal ones after the first.

@@ -1,4 +1,4 @@
-"""Parsed sources: where each name lives and what follows from it."""
+"""Parsed sources: the place of each name and its properties."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The readers on the real corpora: the counts of their own documentation, exactly."""
+"""Readers on real corpora, against the counts of their documentation."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_treebank_words_under_the_packaged_model(data_root: Path) -> None:
 
 
 def test_synthetic_relations_are_the_treebanks(data_root: Path) -> None:
-    """The grammar uses no tag and no relation, nor a pair of them, that the English Web Treebank does not have."""
+    """Every tag, relation and pair of them in the grammar occurs in the English Web Treebank."""
     from bertft.data import synthetic
 
     used = {triple for s in synthetic.sentences(3000, 0) for triple in zip(s.upos, s.xpos, s.relations, strict=True)}

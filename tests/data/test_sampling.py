@@ -1,4 +1,4 @@
-"""Seeded samples, the order of stimuli, and where a draw stops."""
+"""Seeded samples, the order of stimuli and the end of a draw."""
 
 from __future__ import annotations
 

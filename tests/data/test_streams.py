@@ -1,9 +1,10 @@
-"""Sources one example at a time against the readers that hold them whole."""
+"""Streams of examples, against the readers that load sources as a whole."""
 
 from __future__ import annotations
 
 import gzip
 
+import datasets
 import pytest
 
 from bertft.data.sources import load
@@ -30,8 +31,7 @@ def test_a_folder_is_its_files_in_order(tmp_path):
     assert [text.text for text in stream("text", tmp_path)] == ["first", "second", "last"]
 
 
-def test_a_saved_data_set_and_trees(tmp_path):
-    datasets = pytest.importorskip("datasets")
+def test_a_saved_data_set_and_trees_are_streamed(tmp_path):
     datasets.Dataset.from_dict({"text": ["a b", "", "c"]}).save_to_disk(str(tmp_path / "saved"))
     source = stream("text", tmp_path / "saved")
     assert [text.text for text in source] == ["a b", "c"] and source.count == 3
@@ -39,7 +39,6 @@ def test_a_saved_data_set_and_trees(tmp_path):
 
 
 def test_a_data_set_of_the_hub_is_read_in_streaming_mode(monkeypatch):
-    datasets = pytest.importorskip("datasets")
     asked = {}
 
     def load_dataset(name, config, split, revision, streaming):
@@ -61,7 +60,7 @@ def test_the_digest_follows_the_source(tmp_path):
     assert stream("text", tmp_path / "t.txt").digest != before
 
 
-def test_bad_sources(tmp_path):
+def test_a_bad_source_is_refused(tmp_path):
     (tmp_path / "empty.txt").write_text("\n", encoding="utf8")
     (tmp_path / "folder").mkdir()
     with pytest.raises(BertftError, match="no such file"):
@@ -70,5 +69,5 @@ def test_bad_sources(tmp_path):
         list(stream("text", tmp_path / "empty.txt"))
     with pytest.raises(BertftError, match="a folder of"):
         stream("text", tmp_path / "folder")
-    with pytest.raises(BertftError, match="not to be had as a hub data set"):
+    with pytest.raises(BertftError, match="not available as a hub data set"):
         stream("text", "no/such")

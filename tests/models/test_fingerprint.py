@@ -19,7 +19,7 @@ def encoder(tiny_model):
     return Encoder.from_pretrained(str(tiny_model), device="cpu")
 
 
-def test_every_number_of_every_weight_counts(encoder):
+def test_fingerprint_covers_every_number_of_a_weight(encoder):
     before, sampled = fingerprint(encoder), sampled_fingerprint(encoder)
     weight = encoder.model.get_input_embeddings().weight
     assert weight.numel() > 2048
@@ -29,7 +29,7 @@ def test_every_number_of_every_weight_counts(encoder):
     assert sampled_fingerprint(encoder) == sampled
 
 
-def test_name_and_folder_do_not_count(encoder, tiny_model, tmp_path):
+def test_fingerprint_ignores_name_and_folder(encoder, tiny_model, tmp_path):
     shutil.copytree(tiny_model, tmp_path / "copy")
     other = Encoder.from_pretrained(str(tmp_path / "copy"), device="cpu")
     other.name = "other"
@@ -38,7 +38,7 @@ def test_name_and_folder_do_not_count(encoder, tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["dtype", "shape", "configuration", "tokenizer"])
-def test_other_vectors_have_another_fingerprint(encoder, tiny_model, change):
+def test_fingerprint_changes_with_dtype_shape_configuration_and_tokenizer(encoder, tiny_model, change):
     before = fingerprint(encoder)
     if change == "dtype":
         encoder.model.to(torch.bfloat16)
@@ -52,7 +52,7 @@ def test_other_vectors_have_another_fingerprint(encoder, tiny_model, change):
     assert fingerprint(encoder) != before
 
 
-def test_weights_without_dimensions_or_numbers_have_bytes_too(encoder):
+def test_fingerprint_accepts_scalar_and_empty_weights(encoder):
     encoder.model.register_buffer("scale", torch.tensor(1.0, dtype=torch.bfloat16))
     encoder.model.register_buffer("empty", torch.zeros(0, 3))
     one = fingerprint(encoder)
@@ -60,7 +60,7 @@ def test_weights_without_dimensions_or_numbers_have_bytes_too(encoder):
     assert fingerprint(encoder) != one
 
 
-def test_a_weight_that_is_not_contiguous_has_the_same_fingerprint(encoder):
+def test_fingerprint_ignores_the_memory_layout(encoder):
     other = copy.deepcopy(encoder)
     weight = other.model.pooler.dense.weight
     weight.data = weight.data.t().contiguous().t()
@@ -68,7 +68,7 @@ def test_a_weight_that_is_not_contiguous_has_the_same_fingerprint(encoder):
     assert fingerprint(other) == fingerprint(encoder)
 
 
-def test_a_local_model_is_identified_by_its_files(tiny_model, tmp_path):
+def test_model_fingerprint_changes_with_each_file(tiny_model, tmp_path):
     before = model_fingerprint(str(tiny_model))
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         folder = tmp_path / name
@@ -78,14 +78,14 @@ def test_a_local_model_is_identified_by_its_files(tiny_model, tmp_path):
         assert model_fingerprint(str(folder)) != before
 
 
-def test_the_code_digest_follows_versions_and_sources(monkeypatch):
+def test_code_digest_changes_with_sources_and_versions(monkeypatch):
     before = code_digest()
     assert code_digest(("models/encoder.py",)) != before == code_digest()
     monkeypatch.setattr(torch, "__version__", "0")
     assert code_digest() != before
 
 
-def test_digests_in_existing_folders_are_still_those_of_their_encoders(encoder):
+def test_digests_in_existing_folders_still_match(encoder):
     """Feature stores and probes on disk hold `fingerprint`, run folders of ``bertft rsa`` `sampled_fingerprint`."""
     whole, sample = hashlib.sha256(), hashlib.sha256()
     state = encoder.model.state_dict()

@@ -75,7 +75,7 @@ def of_help() -> list[str]:
 def test_every_command_written_down_is_understood(monkeypatch):
     # what a file of another run of fine-tuning would hold
     held = {"task": "dep", "model": "m", "train": "t", "dev": "d"}
-    monkeypatch.setattr("bertft.cli.config_file._read", lambda path: dict(held))
+    monkeypatch.setattr("bertft.cli.options._read", lambda path: dict(held))
     lines = [(page.name, line) for page in PAGES for line in of_page(page)] + [("--help", line) for line in of_help()]
     assert len(lines) >= 25
     for place, line in lines:

@@ -22,17 +22,17 @@ ROWS = [Row("m", "rsa", "t", layer, "x", 0.5) for layer in range(2000)]
 # Where a command works, what it says on the way to it, and what it could do with less of.
 WORK = {
     "study": ("bertft.study.run.run_study", ["study", "quickstart", "--out", "run"], ["batch_size", "max_train", "--set"]),
-    "finetune": ("bertft.models.finetuning.run.finetune", TRAINING, ["--batch-size", "--max-train"]),
+    "finetune": ("bertft.study.analyses.finetuning.finetune", TRAINING, ["--batch-size", "--max-train"]),
     "ablate": ("bertft.study.analyses.ablation.sweep_stages", ["ablate", "freeze", *TRAINING[1:]], ["--batch-size", "--max-train"]),
-    "rsa": ("bertft.cli.rsa_runs.run_rsa", ["rsa", "--base", "b", "--tuned", "t", "--text", "x", "--out", "run"],
+    "rsa": ("bertft.study.rsa_command.run_rsa", ["rsa", "--base", "b", "--tuned", "t", "--text", "x", "--out", "run"],
             ["--tokens", "--sample"]),
-    "structural": ("bertft.cli.probe_runs.run_structural",
+    "structural": ("bertft.study.analyses.structural.run_structural",
                    ["probe", "structural", "--model", "m", "--train", "t", "--dev", "d", "--out", "run"],
                    ["--rank", "--max-train"]),
-    "edge": ("bertft.cli.probe_runs.run_edge",
+    "edge": ("bertft.study.analyses.edge.run_edge",
              ["probe", "edge", "--model", "m", "--train", "t", "--dev", "d", "--out", "run"],
              ["--batch-size", "--max-train"]),
-    "report": ("bertft.report.write_report", ["report", "."], []),
+    "report": ("bertft.study.analysis.write_page", ["report", "."], []),
 }  # fmt: skip
 NO_MEMORY = (
     MemoryError("Unable to allocate 3.00 GiB for an array with shape (20000, 20000)"),
@@ -62,10 +62,10 @@ def test_out_of_memory_names_options_that_the_command_has(name, capsys, monkeypa
         monkeypatch.setattr(place, work)
         assert run([*command, "--quiet"]) == BAD_INPUT
         said = capsys.readouterr().err
-        assert said.startswith("error: out of memory: ") and len(said.splitlines()) == 1
+        assert said.startswith("error: out of memory; finished work is kept. ") and len(said.splitlines()) == 1
         assert all(word in said for word in less)
         assert set(re.findall(r"--[\w-]+", said)) <= options
-        assert ("less at a time" in said) == bool(less)
+        assert ("Or start a new run with" in said) == bool(less)
 
 
 def test_the_settings_that_the_advice_on_memory_names_are_a_studys():
@@ -84,10 +84,10 @@ def test_the_settings_that_the_advice_on_memory_names_are_a_studys():
 
 
 def test_any_other_error_of_a_library_is_not_hidden(monkeypatch, tmp_path):
-    def work(folder, **_):
+    def work(*_, **__):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("bertft.report.write_report", work)
+    monkeypatch.setattr("bertft.study.analysis.write_page", work)
     with pytest.raises(RuntimeError, match="a bug"):
         run(["report", str(tmp_path)])
 

@@ -192,6 +192,26 @@ def test_tensors_of_every_kind_are_written(tmp_path):
     assert same(found, tensors) and all(found[name].dtype == tensors[name].dtype for name in tensors)
 
 
+def test_a_filled_tensor_is_loaded_as_a_saved_one(tmp_path):
+    wanted = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    filled, saved = (Artefact(tmp_path / name, {"seed": 1}) for name in ("filled", "saved"))
+    saved.save({"hidden": wanted})
+    with filled.filled("hidden", (7, 5)) as table:
+        assert table.dtype == np.float32 and not filled.path.exists()
+        table[3:], table[:3] = wanted.numpy()[3:], wanted.numpy()[:3]
+    assert same(filled.load().tensors, {"hidden": wanted}) and filled.load()[1:] == saved.load()[1:]
+    assert filled.path.read_bytes() == saved.path.read_bytes()
+
+
+def test_an_interrupted_filling_keeps_the_earlier_file(tmp_path):
+    artefact = Artefact(tmp_path / "a", {})
+    artefact.save(TENSORS)
+    with pytest.raises(KeyboardInterrupt), artefact.filled("hidden", (4,)) as table:
+        table[:] = 1
+        raise KeyboardInterrupt
+    assert same(artefact.load().tensors, TENSORS) and [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 PEAK = """
 import resource, sys
 import torch

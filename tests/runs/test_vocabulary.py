@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -40,12 +42,12 @@ LABELLED = st.one_of(
 
 
 @given(REGULAR | LABELLED)
-def test_a_name_is_read_as_it_was_built(name):
+def test_parse_inverts_str(name):
     assert MeasureName.parse(str(name)) == name
 
 
 @given(st.text(max_size=30))
-def test_any_text_is_a_name_that_is_written_back_unchanged(text):
+def test_str_inverts_parse_for_any_text(text):
     assert str(MeasureName.parse(text)) == text
 
 
@@ -148,6 +150,7 @@ def test_the_catalogue_has_every_kind_of_rsa_and_the_neighbours_in_use():
 
 def test_words_for_figures_and_sentences():
     rsa = MeasureName.rsa("cosine", "pearson")
+    assert MeasureName.parse("rsa_sqeuclidean_spearman").axis == "RSA similarity (Spearman ρ of sqeuclidean RDMs)"
     assert rsa.axis == "RSA similarity (Pearson r of cosine RDMs)" and rsa.title == "RSA"
     dspr = MeasureName.parse("control_dspr_rank8")
     assert (dspr.title, dspr.short, dspr.axis) == ("Tree distances", "DSpr", "DSpr (Spearman, mean of lengths 5–50)")
@@ -156,6 +159,42 @@ def test_words_for_figures_and_sentences():
     assert MeasureName.parse("local_rsa_upos=NOUN").group == "local_rsa_upos"
 
 
-def test_a_pair_is_taken_apart_where_it_was_joined():
+def test_operands_splits_what_pair_joined():
     assert operands(pair("dep", "mnli")) == ("dep", "mnli")
     assert operands(pair("a - b", "c"), ["a - b", "c"]) == ("a - b", "c")
+
+
+METHODS = {"startswith", "endswith", "partition", "rpartition", "split", "removeprefix", "removesuffix", "replace"}
+FUNCTIONS = {"fullmatch", "match", "search", "sub"}
+PART = re.compile(
+    r"^(mix_|cat_|control_|rsa_|local_rsa_|mutual_knn_)|^_(selectivity|difference|p|error|orthogonal|rbf|rank|base)$"
+    r"|_(selectivity|difference|rank|base)$"
+)
+
+
+def handmade(source: str) -> list[int]:
+    """Return the lines that take an attribute or variable ``measure`` apart, or put a name together by hand."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            on = [node.func.value] if node.func.attr in METHODS else node.args if node.func.attr in FUNCTIONS else []
+            if "measure" in {n.attr if isinstance(n, ast.Attribute) else getattr(n, "id", "") for n in on}:
+                found.append(node.lineno)
+        elif isinstance(node, ast.JoinedStr):
+            texts = [value.value for value in node.values if isinstance(value, ast.Constant)]
+            found += [node.lineno for text in texts if PART.search(text)]
+    return found
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["row.measure.startswith('rsa')", "re.match('x', measure)", "f'control_{name}'", "f'{name}_difference'"],
+)
+def test_handmade_names_are_found(source):
+    assert handmade(source) == [1]
+
+
+def test_no_other_module_builds_or_splits_names_of_measures():
+    files = [*(ROOT / "bertft").rglob("*.py"), *(ROOT / "experiments").glob("*.py")]
+    found = {path.relative_to(ROOT): handmade(path.read_text(encoding="utf8")) for path in files}
+    assert {str(path): lines for path, lines in found.items() if lines and path.name != "vocabulary.py"} == {}

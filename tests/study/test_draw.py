@@ -11,7 +11,7 @@ from bertft.data import synthetic
 from bertft.models.encoder import Encoder
 from bertft.runs.progress import SILENT
 from bertft.runs.rows import read_results
-from bertft.study.inputs import Materials
+from bertft.study.inputs import Inputs
 from bertft.study.reader import read_study
 from bertft.study.run import study_stages
 
@@ -49,7 +49,7 @@ def study_rows(tmp_path, tiny_model, tuned, draw=None):
     stimuli = {"wiki": {"source": "wiki.txt"}}
     tree = changed(model=str(tiny_model), seed=SEED, rsa=rsa, stimuli=stimuli)
     config = read_study(write(tmp_path / "study.yaml", tree))
-    materials = Materials(config, tmp_path / "study", SILENT)
+    materials = Inputs(config, tmp_path / "study", SILENT)
     encoders = {"base": Encoder.from_pretrained(str(tiny_model))}
     encoders |= dict.fromkeys(config.tasks, Encoder.from_pretrained(tuned))
     materials.encoder = encoders.__getitem__

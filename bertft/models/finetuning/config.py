@@ -104,8 +104,12 @@ def check_config(config: FinetuneConfig) -> None:
 
 def pinned(config: FinetuneConfig) -> FinetuneConfig:
     """Return ``config`` with each repository on the hub pinned to its current commit."""
-    pin = location.pin
-    return dataclasses.replace(config, model=pin(config.model, "model"), train=pin(config.train), dev=pin(config.dev))
+    return dataclasses.replace(
+        config,
+        model=location.pin(config.model, "model"),
+        train=location.pin(config.train),
+        dev=location.pin(config.dev),
+    )
 
 
 def data_name(source: str | Path) -> str:

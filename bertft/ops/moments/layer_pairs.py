@@ -13,7 +13,7 @@ from torch import Tensor
 from bertft.errors import BadRow
 from bertft.ops.moments.cross_moments import cross_moments, provisional_mean
 from bertft.ops.moments.formulas import self_pair
-from bertft.ops.moments.layout import Moments, held
+from bertft.ops.moments.layout import Moments, present
 
 Statistic = Callable[[Moments, Tensor, Tensor], Tensor]  # of two spaces' moments and provisional means, ()
 Sums = tuple[Tensor, Tensor]  # gram and stats of one space
@@ -32,7 +32,7 @@ class _Layers:
         if k not in self.sums:
             call = lambda: cross_moments(self.x[k], mean_x=self.means[k], metric=self.metric, **self.options)
             found = _naming(call, op, {"x": (self.side, k)})
-            self.sums[k] = held(found.gram_x), held(found.stats_x)
+            self.sums[k] = present(found.gram_x), present(found.stats_x)
         return self.sums[k]
 
 
@@ -78,8 +78,8 @@ def _moments(first: _Layers, second: _Layers, k: int, m: int, op: str) -> Moment
     call = lambda: cross_moments(first.x[k], second.x[m], **means, **kinds, grams=fresh, **first.options)
     sums = _naming(call, op, {"x": ("x", k), "y": ("y", m)})
     if fresh:
-        first.sums[k] = held(sums.gram_x), held(sums.stats_x)
-        second.sums[m] = held(sums.gram_y), held(sums.stats_y)
+        first.sums[k] = present(sums.gram_x), present(sums.stats_x)
+        second.sums[m] = present(sums.gram_y), present(sums.stats_y)
         return sums
     return Moments(*first.of(k, op), sums.cross, sums.stats_xy, *second.of(m, op))
 

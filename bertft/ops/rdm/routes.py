@@ -1,4 +1,18 @@
-"""The ways to compare dissimilarity matrices, and the choice between them by cost."""
+"""Routes to compare dissimilarity matrices, and their choice by cost.
+
+===========  ============================================================================================
+route        what it does
+===========  ============================================================================================
+``linear``   n d^2 work by sums over stimuli; dot, cosine, correlation and sqeuclidean under pearson and
+             cosine; differentiable
+``tiles``    n^2 d work with one tile of a matrix in memory; everything but kendall. Ranks are those of
+             bins, with the error that `Route` states. Without a kernel ranks are exact, with two matrices
+             in memory that are recomputed for each pair of layers
+``exact``    exact ranks with all L + M matrices in memory, at 8 bytes per rank (13 layers of 5,000
+             stimuli: 1.3 GB, of 20,000: 21 GB), and several times one matrix while it sorts
+``sampled``  kendall on a sample of pairs of stimuli, or on all pairs where there are no more
+===========  ============================================================================================
+"""
 
 from __future__ import annotations
 
@@ -14,14 +28,13 @@ from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS, RANKS
 from bertft.ops.moments.formulas import PairSums, compare_sums, rsa_from_moments
 from bertft.ops.moments.layer_pairs import compare_layers
 from bertft.ops.moments.layout import Moments
-from bertft.ops.native import cpu as extension
-from bertft.ops.native import cuda as extension_cuda
+from bertft.ops.native import cuda, dispatch
 from bertft.ops.pairwise_distance import pairwise_distance
 from bertft.ops.rdm import products as rdm_products
 from bertft.ops.rows import check_rows, raising_bad_row
 
 ROUTES = ("linear", "tiles", "exact", "sampled")
-EXACT_RANKS = 1024  # stimuli up to which all pairs of a layer are half a million numbers and fast to sort
+EXACT_RANKS = 1024  # up to here, all pairs of a layer are half a million numbers, which sort fast
 
 
 class Route(NamedTuple):
@@ -29,16 +42,16 @@ class Route(NamedTuple):
 
     name: str  # linear, tiles, exact or sampled
     reason: str  # in words
-    linear: float  # floating-point operations of either way, infinite where it cannot serve
+    linear: float  # floating-point operations of that route, infinite if it is impossible
     tiles: float
     dtype: torch.dtype  # of rows and products; sums are float64
-    error: float | None = None  # what binning of ranks adds where nature has not conspired; sampled: standard error
-    bound: float | None = None  # what binning of ranks can add at worst
-    pairs: int | None = None  # sampled: pairs of stimuli that were used
+    error: float | None = None  # typical (not worst-case) error of rank binning; sampled: standard error
+    bound: float | None = None  # worst-case error of rank binning
+    pairs: int | None = None  # sampled: pairs of stimuli used
 
 
 def costs(x: Tensor, y: Tensor | None) -> tuple[float, float]:
-    """Floating-point operations of the linear-time route and of the tiles."""
+    """Return the floating-point operations of the linear-time route and of the tiles."""
     (L, n, d), (M, _, e) = x.shape, (x if y is None else y).shape
     if y is None:
         return float(L * L) * n * d * d, float(n) * n * (L * d + L * L / 2 * 2)
@@ -48,7 +61,7 @@ def costs(x: Tensor, y: Tensor | None) -> tuple[float, float]:
 def choose_route(
     x: Tensor, y: Tensor | None, metrics: tuple[str, str], compare: str, wanted: str, float64: bool
 ) -> Route:
-    """The cheapest route that can serve, or the one that is wanted; BertftError where that one cannot."""
+    """Return the cheapest possible route, or the ``wanted`` one; raise BertftError if that is impossible."""
     moments = compare in ("pearson", "cosine")
     can = {
         "linear": moments and all(metric in LINEAR for metric in metrics),
@@ -95,25 +108,25 @@ def run_route(
     samples: int,
     seed: int,
 ) -> tuple[Tensor, Route]:
-    """The comparison (L, M) by ``route``, and the route with what only the run could tell."""
+    """Return the comparison (L, M) by ``route``, and the route with the errors found on the way."""
     if route.name == "sampled":
         return _sampled(route, x, y, metrics, check, samples, seed)
     if route.name == "linear":
         return _linear(route, x, y, metrics, compare, check), route
     if route.name == "exact":
         return _exact(route, x, y, metrics, compare, check, keep=True), route
-    if compare in RANKS and not _served(x, y):  # without a kernel there are no bins
+    if compare in RANKS and not _served(x, y):  # only kernels bin ranks
         return _exact(route, x, y, metrics, compare, check, keep=False), route._replace(name="exact")
     return _tiles(route, x, y, metrics, compare, check)
 
 
 def _served(x: Tensor, y: Tensor | None) -> bool:
-    """Return whether a kernel takes x and y; those of the GPU would take a y without dimensions for no y."""
-    return extension.serves(x) and (y is None or y.shape[-1] > 0)
+    """Return whether a kernel takes x and y; the GPU's would take a y without dimensions for a missing one."""
+    return dispatch.serves(x) and (y is None or y.shape[-1] > 0)
 
 
 def _linear(route: Route, x: Tensor, y: Tensor | None, metrics: tuple[str, str], compare: str, check: bool) -> Tensor:
-    """Through the sums of `cross_moments`."""
+    """Compare through the sums of `cross_moments`."""
 
     def statistic(moments: Moments, mean_x: Tensor, mean_y: Tensor) -> Tensor:
         kinds: dict[str, Any] = {"metric": metrics[0], "metric_y": metrics[1], "compare": compare}
@@ -163,7 +176,7 @@ def _tiles(
 def _tiles_on_gpu(
     route: Route, x: Tensor, y: Tensor | None, codes: tuple[int, int], compare: str, check: bool
 ) -> Tensor:
-    """All layers of both sides in one pass over tiles of pairs, no matrix in memory (ranks: three passes)."""
+    """Compare in one pass over tiles of pairs of all layers, with no matrix in memory (ranks: three passes)."""
     if route.dtype == torch.float64 or (y is not None and y.dtype != x.dtype):
         x, y = x.to(route.dtype), None if y is None else y.to(route.dtype)
     path = 1 if torch.cuda.get_device_capability(x.device) >= (8, 0) else 0  # three-term tf32: float32 accuracy
@@ -172,7 +185,7 @@ def _tiles_on_gpu(
 
 
 def _register_on_gpu() -> None:
-    """Shape rule of the op that only a GPU has."""
+    """Register the shape rule of the op that only a GPU has."""
 
     def fake(x, y, metric_x, metric_y, compare, path, check):
         return x.new_empty(len(x), len(x if y is None else y), dtype=torch.float64)
@@ -180,20 +193,20 @@ def _register_on_gpu() -> None:
     torch.library.register_fake("bertft::rdm_tiles", fake)
 
 
-extension_cuda.on_load(_register_on_gpu)
+cuda.on_load(_register_on_gpu)
 
 
 def _binning_error(v: Tensor, w: Tensor, rho: Tensor, pairs: Tensor) -> dict[str, float]:
-    """Error of a rank correlation whose ranks are mid-ranks of bins.
+    """Return the error of a rank correlation whose ranks are mid-ranks of bins.
 
     v and w are the shares of the two rank variances inside bins: 1 / bins^2 where bins hold the same number of entries.
-    Ranks are r = R + e with R the mid-rank and e of mean 0 in a bin, so the correlation is off by cov(e, S), cov(R, f)
-    and cov(e, f), and by the variances. At worst e is aligned with all that S varies inside bins of R, hence
+    Ranks are r = R + e with the mid-rank R and e of mean 0 in a bin, so the correlation is off by cov(e, S), cov(R, f)
+    and cov(e, f), and by the variances. In the worst case e is aligned with all variation of S inside bins of R, hence
 
         bound = (sqrt v + sqrt w) sqrt(1 - rho^2) + sqrt(v w) + |rho| (v + w) / 2
 
-    or about 2 / bins. Where the other side does not know the order inside bins, cov(e, S) is a smooth slope times v and
-    a random sum over the pairs: error = 2 (v + w) + 4 sqrt((v + w) / pairs), about 4 / bins^2 for very many pairs.
+    or about 2 / bins. If the other side is independent of the order inside bins, cov(e, S) is a smooth slope times v,
+    plus a random sum over the pairs: error = 2 (v + w) + 4 sqrt((v + w) / pairs), about 4 / bins^2 for very many pairs.
     """
     rest = torch.sqrt((1 - rho * rho).clamp(min=0))
     bound = (v.sqrt() + w.sqrt()) * rest + (v * w).sqrt() + rho.abs() * (v + w) / 2
@@ -204,7 +217,10 @@ def _binning_error(v: Tensor, w: Tensor, rho: Tensor, pairs: Tensor) -> dict[str
 def _exact(
     route: Route, x: Tensor, y: Tensor | None, metrics: tuple[str, str], compare: str, check: bool, *, keep: bool
 ) -> Tensor:
-    """From condensed matrices: all of them in memory, or without ``keep`` two at a time, made anew for each pair."""
+    """Compare condensed matrices.
+
+    With ``keep`` all of them are in memory at once, otherwise two at a time, recomputed for each pair of layers.
+    """
 
     def entries(layers: Tensor, k: int, metric: str, name: str) -> Tensor:
         rows = layers[k].detach()
@@ -234,7 +250,7 @@ def _exact(
 def _sampled(
     route: Route, x: Tensor, y: Tensor | None, metrics: tuple[str, str], check: bool, samples: int, seed: int
 ) -> tuple[Tensor, Route]:
-    """Kendall's tau-b over a sample of pairs of stimuli, entries in float64."""
+    """Return Kendall's tau-b over a sample of pairs of stimuli, with entries in float64."""
     from scipy.stats import kendalltau
 
     n = x.shape[1]

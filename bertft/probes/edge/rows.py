@@ -175,4 +175,4 @@ def _differences(
 
 def _of(where: Input, measure: MeasureName) -> MeasureName:
     """Return ``measure`` of the probe that reads ``where``."""
-    return measure if where.kind == "layer" else replace(measure, input=where.kind)
+    return measure if where.kind == "layer" else replace(measure, input="mix" if where.kind == "mix" else "cat")

@@ -63,7 +63,7 @@ class _OfSpace(NamedTuple):
     measure: str
     layer: int
     value: float
-    encoder: str  # the tuned encoder beside whose sums the space lies
+    encoder: str  # the tuned encoder of the sums that have the space
     side: int
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bertft.data.examples import inputs_of
 from bertft.errors import BertftError
 from bertft.ops.metrics import LINEAR
 from bertft.runs.checkpoint import Checkpoint
@@ -24,7 +25,7 @@ from bertft.runs.rows import Row
 from bertft.similarity.compare import all_pairs
 from bertft.similarity.compare.comparison import Comparison
 from bertft.similarity.compare.plan import Plan
-from bertft.similarity.compare.stimuli import check_request, choose, cut, example_of, layer_counts, side_by_side
+from bertft.similarity.compare.stimuli import check_request, choose, cut, layer_counts, side_by_side
 from bertft.similarity.compare.stream import StreamRun
 from bertft.similarity.compare.workers import ALONE, Team
 
@@ -57,6 +58,8 @@ def compare_encoders(
     kept.
 
     Args:
+        base: the encoder before fine-tuning.
+        tuned: encoders by name.
         texts: strings, pairs of strings, word sequences, or Sentence, Pair, Question and Text of `bertft.data`.
         metric: dot, cosine, correlation or sqeuclidean, for RSA (Merchant et al. 2020: cosine).
         tokens: number of stimuli; None takes all. Whole examples are drawn in an order given by ``seed``, and the last
@@ -70,6 +73,7 @@ def compare_encoders(
         batch_tokens: tokens in a batch, padding included.
         window: how the encoder treats texts beyond its window (`bertft.models.encoder.Encoder.stream`).
         all_layers: also compare every layer with every layer of the base, in rows of the task ``heatmap``.
+        progress: receives the step.
 
     Returns:
         For each tuned encoder and layer that both have, ``rsa_<metric>_pearson`` (the Pearson correlation of the two
@@ -83,7 +87,7 @@ def compare_encoders(
     if metric not in LINEAR:
         raise BertftError(f"compare_encoders: metric must be one of {', '.join(LINEAR)}, found {metric!r}")
     check_request(base, tuned, tokens, unit)
-    examples = [example_of(text, unit) for text in texts]
+    examples = inputs_of(texts, unit)
     chosen, counts, places = choose(base, examples, tokens=tokens, unit=unit, seed=seed, draw=draw)
     total = sum(counts)
     if len(chosen) < 2:
@@ -95,7 +99,10 @@ def compare_encoders(
     comparison = Comparison(plan, layer_counts(base, tuned))
     comparison.sentences = len(chosen)
     encoders = [base, *tuned.values()]
-    streams = [encoder.stream(chosen, unit=unit, batch_tokens=batch_tokens, window=window) for encoder in encoders]
+    untouched = [examples[place] for place in places]  # for encoders that cut texts otherwise
+    read = [chosen if encoder.reads_like(base) else untouched for encoder in encoders]
+    settings: dict[str, Any] = {"unit": unit, "batch_tokens": batch_tokens, "window": window}
+    streams = [encoder.stream(own, **settings) for encoder, own in zip(encoders, read, strict=True)]
     left = torch.tensor(counts)
     with progress.step(f"compare on {data}", total=total, unit=f"{unit}s") as step, torch.inference_mode():
         for index, lengths, spaces in side_by_side(streams):
@@ -125,8 +132,9 @@ def compare_stream(
     """Compare each layer of ``base`` with the same layer of every encoder in ``tuned``, over all of ``texts``.
 
     Args:
-        texts: examples as in `compare_encoders`, taken one by one in their order. A run that resumes needs the same
-            examples again.
+        base: the encoder before fine-tuning.
+        tuned: encoders by name.
+        texts: examples as in `compare_encoders`, in their order; the same again when a run resumes.
         plan: the similarities to measure.
         tokens: stop after this many stimuli, within the last example if need be; None takes all.
         unit: ``token`` (pieces), or ``word`` (texts are cut at white space), which encoders with different tokenizers
@@ -139,6 +147,7 @@ def compare_stream(
         every: seconds between checkpoints, by default `EVERY`.
         team: the processes that share the text.
         texts_in_all: number of texts, for the estimate of the time left.
+        progress: receives steps and messages.
 
     Returns:
         Rows in the order of the plan; None in the processes that do not lead the team.
@@ -150,17 +159,13 @@ def compare_stream(
     """
     check_request(base, tuned, tokens, unit)
     comparison = Comparison(plan, layer_counts(base, tuned))
-    run = StreamRun(
-        base, tuned, comparison, tokens, {"unit": unit, "batch_tokens": batch_tokens, "window": window}, team
-    )
+    options = {"unit": unit, "batch_tokens": batch_tokens, "window": window}
+    run = StreamRun(base, tuned, comparison, tokens, options, team)
     if saved := checkpoint.load() if checkpoint else None:
         run.restore(*saved)
         progress.say(f"{data}: resuming after {len(comparison)} {unit}s")
-    if plan.over_pairs and team.leads:
-        stimuli = plan.sample if tokens is None else min(plan.sample, tokens)
-        compared = [(comparison.layers[name], (base.dim, encoder.dim)) for name, encoder in tuned.items()]
-        if line := all_pairs.forecast_line(all_pairs.forecast(plan, stimuli, compared), stimuli):
-            progress.say(f"{data}: {line}")
+    if plan.over_pairs and team.leads and (line := _forecast(comparison, base, tuned, tokens)):
+        progress.say(f"{data}: {line}")
     total, name = (tokens, f"{unit}s") if tokens is not None else (texts_in_all, "texts")
     shown = progress.step(f"compare on {data}", total=total, unit=name)
     with shown as step, _asked_to_stop() as asked, torch.inference_mode():
@@ -178,10 +183,20 @@ def compare_stream(
     return comparison.rows(data, progress=progress)
 
 
+def _forecast(comparison: Comparison, base: Encoder, tuned: Mapping[str, Encoder], tokens: int | None) -> str | None:
+    """Return the slow measures over pairs as a message."""
+    stimuli = comparison.plan.sample if tokens is None else min(comparison.plan.sample, tokens)
+    compared = [(comparison.layers[name], (base.dim, encoder.dim)) for name, encoder in tuned.items()]
+    return all_pairs.forecast_line(all_pairs.forecast(comparison.plan, stimuli, compared), stimuli)
+
+
 def _checkpointed(
     run: StreamRun, texts: Iterable[Any], checkpoint: Checkpoint | None, every: float, asked: Sequence[int]
 ) -> Iterator[tuple[int, int]]:
-    """Yield (stimuli, examples) of each batch; save every ``every`` seconds, and save and stop on a signal in ``asked``."""
+    """Yield (stimuli, examples) of each batch.
+
+    Saves every ``every`` seconds, and saves and stops when ``asked`` holds a signal.
+    """
     last = time.monotonic()
     for batch in run.batches(texts):
         yield batch
@@ -194,7 +209,7 @@ def _checkpointed(
 
 @contextlib.contextmanager
 def _asked_to_stop() -> Iterator[list[int]]:
-    """Yield a list to which SIGINT and SIGTERM append their number; a second signal raises KeyboardInterrupt at once."""
+    """Yield a list to which SIGINT and SIGTERM append their number; a second signal interrupts at once."""
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield asked

@@ -98,7 +98,7 @@ class Plan:
 
     @property
     def preparations(self) -> list[str]:
-        """The metrics whose sums are needed."""
+        """The metrics that need sums."""
         wanted = [metric for metric, _ in self.streamed]
         if "anisotropy" in self.measures:
             wanted.append("cosine")
@@ -113,5 +113,5 @@ class Plan:
 
     @property
     def of_raw_rows(self) -> str:
-        """The metric whose sums serve the measures of raw vectors."""
+        """The metric of the sums for measures of raw vectors."""
         return next(metric for metric in self.preparations if metric in ("dot", "sqeuclidean"))

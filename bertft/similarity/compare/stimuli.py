@@ -1,4 +1,4 @@
-"""Base and tuned encoders side by side over the same text: similarity of every layer, with intervals."""
+"""Stimuli of several encoders, side by side over the same texts."""
 
 from __future__ import annotations
 
@@ -10,45 +10,38 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bertft.data.alignment import SPECIAL, align_words
+from bertft.data.examples import inputs_of
 from bertft.data.sampling import places_in_order, until
 from bertft.errors import BertftError
+from bertft.models.batching import Encoded
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Batch, Encoder
 
 
 def layer_counts(base: Encoder, tuned: Mapping[str, Encoder]) -> dict[str, tuple[int, int]]:
-    """How many layers the base and each tuned encoder have."""
+    """Return the numbers of layers (of the base, of the tuned encoder) by name."""
     return {name: (base.num_layers, encoder.num_layers) for name, encoder in tuned.items()}
 
 
 def shared_layers(base: Encoder, tuned: Mapping[str, Encoder]) -> dict[str, int]:
-    """How many layers each tuned encoder shares with the base."""
+    """Return how many layers each tuned encoder shares with the base."""
     return {name: min(base.num_layers, encoder.num_layers) for name, encoder in tuned.items()}
-
-
-def example_of(text: Any, unit: str) -> Any:
-    """What the encoder stream takes, of any of the package's examples."""
-    if isinstance(text, str):
-        return text.split() if unit == "word" else text
-    if hasattr(text, "words"):
-        return text.words
-    if hasattr(text, "premise"):
-        return (text.premise, text.hypothesis)
-    if hasattr(text, "question"):
-        return (text.question, text.context)
-    if hasattr(text, "text"):
-        return text.text.split() if unit == "word" else text.text
-    return text
 
 
 def choose(
     encoder: Encoder, examples: Sequence[Any], *, tokens: int | None, unit: str, seed: int, draw: str = "stream"
-) -> tuple[list[Any], list[int], list[int]]:
-    """Return the examples that hold ``tokens`` stimuli, how many stimuli of each to use, and the place of each."""
+) -> tuple[list[Encoded], list[int], list[int]]:
+    """Return the tokenised examples that hold ``tokens`` stimuli, how many of each to use, and each one's place."""
     order = places_in_order(len(examples), tokens, seed, draw)
-    found = list(until(order, tokens, lambda places: count_stimuli(encoder, [examples[i] for i in places], unit)))
-    return [examples[place] for place, _ in found], [count for _, count in found], [place for place, _ in found]
+    encoded: dict[int, Encoded] = {}
+
+    def count(places: list[int]) -> list[int]:
+        encoded.update(zip(places, encoder.tokenise([examples[i] for i in places], unit), strict=True))
+        return [encoded[place].count for place in places]
+
+    found = list(until(order, tokens, count))
+    return [encoded[place] for place, _ in found], [used for _, used in found], [place for place, _ in found]
 
 
 def taken(encoder: Encoder, texts: Iterable[Any], *, tokens: int | None, unit: str) -> list[Any]:
@@ -58,7 +51,7 @@ def taken(encoder: Encoder, texts: Iterable[Any], *, tokens: int | None, unit: s
     chosen: list[Any] = []
     source, room = iter(texts), tokens
     while room > 0 and (block := list(itertools.islice(source, 256))):
-        counts = count_stimuli(encoder, [example_of(text, unit) for text in block], unit)
+        counts = count_stimuli(encoder, inputs_of(block, unit), unit)
         for text, count in zip(block, counts, strict=True):
             if room > 0:
                 chosen.append(text)
@@ -66,24 +59,15 @@ def taken(encoder: Encoder, texts: Iterable[Any], *, tokens: int | None, unit: s
     return chosen
 
 
-def count_stimuli(encoder: Encoder, examples: list[Any], unit: str) -> list[int]:
-    if unit == "word":
-        return [len(example) for example in examples]
-    if all(isinstance(example, str) for example in examples):
-        encodings = encoder.tokenizer(examples, add_special_tokens=False, verbose=False)
-        return [len(ids) for ids in encodings["input_ids"]]
-    if all(isinstance(example, tuple) and len(example) == 2 for example in examples):
-        flat = encoder.tokenizer([text for pair in examples for text in pair], add_special_tokens=False, verbose=False)
-        sizes = [len(ids) for ids in flat["input_ids"]]
-        return [first + second for first, second in zip(sizes[::2], sizes[1::2], strict=True)]
-    encodings = encoder.tokenizer(
-        [list(example) for example in examples], is_split_into_words=True, add_special_tokens=False, verbose=False
-    )
-    return [len(ids) for ids in encodings["input_ids"]]
+def count_stimuli(encoder: Encoder, examples: Sequence[Any], unit: str) -> list[int]:
+    """Return how many stimuli each of ``examples`` holds: word pieces without special tokens, or words."""
+    if unit == "word" and not any(isinstance(example, Encoded) for example in examples):
+        return [len(item.parts) for item in inputs_of(examples, unit)]  # every word has a vector
+    return [item.count for item in encoder.tokenise(examples, unit)]
 
 
 def check_request(base: Encoder, tuned: Mapping[str, Encoder], tokens: int | None, unit: str) -> None:
-    """What every comparison of encoders asks before it starts."""
+    """Raise BertftError for a comparison without encoders, with few tokens, an unknown unit or different tokenizers."""
     if not tuned:
         raise BertftError("similarity: no encoder to compare with")
     if tokens is not None and tokens < 4:
@@ -99,9 +83,10 @@ def check_request(base: Encoder, tuned: Mapping[str, Encoder], tokens: int | Non
 
 
 def side_by_side(streams: Sequence[Iterator[Batch]]) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]]:
-    """The same examples of every stream: index (S,), lengths (S,) and one (L, T, D) of each.
+    """Yield the same examples of every stream: index (S,), lengths (S,), and one (L, T, D) per stream.
 
-    Streams with one tokenizer batch alike and go through at once. Others are held back until all have an example.
+    Streams of encoders with one tokenizer have equal batches, which are passed on at once. Others are kept back until
+    all streams have reached an example.
     """
     waiting: list[dict[int, torch.Tensor]] = [{} for _ in streams]
     for batches in itertools.zip_longest(*streams):
@@ -115,17 +100,17 @@ def side_by_side(streams: Sequence[Iterator[Batch]]) -> Iterator[tuple[torch.Ten
         ):
             yield first.index, first.lengths, [batch.vectors for batch in batches]
             continue
-        for held, batch in zip(waiting, batches, strict=True):
+        for waiting_parts, batch in zip(waiting, batches, strict=True):
             if batch is None:
                 continue
             parts = batch.vectors.split(batch.lengths.tolist(), dim=1)
             for index, part in zip(batch.index.tolist(), parts, strict=True):
-                if index in held:
+                if index in waiting_parts:
                     raise BertftError("similarity: a text is longer than the window of encoders that differ")
-                held[index] = part
-        ready = [index for index in waiting[0] if all(index in held for held in waiting[1:])]
+                waiting_parts[index] = part
+        ready = [index for index in waiting[0] if all(index in waiting_parts for waiting_parts in waiting[1:])]
         if ready:
-            groups = [[held.pop(index) for index in ready] for held in waiting]
+            groups = [[waiting_parts.pop(index) for index in ready] for waiting_parts in waiting]
             lengths = [part.shape[1] for part in groups[0]]
             if any([part.shape[1] for part in parts] != lengths for parts in groups[1:]):
                 raise BertftError("similarity: the encoders cut a text into different numbers of stimuli")
@@ -137,7 +122,10 @@ def side_by_side(streams: Sequence[Iterator[Batch]]) -> Iterator[tuple[torch.Ten
 def cut(
     index: torch.Tensor, lengths: torch.Tensor, left: torch.Tensor, spaces: list[torch.Tensor]
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Lengths and vectors without the stimuli beyond those ``left`` of each example, which counts down in place."""
+    """Return lengths and vectors without the stimuli beyond those ``left`` of each example.
+
+    Subtracts the stimuli from ``left`` in place.
+    """
     allowed = []
     for example, length in zip(index.tolist(), lengths.tolist(), strict=True):
         allowed.append(min(length, int(left[example])))
@@ -151,7 +139,7 @@ def cut(
 
 
 def in_windows(texts: Sequence[Sequence[str]], encoders: Sequence[Encoder]) -> Iterator[tuple[int, Sequence[str]]]:
-    """Word sequences cut where any of the ``encoders`` would have to, with the place of each in ``texts``."""
+    """Yield (position in ``texts``, words): texts cut wherever any of the ``encoders`` would have to cut them."""
     cut_to = []
     for encoder in encoders:
         aligned = align_words(encoder.tokenizer, texts)

@@ -1,4 +1,7 @@
-"""Do two tuned encoders move the same words? Correlation over words of how far each has moved from the base."""
+"""Agreement of two tuned encoders on which words they move.
+
+It is the correlation over words of how far each encoder has moved them from the base.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from bertft.data.examples import Sentence
     from bertft.models.encoder import Encoder
 
-MOVED = 1e-5  # standard deviation of local RSA below which a layer has not moved: float32 vectors' rounding is at 1e-7
+MOVED = 1e-5  # standard deviation of local RSA below which a layer has not moved; rounding in float32 is near 1e-7
 
 
 class Agreement(NamedTuple):
@@ -40,17 +43,17 @@ def words_agree(
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> list[Agreement]:
-    """How alike ``first`` and ``second`` are in which words of ``sentences`` they moved away from ``base``.
+    """Return how alike ``first`` and ``second`` are in which words of ``sentences`` they moved away from ``base``.
 
-    Each word has a local RSA (`bertft.similarity.words.local_rsa`) to the base in either encoder; the two are correlated over all
-    words, layer by layer. Layers that either encoder left as they were (frozen ones, say) have no such correlation and
-    are left out. Intervals are percentiles of a bootstrap over sentences.
+    Each word has a local RSA (`bertft.similarity.words.local_rsa`) between the base and either encoder. The two are
+    correlated over all words, layer by layer. A layer that either encoder left unchanged, such as a frozen one, has no
+    such correlation and is left out. Intervals are percentiles of a bootstrap over sentences.
     """
     if len(sentences) < 2:
         raise BertftError(f"words: needs at least 2 sentences for an interval, found {len(sentences)}")
     texts = [sentence.words for sentence in sentences]
     both = {"first": first, "second": second}
-    moved = local_of_words(base, both, texts, metric=metric, told="words that moved alike", progress=progress)
+    moved = local_of_words(base, both, texts, metric=metric, title="words that moved alike", progress=progress)
     groups = torch.repeat_interleave(torch.tensor([len(words) for words in texts]))
     found = []
     for layer, (x, y) in enumerate(zip(*moved.values(), strict=False)):  # those that all three have

@@ -1,8 +1,8 @@
-"""Which words moved: the similarity of two spaces seen from each stimulus, and its mean by any label.
+"""Local RSA: the similarity of two spaces seen from each stimulus.
 
 The local RSA of stimulus i is the Pearson correlation of its row of one dissimilarity matrix with its row of the other,
-over all other stimuli. It follows from the final sums in d^2 work, so the stimuli must be among those summed up: take
-them from a second pass or from a `Reservoir`.
+over all other stimuli. It follows from the final sums in d^2 work. The stimuli must be among those summed up, so they
+come from a second pass or from a `Reservoir`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ BLOCK = 4096  # rows at a time
 
 
 def local_rsa(moments: CrossMoments, x: Tensor, y: Tensor) -> Tensor:
-    """(L, R) float64: local RSA of stimuli x (L, R, D), y (L, R, E), raw vectors that are part of diagonal ``moments``.
+    """Return the local RSA (L, R) float64 of stimuli x (L, R, D), y (L, R, E), vectors behind the diagonal ``moments``.
 
-    Both spaces by the moments' own metrics; the sign is that of the dissimilarities. NaN where a stimulus is equally
-    far from all others.
+    The metrics are those of the moments, and the sign is that of dissimilarities. NaN where a stimulus is equally far
+    from all others.
     """
     if moments.pairs != "diagonal":
         raise BertftError("local_rsa: needs CrossMoments with pairs='diagonal', found pairs='all'")
@@ -56,7 +56,7 @@ def local_rsa(moments: CrossMoments, x: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LabelMean:
-    """Mean of the ``n`` stimuli with ``label`` in ``layer``, with its 95 % interval; None from a single sentence."""
+    """Mean of the ``n`` stimuli with ``label`` in ``layer``, with its 95 % interval; None for a single sentence."""
 
     label: Any
     layer: int
@@ -67,9 +67,10 @@ class LabelMean:
 
 
 def mean_by_label(values: Tensor, labels: Sequence[Any], groups: Tensor) -> list[LabelMean]:
-    """Means of values (L, R) by label (R,), most frequent first, with intervals clustered by sentence, ``groups`` (R,).
+    """Return means of values (L, R) by label (R,), most frequent first, with intervals clustered by sentence.
 
-    The standard error is that of a ratio of sums over sentences, the interval Student's t.
+    ``groups`` (R,) are the sentences. The standard error is that of a ratio of sums over sentences, the interval
+    Student's t.
     """
     names = np.asarray(labels)
     if names.shape != (values.shape[1],) or len(groups) != values.shape[1]:

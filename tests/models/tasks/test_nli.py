@@ -1,4 +1,4 @@
-"""Features, head and score of NLI."""
+"""Natural language inference: features, head and score."""
 
 from __future__ import annotations
 

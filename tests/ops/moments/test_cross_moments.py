@@ -11,14 +11,14 @@ from bertft.ops import cross_moments, provisional_mean, reference
 from bertft.ops.metrics import LINEAR, NORMALISED
 from bertft.ops.moments.formulas import cka_from_moments, local_pearson, rsa_from_moments
 from bertft.ops.moments.layout import Moments
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import cpu
 
 PAIRS = [("dot", "cosine"), ("cosine", "correlation"), ("correlation", "sqeuclidean"), ("sqeuclidean", "dot")]
 
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled():
-    assert extension.load(), extension.status()["reason"]
+    assert cpu.load(), cpu.status()["reason"]
 
 
 def rows(*shape, seed=0, dtype=torch.float64, shift=1.5):
@@ -27,7 +27,7 @@ def rows(*shape, seed=0, dtype=torch.float64, shift=1.5):
 
 
 def moments(x, y, metrics, split=(), **options):
-    """The sums of x and y, taken in chunks that end at ``split``, about the means of the first chunk."""
+    """Return the sums of x and y, in chunks that end at ``split``, about the means of the first chunk."""
     ends = [*split, len(x)]
     mean_x, mean_y = provisional_mean(x[: ends[0]], metrics[0]), provisional_mean(y[: ends[0]], metrics[1])
     means = {"mean_x": mean_x, "mean_y": mean_y, "metric": metrics[0], "metric_y": metrics[1]}
@@ -192,7 +192,7 @@ def test_bad_input(change, message):
 
 
 def test_tensors_of_another_device_are_refused_by_name():
-    """A kernel reads addresses: one of other memory would end the process."""
+    """A kernel reads addresses; an address of another device would crash the process."""
     x, mean = torch.randn(9, 5), torch.zeros(5, dtype=torch.float64)
     with pytest.raises(BertftError, match="mean_x must be on the device of x, cpu, found meta"):
         cross_moments(x, mean_x=mean.to("meta"))

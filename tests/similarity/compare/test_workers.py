@@ -1,4 +1,4 @@
-"""bertft rsa in several processes under torchrun: equal to one process; what a lost process leaves behind."""
+"""bertft rsa in several processes under torchrun: equality with one process, lost processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from bertft.runs.rows import read_results
 
-# The command line with small buffers, so that a short text is shared by all, and a process that may be lost.
+# The command line with small buffers, so that all processes share a short text, and with a process that may be lost.
 WORKER = """
 import os, signal
 import torch
@@ -93,7 +93,7 @@ def test_a_number_of_tokens_is_the_same_stimuli(folder, tiny_model):
 
 
 @pytest.mark.slow
-def test_a_lost_process_fails_the_run_and_the_sums_are_kept(folder, tiny_model, alone):
+def test_a_lost_process_fails_the_run_but_keeps_the_sums(folder, tiny_model, alone):
     lost = start(folder, tiny_model, 2, "lost", LOSE="1")
     assert lost.returncode != 0 and not (folder / "lost" / "results.csv").exists()
     assert "error: process 0 of 2" in lost.stderr and "lost" in lost.stderr and "lost/checkpoint" in lost.stderr

@@ -1,10 +1,9 @@
-"""Build, verify and time every CUDA kernel: ``python -m benchmarks.gpu``, one table last.
+"""Verify and time every CUDA kernel: ``python -m benchmarks.bench_gpu``.
 
-Each kernel is first checked against float64, then timed with CUDA events, the L2 cache flushed before every run,
-beside plain PyTorch (cuBLAS where that is a product) and beside what this card was measured to do: its GEMM rates and
-its memory bandwidth. Without a visible GPU the program says so and exits with code 1; ``--dry-run`` then still runs
-every work, tiny, on the CPU and checks its result, to test the benchmark itself. It prints no times. On one
-H200 it took 22 s with the kernels compiled, which takes 14 s.
+Each kernel is checked against float64, then timed with CUDA events, with the L2 cache flushed before every run. The
+table compares it with plain PyTorch (cuBLAS for products) and with the card's measured GEMM rates and memory bandwidth.
+Without a GPU the program exits with code 1 and a message. ``--dry-run`` needs no GPU: it runs every work at a tiny size
+on the CPU, checks its result, and prints no times. One H200 took 22 s, and 14 s more to compile the kernels.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from torch import Tensor
 from benchmarks.stimuli import bert_like, sentence_lengths, tree_distances
 from bertft import ops
 from bertft.ops import reference
-from bertft.ops.native import cuda as extension_cuda
+from bertft.ops.native import cuda
 
 Run = Callable[[], object]
 
 
 @dataclass
 class Limits:
-    """What this card does, measured: flop/s of cuBLAS by type, byte/s of a copy."""
+    """Measured rates of this card: flop/s of cuBLAS by type, byte/s of a copy."""
 
     gemm: dict[str, float]
     copy: float
@@ -37,7 +36,7 @@ class Limits:
 
 @dataclass
 class Work:
-    """One kernel at one size; ``limit`` gives seconds that the card's measured rates would need."""
+    """One kernel at one size; ``limit`` returns its seconds at the measured rates of the card."""
 
     name: str
     size: str
@@ -50,12 +49,12 @@ class Work:
 
 
 class WrongResult(Exception):
-    """A kernel's result is further from float64 than allowed."""
+    """The error of a kernel's result exceeds its tolerance."""
 
 
 @dataclass
 class Row:
-    """A line of the table; seconds."""
+    """A row of the table, in seconds."""
 
     name: str
     size: str
@@ -71,7 +70,7 @@ class Row:
 
 
 def worst(result: Tensor, exact: Tensor) -> float:
-    """Largest error as a share of the largest exact value."""
+    """Return the largest error as a share of the largest exact value."""
     return float((result.double() - exact).abs().max() / exact.abs().max())
 
 
@@ -129,7 +128,7 @@ def rdm_works(device: str, tiny: bool) -> Iterator[Work]:
     truth = reference.rdm_correlation(x[:1].double(), y[:1].double())
 
     def full() -> Tensor:
-        """The matrices themselves, one layer after the other, and one product of all of them."""
+        """Return the correlations from whole matrices, made layer by layer and multiplied once."""
         i, j = torch.triu_indices(N, N, 1, device=device)
         flat = []
         for layer in (*x, *y):
@@ -149,7 +148,7 @@ def rdm_works(device: str, tiny: bool) -> Iterator[Work]:
                 {"torch": full}, lambda call=call: float((call(x[:1], y[:1]) - truth).abs().max()), tolerance,
                 lambda m, kind=kind, terms=terms: (terms * flops / m.gemm[kind], f"{kind} GEMM"), 5,
             )  # fmt: skip
-    for compare, tolerance in (("pearson", 1e-6), ("spearman", 1e-5)):  # float32 values change places where they crowd
+    for compare, tolerance in (("pearson", 1e-6), ("spearman", 1e-5)):  # close float32 values swap ranks
         exact = reference.rdm_correlation(x[:1].double(), y[:1].double(), compare=compare)
 
         def own(a: Tensor, b: Tensor, compare: str = compare) -> Tensor:
@@ -214,7 +213,7 @@ def probe_works(device: str, tiny: bool) -> Iterator[Work]:
 
 
 def works(device: str, tiny: bool) -> Iterator[Work]:
-    """Every work, made when its turn comes."""
+    """Yield every work; each is made when it is needed."""
     for make in (pairwise_works, rdm_works, moments_works, probe_works):
         yield from make(device, tiny)
 
@@ -223,7 +222,7 @@ def works(device: str, tiny: bool) -> Iterator[Work]:
 
 
 class Stopwatch:
-    """Seconds of GPU work between two events, with the L2 cache overwritten before."""
+    """Times of GPU work between two events, after overwriting the L2 cache."""
 
     def __init__(self) -> None:
         properties = torch.cuda.get_device_properties(0)
@@ -231,7 +230,7 @@ class Stopwatch:
         self.flush = torch.empty(size // 4, dtype=torch.int32, device="cuda")
 
     def seconds(self, run: Run, rounds: int) -> list[float]:
-        """Sorted times of ``rounds`` runs after two to warm up; no round starts later than 20 s after the first."""
+        """Return sorted seconds of at most ``rounds`` runs after two warm-ups; none starts 20 s after the first."""
         for _ in range(2):
             run()
         times, began = [], time.perf_counter()
@@ -249,7 +248,7 @@ class Stopwatch:
 
 
 def measure_limits(watch: Stopwatch) -> Limits:
-    """GEMM rates at a side of 8192 (float64: 4096) and the rate of a copy of 1 GiB, read and written."""
+    """Return GEMM rates at a side of 8192 (float64: 4096) and the rate of copying 1 GiB, read and written."""
     gemm = {}
     for name, kind, side in (("float32", torch.float32, 8192), ("tf32", torch.float32, 8192),
                              ("bfloat16", torch.bfloat16, 8192), ("float64", torch.float64, 4096)):  # fmt: skip
@@ -264,7 +263,7 @@ def measure_limits(watch: Stopwatch) -> Limits:
 
 
 def measure(work: Work, watch: Stopwatch, limits: Limits) -> Row:
-    """Checks the work's result, then times it and its peers; WrongResult, untimed, when it is wrong."""
+    """Check a work's result, then time it and its peers; raise WrongResult before timing if it is wrong."""
     error = work.error()
     if not error <= work.tolerance:
         raise WrongResult(f"{work.name}: WRONG, errs by {error:.1e}, allowed {work.tolerance:.0e}; not timed")
@@ -284,7 +283,7 @@ def measure(work: Work, watch: Stopwatch, limits: Limits) -> Row:
 
 
 def table(rows: list[Row], limits: Limits, card: str) -> str:
-    """Markdown."""
+    """Return the table as Markdown."""
     rates = ", ".join(f"{name} GEMM {rate / 1e12:.1f} TFLOP/s" for name, rate in limits.gemm.items())
     lines = [
         f"{card}; measured: {rates}, copy {limits.copy / 1e12:.2f} TB/s",
@@ -302,7 +301,7 @@ def table(rows: list[Row], limits: Limits, card: str) -> str:
 
 
 def dry_run() -> int:
-    """Every work once, tiny, on the CPU; checks results."""
+    """Run every work once on the CPU at a tiny size and check its result."""
     for work in works("cpu", tiny=True):
         error = work.error()
         work.ours()
@@ -315,18 +314,18 @@ def dry_run() -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_gpu", description=__doc__.split("\n")[0])
     parser.add_argument("--dry-run", action="store_true", help="test the benchmark itself: tiny, on the CPU, no times")
     if parser.parse_args(arguments).dry_run:
         return dry_run()
     if not torch.cuda.is_available():
-        print(f"no GPU is visible, so nothing was measured ({extension_cuda.status()['reason']})", file=sys.stderr)
+        print(f"no GPU is visible, so nothing was measured ({cuda.status()['reason']})", file=sys.stderr)
         return 1
     start = time.perf_counter()
-    if not extension_cuda.load():
-        print(f"the CUDA kernels are not in use: {extension_cuda.status()['reason']}", file=sys.stderr)
+    if not cuda.load():
+        print(f"the CUDA kernels are not in use: {cuda.status()['reason']}", file=sys.stderr)
         return 1
-    print(f"kernels {extension_cuda.status()['reason']}, {time.perf_counter() - start:.0f} s", flush=True)
+    print(f"kernels {cuda.status()['reason']}, {time.perf_counter() - start:.0f} s", flush=True)
     watch = Stopwatch()
     limits = measure_limits(watch)
     rows, wrong = [], 0
