@@ -16,8 +16,7 @@ from bertft.study.analyses.ablation import depths
 from bertft.study.analysis import layered_figures
 from bertft.study.repeat import Experiment, RepeatedStudy
 
-LABELS = {"cpu_seconds": "every block run", "cpu_seconds_kept": "prefix kept"}
-LABELS["cpu_seconds_filling"] = "filling it, once"
+LABELS = {"cpu_seconds": "every block run", "cpu_seconds_kept": "prefix kept", "cpu_seconds_filling": "filling, once"}
 
 
 class PrefixTime(Experiment):
@@ -46,9 +45,8 @@ class PrefixTime(Experiment):
         folder = study.out / "prefix_time" / task
 
         def timed(**changes: object) -> tuple[Clock, FinetuneResult]:
-            result = finetune(
-                study.driver(seed, task, folder / "run", **{**own, **changes}), progress=(clock := Clock())
-            )
+            config = study.driver(seed, task, folder / "run", **{**own, **changes})
+            result = finetune(config, progress=(clock := Clock()))
             shutil.rmtree(folder / "run")
             return clock, result
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
-Unit: TypeAlias = Literal["token", "word"]
+from bertft.errors import BertftError
+
+UNITS = ("token", "word")
 """What gets a vector of its own: a word piece (``token``) or a word (``word``)."""
 
 
@@ -23,19 +25,27 @@ class Input:
     parts: Sequence[str]
 
     @classmethod
-    def words(cls, words: Sequence[str]) -> Input:
-        """Return the input of a word sequence."""
+    def words(cls, words: Sequence[str], unit: str = "word") -> Input:
+        """Return the input of a word sequence, the same for either ``unit``."""
+        _check(unit)
         return cls("words", tuple(words))
 
     @classmethod
     def text(cls, text: str, unit: str = "token") -> Input:
         """Return the input of a running text: the text itself, or for ``unit="word"`` its words at white space."""
+        _check(unit)
         return cls("words", tuple(text.split())) if unit == "word" else cls("text", (text,))
 
     @classmethod
     def pair(cls, first: str, second: str, unit: str = "token") -> Input:
         """Return the input of two texts: a pair, or for ``unit="word"`` the words of both at white space."""
+        _check(unit)
         return cls("words", (*first.split(), *second.split())) if unit == "word" else cls("pair", (first, second))
+
+
+def _check(unit: str) -> None:
+    if unit not in UNITS:
+        raise BertftError(f"unit: expected {' or '.join(UNITS)}, found {unit!r}")
 
 
 @runtime_checkable
@@ -73,7 +83,7 @@ def _input_of(example: RawInput, unit: str, pairs: bool) -> Input:
         return Input.text(example, unit)
     if isinstance(example, Example):
         return example.input(unit)
-    return Input.pair(example[0], example[1]) if pairs else Input.words(example)
+    return Input.pair(example[0], example[1], unit) if pairs else Input.words(example, unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +106,7 @@ class Sentence:
 
     def input(self, unit: str) -> Input:
         """Return the words."""
-        return Input.words(self.words)
+        return Input.words(self.words, unit)
 
 
 @dataclass(frozen=True, slots=True)

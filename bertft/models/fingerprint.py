@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from bertft.runs.digests import bytes_of
 
+if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
 
 # Modules that turn text into vectors, relative to the package.
@@ -36,7 +36,7 @@ def fingerprint(encoder: Encoder) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(encoder.model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(_bytes_of(tensor))
+        digest.update(bytes_of(tensor))
     about: Any = encoder.model.config
     config = {k: v for k, v in about.to_dict().items() if k not in ("_name_or_path", "name_or_path")}
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
@@ -57,7 +57,7 @@ def sampled_fingerprint(encoder: Encoder) -> str:
     for name, weight in encoder.model.state_dict().items():
         sample = weight.flatten()[:: max(1, weight.numel() // 1024)]
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-        digest.update(_bytes_of(sample))
+        digest.update(bytes_of(sample))
     return digest.hexdigest()
 
 
@@ -94,11 +94,3 @@ def code_digest(sources: Iterable[str] = SOURCES) -> str:
     for name in sources:
         digest.update((package / name).read_bytes())
     return digest.hexdigest()
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    """Return the bytes of ``tensor``; without a copy if it is contiguous and on the CPU."""
-    import torch
-
-    # reshape: a tensor without dimensions has no view of another dtype
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

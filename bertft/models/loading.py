@@ -49,9 +49,7 @@ def load_pretrained(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[n
         own = {"revision": revision, "trust_remote_code": False}
         tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True, **own)
         model = AutoModel.from_pretrained(where, dtype=dtype, use_safetensors=True, **own)
-    if len(tokenizer) <= len(
-        tokenizer.all_special_ids
-    ):  # what transformers creates if the tokenizer's files are missing
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes an empty one if its files are missing
         raise BertftError(f"model {name}: expected a tokenizer with a vocabulary, found none")
     if getattr(model.config, "is_encoder_decoder", False) or getattr(model.config, "is_decoder", False):
         raise BertftError(f"model {name}: expected a BERT-like encoder, found {type(model).__name__}")

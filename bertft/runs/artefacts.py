@@ -1,9 +1,9 @@
 """Tensors kept in a file with their settings and digest.
 
-An artefact is one safetensors file. Its metadata are four texts: ``format``, ``settings`` and ``record`` (both JSON), and
-``sha256``, a digest of the tensors and of the other metadata. The settings are all that the tensors depend on, so equal
-settings mean that the file can be used in place of the work that made it. The record is what else the work found.
-The file is renamed into place when it is complete, so a reader finds the old file or the new one, never half of either.
+An artefact is one safetensors file. Its metadata are four texts: ``format``, ``settings`` and ``record`` (both JSON),
+and ``sha256``, a digest of the tensors and of the other metadata. The settings are everything that the tensors depend
+on, so a file of equal settings can replace the work that made it. The record holds the other results of that work. The
+file is renamed into place when it is complete, so a reader finds the old file or the new one, never half of either.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Artefact:
         *,
         labels: Mapping[str, str] | None = None,
     ) -> None:
-        """Write ``tensors`` from any device, the JSON values ``record`` and short texts ``labels`` for other readers."""
+        """Write ``tensors`` from any device, JSON values ``record``, and texts ``labels`` for other readers."""
         metadata = {
             **(labels or {}),
             "format": self.format,

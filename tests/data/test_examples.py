@@ -7,6 +7,7 @@ import pytest
 from bertft.data import synthetic
 from bertft.data.examples import Example, Input, Pair, Question, Sentence, Text, inputs_of
 from bertft.data.readers.spans import SpanText
+from bertft.errors import BertftError
 
 WORDS = ("two", "words")
 EXAMPLES = {
@@ -31,6 +32,12 @@ def test_every_example_has_words(name):
     example, _ = EXAMPLES[name]
     expected = ("a", "b", "c") if name in ("pair", "question") else WORDS
     assert inputs_of([example], "word") == [Input("words", expected)]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_unknown_unit_is_refused(name):
+    with pytest.raises(BertftError, match="unit: expected token or word, found 'sentence'"):
+        EXAMPLES[name][0].input("sentence")
 
 
 def test_every_synthetic_example_is_an_example():

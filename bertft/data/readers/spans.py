@@ -39,7 +39,7 @@ class SpanText:
 
     def input(self, unit: str) -> Input:
         """Return the words."""
-        return Input.words(self.words)
+        return Input.words(self.words, unit)
 
 
 def read_spans(path: str | os.PathLike[str]) -> list[SpanText]:

@@ -1,4 +1,4 @@
-"""From counts to scores: micro-F1, the class-1 figure, per-label F1, expected layer, each with its interval."""
+"""Scores of edge probes under weights of texts."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from bertft.probes.edge.training import Counts
 
 
 def f1(hits: np.ndarray, predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
-    """2 hits / (predicted + gold); 0 where there is neither."""
+    """Return 2 hits / (predicted + gold), or 0 without predictions and gold labels."""
     return 2 * hits / np.maximum(predicted + gold, 1)
 
 
 def micro_f1(counts: Counts, weights: np.ndarray) -> np.ndarray:
-    """(P, B) micro-F1 over targets and labels under text weights (B, S); unseen gold labels count as missed."""
+    """Return micro-F1 (P, B) over targets and labels under text weights (B, S); unseen gold labels count as missed."""
     hits, predicted = (t.double().sum(2).numpy() @ weights.T for t in (counts.hits, counts.predicted))
     gold = (counts.gold.double().sum(1) + counts.missed).numpy() @ weights.T
     return f1(hits, predicted, gold)
 
 
 def label_f1(counts: Counts, label: int, weights: np.ndarray) -> np.ndarray:
-    """(P, B) F1 of one label of the inventory."""
+    """Return F1 (P, B) of one label of the inventory under text weights (B, S)."""
     hits, predicted = (t[:, :, label].double().numpy() @ weights.T for t in (counts.hits, counts.predicted))
     return f1(hits, predicted, counts.gold[:, label].double().numpy() @ weights.T)
 
 
 def expected_layer(inputs: Sequence[Input], scores: np.ndarray) -> np.ndarray | None:
-    """sum_l l (s_l - s_(l-1)) / (s_L - s_0) (B,) over mixes up to l, s_0 the lexical layer; scores (P, B).
+    """Return the expected layer (B,) of Tenney et al. (2019, "BERT rediscovers the classical NLP pipeline").
 
-    Tenney et al. (2019, "BERT rediscovers the classical NLP pipeline"). None where the full mix (of the sample itself,
-    column 0) is no better than the lexical layer: there is no gain to be divided among the layers.
+    It is sum_l l (s_l - s_(l-1)) / (s_L - s_0), with s_l the score of the mix up to layer l and s_0 that of layer 0.
+    ``scores`` are (P, B), the sample itself in column 0. Returns None if the full mix of the sample is no better than
+    layer 0, because there is no gain to attribute to layers; NaN for such resamples.
     """
     position = {(i.kind, i.layer): p for p, i in enumerate(inputs)}
     if ("layer", 0) not in position:

@@ -69,21 +69,21 @@ def structural_probes(
 
     `bertft.probes.structural.rows.rows_of` lists the rows. Layer k is ``hidden_states[k]`` of Hugging Face, one less
     than in Hewitt's counting. For a baseline, add a randomly initialised encoder under the name ``random``
-    (`bertft.models.encoder.reinitialise`). The encoders run one after another. The vectors of each are extracted once,
-    as float16, used by all of its probes, and then removed unless they come from a ``store``.
+    (`bertft.models.encoder.reinitialise`). The vectors of each encoder are extracted once, as float16, and removed after
+    its probes unless they come from a ``store``.
 
     Args:
         encoders: encoders by name; ``differences`` are to the first.
         train: sentences with trees to train on.
         dev: sentences that end the training and are scored.
-        rank: rank of the linear probes, or several; RBF-kernel probes have the highest.
+        rank: rank or ranks of the linear probes; RBF-kernel probes have the highest.
         orthogonal: also train orthogonal probes (`bertft.probes.structural.orthogonal`).
         rbf: also train RBF-kernel probes (`bertft.probes.structural.rbf`).
         epochs: most epochs of training.
-        seed: seed of first weights, batches, control trees and resamples.
+        seed: seed of weights, batches, control trees and resamples.
         data: name of the corpus in the rows.
         out: folder for ``<name>.safetensors`` (weights ``distance`` and ``depth`` (L, D, R), scores of every
-            sentence), ``<name>.json`` (settings, dev losses) and ``<name>.conllu`` (trees predicted for ``dev`` at the
+            sentence), ``<name>.json`` (settings, dev losses) and ``<name>.conllu`` (``dev`` trees predicted at the
             layer of the best UUAS). A later call with the same settings and data loads them.
         window: ``refuse`` sentences longer than an encoder's window, or ``split`` them; a ``store`` has its own.
         resamples: bootstrap resamples of the sentences.
@@ -93,14 +93,13 @@ def structural_probes(
         notes: receives sentences on how many probes were still improving at the last epoch.
         progress: receives progress.
 
-    Raises:
-        BertftError: for an empty corpus, heads that form no tree, or a sentence that is too long.
+    Raises `BertftError` for an empty corpus, heads that form no tree, or a sentence that is too long.
     """
     _check_corpora(encoders, train, dev)
-    kinds = requested([rank] if isinstance(rank, int) else rank, orthogonal, rbf)
-    lowest = min(kind.rank for kind in kinds if kind.rank is not None)
-    if lowest < 1 or epochs < 1:
-        raise BertftError(f"structural probes: rank and epochs must be positive, found {lowest} and {epochs}")
+    ranks = [rank] if isinstance(rank, int) else rank
+    if min(ranks) < 1 or epochs < 1:
+        raise BertftError(f"structural probes: rank and epochs must be positive, found {min(ranks)} and {epochs}")
+    kinds = requested(ranks, orthogonal, rbf)
     settings = _Settings(epochs, seed, None if out is None else Path(out), store, window, progress)
     parts = {"": (train, dev)}
     if control:
