@@ -78,6 +78,19 @@ static __device__ __forceinline__ void bertft_mma_m16n8k16_f16(float (&d)[4], co
 #endif
 }
 
+// The same with D = A B: the accumulator is the instruction's constant zero, so that no register has to be cleared.
+static __device__ __forceinline__ void bertft_mma_m16n8k16_f16_first(float (&d)[4], const unsigned (&a)[4],
+                                                                     const unsigned (&b)[2]) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+      : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(0.f));
+#else
+  __trap();  // launchers offer tensor cores from compute capability 8.0 on
+#endif
+}
+
 // A 8x4 row-major, B 4x8 column-major, D 8x8, all float64
 static __device__ __forceinline__ void bertft_mma_m8n8k4_f64(double (&d)[2], double a, double b) {
 #if __CUDA_ARCH__ >= 800

@@ -16,6 +16,7 @@ SOURCES = {  # where it is not csrc/cuda/<op>.cu of test_<op>.py
     "test_patterns": ["planted/patterns.cu"],
     "test_executor": ["planted/driver.cu"],
     "test_instructions": ["instructions.cu"],
+    "test_core_arithmetic": ["instructions.cu"],
 }
 
 
