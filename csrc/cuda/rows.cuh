@@ -57,8 +57,8 @@ template <class T> __global__ void __launch_bounds__(256)
 }
 
 // Provisional mean m (L, D) double, rounded to float: of `sample` rows evenly spread, in the metric's form, one block
-// per layer of x (L, N, D). square[l] = |m|^2. Any m will do; without one float products of encoders' vectors lose
-// digits.
+// per layer of x (L, N, D); what is not finite counts as 0. square[l] = |m|^2. Any m will do; without one float products
+// of encoders' vectors lose digits.
 constexpr int kMeanRows = 64;
 template <class T> __global__ void __launch_bounds__(256, 2)
     sample_mean_kernel(const T* __restrict__ x, long long n, int d, int metric, double* __restrict__ mean,
@@ -77,9 +77,10 @@ template <class T> __global__ void __launch_bounds__(256, 2)
   for (int k = t; k < d; k += 256) {
     double sum = 0;
     for (int s = 0; s < sample; ++s) {
-      sum += (static_cast<double>(to_compute(rows[s * n / sample * d + k])) - stats[s][0]) * stats[s][1];
+      const double v = (static_cast<double>(to_compute(rows[s * n / sample * d + k])) - stats[s][0]) * stats[s][1];
+      sum += v - v == 0 ? v : 0;
     }
-    const double m = static_cast<double>(static_cast<float>(sum / sample));
+    const double m = sample ? static_cast<double>(static_cast<float>(sum / sample)) : 0;
     mean[static_cast<long long>(blockIdx.x) * d + k] = m;
     norm += m * m;
   }

@@ -1,0 +1,64 @@
+"""Rows split into two halves (csrc/cuda/split_rows.cu) on NumPy arrays."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from accuracy import CODES, METRICS
+from gpu_executor import Kernels, Uninitialised
+
+from bertft.ops.metrics import NORMALISED
+
+PRODUCTS = METRICS[:-1]  # whose entries follow from products of rows
+LINE, TILE = 32, 128
+
+
+class Split(NamedTuple):
+    """What ``split_rows_launch`` makes of layers (L, n, d)."""
+
+    halves: np.ndarray  # (L, padded, lines, 2, 32) float16
+    scale: np.ndarray  # (L, padded)
+    along: np.ndarray
+    square: np.ndarray
+    stats: np.ndarray  # (L, n, 2)
+    mean: np.ndarray  # (L, d) float64
+    mean_square: np.ndarray  # (L,)
+    bad: np.ndarray  # (2,)
+
+
+def split(rows: Kernels, x: np.ndarray, metric: str, *, dtype="float32", mean=None, **options) -> Split:
+    """``rows``: the kernels of split_rows.cu. ``mean``: (L, d) and (L,) of another side's `Split`."""
+    (layers, n, d), code = x.shape, METRICS.index(metric)
+    padded, lines = -(-n // TILE) * TILE, -(-d // LINE)
+    if mean is None:
+        mean = np.empty((layers, d)), np.empty(layers)
+        rows.split_mean_launch(x, *map(Uninitialised, mean), CODES[dtype], code, layers, n, d, **options)
+    halves, stats = np.empty((layers, padded, lines, 2, LINE), np.float16), np.empty((layers, n, 2), np.float32)
+    scale, along, square = (np.empty((layers, padded), np.float32) for _ in range(3))
+    bad = np.zeros(2, np.int64)
+    rows.split_rows_launch(
+        x, mean[0], *map(Uninitialised, (halves, scale, along, square, stats)), bad, CODES[dtype], code, layers, n, d,
+        **options,
+    )  # fmt: skip
+    return Split(halves, scale, along, square, stats, *mean, bad)
+
+
+def joined(found: Split) -> np.ndarray:
+    """(L, padded, columns) float64: the rows that the halves stand for."""
+    values = found.halves.astype(np.float64).sum(3)
+    return values.reshape(*values.shape[:2], -1) * found.scale.astype(np.float64)[..., None]
+
+
+def in_form(x: np.ndarray, metric: str) -> np.ndarray:
+    """Rows (L, n, d) float64 as the metric takes them."""
+    if metric == "correlation":
+        x = x - x.mean(-1, keepdims=True)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True) if metric in NORMALISED else x
+
+
+def provisional_mean(rows: np.ndarray) -> np.ndarray:
+    """(L, d) of rows in their form: of up to 64 of them, evenly spread."""
+    n = rows.shape[1]
+    sample = min(n, 64)
+    return rows[:, [s * n // sample for s in range(sample)]].mean(1)
