@@ -99,6 +99,24 @@ __device__ __forceinline__ void triangle_tile(long long t, int tiles, int& row, 
 inline long long ceil_div(long long a, long long b) { return (a + b - 1) / b; }
 __host__ __device__ inline int at_most(long long v, long long limit) { return static_cast<int>(v < limit ? v : limit); }
 
+// Parts of a workspace, each on a 256-byte boundary with a gap behind it; with a null base only the size counts.
+struct Carver {
+  char* base;
+  size_t used = 0;
+  template <class V> V* take(long long count) {
+    V* part = base ? reinterpret_cast<V*>(base + used) : nullptr;
+    used += (static_cast<size_t>(count) * sizeof(V) + 511) / 256 * 256;
+    return part;
+  }
+};
+
+inline int device_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&value, attribute, device);
+  return value;
+}
+
 // Dynamic shared memory above 48 KiB has to be asked for.
 template <class K> int allow_shared(K kernel, size_t bytes) {
   if (bytes <= 48 * 1024) return 0;

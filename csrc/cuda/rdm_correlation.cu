@@ -34,13 +34,6 @@ template <class E, class C, int TJ> size_t shared_bytes(const Group& g) {
          std::max(sizeof(double) * g.sums(), sizeof(C) * 2 * g.all());
 }
 
-int device_attribute(cudaDeviceAttr attribute) {
-  int device = 0, value = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&value, attribute, device);
-  return value;
-}
-
 // Columns of the widest tile at which the group's values fit into shared memory, 0 if none.
 template <class E, class C> int tile_columns(const Group& g) {
   const size_t limit = static_cast<size_t>(device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
@@ -95,17 +88,6 @@ template <class E, class C, int PATH> struct Run {
                   pairs, Entries<C>{x.metric, x.shift, square_x}, Entries<C>{y.metric, y.shift, square_y}, out, width,
                   mirrored);
     return static_cast<int>(cudaGetLastError());
-  }
-};
-
-// Parts of the workspace, each on a 256-byte boundary with a gap behind it; with a null base only the size counts.
-struct Carver {
-  char* base;
-  size_t used = 0;
-  template <class V> V* take(long long count) {
-    V* part = base ? reinterpret_cast<V*>(base + used) : nullptr;
-    used += (static_cast<size_t>(count) * sizeof(V) + 511) / 256 * 256;
-    return part;
   }
 };
 

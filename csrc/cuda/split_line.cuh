@@ -9,16 +9,27 @@ namespace split {
 constexpr int kChunk = 32, kLine = 64;
 constexpr int kTile = 128;  // rows, and columns, of a tile of products
 
-// The split rows of `layers` layers: halves (layers, padded, chunks, 2, 32), the rest (layers, padded).
+// The split rows of some layers; `n` rows of a layer are padded with zeros to a multiple of kTile.
 struct Rows {
-  __half* halves;
-  float *scale, *along, *square;  // a row is scale (hi + lo); m.u and |u|^2 of it, m the provisional mean
+  __half* halves;  // (layers, padded, chunks, 2, kChunk)
+  float* scale;    // (layers, padded): a row is scale (hi + lo)
+  float* along;    // (layers, padded): m.u, m the provisional mean
+  float* square;   // (layers, padded): |u|^2
   long long padded;
   int chunks;
 };
 
-__host__ __device__ inline long long padded_rows(long long n) { return (n + kTile - 1) / kTile * kTile; }
-__host__ __device__ inline int chunks_of(int d) { return (d + kChunk - 1) / kChunk; }
+// Where the parts lie in one allocation, whose size is *bytes.
+inline Rows rows_at(void* base, long long layers, long long n, int d, size_t* bytes = nullptr) {
+  Carver carver{static_cast<char*>(base)};
+  Rows rows;
+  rows.padded = ceil_div(n, kTile) * kTile;
+  rows.chunks = static_cast<int>(ceil_div(d, kChunk));
+  rows.halves = carver.take<__half>(layers * rows.padded * rows.chunks * kLine);
+  for (float** part : {&rows.scale, &rows.along, &rows.square}) *part = carver.take<float>(layers * rows.padded);
+  if (bytes) *bytes = carver.used;
+  return rows;
+}
 
 }  // namespace split
 }  // namespace bertft

@@ -96,20 +96,25 @@ extern "C" int split_mean_launch(const void* x, double* mean, double* square, in
   });
 }
 
-// x (layers, n, d) and mean (layers, d) -> rows (layers, padded, d / 32 rounded up, 2, 32), scale, along and square
-// (layers, padded), and unless it is null stats (layers, n, 2); padded: n rounded up to 128. bad (2): as
-// row_statistics_launch has it.
-extern "C" int split_rows_launch(const void* x, const double* mean, void* rows, float* scale, float* along,
-                                 float* square, float* stats, long long* bad, int dtype, int metric, int layers,
-                                 long long n, int d, cudaStream_t stream) {
+// Size of the split rows of `layers` layers of n rows of d columns.
+extern "C" int split_rows_bytes(long long* bytes, int layers, long long n, int d) {
+  size_t size = 0;
+  rows_at(nullptr, layers, n, d, &size);
+  *bytes = static_cast<long long>(size);
+  return 0;
+}
+
+// x (layers, n, d) and mean (layers, d) -> rows (split_rows_bytes) and, unless it is null, stats (layers, n, 2). bad (2):
+// as row_statistics_launch has it.
+extern "C" int split_rows_launch(const void* x, const double* mean, void* rows, float* stats, long long* bad, int dtype,
+                                 int metric, int layers, long long n, int d, cudaStream_t stream) {
   if (metric < kDot || metric > kEuclidean || layers < 0 || layers > 65535 || n < 0 || d < 0) return kInvalid;
   if (int rc = static_cast<int>(cudaMemsetAsync(bad, 0x7f, sizeof(BadRows), stream))) return rc;
-  const long long padded = padded_rows(n);
   if (layers == 0 || n == 0 || d == 0) return 0;
-  const Rows to{static_cast<__half*>(rows), scale, along, square, padded, chunks_of(d)};
+  const Rows to = rows_at(rows, layers, n, d);
   return with_narrow_type(dtype, [&](auto zero) {
     using T = decltype(zero);
-    BERTFT_LAUNCH((split_rows_kernel<T>), dim3(at_most(padded / 8, 4096), unsigned(layers)), dim3(256), 0, stream,
+    BERTFT_LAUNCH((split_rows_kernel<T>), dim3(at_most(to.padded / 8, 4096), unsigned(layers)), dim3(256), 0, stream,
                   static_cast<const T*>(x), n, d, metric, mean, to, stats, reinterpret_cast<BadRows*>(bad));
     return static_cast<int>(cudaGetLastError());
   });

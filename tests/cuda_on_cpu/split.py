@@ -17,6 +17,7 @@ LINE, TILE = 32, 128
 class Split(NamedTuple):
     """What ``split_rows_launch`` makes of layers (L, n, d)."""
 
+    memory: np.ndarray  # as launchers take it; the next four are views into it
     halves: np.ndarray  # (L, padded, lines, 2, 32) float16
     scale: np.ndarray  # (L, padded)
     along: np.ndarray
@@ -30,18 +31,28 @@ class Split(NamedTuple):
 def split(rows: Kernels, x: np.ndarray, metric: str, *, dtype="float32", mean=None, **options) -> Split:
     """``rows``: the kernels of split_rows.cu. ``mean``: (L, d) and (L,) of another side's `Split`."""
     (layers, n, d), code = x.shape, METRICS.index(metric)
-    padded, lines = -(-n // TILE) * TILE, -(-d // LINE)
     if mean is None:
         mean = np.empty((layers, d)), np.empty(layers)
         rows.split_mean_launch(x, *map(Uninitialised, mean), CODES[dtype], code, layers, n, d, **options)
-    halves, stats = np.empty((layers, padded, lines, 2, LINE), np.float16), np.empty((layers, n, 2), np.float32)
-    scale, along, square = (np.empty((layers, padded), np.float32) for _ in range(3))
-    bad = np.zeros(2, np.int64)
+    size, stats, bad = np.zeros(1, np.int64), np.empty((layers, n, 2), np.float32), np.zeros(2, np.int64)
+    rows.split_rows_bytes(size, layers, n, d)
+    memory = np.zeros(int(size[0]), np.uint8)
     rows.split_rows_launch(
-        x, mean[0], *map(Uninitialised, (halves, scale, along, square, stats)), bad, CODES[dtype], code, layers, n, d,
-        **options,
-    )  # fmt: skip
-    return Split(halves, scale, along, square, stats, *mean, bad)
+        x, mean[0], Uninitialised(memory), Uninitialised(stats), bad, CODES[dtype], code, layers, n, d, **options
+    )
+    return Split(memory, *_parts(memory, layers, n, d), stats, *mean, bad)
+
+
+def _parts(memory: np.ndarray, layers: int, n: int, d: int) -> list[np.ndarray]:
+    """Halves, scale, along, square: each on a 256-byte boundary, with a gap of 256 to 511 bytes behind it."""
+    padded, lines = -(-n // TILE) * TILE, -(-d // LINE)
+    parts, start = [], 0
+    for shape, kind in [((layers, padded, lines, 2, LINE), np.float16)] + [((layers, padded), np.float32)] * 3:
+        size = int(np.prod(shape)) * np.dtype(kind).itemsize
+        parts.append(memory[start : start + size].view(kind).reshape(shape))
+        start += (size + 511) // 256 * 256
+    assert start == len(memory)
+    return parts
 
 
 def joined(found: Split) -> np.ndarray:
@@ -62,3 +73,13 @@ def provisional_mean(rows: np.ndarray) -> np.ndarray:
     n = rows.shape[1]
     sample = min(n, 64)
     return rows[:, [s * n // sample for s in range(sample)]].mean(1)
+
+
+def exact_distances(x: np.ndarray, y: np.ndarray | None, metric: str) -> np.ndarray:
+    """(L, n, m) float64 of x, y float64: differences are formed before they are squared."""
+    u = in_form(x, metric)
+    v = u if y is None else in_form(y, metric)
+    if metric == "dot":
+        return u @ v.swapaxes(-1, -2)
+    square = np.stack([((a[:, None] - b) ** 2).sum(-1) for a, b in zip(u, v, strict=True)])
+    return {"sqeuclidean": square, "euclidean": np.sqrt(square)}.get(metric, square / 2)

@@ -125,11 +125,9 @@ def test_statistics_are_those_of_the_rows():
 
 def test_bad_arguments_are_refused():
     kernels, x, mean = Kernels("split_rows.cu", "checked"), np.ones((1, 2, 2), np.float32), np.zeros((1, 2))
-    halves, side, bad = np.zeros((1, 128, 1, 2, 32), np.float16), np.zeros((1, 128), np.float32), np.zeros(2, np.int64)
+    memory, bad = np.zeros(1 << 16, np.uint8), np.zeros(2, np.int64)
     for dtype, metric in (("float64", 0), ("float32", 5), ("float32", -1)):
         with pytest.raises(KernelError):
-            kernels.split_rows_launch(
-                x, mean, halves, side, side.copy(), side.copy(), None, bad, CODES[dtype], metric, 1, 2, 2
-            )
+            kernels.split_rows_launch(x, mean, memory, None, bad, CODES[dtype], metric, 1, 2, 2)
         with pytest.raises(KernelError):
             kernels.split_mean_launch(x, mean, np.zeros(1), CODES[dtype], metric, 1, 2, 2)

@@ -28,11 +28,15 @@ struct Scaled {
   int exponent;
 };
 
+// Of a finite value that has no more than `fraction` bits behind its leading one.
 Scaled scaled(double value, int fraction, int least) {
   uint64_t bits;
   std::memcpy(&bits, &value, sizeof bits);
-  const int exponent = std::max((int)(bits >> 52 & 2047) - 1023, least);
-  return {(int64_t)std::ldexp(value, fraction - exponent), exponent};
+  const int exponent = (int)(bits >> 52 & 2047) - 1023;
+  if (exponent == -1023) return {0, least};
+  int64_t size = (int64_t)((bits & (1ull << 52) - 1) | 1ull << 52) >> (52 - fraction);
+  if (exponent < least) size >>= std::min(62, least - exponent);
+  return {value < 0 ? -size : size, std::max(exponent, least)};
 }
 
 int64_t shifted_towards_zero(int64_t v, int places) {
