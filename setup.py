@@ -11,7 +11,7 @@ from setuptools import find_namespace_packages, setup
 options = {}
 if os.environ.get("BERTFT_AOT") == "1":
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    from bertft.ops import ahead_of_time
+    from bertft.ops.native import wheel as ahead_of_time
 
     options = ahead_of_time.options()
 
@@ -24,7 +24,7 @@ setup(
     ],
     package_dir={"bertft._csrc": "csrc"},
     package_data={
-        "bertft": ["py.typed", "report/*.html", "report/*.css", "report/*.js", "studies/*.yaml"],
+        "bertft": ["py.typed", "report/page/templates/*", "study/builtin/*.yaml"],
         "bertft._csrc": ["*.h", "*.cpp", "cpu/*", "cuda/*"],
     },
     **options,

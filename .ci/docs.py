@@ -10,9 +10,24 @@ import sys
 import warnings
 from pathlib import Path
 
-PACKAGES = ("bertft", "bertft.ablation", "bertft.cost", "bertft.data", "bertft.doctor", "bertft.evaluation",
-            "bertft.finetune", "bertft.lab", "bertft.materials", "bertft.ops", "bertft.probes", "bertft.report",
-            "bertft.results", "bertft.similarity", "bertft.study", "bertft.tasks")  # fmt: skip
+PACKAGES = (
+    "bertft",
+    "bertft.cli.doctor",
+    "bertft.data",
+    "bertft.models.finetuning.evaluation",
+    "bertft.models.finetuning.run",
+    "bertft.models.tasks",
+    "bertft.ops",
+    "bertft.probes",
+    "bertft.report",
+    "bertft.runs.rows",
+    "bertft.similarity",
+    "bertft.study.analyses.ablation",
+    "bertft.study.estimate",
+    "bertft.study.inputs",
+    "bertft.study.repeat",
+    "bertft.study.run",
+)
 
 
 def silent_names() -> list[str]:

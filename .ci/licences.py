@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from packaging.requirements import Requirement
 
 EXTRAS = ("demo", "peft")
 """The extras that users install; the tools of tests, benchmarks and CI are not part of anything that is given away."""
+UNSTATED = {"UNKNOWN": "not stated", "": "not stated"}
 BINDING = re.compile(r"\b(A?GPL|SSPL)|Affero|GNU General Public")  # not the LGPL, which lets others link
 
 
@@ -43,21 +46,18 @@ def closure(root: str, extras: tuple[str, ...]) -> list[importlib.metadata.Distr
     return [found[key] for key in sorted(found) if key != root]
 
 
-def licence(distribution: importlib.metadata.Distribution) -> str:
-    """In this order: the SPDX expression, the trove classifiers, the first line of the licence field."""
-    about = distribution.metadata
-    if expression := about.get("License-Expression"):
-        return str(expression)
-    classifiers = [c.rpartition(" :: ")[2] for c in about.get_all("Classifier") or () if c.startswith("License")]
-    if named := [c for c in classifiers if c != "OSI Approved"]:
-        return ", ".join(sorted(set(named)))
-    lines = str(about.get("License") or "").strip().splitlines()
-    return lines[0][:80] if lines else "not stated"
+def licences(names: list[str]) -> dict[str, str]:
+    """Return the licence of each package, as pip-licenses reads it from what the package says of itself."""
+    command = [sys.executable, "-m", "piplicenses", "--from", "mixed", "--format", "json", "--with-system"]
+    done = subprocess.run([*command, "--packages", *names], capture_output=True, text=True, check=True)
+    found = {package["Name"]: " ".join(package["License"].split()) for package in json.loads(done.stdout)}
+    return {name: UNSTATED.get(found.get(name, "UNKNOWN"), found.get(name, "")) for name in names}
 
 
 def page(distributions: list[importlib.metadata.Distribution]) -> str:
     """The generated page of the documentation."""
-    rows = [f"| {d.metadata['Name']} | {d.version} | {licence(d)} |" for d in distributions]
+    of = licences([str(d.metadata["Name"]) for d in distributions])
+    rows = [f"| {d.metadata['Name']} | {d.version} | {of[d.metadata['Name']]} |" for d in distributions]
     return (
         "# Licences\n\n"
         "bertft is Apache-2.0. What installing it brings along (with the extras demo and peft), as tested, by what\n"

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bertft.similarity.comparison import Comparison, Plan
+from bertft.similarity.compare.comparison import Comparison, Plan
 from bertft.similarity.moments import CrossMoments
 from bertft.similarity.neighbours import mutual_knn
 
 if TYPE_CHECKING:
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
 
 
 def peak() -> float:
@@ -79,7 +79,7 @@ def sums(stimuli: int, d: int, rows: int) -> None:
 
 def lines_of(text: Path, encoder: Encoder, tokens: int) -> list[str]:
     """The first lines of a file, until they hold so many tokens."""
-    from bertft.similarity.compare import count_stimuli
+    from bertft.similarity.compare.stimuli import count_stimuli
 
     with gzip.open(text, "rt", encoding="utf8") if text.suffix == ".gz" else text.open(encoding="utf8") as file:
         lines = [line.strip() for line in itertools.islice(file, tokens) if line.strip()]
@@ -89,8 +89,8 @@ def lines_of(text: Path, encoder: Encoder, tokens: int) -> list[str]:
 
 def stream(text: Path, base: str, tuned: str, tokens: int, sample: int, measures: str) -> None:
     """Two encoders over the same batches, alone and with the measures (RSA by cosine) of all layers, in turn."""
-    from bertft.encoder import Encoder
-    from bertft.similarity.compare import side_by_side
+    from bertft.models.encoder import Encoder
+    from bertft.similarity.compare.stimuli import side_by_side
 
     encoders = [Encoder.from_pretrained(name, device="cpu") for name in (base, tuned)]
     lines = lines_of(text, encoders[0], tokens)
@@ -121,8 +121,8 @@ def stream(text: Path, base: str, tuned: str, tokens: int, sample: int, measures
 
 def _share(text: Path, names: list[str], tokens: int, threads: int, part: int, parts: int, start, done) -> None:
     """One process's part of the lines: encoders and sums; puts its tokens and seconds into ``done``."""
-    from bertft.encoder import Encoder
-    from bertft.similarity.compare import side_by_side
+    from bertft.models.encoder import Encoder
+    from bertft.similarity.compare.stimuli import side_by_side
 
     torch.set_num_threads(threads)
     encoders = [Encoder.from_pretrained(name, device="cpu") for name in names]
@@ -161,7 +161,7 @@ def processes(text: Path, base: str, tuned: str, tokens: int) -> None:
 
 def error(text: Path, base: str, tuned: str, tokens: int) -> None:
     """RSA and debiased CKA of every layer from streamed sums against all pairs in float64."""
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
 
     kept = []
     for name in (base, tuned):

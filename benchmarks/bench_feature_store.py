@@ -15,9 +15,9 @@ import torch
 
 from benchmarks.harness import OURS, BandwidthLimit, Contender
 from benchmarks.stimuli import sentence_lengths
-from bertft.probes.features import Room
-from bertft.probes.store import PART, _Entry
-from bertft.progress import SILENT
+from bertft.probes.feature_store import PART, _Entry
+from bertft.probes.vectors import Room
+from bertft.runs.progress import SILENT
 
 SENTENCES, LAYERS, DIM, BATCH = 1024, 7, 384, 20
 

@@ -16,12 +16,13 @@ from benchmarks.harness import OURS, Contender, GemmLimit
 from benchmarks.peers import expand_loss, pad, padded_gram_loss
 from benchmarks.stimuli import sentence_lengths
 from bertft.data.examples import Sentence
-from bertft.data.spans import SpanTarget, SpanText
-from bertft.probes import edge_train, structural_training
-from bertft.probes.edge_data import EdgeTargets, SpanBatch
-from bertft.probes.edge_head import WIDTH, Heads, all_inputs
-from bertft.probes.edge_schedule import Schedule
-from bertft.probes.features import Room, WordVectors
+from bertft.data.readers.spans import SpanTarget, SpanText
+from bertft.probes.edge import training as edge_train
+from bertft.probes.edge.head import WIDTH, Heads, all_inputs
+from bertft.probes.edge.schedule import Schedule
+from bertft.probes.edge.targets import EdgeTargets, SpanBatch
+from bertft.probes.structural import training as structural_training
+from bertft.probes.vectors import Room, WordVectors
 
 LAYERS, DIM = 7, 384
 

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from benchmarks.stimuli import bert_like, sentence_lengths, tree_distances
 from bertft import ops
-from bertft.ops import extension_cuda, reference
+from bertft.ops import reference
+from bertft.ops.native import cuda as extension_cuda
 
 Run = Callable[[], object]
 

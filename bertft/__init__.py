@@ -7,26 +7,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bertft.lazy import exports
+from bertft._lazy import exports
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "BertftError": "bertft.errors",
-    "Row": "bertft.results",
-    "read_results": "bertft.results",
-    "to_arrow": "bertft.results",
-    "to_pandas": "bertft.results",
-    "write_results": "bertft.results",
-    "Encoder": "bertft.encoder",
-    "FinetuneConfig": "bertft.finetune",
-    "StudyConfig": "bertft.study",
-    "run_study": "bertft.study",
+    "Row": "bertft.runs.rows",
+    "read_results": "bertft.runs.rows",
+    "to_arrow": "bertft.runs.rows",
+    "to_pandas": "bertft.runs.rows",
+    "write_results": "bertft.runs.rows",
+    "Encoder": "bertft.models.encoder",
+    "FinetuneConfig": "bertft.models.finetuning.run",
+    "StudyConfig": "bertft.study.config",
+    "run_study": "bertft.study.run",
 }
-_MODULES = frozenset(
-    {"ablation", "cost", "data", "doctor", "evaluation", "finetune", "lab", "ops", "probes", "report", "results",
-     "similarity", "study", "tasks"}
-)  # fmt: skip
+_MODULES = frozenset({"cli", "data", "models", "ops", "probes", "report", "runs", "similarity", "study"})
 
 __all__ = sorted([*_HOMES, *_MODULES, "__version__"])
 
@@ -35,13 +32,13 @@ __getattr__, __dir__ = exports(__name__, _HOMES, _MODULES)
 
 
 if TYPE_CHECKING:
-    from bertft.encoder import Encoder as Encoder
     from bertft.errors import BertftError as BertftError
-    from bertft.finetune import FinetuneConfig as FinetuneConfig
-    from bertft.results import Row as Row
-    from bertft.results import read_results as read_results
-    from bertft.results import to_arrow as to_arrow
-    from bertft.results import to_pandas as to_pandas
-    from bertft.results import write_results as write_results
-    from bertft.study import StudyConfig as StudyConfig
-    from bertft.study import run_study as run_study
+    from bertft.models.encoder import Encoder as Encoder
+    from bertft.models.finetuning.run import FinetuneConfig as FinetuneConfig
+    from bertft.runs.rows import Row as Row
+    from bertft.runs.rows import read_results as read_results
+    from bertft.runs.rows import to_arrow as to_arrow
+    from bertft.runs.rows import to_pandas as to_pandas
+    from bertft.runs.rows import write_results as write_results
+    from bertft.study.config import StudyConfig as StudyConfig
+    from bertft.study.run import run_study as run_study

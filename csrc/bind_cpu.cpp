@@ -5,7 +5,7 @@
 //      header, one implementation templated on float and double. Every .cpp under csrc/cpu is compiled and linked.
 //   2. Here: its schema in the block below, a wrapper that allocates outputs and passes pointers, and its m.impl line.
 //      Inputs come checked, contiguous and of the right type from Python; BERTFT_CHECK only guards the memory.
-//   3. bertft/ops/<op>.py: checks with sentences (BertftError), the function, `extension.on_load(_register)` where
+//   3. bertft/ops/<op>.py: checks with sentences (BertftError), the function, `cpu.on_load(_register)` where
 //      _register calls torch.library.register_fake and register_autograd; export it from bertft/ops/__init__.py.
 //   4. bertft/ops/reference.py: the formula in plain PyTorch; it serves wherever no kernel does.
 //   5. tests/ops/test_<op>.py: values, gradcheck, opcheck and compile, properties, bad input.

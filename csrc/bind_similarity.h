@@ -99,7 +99,7 @@ void pairwise_distance_backward(const Tensor& grad, const Tensor& x, const std::
   }
 }
 
-// The six tensors of bertft/ops/cross_moments.py; those without elements are left out.
+// The six tensors of bertft/ops/moments/cross_moments.py; those without elements are left out.
 struct MomentTensors {
   Tensor gram_x, stats_x, cross, stats_xy, gram_y, stats_y;
 };

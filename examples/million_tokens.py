@@ -13,9 +13,9 @@ from pathlib import Path
 
 import bertft
 from bertft.data.streams import stream
+from bertft.runs.checkpoint import Checkpoint
 from bertft.similarity import Plan, compare_stream
-from bertft.similarity.checkpoint import Checkpoint
-from bertft.similarity.team import team
+from bertft.similarity.compare.workers import team
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,7 +13,7 @@ import bertft
 from bertft.data import load
 from bertft.ops import distance_probe_loss
 from bertft.probes import extract
-from bertft.probes.structural_training import Trees
+from bertft.probes.structural.training import Trees
 
 
 def main(arguments: list[str] | None = None) -> list[float]:

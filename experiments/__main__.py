@@ -14,8 +14,8 @@ from pathlib import Path
 from types import ModuleType
 
 import experiments
-from bertft.cli import answer, quiet_libraries
-from bertft.lab import Lab, read_setting
+from bertft.cli.main import answer, quiet_libraries
+from bertft.study.repeat import Lab, read_setting
 
 HERE = Path(__file__).parent
 # First what is quick once the shared models are there, and last what trains models or probes of its own.
@@ -76,7 +76,7 @@ def work(chosen: argparse.Namespace) -> int:
 
 def plan(lab: Lab, analyses: Iterable[ModuleType]) -> str:
     """A line a stage: done or to do, and how long it took, or took with another seed where it is to do."""
-    from bertft.console import clock
+    from bertft.cli.console import clock
 
     stages = {stage.name: stage for analysis in analyses for stage in analysis.stages(lab)}
     done = {name for name, stage in stages.items() if lab.folder.done(stage) is not None}

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bertft.encoder import Encoder
-from bertft.finetune import finetune, snapshot_folder
-from bertft.lab import Lab
-from bertft.materials import fitting
-from bertft.report.figures import Figure
-from bertft.report.layered import layered
-from bertft.report.series import lines
-from bertft.results import Row
-from bertft.run_folder import Stage
+from bertft.models.encoder import Encoder
+from bertft.models.finetuning.run import finetune, snapshot_folder
+from bertft.report.figures.catalogue import Figure
+from bertft.report.figures.layered import layered
+from bertft.report.lines import lines
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
 from bertft.similarity import compare_encoders
+from bertft.study.inputs import fitting
+from bertft.study.repeat import Lab
 
 
 def stages(lab: Lab) -> list[Stage]:

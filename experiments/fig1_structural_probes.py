@@ -6,13 +6,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from bertft.lab import Lab
-from bertft.report.figures import Figure
-from bertft.report.layered import layered
-from bertft.report.probe_figures import MEASURES
-from bertft.report.series import lines
-from bertft.results import Row
-from bertft.run_folder import Stage
+from bertft.report.figures.catalogue import Figure
+from bertft.report.figures.layered import layered
+from bertft.report.figures.probes import MEASURES
+from bertft.report.lines import lines
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
+from bertft.study.repeat import Lab
 
 
 def stages(lab: Lab) -> list[Stage]:

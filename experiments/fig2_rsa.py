@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bertft.lab import Lab
-from bertft.report.figures import Figure
-from bertft.results import Row
-from bertft.run_folder import Stage
+from bertft.report.figures.catalogue import Figure
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
+from bertft.study.repeat import Lab
 
 
 def stages(lab: Lab) -> list[Stage]:

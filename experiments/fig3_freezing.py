@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bertft.lab import Lab
-from bertft.report.figures import Figure
-from bertft.results import Row
-from bertft.run_folder import Stage
+from bertft.report.figures.catalogue import Figure
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
+from bertft.study.repeat import Lab
 
 
 def stages(lab: Lab) -> list[Stage]:
-    """The sweep of every task and seed (`bertft.lab.Lab.sweep`)."""
+    """The sweep of every task and seed (`bertft.study.repeat.Lab.sweep`)."""
     return lab.sweep("freeze")
 
 

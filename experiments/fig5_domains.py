@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bertft.lab import Lab
-from bertft.own_text import own_text_differences
-from bertft.report.figures import Figure
-from bertft.results import Row
-from bertft.run_folder import Stage
+from bertft.report.figures.catalogue import Figure
+from bertft.runs.folder import Stage
+from bertft.runs.own_text import own_text_differences
+from bertft.runs.rows import Row
+from bertft.study.repeat import Lab
 
 
 def stages(lab: Lab) -> list[Stage]:

@@ -6,17 +6,17 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from bertft.encoder import Encoder
-from bertft.finetune import finetune, read_card
-from bertft.lab import Lab
-from bertft.materials import fitting
-from bertft.report.figures import Figure
-from bertft.report.layered import layered
-from bertft.report.series import lines
-from bertft.results import Row
-from bertft.run_folder import Stage
+from bertft.models.encoder import Encoder
+from bertft.models.finetuning.run import finetune, read_card
+from bertft.report.figures.catalogue import Figure
+from bertft.report.figures.layered import layered
+from bertft.report.lines import lines
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
 from bertft.similarity import compare_encoders, words_that_moved
-from bertft.similarity.agreement import words_agree
+from bertft.similarity.words.agreement import words_agree
+from bertft.study.inputs import fitting
+from bertft.study.repeat import Lab
 
 ALIKE = "local_rsa_correlation"
 PANELS = {False: "to the base encoder", True: "one to the other"}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from bertft.lab import Lab
-from bertft.report.figures import Figure
-from bertft.report.layered import layered
-from bertft.report.series import Line, lines
-from bertft.results import Row
-from bertft.run_folder import Stage
+from bertft.report.figures.catalogue import Figure
+from bertft.report.figures.layered import layered
+from bertft.report.lines import Line, lines
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
 from bertft.similarity import Plan, compare_stream
+from bertft.study.repeat import Lab
 
 TITLES = {"rsa_cosine_pearson": "RSA (cosine, Pearson)", "cka_debiased": "CKA (debiased)", "procrustes": "Procrustes"}
 

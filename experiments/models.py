@@ -9,12 +9,12 @@ from typing import Any
 
 from bertft.data import sources
 from bertft.errors import BertftError
-from bertft.evaluation import evaluate
-from bertft.lab import Lab
-from bertft.report.figures import Figure
-from bertft.results import Row
-from bertft.run_folder import Stage
-from bertft.tasks import get_task
+from bertft.models.finetuning.evaluation import evaluate
+from bertft.models.tasks import get_task
+from bertft.report.figures.catalogue import Figure
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
+from bertft.study.repeat import Lab
 
 
 def also(lab: Lab) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -7,14 +7,14 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from bertft.ablation import depths
-from bertft.finetune import FinetuneResult, finetune
-from bertft.lab import Lab
-from bertft.report.figures import Figure
-from bertft.report.layered import layered
-from bertft.report.series import lines
-from bertft.results import Row
-from bertft.run_folder import Stage
+from bertft.models.finetuning.run import FinetuneResult, finetune
+from bertft.report.figures.catalogue import Figure
+from bertft.report.figures.layered import layered
+from bertft.report.lines import lines
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
+from bertft.study.analyses.ablation import depths
+from bertft.study.repeat import Lab
 
 LABELS = {
     "cpu_seconds": "every block run",

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
-from bertft.lab import Lab
-from bertft.report.heat_map import HeatMap, Matrix
-from bertft.results import Row
-from bertft.run_folder import Stage
+from bertft.report.figure import HeatMap, Matrix
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
 from bertft.similarity import CrossMoments
-from bertft.similarity.compare import choose, cut, example_of, side_by_side
+from bertft.similarity.compare.stimuli import choose, cut, example_of, side_by_side
+from bertft.study.repeat import Lab
 
 MEASURE = "rsa_cosine_pearson_base"
 

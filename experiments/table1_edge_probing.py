@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bertft.lab import Lab
-from bertft.report.edge_table import edge_table
-from bertft.report.figures import Figure
-from bertft.results import Row
-from bertft.run_folder import Stage
-from bertft.study import probe_edges
-from bertft.study_config import EdgeConfig, settings_of
-from bertft.study_reader import edge_of
+from bertft.report.figures.catalogue import Figure
+from bertft.report.page.edge_table import edge_table
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
+from bertft.study.config import EdgeConfig, settings_of
+from bertft.study.reader import edge_of
+from bertft.study.repeat import Lab
+from bertft.study.run import probe_edges
 
 
 def tasks(lab: Lab) -> dict[str, EdgeConfig]:

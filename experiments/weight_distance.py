@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bertft.lab import Lab
-from bertft.report.figures import Figure
-from bertft.report.layered import layered
-from bertft.report.series import lines
-from bertft.results import Row
-from bertft.run_folder import Stage
-from bertft.weights import weight_distance
+from bertft.models.weight_distance import weight_distance
+from bertft.report.figures.catalogue import Figure
+from bertft.report.figures.layered import layered
+from bertft.report.lines import lines
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
+from bertft.study.repeat import Lab
 
 MEASURE = "relative_weight_distance"
 

@@ -20,7 +20,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Make what ``path`` holds the command's defaults; settings that are no options (`TRAINING`) go to ``obj``."""
     if path is None or context.resilient_parsing:
         return path
-    from bertft.study_reader import build
+    from bertft.study.reader import build
 
     tree = _read(path)
     words = str(tree.pop("command", "")).split()
@@ -85,7 +85,7 @@ def _names(context: typer.Context) -> list[str]:
 
 def _training_settings() -> dict[str, Any]:
     """The types of a `FinetuneConfig`'s settings by name."""
-    from bertft.finetune import FinetuneConfig
+    from bertft.models.finetuning.run import FinetuneConfig
 
     return typing.get_type_hints(FinetuneConfig)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from bertft.console import clock
+from bertft.cli.console import clock
 
 if TYPE_CHECKING:
-    from bertft.cost import Estimate
-    from bertft.cost.measure import StageCost
+    from bertft.study.estimate import Estimate
+    from bertft.study.timing import StageCost
 
 
 def shown(estimate: Estimate, as_json: bool) -> str:

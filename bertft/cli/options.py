@@ -10,7 +10,7 @@ from typing import Annotated, Optional
 import typer
 
 from bertft.errors import BertftError
-from bertft.progress import SILENT, Progress
+from bertft.runs.progress import SILENT, Progress
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; an interrupted run resumes in it.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
@@ -41,7 +41,7 @@ def showing_progress(quiet: bool) -> Iterator[Progress]:
     if quiet:
         yield SILENT
         return
-    from bertft.console import ConsoleProgress
+    from bertft.cli.console import ConsoleProgress
 
     with ConsoleProgress() as progress:
         yield progress
@@ -50,7 +50,7 @@ def showing_progress(quiet: bool) -> Iterator[Progress]:
 def tell(line: str, out: Path, as_json: bool) -> None:
     """What a command that wrote ``out`` prints at its end."""
     if as_json:
-        from bertft.results import read_results, results_as_json
+        from bertft.runs.rows import read_results, results_as_json
 
         line = results_as_json(read_results(out / "results.csv"))
     print(line)

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertft.cli.doctor import versions
 from bertft.cli.runs import _vacant
-from bertft.doctor import versions
 from bertft.errors import BertftError
-from bertft.progress import Progress
-from bertft.results import Row, write_results, write_text_atomically
-from bertft.run_folder import RESULTS, RunFolder, timestamp
+from bertft.runs.folder import RESULTS, RunFolder, timestamp
+from bertft.runs.progress import Progress
+from bertft.runs.rows import Row, write_results, write_text_atomically
 
 if TYPE_CHECKING:
-    from bertft.encoder import Encoder
-    from bertft.probes.store import FeatureStore
+    from bertft.models.encoder import Encoder
+    from bertft.probes.feature_store import FeatureStore
 
 RANDOM = "random"
 LABELS = "labels.csv"
@@ -54,8 +54,8 @@ class EdgeCommand:
 def run_edge(command: EdgeCommand, out: Path, features: Path | None, progress: Progress) -> str:
     """Edge probes into ``out``; returns the lines that say how it went and where the result is."""
     from bertft.data.sources import load, pin
-    from bertft.probes.edge import checked, edge_probes
-    from bertft.probes.edge_train import EdgeTraining
+    from bertft.probes.edge.driver import checked, edge_probes
+    from bertft.probes.edge.training import EdgeTraining
     from bertft.probes.lengths import check_lengths
 
     store = feature_store(command, out, features)
@@ -131,8 +131,8 @@ def run_structural(command: StructuralCommand, out: Path, features: Path | None,
     """
     from bertft.data.sources import data_name, load, pin
     from bertft.probes.lengths import check_lengths
-    from bertft.probes.structural import structural_probes
-    from bertft.probes.trees import check_scorable
+    from bertft.probes.structural.driver import structural_probes
+    from bertft.probes.structural.trees import check_scorable
 
     store = feature_store(command, out, features)
     command = dataclasses.replace(
@@ -179,8 +179,8 @@ def _tree_table(rows: Sequence[Row]) -> list[str]:
 
 def _draw_trees(out: Path, dev: list[Any]) -> None:
     """One sentence's gold and predicted tree for every set of probes: the first of 8 to 16 words, else the first."""
-    from bertft.data.conllu import read_conllu
-    from bertft.report.trees import tree_svg
+    from bertft.data.readers.conllu import read_conllu
+    from bertft.report.draw.tree import tree_svg
 
     chosen = next((i for i, s in enumerate(dev) if 8 <= len(s.words) <= 16), 0)
     for path in sorted((out / "probes").glob("*.conllu")):
@@ -199,7 +199,7 @@ def _pinned(models: dict[str, str]) -> dict[str, str]:
 
 def load_encoders(models: dict[str, str], random: bool, seed: int) -> dict[str, Encoder]:
     """The encoders by name, and with ``random`` the first one's architecture with weights drawn from ``seed``."""
-    from bertft.encoder import Encoder, reinitialise
+    from bertft.models.encoder import Encoder, reinitialise
 
     if random and RANDOM in models:
         raise BertftError(f"--random: an encoder is called {RANDOM!r} already; give it another name with NAME=encoder")
@@ -215,7 +215,7 @@ def feature_store(command: EdgeCommand | StructuralCommand, out: Path, features:
     """The feature store of a run: in ``features``, or in the run folder."""
     import torch
 
-    from bertft.probes.store import FeatureStore
+    from bertft.probes.feature_store import FeatureStore
 
     if command.window not in ("refuse", "split"):
         raise BertftError(f"--window: expected refuse or split, found {command.window!r}")

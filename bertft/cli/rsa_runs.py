@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from bertft.cli.runs import _finish, _vacant
 from bertft.errors import BertftError
-from bertft.progress import SILENT, Progress
-from bertft.run_folder import CONFIG, LOCK, RunFolder, Stage
+from bertft.runs.folder import CONFIG, LOCK, RunFolder, Stage
+from bertft.runs.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from bertft.encoder import Encoder
-    from bertft.similarity.comparison import Plan
+    from bertft.models.encoder import Encoder
+    from bertft.similarity.compare.comparison import Plan
 
 CHECKPOINTS = "checkpoint"
 ALIASES = {"r2": "linear_r2", "knn": "mutual_knn"}
@@ -51,13 +51,13 @@ def run_rsa(
     from bertft.data.sources import data_name, pin
     from bertft.data.streams import drawn, stream
     from bertft.ops.metrics import LINEAR
-    from bertft.similarity import memory
-    from bertft.similarity.checkpoint import Checkpoint
-    from bertft.similarity.compare import taken
-    from bertft.similarity.comparison import Plan
-    from bertft.similarity.stream import compare_stream
-    from bertft.similarity.team import team
-    from bertft.similarity.words import FILES, LABELS, OF_WORDS, is_label, labels_of
+    from bertft.runs import process as memory
+    from bertft.runs.checkpoint import Checkpoint
+    from bertft.similarity.compare.comparison import Plan
+    from bertft.similarity.compare.encoders import compare_stream
+    from bertft.similarity.compare.stimuli import taken
+    from bertft.similarity.compare.workers import team
+    from bertft.similarity.words.moved import FILES, LABELS, OF_WORDS, is_label, labels_of
 
     if unit not in ("token", "word"):
         raise BertftError(f"--unit: expected token or word, found {unit!r}")
@@ -154,7 +154,7 @@ def _write_words(
     progress: Progress,
 ) -> str:
     """`write_moved` of the encoders under each metric; returns where the files are."""
-    from bertft.similarity.words import FILES, words_that_moved, write_moved
+    from bertft.similarity.words.moved import FILES, words_that_moved, write_moved
 
     found = {
         metric: words_that_moved(base, tuned, sentences, by, metric=metric, float64=plan.float64, progress=progress)
@@ -168,8 +168,8 @@ def load_encoder(name: str, dtype: str) -> Encoder:
     """An encoder in float32, bfloat16 or float16, on this process's own device."""
     import torch
 
-    from bertft.encoder import Encoder
-    from bertft.similarity.team import own_device
+    from bertft.models.encoder import Encoder
+    from bertft.similarity.compare.workers import own_device
 
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype not in kinds:

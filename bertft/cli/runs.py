@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bertft.doctor import versions
-from bertft.progress import Progress
-from bertft.results import Row, write_results, write_text_atomically
-from bertft.run_folder import CONFIG, RESULTS, RunFolder, Stage
+from bertft.cli.doctor import versions
+from bertft.runs.folder import CONFIG, RESULTS, RunFolder, Stage
+from bertft.runs.progress import Progress
+from bertft.runs.rows import Row, write_results, write_text_atomically
 
 
 def run_finetune(chosen: dict[str, Any], out: Path, progress: Progress) -> str:
     """Fine-tune into ``out``; returns the lines that say how it went and where it is."""
     import yaml
 
-    from bertft.finetune import FinetuneConfig, finetune
+    from bertft.models.finetuning.run import FinetuneConfig, finetune
 
     result = finetune(FinetuneConfig(out=out, **chosen), progress=progress)
     # `finetune` made the folder and answers for what is in it; these two are its account in the common form.
@@ -31,8 +31,8 @@ def run_ablate(
     kind: str, chosen: dict[str, Any], out: Path, ks: list[int] | None, cache: Path | None, progress: Progress
 ) -> str:
     """Fine-tune once for every k in the run folder ``out``; returns the lines that say where the results are."""
-    from bertft.ablation import sweep
-    from bertft.finetune import FinetuneConfig
+    from bertft.models.finetuning.run import FinetuneConfig
+    from bertft.study.analyses.ablation import sweep
 
     sweep(kind, FinetuneConfig(out=out, **chosen), depths_wanted=ks, cache=cache, progress=progress)
     page = out / "report.html"

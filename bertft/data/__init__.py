@@ -1,12 +1,12 @@
 """Readers, examples and synthetic corpora."""
 
-from bertft.data.conllu import read_conllu, write_conllu
+from bertft.data.alignment import AlignedWords, align_words
 from bertft.data.examples import Answer, Pair, Question, Sentence, Text
-from bertft.data.nli import read_nli
+from bertft.data.readers.conllu import read_conllu, write_conllu
+from bertft.data.readers.nli import read_nli
+from bertft.data.readers.squad import read_squad
+from bertft.data.readers.text import read_text
 from bertft.data.sources import load, resolve_model
-from bertft.data.squad import read_squad
-from bertft.data.text import read_text
-from bertft.data.words import AlignedWords, align_words
 
 __all__ = [
     "AlignedWords",

@@ -16,16 +16,16 @@ from urllib.parse import parse_qsl, urlsplit
 from urllib.request import getproxies
 
 from bertft.data import synthetic
-from bertft.data.conllu import find_tree_flaw, read_conllu
 from bertft.data.examples import Pair, Question, Sentence, Text
 from bertft.data.files import at_home, check_text, shorten
-from bertft.data.hub import HubName, at_commit, hub_name
-from bertft.data.nli import pair_of, read_nli
-from bertft.data.spans import SpanText, arcs_as_spans, read_spans, span_text_of
-from bertft.data.squad import question_of, read_squad
-from bertft.data.text import read_text
+from bertft.data.location import HubName, at_commit, hub_name
+from bertft.data.readers.conllu import find_tree_flaw, read_conllu
+from bertft.data.readers.nli import pair_of, read_nli
+from bertft.data.readers.spans import SpanText, arcs_as_spans, read_spans, span_text_of
+from bertft.data.readers.squad import question_of, read_squad
+from bertft.data.readers.text import read_text
 from bertft.errors import BertftError
-from bertft.progress import downloading, waiting
+from bertft.runs.progress import downloading, waiting
 
 if TYPE_CHECKING:
     import datasets

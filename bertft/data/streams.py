@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from bertft.data.examples import Text
 from bertft.data.files import at_home, read_lines
-from bertft.data.hub import HubName
+from bertft.data.location import HubName
 from bertft.data.sources import (
     _ROWS,
     Example,
@@ -28,7 +28,7 @@ from bertft.data.sources import (
     pinned,
 )
 from bertft.errors import BertftError
-from bertft.progress import waiting
+from bertft.runs.progress import waiting
 
 T = TypeVar("T")
 SHUFFLED = 65_536  # examples among which `drawn` draws; a shorter source is shuffled whole

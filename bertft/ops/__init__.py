@@ -7,11 +7,11 @@ outside it.
 
 from __future__ import annotations
 
-from bertft.ops.cross_moments import cross_moments, provisional_mean
-from bertft.ops.linear_cka import linear_cka
+from bertft.ops.moments.cross_moments import cross_moments, provisional_mean
+from bertft.ops.moments.linear_cka import linear_cka
 from bertft.ops.pairwise_distance import pairwise_distance
 from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient
-from bertft.ops.rdm_correlation import rdm_correlation
+from bertft.ops.rdm.correlation import rdm_correlation
 
 __all__ = [
     "cross_moments",

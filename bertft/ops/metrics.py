@@ -11,7 +11,7 @@ metric          entry d(x, y)                                               as `
 ``manhattan``   ``sum_k |x_k - y_k|``                                       has no such form
 ==============  ==========================================================  =====================================
 
-The right column is the linear form of `bertft.ops.cross_moments`, with any provisional mean m. Pearson and rank
+The right column is the linear form of `bertft.ops.moments.cross_moments`, with any provisional mean m. Pearson and rank
 correlations ignore offset and positive scale, and the sign of the scale where both sides use the same metric; a
 ``dot`` matrix beside a ``cosine`` one keeps its sign, so the two of a space are negatively correlated.
 """

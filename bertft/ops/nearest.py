@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bertft.ops import extension, reference
+from bertft.ops import reference
+from bertft.ops.native import cpu as extension
 
 
 class Best(NamedTuple):

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops import extension, reference
+from bertft.ops import reference
 from bertft.ops.autograd import first_order
 from bertft.ops.metrics import METRICS, check_metric
+from bertft.ops.native import cpu as extension
 from bertft.ops.pairwise_gradient import PRODUCTS, by_products
 from bertft.ops.rows import check_matrix, check_nan, check_rows, metric_rows_backward, with_sentence
 

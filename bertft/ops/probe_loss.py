@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops import extension, probe_gradient, reference
+from bertft.ops import probe_gradient, reference
 from bertft.ops.autograd import differentiable
-from bertft.ops.checks import check_probe, explain_not_finite
 from bertft.ops.full_precision import full_precision
+from bertft.ops.native import cpu as extension
+from bertft.ops.probe_checks import check_probe, explain_not_finite
 
 
 def distance_probe_loss(

@@ -225,7 +225,7 @@ def cross_moments(
     *,
     grams: bool = True,
 ) -> tuple[Tensor | None, ...]:
-    """The six tensors of `bertft.ops.cross_moments.Moments` for x (n, D), y (n, E), in float64 from the inputs on."""
+    """The six tensors of `bertft.ops.moments.cross_moments.Moments` for x (n, D), y (n, E), in float64 from the inputs on."""
 
     def space(u: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
         a = (u * u).sum(-1)

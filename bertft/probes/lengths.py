@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bertft.progress import SILENT, Progress
+from bertft.runs.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
 
 
 def check_lengths(
@@ -18,7 +18,7 @@ def check_lengths(
 
     ``corpora`` hold examples with an ``id`` and ``words``, by the name that the ``BertftError`` gives them.
     """
-    from bertft.data.words import align_words
+    from bertft.data.alignment import align_words
 
     if window == "split":
         return

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bertft.errors import BertftError
-from bertft.progress import SILENT, Progress
-from bertft.results import read_results, write_bytes_atomically, write_text_atomically
+from bertft.runs.progress import SILENT, Progress
+from bertft.runs.rows import read_results, write_bytes_atomically, write_text_atomically
 
 __all__ = ["write_report"]
 
@@ -23,15 +23,15 @@ def write_report(folder: str | os.PathLike[str], *, progress: Progress = SILENT)
     experiments`` (whose tables lie in ``results``). Returns the page's path; raises ``BertftError`` if the folder holds
     no results.
     """
-    from bertft.report.example_trees import example_trees
-    from bertft.report.figures import Figure, figures
-    from bertft.report.heat_map import HeatMap
-    from bertft.report.layer_maps import layer_maps
-    from bertft.report.of_experiments import noted, read_tables
-    from bertft.report.page import render
-    from bertft.report.series import context
-    from bertft.report.static import on_paper
-    from bertft.report.words import moved_words
+    from bertft.report.draw.paper import on_paper
+    from bertft.report.figure import HeatMap
+    from bertft.report.figures.catalogue import Figure, figures
+    from bertft.report.figures.layer_maps import layer_maps
+    from bertft.report.lines import context
+    from bertft.report.page.example_trees import example_trees
+    from bertft.report.page.moved_words import moved_words
+    from bertft.report.page.page import render
+    from bertft.report.pooled_tables import noted, read_tables
 
     folder = Path(folder)
     if not folder.is_dir():

@@ -1,6 +1,6 @@
 """Measures of linear similarity between two spaces, as functions of their centred scatter matrices.
 
-RSA and CKA over all pairs are in `bertft.ops.moment_formulas`; here is what follows from second moments alone. With X
+RSA and CKA over all pairs are in `bertft.ops.moments.formulas`; here is what follows from second moments alone. With X
 (n, D) and Y (n, E) the rows with column means taken out, every function takes
 
     xx = X'X (D, D)        yy = Y'Y (E, E)        xy = X'Y (D, E)        float64
@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bertft.ops.cross_moments import Moments, Space
-from bertft.ops.moments import held
+from bertft.ops.moments.cross_moments import Moments, Space
+from bertft.ops.moments.layout import held
 
 # Directions whose variance is below this share of the largest are rounding noise, not a direction: of float32 vectors
 # or finer ones, of sums whose products are float32 (which err by up to 1e-9 of it), of vectors in half precision.

@@ -1,6 +1,6 @@
 """CrossMoments: everything that similarity of two spaces needs, as sums over stimuli.
 
-Exact similarity over all n (n - 1) pairs of a corpus follows from the sums (`bertft.similarity.sums`).
+Exact similarity over all n (n - 1) pairs of a corpus follows from the sums (`bertft.similarity.accumulator`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops.metrics import SCALE
-from bertft.ops.moment_formulas import cka_from_moments, compare_sums, metric_offset, pair_sums
+from bertft.ops.moments.formulas import cka_from_moments, compare_sums, metric_offset, pair_sums
 from bertft.similarity import measures
-from bertft.similarity.sums import Sums
+from bertft.similarity.accumulator import Sums
 
 
 class CrossMoments(Sums):
@@ -38,7 +38,7 @@ class CrossMoments(Sums):
         Products in float64 rather than float32 summed up in float64: error 1e-12 instead of 1e-7, half the speed. CCA,
         PWCCA and linear R^2 then see directions of less than 1e-7 of the largest variance too, down to 1e-10 (`noise`).
 
-    The sums (`bertft.ops.cross_moments`) are taken about the mean of the first update's prepared rows; accumulators
+    The sums (`bertft.ops.moments.cross_moments`) are taken about the mean of the first update's prepared rows; accumulators
     about different means merge exactly. Memory (L D^2 + M E^2 + P D E) x 8 bytes for P pairs of layers.
     """
 

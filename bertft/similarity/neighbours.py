@@ -13,7 +13,7 @@ from bertft.ops import reference
 from bertft.ops.nearest import Best, take_nearest
 from bertft.ops.pairwise_distance import pairwise_distance
 from bertft.ops.rows import check_rows
-from bertft.similarity.inference import clustered_interval
+from bertft.similarity.influence import clustered_interval
 
 K = 10  # neighbours
 TILE = 2048  # rows and columns of similarities at a time

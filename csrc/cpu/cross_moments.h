@@ -1,4 +1,4 @@
-// Sums over stimuli behind linear-time similarity; see cross_moments.cpp and bertft/ops/cross_moments.py.
+// Sums over stimuli behind linear-time similarity; see cross_moments.cpp and bertft/ops/moments/cross_moments.py.
 #pragma once
 #include <cstdint>
 

@@ -9,7 +9,7 @@ from gpu_executor import Kernels, Uninitialised
 
 from bertft.ops import reference
 from bertft.ops.metrics import NORMALISED
-from bertft.ops.rdm_correlation import COMPARISONS
+from bertft.ops.rdm.correlation import COMPARISONS
 
 PATHS = {"plain": 0, "tf32": 1, "bf16": 2}
 

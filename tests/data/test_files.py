@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bertft.data.files import check_text, parse_json, read_lines
-from bertft.data.text import read_text
+from bertft.data.readers.text import read_text
 from bertft.errors import BertftError
 
 
@@ -95,12 +95,12 @@ def test_text_lines(tmp_path: Path) -> None:
 
 
 def test_the_home_of_a_user_who_is_not_there(monkeypatch, tmp_path, tiny_model):
-    from bertft.adapters import is_adapter
-    from bertft.blocks import load_pretrained
     from bertft.data.files import at_home
     from bertft.data.sources import load, pin
     from bertft.data.streams import stream
-    from bertft.study_reader import resolve_source
+    from bertft.models.adapters import is_adapter
+    from bertft.models.blocks import load_pretrained
+    from bertft.study.reader import resolve_source
 
     monkeypatch.setenv("HOME", str(tmp_path))
     assert at_home("~/x") == tmp_path / "x" and at_home("a/~") == Path("a/~")

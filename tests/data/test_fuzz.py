@@ -19,15 +19,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bertft.data import synthetic
-from bertft.data.conllu import find_tree_flaw, read_conllu
-from bertft.data.nli import LABELS, read_nli
+from bertft.data.readers.conllu import find_tree_flaw, read_conllu
+from bertft.data.readers.nli import LABELS, read_nli
+from bertft.data.readers.spans import read_spans
+from bertft.data.readers.squad import read_squad
+from bertft.data.readers.text import read_text
 from bertft.data.sources import _ROWS
-from bertft.data.spans import read_spans
-from bertft.data.squad import read_squad
-from bertft.data.text import read_text
 from bertft.errors import BertftError
-from bertft.results import COLUMNS, Row, read_results, write_results
-from bertft.study import read_study
+from bertft.runs.rows import COLUMNS, Row, read_results, write_results
+from bertft.study.run import read_study
 
 fuzz = settings(
     max_examples=150 if settings.default.derandomize else 300,

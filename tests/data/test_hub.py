@@ -14,19 +14,19 @@ import pytest
 import torch
 import yaml
 
-from bertft import blocks
-from bertft.ablation import sweep_stages
-from bertft.blocks import load_pretrained
-from bertft.cli import run
+from bertft.cli.main import run
 from bertft.cli.options import named_encoders
 from bertft.cli.probe_runs import task_name
 from bertft.data import sources
-from bertft.data.hub import HubName, at_commit, hub_name
+from bertft.data.location import HubName, at_commit, hub_name
 from bertft.data.sources import data_name, pin, resolve_model
 from bertft.data.streams import stream
 from bertft.errors import BertftError
-from bertft.finetune import FinetuneConfig, finetune, read_card
-from bertft.study_reader import read_study
+from bertft.models import blocks
+from bertft.models.blocks import load_pretrained
+from bertft.models.finetuning.run import FinetuneConfig, finetune, read_card
+from bertft.study.analyses.ablation import sweep_stages
+from bertft.study.reader import read_study
 
 OLD, NEW = "0" * 40, "1" * 40
 TRAIN, DEV = "builtin:synthetic?size=8", "builtin:synthetic?split=dev&size=4"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bertft.data.conllu import read_conllu, write_conllu
-from bertft.data.nli import read_nli_counted
+from bertft.data.alignment import SPECIAL, align_words
+from bertft.data.readers.conllu import read_conllu, write_conllu
+from bertft.data.readers.nli import read_nli_counted
+from bertft.data.readers.squad import read_squad
+from bertft.data.readers.text import read_text
 from bertft.data.sources import load, resolve_model
-from bertft.data.squad import read_squad
-from bertft.data.text import read_text
-from bertft.data.words import SPECIAL, align_words
 
 pytestmark = pytest.mark.realdata
 

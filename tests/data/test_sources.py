@@ -11,8 +11,8 @@ import datasets
 import pytest
 
 from bertft.data import sources, synthetic
-from bertft.data.conllu import write_conllu
 from bertft.data.examples import Answer, Pair, Question, Sentence
+from bertft.data.readers.conllu import write_conllu
 from bertft.data.sources import load, resolve_model, sample
 from bertft.errors import BertftError
 

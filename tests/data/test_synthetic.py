@@ -14,12 +14,12 @@ from collections.abc import Sequence
 import pytest
 
 from bertft.data import synthetic
-from bertft.data.conllu import find_tree_flaw
 from bertft.data.examples import Pair, Sentence
-from bertft.data.nli import LABELS
-from bertft.data.synthetic_lexicon import ENCYCLOPEDIA, EVERYDAY, plural, verb
-from bertft.data.synthetic_nli import _COMPARATIVES
-from bertft.data.synthetic_trees import detokenise
+from bertft.data.readers.conllu import find_tree_flaw
+from bertft.data.readers.nli import LABELS
+from bertft.data.synthetic.lexicon import ENCYCLOPEDIA, EVERYDAY, plural, verb
+from bertft.data.synthetic.nli import _COMPARATIVES
+from bertft.data.synthetic.trees import detokenise
 from bertft.errors import BertftError
 
 CORPORA = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bertft import ops
-from bertft.ops import extension
+from bertft.ops.native import cpu as extension
 
 
 def draw(*shape, seed=0, dtype=torch.float32):

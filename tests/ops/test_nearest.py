@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from bertft.ops import extension, reference
+from bertft.ops import reference
+from bertft.ops.native import cpu as extension
 from bertft.ops.nearest import Best, take_nearest
 
 

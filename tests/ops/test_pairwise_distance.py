@@ -10,8 +10,9 @@ from scipy.spatial.distance import cdist, pdist
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from bertft.errors import BertftError
-from bertft.ops import extension, pairwise_distance, reference
+from bertft.ops import pairwise_distance, reference
 from bertft.ops.metrics import METRICS
+from bertft.ops.native import cpu as extension
 
 HALVES = (torch.bfloat16, torch.float16)
 # Relative to the largest entry. Halves are exact inputs to float32 arithmetic.

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bertft.errors import BertftError
-from bertft.ops import depth_probe_loss, distance_probe_loss, extension, probe_loss, probe_loss_and_gradient, reference
+from bertft.ops import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient, reference
+from bertft.ops.native import cpu as extension
 
 # Lengths that straddle vectors and register blocks, single words and empty sentences included.
 BATCHES = {

@@ -8,14 +8,14 @@ import torch
 from needs_gpu import needs_gpu
 
 from bertft.data import synthetic
-from bertft.probes.edge_data import EdgeTargets, label_inventory
-from bertft.probes.edge_head import all_inputs
-from bertft.probes.edge_train import EdgeTraining, count, train_heads
-from bertft.probes.features import StreamedVectors, WordVectors, on_device
-from bertft.probes.orthogonal import train_orthogonal
-from bertft.probes.rbf import train_rbf
-from bertft.probes.structural_training import Trees, predict, train_probes
-from tests.probes.test_edge import corpus, repeated, vectors
+from bertft.probes.edge.head import all_inputs
+from bertft.probes.edge.targets import EdgeTargets, label_inventory
+from bertft.probes.edge.training import EdgeTraining, count, train_heads
+from bertft.probes.structural.orthogonal import train_orthogonal
+from bertft.probes.structural.rbf import train_rbf
+from bertft.probes.structural.training import Trees, predict, train_probes
+from bertft.probes.vectors import StreamedVectors, WordVectors, on_device
+from tests.probes.edge.test_edge import corpus, repeated, vectors
 
 pytestmark = needs_gpu
 
@@ -72,7 +72,7 @@ def test_vectors_that_do_not_fit_are_sent_batch_by_batch(material, monkeypatch):
 
 
 def test_vectors_that_are_never_stored(tiny_model):
-    from bertft.encoder import Encoder
+    from bertft.models.encoder import Encoder
 
     encoder = Encoder.from_pretrained(str(tiny_model))
     words = [sentence.words for sentence in synthetic.sentences(8, seed=5)]

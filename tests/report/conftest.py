@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from bertft.report import write_report
-from bertft.results import Row, write_results
+from bertft.runs.rows import Row, write_results
 
 LAYERS = 4
 CONFIG = {

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from bertft.cli import BAD_INPUT, run
-from bertft.ops import build
-from bertft.results import Row, write_results
-from bertft.similarity import stream
+from bertft.cli.main import BAD_INPUT, run
+from bertft.ops.native import build
+from bertft.runs.rows import Row, write_results
+from bertft.similarity.compare import encoders as stream
 
 TRAIN, DEV = "builtin:synthetic?size=16", "builtin:synthetic?split=dev&size=12"
 # Each with the sizes of files, in bytes, that it is stopped at one after the other.

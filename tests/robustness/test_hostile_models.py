@@ -14,11 +14,11 @@ import pytest
 from safetensors import safe_open
 from transformers import AutoModel
 
-from bertft.ablation import depths
-from bertft.cli import run
-from bertft.encoder import Encoder
+from bertft.cli.main import run
 from bertft.errors import BertftError
-from bertft.finetune import read_card
+from bertft.models.encoder import Encoder
+from bertft.models.finetuning.run import read_card
+from bertft.study.analyses.ablation import depths
 
 WEIGHTS = "model.safetensors"
 CORPORA = ["--train", "builtin:synthetic?size=8", "--dev", "builtin:synthetic?split=dev&size=4", "--quiet"]

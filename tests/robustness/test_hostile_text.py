@@ -9,14 +9,14 @@ import families
 import pytest
 import torch
 
-from bertft.cli import run
-from bertft.data.conllu import read_conllu
-from bertft.data.nli import read_nli
-from bertft.data.text import read_text
-from bertft.encoder import Encoder
+from bertft.cli.main import run
+from bertft.data.readers.conllu import read_conllu
+from bertft.data.readers.nli import read_nli
+from bertft.data.readers.text import read_text
 from bertft.errors import BertftError
-from bertft.report.trees import tree_svg
-from bertft.results import read_results
+from bertft.models.encoder import Encoder
+from bertft.report.draw.tree import tree_svg
+from bertft.runs.rows import read_results
 
 HOSTILE = {
     "control characters": "a\x00b\x07c\x1b[31m d\x7f",

@@ -58,7 +58,7 @@ def content(path: Path) -> Any:
 def test_killed_at_random_moments_a_study_ends_with_the_same_numbers(tiny_model, tmp_path):
     study = tmp_path / "study.yaml"
     study.write_text(yaml.safe_dump({**STUDY, "model": str(tiny_model)}, sort_keys=False), encoding="utf8")
-    command = [sys.executable, str(Path(__file__).with_name("killer.py")), str(study), str(tmp_path)]
+    command = [sys.executable, str(Path(__file__).parents[1] / "support" / "killer.py"), str(study), str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, *map(str, SEEDS)], capture_output=True, text=True, check=False, cwd=ROOT, env=environment

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from bertft.cli import BAD_INPUT, run
+from bertft.cli.main import BAD_INPUT, run
 from bertft.errors import BertftError
-from bertft.ops import build
-from bertft.results import Row, read_results
-from bertft.run_folder import RunFolder, Stage
+from bertft.ops.native import build
+from bertft.runs.checkpoint import Checkpoint
+from bertft.runs.folder import RunFolder, Stage
+from bertft.runs.rows import Row, read_results
 from bertft.similarity import CrossMoments
-from bertft.similarity.checkpoint import Checkpoint
 
 TRAINING = ["finetune", "--task", "mnli", "--model", "m", "--train", "t", "--dev", "d", "--out", "run"]
 ROWS = [Row("m", "rsa", "t", layer, "x", 0.5) for layer in range(2000)]
@@ -24,9 +24,9 @@ ROWS = [Row("m", "rsa", "t", layer, "x", 0.5) for layer in range(2000)]
 
 # Where a command works, what it says on the way to it, and what it could do with less of.
 WORK = {
-    "study": ("bertft.study.run_study", ["study", "quickstart", "--out", "run"], ["batch_size", "max_train", "--set"]),
-    "finetune": ("bertft.finetune.finetune", TRAINING, ["--batch-size", "--max-train"]),
-    "ablate": ("bertft.ablation.sweep_stages", ["ablate", "freeze", *TRAINING[1:]], ["--batch-size", "--max-train"]),
+    "study": ("bertft.study.run.run_study", ["study", "quickstart", "--out", "run"], ["batch_size", "max_train", "--set"]),
+    "finetune": ("bertft.models.finetuning.run.finetune", TRAINING, ["--batch-size", "--max-train"]),
+    "ablate": ("bertft.study.analyses.ablation.sweep_stages", ["ablate", "freeze", *TRAINING[1:]], ["--batch-size", "--max-train"]),
     "rsa": ("bertft.cli.rsa_runs.run_rsa", ["rsa", "--base", "b", "--tuned", "t", "--text", "x", "--out", "run"],
             ["--tokens", "--sample"]),
     "structural": ("bertft.cli.probe_runs.run_structural",
@@ -48,7 +48,7 @@ NO_MEMORY = (
 def test_out_of_memory_names_options_that_the_command_has(name, capsys, monkeypatch, tmp_path):
     import typer
 
-    from bertft.cli.commands import app
+    from bertft.cli.app import app
 
     place, command, less = WORK[name]
     monkeypatch.chdir(tmp_path)
@@ -73,8 +73,8 @@ def test_out_of_memory_names_options_that_the_command_has(name, capsys, monkeypa
 
 def test_the_settings_that_the_advice_on_memory_names_are_a_studys():
     settings = ["tasks.dep.batch_size=3", "tasks.dep.max_train=5", "rsa.tokens=7", "probes.rank=2"]
-    from bertft.cli import _SMALLER_STUDY
-    from bertft.study import read_study
+    from bertft.cli.main import _SMALLER_STUDY
+    from bertft.study.run import read_study
 
     study = read_study("quickstart", settings=settings)
     assert (study.tasks["dep"].batch_size, study.tasks["dep"].max_train, study.rsa.tokens, study.probes.rank) == (

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from test_finetune import KillAt, Killed
+from training_runs import KillAt, Killed
 
-from bertft.encoder import Encoder
 from bertft.errors import BertftError
-from bertft.finetune import FinetuneConfig, finetune
-from bertft.seal import is_intact, is_sealed, seal
+from bertft.models.encoder import Encoder
+from bertft.models.finetuning.run import FinetuneConfig, finetune
+from bertft.runs.digests import is_intact, is_sealed, seal
 
 
 def test_a_seal_tells_every_change(tmp_path):

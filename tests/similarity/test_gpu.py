@@ -7,10 +7,10 @@ import torch
 from needs_gpu import needs_gpu
 
 from bertft.data import synthetic
-from bertft.encoder import Encoder, reinitialise
 from bertft.errors import BertftError
+from bertft.models.encoder import Encoder, reinitialise
 from bertft.similarity import CrossMoments, compare_stream, local_rsa, mutual_knn, rbf_cka, rsa
-from bertft.similarity.comparison import Plan
+from bertft.similarity.compare.comparison import Plan
 
 
 def draw(*shape, seed=0):

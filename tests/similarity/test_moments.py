@@ -366,7 +366,7 @@ def test_the_floor_is_merged_saved_and_restored(tmp_path):
 
 
 def test_measures_that_see_directions_of_little_variance_take_float64_products():
-    from bertft.similarity.comparison import Plan
+    from bertft.similarity.compare.comparison import Plan
 
     plan = Plan(measures=("rsa", "cca"))
     assert plan.in_float64("dot") and not plan.in_float64("cosine")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bertft.ops.rdm_correlation import rdm_correlation
+from bertft.ops.rdm.correlation import rdm_correlation
 from bertft.similarity.moments import CrossMoments
 
 KINDS = ("plain", "large mean", "rogue", "repeated")

@@ -1,0 +1,20 @@
+"""Refusal of large files in a commit: python .ci/large_files.py FILE ..."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+LARGEST = 400_000  # bytes
+
+
+def large(paths: list[str]) -> list[str]:
+    """Return a line for each file that is larger than a commit may hold."""
+    sizes = {path: Path(path).stat().st_size for path in paths if Path(path).is_file()}
+    return [f"{path}: expected at most {LARGEST} bytes, found {size}" for path, size in sizes.items() if size > LARGEST]
+
+
+if __name__ == "__main__":
+    found = large(sys.argv[1:])
+    print(*found, sep="\n", end="\n" if found else "", file=sys.stderr)
+    sys.exit(bool(found))

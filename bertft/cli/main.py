@@ -1,0 +1,160 @@
+"""``bertft <command>``: the one place that prints, and the one place that turns errors into exit codes.
+
+0 done; 2 bad input, one line ``error: ...``; 130 interrupted, one line that says what to type to go on.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+INTERRUPTED = 130
+BAD_INPUT = 2
+
+# torch.save keeps the system's reason to itself.
+_NOT_WRITTEN = ("pytorchstreamwriter failed", "unexpected pos ", "basic_ios::clear")
+# Options that memory grows with; of those that a command has, the advice names these.
+_SMALLER = ("--batch-size", "--rank", "--sample", "--tokens", "--max-train")
+_SMALLER_STUDY = "a smaller batch_size or max_train of a task, rsa.tokens or probes.rank, each by --set"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its code."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    import typer
+
+    from bertft.cli.app import app
+    from bertft.errors import BertftError
+
+    quiet_libraries(bars=sys.stderr.isatty() and not {"--quiet", "-q"} & set(arguments))
+    command = typer.main.get_command(app)
+    names, chosen = _named(command, arguments)
+
+    def work() -> int:
+        try:
+            code = command.main(args=arguments, prog_name="bertft", standalone_mode=False)
+        except typer.Abort:
+            raise KeyboardInterrupt from None
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # typer's usage errors have it, in every version
+                raise
+            raise BertftError(f"{error.format_message()} (see `{' '.join(['bertft', *names])} --help`)") from None
+        return code if isinstance(code, int) else 0
+
+    return answer(work, again=shlex.join(["bertft", *arguments]), smaller=_smaller(chosen))
+
+
+def answer(work: Callable[[], int], *, again: str, smaller: str) -> int:
+    """The exit code of ``work``; what a user or a machine can cause becomes one line on stderr, the rest is raised.
+
+    ``again`` is what to type to go on after an interruption, ``smaller`` what asks for less memory ("" where nothing
+    does).
+    """
+    from bertft.errors import BertftError
+
+    try:
+        with warnings.catch_warnings():
+            _show_own_warnings()
+            code = work()
+    except BertftError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        sentence = _exhausted(error, smaller)
+        if sentence is None and isinstance(error, OSError) and error.strerror is not None:
+            sentence = _of_system(error)
+        if sentence is None:
+            raise
+        return _fail(sentence)
+    if code == INTERRUPTED:
+        print(f"\ninterrupted: what was finished is kept; to go on, type: {again}", file=sys.stderr)
+    return code
+
+
+def quiet_libraries(*, bars: bool) -> None:
+    """Ask the libraries below for silence, but for the ``bars`` of downloads, unless the environment asks otherwise."""
+    silent = {} if bars else {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    for name, value in {
+        **silent,
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DATASETS_VERBOSITY": "error",
+        "HF_HUB_VERBOSITY": "error",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _show_own_warnings() -> None:
+    """Only bertft's warnings reach the user, as one line each, and each once."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        line = f"warning: {' '.join(str(message).split())}"
+        if line not in said:
+            said.add(line)
+            print(line, file=sys.stderr)
+
+    warnings.simplefilter("ignore")
+    warnings.filterwarnings("default", module=r"bertft(\..*)?")
+    warnings.showwarning = show  # catch_warnings puts the old one back
+
+
+def _named(command: Any, arguments: Sequence[str]) -> tuple[list[str], Any]:
+    """The leading arguments that name a command there is, ``["probe", "structural"]``, and that command."""
+    found: list[str] = []
+    for word in arguments:
+        inner = getattr(command, "commands", {}).get(word)
+        if inner is None:
+            break
+        command = inner
+        found.append(word)
+    return found, command
+
+
+def _smaller(command: Any) -> str:
+    """What asks for less memory, in a command's own options."""
+    options = {option for param in command.params for option in param.opts}
+    if "--set" in options:
+        return _SMALLER_STUDY
+    found = [option for option in _SMALLER if option in options]
+    return f"a smaller {' or '.join(found)}" if found else ""
+
+
+def _exhausted(error: Exception, smaller: str) -> str | None:
+    """One sentence for an error that means memory or a disk is full, or None."""
+    from bertft.errors import lacks_memory, lacks_space
+
+    if lacks_memory(error):
+        less = f"; or give a run of its own less at a time: {smaller}" if smaller else ""
+        return f"out of memory: with more of it the same command goes on, for what was finished is kept{less}"
+    if lacks_space(error):
+        return _full(_of_system(error) if isinstance(error, OSError) and error.strerror is not None else str(error))
+    if any(sign in str(error).lower() for sign in _NOT_WRITTEN):
+        return _full("torch.save could not write a file to its end")
+    return None
+
+
+def _of_system(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+
+
+def _full(reason: str) -> str:
+    return f"no space left on the disk, or for files of this size ({reason}); make room, then the same command goes on"
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return BAD_INPUT

@@ -1,0 +1,164 @@
+"""Synthetic corpora from one seeded dependency grammar of English, for the quickstart and the tests.
+
+No corpus may be shipped, so these stand in: sentences with their gold trees, inference pairs with labels that follow
+from the meaning of the grammar's own events, and passages with questions and answer spans. They are made of a few
+hundred common words and regular constructions, and are far easier than real text: a number measured on them says
+that the machinery works, never how good a model is.
+
+The same arguments give the same corpus under every version of Python. **Corpora are kept apart by construction**:
+two corpora of a kind share no sentence, premise or passage if they differ in split, or if their seeds
+differ modulo 8. (Every noun has a number, and the sum of a text's numbers modulo 24 is fixed by split and seed.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from bertft.data.examples import Answer, Pair, Question, Sentence, Text
+from bertft.data.synthetic.grammar import ENCYCLOPEDIA_MIX, EVERYDAY_MIX, Grammar
+from bertft.data.synthetic.lexicon import ENCYCLOPEDIA, EVERYDAY, Domain, Noun
+from bertft.data.synthetic.nli import CONTRADICTION, ENTAILMENT, NEUTRAL, draw_pair, finish
+from bertft.data.synthetic.phrases import Draw
+from bertft.data.synthetic.qa import draw_passage, draw_question
+from bertft.data.synthetic.trees import Node, detokenise, linearise, to_sentence
+from bertft.errors import BertftError
+
+SPLITS = ("train", "dev", "test")
+_CLASSES = 24  # 3 splits x 8 seeds; every kind of noun used as a key has at least this many members
+
+
+def sentences(n: int, seed: int = 0, *, split: str = "train") -> list[Sentence]:
+    """``n`` different sentences with their trees: UPOS, Penn tags, basic Universal Dependencies."""
+    draw = _draw("sentences", n, seed, split)
+    grammar = Grammar(draw, EVERYDAY, EVERYDAY_MIX)
+    return list(_unique_sentences(grammar, n, f"{split}-{seed}", _class(seed, split)))
+
+
+def texts(n: int, seed: int = 0, *, split: str = "train") -> list[Text]:
+    """``n`` different sentences of plain text on other subjects: another vocabulary, another mix of constructions."""
+    draw = _draw("texts", n, seed, split)
+    grammar = Grammar(draw, ENCYCLOPEDIA, ENCYCLOPEDIA_MIX)
+    found = _unique_sentences(grammar, n, f"{split}-{seed}", _class(seed, split))
+    return [Text(sentence.id, detokenise(sentence.words)) for sentence in found]
+
+
+def pairs(n: int, seed: int = 0, *, split: str = "train") -> list[Pair]:
+    """``n`` different inference pairs; in every block of three one of each label, in a drawn order."""
+    draw = _draw("pairs", n, seed, split)
+    found: dict[tuple[str, str], Pair] = {}
+    labels: list[str] = []
+    while len(found) < n:
+        if not labels:
+            labels = [ENTAILMENT, NEUTRAL, CONTRADICTION]
+            draw.shuffle(labels)
+        draft = draw_pair(draw, labels[-1])
+        premise, hypothesis = linearise(finish(draft.premise)), linearise(finish(draft.hypothesis))
+        if not _settle(premise[0], draft.key, EVERYDAY, draw, _class(seed, split), hypothesis[0]):
+            continue
+        texts_ = [detokenise(to_sentence(*side, "").words) for side in (premise, hypothesis)]
+        key = (texts_[0], texts_[1])
+        if key not in found:
+            found[key] = Pair(f"{split}-{seed}-{len(found)}", *key, labels.pop())
+    return list(found.values())
+
+
+def questions(n: int, seed: int = 0, *, split: str = "train") -> list[Question]:
+    """``n`` questions, up to three a passage, each with the one answer that its passage gives."""
+    draw = _draw("questions", n, seed, split)
+    found: list[Question] = []
+    contexts: set[str] = set()
+    while len(found) < n:
+        told, key = draw_passage(draw)
+        if not _settle([node for s in told for node in s.nodes], key, EVERYDAY, draw, _class(seed, split)):
+            continue
+        context, starts = "", []
+        for sentence in told:
+            text, offsets = _render(to_sentence(sentence.nodes, sentence.heads, "").words)
+            shift = len(context) + 1 if context else 0
+            context = f"{context} {text}" if context else text
+            starts.append([(start + shift, end + shift) for start, end in offsets])
+        if context in contexts:
+            continue
+        contexts.add(context)
+        asked_before = set()
+        for _ in range(3):
+            asked = draw_question(draw, [sentence.event for sentence in told])
+            if asked is None or (asked.sentence, asked.part) in asked_before or len(found) == n:
+                continue
+            asked_before.add((asked.sentence, asked.part))
+            nodes, heads = linearise(asked.root)
+            first, last = told[asked.sentence].spans[asked.part]
+            start, end = starts[asked.sentence][first][0], starts[asked.sentence][last][1]
+            answer = Answer(context[start:end], start)
+            question = detokenise(to_sentence(nodes, heads, "").words)
+            found.append(Question(f"{split}-{seed}-{len(found)}", question, context, (answer,)))
+    return found
+
+
+def _draw(corpus: str, n: int, seed: int, split: str) -> Draw:
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise BertftError(f"synthetic.{corpus}: expected a positive number of examples, found {n!r}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise BertftError(f"synthetic.{corpus}: expected a seed of 0 or more, found {seed!r}")
+    if split not in SPLITS:
+        raise BertftError(f"synthetic.{corpus}: unknown split {split!r}, expected one of {', '.join(SPLITS)}")
+    return Draw(seed * len(SPLITS) + SPLITS.index(split))
+
+
+def _class(seed: int, split: str) -> int:
+    return (seed * len(SPLITS) + SPLITS.index(split)) % _CLASSES
+
+
+def _unique_sentences(grammar: Grammar, n: int, prefix: str, target: int) -> Iterator[Sentence]:
+    seen: set[tuple[str, ...]] = set()
+    nouns = grammar.domain.nouns
+    while len(seen) < n:
+        nodes, heads = linearise(grammar.sentence())
+        keys = (node.noun for node in nodes if node.noun and len(nouns[node.noun.kind]) >= _CLASSES)
+        key = next(keys, None)
+        if key is None or not _settle(nodes, key, grammar.domain, grammar.draw, target):
+            continue
+        sentence = to_sentence(nodes, heads, f"{prefix}-{len(seen)}")
+        if sentence.words not in seen:
+            seen.add(sentence.words)
+            yield sentence
+
+
+def _settle(
+    nodes: Sequence[Node], key: Noun, domain: Domain, draw: Draw, target: int, others: Sequence[Node] = ()
+) -> bool:
+    """Exchange the noun ``key`` so that the codes of the words of ``nodes`` add up to ``target``, if it can be done.
+
+    It must occur once in ``nodes``; its occurrences in ``others`` are exchanged too.
+    """
+    codes = domain.codes
+    if sum(node.noun == key for node in nodes) != 1:
+        return False
+    rest = code_sum((node.form for node in nodes if node.noun != key), codes)
+    first = (target - rest) % _CLASSES
+    taken = {node.noun for node in (*nodes, *others) if node.noun and node.noun != key}
+    options = [noun for noun in domain.nouns[key.kind][first::_CLASSES] if noun not in taken]
+    if not options:
+        return False
+    chosen = draw.pick(options)
+    for node in (*nodes, *others):
+        if node.noun == key:
+            node.noun = chosen
+            node.form = chosen.plural if node.xpos == "NNS" else chosen.singular
+    return True
+
+
+def _render(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
+    """Running text and the start and end of each word in it."""
+    spans, text = [], detokenise(words)
+    position = 0
+    for word in words:
+        start = text.index(word, position)
+        position = start + len(word)
+        spans.append((start, position))
+    return text, spans
+
+
+def code_sum(words: Sequence[str] | Iterator[str], codes: Mapping[str, int]) -> int:
+    """The number by which corpora are kept apart: the sum of the words' codes modulo 24."""
+    return sum(codes.get(word.lower(), 0) for word in words) % _CLASSES

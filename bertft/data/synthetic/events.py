@@ -1,0 +1,127 @@
+"""Events: who did what to whom, how, where and when. Inference pairs and passages are made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bertft.data.synthetic.lexicon import EVERYDAY, Frame, Noun, Verb
+from bertft.data.synthetic.phrases import Draw
+from bertft.data.synthetic.trees import (
+    Node,
+    adjective,
+    adverb,
+    determiner,
+    noun_phrase,
+    time_phrase,
+    verbal_clause,
+    with_case,
+)
+
+INTRANSITIVE = [(f, v) for f in EVERYDAY.intransitive if f.subject == "person" for v in f.verbs]
+TRANSITIVE = [
+    (f, v)
+    for f in EVERYDAY.transitive
+    if f.subject == "person" and f.object in ("thing", "food", "animal")
+    for v in f.verbs
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Referent:
+    """A noun with its determiner (None for a name) and perhaps an adjective."""
+
+    noun: Noun
+    determiner: str | None = "the"
+    adjective: str | None = None
+
+    def node(self, relation: str) -> Node:
+        before = [determiner(self.determiner)] if self.determiner else []
+        if self.adjective:
+            before.append(adjective(self.adjective))
+        return noun_phrase(self.noun, relation, before=before)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event in the past. ``place`` is a preposition and a noun, ``time`` a phrase of the lexicon."""
+
+    subject: Referent
+    verb: Verb
+    object: Referent | None = None
+    manner: str | None = None
+    place: tuple[str, Noun] | None = None
+    time: str | None = None
+
+    @property
+    def thing(self) -> Referent:
+        """The object of an event that has one."""
+        assert self.object is not None
+        return self.object
+
+
+@dataclass(slots=True)
+class Clause:
+    """A realised event with the nodes of its parts, None where it has no such part."""
+
+    root: Node
+    subject: Node
+    object: Node | None
+    place: Node | None
+    time: Node | None
+
+
+def realise(event: Event, *, negation: str | None = None, passive: bool = False, subject: Node | None = None) -> Clause:
+    """The clause of an event in the past tense; ``subject`` stands in for the event's own (a coordination)."""
+    subject = subject or event.subject.node("nsubj")
+    target = event.object.node("obj") if event.object else None
+    place = time = None
+    adjuncts = [adverb(event.manner)] if event.manner else []
+    if event.place:
+        place = with_case(event.place[0], Referent(event.place[1]).node("obl"), "obl")
+        adjuncts.append(place)
+    if event.time:
+        time = time_phrase(event.time)
+        adjuncts.append(time)
+    if passive:
+        assert target is not None
+        target.relation = "nsubj:pass"
+        agent = with_case("by", subject, "obl:agent")
+        root = verbal_clause(target, event.verb, "past", [agent, *adjuncts], negation=negation, passive=True)
+    else:
+        complements = [target, *adjuncts] if target else adjuncts
+        root = verbal_clause(subject, event.verb, "past", complements, negation=negation)
+    return Clause(root, subject, target, place, time)
+
+
+def draw_person(draw: Draw, names: float = 0.4, avoid: frozenset[Noun] = frozenset()) -> Referent:
+    """A person by name or as ``the doctor``; none of ``avoid``."""
+    while True:
+        noun = draw.pick(EVERYDAY.nouns["name" if draw.chance(names) else "person"])
+        if noun not in avoid:
+            return Referent(noun, "the" if noun.plural else None)
+
+
+def draw_object(draw: Draw, frame: Frame) -> Referent | None:
+    """``a ball``: an object that the verb's frame takes, or None."""
+    if frame.object is None:
+        return None
+    return Referent(draw.pick(EVERYDAY.nouns[frame.object]), "a")
+
+
+def draw_adjective(draw: Draw, noun: Noun) -> str:
+    return draw.pick(EVERYDAY.adjectives[noun.kind])
+
+
+def draw_place(draw: Draw, avoid: Noun | None = None) -> tuple[str, Noun]:
+    while True:
+        noun = draw.pick(EVERYDAY.nouns["place"])
+        if noun is not avoid:
+            return draw.pick(("in", "near", "behind", "outside")), noun
+
+
+def draw_time(draw: Draw) -> str:
+    return draw.pick(EVERYDAY.times)
+
+
+def draw_manner(draw: Draw) -> str:
+    return draw.pick(EVERYDAY.manner)

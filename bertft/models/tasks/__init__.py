@@ -1,0 +1,39 @@
+"""The fine-tuning tasks: features, head, predictions and official metrics of each.
+
+A task is an object with the shape of ``bertft.models.tasks.base.Task``. A module of this package that holds one as ``TASK`` is
+all that a new task takes: its ``name`` is then known to the driver, the studies and the command line.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING
+
+from bertft.errors import BertftError
+
+if TYPE_CHECKING:
+    from bertft.models.tasks.base import Task
+
+
+__all__ = ["get_task", "names"]
+
+
+@functools.cache
+def _tasks() -> dict[str, Task]:
+    modules = (importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__))
+    found = (module.TASK for module in modules if hasattr(module, "TASK"))
+    return {task.name: task for task in sorted(found, key=lambda task: task.name)}
+
+
+def names() -> list[str]:
+    """The tasks there are: ``dep`` (dependency parsing), ``mnli`` (NLI), ``squad`` (extractive QA), ..."""
+    return list(_tasks())
+
+
+def get_task(name: str) -> Task:
+    """The task of that name."""
+    if name not in _tasks():
+        raise BertftError(f"task: expected one of {', '.join(names())}, found {name!r}")
+    return _tasks()[name]

@@ -1,0 +1,30 @@
+"""How far fine-tuning moved the weights, block by block."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+from bertft.errors import BertftError
+from bertft.models.blocks import blocks, embedding_parameters
+
+
+def weight_distance(base: nn.Module, tuned: nn.Module) -> list[float]:
+    """|W' - W| / |W| for the embeddings (entry 0) and blocks 1..L: Frobenius norms over all parameters of a part.
+
+    0 = unchanged. A ``tuned`` encoder with fewer blocks is compared over those it has; parameters of other shapes raise
+    ``BertftError``.
+    """
+    pairs = [(list(embedding_parameters(base)), list(embedding_parameters(tuned)))]
+    pairs += [(list(a.parameters()), list(b.parameters())) for a, b in zip(blocks(base), blocks(tuned), strict=False)]
+    found = []
+    for layer, (old, new) in enumerate(pairs):
+        if [p.shape for p in old] != [p.shape for p in new]:
+            raise BertftError(f"weight_distance: the encoders' parameters differ in shape at layer {layer}")
+        moved = sum(
+            float((b.detach().double() - a.detach().double()).square().sum()) for a, b in zip(old, new, strict=True)
+        )
+        size = sum(float(a.detach().double().square().sum()) for a in old)
+        found.append(math.sqrt(moved / size))
+    return found

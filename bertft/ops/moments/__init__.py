@@ -1,0 +1,1 @@
+"""Sums over stimuli and the measures that follow from them."""

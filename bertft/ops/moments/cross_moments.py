@@ -1,0 +1,149 @@
+"""The accumulation behind linear-time similarity: sums over stimuli, documented in `bertft.ops.moments.layout`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bertft.errors import BertftError
+from bertft.ops import reference
+from bertft.ops.autograd import first_order
+from bertft.ops.full_precision import full_precision
+from bertft.ops.metrics import LINEAR, METRICS, check_metric
+from bertft.ops.moments.gradient import Rows, add_pair
+from bertft.ops.moments.layout import Moments, Pair, Space
+from bertft.ops.native import cpu as extension
+from bertft.ops.rows import check_device, check_matrix, check_nan, check_rows, with_sentence
+
+__all__ = ["Moments", "Pair", "Space", "cross_moments", "provisional_mean"]
+
+
+def provisional_mean(x: Tensor, metric: str = "cosine", *, rows: int = 128) -> Tensor:
+    """x (n, D) -> (D,) float64: mean of the first ``rows`` rows in the form in which ``metric`` takes them.
+
+    Rounded to float32, so that kernels of either precision subtract the very same vector. Not differentiated: the
+    statistics do not depend on it.
+    """
+    with torch.no_grad():
+        u = reference.metric_rows(x[:rows].double(), check_metric(metric, LINEAR, op="provisional_mean"))
+        return u.mean(0).float().double() if len(u) else x.new_zeros(x.shape[-1], dtype=torch.float64)
+
+
+def cross_moments(
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    mean_x: Tensor,
+    mean_y: Tensor | None = None,
+    metric: str = "cosine",
+    metric_y: str | None = None,
+    grams: bool = True,
+    float64: bool = False,
+    out: Moments | None = None,
+    nan: str = "raise",
+) -> Moments:
+    """Moments of one chunk: x (n, D), y (n, E), mean_x (D,), mean_y (E,) -> `Moments` (see the module).
+
+    Args:
+        x, y: rows of the same stimuli; float64, float32, bfloat16 or float16.
+        mean_x, mean_y: provisional means in the metric's own form (`provisional_mean`), the same for every chunk.
+        metric, metric_y: dot, cosine, correlation or sqeuclidean; ``metric_y`` defaults to ``metric``.
+        grams: False leaves out U'U, V'V and the sums of single spaces.
+        float64: products in float64 (always so for float64 input and up to 128 dimensions) instead of float32 summed in
+            float64.
+        nan: ``raise`` for a row that is not finite, or of norm 0 under cosine or correlation; or ``propagate`` NaN.
+        out: moments to which those of the chunk are added in place (not differentiable); returned.
+
+    Differentiable in x and y (first order) with n d^2 work. Raises BertftError for shapes that do not fit and for bad
+    rows, which it names; ``out`` is then as it was.
+    """
+    check_metric(metric, LINEAR, op="cross_moments")
+    check = check_nan(nan, op="cross_moments")
+    metric_y = check_metric(metric_y or metric, LINEAR, op="cross_moments (metric_y)")
+    check_matrix(x, "(n, D)", (2,), op="cross_moments", name="x")
+    if mean_x.shape != x.shape[1:]:
+        raise BertftError(f"cross_moments: mean_x must be ({x.shape[1]},) to go with x, found {tuple(mean_x.shape)}")
+    if y is not None:
+        check_matrix(y, "(n, E)", (2,), op="cross_moments", name="y")
+        if len(y) != len(x):
+            raise BertftError(f"cross_moments: x and y must hold the same stimuli, found {len(x)} and {len(y)} rows")
+        if mean_y is None or mean_y.shape != y.shape[1:]:
+            found = None if mean_y is None else tuple(mean_y.shape)
+            raise BertftError(f"cross_moments: mean_y must be ({y.shape[1]},) to go with y, found {found}")
+    together = {"y": y, "mean_x": mean_x, "mean_y": mean_y, **({} if out is None else out._asdict())}
+    check_device("cross_moments", "x", x, **together)
+    if not extension.serves(x):
+        for rows, kind, name in ((x, metric, "x"), (y, metric_y, "y")):
+            if rows is not None and check:
+                check_rows(rows, kind, op="cross_moments", name=name)
+        chunk = Moments(*reference.cross_moments(x, y, mean_x, mean_y, metric, metric_y, grams=grams))
+        if out is None:
+            return chunk
+        for total, part in zip(out, chunk, strict=True):
+            if total is not None and part is not None:
+                total += part.detach()
+        return out
+    means = (mean_x.double().contiguous(), None if mean_y is None else mean_y.double().contiguous())
+    codes = (METRICS.index(metric), METRICS.index(metric_y))
+    if out is None:
+        op = torch.ops.bertft.cross_moments
+        with full_precision(x):
+            sums = with_sentence(lambda: op(x, y, *means, *codes, grams, float64, check))
+        return Moments(*(t if kept else None for t, kept in zip(sums, _filled(y, grams), strict=True)))
+    totals = [
+        t if t is not None and kept else mean_x.new_empty(0) for t, kept in zip(out, _filled(y, grams), strict=True)
+    ]
+    with torch.no_grad(), full_precision(x):
+        add = torch.ops.bertft.cross_moments_add
+        with_sentence(lambda: add(x, y, *means, *codes, float64, check, *totals))
+    return out
+
+
+def _filled(y: Tensor | None, grams: bool) -> tuple[bool, ...]:
+    """Which of the six fields a call fills."""
+    both, single = y is not None, grams or y is None
+    return single, single, both, both, both and grams, both and grams
+
+
+def _register() -> None:
+    """Shape rules and the gradient: as much work again as the sums, from the rows prepared anew."""
+
+    def fake(x, y, mean_x, mean_y, metric_x, metric_y, grams, float64, check):
+        D, E = x.shape[1], 0 if y is None else y.shape[1]
+        shapes = ((D, D), (3 * D + 6,), (D, E), (2 * (D + E) + 4,), (E, E), (3 * E + 6,))
+        filled = _filled(y, grams)
+        return tuple(
+            x.new_empty(shape if kept else [0] * len(shape), dtype=torch.float64)
+            for shape, kept in zip(shapes, filled, strict=True)
+        )
+
+    def fake_add(*_):
+        return None
+
+    def setup_context(ctx, inputs, output):
+        x, y, mean_x, mean_y, ctx.metric_x, ctx.metric_y, _, ctx.float64, _ = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, y, mean_x, mean_y)
+
+    def backward(ctx, *grads):
+        x, y, mean_x, mean_y = ctx.saved_tensors
+        metrics = METRICS[ctx.metric_x], METRICS[ctx.metric_y]
+        wide = ctx.float64 or torch.float64 in (x.dtype, None if y is None else y.dtype)
+        dtype = torch.float64 if wide else torch.float32
+        g = Moments(*(None if t is None or t.numel() == 0 else t.to(dtype) for t in grads))
+        with torch.autocast(x.device.type, enabled=False), full_precision(x):  # where backward runs inside it
+            first = Rows(x, mean_x, metrics[0], dtype)
+            second = None if y is None else Rows(y, mean_y, metrics[1], dtype)
+            first.add_space(g.gram_x, g.stats_x)
+            if second is not None:
+                second.add_space(g.gram_y, g.stats_y)
+                add_pair(first, second, g.cross, g.stats_xy)
+            out = (first.gradient(), None if second is None else second.gradient())
+        return *first_order("cross_moments", out, (x, *(() if y is None else (y,)))), *[None] * 7
+
+    torch.library.register_fake("bertft::cross_moments", fake)
+    torch.library.register_fake("bertft::cross_moments_add", fake_add)
+    torch.library.register_autograd("bertft::cross_moments", backward, setup_context=setup_context)
+
+
+extension.on_load(_register)

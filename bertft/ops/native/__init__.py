@@ -1,0 +1,1 @@
+"""Build, load and dispatch of the compiled kernels."""

@@ -1,0 +1,252 @@
+"""Compiles the kernels with ninja, once for each key of everything that goes into a library.
+
+Environment:
+    BERTFT_CACHE     folder of compiled libraries (default ``$XDG_CACHE_HOME/bertft`` or ``~/.cache/bertft``)
+    BERTFT_SANITIZE  sanitizers to compile with, such as ``address,undefined``
+    CXX, CXXFLAGS    compiler and further flags
+    MAX_JOBS         files compiled at once
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from bertft.runs.progress import announce
+
+PACKAGE = Path(__file__).resolve().parents[2]
+
+
+TAKES = {"cpu": "some 20 s of one core", "cuda": "some minutes"}  # to compile from nothing
+
+
+class BuildError(Exception):
+    """The kernels cannot be compiled here; the message says why in one sentence."""
+
+
+# What goes into a build ------------------------------------------------------------------------------------------
+
+
+def source_root() -> Path:
+    """``csrc`` of the working tree, or the copy that travels in an installed wheel (``bertft/_csrc``)."""
+    for folder in (PACKAGE / "_csrc", PACKAGE.parent / "csrc"):
+        if (folder / "bind_cpu.cpp").is_file():
+            return folder
+    raise BuildError(f"the kernels' sources are neither in {PACKAGE / '_csrc'} nor in {PACKAGE.parent / 'csrc'}")
+
+
+def sources(root: Path) -> list[Path]:
+    """Files that go into the CPU library, headers included, in a fixed order."""
+    return sorted(
+        [
+            root / "bind_cpu.cpp",
+            *root.glob("bind_similarity.h"),
+            *root.glob("check.h"),
+            *root.glob("cpu/*.cpp"),
+            *root.glob("cpu/*.h"),
+        ]
+    )
+
+
+def find_compiler() -> str:
+    """Command of ``$CXX`` (such as ``g++-13`` or ``ccache g++``), else the path of the first of c++, g++, clang++."""
+    wanted = os.environ.get("CXX")
+    for name in [wanted] if wanted else ["c++", "g++", "clang++"]:
+        program, *rest = shlex.split(name)
+        if path := shutil.which(program):
+            return shlex.join([path, *rest])
+    raise BuildError(f"there is no C++ compiler ({wanted or 'c++, g++ or clang++'} is not on the path)")
+
+
+def compile_flags() -> list[str]:
+    """Flags of every compilation; part of the key."""
+    native = {"x86_64": ["-march=native"], "AMD64": ["-march=native"], "aarch64": ["-mcpu=native"]}
+    flags = ["-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno", "-Wall"]
+    flags += ["-Wno-psabi"]  # vector types never cross a library boundary here
+    flags += native.get(platform.machine(), [])
+    flags += ["-DTORCH_TARGET_VERSION=0x020a000000000000"]
+    if sanitize := os.environ.get("BERTFT_SANITIZE"):
+        flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all", "-g", "-O1"]
+    return flags + shlex.split(os.environ.get("CXXFLAGS", ""))
+
+
+@functools.cache
+def cpu_features() -> tuple[str, frozenset[str]]:
+    """(model, instruction sets) of this CPU, as the kernel reports them; the sets are empty where it does not."""
+    model, features = platform.processor() or platform.machine(), frozenset[str]()
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n", 1)[0]
+    except OSError:
+        return model, features
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            model = value.strip()
+        elif name.strip() in ("flags", "Features"):
+            features = frozenset(value.split())
+    return model, features
+
+
+def digest(files: list[Path], root: Path) -> str:
+    """SHA-256, in hex, of files' names below ``root`` and what they hold."""
+    found = hashlib.sha256()
+    for file in files:
+        content = file.read_bytes()
+        found.update(f"{file.relative_to(root)} {len(content)}\n".encode() + content)
+    return found.hexdigest()
+
+
+def build_key(root: Path, compiler: str) -> str:
+    """Hex key of the library: changes with sources, torch, compiler, flags, CPU, and nothing else.
+
+    The programs of the compiler's command are known by resolved path, size and time of change: asking for a version
+    would cost more than loading the library.
+    """
+    import torch
+
+    programs = [Path(path).resolve() for word in shlex.split(compiler) if (path := shutil.which(word))]
+    model, features = cpu_features()
+    parts = [
+        digest(sources(root), root),
+        torch.__version__,
+        str(Path(torch.__file__).parent),
+        compiler,
+        *(f"{program} {program.stat().st_size} {program.stat().st_mtime_ns}" for program in programs),
+        *compile_flags(),
+        model,
+        *sorted(features),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+def cache_folder() -> Path:
+    """Where compiled libraries are kept."""
+    if override := os.environ.get("BERTFT_CACHE"):
+        return Path(override)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return Path(base, "bertft") if base else Path.home() / ".cache" / "bertft"
+
+
+# Building --------------------------------------------------------------------------------------------------------
+
+
+def ninja_command(*words: object) -> str:
+    """A command line for a rule of build.ninja."""
+    return " ".join(shlex.quote(str(word)) for word in words).replace("$", "$$")
+
+
+def ninja_path(file: Path) -> str:
+    """A file's path for a build line of build.ninja."""
+    return str(file).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
+def write_ninja(folder: Path, root: Path, compiler: str, output: Path) -> None:
+    """Writes ``folder/build.ninja`` that compiles every source of ``root`` and links ``output``."""
+    import torch
+
+    home, command, path = Path(torch.__file__).parent, ninja_command, ninja_path
+    flags = command(*shlex.split(compiler), *compile_flags())
+    link = command(
+        "-shared", f"-L{home / 'lib'}", f"-Wl,-rpath,{home / 'lib'}", "-ltorch_cpu", "-ltorch", "-lc10", "-ldl"
+    )
+    lines = [
+        "rule compile",
+        f"  command = {flags} {command('-isystem', home / 'include')} -MD -MF $out.d -c $in -o $out",
+        "  depfile = $out.d",
+        "rule link",
+        f"  command = {flags} $in {link} -o $out",
+    ]
+    objects = []
+    for file in sources(root):
+        if file.suffix == ".cpp":
+            objects.append(f"{file.stem}.o")
+            lines.append(f"build {objects[-1]}: compile {path(file)}")
+    lines.append(f"build {path(output)}: link {' '.join(objects)}")
+    (folder / "build.ninja").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def run_ninja(folder: Path) -> None:
+    """Runs the build described in ``folder``; raises BuildError with the compiler's own words."""
+    ninja = shutil.which("ninja") or shutil.which("ninja", path=str(Path(sys.executable).parent))
+    if ninja is None:  # the package may be there without its script on the path
+        try:
+            ninja = str(Path(importlib.import_module("ninja").BIN_DIR) / "ninja")
+        except (ImportError, AttributeError):
+            raise BuildError("the build tool ninja is missing (pip install ninja)") from None
+    jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
+    try:
+        done = subprocess.run([ninja, "-C", str(folder), *jobs], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise BuildError(f"the build tool {ninja} cannot be started ({error.strerror})") from error
+    if done.returncode != 0:
+        lines = [line for line in done.stdout.splitlines() if "error" in line] or done.stdout.splitlines()[-1:]
+        raise BuildError(f"compiling the kernels failed: {(lines or [done.stderr.strip()])[0]}")
+
+
+def build(cache: Path, key: str, root: Path, compiler: str) -> Path:
+    """The CPU library for ``key`` in ``cache``, compiled if it is not there."""
+    library = cache / f"bertft_cpu-{key}.so"
+    return build_once(library, lambda folder, output: write_ninja(folder, root, compiler, output))
+
+
+def build_once(library: Path, write: Callable[[Path, Path], None]) -> Path:
+    """``library``, made if it is not there by the build.ninja that ``write(folder, output)`` puts into a folder.
+
+    One process compiles, the others wait for it: an flock, which the system drops with the process that held it. The
+    library appears by a rename, so a build killed half-way leaves only a temporary folder that the next one removes.
+    The lock's file then holds the library's digest: one that was damaged since is made again, not loaded.
+    """
+    if _intact(library):
+        return library
+    try:
+        return _build_once(library, write)
+    except OSError as error:
+        reason = f"the cache folder {library.parent} cannot be written ({error.strerror}); set BERTFT_CACHE"
+        raise BuildError(reason) from error
+
+
+def _build_once(library: Path, write: Callable[[Path, Path], None]) -> Path:
+    import fcntl
+
+    cache, name = library.parent, library.stem
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / f"{name}.lock", "a", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _intact(library):
+            return library
+        kind, _, key = name.removeprefix("bertft_").rpartition("-")
+        announce(f"compiling the {kind.upper()} kernels, once: {TAKES.get(kind, 'a moment')}")
+        for left in cache.glob(f"build-{key}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"build-{key}-", dir=cache))
+        try:
+            write(folder, folder / "library.so")
+            run_ninja(folder)
+            built = hashlib.sha256((folder / "library.so").read_bytes()).hexdigest()
+            lock.truncate(0)
+            os.replace(folder / "library.so", library)
+            lock.write(built)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return library
+
+
+def _intact(library: Path) -> bool:
+    """Whether ``library`` is there, with the bytes that were built where its lock's file tells their digest."""
+    if not library.is_file():
+        return False
+    try:
+        built = library.with_suffix(".lock").read_text(encoding="utf-8")
+    except OSError:
+        built = ""
+    return not built or hashlib.sha256(library.read_bytes()).hexdigest() == built

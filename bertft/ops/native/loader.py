@@ -1,0 +1,48 @@
+"""What the CPU's and the GPU's kernels share: a library that is loaded once a process, and who waits for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from bertft.ops.native.build import BuildError
+
+
+class Loader:
+    """``find()`` finds, or compiles, and loads a library and tells about it: ``loaded``, ``reason`` and more.
+
+    ``state`` is what it told, None before the first `load`. Thread-safe; later calls of `load` cost a lookup.
+    """
+
+    def __init__(self, find: Callable[[], dict[str, object]]) -> None:
+        self.state: dict[str, object] | None = None
+        self._find, self._hooks, self._lock = find, list[Callable[[], None]](), threading.RLock()
+
+    def on_load(self, hook: Callable[[], None]) -> None:
+        """Calls ``hook`` once the library is loaded: at once, or when `load` first succeeds."""
+        with self._lock:
+            self._hooks.append(hook)
+            if self.state is not None and self.state["loaded"]:
+                hook()
+
+    def load(self) -> bool:
+        """Whether the library is in use."""
+        if self.state is None:
+            with self._lock:
+                if self.state is None:
+                    self.state = self._find()
+                    if self.state["loaded"]:
+                        for hook in self._hooks:
+                            hook()
+        return bool(self.state["loaded"])
+
+
+def load_ops(library: Path) -> None:
+    """Makes the ops of a compiled library known to torch; raises BuildError where it does not load."""
+    import torch
+
+    try:
+        torch.ops.load_library(str(library))
+    except OSError as error:
+        raise BuildError(f"the compiled library {library} does not load ({error})") from error

@@ -1,0 +1,1 @@
+"""Edge probes of labelled spans."""

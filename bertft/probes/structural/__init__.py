@@ -1,0 +1,1 @@
+"""Structural probes of syntax trees."""

@@ -1,0 +1,168 @@
+"""Figures on the screen: each panel as plotly traces, in plain JSON.
+
+Colours are named by slot (``c0``, ``ink``, ...) and resolved by ``page.js`` from the page's own style, so that one
+description serves the light and the dark page.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bertft.report.figure import HeatMap
+from bertft.report.figures.catalogue import Curve, Figure, Panel
+from bertft.report.lines import point
+from bertft.report.palette import SYMBOLS, spread
+
+ROOMY = 9  # columns of a heat map whose cells have room for their values
+LABEL_GAP = 0.075  # of the panel's height
+
+
+def panels(figure: Figure) -> list[dict[str, Any]]:
+    """One ``{title, traces, layout}`` a panel, to be completed and drawn by ``page.js``."""
+    ranges = [_range(panel) for panel in figure.panels]
+    if figure.share_y:
+        shared = (min(low for low, _ in ranges), max(high for _, high in ranges))
+        ranges = [shared] * len(ranges)
+    drawn = []
+    for panel, (low, high) in zip(figure.panels, ranges, strict=True):
+        traces = [trace for curve in panel.curves for trace in (*_band(curve), _line(curve, figure.x))]
+        labels = _labels(panel, low, high)
+        if figure.film:
+            traces, labels = _moments(panel, figure.x, labels)
+        drawn.append(
+            {
+                "title": panel.title,
+                "traces": traces,
+                "layout": {
+                    "xaxis": _ticks(panel) | {"title": {"text": figure.xlabel}},
+                    "yaxis": {"title": {"text": panel.ylabel}, "range": [low, high], "automargin": True},
+                    "annotations": labels,
+                },
+            }
+        )
+    return drawn
+
+
+def _moments(panel: Panel, x: str, labels: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The traces of a film and their labels, each with the number of its moment."""
+    traces = []
+    for moment, curve in enumerate(panel.curves):
+        for trace in (*_band(curve), _line(curve, x)):
+            traces.append({**trace, "meta": {**trace["meta"], "moment": moment}})
+    return traces, [{**label, "moment": moment} for moment, label in enumerate(labels)]
+
+
+def map_panels(figure: HeatMap) -> list[dict[str, Any]]:
+    """A heat map's panels, as `panels`. Cells show their values where there is room."""
+    drawn = []
+    for panel in figure.panels:
+        roomy = len(panel.columns) <= ROOMY
+        drawn.append(
+            {
+                "title": panel.title,
+                "traces": [
+                    {
+                        "type": "heatmap",
+                        "x": list(panel.columns),
+                        "y": list(panel.rows),
+                        "z": [list(values) for values in panel.values],
+                        "zmin": figure.low,
+                        "zmax": figure.high,
+                        "colorscale": "Cividis",
+                        "texttemplate": "%{z:.2f}" if roomy else "",
+                        "textfont": {"size": 10},
+                        "hovertemplate": f"{_plain(figure.ylabel)}: %{{y}}<br>{_plain(figure.xlabel)}: %{{x}}<br>"
+                        "%{z:.3f}<extra></extra>",
+                        "meta": {"model": panel.title},
+                    }
+                ],
+                "layout": {
+                    "xaxis": {"title": {"text": _plain(figure.xlabel)}, "type": "category", "tickangle": 0},
+                    "yaxis": {"title": {"text": _plain(figure.ylabel)}, "type": "category", "automargin": True},
+                    "annotations": [],
+                },
+            }
+        )
+    return drawn
+
+
+def _line(curve: Curve, x: str) -> dict[str, Any]:
+    line = curve.line
+    hover = [
+        f"{point(line, i)}" + (f"<br>n = {line.n[i]:,}" if line.n[i] is not None else "")
+        for i in range(len(line.layers))
+    ]
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": _plain(curve.label),
+        "x": list(line.layers),
+        "y": list(line.values),
+        "text": hover,
+        "hovertemplate": f"%{{fullData.name}}, {x} %{{x}}<br>%{{text}}<extra></extra>",
+        "line": {"color": curve.slot, "width": 2.4 if curve.emphasis else 1.4, "dash": curve.dash},
+        "marker": {"color": curve.slot, "size": 8 if curve.emphasis else 6, "symbol": SYMBOLS[curve.slot]},
+        "meta": {"model": line.model, "data": line.data},
+    }
+
+
+def _band(curve: Curve) -> list[dict[str, Any]]:
+    """The interval as one closed shape."""
+    line = curve.line
+    held = [i for i in range(len(line.layers)) if line.lows[i] is not None and line.highs[i] is not None]
+    if not held:
+        return []
+    forth, back = held, held[::-1]
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": [line.layers[i] for i in (*forth, *back)],
+            "y": [*(line.highs[i] for i in forth), *(line.lows[i] for i in back)],
+            "fill": "toself",
+            "fillcolor": curve.slot,
+            "line": {"width": 0, "color": curve.slot},
+            "hoverinfo": "skip",
+            "meta": {"model": line.model, "data": line.data, "band": True},
+        }
+    ]
+
+
+def _labels(panel: Panel, low: float, high: float) -> list[dict[str, Any]]:
+    ends = [(curve.line.values[-1] - low) / (high - low) for curve in panel.curves]
+    return [
+        {
+            "text": _plain(curve.label),
+            "x": 1.0,
+            "xref": "paper",
+            "xanchor": "left",
+            "xshift": 8,
+            "y": place,
+            "yref": "paper",
+            "yanchor": "middle",
+            "showarrow": False,
+            "font": {"color": curve.slot, "size": 13},
+            "model": curve.line.model,
+        }
+        for curve, place in zip(panel.curves, spread(ends, LABEL_GAP), strict=True)
+    ]
+
+
+def _range(panel: Panel) -> tuple[float, float]:
+    """All values and intervals with 6 % of air, at least 0.05 wide."""
+    ends = [v for c in panel.curves for v in (*c.line.values, *c.line.lows, *c.line.highs) if v is not None]
+    low, high = min(ends), max(ends)
+    air = max(0.06 * (high - low), (0.05 - (high - low)) / 2)
+    return low - air, high + air
+
+
+def _ticks(panel: Panel) -> dict[str, Any]:
+    layers = sorted({layer for curve in panel.curves for layer in curve.line.layers})
+    shown = [layer for layer in layers if len(layers) <= 9 or layer % 2 == 0]
+    edge = 0.03 * max(1, layers[-1] - layers[0]) + 0.05
+    return {"tickvals": shown, "tickangle": 0, "range": [layers[0] - edge, layers[-1] + edge]}
+
+
+def _plain(text: str) -> str:
+    """Text that plotly must not read as markup."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

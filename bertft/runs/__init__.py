@@ -1,0 +1,1 @@
+"""What a run writes down: rows, intervals, kept tensors, locks, stages."""

@@ -1,0 +1,1 @@
+"""Comparison of encoders on a stream of stimuli."""

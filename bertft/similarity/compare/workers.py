@@ -1,0 +1,101 @@
+"""Processes that share one comparison: who takes which part of the text, and the one exchange at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bertft.errors import BertftError
+
+if TYPE_CHECKING:
+    from bertft.similarity.compare.comparison import Comparison
+
+PATIENCE = datetime.timedelta(hours=12)  # how long the first to finish waits for the last
+
+
+@dataclass(frozen=True)
+class Team:
+    """Process ``rank`` of ``size``."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the results."""
+        return self.rank == 0
+
+    def owns(self, buffer: int) -> bool:
+        """Whether the text's ``buffer``-th run of examples is this process's to encode."""
+        return buffer % self.size == self.rank
+
+    def add_up(self, comparison: Comparison, kept: str) -> None:
+        """Make every process's sums, and the first one's reservoir, those of the whole text.
+
+        One all-reduce of each accumulator, about means that all share; the sampled sentences go to the first process
+        alone. ``kept`` says where the processes' own sums lie, should one of them be lost.
+        """
+        if self.size == 1:
+            return
+        import torch.distributed as dist
+
+        try:
+            for table in comparison.sums.values():
+                for moments in table.values():
+                    moments.all_reduce()
+            reservoir = comparison.reservoir
+            lists: list[Any] = [None] * self.size
+            dist.all_gather_object(lists, (comparison.sentences, reservoir.listing()))
+            comparison.sentences = sum(sentences for sentences, _ in lists)
+            chosen = reservoir.best_of([entry for _, listing in lists for entry in listing])
+            parts: list[Any] | None = [None] * self.size if self.leads else None
+            dist.gather_object(reservoir.only(chosen), parts)
+            if parts is not None:
+                comparison.reservoir = reservoir.of_parts(*parts)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:120]
+            raise BertftError(
+                f"process {self.rank} of {self.size}: another process was lost while sums were added up ({reason}); "
+                f"the sums of each are kept in {kept}, and the same command goes on from them"
+            ) from None
+
+
+ALONE = Team()
+
+
+@contextlib.contextmanager
+def team() -> Iterator[Team]:
+    """The processes that torchrun, or whatever sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, has started.
+
+    Sums are float64 on the CPU, so the exchange is Gloo's, whatever device the encoders are on.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield ALONE
+        return
+    import torch.distributed as dist
+
+    rank = int(os.environ["RANK"])
+    try:
+        dist.init_process_group("gloo", rank=rank, world_size=size, timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise BertftError(f"process {rank} of {size}: cannot meet the others ({error})") from None
+    try:
+        yield Team(rank, size)
+    finally:
+        with contextlib.suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+def own_device() -> str | None:
+    """This process's GPU where a launcher has started several on one machine, else None: the default device."""
+    import torch
+
+    local = os.environ.get("LOCAL_RANK")
+    if local is None or not torch.cuda.is_available():
+        return None
+    return f"cuda:{int(local) % torch.cuda.device_count()}"

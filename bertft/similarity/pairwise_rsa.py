@@ -1,0 +1,274 @@
+"""RSA of stimuli in memory, any metric and comparison, with bootstrap interval and permutation test.
+
+For some thousand stimuli: all n (n - 1) / 2 pairs are visited, in tiles; only the permutation test holds them. A corpus
+goes through `bertft.similarity.CrossMoments`, whose intervals need no pair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bertft.errors import BertftError
+from bertft.ops.metrics import COMPARISONS, METRICS, RANKS
+from bertft.ops.moments.formulas import PairSums, compare_sums
+from bertft.ops.rdm.routes import Route
+from bertft.similarity.arrays import as_tensor
+
+LARGEST = 10_000  # stimuli whose two n x n matrices the permutation test will hold
+EXACT = 1024  # stimuli up to which resampled ranks are exact
+GRID = 16_384  # points at which ranks are known beyond that
+TILE = 256  # rows of a strip of dissimilarities
+
+
+@dataclass(frozen=True)
+class Rsa:
+    """Similarity of two spaces.
+
+    ``estimate``; ``low`` and ``high``, its 95 % bootstrap interval, or None; ``p_value`` of the permutation test
+    against unrelated spaces (one-sided), or None; ``n`` stimuli in ``groups`` groups. ``route`` says how the estimate
+    was computed: of kendall how many ``pairs`` were drawn and the standard ``error`` of that, of ranks the ``error`` of
+    their bins. ``resamples`` (bootstrap,) are the bootstrap's values; those of another comparison with the same groups
+    and seed are of the same resamples, so that their difference is paired.
+    """
+
+    estimate: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+    n: int
+    groups: int
+    route: Route
+    resamples: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+
+def rsa(
+    x: Tensor | np.ndarray,
+    y: Tensor | np.ndarray,
+    metric: str = "cosine",
+    compare: str = "pearson",
+    *,
+    groups: Sequence[Any] | Tensor | None = None,
+    bootstrap: int = 0,
+    permutations: int = 0,
+    seed: int = 0,
+) -> Rsa:
+    """Compare the dissimilarity matrices of x (N, D) and y (N, E), rows of the same stimuli.
+
+    Either space may undergo unnoticed, whatever the comparison: under cosine and dot rotation, reflection and isotropic
+    scale; under sqeuclidean and euclidean these and translation; under manhattan translation and isotropic scale; under
+    correlation isotropic scale, and one number added to all dimensions of a stimulus.
+
+    Args:
+        metric: dot, cosine, correlation, sqeuclidean, euclidean or manhattan (`bertft.ops.metrics`).
+        compare: pearson, cosine, spearman, rho_a or kendall (tau-b), on the N (N-1) / 2 pairs i < j.
+        groups: (N,) what each stimulus belongs to, its sentence for tokens; groups are resampled and permuted whole.
+            Default: every stimulus alone.
+        bootstrap: resamples for the 95 % percentile interval, 0 for none. Resampled stimuli carry integer weights, and
+            copies of one stimulus never form a pair. Rank comparisons keep the ranks of the full sample (beyond 1,024
+            stimuli those read off a million of its pairs). Kendall draws 30,000 of 200,000 pairs for each resample, and
+            no more than 100 resamples.
+        permutations: of the groups of y for the Mantel test, 0 for none: p = (1 + #{null >= estimate}) / (K + 1).
+            Groups trade places with groups of their own size only, so that stimuli of one group stay together on both
+            sides and the test is exact; a group that is alone in its size stays where it is. Not for kendall.
+
+    Raises BertftError for unknown names, shapes that do not fit, fewer than 3 stimuli, fewer than 2 groups for an
+    interval or test, no two groups of one size for a test, or all dissimilarities equal.
+    """
+    x, y = as_tensor(x), as_tensor(y)
+    sizes, order = _check(x, y, metric, compare, groups)
+    n = x.shape[0]
+    for name, count in (("bootstrap", bootstrap), ("permutations", permutations)):
+        if count < 0:
+            raise BertftError(f"rsa: {name} must be at least 0, found {count}")
+    if permutations and compare == "kendall":
+        raise BertftError("rsa: compare='kendall' has no permutation test, use 'spearman' or permutations=0")
+    if (bootstrap or permutations) and len(sizes) < 2:
+        raise BertftError(f"rsa: an interval or test needs at least 2 groups, found {len(sizes)}")
+    if permutations and len(set(sizes.tolist())) == len(sizes):
+        raise BertftError(
+            f"rsa: groups are permuted among those of one size, but each of the {len(sizes)} has a size of its own; "
+            "give more groups, or as many stimuli of each"
+        )
+    if permutations and n > LARGEST:
+        raise BertftError(f"rsa: the permutation test takes at most {LARGEST} stimuli, found {n}; sample them")
+    from bertft.ops.rdm.correlation import rdm_correlation
+
+    found = rdm_correlation(x.unsqueeze(0), y.unsqueeze(0), metric=metric, compare=compare, return_route=True)
+    assert isinstance(found, tuple)
+    estimate, route = float(found[0]), found[1]
+    if not math.isfinite(estimate):
+        raise BertftError(f"rsa: no correlation of {n} stimuli, all dissimilarities of x or of y are equal ({metric})")
+    low = high = p_value = drawn = None
+    if bootstrap or permutations:
+        generator = np.random.default_rng(seed)
+        if bootstrap:
+            if compare == "kendall":
+                drawn = _bootstrap_kendall(x[order], y[order], metric, sizes, min(bootstrap, 100), generator)
+            else:
+                drawn = _bootstrap(
+                    block_sums(x[order], y[order], metric, compare, sizes), compare, sizes, bootstrap, generator
+                )
+            low, high = (float(v) for v in np.nanpercentile(drawn, [2.5, 97.5]))
+        if permutations:
+            a, b = (_matrix(t[order], metric, compare) for t in (x, y))
+            p_value = _permutation_test(a, b, compare, sizes, permutations, generator)
+    return Rsa(estimate, low, high, p_value, n, len(sizes), route, drawn)
+
+
+def _check(x: Tensor, y: Tensor, metric: str, compare: str, groups: Any) -> tuple[np.ndarray, Tensor]:
+    """Sizes of the groups, in order of first appearance, and the order of stimuli that makes groups contiguous."""
+    if metric not in METRICS:
+        raise BertftError(f"rsa: metric must be one of {', '.join(METRICS)}, found {metric!r}")
+    if compare not in COMPARISONS:
+        raise BertftError(f"rsa: compare must be one of {', '.join(COMPARISONS)}, found {compare!r}")
+    if x.ndim != 2 or y.ndim != 2 or x.shape[0] != y.shape[0]:
+        raise BertftError(f"rsa: expected x (N, D) and y (N, E), found {tuple(x.shape)} and {tuple(y.shape)}")
+    n = x.shape[0]
+    if n < 3:
+        raise BertftError(f"rsa: needs at least 3 stimuli, found {n}")
+    names = np.arange(n) if groups is None else np.asarray(groups)
+    if names.shape != (n,):
+        raise BertftError(f"rsa: groups must name the group of each of {n} stimuli, found shape {names.shape}")
+    _, first, ids, sizes = np.unique(names, return_index=True, return_inverse=True, return_counts=True)
+    rank = np.argsort(np.argsort(first))  # groups in order of first appearance
+    ids = rank[ids]
+    return sizes[np.argsort(first)], torch.from_numpy(np.argsort(ids, kind="stable"))
+
+
+def _matrix(x: Tensor, metric: str, compare: str) -> np.ndarray:
+    """Dissimilarities or their ranks (N, N) float64 with a zero diagonal, less their mean unless compared by cosine."""
+    from scipy.spatial.distance import squareform
+
+    from bertft.ops import reference
+    from bertft.ops.pairwise_distance import pairwise_distance
+
+    entries = pairwise_distance(x.double(), metric=metric, condensed=True).cpu()
+    pairs = (reference.average_ranks(entries) if compare in RANKS else entries).numpy()
+    return squareform(pairs if compare == "cosine" else pairs - pairs.mean(), checks=False)
+
+
+def block_sums(x: Tensor, y: Tensor, metric: str, compare: str, sizes: np.ndarray) -> list[np.ndarray]:
+    """Sums of K, L, K K, L L and K L over the ordered pairs of stimuli of each two groups: five (G, G) float64.
+
+    K and L are the dissimilarities or their ranks, less a constant unless compared by cosine; stimuli lie group by
+    group. Taken tile by tile: memory is a strip of TILE rows and the result.
+    """
+    from bertft.ops.pairwise_distance import pairwise_distance
+
+    n, starts = len(x), np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    forms = [_form(t, metric, compare) for t in (x, y)]
+    sums = [np.zeros((len(sizes), len(sizes))) for _ in range(5)]
+    bounds = [0, *(int(b) for b in np.flatnonzero(np.diff(np.concatenate([starts, [n]]).astype(int) // TILE)) + 1)]
+    for first, last in zip(bounds, [*bounds[1:], len(sizes)], strict=True):
+        if first == last:
+            continue
+        begin, end = int(starts[first]), int(starts[last]) if last < len(sizes) else n
+        rows = np.arange(end - begin)
+        strip = []
+        for t, form in zip((x, y), forms, strict=True):
+            values = form(pairwise_distance(t[begin:end], t, metric=metric).double().cpu().numpy())
+            values[rows, rows + begin] = 0.0
+            strip.append(values)
+        k, l_ = strip
+        for total, values in zip(sums, (k, l_, k * k, l_ * l_, k * l_), strict=True):
+            columns = np.add.reduceat(values, starts, axis=1)
+            total[first:last] += np.add.reduceat(columns, starts[first:last] - begin, axis=0)
+    return sums
+
+
+def _form(x: Tensor, metric: str, compare: str) -> Callable[[np.ndarray], np.ndarray]:
+    """What turns dissimilarities into the numbers that are compared, centred: as they are, or their ranks."""
+    from bertft.ops import reference
+    from bertft.ops.pairwise_distance import pairwise_distance
+
+    if compare == "cosine":
+        return lambda values: values
+    n = len(x)
+    pairs = n * (n - 1) // 2
+    if n <= EXACT:
+        drawn = pairwise_distance(x, metric=metric, condensed=True).double().cpu().numpy()
+    else:
+        generator = torch.Generator().manual_seed(0)
+        i = torch.randint(0, n, (1_000_000,), generator=generator)
+        j = (i + torch.randint(1, n, (1_000_000,), generator=generator)) % n
+        drawn = reference.paired_distance(x, i, j, metric).cpu().numpy()
+    if compare not in RANKS:
+        mean = drawn.mean()
+        return lambda values: values - mean
+    values, counts = np.unique(drawn, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2) * (pairs / len(drawn))
+    if len(values) > GRID and n > EXACT:  # between neighbours of the grid ranks are all but linear
+        kept = np.unique(np.linspace(0, len(values) - 1, GRID).astype(int))
+        values, ranks = values[kept], ranks[kept]
+    return lambda entries: np.interp(entries, values, ranks) - (pairs + 1) / 2
+
+
+def _bootstrap(
+    blocks: list[np.ndarray],
+    compare: str,
+    sizes: np.ndarray,
+    resamples: int,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """Correlations (B,) under resampled groups, from sums over pairs of groups: w' M w for each of ``block_sums``."""
+    groups = len(sizes)
+    weights = generator.multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(np.float64)
+
+    def total(block: np.ndarray) -> np.ndarray:
+        return ((weights @ block) * weights).sum(1)
+
+    counts = np.outer(sizes, sizes).astype(np.float64)
+    counts[np.diag_indices(groups)] -= sizes
+    pairs, stimuli = total(counts), float(sizes.sum())
+    k, l_, kk, ll, kl = (total(block) for block in blocks)
+    if compare == "rho_a":  # ranks are those of the full sample, so its number of pairs sets the scale
+        return 12 * (kl - k * l_ / pairs) / pairs / ((stimuli * (stimuli - 1) / 2) ** 2 - 1)
+    sums = PairSums(*(torch.from_numpy(values) for values in (pairs, k, l_, kk, kl, ll)))
+    return compare_sums(sums, compare="cosine" if compare == "cosine" else "pearson").numpy()
+
+
+def _bootstrap_kendall(
+    x: Tensor, y: Tensor, metric: str, sizes: np.ndarray, resamples: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Kendall's tau-b (B,) under resampled groups: a pair of stimuli counts as often as both its groups were drawn."""
+    from scipy.stats import kendalltau
+
+    from bertft.ops import reference
+
+    n, group = len(x), np.repeat(np.arange(len(sizes)), sizes)
+    i = torch.from_numpy(generator.integers(0, n, 200_000))
+    j = (i + torch.from_numpy(generator.integers(1, n, 200_000))) % n
+    a, b = (reference.paired_distance(t, i, j, metric) for t in (x.cpu(), y.cpu()))
+    found = []
+    for weights in generator.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=resamples):
+        of_pair = (weights[group[i]] * weights[group[j]]).astype(np.float64)
+        pairs = generator.choice(len(of_pair), 30_000, p=of_pair / of_pair.sum())
+        found.append(kendalltau(a[pairs].numpy(), b[pairs].numpy()).statistic)
+    return np.asarray(found)
+
+
+def _permutation_test(
+    a: np.ndarray, b: np.ndarray, compare: str, sizes: np.ndarray, permutations: int, generator: np.random.Generator
+) -> float:
+    """One-sided p value: only sum K L changes when the items of one (centred) matrix are permuted."""
+    x, y = torch.from_numpy(a).float(), torch.from_numpy(b).float()
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    alike = [np.flatnonzero(sizes == size) for size in np.unique(sizes)]
+    observed = float(torch.linalg.vecdot(x, y).double().sum())
+    above = 0
+    for _ in range(permutations):
+        groups = np.arange(len(sizes))
+        for members in alike:
+            groups[members] = generator.permutation(members)
+        order = np.concatenate([np.arange(starts[g], starts[g] + sizes[g]) for g in groups])
+        items = torch.from_numpy(order)
+        shuffled = y.index_select(0, items).index_select(1, items)
+        above += float(torch.linalg.vecdot(x, shuffled).double().sum()) >= observed
+    return (1 + above) / (permutations + 1)

@@ -1,0 +1,1 @@
+"""Analyses a study may ask for, one per file."""

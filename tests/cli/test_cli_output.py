@@ -1,0 +1,229 @@
+"""What the command line says while it works and at its end: progress, JSON, warnings; and how soon it answers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from bertft.cli.console import ConsoleProgress
+from bertft.cli.main import run
+from bertft.ops.native import build
+from bertft.runs import progress as shown_progress
+from bertft.runs.rows import Row, read_results, write_results
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def screen_of(terminal: bool) -> tuple[ConsoleProgress, io.StringIO]:
+    written = io.StringIO()
+    return ConsoleProgress(Console(file=written, force_terminal=terminal, width=120)), written
+
+
+def test_work_that_no_driver_hands_a_bar_to_is_seen_where_somebody_watches():
+    progress, written = screen_of(terminal=False)
+    shown_progress.announce("nobody hears this")
+    with shown_progress.waiting("nobody sees this"), shown_progress.downloading("x") as watched:
+        assert not watched
+    with progress:
+        shown_progress.announce("a line")
+        with shown_progress.downloading("a model from the hub") as watched:
+            assert watched
+    shown_progress.announce("nor this")
+    assert written.getvalue() == "a line\ndownloading a model from the hub\n"
+    progress, written = screen_of(terminal=True)
+    with progress, shown_progress.waiting("load a model"):
+        progress._bars.refresh()
+    assert "load a model" in written.getvalue()
+
+
+def test_bars_make_room_for_those_of_another_library():
+    progress, written = screen_of(terminal=True)
+    with progress, progress.step("ours", total=2):
+        progress._bars.refresh()
+        with progress.aside():
+            assert not progress._bars.live.is_started
+            before = written.getvalue()
+            written.write("THEIRS")
+            assert written.getvalue() == before + "THEIRS"
+        assert progress._bars.live.is_started
+        progress._bars.refresh()
+    assert written.getvalue().rindex("ours") > written.getvalue().index("THEIRS")
+
+
+def test_compiling_is_said_once_and_by_a_quiet_command_never(tmp_path):
+    def write(folder: Path, output: Path) -> None:
+        rule = "rule make\n  command = touch $out\n"
+        (folder / "build.ninja").write_text(f"{rule}build {output}: make\n", encoding="utf8")
+
+    progress, written = screen_of(terminal=False)
+    with progress:
+        build.build_once(tmp_path / "bertft_cpu-a.so", write)
+        build.build_once(tmp_path / "bertft_cpu-a.so", write)
+    assert written.getvalue() == f"compiling the CPU kernels, once: {build.TAKES['cpu']}\n"
+    build.build_once(tmp_path / "bertft_cpu-b.so", write)
+    assert written.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize(("arguments", "terminal", "off"), [([], True, None), (["-q"], True, "1"), ([], False, "1")])
+def test_the_hubs_own_bars_are_left_on_for_who_watches(arguments, terminal, off, monkeypatch):
+    import os
+
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    monkeypatch.setattr("bertft.cli.doctor.report", dict)
+    assert run(["doctor", "--json", *arguments]) == 0
+    assert os.environ.pop("HF_HUB_DISABLE_PROGRESS_BARS", None) == off
+
+
+def test_a_model_of_the_hub_is_said_to_be_fetched_and_its_bars_are_on(monkeypatch):
+    from huggingface_hub import constants
+    from huggingface_hub.utils import are_progress_bars_disabled
+    from transformers import AutoTokenizer
+
+    from bertft.errors import BertftError
+    from bertft.models.blocks import load_pretrained
+
+    seen = []
+
+    def fetch(where, **_):
+        seen.append((where, are_progress_bars_disabled()))
+        raise OSError("no network here")
+
+    monkeypatch.setattr("bertft.data.sources._hub_within_reach", lambda: False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", None)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", fetch)
+    progress, written = screen_of(terminal=False)
+    for watched in (progress, contextlib.nullcontext()):
+        with watched, pytest.raises(BertftError, match="not to be had from the Hugging Face hub"):
+            load_pretrained("someone/no-such-encoder")
+    assert seen == [("someone/no-such-encoder", False), ("someone/no-such-encoder", True)]
+    assert written.getvalue() == "downloading someone/no-such-encoder from the Hugging Face hub\n"
+
+
+def test_progress_on_a_pipe_is_plain_lines(capsys):
+    from bertft.cli.console import clock, short
+
+    with ConsoleProgress(Console(stderr=True, force_terminal=False)) as progress:
+        with progress.step("count", total=3, unit="words") as bar:
+            bar.advance(2)
+            bar.note("half way")
+        progress.say("[not markup]")
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err == "[not markup]\n"
+    assert [short(n) for n in (3, 3.25, 250.4, 12_345, 7.1e6)] == ["3", "3.2", "250", "12.3k", "7.1M"]
+    assert [clock(s) for s in (5.4, 65, 3700)] == ["5 s", "1 min 05 s", "1 h 01 min"]
+
+
+def test_long_work_on_a_pipe_says_that_it_is_alive(capsys, monkeypatch):
+    import bertft.cli.console as console
+
+    monkeypatch.setattr(console, "HEARTBEAT", 0.0)
+    pipe = Console(stderr=True, force_terminal=False)
+    with console.ConsoleProgress(pipe) as progress, progress.step("train", total=4, unit="steps") as bar:
+        bar.advance()
+    assert capsys.readouterr().err == "  train: 1/4 steps in 0 s, 0 s left\n"
+
+
+def test_bars_on_a_terminal_show_amount_rate_and_time():
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    with ConsoleProgress(console) as progress, progress.step("count", total=4, unit="words") as bar:
+        for _ in range(3):
+            time.sleep(0.02)
+            bar.advance()
+        progress._bars.refresh()
+    assert "3/4 words" in screen.getvalue() and "/s" in screen.getvalue() and "left" in screen.getvalue()
+
+
+def test_doctor_says_which_kernels_are_in_use(capsys):
+    assert run(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("torch", "logical cores", "C++ compiler", "in use", "why", "builtin:minilm"):
+        assert word in shown
+
+
+def test_results_and_doctor_as_json(capsys, here, monkeypatch):
+    rows = [Row("a", "rsa", 'te"xt', 0, "x", 0.1 + 0.2, 0.1, None, 5, 1), Row("b", "finetune", "t", None, "f1", 50.0)]
+    write_results(here / "results.csv", rows)
+    assert run(["report", str(here), "--json"]) == 0
+    assert [Row(**row) for row in json.loads(capsys.readouterr().out)] == rows
+    assert [path.name for path in here.iterdir()] == ["results.csv"]
+    monkeypatch.setattr("bertft.cli.doctor.report", lambda: {"versions": {"bertft": "9"}})
+    assert run(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"versions": {"bertft": "9"}}
+
+
+SYNTHETIC = ["--train", "builtin:synthetic?size=8", "--dev", "builtin:synthetic?split=dev&size=8"]
+WITH_JSON = {
+    "study": ["study", "study.yaml"],
+    "finetune": ["finetune", "--task", "mnli", *SYNTHETIC, "--epochs", "1"],
+    "ablate": ["ablate", "truncate", "--task", "mnli", *SYNTHETIC, "--epochs", "1", "-k", "1"],
+    "rsa": ["rsa", "--text", "builtin:synthetic?size=20", "--tokens", "60"],
+    "edge": ["probe", "edge", *SYNTHETIC, "--steps", "2", "--interval", "1"],
+}
+
+
+@pytest.mark.parametrize("name", WITH_JSON)
+def test_the_rows_as_json_are_those_of_the_table_and_nothing_else_is_said(name, capsys, here, tiny_model):
+    model = str(tiny_model)
+    task = dict(zip(("train", "dev"), SYNTHETIC[1::2], strict=True)) | {"epochs": 1, "batch_size": 8}
+    study = {"name": "s", "model": model, "tasks": {"dep": task}, "rsa": {"tokens": 30}}
+    (here / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf8")
+    models = {"rsa": ["--base", model, "--tuned", f"same={model}"], "study": []}.get(name, ["--model", model])
+    assert run([*WITH_JSON[name], *models, "--out", "run", "--json", "--quiet"]) == 0
+    shown = capsys.readouterr()
+    rows = [Row(**row) for row in json.loads(shown.out)]
+    assert rows == read_results(here / "run" / "results.csv") and len(rows) > 0
+    assert shown.err == ""
+
+
+def test_only_our_own_warnings_reach_the_user(capsys, monkeypatch, here):
+    import warnings
+
+    import bertft.study.run
+
+    def warn(*arguments, **options):
+        warnings.warn_explicit("plain\n PyTorch serves", RuntimeWarning, "x.py", 1, module="bertft.ops.native.cpu")
+        warnings.warn_explicit("deprecated", FutureWarning, "y.py", 1, module="transformers.x")
+        return here
+
+    monkeypatch.setattr(bertft.study.run, "run_study", warn)
+    assert run(["study", "quickstart", "--quiet"]) == 0
+    assert capsys.readouterr().err == "warning: plain PyTorch serves\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "code", "least", "limit"),
+    [
+        # importing bertft beside torch's own import, of which it must ask nothing
+        ("import torch", "import bertft, bertft.cli.main, bertft.cli.app", 0.0, 0.2),
+        # beside the interpreter and what draws the help
+        ("import typer, rich", "from bertft.cli.main import run; run(['--help'])", 0.01, 0.25),
+    ],
+    ids=["import", "help"],
+)
+def test_imports_and_help_take_little_processor_time(before, code, least, limit):
+    """In seconds of the process, the least of five: what other processes do at the time is not counted."""
+    found = []
+    for _ in range(5):
+        script = f"import sys, time; {before}; start = time.process_time(); {code}; "
+        script += "sys.stderr.write(str(time.process_time() - start))"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        found.append(float(done.stderr))
+        if found[-1] < limit / 2:
+            break  # far enough below
+    assert least <= min(found) < limit, found

@@ -1,0 +1,124 @@
+"""Windows, spans and the SQuAD metric."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from bertft.data import synthetic
+from bertft.data.examples import Answer, Question
+from bertft.errors import BertftError
+from bertft.models.blocks import load_pretrained
+from bertft.models.tasks.base import Window
+from bertft.models.tasks.qa import MAX_ANSWER, TASK, QaHead, Span, best_constant_answer
+from bertft.models.tasks.squad_metric import exact_match, f1, normalise
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model: Path):
+    return load_pretrained(str(tiny_model))[1]
+
+
+def question(context: str, answer: str, text: str = "what is it ?") -> Question:
+    return Question("q", text, context, (Answer(answer, context.index(answer)),))
+
+
+def test_every_answer_is_found_again_in_a_window(tokenizer):
+    questions = synthetic.questions(60, seed=2)
+    features = TASK.features(tokenizer, questions, {}, Window(96, 32), training=True)
+    assert len(features) > len(questions)  # some passages need several windows
+    assert all(len(feature) <= 96 for feature in features)
+    assert [f.example for f in features] == sorted(f.example for f in features)
+    held = set()
+    for feature in features:
+        first, last = feature.target
+        if first:
+            text = questions[feature.example].context[feature.starts[first] : feature.ends[last]]
+            assert text == questions[feature.example].answers[0].text
+            held.add(feature.example)
+    assert held == set(range(len(questions)))
+
+
+def test_windows_overlap_by_the_stride_and_cover_the_passage(tokenizer):
+    context = " ".join("abcdefgh"[i % 8] for i in range(150))
+    features = TASK.features(tokenizer, [question(context, "b c d")], {}, Window(64, 20), training=False)
+    spans = [{s for s in feature.starts if s >= 0} for feature in features]
+    assert set().union(*spans) == set(range(0, 300, 2))
+    assert all(len(a & b) == 20 for a, b in pairwise(spans))
+
+
+def test_an_answer_cut_by_a_window_points_at_the_first_piece(tokenizer):
+    context = " ".join("x" for _ in range(40)) + " y " + " ".join("z" for _ in range(40))
+    example = question(context, "x y z")
+    features = TASK.features(tokenizer, [example], {}, Window(48, 8), training=True)
+    assert (0, 0) in {f.target for f in features}
+
+
+def test_a_long_question_is_cut_and_leaves_room(tokenizer):
+    example = question("the cat sat on the mat", "cat", text="why " * 300)
+    with pytest.warns(RuntimeWarning, match="squad: 1 of 1 questions are longer than 48 pieces and lost their end"):
+        (feature,) = TASK.features(tokenizer, [example], {}, Window(100, 32), training=False)
+    assert len(feature) <= 100
+    assert example.context[feature.starts[feature.target[0]] : feature.ends[feature.target[1]]] == "cat"
+    with pytest.raises(BertftError, match="expected max_length of at least"):
+        TASK.features(tokenizer, [example], {}, Window(40, 32), training=False)
+
+
+def test_best_span_equals_brute_force():
+    torch.manual_seed(0)
+    head = QaHead(4)
+    hidden = torch.randn(6, 50, 4) * 3
+    starts = torch.arange(50).repeat(6, 1) * 2
+    starts[:, :5] = starts[:, 45:] = -1
+    ends = torch.where(starts >= 0, starts + 2, -1)
+    scores = head.score(hidden).detach()
+    for row, span in enumerate(head.predict((hidden,), starts=starts, ends=ends)):
+        best = max(
+            (float(scores[row, i, 0] + scores[row, j, 1]), 2 * i, 2 * j + 2)
+            for i in range(5, 45)
+            for j in range(i, min(45, i + MAX_ANSWER))
+        )
+        assert span[1:] == best[1:] and span.score == pytest.approx(best[0], rel=1e-6)
+
+
+def test_the_best_window_answers():
+    examples = [question("one two three", "one"), question("four five", "five")]
+    features = [type("F", (), {"example": i})() for i in (0, 0, 1)]
+    outputs = [Span(1.0, 0, 3), Span(2.0, 4, 7), Span(-5.0, 5, 9)]
+    assert TASK.decode(examples, features, outputs) == ["two", "five"]
+
+
+def test_normalisation_and_scores_by_hand():
+    assert normalise("The  Cat's (a) hat!") == "cats hat"
+    assert exact_match("the Cat.", ["dog", "cat"]) == 1.0 and exact_match("cats", ["cat"]) == 0.0
+    assert f1("the big cat", ["big dog", "a cat"]) == pytest.approx(2 / 3)
+    assert f1("", ["cat"]) == 0.0
+
+
+def test_scores_equal_torchmetrics():
+    squad = pytest.importorskip("torchmetrics.text").SQuAD()
+    questions = synthetic.questions(50, seed=4)
+    predictions = [" ".join(q.context.split()[i % 7 : i % 7 + 3]) for i, q in enumerate(questions)]
+    predictions[::5] = [q.answers[0].text.upper() + "!" for q in questions[::5]]
+    expected = squad(
+        [{"prediction_text": p, "id": str(i)} for i, p in enumerate(predictions)],
+        [
+            {
+                "id": str(i),
+                "answers": {"text": [a.text for a in q.answers], "answer_start": [a.start for a in q.answers]},
+            }
+            for i, q in enumerate(questions)
+        ],
+    )
+    scores = TASK.score(questions, predictions)
+    assert scores["f1"].value == pytest.approx(float(expected["f1"]), abs=1e-4)
+    assert scores["exact_match"].value == pytest.approx(float(expected["exact_match"]), abs=1e-4)
+    assert 10 < scores["f1"].value < 100
+
+
+def test_best_constant_answer():
+    questions = [question("big cat sat", "cat"), question("old cat ran", "cat ran"), question("red dog", "dog")]
+    assert best_constant_answer(questions) == ("words 2-2", pytest.approx(100 * (1 + 2 / 3 + 1) / 3))

@@ -1,0 +1,142 @@
+"""Every family of models through the stream, against its own unpadded forward pass; adapters; half precision."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from families import FAMILIES, save
+
+from bertft.data import synthetic
+from bertft.errors import BertftError
+from bertft.models.encoder import Encoder
+from bertft.similarity import compare_encoders
+
+SENTENCES = [s.words for s in synthetic.sentences(12, seed=3)]
+
+
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory):
+    made = {}
+
+    def get(family: str):
+        if family not in made:
+            made[family] = save(family, tmp_path_factory.mktemp(family))
+        return made[family]
+
+    return get
+
+
+@torch.no_grad()
+def alone(encoder: Encoder, ids: list[int]) -> torch.Tensor:
+    """(L, P, D): the model's own hidden states of one text without padding."""
+    output = encoder.model(input_ids=torch.tensor([ids]), output_hidden_states=True)
+    return torch.stack(output.hidden_states)[:, 0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_vectors_are_the_models_own(family, folder_of):
+    encoder = Encoder.from_pretrained(str(folder_of(family)), device="cpu")
+    assert (encoder.num_layers, encoder.dim) == (3, 16)
+    texts = [" ".join(words) for words in SENTENCES]
+    special = set(encoder.tokenizer.all_special_ids)
+    for batch in encoder.stream(texts, unit="token", batch_tokens=400):
+        for index, found in zip(batch.index.tolist(), batch.vectors.split(batch.lengths.tolist(), 1), strict=True):
+            ids = encoder.tokenizer(texts[index])["input_ids"]
+            kept = [i for i, piece in enumerate(ids) if piece not in special]
+            torch.testing.assert_close(found, alone(encoder, ids)[:, kept], rtol=1e-4, atol=1e-5)
+    lengths = {}
+    for batch in encoder.stream(SENTENCES, batch_tokens=400):
+        lengths.update(zip(batch.index.tolist(), batch.lengths.tolist(), strict=True))
+        assert torch.isfinite(batch.vectors).all()
+    assert lengths == {i: len(words) for i, words in enumerate(SENTENCES)}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_words_are_cut_as_in_running_text(family, folder_of):
+    encoder = Encoder.from_pretrained(str(folder_of(family)), device="cpu")
+    words = ("the", "dogs", "saw", "them")
+    (found,) = encoder.stream([words])
+    ids = encoder.tokenizer(
+        " the dogs saw them" if family in ("roberta", "modernbert", "gpt2") else "the dogs saw them"
+    )
+    hidden, owner = alone(encoder, ids["input_ids"]), ids.word_ids(0)
+    runs = sorted({w for w in owner if w is not None})
+    assert len(runs) == 4
+    expected = torch.stack([hidden[:, [i for i, w in enumerate(owner) if w == run]].mean(1) for run in runs], 1)
+    torch.testing.assert_close(found.vectors, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_half_precision_is_near_float32(family, dtype, folder_of):
+    full = Encoder.from_pretrained(str(folder_of(family)), device="cpu")
+    half = Encoder.from_pretrained(str(folder_of(family)), device="cpu", dtype=dtype)
+    assert next(half.stream(SENTENCES)).vectors.dtype == dtype
+    rows = compare_encoders(full, {"half": half}, SENTENCES, unit="word", tokens=100)
+    assert all(row.value > 0.99 for row in rows)
+
+
+def adapter(folder_of, family: str, folder, head: bool, **settings):
+    """A LoRA adapter with random weights on ``family``, trained on the encoder or under a classification head."""
+    peft = pytest.importorskip("peft")
+    import transformers
+
+    kind = transformers.AutoModelForSequenceClassification if head else transformers.AutoModel
+    base = kind.from_pretrained(folder_of(family))
+    target = {"bert": ["query", "value"], "gpt2": ["c_attn"], "llama": ["q_proj", "v_proj"]}[family]
+    task = "SEQ_CLS" if head else None
+    model = peft.get_peft_model(
+        base, peft.LoraConfig(task_type=task, r=2, lora_alpha=8, target_modules=target, fan_in_fan_out=family == "gpt2")
+    )
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_" in name:
+                weight.copy_(0.5 * torch.randn(weight.shape, generator=g))
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's, while the test makes its adapter
+@pytest.mark.parametrize("head", [False, True])
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+def test_an_adapter_is_its_base_with_the_adapter_at_work(family, head, folder_of, tmp_path):
+    model = adapter(folder_of, family, tmp_path, head).eval()
+    base = Encoder.from_pretrained(str(folder_of(family)), device="cpu")
+    tuned = Encoder.from_pretrained(str(tmp_path), device="cpu")
+    ids = base.tokenizer("the dogs saw them")["input_ids"]
+    with torch.no_grad():
+        output = model(input_ids=torch.tensor([ids]), output_hidden_states=True)
+    expected = torch.stack(output.hidden_states)[:, 0]
+    torch.testing.assert_close(alone(tuned, ids), expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(alone(tuned, ids)[-1], alone(base, ids)[-1], atol=1e-2)
+    rows = compare_encoders(base, {"lora": tuned}, SENTENCES, unit="word", tokens=100)
+    assert rows[0].value == pytest.approx(1) and rows[2].value < 0.999
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_bad_adapters(folder_of, tmp_path):
+    peft = pytest.importorskip("peft")
+    adapter(folder_of, "bert", tmp_path / "a", head=False)
+    path = tmp_path / "a" / "adapter_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"base_model_name_or_path": str(folder_of("llama"))}))
+    with pytest.raises(BertftError, match="does not fit its base"):
+        Encoder.from_pretrained(str(tmp_path / "a"))
+    path.write_text(json.dumps(config | {"base_model_name_or_path": str(folder_of("distilbert"))}))
+    with pytest.raises(BertftError, match="does not fit its base"):
+        Encoder.from_pretrained(str(tmp_path / "a"))
+    path.write_text(json.dumps(config | {"base_model_name_or_path": None}))
+    with pytest.raises(BertftError, match="names no base model"):
+        Encoder.from_pretrained(str(tmp_path / "a"))
+    (tmp_path / "a" / "adapter_model.safetensors").unlink()
+    with pytest.raises(BertftError, match="not a usable adapter"):
+        Encoder.from_pretrained(str(tmp_path / "a"))
+    prompts = peft.PromptEncoderConfig(num_virtual_tokens=2, token_dim=16, encoder_hidden_size=16)
+    prompts.base_model_name_or_path = str(folder_of("bert"))
+    prompts.save_pretrained(tmp_path / "p")
+    (tmp_path / "p" / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    with pytest.raises(BertftError, match=r"that can be merged, as LoRA|does not fit its base"):
+        Encoder.from_pretrained(str(tmp_path / "p"))

@@ -1,0 +1,53 @@
+"""Training in bfloat16, and what this machine does not have, as Hugging Face names it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bertft.errors import BertftError
+from bertft.models.finetuning.run import FinetuneConfig, finetune
+from bertft.study.analyses.ablation import sweep_stages
+
+
+@pytest.fixture
+def config(tiny_model, tmp_path):
+    data = {"train": "builtin:synthetic?size=16", "dev": "builtin:synthetic?split=dev&size=8"}
+    return dict(task="dep", model=str(tiny_model), out=tmp_path / "run", epochs=1, batch_size=8, **data)
+
+
+def test_bf16_multiplies_in_bfloat16_and_saves_float32(config):
+    seen = set()
+
+    def look(module, inputs, output):
+        if isinstance(module, torch.nn.Linear):
+            seen.add((module.training, output.dtype))
+
+    hook = torch.nn.modules.module.register_module_forward_hook(look)
+    try:
+        result = finetune(FinetuneConfig(**config, bf16=True))
+    finally:
+        hook.remove()
+    assert seen == {(True, torch.bfloat16), (False, torch.float32)}
+    weights = load_file(result.folder / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    with pytest.raises(BertftError, match="holds another fine-tuned model"):
+        finetune(FinetuneConfig(**config))
+
+
+@pytest.mark.parametrize("asked", [{"fp16": True}, {"tf32": True}])
+def test_what_the_machine_lacks_is_one_sentence(config, asked, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine may have it")
+    with pytest.raises(BertftError, match=f"finetune: {next(iter(asked))}: "):
+        finetune(FinetuneConfig(**config, **asked))
+    assert not (tmp_path / "run").exists()
+
+
+def test_both_halves_are_refused_and_old_sweeps_keep_their_keys(config):
+    with pytest.raises(BertftError, match="bf16 or fp16, found both"):
+        finetune(FinetuneConfig(**config, bf16=True, fp16=True))
+    (plain,) = sweep_stages("freeze", FinetuneConfig(**config), config["out"], depths_wanted=[1])
+    (half,) = sweep_stages("freeze", FinetuneConfig(**config, bf16=True), config["out"], depths_wanted=[1])
+    assert "bf16" not in plain.depends and half.depends["bf16"] and plain.key != half.key

@@ -1,0 +1,120 @@
+"""One process at a time at a folder, and what the sweep of unfinished files leaves to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bertft.errors import BertftError
+from bertft.models.finetuning.run import FinetuneConfig, finetune
+from bertft.runs import locks
+from bertft.runs.folder import RunFolder
+from bertft.runs.locks import claimed, is_held
+from bertft.runs.rows import sweep_unfinished
+
+
+def test_a_second_claim_is_refused_and_nothing_is_left(tmp_path):
+    out = tmp_path / "made" / "for" / "out"
+    lock = out.parent / ".out.lock"
+    with claimed(out):
+        assert is_held(lock)
+        with pytest.raises(BertftError, match=r"for/out: another bertft process is at work on it"), claimed(out):
+            pass
+        assert is_held(lock)  # the refused one takes nothing away
+        with claimed(out.with_name("other")):
+            pass
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(KeyError), claimed(tmp_path / "out"):
+        (tmp_path / "kept").touch()
+        raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_lock_that_a_killed_process_left_holds_nobody_up(tmp_path):
+    (tmp_path / ".out.lock").touch()
+    assert not is_held(tmp_path / ".out.lock")
+    with claimed(tmp_path / "out"):
+        assert is_held(tmp_path / ".out.lock")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_sweep_leaves_folders_where_somebody_is_at_work(tmp_path):
+    rests = [tmp_path / name for name in ("models/.dep.part/x", "models/.dep.training/.note.1.part", ".table.2.part")]
+    for rest in rests:
+        rest.parent.mkdir(parents=True, exist_ok=True)
+        rest.touch()
+    with claimed(tmp_path / "models" / "dep"):
+        sweep_unfinished(tmp_path)
+        assert [rest.exists() for rest in rests] == [True, True, False]
+    sweep_unfinished(tmp_path)
+    assert not any(rest.exists() for rest in rests)
+
+
+def test_the_sweep_leaves_what_stores_hold_and_takes_the_folders_own_lock_for_its_own(tmp_path):
+    from filelock import FileLock
+
+    busy, idle = (tmp_path / "models" / name / ".layer3.part" for name in "ab")
+    for rest in (busy, idle):
+        rest.parent.mkdir(parents=True)
+        rest.touch()
+    with FileLock(busy.parent / ".lock"), RunFolder(tmp_path, "").claim():
+        assert busy.exists() and not idle.exists()
+    with RunFolder(tmp_path, "").claim():
+        assert not busy.exists()
+
+
+def test_who_looks_at_a_lock_is_not_taken_for_its_holder(tmp_path, monkeypatch):
+    with (tmp_path / ".out.lock").open("w") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as `is_held` for a moment
+        assert not is_held(tmp_path / ".out.lock")
+        monkeypatch.setattr(locks.time, "sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
+        with claimed(tmp_path / "out"):
+            assert is_held(tmp_path / ".out.lock")
+
+
+FIRST = """
+import json, sys
+from bertft.models.finetuning.run import FinetuneConfig, finetune
+from bertft.runs.progress import SILENT
+
+
+class Waiting:
+    say = SILENT.say
+
+    def step(self, description, *rest, **more):
+        if description.startswith("fine-tune"):
+            print("training", flush=True)
+            sys.stdin.readline()
+        return SILENT.step(description, *rest, **more)
+
+
+finetune(FinetuneConfig(**json.loads(sys.argv[1])), progress=Waiting())
+"""
+
+
+def test_a_second_process_cannot_fine_tune_into_the_same_folder(tiny_model, tmp_path):
+    out = tmp_path / "models" / "mnli"
+    config = FinetuneConfig(
+        "mnli", str(tiny_model), "builtin:synthetic?size=8", "builtin:synthetic?split=dev&size=4", str(out),
+        epochs=1, batch_size=4, max_length=32,
+    )  # fmt: skip
+    command = [sys.executable, "-c", FIRST, json.dumps(dataclasses.asdict(config))]
+    here = Path(__file__).parents[2]
+    with subprocess.Popen(command, cwd=here, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "training\n"
+        assert sorted(path.name for path in out.parent.iterdir()) == [".mnli.lock", ".mnli.training"]
+        with pytest.raises(BertftError, match=r"models/mnli: another bertft process is at work on it"):
+            finetune(dataclasses.replace(config, seed=2))  # with other settings it would have begun afresh
+        (out.parent / ".mnli.part").mkdir()  # as when the first writes its result
+        with RunFolder(tmp_path, "").claim():  # a study around it
+            assert sorted(path.name for path in out.parent.iterdir()) == [".mnli.lock", ".mnli.part", ".mnli.training"]
+        first.communicate("\n", timeout=60)
+    assert first.returncode == 0 and [path.name for path in out.parent.iterdir()] == ["mnli"]
+    stamp = (out / "bertft.json").stat().st_mtime_ns
+    assert finetune(config).metrics and (out / "bertft.json").stat().st_mtime_ns == stamp

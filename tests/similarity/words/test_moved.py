@@ -1,0 +1,130 @@
+"""Which words moved: against local RSA of all vectors at once, labels, words in context."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import pdist, squareform
+
+from bertft.data import synthetic
+from bertft.data.examples import Sentence, Text
+from bertft.errors import BertftError
+from bertft.models.encoder import Encoder
+from bertft.similarity.compare.encoders import in_windows
+from bertft.similarity.words.moved import LABELS, _extreme_sentences, labels_of, words_that_moved
+
+SENTENCES = synthetic.sentences(30, seed=3)
+
+
+@pytest.fixture(scope="module")
+def encoders(tiny_model):
+    base, tuned = Encoder.from_pretrained(str(tiny_model)), Encoder.from_pretrained(str(tiny_model))
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in tuned.model.encoder.layer[1].parameters():
+            weight.add_(0.1 * torch.randn(weight.shape, generator=g).to(weight.device))
+    return base, tuned
+
+
+def test_equals_brute_force_and_names_the_extremes(encoders):
+    base, tuned = encoders
+    moved = words_that_moved(base, {"t": tuned}, SENTENCES, ["upos", "depth"], extremes=5, batch_tokens=256)["t"]
+    rows = []
+    for encoder in encoders:
+        parts = [next(encoder.stream([s.words])).vectors for s in SENTENCES]
+        rows.append(torch.cat(parts, dim=1).double().cpu().numpy())
+    upos = np.array([tag for s in SENTENCES for tag in s.upos])
+    n = len(upos)
+    for layer in (2, 3):
+        a, b = (squareform(pdist(t[layer], "cosine")) for t in rows)
+        others = ~np.eye(n, dtype=bool)
+        local = np.array([np.corrcoef(a[i, others[i]], b[i, others[i]])[0, 1] for i in range(n)])
+        table = {row.label: row for row in moved.by["upos"] if row.layer == layer}
+        assert set(table) == set(upos) and sum(row.n for row in table.values()) == n
+        for tag, row in table.items():
+            assert row.value == pytest.approx(local[upos == tag].mean(), abs=1e-6)
+            assert row.low is None or row.low < row.value < row.high
+        words = [word for s in SENTENCES for word in s.words]
+        lowest = [word for word in moved.most if word.layer == layer]
+        assert [word.value for word in lowest] == pytest.approx(np.sort(local)[:5], abs=1e-6)
+        assert [word.word for word in lowest] == [words[i] for i in np.argsort(local, kind="stable")[:5]]
+        assert all(f"[{word.word}]" in word.context for word in moved.least)
+        means = np.array([part.mean() for part in np.split(local, np.cumsum([len(s.words) for s in SENTENCES])[:-1])])
+        for listed, order in ((moved.sentences_most, np.argsort(means)), (moved.sentences_least, np.argsort(-means))):
+            of_layer = [row for row in listed if row.layer == layer]
+            assert [row.value for row in of_layer] == pytest.approx(means[order[:5]], abs=1e-6)
+            expected = [SENTENCES[i] for i in order[:5]]
+            assert [(row.sentence, row.n, row.text) for row in of_layer] == [
+                (s.id, len(s.words), " ".join(s.words)) for s in expected
+            ]
+
+
+def test_another_metric_and_texts_longer_than_a_window(encoders):
+    """Plain text, cut at white space and into windows where it must be, by squared distances."""
+    base, tuned = encoders
+    words = [word for s in SENTENCES for word in s.words][:120]
+    texts = [Text("7", " ".join(words)), *(Text(str(i), "the dogs saw them") for i in range(5))]
+    moved = words_that_moved(base, {"t": tuned}, texts, ["position"], metric="sqeuclidean", extremes=500)["t"]
+    parts = [part for _, part in in_windows([words, *[["the", "dogs", "saw", "them"]] * 5], encoders)]
+    assert len(parts) > 6
+    rows = []
+    for encoder in encoders:
+        vectors = [next(encoder.stream([part])).vectors for part in parts]
+        rows.append(torch.cat(vectors, 1)[3].cpu().double().numpy())
+    a, b = (squareform(pdist(t, "sqeuclidean")) for t in rows)
+    others = ~np.eye(len(a), dtype=bool)
+    local = np.array([np.corrcoef(a[i, others[i]], b[i, others[i]])[0, 1] for i in range(len(a))])
+    found = [word for word in moved.most if word.layer == 3]
+    assert sorted(word.value for word in found) == pytest.approx(np.sort(local), abs=1e-5)
+    last = [row for row in moved.by["position"] if row.layer == 3 and row.label == 50]
+    assert last[0].n == 70 and last[0].value == pytest.approx(local[50:120].mean(), abs=1e-5)
+
+
+def test_sentences_without_words_are_not_among_the_extremes():
+    sentences = [Sentence(str(i), ("a",) * n, (), (), (), ()) for i, n in enumerate((2, 0, 1, 0))]
+    values, groups = torch.tensor([[0.1, 0.3, 0.9]], dtype=torch.float64), torch.tensor([0, 0, 2])
+    for most, expected in ((True, ["0", "2"]), (False, ["2", "0"])):
+        found = _extreme_sentences(values, groups, sentences, 9, most=most)
+        assert [row.sentence for row in found] == expected and {row.sentence: row.n for row in found} == {
+            "0": 2,
+            "2": 1,
+        }
+        assert sorted(row.value for row in found) == pytest.approx([0.2, 0.9])
+
+
+def test_labels():
+    counts = {word.lower(): 1 for s in SENTENCES for word in s.words}
+    for name, label in LABELS.items():
+        assert all(len(label(s, counts)) == len(s.words) for s in SENTENCES), name
+    sentence = SENTENCES[0]
+    depths = LABELS["depth"](sentence, counts)
+    assert [depths[i] for i, head in enumerate(sentence.heads) if head == 0] == [0]
+    assert all(depths[i] == depths[head - 1] + 1 for i, head in enumerate(sentence.heads) if head and depths[i] < 10)
+
+
+def test_keys_of_conllu_columns():
+    sentences = [
+        Sentence("a", ("dogs", "bark"), (2, 0), ("nsubj", "root"), ("NOUN", "VERB"), ("NNS", "VBP"), feats, ("_", "_"))
+        for feats in (("Case=Nom|Number=Plur", "_"), ("_", "Number=Sing|Person=3"))
+    ]
+    assert labels_of(["feats:Number"], sentences)["feats:Number"] == ["Plur", "_", "_", "Sing"]
+
+
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [
+        ("colour", "by must be some of upos.*'colour'"),
+        ("feats:", "by must be some of upos.*'feats:'"),
+        ("feats:Number", "does not carry 'feats:Number'"),
+    ],
+)
+def test_labels_that_cannot_be_had(encoders, by, words):
+    base, tuned = encoders
+    with pytest.raises(BertftError, match=words):
+        words_that_moved(base, {"t": tuned}, SENTENCES, [by])
+    with pytest.raises(BertftError, match="does not carry 'upos'"):
+        labels_of(["upos"], [Text("1", "the dogs saw them")])
+    sentence = Sentence("a", ("x",), (0,), ("root",), ("X",), ("X",), ("_",), ("SpaceAfter=No",))
+    with pytest.raises(BertftError, match="no word of the text carries 'misc:Gloss'"):
+        labels_of(["misc:Gloss"], [sentence])

@@ -1,0 +1,195 @@
+"""The study's YAML file: defaults, variants, settings, paths, and one sentence for whatever is wrong in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from small_study import TREE, changed, write
+
+from bertft.errors import BertftError
+from bertft.runs.progress import SILENT
+from bertft.study.inputs import Materials
+from bertft.study.reader import BUILTIN, RSA_LABELS, read_study
+from bertft.study.run import study_stages
+
+
+def test_every_study_in_the_repository_reads(data_root):
+    experiments = Path(__file__).parents[2] / "experiments"
+    for path in [*BUILTIN.glob("*.yaml"), experiments / "merchant2020_minilm.yaml"]:
+        names = [None, *yaml.safe_load(path.read_text(encoding="utf8"))["variants"]]
+        for variant in names:
+            config = read_study(path, variant=variant, data=data_root)
+            assert config.variant == (variant or "")
+            assert config.synthetic == (path.parent == BUILTIN)
+
+
+def test_quickstart_reads_by_its_bare_name_and_round_trips(tmp_path):
+    config = read_study("quickstart")
+    assert set(config.tasks) == {"dep", "mnli", "squad"} and config.probes is not None and config.synthetic
+    copy = tmp_path / "config.yaml"
+    copy.write_text(config.to_yaml(), encoding="utf8")
+    assert read_study(copy) == config == read_study(tmp_path)
+
+
+def test_variant_overrides_only_what_it_names(tmp_path):
+    path = write(tmp_path / "s.yaml", TREE)
+    config, shorter = read_study(path), read_study(path, variant="shorter")
+    assert (config.rsa.tokens, shorter.rsa.tokens) == (200, 100)
+    assert shorter.tasks["dep"] == dataclasses.replace(config.tasks["dep"], max_train=8)
+    assert shorter.tasks["squad"] == config.tasks["squad"]
+
+
+def test_settings_take_the_place_of_the_studys(tmp_path):
+    path = write(tmp_path / "s.yaml", TREE)
+    config = read_study(path, variant="shorter", settings=["rsa.tokens=77", "tasks.dep.epochs=4", "seed=9"])
+    assert (config.rsa.tokens, config.tasks["dep"].epochs, config.seed) == (77, 4, 9)
+    assert config.tasks["dep"].max_train == 8 and config.rsa.metric == "cosine"
+    for setting, message in (
+        ("rsa.tokens", "expected a setting as name=value"),
+        ("=3", "expected a setting as name=value"),
+        ("rsa.tokens=[", "not valid YAML"),
+        ("rsa.tokens=many", "rsa.tokens: expected a whole number"),
+        ("rsa.token=3", "rsa.token: unknown key"),
+    ):
+        with pytest.raises(BertftError, match=re.escape(message)):
+            read_study(path, settings=[setting])
+
+
+def test_defaults_are_made_visible_and_numbers_without_a_dot_are_numbers(tmp_path):
+    config = read_study(write(tmp_path / "s.yaml", TREE))
+    assert config.tasks["dep"].learning_rate == 5e-3
+    assert config.tasks["dep"].task == "dep" and config.tasks["frozen"].task == "mnli"
+    assert all(task.seed == 3 for task in config.tasks.values())
+    assert "tokens: 200" in config.to_yaml() and "metric: cosine" in config.to_yaml()
+
+
+def test_a_task_may_say_how_it_trains_and_older_folders_stay_the_same_study(tmp_path):
+    training = {"lora": 2, "bf16": True, "fp16": False, "tf32": True, "max_grad_norm": "5e-1"}
+    plain = read_study(write(tmp_path / "s.yaml", TREE))
+    config = read_study(write(tmp_path / "s.yaml", changed(tasks__dep={**TREE["tasks"]["dep"], **training})))
+    driver = Materials(config, tmp_path / "out", SILENT).driver("dep")
+    assert (driver.lora, driver.bf16, driver.fp16, driver.tf32, driver.max_grad_norm) == (2, True, False, True, 0.5)
+    (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf8")
+    assert read_study(tmp_path) == config
+    assert not training.keys() & plain.to_tree()["tasks"]["dep"].keys()
+    stages = [study_stages(study, Materials(study, tmp_path / "out", SILENT)) for study in (plain, config)]
+    keys = [{stage.name: stage.key for stage in found} for found in stages]
+    assert not training.keys() & stages[0][0].depends["finetune"].keys()
+    assert keys[0]["models/dep"] != keys[1]["models/dep"] and keys[0]["models/squad"] == keys[1]["models/squad"]
+
+
+def test_settings_that_came_later_are_named_only_where_they_are_used(tmp_path):
+    config = read_study(write(tmp_path / "s.yaml", TREE))
+    assert "window" not in config.to_yaml() and "rbf" not in config.to_yaml()  # older run folders know none of them
+    used = read_study(write(tmp_path / "s.yaml", changed(probes__rank=[4, 8], probes__rbf=True)))
+    assert used.probes.ranks == (4, 8) and "rbf: true" in used.to_yaml()
+    (tmp_path / "copy.yaml").write_text(used.to_yaml(), encoding="utf8")
+    assert read_study(tmp_path / "copy.yaml") == used
+
+
+def test_settings_without_effect_leave_older_folders_theirs(tmp_path):
+    config = read_study(write(tmp_path / "s.yaml", changed(rsa={"tokens": 200})))
+    assert config.to_tree()["rsa"] == {"tokens": 200, "metric": "cosine", "unit": "token"}
+    config = read_study(write(tmp_path / "s.yaml", changed(rsa__by="upos,depth, upos")))
+    assert config.rsa.labels == ["upos", "depth"] and config.to_tree()["rsa"]["layers"] == "all"
+
+
+def test_labels_are_those_of_words():
+    from bertft.similarity.words.moved import LABELS
+
+    assert tuple(LABELS) == RSA_LABELS
+
+
+def test_relative_paths_start_at_data_else_at_the_file(tmp_path):
+    (tmp_path / "corpora").mkdir()
+    (tmp_path / "corpora" / "wiki.txt").write_text("A b c.\n", encoding="utf8")
+    path = write(tmp_path / "s.yaml", changed(stimuli__plain__source="wiki.txt"))
+    (tmp_path / "questions.json").rename(tmp_path / "corpora" / "questions.json")
+    config = read_study(path, data=tmp_path / "corpora")
+    assert config.stimuli["plain"].source == str(tmp_path / "corpora" / "wiki.txt")
+    with pytest.raises(BertftError, match=r"tasks\.squad\.train: no such file: .*questions\.json"):
+        read_study(path)
+
+
+def test_a_hub_id_stays_as_it_is(tmp_path):
+    path = write(tmp_path / "s.yaml", changed(tasks__frozen__train="nyu-mll/multi_nli", model="org/bert"))
+    config = read_study(path)
+    assert config.tasks["frozen"].train == "nyu-mll/multi_nli" and config.model == "org/bert"
+
+
+def test_tasks_with_one_dev_file_share_its_stimuli(tmp_path):
+    tree = changed(tasks__again={**TREE["tasks"]["dep"], "task": "dep", "truncate": 2})
+    assert read_study(write(tmp_path / "s.yaml", tree)).own_text == {
+        "dep": "dep", "frozen": "frozen", "squad": "squad", "again": "dep",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        (changed(tasks__dep__epoch=2), "tasks.dep.epoch: unknown key, did you mean 'epochs'?"),
+        (changed(zzz=1), "zzz: unknown key, expected one of name, model"),
+        (changed(tasks__dep__epochs="many"), "tasks.dep.epochs: expected a whole number, found 'many'"),
+        (changed(tasks__dep__epochs=True), "tasks.dep.epochs: expected a whole number, found True"),
+        (changed(tasks__dep__epochs=0), "tasks.dep.epochs: expected a number above 0, found 0"),
+        (changed(tasks__dep__learning_rate="fast"), "tasks.dep.learning_rate: expected a number, found 'fast'"),
+        (changed(tasks__dep__lora=0), "tasks.dep.lora: expected a number above 0, found 0"),
+        (changed(tasks__dep__max_grad_norm=0), "tasks.dep.max_grad_norm: expected a number above 0, found 0.0"),
+        (changed(tasks__dep__bf16="yes, please"), "tasks.dep.bf16: expected true or false, found 'yes, please'"),
+        (changed(rsa__tokens=-1), "rsa.tokens: expected a number above 0, found -1"),
+        (changed(rsa__metric="cosin"), "rsa.metric: expected one of dot, cosine"),
+        (changed(ablate={"ner": {"freeze": "all"}}), "ablate.ner: expected one of the tasks dep, frozen, squad"),
+        (changed(ablate={"dep": {"freeze": "1,two"}}), "ablate.dep: expected all, or whole numbers with commas"),
+        (changed(rsa__layers="some"), "rsa.layers: expected one of paired, all, found 'some'"),
+        (changed(rsa__by="upos, colour"), "rsa.by: expected some of upos, xpos, relation"),
+        (
+            changed(probes=None, tasks={"frozen": TREE["tasks"]["frozen"]}),
+            "rsa.by: expected trees to tell words apart, found no probes and no task on trees",
+        ),
+        (changed(rsa__unit="letter"), "rsa.unit: expected one of token, word, found 'letter'"),
+        (changed(tasks__dep=None), "tasks.dep: expected a mapping with train"),
+        (changed(tasks__dep={"train": "builtin:synthetic"}), "tasks.dep.dev: missing"),
+        (changed(tasks__ner={"train": "a", "dev": "b"}), "tasks.ner: unknown task 'ner', expected one of dep, mnli"),
+        (changed(tasks__x={"task": "ner", "train": "a", "dev": "b"}), "tasks.x: unknown task 'ner'"),
+        (changed(tasks={}), "tasks: expected at least one task"),
+        (changed(tasks=[1]), "tasks: expected a mapping by name, found a list"),
+        (changed(stimuli__dep={"source": "builtin:synthetic"}), "stimuli.dep: a task has that name"),
+        (changed(stimuli__plain__kind="pdf"), "stimuli.plain.kind: expected one of text, dep, nli, qa, found 'pdf'"),
+        (changed(**{"stimuli__a/b": {"source": "builtin:synthetic"}}), "'a/b' cannot be a name here"),
+        (changed(tasks__base={**TREE["tasks"]["dep"], "task": "dep"}), "'base' cannot be a name here"),
+        (changed(variants=[1]), "variants: expected a mapping"),
+        (changed(probes__rank=[4, 0]), "probes.rank: expected a number above 0, found 0"),
+        (changed(probes__rank=[4, "x"]), "probes.rank[1]: expected a whole number, found 'x'"),
+        (changed(probes__rank=[]), "probes.rank: expected a whole number, found a list"),
+        (changed(probes__rank=None), "probes.rank: expected a whole number, found nothing"),
+        (changed(probes__dtype="bfloat16"), "probes.dtype: expected float16 or float32, found 'bfloat16'"),
+        (changed(probes__window="cut"), "probes.window: expected refuse or split, found 'cut'"),
+        ([1], "expected a study"),
+    ],
+)
+def test_a_bad_study_is_one_sentence_with_file_and_key(tmp_path, tree, message):
+    path = write(tmp_path / "bad.yaml", tree)
+    with pytest.raises(BertftError) as raised:
+        read_study(path)
+    assert str(raised.value).startswith(f"{path}: ") and message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_broken_yaml_names_the_line(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("name: x\ntasks: [\n", encoding="utf8")
+    with pytest.raises(BertftError, match=r"bad\.yaml: line 3: not valid YAML"):
+        read_study(path)
+
+
+def test_unknown_study_variant_and_folder(tmp_path):
+    with pytest.raises(BertftError, match="built-in studies are: quickstart"):
+        read_study("fast")
+    with pytest.raises(BertftError, match="no variant 'huge', the study has: shorter"):
+        read_study(write(tmp_path / "s.yaml", TREE), variant="huge")
+    with pytest.raises(BertftError, match="no such folder"):
+        read_study(tmp_path / "s.yaml", data=tmp_path / "none")
