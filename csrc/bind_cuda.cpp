@@ -3,6 +3,7 @@
 // Every op: device guard, the current stream, outputs and scratch from torch's allocator, launch, check of the launch.
 // Inputs come checked from Python. No CUDA header is needed: the launchers of csrc/cuda are plain C functions.
 #include "bind_cuda.h"
+#include "bind_cuda_split.h"
 
 #include <torch/csrc/stable/library.h>
 
@@ -38,6 +39,9 @@ Tensor pairwise_distance(Tensor x, std::optional<Tensor> y, int64_t metric, bool
   x = torch::stable::contiguous(x);
   if (y) y = torch::stable::contiguous(*y);
   const int64_t B = x.size(0), N = x.size(1), M = y ? y->size(1) : N, D = x.size(2);
+  if (B > 0 && metric != 5 && split_core(x, std::min(N, M), D, on.stream)) {
+    return split_distance(x, y, metric, condensed, check, on.stream);
+  }
   const Tensor bad = empty(x, {2}, ScalarType::Long);
   const Tensor stats_x = statistics(x, metric, check ? &bad : nullptr, on.stream);
   if (check) refuse("pairwise_distance", bad, N);
@@ -48,8 +52,8 @@ Tensor pairwise_distance(Tensor x, std::optional<Tensor> y, int64_t metric, bool
   if (out.numel() == 0) return out;
   check_launch("pairwise_distance",
                pairwise_distance_launch(x.const_data_ptr(), y ? y->const_data_ptr() : nullptr, pointer(stats_x),
-                                        pointer(stats_y), out.mutable_data_ptr(), code(x), int(metric), int(B), N, M,
-                                        int(D), condensed, on.stream));
+                                        pointer(stats_y), out.mutable_data_ptr(), nullptr, 0, code(x), int(metric),
+                                        int(B), N, M, int(D), condensed, on.stream));
   return out;
 }
 

@@ -20,11 +20,21 @@ extern "C" {
 int row_statistics_launch(const void* x, void* stats, long long* bad, int dtype, int metric, long long rows, int d,
                           cudaStream_t stream);
 int pairwise_distance_launch(const void* x, const void* y, const void* stats_x, const void* stats_y, void* out,
-                             int dtype, int metric, int batch, long long n, long long m, int d, int condensed,
-                             cudaStream_t stream);
+                             const int* listed, int most, int dtype, int metric, int batch, long long n, long long m,
+                             int d, int condensed, cudaStream_t stream);
 int pairwise_gradient_launch(const void* x, const void* y, const void* stats_x, const void* stats_y, const void* g,
                              const void* dist, void* grad, int dtype, int metric, int batch, long long n, long long m,
                              int d, int condensed, int transposed, cudaStream_t stream);
+int split_core_serves(int* yes);
+int core_rate_launch(long long* cycles, float* sink, cudaStream_t stream);
+int split_mean_launch(const void* x, double* mean, double* square, int dtype, int metric, int layers, long long n, int d,
+                      cudaStream_t stream);
+int split_rows_bytes(long long* bytes, int layers, long long n, int d);
+int split_rows_launch(const void* x, const double* mean, void* rows, float* stats, long long* bad, int dtype, int metric,
+                      int layers, long long n, int d, cudaStream_t stream);
+int split_gram_launch(const void* x, const void* y, void* rows_x, void* rows_y, const double* square, float* out,
+                      int* count, int* pairs, int capacity, int dtype, int metric, int batch, long long n, long long m,
+                      int d, int condensed, cudaStream_t stream);
 int prepare_rows_launch(const void* x, const double* mean, void* u, double* a, double* p, long long* bad, int dtype,
                         int u_dtype, int metric, long long n, int d, cudaStream_t stream);
 int moment_rows_of_block(int* rows);

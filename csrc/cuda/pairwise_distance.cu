@@ -33,7 +33,9 @@ template <class C> __device__ __forceinline__ C finish(C v, int metric) {
 
 template <class T, int KIND, int R> __global__ void __launch_bounds__(NT, 2)
     pairwise_distance_kernel(const T* __restrict__ x, const T* __restrict__ y, const Compute<T>* __restrict__ stats_x,
-                             const Compute<T>* __restrict__ stats_y, Compute<T>* __restrict__ out, Shape s) {
+                             const Compute<T>* __restrict__ stats_y, Compute<T>* __restrict__ out, Shape s,
+                             const int* __restrict__ listed, int most) {
+  if (listed && listed[blockIdx.y] <= most) return;  // split_gram.cu has done this layer
   using C = Compute<T>;
   using P = Panel<T, R>;
   constexpr int kUnroll = KIND == kProduct ? 2 : 1;  // more keeps so many operands alive that accumulators spill
@@ -120,13 +122,13 @@ template <class T> int row_statistics_of(const void* x, long long rows, int d, i
 }
 
 template <class T, int KIND> int forward(const T* x, const T* y, const Compute<T>* sx, const Compute<T>* sy,
-                                         Compute<T>* out, Shape s, cudaStream_t stream) {
+                                         Compute<T>* out, Shape s, const int* listed, int most, cudaStream_t stream) {
   constexpr int R = sizeof(Compute<T>) == 8 ? 4 : 8;
   const long long rows = ceil_div(s.n, 16 * R), cols = ceil_div(s.m, 16 * R);
   const long long tiles = s.symmetric ? rows * (rows + 1) / 2 : rows * cols;
   if (tiles > 0x7fffffffll || s.n > 1 << 23 || s.m > 1 << 23 || s.d > 1 << 23) return kInvalid;
   BERTFT_LAUNCH((pairwise_distance_kernel<T, KIND, R>), dim3(unsigned(tiles), unsigned(s.batch)), dim3(NT), 0, stream,
-                x, y, sx, sy, out, s);
+                x, y, sx, sy, out, s, listed, most);
   return static_cast<int>(cudaGetLastError());
 }
 
@@ -164,10 +166,11 @@ extern "C" int row_statistics_launch(const void* x, void* stats, long long* bad,
 }
 
 // y null: pairs among the rows of x (m is ignored). stats_x, stats_y: from row_statistics_launch for cosine and
-// correlation, else null; stats_y of an absent y is stats_x.
+// correlation, else null; stats_y of an absent y is stats_x. listed (batch): unless it is null, only layers for which it
+// is greater than `most` are computed.
 extern "C" int pairwise_distance_launch(const void* x, const void* y, const void* stats_x, const void* stats_y,
-                                        void* out, int dtype, int metric, int batch, long long n, long long m, int d,
-                                        int condensed, cudaStream_t stream) {
+                                        void* out, const int* listed, int most, int dtype, int metric, int batch,
+                                        long long n, long long m, int d, int condensed, cudaStream_t stream) {
   if (batch < 0 || batch > 65535 || n < 0 || m < 0 || d < 0 || (condensed && y) ||
       scales_rows(metric) != (stats_x != nullptr)) {
     return kInvalid;
@@ -181,7 +184,7 @@ extern "C" int pairwise_distance_launch(const void* x, const void* y, const void
     const C* sx = static_cast<const C*>(stats_x);
     const C* sy = y ? static_cast<const C*>(stats_y) : sx;
     return with_kind(metric, [&](auto kind) {
-      return forward<T, decltype(kind)::value>(px, py, sx, sy, static_cast<C*>(out), s, stream);
+      return forward<T, decltype(kind)::value>(px, py, sx, sy, static_cast<C*>(out), s, listed, most, stream);
     });
   });
 }

@@ -45,7 +45,7 @@ NVCC_FLAGS = [
 
 def sources(root: Path) -> list[Path]:
     """Files that go into the CUDA library, headers included, in a fixed order."""
-    own = [*root.glob("bind_cuda.*"), *root.glob("check.h"), root / "gpu.h"]
+    own = [*root.glob("bind_cuda*"), *root.glob("check.h"), root / "gpu.h"]
     return sorted([*own, *root.glob("cuda/*.cu"), *root.glob("cuda/*.cuh")])
 
 
