@@ -15,6 +15,7 @@ namespace bertft::binding {
 namespace {
 
 constexpr int kRankBins = 1 << 16;
+constexpr long long kSumBytes = 1ll << 29, kRankBytes = 1ll << 31;  // of entries at once; ranks want all, or make them thrice
 constexpr int64_t kChunk = 4096;  // rows of one float32 product; further sums are double
 
 // Statistics that the metric needs of the rows of x (B, N, D); without elements where it needs none.
@@ -181,21 +182,27 @@ Tensor rdm_tiles(Tensor x, std::optional<Tensor> y, int64_t metric_x, int64_t me
   x = torch::stable::contiguous(x);
   if (y) y = torch::stable::contiguous(*y);
   BERTFT_CHECK(!y || y->scalar_type() == x.scalar_type(), "rdm_tiles: x and y must be of one type");
+  if (path < 0) path = metric_x != 5 && (!y || metric_y != 5) && split_core(x, y, on.stream);
   const int64_t L = x.size(0), M = y ? y->size(0) : L, N = x.size(1);
   Tensor out = empty(x, {L, M}, ScalarType::Double), bad = empty(x, {2, 2}, ScalarType::Long);
   long long bytes = 0;
   const auto launch = [&](void* workspace) {
     check_launch("rdm_tiles",
                  rdm_correlation_launch(x.const_data_ptr(), y ? y->const_data_ptr() : nullptr, data<double>(out),
-                                        data<long long>(bad), workspace, &bytes, code(x), int(path), int(metric_x),
-                                        int(metric_y), int(compare), int(L), int(M), N, int(x.size(2)),
-                                        int(y ? y->size(2) : x.size(2)), kRankBins, on.stream));
+                                        data<long long>(bad), workspace, &bytes, compare > 1 ? kRankBytes : kSumBytes,
+                                        code(x), int(path), int(metric_x), int(metric_y), int(compare), int(L), int(M),
+                                        N, int(x.size(2)), int(y ? y->size(2) : x.size(2)), kRankBins, on.stream));
   };
   launch(nullptr);
   const Tensor workspace = empty(x, {std::max<int64_t>(bytes, 1)}, ScalarType::Byte);
   launch(workspace.mutable_data_ptr());
   if (check) refuse("rdm_correlation", y ? bad : torch::stable::select(bad, 0, 0), N);
   return out;
+}
+
+bool core_serves(Tensor x, std::optional<Tensor> y) {
+  const OnDevice on(x);
+  return split_core(x, y, on.stream);
 }
 
 std::tuple<Tensor, Tensor, Tensor> probe_loss(Tensor h, Tensor weight, int64_t distance_rank, Tensor distances,
@@ -254,11 +261,14 @@ using namespace bertft::binding;
 
 STABLE_TORCH_LIBRARY_FRAGMENT(bertft, m) {
   // x (L, N, D), y (M, N, E) -> (L, M) float64: rdm_correlation by tiles of pairs. metric_x, metric_y: index in
-  // ops/metrics.py; compare: in ops/rdm_correlation.py (no kendall); path: 0 FFMA, 1 tf32 in three terms, 2 bfloat16.
+  // ops/metrics.py; compare: in ops/rdm/correlation.py (no kendall); path: 0 FFMA, 1 split rows, -1 the card's better.
   m.def("rdm_tiles(Tensor x, Tensor? y, int metric_x, int metric_y, int compare, int path, bool check) -> Tensor");
+  // Whether products of the rows of x (L, N, D), and of y (M, N, E), go over split rows on this card.
+  m.def("split_core(Tensor x, Tensor? y) -> bool");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(bertft, CUDA, m) {
+  m.impl("split_core", TORCH_BOX(&core_serves));
   m.impl("probe_loss", TORCH_BOX(&probe_loss));
   m.impl("pairwise_distance", TORCH_BOX(&pairwise_distance));
   m.impl("pairwise_distance_backward", TORCH_BOX(&pairwise_distance_backward));

@@ -44,8 +44,9 @@ int pair_sums_launch(const void* u, const void* v, const double* a, const double
                      double* partial, double* stats, int u_dtype, long long n, int d, int e, cudaStream_t stream);
 int accumulate_launch(const void* product, double* total, int dtype, long long size, cudaStream_t stream);
 int rdm_correlation_launch(const void* x, const void* y, double* out, long long* bad, void* workspace,
-                           long long* workspace_bytes, int dtype, int path, int metric_x, int metric_y, int compare,
-                           int layers_x, int layers_y, long long n, int d, int e, int bins, cudaStream_t stream);
+                           long long* workspace_bytes, long long entries_bytes, int dtype, int path, int metric_x,
+                           int metric_y, int compare, int layers_x, int layers_y, long long n, int d, int e, int bins,
+                           cudaStream_t stream);
 int probe_loss_plan(const long long* lengths, long long sentences, void* tiles, int* counts);
 int probe_loss_launch(const void* p, const void* distances, const void* depths, const void* tiles, int num_tiles,
                       int long_tiles, int longest, long long sentences, int dtype, int distance_dtype, int layers,

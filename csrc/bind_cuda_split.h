@@ -47,6 +47,12 @@ bool split_core(const Tensor& like, int64_t n, int64_t d, cudaStream_t stream) {
   return n >= kLeastRows && d >= kLeastColumns && rate >= kWorthwhileRate;
 }
 
+// The same for layers x (L, N, D) and, where there is one, y (M, N, E).
+bool split_core(const Tensor& x, const std::optional<Tensor>& y, cudaStream_t stream) {
+  const int64_t d = y ? std::min(x.size(2), y->size(2)) : x.size(2);
+  return (!y || y->scalar_type() != ScalarType::Double) && split_core(x, x.size(1), d, stream);
+}
+
 // Provisional mean (L, D) of the rows of x in the metric's form, and its square (L,).
 struct SplitMean {
   Tensor mean, square;

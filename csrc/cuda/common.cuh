@@ -75,7 +75,7 @@ template <int NT, class C> __device__ __forceinline__ C block_sum(C v, C* scratc
   return sum;
 }
 
-// Four consecutive values of shared memory, 16-byte aligned for float, by the widest loads.
+// Four consecutive values of memory, 16-byte aligned, by the widest loads.
 __device__ __forceinline__ void load4(const float* p, float* v) {
   const float4 q = *reinterpret_cast<const float4*>(p);
   v[0] = q.x, v[1] = q.y, v[2] = q.z, v[3] = q.w;
@@ -83,6 +83,15 @@ __device__ __forceinline__ void load4(const float* p, float* v) {
 __device__ __forceinline__ void load4(const double* p, double* v) {
   const double2 a = *reinterpret_cast<const double2*>(p), b = *reinterpret_cast<const double2*>(p + 2);
   v[0] = a.x, v[1] = a.y, v[2] = b.x, v[3] = b.y;
+}
+
+// The same four to memory, likewise aligned.
+__device__ __forceinline__ void store4(float* p, const float* v) {
+  *reinterpret_cast<float4*>(p) = make_float4(v[0], v[1], v[2], v[3]);
+}
+__device__ __forceinline__ void store4(double* p, const double* v) {
+  *reinterpret_cast<double2*>(p) = make_double2(v[0], v[1]);
+  *reinterpret_cast<double2*>(p + 2) = make_double2(v[2], v[3]);
 }
 
 // Tile `t` of an upper triangle of `tiles` x `tiles`, row by row: (0,0) (0,1) ... (1,1) (1,2) ...

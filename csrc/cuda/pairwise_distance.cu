@@ -38,7 +38,6 @@ template <class T, int KIND, int R> __global__ void __launch_bounds__(NT, 2)
   if (listed && listed[blockIdx.y] <= most) return;  // split_gram.cu has done this layer
   using C = Compute<T>;
   using P = Panel<T, R>;
-  constexpr int kUnroll = KIND == kProduct ? 2 : 1;  // more keeps so many operands alive that accumulators spill
   BERTFT_SHARED(__align__(16) C, stage, [2][2][KC * P::kStride]);
   const int t = static_cast<int>(threadIdx.x), tx = t % 16, ty = t / 16;
   const int tiles = static_cast<int>((s.m + P::kRows - 1) / P::kRows);
@@ -56,42 +55,8 @@ template <class T, int KIND, int R> __global__ void __launch_bounds__(NT, 2)
   const T *xb = x + (b * s.n + i0) * s.d, *yb = y + (b * s.m + j0) * s.d;
   const C* sx = stats_x ? stats_x + 2 * (b * s.n + i0) : nullptr;
   const C* sy = stats_y ? stats_y + 2 * (b * s.m + j0) : nullptr;
-  C acc[R][R], a_next[P::kEach], b_next[P::kEach];
-#pragma unroll
-  for (int r = 0; r < R; ++r)
-#pragma unroll
-    for (int c = 0; c < R; ++c) acc[r][c] = 0;
-  P::fetch(a_next, xb, sx, rows, 0, s.d);
-  P::fetch(b_next, yb, sy, cols, 0, s.d);
-  for (int k0 = 0, now = 0; k0 < s.d; k0 += KC, now ^= 1) {
-    P::put(stage[now][0], a_next);
-    P::put(stage[now][1], b_next);
-    __syncthreads();  // this stage is full, and nobody reads the other one any more
-    if (k0 + KC < s.d) {
-      P::fetch(a_next, xb, sx, rows, k0 + KC, s.d);
-      P::fetch(b_next, yb, sy, cols, k0 + KC, s.d);
-    }
-#pragma unroll kUnroll
-    for (int k = 0; k < KC; ++k) {
-      C a[R], c[R];
-#pragma unroll
-      for (int q = 0; q < R; q += 4) {
-        load4(&stage[now][0][k * P::kStride + owned(ty, q)], a + q);
-        load4(&stage[now][1][k * P::kStride + owned(tx, q)], c + q);
-      }
-#pragma unroll
-      for (int r = 0; r < R; ++r)
-#pragma unroll
-        for (int q = 0; q < R; ++q) {
-          if constexpr (KIND == kProduct)
-            acc[r][q] += a[r] * c[q];
-          else if constexpr (KIND == kSquare)
-            acc[r][q] += (a[r] - c[q]) * (a[r] - c[q]);
-          else
-            acc[r][q] += absolute(a[r] - c[q]);
-        }
-    }
-  }
+  C acc[R][R];
+  tile_sums<KIND>(acc, stage, xb, yb, sx, sy, rows, cols, s.d);
   C* direct = out + b * per_batch + (s.condensed ? 0 : i0 * s.m + j0);  // offsets within a tile fit 32 bits
   C* mirror = out + b * per_batch + j0 * s.m + i0;
   const int stride = static_cast<int>(s.m);

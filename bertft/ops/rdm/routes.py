@@ -124,7 +124,8 @@ def _tiles(
     codes = (METRICS.index(metrics[0]), METRICS.index(metrics[1]))
     x, y = x.detach(), None if y is None else y.detach()
     served, ranks, L, n = extension.serves(x), compare in RANKS, len(x), x.shape[1]
-    if x.is_cuda and compare not in RANKS and rdm_products.serves(metrics):
+    on_core = served and x.is_cuda and route.dtype == torch.float32 and _on_split_rows(x, y)
+    if x.is_cuda and compare not in RANKS and rdm_products.serves(metrics) and not on_core:
         sums, products, shifts = rdm_products.rdm_moments(x, y, *metrics, route.dtype, check=check)
     elif served and x.is_cuda:
         return _tiles_on_gpu(route, x, y, codes, compare, check), route
@@ -157,12 +158,16 @@ def _tiles(
 def _tiles_on_gpu(
     route: Route, x: Tensor, y: Tensor | None, codes: tuple[int, int], compare: str, check: bool
 ) -> Tensor:
-    """All layers of both sides in one pass over tiles of pairs, no matrix in memory (ranks: three passes)."""
+    """All layers of both sides, a group of tiles of pairs at a time: no whole matrix in memory."""
     if route.dtype == torch.float64 or (y is not None and y.dtype != x.dtype):
         x, y = x.to(route.dtype), None if y is None else y.to(route.dtype)
-    path = 1 if torch.cuda.get_device_capability(x.device) >= (8, 0) else 0  # three-term tf32: float32 accuracy
-    op = torch.ops.bertft.rdm_tiles
-    return with_sentence(lambda: op(x, y, *codes, COMPARISONS.index(compare), path, check))
+    op, best = torch.ops.bertft.rdm_tiles, -1  # split rows on tensor cores where the card's pay, else FFMA
+    return with_sentence(lambda: op(x, y, *codes, COMPARISONS.index(compare), best, check))
+
+
+def _on_split_rows(x: Tensor, y: Tensor | None) -> bool:
+    """Whether the card's tensor cores make products of halves fast enough to replace a library's of float32."""
+    return not torch.compiler.is_compiling() and bool(torch.ops.bertft.split_core(x, y))
 
 
 def _register_on_gpu() -> None:
