@@ -3,7 +3,6 @@
 // Every op: device guard, the current stream, outputs and scratch from torch's allocator, launch, check of the launch.
 // Inputs come checked from Python. No CUDA header is needed: the launchers of csrc/cuda are plain C functions.
 #include "bind_cuda.h"
-#include "bind_cuda_split.h"
 
 #include <torch/csrc/stable/library.h>
 
@@ -11,11 +10,14 @@
 #include <optional>
 #include <tuple>
 
+#include "bind_cuda_split.h"
+
 namespace bertft::binding {
 namespace {
 
 constexpr int kRankBins = 1 << 16;
-constexpr long long kSumBytes = 1ll << 29, kRankBytes = 1ll << 31;  // of entries at once; ranks want all, or make them thrice
+// Of entries at once. Ranks make them three times where these are not all.
+constexpr long long kSumBytes = 1ll << 29, kRankBytes = 1ll << 31;
 constexpr int64_t kChunk = 4096;  // rows of one float32 product; further sums are double
 
 // Statistics that the metric needs of the rows of x (B, N, D); without elements where it needs none.
@@ -122,7 +124,7 @@ void cross_moments_add(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::op
   if (y) y = torch::stable::contiguous(*y), mean_y = torch::stable::contiguous(*mean_y);
   for (const Tensor* t : {&gram_x, &stats_x, &cross, &stats_xy, &gram_y, &stats_y}) {
     BERTFT_CHECK(t->numel() == 0 || (t->is_contiguous() && t->scalar_type() == ScalarType::Double),
-                    "cross_moments: a sum has the wrong type or layout");
+                 "cross_moments: a sum has the wrong type or layout");
     if (t->numel()) check_beside("cross_moments", x, {t});
   }
   const int64_t n = x.size(0), d = x.size(1), e = y ? y->size(1) : 0;
@@ -144,11 +146,22 @@ void cross_moments_add(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::op
                  space_sums_launch(rows.u.const_data_ptr(), data<double>(rows.a), data<double>(rows.p),
                                    data<double>(partial), data<double>(stats), code(rows.u), n, int(width), on.stream));
   };
-  if (gram_x.numel()) add_product(of_x.u, of_x.u, gram_x, on.stream);
+  std::optional<SplitColumns> cut_x, cut_y;
+  if (!wide && split_core(of_x.u, n, y ? std::min(d, e) : d, on.stream)) {
+    cut_x = split_columns(of_x.u, on.stream);
+    if (of_y) cut_y = split_columns(of_y->u, on.stream);
+  }
+  const auto own = [&](const Rows& rows, const std::optional<SplitColumns>& cut, const Tensor& total) {
+    if (total.numel() == 0) return;
+    cut ? add_split(*cut, nullptr, total, on.stream) : add_product(rows.u, rows.u, total, on.stream);
+  };
+  own(of_x, cut_x, gram_x);
   space(of_x, stats_x, d);
   if (!of_y) return;
-  if (cross.numel()) add_product(of_x.u, of_y->u, cross, on.stream);
-  if (gram_y.numel()) add_product(of_y->u, of_y->u, gram_y, on.stream);
+  if (cross.numel()) {
+    cut_x ? add_split(*cut_x, &*cut_y, cross, on.stream) : add_product(of_x.u, of_y->u, cross, on.stream);
+  }
+  own(*of_y, cut_y, gram_y);
   space(*of_y, stats_y, e);
   if (stats_xy.numel()) {
     check_launch("cross_moments", pair_sums_launch(of_x.u.const_data_ptr(), of_y->u.const_data_ptr(),
@@ -220,9 +233,9 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss(Tensor h, Tensor weight, int64_t d
   for (int64_t s = 0; s < S; ++s) words += n[s], pairs += n[s] * n[s], sentences += n[s] > 0;
   BERTFT_CHECK(words == T, "probe_loss: lengths sum to ", words, ", but h has ", T, " words");
   BERTFT_CHECK(distance_rank == 0 || distances.numel() == pairs, "probe_loss: distances has ", distances.numel(),
-                  " entries, expected ", pairs);
+               " entries, expected ", pairs);
   BERTFT_CHECK(distance_rank == R || depths.numel() == T, "probe_loss: depths has ", depths.numel(),
-                  " entries, expected ", T);
+               " entries, expected ", T);
 
   int counts[3];
   const auto* host_lengths = reinterpret_cast<const long long*>(n);

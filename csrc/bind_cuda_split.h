@@ -10,7 +10,7 @@
 namespace bertft::binding {
 namespace {  // included once, by bind_cuda.cpp
 
-constexpr double kWorthwhileRate = 3.5;      // four times float32's by the data sheets, less what a measurement loses
+constexpr double kWorthwhileRate = 3.5;  // four times float32's by the data sheets, less what a measurement loses
 constexpr int64_t kLeastRows = 256, kLeastColumns = 64;
 
 // Rate of the tensor cores' float16 products in units of float32's, measured once a device; 0 where they cannot serve.
@@ -98,8 +98,8 @@ Tensor split_distance(const Tensor& x, const std::optional<Tensor>& y, int64_t m
 
   const int64_t capacity = std::max<int64_t>(1024, N * M / 256);
   const Tensor count = empty(x, {B}, ScalarType::Int), pairs = empty(x, {B, capacity, 2}, ScalarType::Int);
-  Tensor out = empty(x, condensed ? std::vector<int64_t>{B, N * (N - 1) / 2} : std::vector<int64_t>{B, N, M},
-                     ScalarType::Float);
+  Tensor out =
+      empty(x, condensed ? std::vector<int64_t>{B, N * (N - 1) / 2} : std::vector<int64_t>{B, N, M}, ScalarType::Float);
   const void *px = x.const_data_ptr(), *py = y ? y->const_data_ptr() : nullptr;
   check_launch(op, split_gram_launch(px, py, of_x.memory.mutable_data_ptr(), of_y.memory.mutable_data_ptr(),
                                      data<double>(mean.square), data<float>(out), data<int>(count), data<int>(pairs),
@@ -108,6 +108,36 @@ Tensor split_distance(const Tensor& x, const std::optional<Tensor>& y, int64_t m
                                             data<int>(count), int(capacity), code(x), int(metric), int(B), N, M, int(D),
                                             condensed, stream));
   return out;
+}
+
+// Columns of u (N, D) float, split with one power of two, for sums over its rows.
+struct SplitColumns {
+  Tensor halves, largest;
+  int64_t n, d;
+  int rows_of_range;
+};
+
+SplitColumns split_columns(const Tensor& u, cudaStream_t stream) {
+  long long bytes = 0;
+  SplitColumns of{u, empty(u, {1}, ScalarType::Int), u.size(0), u.size(1), 1};
+  split_columns_bytes(&bytes, &of.rows_of_range, of.n, int(of.d));
+  of.halves = empty(u, {bytes}, ScalarType::Byte);
+  check_launch("cross_moments", split_columns_launch(data<float>(u), of.halves.mutable_data_ptr(),
+                                                     data<unsigned>(of.largest), of.n, int(of.d), stream));
+  return of;
+}
+
+// total += u'v, or u'u without v, in double from float sums of a range of rows.
+void add_split(const SplitColumns& u, const SplitColumns* v, const Tensor& total, cudaStream_t stream) {
+  constexpr int64_t kPartialBytes = 1 << 28;
+  const int64_t e = v ? v->d : u.d, ranges = (u.n + u.rows_of_range - 1) / u.rows_of_range;
+  const int64_t most = std::clamp<int64_t>(kPartialBytes / (4 * u.d * e), 1, std::clamp<int64_t>(ranges, 1, 65535));
+  const Tensor partial = empty(u.halves, {most, u.d, e}, ScalarType::Float);
+  check_launch(
+      "cross_moments",
+      split_moments_launch(u.halves.const_data_ptr(), v ? v->halves.const_data_ptr() : nullptr,
+                           data<unsigned>(u.largest), v ? data<unsigned>(v->largest) : nullptr, data<float>(partial),
+                           int(most), data<double>(total), u.n, int(u.d), int(e), stream));
 }
 
 }  // namespace

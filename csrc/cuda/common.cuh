@@ -17,13 +17,16 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr long long kNoRow = 0x7f7f7f7f7f7f7f7fll;  // "no offending row": what memset(0x7f) leaves
 
 // Sums run in float for float, half and bfloat16 inputs, in double for double.
-template <class T> struct ComputeOf {
+template <class T>
+struct ComputeOf {
   using type = float;
 };
-template <> struct ComputeOf<double> {
+template <>
+struct ComputeOf<double> {
   using type = double;
 };
-template <class T> using Compute = typename ComputeOf<T>::type;
+template <class T>
+using Compute = typename ComputeOf<T>::type;
 
 __device__ __forceinline__ float to_compute(float v) { return v; }
 __device__ __forceinline__ double to_compute(double v) { return v; }
@@ -41,7 +44,8 @@ __device__ __forceinline__ float root(float v) { return sqrtf(v); }
 __device__ __forceinline__ double root(double v) { return sqrt(v); }
 
 // Calls f with a value of the element type that `dtype` names.
-template <class F> int with_dtype(int dtype, F&& f) {
+template <class F>
+int with_dtype(int dtype, F&& f) {
   switch (dtype) {
     case kFloat32:
       return f(float{});
@@ -56,14 +60,16 @@ template <class F> int with_dtype(int dtype, F&& f) {
   }
 }
 
-template <class C> __device__ __forceinline__ C warp_sum(C v) {
+template <class C>
+__device__ __forceinline__ C warp_sum(C v) {
 #pragma unroll
   for (int o = 16; o > 0; o >>= 1) v += __shfl_xor_sync(kAllLanes, v, o);
   return v;
 }
 
 // Sum over a block of NT threads in a fixed order; `scratch` holds NT / 32 values; every thread gets the sum.
-template <int NT, class C> __device__ __forceinline__ C block_sum(C v, C* scratch) {
+template <int NT, class C>
+__device__ __forceinline__ C block_sum(C v, C* scratch) {
   const int t = static_cast<int>(threadIdx.x);
   v = warp_sum(v);
   __syncthreads();  // an earlier use of scratch has been read
@@ -112,7 +118,8 @@ __host__ __device__ inline int at_most(long long v, long long limit) { return st
 struct Carver {
   char* base;
   size_t used = 0;
-  template <class V> V* take(long long count) {
+  template <class V>
+  V* take(long long count) {
     V* part = base ? reinterpret_cast<V*>(base + used) : nullptr;
     used += (static_cast<size_t>(count) * sizeof(V) + 511) / 256 * 256;
     return part;
@@ -127,7 +134,8 @@ inline int device_attribute(cudaDeviceAttr attribute) {
 }
 
 // Dynamic shared memory above 48 KiB has to be asked for.
-template <class K> int allow_shared(K kernel, size_t bytes) {
+template <class K>
+int allow_shared(K kernel, size_t bytes) {
   if (bytes <= 48 * 1024) return 0;
   return static_cast<int>(
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));

@@ -15,7 +15,8 @@ namespace {
 constexpr int kThreads = 512, kRounds = 64, kEach = 8;
 
 // Runs `part` twice; thread 0 notes how long the second run of the whole block took.
-template <class F> __device__ __forceinline__ void timed(long long* cycles, F&& part) {
+template <class F>
+__device__ __forceinline__ void timed(long long* cycles, F&& part) {
   part();
   __syncthreads();
   const long long start = clock64();

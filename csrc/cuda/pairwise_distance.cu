@@ -26,12 +26,14 @@ namespace {
 
 using namespace pairwise;
 
-template <class C> __device__ __forceinline__ C finish(C v, int metric) {
+template <class C>
+__device__ __forceinline__ C finish(C v, int metric) {
   if (scales_rows(metric)) return v < C(1) ? C(1) - v : v == v ? C(0) : v;  // never below 0; NaN stays
   return metric == kEuclidean ? root(v) : v;
 }
 
-template <class T, int KIND, int R> __global__ void __launch_bounds__(NT, 2)
+template <class T, int KIND, int R>
+__global__ void __launch_bounds__(NT, 2)
     pairwise_distance_kernel(const T* __restrict__ x, const T* __restrict__ y, const Compute<T>* __restrict__ stats_x,
                              const Compute<T>* __restrict__ stats_y, Compute<T>* __restrict__ out, Shape s,
                              const int* __restrict__ listed, int most) {
@@ -79,15 +81,17 @@ template <class T, int KIND, int R> __global__ void __launch_bounds__(NT, 2)
   }
 }
 
-template <class T> int row_statistics_of(const void* x, long long rows, int d, int metric, void* stats, BadRows* bad,
-                                         cudaStream_t stream) {
+template <class T>
+int row_statistics_of(const void* x, long long rows, int d, int metric, void* stats, BadRows* bad,
+                      cudaStream_t stream) {
   BERTFT_LAUNCH((row_statistics_kernel<T>), dim3(at_most(ceil_div(rows, 8), 1 << 16)), dim3(256), 0, stream,
                 static_cast<const T*>(x), rows, d, metric, static_cast<Compute<T>*>(stats), bad);
   return static_cast<int>(cudaGetLastError());
 }
 
-template <class T, int KIND> int forward(const T* x, const T* y, const Compute<T>* sx, const Compute<T>* sy,
-                                         Compute<T>* out, Shape s, const int* listed, int most, cudaStream_t stream) {
+template <class T, int KIND>
+int forward(const T* x, const T* y, const Compute<T>* sx, const Compute<T>* sy, Compute<T>* out, Shape s,
+            const int* listed, int most, cudaStream_t stream) {
   constexpr int R = sizeof(Compute<T>) == 8 ? 4 : 8;
   const long long rows = ceil_div(s.n, 16 * R), cols = ceil_div(s.m, 16 * R);
   const long long tiles = s.symmetric ? rows * (rows + 1) / 2 : rows * cols;
@@ -97,16 +101,17 @@ template <class T, int KIND> int forward(const T* x, const T* y, const Compute<T
   return static_cast<int>(cudaGetLastError());
 }
 
-template <class T, int KIND> int gradient(const T* x, const T* y, const Compute<T>* sy, const Compute<T>* g,
-                                          const Compute<T>* dist, Compute<T>* grad, Shape s, bool transposed,
-                                          cudaStream_t stream) {
+template <class T, int KIND>
+int gradient(const T* x, const T* y, const Compute<T>* sy, const Compute<T>* g, const Compute<T>* dist,
+             Compute<T>* grad, Shape s, bool transposed, cudaStream_t stream) {
   const dim3 grid(unsigned(ceil_div(s.n, 64)), unsigned(ceil_div(s.d, 64)), unsigned(s.batch));
   BERTFT_LAUNCH((pairwise_gradient_kernel<T, KIND>), grid, dim3(NT), 0, stream, x, y, sy, g, dist, grad, s, transposed);
   return static_cast<int>(cudaGetLastError());
 }
 
 // Calls f with the kind of term that a metric sums.
-template <class F> int with_kind(int metric, F&& f) {
+template <class F>
+int with_kind(int metric, F&& f) {
   if (metric < kDot || metric > kManhattan) return kInvalid;
   if (metric == kManhattan) return f(std::integral_constant<int, kAbsolute>{});
   if (metric == kSqEuclidean || metric == kEuclidean) return f(std::integral_constant<int, kSquare>{});
@@ -131,8 +136,8 @@ extern "C" int row_statistics_launch(const void* x, void* stats, long long* bad,
 }
 
 // y null: pairs among the rows of x (m is ignored). stats_x, stats_y: from row_statistics_launch for cosine and
-// correlation, else null; stats_y of an absent y is stats_x. listed (batch): unless it is null, only layers for which it
-// is greater than `most` are computed.
+// correlation, else null; stats_y of an absent y is stats_x. listed (batch): unless it is null, only layers for which
+// it is greater than `most` are computed.
 extern "C" int pairwise_distance_launch(const void* x, const void* y, const void* stats_x, const void* stats_y,
                                         void* out, const int* listed, int most, int dtype, int metric, int batch,
                                         long long n, long long m, int d, int condensed, cudaStream_t stream) {

@@ -19,7 +19,8 @@ __device__ __forceinline__ long long condensed_index(long long i, long long j, l
 }
 
 // Stage of an operand: 16 R rows x KC columns, kept column by column so that a thread's rows are neighbours.
-template <class T, int R> struct Panel {
+template <class T, int R>
+struct Panel {
   using C = Compute<T>;
   static constexpr int kRows = 16 * R, kStride = kRows + 4, kEach = kRows * KC / NT, kStep = NT / KC;
 
@@ -50,8 +51,8 @@ template <class T, int R> struct Panel {
 __device__ __forceinline__ int owned(int lane16, int q) { return q / 4 * 64 + lane16 * 4 + q % 4; }
 
 // Sums of the terms of KIND over d columns for R x R pairs a thread: rows of x at xb, of y at yb, `rows` and `cols` of
-// them, brought into their form by stats unless these are null. The next KC columns travel to registers while the present
-// ones are worked on; one barrier a stage.
+// them, brought into their form by stats unless these are null. The next KC columns travel to registers while the
+// present ones are worked on; one barrier a stage.
 template <int KIND, class T, int R, class C>
 __device__ __forceinline__ void tile_sums(C (&acc)[R][R], C (&stage)[2][2][KC * Panel<T, R>::kStride], const T* xb,
                                           const T* yb, const C* sx, const C* sy, int rows, int cols, int d) {

@@ -2,15 +2,15 @@
 //
 //   out[l, m] = compare over pairs i < j of ( d(x[l, i], x[l, j]), d(y[m, i], y[m, j]) )
 //   x (L, N, D), y (M, N, E) or absent (y = x), out (L, M) double; six metrics; pearson, cosine, spearman, rho_a
-// Types: float, double, half, bfloat16; entries float (double for double). Rows are first brought into the metric's form
-//   less a provisional mean, in double, so that an entry is scale (u_i.u_j + p_i + p_j) + offset.
-// Work split: (1) blocks make the entries of a tile of 128 x 128 pairs of one layer (rdm_entries.cuh): products of split
-//   rows on tensor cores, exact to float32 (split_tile.cuh), or FFMA and DFMA, which manhattan needs. All layers of a
-//   tile lie one after the other in a workspace; tiles on and above the diagonal go in groups that it holds.
-//   (2) blocks of 256 threads take 512 entries of all layers at a time by cp.async, two such slices in flight; warps take
-//   4 x 4 layer pairs each: 16 products in float, further in double. One partial sum a block, folded in a fixed order:
-//   same card, same bits. Layers that do not fit into shared memory are compared group by group.
-//   Spearman: before (2) the range of each layer, a histogram in shared memory, and ranks in the entries' place
+// Types: float, double, half, bfloat16; entries float (double for double). Rows are first brought into the metric's
+//   form less a provisional mean, in double, so that an entry is scale (u_i.u_j + p_i + p_j) + offset.
+// Work split: (1) blocks make the entries of a tile of 128 x 128 pairs of one layer (rdm_entries.cuh): products of
+//   split rows on tensor cores, exact to float32 (split_tile.cuh), or FFMA and DFMA, which manhattan needs. All layers
+//   of a tile lie one after the other in a workspace; tiles on and above the diagonal go in groups that it holds.
+//   (2) blocks of 256 threads take 512 entries of all layers at a time by cp.async, two such slices in flight; warps
+//   take 4 x 4 layer pairs each: 16 products in float, further in double. One partial sum a block, folded in a fixed
+//   order: same card, same bits. Layers that do not fit into shared memory are compared group by group.
+//   Ranks: before (2) the range of each layer, a histogram in shared memory, and ranks in the entries' place
 //   (rdm_ranks.cuh). Entries are made once if the workspace holds them all, else anew for each of the three.
 // Shared memory: split rows 32 KB a stage; else 16.9 KB (double 17.4); slices 4 KB a layer (double 8); histogram what
 //   there is.
@@ -26,89 +26,29 @@
 #include <limits>
 
 #include "rdm_moments.cuh"
+#include "rdm_prepare.cuh"
 #include "rdm_ranks.cuh"
-#include "split_rows.cuh"
 
 namespace bertft {
 namespace {
 
 using namespace rdm;
 
-struct Problem {
-  const void *x, *y;
-  double* out;
-  long long* bad;
-  long long entries_bytes;
-  int metric[2], compare, layers[2], d[2], bins;
-  long long n;
-  cudaStream_t stream;
-  bool self() const { return y == nullptr; }
-  bool ranked() const { return compare == kSpearman || compare == kRhoA; }
-  int all() const { return layers[0] + (self() ? 0 : layers[1]); }
-  long long tiles() const {
-    const long long rows = ceil_div(n, kTile);
-    return rows * (rows + 1) / 2;
-  }
-};
-
-// Rows of side s of q in the metric's form; with a null workspace only their place counts.
-template <class T, class C> int prepare(const Problem& q, int s, Carver& carver, double* mean, PlainSide<C>& side) {
-  side.padded = ceil_div(q.n, kTile) * kTile;
-  side.d = q.d[s], side.layers = q.layers[s], side.metric = q.metric[s];
-  side.rows = carver.take<C>(side.layers * side.padded * side.d);
-  side.p = carver.take<C>(side.layers * side.padded);
-  if (!carver.base || side.layers == 0 || q.n == 0) return 0;
-  BERTFT_LAUNCH((prepare_rows_kernel<T, C, C>), dim3(at_most(side.padded / 8, 4096), side.layers), dim3(NT), 0, q.stream,
-                static_cast<const T*>(s ? q.y : q.x), q.n, side.d, side.metric, mean, side.rows, side.padded, side.d,
-                static_cast<double*>(nullptr), side.p, reinterpret_cast<BadRows*>(q.bad) + s);
-  return static_cast<int>(cudaGetLastError());
-}
-template <class T, class C> int prepare(const Problem& q, int s, Carver& carver, double* mean, SplitSide& side) {
-  side.layers = q.layers[s], side.metric = q.metric[s];
-  size_t bytes = 0;
-  split::rows_at(nullptr, side.layers, q.n, q.d[s], &bytes);
-  side.rows = split::rows_at(carver.take<char>(static_cast<long long>(bytes)), side.layers, q.n, q.d[s]);
-  if (!carver.base || side.layers == 0 || q.n == 0) return 0;
-  BERTFT_LAUNCH((split::split_rows_kernel<T>), dim3(at_most(side.rows.padded / 8, 4096), side.layers), dim3(NT), 0,
-                q.stream, static_cast<const T*>(s ? q.y : q.x), q.n, q.d[s], side.metric, mean, side.rows,
-                static_cast<float*>(nullptr), reinterpret_cast<BadRows*>(q.bad) + s);
-  return static_cast<int>(cudaGetLastError());
-}
-
-// The entries of `count` tiles for the layers of a side.
-template <class C> int make_entries(const PlainSide<C>& side, const Target<C>& to, long long count, cudaStream_t stream) {
-  constexpr int kParts = sizeof(C) == 8 ? 4 : 1;
-  const dim3 grid(unsigned(count * kParts), unsigned(side.layers));
-  if (side.metric == kManhattan) {
-    BERTFT_LAUNCH((plain_entries_kernel<C, pairwise::kAbsolute>), grid, dim3(NT), 0, stream, side, to);
-  } else {
-    BERTFT_LAUNCH((plain_entries_kernel<C, pairwise::kProduct>), grid, dim3(NT), 0, stream, side, to);
-  }
-  return static_cast<int>(cudaGetLastError());
-}
-int make_entries(const SplitSide& side, const Target<float>& to, long long count, cudaStream_t stream) {
-  return split::with_stages([&](auto stages) {
-    constexpr int kStages = decltype(stages)::value;
-    if (int rc = allow_shared(split_entries_kernel<kStages>, split::kRing<kStages>)) return rc;
-    BERTFT_LAUNCH((split_entries_kernel<kStages>), dim3(unsigned(count), unsigned(side.layers)), dim3(split::kThreads),
-                  split::kRing<kStages>, stream, side, to);
-    return static_cast<int>(cudaGetLastError());
-  });
-}
-
 // Workspace and steps of a comparison, once rows are prepared.
-template <class C, class S> struct Run {
+template <class C, class S>
+struct Run {
   const Problem& q;
   S sides[2];
-  Group most;         // of layers that slices of shared memory hold at once
-  long long tiles;    // of a group, as many as entries_bytes hold, one at least
-  int blocks;         // that take slices
+  Group most;       // of layers that slices of shared memory hold at once
+  long long tiles;  // of a group, as many as entries_bytes hold, one at least
+  int blocks;       // that take slices
   C *entries, *ranges, *range_partial, *table;
   Bin* histogram;
   double *partial, *sums;
 
   // Calls f(layers, place of their partial sums) for each group of layers; the number of all their sums.
-  template <class F> long long each_group(F&& f) const {
+  template <class F>
+  long long each_group(F&& f) const {
     const int width = q.self() ? q.layers[0] : q.layers[1];
     const bool split = most.nx < q.layers[0] || most.others() < width;
     long long place = 0;
@@ -146,7 +86,8 @@ template <class C, class S> struct Run {
   }
 
   // Calls f(number of tiles, whether they are the first) for each group of tiles, whose entries are then there.
-  template <class F> int each_tiles(F&& f, bool& made) const {
+  template <class F>
+  int each_tiles(F&& f, bool& made) const {
     for (long long first = 0; first < q.tiles(); first += tiles) {
       const long long count = std::min(tiles, q.tiles() - first);
       for (int s = 0; s < (q.self() ? 1 : 2) && !made; ++s) {
@@ -168,20 +109,24 @@ template <class C, class S> struct Run {
     const size_t bytes = sizeof(unsigned) * 2 * part;
     if (part == 0) return kInvalid;
     if (int rc = allow_shared(count_kernel<C>, bytes)) return rc;
-    if (int rc = each_tiles([&](long long count, bool anew) {
-          BERTFT_LAUNCH((range_kernel<C>), dim3(shares, layers), dim3(NT), 0, q.stream, entries, count, anew,
-                        range_partial);
-        }, made)) {
+    if (int rc = each_tiles(
+            [&](long long count, bool anew) {
+              BERTFT_LAUNCH((range_kernel<C>), dim3(shares, layers), dim3(NT), 0, q.stream, entries, count, anew,
+                            range_partial);
+            },
+            made)) {
       return rc;
     }
     BERTFT_LAUNCH((fold_ranges_kernel<C>), dim3(layers), dim3(32), 0, q.stream, range_partial, shares, q.bins, ranges);
     const size_t all = sizeof(Bin) * layers * q.bins;
     if (int rc = static_cast<int>(cudaMemsetAsync(histogram, 0, all, q.stream))) return rc;
-    if (int rc = each_tiles([&](long long count, bool) {
-          const dim3 grid(unsigned(ceil_div(count, kTilesOfBlock)), layers, unsigned(ceil_div(q.bins, part)));
-          BERTFT_LAUNCH((count_kernel<C>), grid, dim3(kCountThreads), bytes, q.stream, entries, count, ranges, q.bins,
-                        part, histogram);
-        }, made)) {
+    if (int rc = each_tiles(
+            [&](long long count, bool) {
+              const dim3 grid(unsigned(ceil_div(count, kTilesOfBlock)), layers, unsigned(ceil_div(q.bins, part)));
+              BERTFT_LAUNCH((count_kernel<C>), grid, dim3(kCountThreads), bytes, q.stream, entries, count, ranges,
+                            q.bins, part, histogram);
+            },
+            made)) {
       return rc;
     }
     const double pairs = 0.5 * static_cast<double>(q.n) * static_cast<double>(q.n - 1);
@@ -194,16 +139,18 @@ template <class C, class S> struct Run {
     if (q.ranked() && q.n > 0) {
       if (int rc = count_ranks(made)) return rc;
     }
-    return each_tiles([&](long long count, bool anew) {
-      if (q.ranked()) {
-        BERTFT_LAUNCH((rank_kernel<C>), dim3(unsigned(count), q.all()), dim3(NT), 0, q.stream, entries, ranges, table,
-                      q.bins);
-      }
-      each_group([&](const Group& g, long long place) {
-        BERTFT_LAUNCH((slice_moments_kernel<C>), dim3(blocks), dim3(NT), slice_bytes<C>(g), q.stream, entries, count,
-                      q.all(), q.self() ? 0 : q.layers[0], g, anew, partial + place * blocks);
-      });
-    }, made);
+    return each_tiles(
+        [&](long long count, bool anew) {
+          if (q.ranked()) {
+            BERTFT_LAUNCH((rank_kernel<C>), dim3(unsigned(count), q.all()), dim3(NT), 0, q.stream, entries, ranges,
+                          table, q.bins);
+          }
+          each_group([&](const Group& g, long long place) {
+            BERTFT_LAUNCH((slice_moments_kernel<C>), dim3(blocks), dim3(NT), slice_bytes<C>(g), q.stream, entries,
+                          count, q.all(), q.self() ? 0 : q.layers[0], g, anew, partial + place * blocks);
+          });
+        },
+        made);
   }
 
   int correlate() const {
@@ -225,7 +172,8 @@ template <class C, class S> struct Run {
 };
 
 // Prepares the rows of both sides and compares all their layers; with a null workspace only measures it.
-template <class T, class C, class S> int correlate(const Problem& q, char* workspace, size_t* bytes) {
+template <class T, class C, class S>
+int correlate(const Problem& q, char* workspace, size_t* bytes) {
   Carver carver{workspace};
   Run<C, S> run{q};
   for (int s = 0; s < (q.self() ? 1 : 2); ++s) {
@@ -264,9 +212,9 @@ int dispatch(int dtype, int path, const Problem& q, char* workspace, size_t* byt
 using namespace bertft;
 
 // x (L, N, D) and y (M, N, E) of type dtype, y null: x with itself; out (L, M); bad (2, 2): see row_statistics_launch,
-// of x and of y. path: kPlain or kSplit (rdm_entries.cuh), which is not for double and manhattan. entries_bytes: what the
-// entries of a group of tiles may take. With a null workspace only *workspace_bytes is written; else it says how large
-// the workspace is.
+// of x and of y. path: kPlain or kSplit (rdm_entries.cuh), which is not for double and manhattan. entries_bytes: what
+// the entries of a group of tiles may take. With a null workspace only *workspace_bytes is written; else it says how
+// large the workspace is.
 extern "C" int rdm_correlation_launch(const void* x, const void* y, double* out, long long* bad, void* workspace,
                                       long long* workspace_bytes, long long entries_bytes, int dtype, int path,
                                       int metric_x, int metric_y, int compare, int layers_x, int layers_y, long long n,
@@ -279,8 +227,9 @@ extern "C" int rdm_correlation_launch(const void* x, const void* y, double* out,
   if (path == kSplit && (dtype == kFloat64 || metric_x == kManhattan || metric_y == kManhattan || d < 1 || e < 1)) {
     return kInvalid;
   }
-  const Problem q{x, y, out, bad, entries_bytes, {metric_x, y ? metric_y : metric_x}, compare, {layers_x, layers_y},
-                  {d, e}, bins, n, stream};
+  const Problem q{
+      x,      y,    out, bad,   entries_bytes, {metric_x, y ? metric_y : metric_x}, compare, {layers_x, layers_y},
+      {d, e}, bins, n,   stream};
   size_t bytes = 0;
   if (workspace) {
     if (int rc = dispatch(dtype, path, q, nullptr, &bytes)) return rc;

@@ -18,7 +18,8 @@ constexpr int kPairs = kTile * kTile;  // entries of a tile and layer
 enum Path : int { kPlain = 0, kSplit = 1 };
 
 // The layers of one side. Rows as they are: (layers, padded, d) in the metric's form less m, zeros beyond n.
-template <class C> struct PlainSide {
+template <class C>
+struct PlainSide {
   C *rows, *p, *shift;  // p (layers, padded); shift (layers): a value typical of the layer
   double* square;       // (layers) |m|^2
   long long padded;
@@ -35,27 +36,28 @@ struct SplitSide {
 };
 
 // Where entries go: `all` layers a tile, those of this side from `layer` on; the group's first tile of the triangle.
-template <class C> struct Target {
+template <class C>
+struct Target {
   C* entries;
   long long first_tile, n;
   int all, layer;
   bool shifted;
   C nothing;
-  __device__ __forceinline__ C* tile(long long t) const {
-    return entries + (t * all + layer + blockIdx.y) * kPairs;
-  }
+  __device__ __forceinline__ C* tile(long long t) const { return entries + (t * all + layer + blockIdx.y) * kPairs; }
 };
 
 // Entry of the matrix that statistics are taken of, from sum and p: u.v + p_i + p_j, the root for euclidean. The
 // metric's own value is scale * entry + offset, with scale and offset from rdm_finish.cuh.
-template <class C> __device__ __forceinline__ C entry(C sum, C pi, C pj, int metric) {
+template <class C>
+__device__ __forceinline__ C entry(C sum, C pi, C pj, int metric) {
   if (metric == kManhattan) return sum;
   const C k = sum + pi + pj;
   return metric == kEuclidean ? root(k < 0 ? -2 * k : C(0)) : k;
 }
 
 // Entry of rows i and i + 1 of a layer, by all lanes of a warp.
-template <class C> __device__ __forceinline__ C neighbours(const PlainSide<C>& side, int layer, long long i) {
+template <class C>
+__device__ __forceinline__ C neighbours(const PlainSide<C>& side, int layer, long long i) {
   const long long at = layer * side.padded + i;
   const C *a = side.rows + at * side.d, *b = a + side.d;
   C sum = 0;
@@ -76,7 +78,8 @@ __device__ __forceinline__ float neighbours(const SplitSide& side, int layer, lo
 }
 
 // side.shift[l]: mean entry of 128 pairs of neighbours, one block a layer. Products are taken of entries less it.
-template <class S> __global__ void __launch_bounds__(NT) shift_kernel(S side, long long n) {
+template <class S>
+__global__ void __launch_bounds__(NT) shift_kernel(S side, long long n) {
   BERTFT_SHARED(double, scratch, [NT / 32]);
   const int sample = static_cast<int>(min(n - 1, 128ll)), lane = static_cast<int>(threadIdx.x) % 32;
   double total = 0;
@@ -89,8 +92,8 @@ template <class S> __global__ void __launch_bounds__(NT) shift_kernel(S side, lo
 }
 
 // Block (tile of the group, or a quarter of it for double, layer of the side).
-template <class C, int KIND> __global__ void __launch_bounds__(NT, 2)
-    plain_entries_kernel(PlainSide<C> side, Target<C> to) {
+template <class C, int KIND>
+__global__ void __launch_bounds__(NT, 2) plain_entries_kernel(PlainSide<C> side, Target<C> to) {
   constexpr int R = sizeof(C) == 8 ? 4 : 8;
   using P = pairwise::Panel<C, R>;
   constexpr int kParts = kTile / P::kRows;  // a side of the tile
@@ -124,8 +127,8 @@ template <class C, int KIND> __global__ void __launch_bounds__(NT, 2)
 }
 
 // Block (tile of the group, layer of the side).
-template <int STAGES> __global__ void __launch_bounds__(split::kThreads, 2)
-    split_entries_kernel(SplitSide side, Target<float> to) {
+template <int STAGES>
+__global__ void __launch_bounds__(split::kThreads, 2) split_entries_kernel(SplitSide side, Target<float> to) {
   BERTFT_DYN_SHARED(__half, ring);
   BERTFT_SHARED(split::Place, place, [1]);
   const long long rows = blockIdx.y * side.rows.padded;

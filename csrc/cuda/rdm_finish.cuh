@@ -7,7 +7,8 @@ namespace rdm {
 
 enum Compare : int { kPearson = 0, kCosineOf = 1, kSpearman = 2, kRhoA = 3 };  // index in ops/rdm_correlation.py
 
-// Which layers are compared at once: nx of x from x0, then ny of y from y0; ny = 0 compares those of x with one another.
+// Which layers are compared at once: nx of x from x0, then ny of y from y0; ny = 0 compares those of x with one
+// another.
 struct Group {
   int x0, nx, y0, ny;
   __host__ __device__ int all() const { return nx + ny; }
@@ -28,7 +29,8 @@ static __global__ void __launch_bounds__(NT)
 }
 
 // From entries less their shift to the metric's own values: scale * (entry - shift) + origin.
-template <class C> struct Entries {
+template <class C>
+struct Entries {
   int metric;
   const C* shift;        // (layers)
   const double* square;  // (layers) |m|^2 of the provisional mean
@@ -40,7 +42,8 @@ template <class C> struct Entries {
 };
 
 // out (.., width): correlations of the group's pairs of layers; mirrored: y's layers are x's, out is symmetric.
-template <class C> __global__ void __launch_bounds__(NT)
+template <class C>
+__global__ void __launch_bounds__(NT)
     compare_kernel(const double* __restrict__ sums, Group g, int compare, double pairs, Entries<C> x, Entries<C> y,
                    double* __restrict__ out, int width, bool mirrored) {
   const int e = static_cast<int>(blockIdx.x) * NT + static_cast<int>(threadIdx.x), others = g.others();

@@ -9,7 +9,8 @@ namespace rdm {
 constexpr int kSlice = 512;  // entries of a layer that a block takes at a time
 
 // Products over a slice of all pairs of layers, 4 x 4 a warp, and sums and squares of each layer.
-template <class C> __device__ __forceinline__ void add_moments(const C* values, const Group& g, double* sums) {
+template <class C>
+__device__ __forceinline__ void add_moments(const C* values, const Group& g, double* sums) {
   const int lane = static_cast<int>(threadIdx.x) % 32, others = g.others();
   const int bx = (g.nx + 3) / 4, by = (others + 3) / 4;
   for (int job = static_cast<int>(threadIdx.x) / 32; job < bx * by + g.all(); job += NT / 32) {
@@ -57,13 +58,15 @@ template <class C> __device__ __forceinline__ void add_moments(const C* values, 
   }
 }
 
-template <class C> size_t slice_bytes(const Group& g) {
+template <class C>
+size_t slice_bytes(const Group& g) {
   return sizeof(C) * 2 * g.all() * kSlice + sizeof(double) * g.sums();
 }
 
 // partial (blocks, sums) += sums over the slices of entries (tiles, layers, kPairs) of the group's layers, y's of which
 // begin at `first_y`; `anew`: partial holds nothing yet. Two slices are in flight.
-template <class C> __global__ void __launch_bounds__(NT)
+template <class C>
+__global__ void __launch_bounds__(NT)
     slice_moments_kernel(const C* __restrict__ entries, long long tiles, int layers, int first_y, Group g, bool anew,
                          double* __restrict__ partial) {
   constexpr int kSlices = kPairs / kSlice, kVector = 16 / sizeof(C);

@@ -25,7 +25,8 @@ __host__ __device__ __forceinline__ int divisions(int bins) {
 }
 
 // Bin of a value and its place in the bin, from the layer's range (least, divisions / (greatest - least)).
-template <class C> __device__ __forceinline__ int bin_of(C v, const C* range, int bins, C& fraction) {
+template <class C>
+__device__ __forceinline__ int bin_of(C v, const C* range, int bins, C& fraction) {
   const C at = (v - range[0]) * range[1] + C(0.5);
   int b = static_cast<int>(at);
   b = b < 0 ? 0 : b > bins - 1 ? bins - 1 : b;
@@ -35,7 +36,8 @@ template <class C> __device__ __forceinline__ int bin_of(C v, const C* range, in
 }
 
 // Rank of a value by its layer's table (bins, 3): mid-rank of the bin, ranks per unit of fraction, mean fraction.
-template <class C> __device__ __forceinline__ C rank_of(C v, const C* range, const C* table, int bins) {
+template <class C>
+__device__ __forceinline__ C rank_of(C v, const C* range, const C* table, int bins) {
   C fraction;
   const C* bin = table + 3 * static_cast<long long>(bin_of(v, range, bins, fraction));
   const C away = fraction - bin[2], rounding = static_cast<C>(divisions(bins)) * (sizeof(C) == 8 ? C(1e-15) : C(5e-7));
@@ -44,7 +46,8 @@ template <class C> __device__ __forceinline__ C rank_of(C v, const C* range, con
 
 // Least and greatest of a layer's entries in this group of tiles, block (share of the tiles, layer); what is no pair is
 // NaN. partial (blocks, layers, 2) is widened, or begun where it holds nothing yet (`anew`).
-template <class C> __global__ void __launch_bounds__(NT)
+template <class C>
+__global__ void __launch_bounds__(NT)
     range_kernel(const C* __restrict__ entries, long long tiles, bool anew, C* __restrict__ partial) {
   BERTFT_SHARED(C, bounds, [NT / 32][2]);
   const int t = static_cast<int>(threadIdx.x), layers = static_cast<int>(gridDim.y);
@@ -87,12 +90,14 @@ inline int bins_of_part(int bins) {
 }
 
 // Adds a share of a layer's entries to its histogram (layers, bins), block (64 tiles, layer, part of the bins).
-template <class C> __global__ void __launch_bounds__(kCountThreads)
+template <class C>
+__global__ void __launch_bounds__(kCountThreads)
     count_kernel(const C* __restrict__ entries, long long tiles, const C* __restrict__ ranges, int bins, int part,
                  Bin* __restrict__ histogram) {
   BERTFT_DYN_SHARED(unsigned, low);
   unsigned* high = low + part;
-  const int t = static_cast<int>(threadIdx.x), layers = static_cast<int>(gridDim.y), layer = static_cast<int>(blockIdx.y);
+  const int t = static_cast<int>(threadIdx.x), layers = static_cast<int>(gridDim.y),
+            layer = static_cast<int>(blockIdx.y);
   const int first = static_cast<int>(blockIdx.z) * part, count = min(part, bins - first);
   for (int b = t; b < count; b += kCountThreads) low[b] = high[b] = 0;
   __syncthreads();
@@ -125,7 +130,8 @@ template <class C> __global__ void __launch_bounds__(kCountThreads)
 }
 
 // Ranks in the place of entries, block (tile, layer); what is no pair becomes 0.
-template <class C> __global__ void __launch_bounds__(NT)
+template <class C>
+__global__ void __launch_bounds__(NT)
     rank_kernel(C* __restrict__ entries, const C* __restrict__ ranges, const C* __restrict__ table, int bins) {
   const long long layer = blockIdx.y;
   C* from = entries + (static_cast<long long>(blockIdx.x) * gridDim.y + layer) * kPairs;
@@ -133,13 +139,15 @@ template <class C> __global__ void __launch_bounds__(NT)
     C v[4];
     load4(from + p, v);
 #pragma unroll
-    for (int e = 0; e < 4; ++e) v[e] = v[e] == v[e] ? rank_of(v[e], ranges + 2 * layer, table + layer * bins * 3, bins) : C(0);
+    for (int e = 0; e < 4; ++e)
+      v[e] = v[e] == v[e] ? rank_of(v[e], ranges + 2 * layer, table + layer * bins * 3, bins) : C(0);
     store4(from + p, v);
   }
 }
 
 // ranges (layers, 2) of partial (blocks, layers, 2); the greatest becomes divisions per unit.
-template <class C> __global__ void __launch_bounds__(32)
+template <class C>
+__global__ void __launch_bounds__(32)
     fold_ranges_kernel(const C* __restrict__ partial, int blocks, int bins, C* __restrict__ ranges) {
   const int a = static_cast<int>(blockIdx.x), layers = static_cast<int>(gridDim.x);
   C lo = partial[2 * a], hi = partial[2 * a + 1];
@@ -159,7 +167,8 @@ template <class C> __global__ void __launch_bounds__(32)
 }
 
 // table (layers, bins, 3) of rank_of; ranks are centred and divided by the number of pairs.
-template <class C> __global__ void __launch_bounds__(NT)
+template <class C>
+__global__ void __launch_bounds__(NT)
     rank_table_kernel(const Bin* __restrict__ histogram, int bins, double pairs, C* __restrict__ table) {
   BERTFT_SHARED(double, before, [NT + 1]);
   const int t = static_cast<int>(threadIdx.x), each = (bins + NT - 1) / NT;
@@ -177,7 +186,7 @@ template <class C> __global__ void __launch_bounds__(NT)
   __syncthreads();
   double rank = before[t];
   const bool complete = before[NT] == pairs;  // else a value was not a number, and nothing is
-#pragma unroll 1  // divisions side by side would take three times the registers
+#pragma unroll 1                              // divisions side by side would take three times the registers
   for (int b = first; b < last; ++b) {
     const double count = static_cast<double>(mine[b].count);
     const double middle = count > 0 ? static_cast<double>(mine[b].fraction) / (kFraction * count) : 0;

@@ -1,6 +1,6 @@
 // split_rows: rows in a metric's form as sums of two halves, whose products split_tile.cuh forms to float32 accuracy.
 //
-//   u_i = form(x_i) - m,  s_i = 13 - exponent of the largest |u_ik|:  u_i 2^s_i = hi + lo, 11 bits each, rounded to nearest
+//   u_i = form(x_i) - m,  s_i = 13 - exponent of the largest |u_ik|:  u_i 2^s_i = hi + lo, 11 bits each
 //   x (L, N, D), m (L, D) -> rows (L, P, C, 2, 32) halves: C = D / 32 rounded up, chunks of 32 columns, their 32 high
 //   parts and then their 32 low parts, one line of 128 bytes; P = N rounded up to 128; zeros beyond N and D
 //   scale[l, i] = 2^-s_i, along[l, i] = m.u_i, square[l, i] = |u_i|^2, stats[l, i] = (mean, 1 / norm) of the row
@@ -19,7 +19,8 @@ namespace {
 using namespace split;
 
 // Calls f with a value of the element type, which is not double.
-template <class F> int with_narrow_type(int dtype, F&& f) {
+template <class F>
+int with_narrow_type(int dtype, F&& f) {
   if (dtype == kFloat64) return kInvalid;
   return with_dtype(dtype, [&](auto zero) {
     if constexpr (sizeof(zero) == 8)
@@ -55,8 +56,8 @@ extern "C" int split_rows_bytes(long long* bytes, int layers, long long n, int d
   return 0;
 }
 
-// x (layers, n, d) and mean (layers, d) -> rows (split_rows_bytes) and, unless it is null, stats (layers, n, 2). bad (2):
-// as row_statistics_launch has it.
+// x (layers, n, d) and mean (layers, d) -> rows (split_rows_bytes) and, unless it is null, stats (layers, n, 2). bad
+// (2): as row_statistics_launch has it.
 extern "C" int split_rows_launch(const void* x, const double* mean, void* rows, float* stats, long long* bad, int dtype,
                                  int metric, int layers, long long n, int d, cudaStream_t stream) {
   if (metric < kDot || metric > kEuclidean || layers < 0 || layers > 65535 || n < 0 || d < 0) return kInvalid;

@@ -8,9 +8,10 @@ namespace split {
 // Exponent of a finite float's leading bit, -127 for subnormal numbers and 0.
 __device__ __forceinline__ int exponent_of(float v) { return static_cast<int>(__float_as_uint(v) >> 23 & 255u) - 127; }
 
-template <class T> __global__ void __launch_bounds__(256)
-    split_rows_kernel(const T* __restrict__ x, long long n, int d, int metric, const double* __restrict__ mean,
-                      Rows to, float* __restrict__ stats, BadRows* bad) {
+template <class T>
+__global__ void __launch_bounds__(256)
+    split_rows_kernel(const T* __restrict__ x, long long n, int d, int metric, const double* __restrict__ mean, Rows to,
+                      float* __restrict__ stats, BadRows* bad) {
   const int lane = static_cast<int>(threadIdx.x) % 32, chunks = to.chunks;
   const long long layer = blockIdx.y, step = static_cast<long long>(gridDim.x) * 8;
   const double* m = mean + layer * d;

@@ -83,3 +83,24 @@ def exact_distances(x: np.ndarray, y: np.ndarray | None, metric: str) -> np.ndar
         return u @ v.swapaxes(-1, -2)
     square = np.stack([((a[:, None] - b) ** 2).sum(-1) for a, b in zip(u, v, strict=True)])
     return {"sqeuclidean": square, "euclidean": np.sqrt(square)}.get(metric, square / 2)
+
+
+def columns(kernels: Kernels, u: np.ndarray, **options) -> tuple[np.ndarray, np.ndarray]:
+    """(halves, bits of the largest element) of u (n, d); ``kernels``: those of split_moments.cu."""
+    size, ignored = np.zeros(1, np.int64), np.zeros(1, np.int32)
+    kernels.split_columns_bytes(size, ignored, *u.shape)
+    halves, largest = np.empty(int(size[0]), np.uint8), np.zeros(1, np.uint32)
+    kernels.split_columns_launch(u, Uninitialised(halves), largest, *u.shape, **options)
+    return halves, largest
+
+
+def sums(kernels: Kernels, u: np.ndarray, v=None, total=None, ranges=8, **options) -> tuple[np.ndarray, np.ndarray]:
+    """U'V (d, e), added to ``total``, and the partial sums of up to ``ranges`` ranges as they leave the cores."""
+    (n, d), e = u.shape, (u if v is None else v).shape[1]
+    partial = np.full((ranges, d, e), np.nan, np.float32)
+    total = np.zeros((d, e)) if total is None else total
+    first, second = columns(kernels, u, **options), (None, None) if v is None else columns(kernels, v, **options)
+    kernels.split_moments_launch(
+        first[0], second[0], first[1], second[1], Uninitialised(partial), ranges, total, n, d, e, **options
+    )
+    return total, partial
