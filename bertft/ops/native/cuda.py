@@ -8,6 +8,8 @@ sentence what is missing, one warning is given, and the plain PyTorch of `bertft
 Environment:
     TORCH_CUDA_ARCH_LIST   architectures, such as ``8.0;9.0+PTX``; default: those of the visible GPUs, and 8.0, 9.0,
                            10.0 and PTX when none is visible
+    BERTFT_CORE            ``split`` takes float16 tensor cores for float32 products wherever they can serve, ``plain``
+                           never does; default: where a card's are fast enough (docs/gpu.md)
     BERTFT_KERNELS, BERTFT_CACHE, CXX, CXXFLAGS, MAX_JOBS   as in `bertft.ops.native.cpu`
 """
 
