@@ -11,9 +11,9 @@ from setuptools import find_namespace_packages, setup
 options = {}
 if os.environ.get("BERTFT_AOT") == "1":
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    from bertft.ops.native import wheel as ahead_of_time
+    from bertft.ops.native import wheel
 
-    options = ahead_of_time.options()
+    options = wheel.options()
 
 setup(
     packages=[
@@ -24,7 +24,14 @@ setup(
     ],
     package_dir={"bertft._csrc": "csrc"},
     package_data={
-        "bertft": ["py.typed", "report/page/templates/*", "study/builtin/*.yaml"],
+        "": ["*.pyi"],
+        "bertft": [
+            "py.typed",
+            "models/finetuning/*.j2",
+            "report/page/templates/*.*",
+            "report/page/templates/sections/*",
+            "study/builtin/*.yaml",
+        ],
         "bertft._csrc": ["*.h", "*.cpp", "cpu/*", "cuda/*"],
     },
     **options,

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bertft.similarity.compare.comparison import Comparison, Plan
+from bertft.similarity.compare.comparison import Comparison
+from bertft.similarity.compare.plan import Plan
 from bertft.similarity.moments import CrossMoments
 from bertft.similarity.neighbours import mutual_knn
 

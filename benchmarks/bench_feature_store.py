@@ -16,7 +16,7 @@ import torch
 from benchmarks.harness import OURS, BandwidthLimit, Contender
 from benchmarks.stimuli import sentence_lengths
 from bertft.probes.feature_store import PART, _Entry
-from bertft.probes.vectors import Room
+from bertft.probes.vectors import Workspace
 from bertft.runs.progress import SILENT
 
 SENTENCES, LAYERS, DIM, BATCH = 1024, 7, 384, 20
@@ -80,9 +80,9 @@ def test_read(run_race, material, tmp_path):
     batches = [order[i : i + BATCH].tolist() for i in range(0, len(order), BATCH)]
 
     def mapped():
-        store, room = entry.open(), Room()
+        store, workspace = entry.open(), Workspace()
         for members in batches:
-            yield store.batch(members, room=room)
+            yield store.batch(members, workspace=workspace)
 
     def loaded():
         whole = np.fromfile(entry.file, np.float16).reshape(vectors.shape)

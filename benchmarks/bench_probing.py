@@ -22,7 +22,7 @@ from bertft.probes.edge.head import WIDTH, Heads, all_inputs
 from bertft.probes.edge.schedule import Schedule
 from bertft.probes.edge.targets import EdgeTargets, SpanBatch
 from bertft.probes.structural import training as structural_training
-from bertft.probes.vectors import Room, WordVectors
+from bertft.probes.vectors import WordVectors, Workspace
 
 LAYERS, DIM = 7, 384
 
@@ -155,9 +155,9 @@ def test_edge_epoch(run_race, longest):
 
     def epoch():
         schedule = Schedule(Heads(inputs, LAYERS, DIM, 2, k, seed=0), 1e-4)
-        masks, room = torch.Generator().manual_seed(0), Room()
+        masks, workspace = torch.Generator().manual_seed(0), Workspace()
         for members in order:
-            edge_train.descend(schedule, vectors, targets, members, masks, room)
+            edge_train.descend(schedule, vectors, targets, members, masks, workspace)
 
     work = [step_products(targets.batch(members), p, k, longest > 1) for members in order]
 

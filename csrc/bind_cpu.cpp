@@ -5,11 +5,11 @@
 //      header, one implementation templated on float and double. Every .cpp under csrc/cpu is compiled and linked.
 //   2. Here: its schema in the block below, a wrapper that allocates outputs and passes pointers, and its m.impl line.
 //      Inputs come checked, contiguous and of the right type from Python; BERTFT_CHECK only guards the memory.
-//   3. bertft/ops/<op>.py: checks with sentences (BertftError), the function, `cpu.on_load(_register)` where
-//      _register calls torch.library.register_fake and register_autograd; export it from bertft/ops/__init__.py.
-//   4. bertft/ops/reference.py: the formula in plain PyTorch; it serves wherever no kernel does.
+//   3. bertft/ops/<op>.py: argument checks (BertftError), the function, and `cpu.on_load(_register)`, where _register
+//      calls torch.library.register_fake and register_autograd; export it from bertft/ops/__init__.py.
+//   4. bertft/ops/reference.py: the formula in plain PyTorch, used where no kernel is available.
 //   5. tests/ops/test_<op>.py: values, gradcheck, opcheck and compile, properties, bad input.
-// Only what torch 2.10 offered may be used: TORCH_TARGET_VERSION (set by the build) hides anything newer.
+// Use nothing newer than torch 2.10: TORCH_TARGET_VERSION (set by the build) hides it.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -20,7 +20,7 @@
 
 #include "cpu/gemm.h"
 #include "cpu/parallel.h"
-#include "bind_similarity.h"
+#include "bind_rows.h"
 #include "cpu/probe_loss.h"
 
 using torch::headeronly::ScalarType;
@@ -35,7 +35,7 @@ bertft::Pool torch_pool() {
           }};
 }
 
-// What this build may use and found, for `bertft doctor`: instruction sets and the source of matrix products.
+// For `bertft doctor`: the instruction sets of this build, and the source of its matrix products.
 std::string cpu_capability() {
   std::string sets;
 #if defined(__AVX512F__)
@@ -113,7 +113,7 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss_dispatch(Tensor h, Tensor weight, 
   if (h.numel() > 0 && ((h.size(2) > 1 && h.stride(2) != 1) || (h.size(1) > 1 && h.stride(1) < h.size(2))))
     h = torch::stable::contiguous(h);
   for (Tensor* t : {&weight, &distances, &depths, &lengths})
-    if (!t->is_contiguous()) *t = torch::stable::contiguous(*t);  // a call through the dispatcher even if it need do nothing
+    if (!t->is_contiguous()) *t = torch::stable::contiguous(*t);  // a dispatcher call even if nothing is to do
   return (type == ScalarType::Float ? probe_loss<float> : probe_loss<double>)(
       h, weight, distance_rank, distances, depths, lengths, with_weight, with_h);
 }
@@ -158,7 +158,7 @@ SixTensors cross_moments(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::
   const auto zeros = [&](bool wanted, int64_t size) {
     return torch::stable::new_zeros(x, {wanted ? size : 0}, ScalarType::Double);
   };
-  const bool written = x.size(0) > 0;  // without rows nothing is
+  const bool written = x.size(0) > 0;  // the kernel writes nothing without rows
   const auto matrix = [&](bool wanted, int64_t rows, int64_t columns) {
     const std::vector<int64_t> sizes{wanted ? rows : 0, wanted ? columns : 0};
     return written ? empty(x, sizes, ScalarType::Double) : torch::stable::new_zeros(x, sizes, ScalarType::Double);
@@ -197,34 +197,34 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> rdm_moments(Tensor x, std::optional<T
 STABLE_TORCH_LIBRARY(bertft, m) {
   m.def("cpu_capability() -> str");
   // h (L, T, D), weight (L, D, R: first the columns of the distance probe), distances packed (sum n_s^2), depths (T,),
-  // lengths (S,) -> loss (L, 2), and where asked for, else with a first size of 0, grad_weight (L, D, R), grad_h (K, L,
-  // T, D) of the K kinds that have columns.
+  // lengths (S,) -> loss (L, 2), grad_weight (L, D, R) and grad_h (K, L, T, D) of the K kinds that have columns. A
+  // gradient that is not wanted has a first size of 0.
   m.def(
       "probe_loss(Tensor h, Tensor weight, int distance_rank, Tensor distances, Tensor depths, Tensor lengths, "
       "bool with_weight, bool with_h) -> (Tensor loss, Tensor grad_weight, Tensor grad_h)");
-  // x (B, N, D), y (B, M, D) -> (B, N, M), or (B, N (N-1) / 2) when condensed; metric: index in ops/metrics.py; check: a
-  // row that is not finite, or has no norm where one is needed, is an error.
+  // x (B, N, D), y (B, M, D) -> (B, N, M), or (B, N (N-1) / 2) when condensed; metric: index in ops/metrics.py; check:
+  // a row that is not finite, or has no norm where one is needed, is an error.
   m.def("pairwise_distance(Tensor x, Tensor? y, int metric, bool condensed, bool check) -> Tensor");
   // Gradients with respect to the rows in their metric's form.
   m.def(
       "pairwise_distance_backward(Tensor grad, Tensor x, Tensor? y, Tensor out, int metric, bool condensed) -> "
       "(Tensor grad_x, Tensor grad_y)");
-  // x (n, D), y (n, E), mean_x (D,), mean_y (E,) -> the float64 sums of ops/cross_moments.py; empty where left out.
+  // x (n, D), y (n, E), mean_x (D,), mean_y (E,) -> the float64 sums of ops/moments/layout.py; empty if left out.
   m.def(
       "cross_moments(Tensor x, Tensor? y, Tensor mean_x, Tensor? mean_y, int metric_x, int metric_y, bool grams, bool "
       "float64, bool check) -> (Tensor gram_x, Tensor stats_x, Tensor cross, Tensor stats_xy, Tensor gram_y, Tensor "
       "stats_y)");
-  // The same, added to sums that exist; an empty one is left out.
+  // The same, added to existing sums; empty ones are left out.
   m.def(
       "cross_moments_add(Tensor x, Tensor? y, Tensor mean_x, Tensor? mean_y, int metric_x, int metric_y, bool float64, "
       "bool check, Tensor(a!) gram_x, Tensor(b!) stats_x, Tensor(c!) cross, Tensor(d!) stats_xy, Tensor(e!) gram_y, "
       "Tensor(f!) stats_y) -> ()");
-  // A tile of similarities into the lists of the largest of its rows, and of its columns unless those are empty.
+  // Merges a tile of similarities into the lists of the largest of its rows, and of its columns unless those are empty.
   m.def(
       "nearest(Tensor tile, Tensor(a!) value, Tensor(b!) place, int first, Tensor(c!) down_value, Tensor(d!) down_place, "
       "int down_first) -> ()");
-  // x (L, N, D), y (M, N, E) -> second moments of entries, or of their ranks, over the pairs of stimuli i < j, of P = L + M
-  // layers: sums (P,), products (P, P), shifts (P,), within (P,); see cpu/rdm_correlation.h.
+  // x (L, N, D), y (M, N, E) -> second moments of entries, or of their ranks, over the pairs of stimuli i < j, of P = L
+  // + M layers: sums (P,), products (P, P), shifts (P,), within (P,); see cpu/rdm_correlation.h.
   m.def(
       "rdm_moments(Tensor x, Tensor? y, int metric_x, int metric_y, bool ranks, bool float64, bool check) -> (Tensor "
       "sums, Tensor products, Tensor shifts, Tensor within)");

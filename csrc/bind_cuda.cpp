@@ -22,7 +22,7 @@ constexpr int64_t kChunk = 4096;  // rows of one float32 product; further sums a
 
 // Statistics that the metric needs of the rows of x (B, N, D); without elements where it needs none.
 Tensor statistics(const Tensor& x, int64_t metric, const Tensor* bad, cudaStream_t stream) {
-  const bool needed = metric == 1 || metric == 2;
+  const bool needed = normalised(Metric(metric));
   const int64_t rows = x.size(0) * x.size(1);
   Tensor stats = empty(x, {needed ? rows : 0, 2}, sum_type(x));
   const Tensor ignored = bad ? *bad : empty(x, {2}, ScalarType::Long);
@@ -42,7 +42,7 @@ Tensor pairwise_distance(Tensor x, std::optional<Tensor> y, int64_t metric, bool
   x = torch::stable::contiguous(x);
   if (y) y = torch::stable::contiguous(*y);
   const int64_t B = x.size(0), N = x.size(1), M = y ? y->size(1) : N, D = x.size(2);
-  if (B > 0 && metric != 5 && split_core(x, std::min(N, M), D, on.stream)) {
+  if (B > 0 && Metric(metric) != Metric::manhattan && split_core(x, std::min(N, M), D, on.stream)) {
     return split_distance(x, y, metric, condensed, check, on.stream);
   }
   const Tensor bad = empty(x, {2}, ScalarType::Long);
@@ -70,7 +70,7 @@ std::tuple<Tensor, Tensor> pairwise_distance_backward(Tensor grad, Tensor x, std
   Tensor grad_x = empty(x, {B, N, D}, sum_type(x)), grad_y = empty(x, {y ? B : 0, y ? M : 0, D}, sum_type(x));
   const Tensor stats_x = statistics(x, metric, nullptr, on.stream);
   const Tensor stats_y = y ? statistics(*y, metric, nullptr, on.stream) : stats_x;
-  const void* distances = metric == 4 ? out.const_data_ptr() : nullptr;
+  const void* distances = Metric(metric) == Metric::euclidean ? out.const_data_ptr() : nullptr;
   const auto run = [&](const void* a, const void* b, const Tensor& sa, const Tensor& sb, int64_t n, int64_t m,
                        Tensor& to, bool transposed) {
     if (to.numel() == 0) return;
@@ -195,7 +195,8 @@ Tensor rdm_tiles(Tensor x, std::optional<Tensor> y, int64_t metric_x, int64_t me
   x = torch::stable::contiguous(x);
   if (y) y = torch::stable::contiguous(*y);
   BERTFT_CHECK(!y || y->scalar_type() == x.scalar_type(), "rdm_tiles: x and y must be of one type");
-  if (path < 0) path = metric_x != 5 && (!y || metric_y != 5) && split_core(x, y, on.stream);
+  const auto by_products = [](int64_t metric) { return Metric(metric) != Metric::manhattan; };
+  if (path < 0) path = by_products(metric_x) && (!y || by_products(metric_y)) && split_core(x, y, on.stream);
   const int64_t L = x.size(0), M = y ? y->size(0) : L, N = x.size(1);
   Tensor out = empty(x, {L, M}, ScalarType::Double), bad = empty(x, {2, 2}, ScalarType::Long);
   long long bytes = 0;
@@ -274,7 +275,7 @@ using namespace bertft::binding;
 
 STABLE_TORCH_LIBRARY_FRAGMENT(bertft, m) {
   // x (L, N, D), y (M, N, E) -> (L, M) float64: rdm_correlation by tiles of pairs. metric_x, metric_y: index in
-  // ops/metrics.py; compare: in ops/rdm/correlation.py (no kendall); path: 0 FFMA, 1 split rows, -1 the card's better.
+  // ops/metrics.py; compare: too (no kendall); path: 0 FFMA, 1 split rows, -1 the better of them on this card.
   m.def("rdm_tiles(Tensor x, Tensor? y, int metric_x, int metric_y, int compare, int path, bool check) -> Tensor");
   // Whether products of the rows of x (L, N, D), and of y (M, N, E), go over split rows on this card.
   m.def("split_core(Tensor x, Tensor? y) -> bool");

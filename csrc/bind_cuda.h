@@ -10,7 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "bad_row.h"
 #include "check.h"
+#include "metric_codes.h"
 
 typedef struct CUstream_st* cudaStream_t;
 extern "C" const char* cudaGetErrorString(int error);
@@ -120,18 +122,14 @@ T* data(const Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
 }
 
-// The first bad row as the sentence that the CPU kernels raise; waits for the device. bad: (2,) int64 of the side
-// named, or (2, 2) of x and of y; rows: of a layer, 0 where layers are not to be named.
+// Raises the first bad row; waits for the device. bad: (2,) int64 of the side named, or (2, 2) of x and of y; rows: of
+// a layer, 0 where the op takes one layer only.
 void refuse(const char* op, const Tensor& bad, int64_t rows, const char* side = "x") {
   const Tensor host = torch::stable::to(bad, torch::stable::Device(torch::headeronly::DeviceType::CPU));
   const auto* found = static_cast<const int64_t*>(host.const_data_ptr());
   for (int64_t k = 0; k < host.numel(); ++k) {
     if (found[k] == kNoRow) continue;
-    std::string text = "<bertft>" + std::string(op) + ": row " + std::to_string(rows ? found[k] % rows : found[k]) +
-                       " of " + (k < 2 ? side : "y");
-    if (rows) text += " in layer " + std::to_string(found[k] / rows);
-    text += k % 2 ? " has norm 0, so its cosine or correlation is undefined" : " holds NaN or infinity";
-    throw std::runtime_error(text + "</bertft>");
+    raise_bad_row(op, k < 2 ? side : "y", rows ? found[k] % rows : found[k], rows ? found[k] / rows : -1, k % 2 == 1);
   }
 }
 

@@ -88,7 +88,7 @@ Tensor split_distance(const Tensor& x, const std::optional<Tensor>& y, int64_t m
                       cudaStream_t stream) {
   constexpr const char* op = "pairwise_distance";
   const int64_t B = x.size(0), N = x.size(1), M = y ? y->size(1) : N, D = x.size(2);
-  const bool with_stats = metric == 1 || metric == 2;
+  const bool with_stats = normalised(Metric(metric));
   const Tensor bad = empty(x, {2}, ScalarType::Long);
   const SplitMean mean = split_mean(op, x, metric, stream);
   const SplitRows of_x = split_rows(op, x, mean.mean, metric, with_stats, bad, stream);

@@ -1,7 +1,7 @@
-// Checks of the bindings: a sentence instead of a wrong address.
+// Checks of the bindings: an error message instead of a wrong address.
 //
-// No stream formats it, as STD_TORCH_CHECK's does: on a machine with torch 2.11.0 and Ubuntu's g++ 13 every refusal of
-// the kernels ended the process with a segmentation fault inside the stream.
+// The message is not formatted by a stream, as in STD_TORCH_CHECK: with torch 2.11.0 and Ubuntu's g++ 13, every failed
+// check ended the process with a segmentation fault inside the stream.
 #pragma once
 #include <stdexcept>
 #include <string>

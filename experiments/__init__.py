@@ -1,5 +1,5 @@
-"""The figures and tables of Merchant et al. (2020), and what lies beyond them, by one command each.
+"""The figures and tables of Merchant et al. (2020), and more.
 
 ``python -m experiments all --setting minilm --data DATA --out runs/experiments`` runs or resumes everything. An
-analysis is one module here: ``stages(lab)`` says what is to be computed, ``figures(rows, lab)`` what is drawn of it.
+experiment is a module with one ``EXPERIMENT``, an analysis of a study that is repeated with several seeds.
 """

@@ -1,33 +1,42 @@
-"""Figure 1: what structural probes read from each layer of the base, the tuned and a random encoder, and how much more
-or less from a tuned one than from the base."""
+"""Figure 1: structural probes of every layer."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 
-from bertft.report.figures.catalogue import Figure
-from bertft.report.figures.layered import layered
-from bertft.report.figures.probes import MEASURES
-from bertft.report.lines import lines
+from bertft.report.figure import Figure
+from bertft.report.lines import Context, lines
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
-from bertft.study.repeat import Lab
+from bertft.study.analysis import layered_figures, named_figures
+from bertft.study.repeat import Experiment, RepeatedStudy
 
 
-def stages(lab: Lab) -> list[Stage]:
-    return lab.study_stages("probes", "differences")
+class StructuralProbes(Experiment):
+    """The study's own structural probes."""
+
+    name, order = "fig1_structural_probes", 100
+
+    def stages(self, study: RepeatedStudy) -> list[Stage]:
+        """Return the study's stages for every seed."""
+        return study.study_stages("probes", "differences")
+
+    def figures(self, rows: Sequence[Row], context: Context) -> list[Figure]:
+        """Return the scores by layer, and the differences to the base."""
+        shown = [
+            line for line in lines(rows, "structural") if line.name.derived == "difference" and not line.name.probe
+        ]
+        found = layered_figures(
+            "difference",
+            "What structural probes read from a tuned encoder, less what they read from the base",
+            "Paired by sentence.",
+            shown,
+            panel=lambda line: line.name.title,
+            ylabel=lambda line: f"{line.name.base}, tuned − base",
+        )
+        differences = [dataclasses.replace(figure, columns=2) for figure in found]
+        return named_figures(rows, context, "probes_by_layer") + differences
 
 
-def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:
-    measures = {f"{measure}_difference": title for measure, (title, _) in MEASURES.items()}
-    difference = layered(
-        "difference",
-        "What structural probes read from a tuned encoder, less what they read from the base",
-        "Paired by sentence.",
-        [line for line in lines(rows, "structural") if line.measure in measures],
-        panel=lambda line: measures[line.measure],
-        ylabel=lambda line: line.measure.removesuffix("_difference") + ", tuned − base",
-    )
-    found = [dataclasses.replace(difference, columns=2)] if difference else []
-    return lab.drawn(rows, "probes_by_layer") + found
+EXPERIMENT = StructuralProbes()

@@ -1,18 +1,29 @@
-"""Figure 2: similarity of each layer of the tuned encoders to the base encoder, on text of no task."""
+"""Figure 2: similarity to the base, on text of no task."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bertft.report.figures.catalogue import Figure
+from bertft.report.figure import Figure
+from bertft.report.lines import Context
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
-from bertft.study.repeat import Lab
+from bertft.study.analysis import named_figures
+from bertft.study.repeat import Experiment, RepeatedStudy
 
 
-def stages(lab: Lab) -> list[Stage]:
-    return lab.study_stages("rsa")
+class SimilarityByLayer(Experiment):
+    """The study's own RSA."""
+
+    name, order = "fig2_rsa", 20
+
+    def stages(self, study: RepeatedStudy) -> list[Stage]:
+        """Return the study's stages for every seed."""
+        return study.study_stages("rsa")
+
+    def figures(self, rows: Sequence[Row], context: Context) -> list[Figure]:
+        """Return RSA by layer."""
+        return named_figures(rows, context, "rsa_by_layer")
 
 
-def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:
-    return lab.drawn(rows, "rsa_by_layer")
+EXPERIMENT = SimilarityByLayer()

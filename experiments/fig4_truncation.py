@@ -1,19 +1,7 @@
-"""Figure 4: score of each task by the number of blocks that are left."""
+"""Figure 4: task scores by the number of blocks left."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from experiments.fig3_freezing import RepeatedSweep
 
-from bertft.report.figures.catalogue import Figure
-from bertft.runs.folder import Stage
-from bertft.runs.rows import Row
-from bertft.study.repeat import Lab
-
-
-def stages(lab: Lab) -> list[Stage]:
-    """The sweep of every task and seed (`bertft.study.repeat.Lab.sweep`)."""
-    return lab.sweep("truncate")
-
-
-def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:
-    return lab.drawn(rows, "truncate_by_k")
+EXPERIMENT = RepeatedSweep("truncate", "fig4_truncation", 120)

@@ -1,97 +1,114 @@
-"""Full fine-tuning against LoRA on one task: do adapters change the same layers and the same words?"""
+"""Full fine-tuning and LoRA: do they change the same layers?"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
 from bertft.models.encoder import Encoder
-from bertft.models.finetuning.run import finetune, read_card
-from bertft.report.figures.catalogue import Figure
-from bertft.report.figures.layered import layered
-from bertft.report.lines import lines
+from bertft.models.finetuning.card import read_card
+from bertft.models.finetuning.run import finetune
+from bertft.report.figure import Figure
+from bertft.report.lines import Context, lines
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
+from bertft.runs.vocabulary import MeasureName
 from bertft.similarity import compare_encoders, words_that_moved
 from bertft.similarity.words.agreement import words_agree
+from bertft.study.analysis import layered_figures
 from bertft.study.inputs import fitting
-from bertft.study.repeat import Lab
+from bertft.study.repeat import Experiment, RepeatedStudy
 
-ALIKE = "local_rsa_correlation"
-PANELS = {False: "to the base encoder", True: "one to the other"}
-
-
-def stages(lab: Lab) -> list[Stage]:
-    """Options ``lora``: ``seeds``, the ``task``, ``changes`` to its fine-tuning (``lora``: the rank, a higher learning
-    rate), the study's ``text`` with how many ``tokens``, and how many ``sentences`` of the probes' treebank."""
-    options = lab.options("lora", "seeds", "task", "changes", "text", "tokens", "sentences")
-    found = lab.study_stages("models", seeds=options["seeds"])
-    for seed in options["seeds"]:
-        for name, work in (("model", train), ("similarity", compare), ("words", words)):
-            stage = lab.stage(f"lora/seed{seed}/{name}", seed, {"lora": options}, lambda s=seed, w=work: w(lab, s))
-            found.append(stage)
-    return found
+BOTH = "LoRA and full"  # the pair of the two encoders
+ALIKE, PANELS = "local_rsa_correlation", {False: "to the base encoder", True: "one to the other"}
 
 
-def folder(lab: Lab, seed: int) -> Path:
-    return lab.out / "lora" / f"seed{seed}" / "encoder"
+class Lora(Experiment):
+    """A LoRA model of one task compared with the study's own model.
+
+    Options ``lora``: ``seeds``, the ``task``, ``changes`` to its fine-tuning (``lora``: the rank, a higher learning
+    rate), the study's ``text`` with the number of ``tokens``, and the number of ``sentences`` of the probes' treebank.
+    """
+
+    name, order = "lora", 80
+
+    def stages(self, study: RepeatedStudy) -> list[Stage]:
+        """Return the stages ``model``, ``similarity`` and ``words`` for every seed, after the study's models."""
+        options = study.options("lora", "seeds", "task", "changes", "text", "tokens", "sentences")
+        found = study.study_stages("models", seeds=options["seeds"])
+        for seed in options["seeds"]:
+            for name, work in (("model", train), ("similarity", compare), ("words", words)):
+                found.append(
+                    study.stage(f"lora/seed{seed}/{name}", seed, {"lora": options}, partial(work, study, seed))
+                )
+        return found
+
+    def figures(self, rows: Sequence[Row], context: Context) -> list[Figure]:
+        """Return similarity to the base, similarity to each other, and agreement on the words that moved."""
+        options, words = context.config["options"]["lora"], lines(rows, "words")
+        return layered_figures(
+            "lora",
+            f"Full fine-tuning and LoRA on {options['task']}",
+            f"Similarity of each layer on {options['text']}; over the words of a treebank, the correlation of how far "
+            "each one moved.",
+            [*lines(rows, "rsa"), *(line for line in words if line.measure == ALIKE)],
+            panel=lambda line: "the same words?" if line.measure == ALIKE else PANELS[line.model == BOTH],
+            ylabel=lambda line: "correlation of local RSA" if line.measure == ALIKE else "RSA (cosine, Pearson)",
+        )
 
 
-def train(lab: Lab, seed: int) -> list[Row]:
-    options = lab.options("lora")
-    config = lab.driver(seed, options["task"], folder(lab, seed), **options["changes"])
-    result = finetune(config, progress=lab.progress)
+def train(study: RepeatedStudy, seed: int) -> list[Row]:
+    """Train the LoRA model; return its scores, and the trained parameters of both."""
+    options, out = study.options("lora"), study.out / "lora" / f"seed{seed}" / "encoder"
+    result = finetune(study.driver(seed, options["task"], out, **options["changes"]), progress=study.progress)
     rows = [dataclasses.replace(row, model="LoRA", task="score") for row in result.rows]
-    full = lab.out / f"seed{seed}" / "models" / options["task"]
-    for name, card in (("LoRA", read_card(result.folder)), ("full", read_card(full))):
-        if count := card.get("trained_parameters"):
+    for name, model in (("LoRA", out), ("full", study.model(seed, options["task"]))):
+        if count := read_card(model).get("trained_parameters"):
             rows.append(Row(name, "score", rows[0].data, None, "trained_parameters", float(count), seed=seed))
     return rows
 
 
-def tuned(lab: Lab, seed: int) -> dict[str, Encoder]:
-    return {
-        "full": lab.encoder(seed, lab.options("lora")["task"]),
-        "LoRA": Encoder.from_pretrained(str(folder(lab, seed))),
-    }
+def tuned(study: RepeatedStudy, seed: int) -> dict[str, Encoder]:
+    """Return both tuned encoders."""
+    full, lora = study.encoder(seed, study.options("lora")["task"]), study.out / "lora" / f"seed{seed}" / "encoder"
+    return {"full": full, "LoRA": Encoder.from_pretrained(str(lora))}
 
 
-def compare(lab: Lab, seed: int) -> list[Row]:
-    """Each to the base, and ``LoRA and full``: one to the other."""
-    options, base, both = lab.options("lora"), lab.encoder(seed, "base"), tuned(lab, seed)
-    texts = fitting(base, lab.materials(seed).stimuli(options["text"]))
-    settings = {"tokens": options["tokens"], "seed": seed, "data": options["text"]}
-    rows = compare_encoders(base, both, texts, **settings, progress=lab.progress)
-    rows += compare_encoders(both["full"], {"LoRA and full": both["LoRA"]}, texts, **settings)
-    return [row for row in rows if row.measure == "rsa_cosine_pearson"]
+def compare(study: RepeatedStudy, seed: int) -> list[Row]:
+    """Return RSA of each encoder with the base and, as ``LoRA and full``, with the other."""
+    options, base, both = study.options("lora"), study.encoder(seed, "base"), tuned(study, seed)
+    texts = fitting(base, study.inputs(seed).stimuli(options["text"]))
+    settings = {"tokens": options["tokens"], "seed": seed, "draw": study.draw, "data": options["text"]}
+    to_base = compare_encoders(base, both, texts, **settings, progress=study.progress)
+    to_other = compare_encoders(both["full"], {BOTH: both["LoRA"]}, texts, **settings)
+    return [row for row in [*to_base, *to_other] if row.measure == "rsa_cosine_pearson"]
 
 
-def words(lab: Lab, seed: int) -> list[Row]:
-    """Mean local RSA of the words of each part of speech, ``local_rsa_<UPOS>``; ``local_rsa_correlation`` over words of
-    the two encoders', whether it is the same words that moved."""
-    sentences = lab.materials(seed).trees("dev")[: lab.options("lora")["sentences"]]
-    base, both = lab.encoder(seed, "base"), tuned(lab, seed)
-    moved = words_that_moved(base, both, sentences, ("upos",), progress=lab.progress)
+def words(study: RepeatedStudy, seed: int) -> list[Row]:
+    """Return mean local RSA by part of speech, ``local_rsa_<UPOS>``, and its correlation between the two encoders."""
+    sentences = study.inputs(seed).trees("dev")[: study.options("lora")["sentences"]]
+    base, both = study.encoder(seed, "base"), tuned(study, seed)
+    moved = words_that_moved(base, both, sentences, ("upos",), progress=study.progress)
     rows = [
-        Row(name, "words", "trees", m.layer, f"local_rsa_{m.label}", m.value, m.low, m.high, m.n, seed)
+        Row(
+            name,
+            "words",
+            "trees",
+            m.layer,
+            str(MeasureName("local_rsa", label=m.label)),
+            m.value,
+            m.low,
+            m.high,
+            m.n,
+            seed,
+        )
         for name, found in moved.items()
         for m in found.by["upos"]
     ]
-    alike = words_agree(base, both["full"], both["LoRA"], sentences, seed=seed, progress=lab.progress)
-    rows += [Row("LoRA and full", "words", "trees", a.layer, ALIKE, a.value, a.low, a.high, a.n, seed) for a in alike]
+    for a in words_agree(base, both["full"], both["LoRA"], sentences, seed=seed, progress=study.progress):
+        rows.append(Row(BOTH, "words", "trees", a.layer, ALIKE, a.value, a.low, a.high, a.n, seed))
     return rows
 
 
-def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:
-    text = lab.options("lora")["text"]
-    alike = [line for line in lines(rows, "words") if line.measure == ALIKE]
-    figure = layered(
-        "lora",
-        f"Full fine-tuning and LoRA on {lab.options('lora')['task']}",
-        f"Similarity of each layer on {text}; over the words of a treebank, the correlation of how far each one moved.",
-        [*lines(rows, "rsa"), *alike],
-        panel=lambda line: "the same words?" if line.measure == ALIKE else PANELS["and" in line.model],
-        ylabel=lambda line: "correlation of local RSA" if line.measure == ALIKE else "RSA (cosine, Pearson)",
-    )
-    return [figure] if figure else []
+EXPERIMENT = Lora()

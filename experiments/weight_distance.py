@@ -1,47 +1,35 @@
-"""How far the weights of each block moved, relative to their size."""
+"""Distance of weights to the base, relative to their size."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from bertft.models.weight_distance import weight_distance
-from bertft.report.figures.catalogue import Figure
-from bertft.report.figures.layered import layered
-from bertft.report.lines import lines
+from bertft.report.figure import Figure, HeatMap
+from bertft.report.lines import Context
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
-from bertft.study.repeat import Lab
-
-MEASURE = "relative_weight_distance"
-
-
-def stages(lab: Lab) -> list[Stage]:
-    found = lab.study_stages("models")
-    for seed in lab.seeds:
-        work = lambda seed=seed: measure(lab, seed)
-        found.append(lab.stage(f"weights/seed{seed}", seed, {"measure": MEASURE}, work))
-    return found
+from bertft.study.analyses.weights import MEASURE, Weights
+from bertft.study.repeat import Experiment, RepeatedStudy
 
 
-def measure(lab: Lab, seed: int) -> list[Row]:
-    """|W' - W| / |W| of the embeddings (layer 0) and every block."""
-    base = lab.encoder(seed, "base").model
-    return [
-        Row(name, "weights", "weights", layer, MEASURE, value, seed=seed)
-        for name in lab.setting.study.tasks
-        for layer, value in enumerate(weight_distance(base, lab.encoder(seed, name).model))
-    ]
+class WeightDistance(Experiment):
+    """The study's analysis `Weights` for every seed, whether or not the study asks for it."""
+
+    name, order = "weight_distance", 40
+
+    def stages(self, study: RepeatedStudy) -> list[Stage]:
+        """Return a stage for every seed, after the models."""
+        own = study.stages_by_seed("weights", {"measure": MEASURE}, partial(self.work, study))
+        return [*study.study_stages("models"), *own]
+
+    def work(self, study: RepeatedStudy, seed: int) -> list[Row]:
+        """Return the rows of one seed."""
+        return Weights().work(study.inputs(seed))
+
+    def figures(self, rows: Sequence[Row], context: Context) -> Sequence[Figure | HeatMap]:
+        """Return the distances by block."""
+        return Weights().figures(rows, context)
 
 
-def figures(rows: Sequence[Row], lab: Lab) -> list[Figure]:
-    figure = layered(
-        "weight_distance",
-        "How far the weights of each block moved",
-        "Frobenius norm of the change over that of the weights, all parameters of a block together.",
-        lines(rows, "weights"),
-        panel=lambda line: "weights",
-        ylabel=lambda line: "|W' − W| / |W|",
-        xlabel="block (0 = embeddings)",
-        cluster="seeds",
-    )
-    return [figure] if figure else []
+EXPERIMENT = WeightDistance()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from bertft.models.encoder import Encoder
 
 # The same examples in every run: a failure is found again, and a green run stays green.
 hypothesis.settings.register_profile("bertft", derandomize=True)
@@ -17,6 +22,18 @@ hypothesis.settings.load_profile(os.environ.get("BERTFT_FUZZ", "bertft"))
 # Before transformers or datasets is imported anywhere: no test reaches for the network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked ``gpu`` where no GPU is visible."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch  # only here: it takes seconds
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no GPU is visible"))
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +66,24 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def disturbed(tiny_model: Path) -> Callable[..., Encoder]:
+    """A function of (seed, blocks) that gives the tiny encoder with noise added to the weights of these blocks."""
+    import torch
+
+    from bertft.models.encoder import Encoder
+
+    def make(seed: int = 0, blocks: Collection[int] = (1, 2)) -> Encoder:
+        encoder, generator = Encoder.from_pretrained(str(tiny_model)), torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, weight in encoder.model.named_parameters():
+                if any(f"layer.{block}." in name for block in blocks):
+                    weight.add_(0.05 * torch.randn(weight.shape, generator=generator).to(weight.device))
+        return encoder
+
+    return make
 
 
 @pytest.fixture(scope="session")

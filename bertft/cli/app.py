@@ -1,43 +1,61 @@
-"""The commands. Each gathers its options, calls one documented function, and says where the result lies."""
+"""Commands: options in, one library call, location of the results out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from bertft.cli.config_file import Config
 from bertft.cli.options import (
     MODEL_HELP,
-    BatchSize,
-    Bf16,
+    SEED_HELP,
+    SOURCE_HELP,
+    Config,
     DryRun,
-    Epochs,
-    Fp16,
     Json,
-    LearningRate,
-    MaxDev,
-    MaxLength,
-    MaxTrain,
-    Model,
     Out,
     Quiet,
-    ReportTo,
-    Seed,
-    Source,
-    TaskName,
-    Tf32,
+    options,
     showing_progress,
     tell,
 )
 from bertft.cli.probe import probe_app
 from bertft.cli.rsa import RSA_EXAMPLES, rsa
+from bertft.study.config import FinetuneCommand
 
 if TYPE_CHECKING:
     from bertft.runs.progress import Progress
     from bertft.study.estimate import Estimate
+
+TRAINING_HELP = {
+    "task": "dep (parsing), mnli (inference), squad (question answering), pos (tagging), or a task of your own.",
+    "model": MODEL_HELP,
+    "train": SOURCE_HELP,
+    "dev": SOURCE_HELP,
+    "out": None,
+    "freeze": "Freeze the embeddings and blocks 1..k; -1 freezes nothing.",
+    "truncate": "Keep only the embeddings and blocks 1..k.",
+    "lora": "Rank of a LoRA to train on every block instead of the encoder.",
+    "bf16": "Train in mixed precision with bfloat16, on a CPU too.",
+    "fp16": "Train in mixed precision with float16, on a GPU.",
+    "tf32": "Multiply matrices in TF32, on a GPU that supports it.",
+    "epochs": "Passes over the training data.",
+    "learning_rate": "Peak learning rate of the encoder.",
+    "batch_size": "Examples per step.",
+    "max_length": "Longest input in word pieces; longer ones are truncated.",
+    "max_train": "Number of training examples to use; default: all.",
+    "max_dev": "Number of dev examples to use; default: all.",
+    "seed": SEED_HELP,
+    "report_to": "Trainer reporters, such as tensorboard,wandb; all (those installed) or none; default: none.",
+}
+ABLATE_HELP = {
+    **{name: TRAINING_HELP[name] for name in ("task", "model", "train", "dev", "out")},
+    **{"k": None, "cache": None},
+    **{name: TRAINING_HELP[name] for name in ("epochs", "learning_rate", "batch_size", "max_train", "max_dev")},
+    **{name: TRAINING_HELP[name] for name in ("bf16", "fp16", "tf32", "seed")},
+}
 
 app = typer.Typer(
     name="bertft",
@@ -58,10 +76,10 @@ def _do(
     json: bool,
     quiet: bool,
 ) -> None:
-    """Do a command's ``work`` and say where its results lie, or, of a dry run, say what it would ``cost``."""
+    """Print what a command's ``work`` returns, or its rows as JSON; in a dry run print its ``cost`` instead."""
     with showing_progress(quiet) as progress:
         if cost:
-            from bertft.cli.estimates import shown
+            from bertft.cli.console import shown
 
             line = shown(cost(progress), json)
         else:
@@ -69,31 +87,36 @@ def _do(
     print(line) if cost else tell(line, out, json)
 
 
+def _stated(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that were given, from a file or as options; the others keep their defaults."""
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
 @app.command(
     epilog="""[bold]Examples[/bold]\n
     bertft study quickstart --out runs/quickstart\n
-    bertft study quickstart --dry-run    (what it would cost; nothing is written)\n
+    bertft study quickstart --dry-run    (estimates the cost; writes nothing)\n
     bertft study experiments/merchant2020_minilm.yaml --data ../data --variant small --out runs/small\n
-    bertft study runs/small --out runs/again    (the study another run folder holds)"""
+    bertft study runs/small --out runs/again    (repeats the study of a run folder)"""
 )
 def study(
     study: Annotated[
-        str, typer.Argument(help="quickstart, a STUDY.yaml, or another study's run folder.")
+        str, typer.Argument(help="Built-in study (quickstart), YAML file, or run folder of another study.")
     ] = "quickstart",
-    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="Run folder; default runs/<study name>.")] = None,  # noqa: UP045
-    data: Annotated[Optional[Path], typer.Option(help="Folder the study's relative paths start at.")] = None,  # noqa: UP045
-    variant: Annotated[str, typer.Option(help="A variant the study defines, such as small.")] = "",
-    model: Annotated[str, typer.Option(help=f"Another encoder than the study's: {MODEL_HELP}")] = "",
+    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="Run folder; default: runs/<study name>.")] = None,  # noqa: UP045
+    data: Annotated[Optional[Path], typer.Option(help="Folder that the study's relative paths start from.")] = None,  # noqa: UP045
+    variant: Annotated[str, typer.Option(help="Variant defined in the study, such as small.")] = "",
+    model: Annotated[str, typer.Option(help=f"Encoder to use instead of the study's. {MODEL_HELP}")] = "",
     setting: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--set", help="A setting in place of the study's, as rsa.tokens=1000; repeat for several."),
+        typer.Option("--set", help="Setting to override, such as rsa.tokens=1000; may be repeated."),
     ] = None,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fine-tune, compare, probe and report: the main job. Run again to resume."""
-    from bertft.study.run import read_study, run_study
+    """Fine-tune, compare, probe and report. Rerun to resume."""
+    from bertft.study.reader import read_study
 
     config = read_study(study, variant=variant or None, data=data, model=model or None, settings=setting or ())
     out = out or Path("runs") / "-".join(filter(None, (config.name, config.variant)))
@@ -104,6 +127,8 @@ def study(
         return estimate_study(config, out, progress=progress)
 
     def work(progress: Progress) -> str:
+        from bertft.study.run import run_study
+
         return f"The page is at {run_study(config, out, progress=progress).resolve()}"
 
     _do(work, cost if dry_run else None, out, json, quiet)
@@ -113,53 +138,32 @@ def study(
     epilog="""[bold]Examples[/bold]\n
     bertft finetune --task mnli --model bert-base-cased --train train.jsonl.gz --dev dev.jsonl.gz --out runs/mnli\n
     bertft finetune --task dep --model builtin:minilm --train train.conllu --dev dev.conllu --freeze 3 --out runs/dep\n
-    bertft finetune --config runs/dep/config.yaml --seed 2 --out runs/dep2    (as runs/dep but for the seed)"""
+    bertft finetune --config runs/dep/config.yaml --seed 2 --out runs/dep2    (repeats runs/dep with another seed)"""
 )
+@options(FinetuneCommand, TRAINING_HELP)
 def finetune(
-    context: typer.Context,
-    task: TaskName,
-    model: Model,
-    train: Source,
-    dev: Source,
+    chosen: dict[str, Any],
     out: Out,
-    freeze: Annotated[int, typer.Option(help="-1 nothing; 0 embeddings; k embeddings and blocks 1..k.")] = -1,
-    truncate: Annotated[Optional[int], typer.Option(help="Keep only blocks 1..k.")] = None,  # noqa: UP045
-    lora: Annotated[Optional[int], typer.Option(help="Train a LoRA of this rank on every block instead.")] = None,  # noqa: UP045
-    bf16: Bf16 = False,
-    fp16: Fp16 = False,
-    tf32: Tf32 = False,
-    epochs: Epochs = None,
-    learning_rate: LearningRate = None,
-    batch_size: BatchSize = None,
-    max_length: MaxLength = None,
-    max_train: MaxTrain = None,
-    max_dev: MaxDev = None,
-    seed: Seed = 1337,
-    report_to: ReportTo = "none",
     config: Config = None,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fine-tune an encoder; the checkpoint loads with AutoModel.from_pretrained."""
-    from bertft.cli.runs import run_finetune
-
-    chosen = {
-        "task": task, "model": model, "train": train, "dev": dev, "freeze": freeze, "truncate": truncate,
-        "lora": lora, "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size,
-        "max_length": max_length, "max_train": max_train, "max_dev": max_dev, "seed": seed,
-        "bf16": bf16 or None, "fp16": fp16 or None, "tf32": tf32 or None,
-        "report_to": None if report_to == "none" else report_to,
-    }  # fmt: skip
-    settings = {**(context.obj or {}), **{name: value for name, value in chosen.items() if value is not None}}
+    """Fine-tune an encoder into a folder that AutoModel.from_pretrained loads."""
+    settings = _stated(chosen)
 
     def cost(progress: Progress) -> Estimate:
-        from bertft.models.finetuning.run import FinetuneConfig
+        from bertft.models.finetuning.config import FinetuneConfig
         from bertft.study.estimate import estimate_finetune
 
         return estimate_finetune(FinetuneConfig(out=out, **settings), progress=progress)
 
-    _do(lambda progress: run_finetune(settings, out, progress), cost if dry_run else None, out, json, quiet)
+    def work(progress: Progress) -> str:
+        from bertft.study.analyses.finetuning import run_finetune
+
+        return run_finetune(settings, out, progress)
+
+    _do(work, cost if dry_run else None, out, json, quiet)
 
 
 @app.command(
@@ -168,45 +172,29 @@ def finetune(
     bertft ablate truncate --task mnli --model bert-base-cased --train train.jsonl.gz --dev dev.jsonl.gz -k 6 -k 12
     --out runs/truncate"""
 )
+@options(FinetuneCommand, ABLATE_HELP)
 def ablate(
-    context: typer.Context,
+    chosen: dict[str, Any],
     kind: Annotated[str, typer.Argument(help="freeze (Figure 3 of the paper) or truncate (Figure 4).")],
-    task: TaskName,
-    model: Model,
-    train: Source,
-    dev: Source,
     out: Out,
-    k: Annotated[Optional[list[int]], typer.Option("--depth", "-k", help="One k; repeat. Default: every one.")] = None,  # noqa: UP045
+    k: Annotated[
+        Optional[list[int]],  # noqa: UP045
+        typer.Option("--depth", "-k", help="Number of blocks k; may be repeated; default: every k."),
+    ] = None,
     cache: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder that keeps what frozen blocks give out; default OUT/prefix, removed at the end."),
+        typer.Option(help="Folder for the cached output of frozen blocks; default: OUT/prefix, removed at the end."),
     ] = None,
-    epochs: Epochs = None,
-    learning_rate: LearningRate = None,
-    batch_size: BatchSize = None,
-    max_train: MaxTrain = None,
-    max_dev: MaxDev = None,
-    bf16: Bf16 = False,
-    fp16: Fp16 = False,
-    tf32: Tf32 = False,
-    seed: Seed = 1337,
     config: Config = None,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fine-tune with blocks 1..k frozen, or with these alone, for every k: which layers does the task need?"""
-    from bertft.cli.runs import run_ablate
-
-    chosen = {
-        "task": task, "model": model, "train": train, "dev": dev, "epochs": epochs, "learning_rate": learning_rate,
-        "batch_size": batch_size, "max_train": max_train, "max_dev": max_dev, "seed": seed,
-        "bf16": bf16 or None, "fp16": fp16 or None, "tf32": tf32 or None,
-    }  # fmt: skip
-    settings = {**(context.obj or {}), **{name: value for name, value in chosen.items() if value is not None}}
+    """Fine-tune with blocks 1..k frozen, or with only those blocks, for every k."""
+    settings = _stated(chosen)
 
     def cost(progress: Progress) -> Estimate:
-        from bertft.models.finetuning.run import FinetuneConfig
+        from bertft.models.finetuning.config import FinetuneConfig
         from bertft.study.estimate import estimate_sweep
 
         return estimate_sweep(
@@ -214,7 +202,12 @@ def ablate(
         )
 
     def work(progress: Progress) -> str:
-        return run_ablate(kind, settings, out, k or None, cache, progress)
+        from bertft.models.finetuning.config import FinetuneConfig
+        from bertft.study.analyses.ablation import sweep
+        from bertft.study.analysis import where_results_are
+
+        sweep(kind, FinetuneConfig(out=out, **settings), depths_wanted=k or None, cache=cache, progress=progress)
+        return where_results_are(out)
 
     _do(work, cost if dry_run else None, out, json, quiet)
 
@@ -229,25 +222,26 @@ app.command(epilog=RSA_EXAMPLES)(rsa)
 )
 def report(
     folder: Annotated[Path, typer.Argument(help="A run folder with results.csv.")],
-    json: Annotated[bool, typer.Option("--json", help="Print the rows of results.csv as JSON, draw nothing.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the rows of results.csv as JSON; draw nothing.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw the figures and the page of a run folder again, from its results.csv."""
+    """Redraw the figures and the page of a run folder from its results.csv."""
     if json:
         tell("", folder, as_json=True)
         return
-    from bertft.report import write_report
+    from bertft.study.analyses import ANALYSES
+    from bertft.study.analysis import write_page
 
     with showing_progress(quiet) as progress:
-        page = write_report(folder, progress=progress)
+        page = write_page(folder, ANALYSES, progress=progress)
     print(f"The page is at {page.resolve()}")
 
 
 @app.command()
 def doctor(
-    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False, quiet: Quiet = False
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False, quiet: Quiet = False
 ) -> None:
-    """Versions, devices, and which kernels are in use and why."""
+    """Show versions, devices, and which kernels are in use and why."""
     from bertft.cli.doctor import report as findings
 
     if json:
@@ -259,7 +253,7 @@ def doctor(
     from rich.table import Table
 
     console = Console(highlight=False)
-    with Console(stderr=True, quiet=quiet).status("looking (the first time builds the kernels)"):
+    with Console(stderr=True, quiet=quiet).status("inspecting (the first run builds the kernels)"):
         sections = findings()
     for title, entries in sections.items():
         table = Table(
@@ -275,16 +269,16 @@ def doctor(
 
 def _version(show: bool) -> None:
     if show:
-        from bertft import __version__
+        import importlib.metadata
 
-        print(f"bertft {__version__}")
+        print(f"bertft {importlib.metadata.version('bertft')}")
         raise typer.Exit()
 
 
 @app.callback()
 def top(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and exit.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """What did fine-tuning change inside my encoder?"""

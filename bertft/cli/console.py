@@ -1,23 +1,31 @@
-"""Progress on the terminal: bars with rate and time left on stderr, or a line now and then where that is none."""
+"""Progress bars on stderr, or plain lines without a terminal."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import time
 from collections.abc import Iterator
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from bertft.runs.progress import Step, showing
+from bertft.runs.units import clock, short, size
 
-HEARTBEAT = 30.0  # seconds between two lines about one piece of work where no bar can be drawn
+if TYPE_CHECKING:
+    from bertft.study.estimate import Estimate
+    from bertft.study.timing import StageCost
+
+HEARTBEAT = 30.0  # seconds between two lines on one piece of work, without a terminal
 
 
 class ConsoleProgress:
-    """A ``bertft.runs.progress.Progress`` that draws. Use it as a context manager, so that the bars go away at the end."""
+    """A `Progress` that draws bars on the terminal. Leaving its context removes them."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
@@ -38,6 +46,7 @@ class ConsoleProgress:
     def __enter__(self) -> ConsoleProgress:
         self._bars.start()
         self._shown.enter_context(showing(self))
+        self._shown.enter_context(_log_to(self))
         return self
 
     def __exit__(
@@ -48,7 +57,7 @@ class ConsoleProgress:
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
-        """Takes the bars away inside, so that another library can draw its own."""
+        """Hide the bars inside, so that another library can draw its own."""
         self._bars.stop()
         try:
             yield
@@ -56,14 +65,41 @@ class ConsoleProgress:
             self._bars.start()
 
     def step(self, description: str, total: float | None = None, unit: str = "it") -> Step:
+        """Return a bar of ``total`` units, or one without an end."""
         return _Bar(self, self._bars, description, total, unit)
 
     def say(self, message: str) -> None:
+        """Print one line above the bars."""
         self.console.print(message, markup=False, soft_wrap=True)
 
 
+class _Shown(logging.Handler):
+    """A handler that prints messages above the bars."""
+
+    def __init__(self, progress: ConsoleProgress) -> None:
+        super().__init__(logging.INFO)
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._progress.say(record.getMessage())
+
+
+@contextlib.contextmanager
+def _log_to(progress: ConsoleProgress) -> Iterator[None]:
+    """Show bertft's log from level INFO inside."""
+    log, handler = logging.getLogger("bertft"), _Shown(progress)
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
 class _Bar:
-    """One bar; when it closes, one line says what was done, how fast and in what time."""
+    """One bar; a line with its time and rate replaces it at the end."""
 
     def __init__(
         self, owner: ConsoleProgress, bars: Progress, description: str, total: float | None, unit: str
@@ -129,18 +165,46 @@ class _Left(ProgressColumn):
         return Text("" if left is None else f"{clock(left)} left", style="green")
 
 
-def short(number: float) -> str:
-    """3 significant digits for small numbers, thousands as k, millions as M."""
-    for size, letter in ((1e6, "M"), (1e4, "k")):
-        if abs(number) >= size:
-            return f"{number / (1e3 if letter == 'k' else 1e6):.3g}{letter}"
-    return f"{number:.0f}" if float(number).is_integer() or number >= 100 else f"{number:.2g}"
+def shown(estimate: Estimate, as_json: bool) -> str:
+    """Return what a dry run prints: a table of stages, their sum, and what the machine lacks, or JSON."""
+    if as_json:
+        return json.dumps(estimate.to_tree(), indent=1)
+    rows = [("stage", "time", "disk", "memory", "work"), *map(_row, estimate.stages)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = []
+    for stage, *numbers, work in rows:
+        cells = [stage.ljust(widths[0]), *(n.rjust(w) for n, w in zip(numbers, widths[1:], strict=True)), work]
+        lines.append("  ".join(cells))
+    return "\n".join([*lines, "", *_summary(estimate)])
 
 
-def clock(seconds: float) -> str:
-    """``5 s``, ``1 min 05 s``, ``1 h 01 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s"
+def _row(cost: StageCost) -> tuple[str, str, str, str, str]:
+    time = clock(cost.seconds)
+    if cost.done:
+        return cost.stage, time, "", "", "done before"
+    limit = "at most " if cost.at_most else ""
+    memory = size(cost.memory) + (f" + {size(cost.gpu)} of the GPU" if cost.gpu else "")
+    return cost.stage, limit + time, size(cost.kept + cost.scratch), memory, cost.work
+
+
+def _summary(estimate: Estimate) -> list[str]:
+    left = sum(not cost.done for cost in estimate.stages)
+    if not left:
+        return ["Every stage is done; the same command without --dry-run draws the page again."]
+    early = " (less where probes stop early)" if any(c.at_most for c in estimate.stages if not c.done) else ""
+    lines = [
+        f"{left} of {len(estimate.stages)} stages to do: about {clock(estimate.seconds)} on this machine if nothing "
+        f"else runs on it{early}.",
+        f"Disk: {size(estimate.kept)} in the end, {size(estimate.disk)} at most while it runs; "
+        f"{size(estimate.free)} free.",
+        f"Memory: about {size(estimate.peak)}" + (f" of {size(estimate.memory)}." if estimate.memory else "."),
+    ]
+    if estimate.peak_gpu:
+        lines.append(f"The GPU's memory: about {size(estimate.peak_gpu)} of {size(estimate.gpu)}.")
+    if estimate.disk > estimate.free:
+        lines.append("The disk is too small for it: choose another --out, or make room.")
+    if 0 < estimate.memory < estimate.peak:
+        lines.append("The memory is too small for it: choose a smaller batch_size, max_length or model.")
+    if 0 < estimate.gpu < estimate.peak_gpu:
+        lines.append("The GPU's memory is too small for it: choose a smaller batch_size, max_length or model.")
+    return [*lines, "Nothing was written."]

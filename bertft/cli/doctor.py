@@ -1,8 +1,7 @@
-"""What is installed, what the machine has, and which kernels are in use and why."""
+"""Report of ``bertft doctor``: versions, devices, tools, kernels, models."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -10,41 +9,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["devices", "kernels", "models", "report", "tools", "versions"]
+from bertft.runs.versions import versions
 
-PACKAGES = (
-    "bertft",
-    "torch",
-    "transformers",
-    "datasets",
-    "accelerate",
-    "safetensors",
-    "tokenizers",
-    "numpy",
-    "scipy",
-    "matplotlib",
-    "plotly",
-)
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of every package a number may depend on; imports none of them."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            if package == "bertft":  # imported from a source tree
-                from bertft import __version__
-
-                found[package] = __version__
-            else:
-                found[package] = "not installed"
-    return found
+__all__ = ["devices", "kernels", "models", "report", "tools"]
 
 
 def devices() -> dict[str, str]:
-    """The CPU, its threads, the memory, and every GPU torch sees."""
+    """Return the CPU, its threads, the memory, and every GPU that torch sees."""
     import torch
 
     found = {
@@ -61,13 +32,13 @@ def devices() -> dict[str, str]:
 
 
 def tools() -> dict[str, str]:
-    """The compiler and ninja that build the kernels at first use."""
+    """Return the compiler and the ninja that build the kernels."""
     from bertft.ops.native.build import find_compiler
 
     try:
         compiler = find_compiler()
         found = {"C++ compiler": f"{compiler} ({_first_line([*compiler.split(), '--version'])})"}
-    except Exception as error:  # whatever the reason is, it is what the user wants to read here
+    except Exception as error:  # any reason is worth showing
         found = {"C++ compiler": f"none in use: {' '.join(str(error).split())}"}
     try:
         import ninja
@@ -80,11 +51,10 @@ def tools() -> dict[str, str]:
 
 
 def kernels() -> dict[str, str]:
-    """Which kernels are in use and why; builds or loads them, which takes some seconds the first time."""
-    from bertft.ops.native import cpu as extension
-    from bertft.ops.native import cuda as extension_cuda
+    """Return which kernels are in use and why. Builds or loads them, which takes some seconds the first time."""
+    from bertft.ops.native import cpu, cuda
 
-    status = extension.status()
+    status = cpu.status()
     words = {"compiled": "compiled for this machine", "reference": "plain PyTorch"}
     shown = {
         "in use": words.get(str(status.get("kernels")), str(status.get("kernels"))),
@@ -97,15 +67,15 @@ def kernels() -> dict[str, str]:
                 if isinstance(value, (list, tuple))
                 else str(round(value, 2) if isinstance(value, float) else value)
             )
-    cuda = extension_cuda.status()
-    shown["on a GPU"] = ("compiled" if cuda["loaded"] else "plain PyTorch") + f": {cuda['reason']}"
+    on_gpu = cuda.status()
+    shown["on a GPU"] = ("compiled" if on_gpu["loaded"] else "plain PyTorch") + f": {on_gpu['reason']}"
     return shown
 
 
 def models() -> dict[str, str]:
-    """Where models come from: the packaged encoder and the hub."""
-    from bertft.data.sources import resolve_model
+    """Return the sources of models: the packaged encoder and the hub."""
     from bertft.errors import BertftError
+    from bertft.models.loading import resolve_model
 
     try:
         packaged = resolve_model("builtin:minilm")
@@ -122,7 +92,7 @@ def models() -> dict[str, str]:
 
 
 def report() -> Mapping[str, Mapping[str, str]]:
-    """Every section of ``bertft doctor``: title -> name -> finding."""
+    """Return the sections of the report: title, name, finding."""
     return {
         "versions": {**versions(), "executable": sys.executable},
         "devices": devices(),

@@ -1,6 +1,7 @@
-"""``bertft <command>``: the one place that prints, and the one place that turns errors into exit codes.
+"""Entry point of ``bertft``: errors become exit codes.
 
-0 done; 2 bad input, one line ``error: ...``; 130 interrupted, one line that says what to type to go on.
+0: done. 2: bad input or a full machine, reported on one line, ``error: ...``. 130: interrupted, reported with the
+command that resumes.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from typing import Any
 INTERRUPTED = 130
 BAD_INPUT = 2
 
-# torch.save keeps the system's reason to itself.
+# torch.save hides the OSError; match its text.
 _NOT_WRITTEN = ("pytorchstreamwriter failed", "unexpected pos ", "basic_ios::clear")
-# Options that memory grows with; of those that a command has, the advice names these.
+# Options that memory grows with.
 _SMALLER = ("--batch-size", "--rank", "--sample", "--tokens", "--max-train")
-_SMALLER_STUDY = "a smaller batch_size or max_train of a task, rsa.tokens or probes.rank, each by --set"
+_SMALLER_STUDY = "--set and a smaller batch_size or max_train of a task, rsa.tokens or probes.rank"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit with its code."""
+    """Run a command and exit with its code."""
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command and return its exit code."""
+    """Run a command and return its exit code."""
     import typer
 
     from bertft.cli.app import app
@@ -53,10 +54,12 @@ def run(arguments: list[str]) -> int:
 
 
 def answer(work: Callable[[], int], *, again: str, smaller: str) -> int:
-    """The exit code of ``work``; what a user or a machine can cause becomes one line on stderr, the rest is raised.
+    """Return the exit code of ``work``; report errors of the user or the machine on one line of stderr, raise others.
 
-    ``again`` is what to type to go on after an interruption, ``smaller`` what asks for less memory ("" where nothing
-    does).
+    Args:
+        work: does the work and returns an exit code.
+        again: the command that resumes after an interruption.
+        smaller: options that need less memory, or "".
     """
     from bertft.errors import BertftError
 
@@ -68,7 +71,7 @@ def answer(work: Callable[[], int], *, again: str, smaller: str) -> int:
         return _fail(str(error))
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+    except BrokenPipeError:  # the reader of stdout has closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
@@ -79,12 +82,12 @@ def answer(work: Callable[[], int], *, again: str, smaller: str) -> int:
             raise
         return _fail(sentence)
     if code == INTERRUPTED:
-        print(f"\ninterrupted: what was finished is kept; to go on, type: {again}", file=sys.stderr)
+        print(f"\ninterrupted; finished work is kept. To resume: {again}", file=sys.stderr)
     return code
 
 
 def quiet_libraries(*, bars: bool) -> None:
-    """Ask the libraries below for silence, but for the ``bars`` of downloads, unless the environment asks otherwise."""
+    """Silence the libraries, but show download ``bars`` if asked. Variables that are already set keep their value."""
     silent = {} if bars else {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
     for name, value in {
         **silent,
@@ -98,22 +101,22 @@ def quiet_libraries(*, bars: bool) -> None:
 
 
 def _show_own_warnings() -> None:
-    """Only bertft's warnings reach the user, as one line each, and each once."""
-    said: set[str] = set()
+    """Show only bertft's own warnings, each once and on one line."""
+    shown: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
         line = f"warning: {' '.join(str(message).split())}"
-        if line not in said:
-            said.add(line)
+        if line not in shown:
+            shown.add(line)
             print(line, file=sys.stderr)
 
     warnings.simplefilter("ignore")
     warnings.filterwarnings("default", module=r"bertft(\..*)?")
-    warnings.showwarning = show  # catch_warnings puts the old one back
+    warnings.showwarning = show  # catch_warnings restores the old one
 
 
 def _named(command: Any, arguments: Sequence[str]) -> tuple[list[str], Any]:
-    """The leading arguments that name a command there is, ``["probe", "structural"]``, and that command."""
+    """Return the leading arguments that name an existing command, ``["probe", "structural"]``, and that command."""
     found: list[str] = []
     for word in arguments:
         inner = getattr(command, "commands", {}).get(word)
@@ -125,7 +128,7 @@ def _named(command: Any, arguments: Sequence[str]) -> tuple[list[str], Any]:
 
 
 def _smaller(command: Any) -> str:
-    """What asks for less memory, in a command's own options."""
+    """Return the options of a command that need less memory when smaller, as a phrase, or ""."""
     options = {option for param in command.params for option in param.opts}
     if "--set" in options:
         return _SMALLER_STUDY
@@ -134,16 +137,16 @@ def _smaller(command: Any) -> str:
 
 
 def _exhausted(error: Exception, smaller: str) -> str | None:
-    """One sentence for an error that means memory or a disk is full, or None."""
+    """Return one sentence for an error that means exhausted memory or disk, else None."""
     from bertft.errors import lacks_memory, lacks_space
 
     if lacks_memory(error):
-        less = f"; or give a run of its own less at a time: {smaller}" if smaller else ""
-        return f"out of memory: with more of it the same command goes on, for what was finished is kept{less}"
+        less = f" Or start a new run with {smaller}." if smaller else ""
+        return f"out of memory; finished work is kept. Rerun with more memory to resume.{less}"
     if lacks_space(error):
         return _full(_of_system(error) if isinstance(error, OSError) and error.strerror is not None else str(error))
     if any(sign in str(error).lower() for sign in _NOT_WRITTEN):
-        return _full("torch.save could not write a file to its end")
+        return _full("torch.save could not finish writing a file")
     return None
 
 
@@ -152,7 +155,7 @@ def _of_system(error: OSError) -> str:
 
 
 def _full(reason: str) -> str:
-    return f"no space left on the disk, or for files of this size ({reason}); make room, then the same command goes on"
+    return f"no space left on the disk, or file too large ({reason}); free some space, then rerun the command"
 
 
 def _fail(message: str) -> int:

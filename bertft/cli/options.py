@@ -1,43 +1,213 @@
-"""What several commands share: options, encoders by name, the progress bar."""
+"""Options: from settings, from a file, and those that commands share."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import dataclasses
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import typer
+from typer.models import OptionInfo
 
 from bertft.errors import BertftError
 from bertft.runs.progress import SILENT, Progress
+from bertft.runs.settings import Settings, Within, suggestion, validated
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; an interrupted run resumes in it.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
-Seed = Annotated[int, typer.Option(help="Same seed, same numbers.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the rows of results.csv as JSON (of a dry run: its costs).")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost in time, disk and memory; no more.")]
-Bf16 = Annotated[bool, typer.Option("--bf16", help="Train in bfloat16 beside float32, on a CPU too.")]
-Fp16 = Annotated[bool, typer.Option("--fp16", help="Train in float16 beside float32, on a GPU.")]
-Tf32 = Annotated[bool, typer.Option("--tf32", help="Multiply matrices in TF32, on a GPU that has it.")]
-MODEL_HELP = "Hugging Face id (id@revision too), folder, or builtin:minilm."
-SOURCE_HELP = "File (.gz too), saved data set folder, hub data set id (id@revision too), or builtin:synthetic."
-TASK_HELP = "Such as dep (parsing), mnli (inference), squad (question answering), pos (tagging); or one of your own."
-TaskName = Annotated[str, typer.Option(help=TASK_HELP)]
-Model = Annotated[str, typer.Option(help=MODEL_HELP)]
-Source = Annotated[str, typer.Option(help=SOURCE_HELP)]
-Epochs = Annotated[Optional[int], typer.Option(help="Passes over the training data.")]  # noqa: UP045
-LearningRate = Annotated[Optional[float], typer.Option(help="Peak rate of the encoder.")]  # noqa: UP045
-BatchSize = Annotated[Optional[int], typer.Option(help="Examples a step.")]  # noqa: UP045
-MaxLength = Annotated[Optional[int], typer.Option(help="Word pieces an input has at most; longer ones are cut.")]  # noqa: UP045
-ReportTo = Annotated[str, typer.Option(help="Trainer reporters, as tensorboard,wandb; all that are installed; none.")]
-MaxTrain = Annotated[Optional[int], typer.Option(help="At most so many training examples.")]  # noqa: UP045
-MaxDev = Annotated[Optional[int], typer.Option(help="At most so many dev examples.")]  # noqa: UP045
+MODEL_HELP = "Hugging Face id (or id@revision), folder, or builtin:minilm."
+SOURCE_HELP = "File (may end in .gz), folder of a saved dataset, hub dataset id (or id@revision), or builtin:synthetic."
+SEED_HELP = "Random seed; the same seed gives the same numbers."
+
+
+# A command's settings as its options ---------------------------------------------------------------------------------
+
+
+def options(settings: type[Settings], help: Mapping[str, str | OptionInfo | None]) -> Callable[..., Any]:
+    """Decorate a command so that ``settings`` become its options.
+
+    Types, defaults and bounds are those of ``settings``. The command receives a dict as its first argument: the values
+    of the options, and the settings of a ``--config`` file that are no options (`read_config`).
+
+    Args:
+        settings: the settings model.
+        help: the options in order. A text describes an option, a ``typer.Option`` replaces the generated one, and None
+            marks a parameter of the command itself. Further parameters of the command come last.
+    """
+    fields: dict[str, Any] = {field.name: field for field in dataclasses.fields(typing.cast(Any, settings))}
+    hints = typing.get_type_hints(settings, include_extras=True)
+    made = {name: _option(fields[name], hints[name], text) for name, text in help.items() if text is not None}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        parameters = {parameter.name: parameter for parameter in own} | made
+        order = [*help, *(name for name in parameters if name not in help)]
+
+        @functools.wraps(command)
+        def run(context: typer.Context, **given: Any) -> None:
+            chosen = {name: given.pop(name) for name in made}
+            for name, value in chosen.items():
+                if value is not None:
+                    validated(hints[name], value, f"--{name.replace('_', '-')}")
+            command({**(context.obj or {}), **chosen}, **given)
+
+        first = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        signature = [first, *(parameters[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in order)]
+        run.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in signature}
+        run.hints = {name: hints[name] for name in made}  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def _option(field: Any, hint: Any, text: str | OptionInfo) -> inspect.Parameter:
+    """Return the parameter from which typer makes the option of a setting."""
+    kind, least = _plain(hint)
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    flag = [f"--{field.name.replace('_', '-')}"] if kind is bool and not default else []
+    option = text if isinstance(text, OptionInfo) else typer.Option(*flag, min=least, help=text)
+    optional = default is None or typing.get_origin(kind) is list
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
+        annotation=Annotated[Optional[kind] if optional else kind, option],  # noqa: UP045
+    )
+
+
+def _plain(hint: Any) -> tuple[Any, float | None]:
+    """Return the type that typer reads for an annotation, and its least whole number."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return _plain(arguments[0])
+    if origin is list:
+        kind, least = _plain(arguments[0])
+        return list[kind], least  # type: ignore[valid-type]
+    if origin is Literal:
+        return str, None
+    if origin is not Annotated:
+        return hint, None
+    bounds = {name: bound for entry in arguments if isinstance(entry, Within) for name, bound in entry.bounds.items()}
+    least = bounds["gt"] + 1 if "gt" in bounds else bounds.get("ge")
+    return arguments[0], least if arguments[0] is int else None
+
+
+# Options from a file -------------------------------------------------------------------------------------------------
+
+PLURALS = {"models": "model"}  # how a config.yaml names an option that may be repeated
+TRAINING = ("finetune", "ablate")  # commands whose file may hold any setting of `FinetuneConfig`
+
+
+def read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Make the settings in ``path`` the command's defaults; put those that are no options into ``context.obj``."""
+    if path is None or context.resilient_parsing:
+        return path
+    tree = _read(path)
+    words = str(tree.pop("command", "")).split()
+    names = _names(context)
+    if words and words[: len(names)] != names:
+        raise BertftError(f"{path}: expected options of bertft {' '.join(names)}, found those of {' '.join(words)}")
+    params = {param.name: param for param in context.command.params if param.name not in ("config", "json", "quiet")}
+    if words[len(names) :]:  # the argument of `ablate freeze`
+        tree.setdefault("kind", words[len(names)])
+    hints = getattr(context.command.callback, "hints", {})
+    further = _training_settings() if names[-1] in TRAINING else {}
+    found, rest = {}, {}
+    for given, value in tree.items():
+        name = str(given).replace("-", "_")
+        name = PLURALS.get(name, name)
+        if value is None:
+            continue
+        if name in params:
+            if _plain(hints.get(name, str))[0] is not str:
+                value = validated(hints[name], value, str(path), str(given))
+            found[name] = _as_typed(context, params[name], value, f"{path}: {given}")
+        elif name in further:
+            rest[name] = validated(further[name], value, str(path), str(given))
+        else:
+            known = suggestion(name, sorted({*map(str, params), *further}))
+            raise BertftError(f"{path}: {given}: no setting of bertft {' '.join(names)}, {known}")
+    context.default_map, context.obj = found, rest
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf8"))
+    except OSError as error:
+        raise BertftError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BertftError(f"{path}: not valid YAML ({' '.join(str(error).split())[:200]})") from None
+    if not isinstance(tree, dict):
+        raise BertftError(f"{path}: expected a mapping of options, found {type(tree).__name__}")
+    return tree
+
+
+def _names(context: typer.Context) -> list[str]:
+    """Return the words that name the command, without the program: ``["probe", "edge"]``."""
+    names: list[str] = []
+    here: Any = context
+    while here is not None and here.parent is not None:
+        names.insert(0, str(here.info_name))
+        here = here.parent
+    return names or [str(context.info_name).split()[-1]]
+
+
+def _training_settings() -> dict[str, Any]:
+    """Return the annotations of `FinetuneConfig` by setting."""
+    from bertft.models.finetuning.config import FinetuneConfig
+
+    return typing.get_type_hints(FinetuneConfig, include_extras=True)
+
+
+def _as_typed(context: typer.Context, param: Any, value: Any, where: str) -> Any:
+    """Return ``value`` as it would be typed, once typer has read it without an error."""
+    if isinstance(value, Mapping):
+        value = [f"{name}={entry}" for name, entry in value.items()]
+    if isinstance(value, (list, tuple)):
+        entries = [str(entry) for entry in value]
+        value = entries if param.multiple else ",".join(entries)
+    elif param.multiple:
+        value = [str(value)]
+    elif not isinstance(value, bool):
+        value = str(value)
+    try:
+        param.process_value(context, value)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # typer's usage errors have it, in every version
+            raise
+        raise BertftError(f"{where}: {error.format_message()}, found {value!r}") from None
+    return value
+
+
+# Options that commands share -----------------------------------------------------------------------------------------
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder; an interrupted run resumes in it.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print results.csv, or the costs of a dry run, as JSON.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Estimate time, disk and memory; do nothing else.")]
+Config = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--config", is_eager=True, callback=read_config, metavar="FILE",
+        help="YAML file of options, such as another run's config.yaml; the command line takes precedence.",
+    ),
+]  # fmt: skip
+
+
+# What commands do with them ------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def showing_progress(quiet: bool) -> Iterator[Progress]:
-    """A progress bar on stderr, or none."""
+    """Yield a progress bar on stderr, or a silent one."""
     if quiet:
         yield SILENT
         return
@@ -48,7 +218,7 @@ def showing_progress(quiet: bool) -> Iterator[Progress]:
 
 
 def tell(line: str, out: Path, as_json: bool) -> None:
-    """What a command that wrote ``out`` prints at its end."""
+    """Print ``line``, or the rows of ``out`` as JSON."""
     if as_json:
         from bertft.runs.rows import read_results, results_as_json
 
@@ -57,8 +227,8 @@ def tell(line: str, out: Path, as_json: bool) -> None:
 
 
 def named_encoders(encoders: list[str]) -> dict[str, str]:
-    """``NAME=encoder`` or a bare encoder, which is named after its last part."""
-    from bertft.data.sources import encoder_name
+    """Return encoders by name: each is ``NAME=encoder``, or an encoder that is named after its last part."""
+    from bertft.data.location import encoder_name
 
     named: dict[str, str] = {}
     for entry in encoders:
@@ -68,6 +238,6 @@ def named_encoders(encoders: list[str]) -> dict[str, str]:
         if not name or not source:
             raise BertftError(f"{entry!r}: expected an encoder or NAME=encoder")
         if name in named:
-            raise BertftError(f"{entry!r}: two encoders are called {name!r}; give each a name with NAME=encoder")
+            raise BertftError(f"{entry!r}: two encoders are named {name!r}; rename one with NAME=encoder")
         named[name] = source
     return named

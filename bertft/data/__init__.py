@@ -6,7 +6,7 @@ from bertft.data.readers.conllu import read_conllu, write_conllu
 from bertft.data.readers.nli import read_nli
 from bertft.data.readers.squad import read_squad
 from bertft.data.readers.text import read_text
-from bertft.data.sources import load, resolve_model
+from bertft.data.sources import load
 
 __all__ = [
     "AlignedWords",
@@ -21,6 +21,5 @@ __all__ = [
     "read_nli",
     "read_squad",
     "read_text",
-    "resolve_model",
     "write_conllu",
 ]

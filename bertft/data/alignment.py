@@ -1,4 +1,8 @@
-"""Words to word pieces, for any fast tokenizer: BERT, RoBERTa and GPT-2 (leading space), SentencePiece."""
+"""Alignment of words and word pieces.
+
+Works with any fast tokenizer: WordPiece (BERT), byte-level vocabularies with a leading space (RoBERTa, GPT-2) and
+SentencePiece.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +15,22 @@ from bertft.data.files import check_text, shorten
 from bertft.errors import BertftError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 SPECIAL = -1
-"""The word index of pieces that belong to no word: ``[CLS]``, ``[SEP]``, ``<s>``, ..."""
+"""Word index of pieces that belong to no word: ``[CLS]``, ``[SEP]``, ``<s>``, ..."""
 
 _copies: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, Tokenizer, bool]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
 class AlignedWords:
-    """Word pieces of a list of sentences.
+    """Word pieces of a list of sentences, without padding.
 
-    ``ids[s][t]`` is the vocabulary index of piece ``t`` of sentence ``s``, special tokens included; ``words[s][t]`` the
-    index (from 0) of the word it belongs to, or ``SPECIAL``. Both are of the piece's length; nothing is padded. Word
-    indices ascend along a sentence and every word has at least one piece.
+    ``ids[s][t]`` is the vocabulary index of piece ``t`` of sentence ``s``, special tokens included. ``words[s][t]`` is
+    the index, from 0, of the word that the piece belongs to, or `SPECIAL`. Word indices ascend along a sentence, and
+    every word has at least one piece.
     """
 
     ids: list[list[int]]
@@ -37,7 +41,7 @@ class AlignedWords:
 
     @property
     def lengths(self) -> list[int]:
-        """Pieces of each sentence, special tokens included."""
+        """Number of pieces of each sentence, special tokens included."""
         return [len(ids) for ids in self.ids]
 
 
@@ -48,36 +52,36 @@ def align_words(
     *,
     names: Sequence[str] | None = None,
 ) -> AlignedWords:
-    """Cut every word of ``sentences`` into pieces and say which piece belongs to which word.
+    """Cut every word of ``sentences`` into pieces and return which piece belongs to which word.
 
-    Each word is cut on its own, as the tokenizer cuts it in running text after a space (so a byte-level
-    vocabulary gives ``Ġword``, at the sentence's start too). Text that spells a special token (``[SEP]``, ``</s>``) is
-    cut like other text, or becomes an unknown-token piece where the vocabulary cannot cut it. A word that yields no
-    piece (a control character, white space, an empty string) becomes one unknown-token piece, so that no word is lost.
-    The tokenizer itself is left as it was.
+    Each word is cut on its own, as the tokenizer cuts it in running text after a space. A byte-level vocabulary thus
+    gives ``Ġword``, also at the start of a sentence. Text that spells a special token (``[SEP]``, ``</s>``) is cut like
+    other text, or becomes an unknown-token piece if the vocabulary cannot cut it. A word that yields no piece (a
+    control character, white space, an empty string) becomes one unknown-token piece, so that every word has a vector.
+    The tokenizer is not modified.
 
-    Raises ``BertftError`` for a tokenizer that is not a fast one, for a word without a piece where the vocabulary has
-    no unknown token, for a word with half a character in it, and for a sentence of more than ``max_length`` pieces
-    (special tokens counted; None: no limit), naming it by ``names`` or its index from 0.
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+        sentences: word sequences.
+        max_length: the most pieces a sentence may have, special tokens included; None for no limit.
+        names: what errors call the sentences; default their index from 0.
+
+    Raises:
+        BertftError: for a slow tokenizer, a word without a piece if the vocabulary has no unknown token, a word with
+            half a character in it, and a sentence of more than ``max_length`` pieces.
     """
     backend, needs_space = _backend(tokenizer)
     inputs = [[f" {word}" for word in words] if needs_space else list(words) for words in sentences]
-    unknown = tokenizer.unk_token_id
-    reserved = set(tokenizer.all_special_ids) - {unknown}
     result = AlignedWords([], [])
     try:
         encodings = backend.encode_batch(inputs, is_pretokenized=True, add_special_tokens=True)
-    except (TypeError, UnicodeEncodeError):  # what has no UTF-8 form
+    except (TypeError, UnicodeEncodeError):  # text without a UTF-8 form
         for s, sentence in enumerate(sentences):
             for word in sentence:
                 check_text(word, "a word", f"sentence {_name(names, s)}")
         raise
     for s, encoding in enumerate(encodings):
-        ids = encoding.ids
-        special = encoding.special_tokens_mask
-        words = [SPECIAL if m or w is None else w for w, m in zip(encoding.word_ids, special, strict=True)]
-        if unknown is not None and not reserved.isdisjoint(i for i, m in zip(ids, special, strict=True) if not m):
-            ids = [unknown if i in reserved and not m else i for i, m in zip(ids, special, strict=True)]
+        ids, words = _pieces(tokenizer, encoding)
         if len(set(words) - {SPECIAL}) != len(sentences[s]):
             ids, words = _fill(tokenizer, sentences[s], ids, words, _name(names, s))
         if max_length is not None and len(ids) > max_length:
@@ -90,8 +94,18 @@ def align_words(
     return result
 
 
+def _pieces(tokenizer: PreTrainedTokenizerBase, encoding: Encoding) -> tuple[list[int], list[int]]:
+    """Return ids and words of an encoding; text that spells a special token becomes an unknown-token piece."""
+    unknown, special = tokenizer.unk_token_id, encoding.special_tokens_mask
+    words = [SPECIAL if m or w is None else w for w, m in zip(encoding.word_ids, special, strict=True)]
+    reserved = set(tokenizer.all_special_ids) - {unknown}
+    if unknown is None or reserved.isdisjoint(i for i, m in zip(encoding.ids, special, strict=True) if not m):
+        return encoding.ids, words
+    return [unknown if i in reserved and not m else i for i, m in zip(encoding.ids, special, strict=True)], words
+
+
 def _backend(tokenizer: PreTrainedTokenizerBase) -> tuple[Tokenizer, bool]:
-    """A private copy of the Rust tokenizer, without truncation and padding, and whether words need a space before."""
+    """Return a copy of the Rust tokenizer without truncation and padding, and whether words need a leading space."""
     if not getattr(tokenizer, "is_fast", False):
         raise BertftError(
             f"expected a fast tokenizer, found {type(tokenizer).__name__}, which cannot align words to pieces"
@@ -109,9 +123,9 @@ def _backend(tokenizer: PreTrainedTokenizerBase) -> tuple[Tokenizer, bool]:
 
 
 def _needs_space(backend: Tokenizer) -> bool:
-    """Whether a word handed over alone must begin with a space to be cut as it is after another word.
+    """Return whether a word on its own needs a leading space to be cut as it is after another word.
 
-    So it is with byte-level vocabularies without ``add_prefix_space``: ``dog`` alone would continue the word before.
+    Byte-level vocabularies without ``add_prefix_space`` do: to them ``dog`` alone continues the previous word.
     """
     alone, spaced, after = (backend.encode(text, add_special_tokens=False).ids for text in ("a", " a", "a a"))
     return alone != spaced and after[len(alone) :] == spaced
@@ -120,7 +134,7 @@ def _needs_space(backend: Tokenizer) -> bool:
 def _fill(
     tokenizer: PreTrainedTokenizerBase, sentence: Sequence[str], ids: list[int], words: list[int], name: str
 ) -> tuple[list[int], list[int]]:
-    """``ids`` and ``words`` with one unknown-token piece put in for every word that has none."""
+    """Return ``ids`` and ``words`` with an unknown-token piece inserted for every word without a piece."""
     unknown = tokenizer.unk_token_id
     present = set(words)
     missing = [w for w in range(len(sentence)) if w not in present]
@@ -132,8 +146,8 @@ def _fill(
         )
     ids, words = list(ids), list(words)
     for w in missing:
-        # Before the first piece of a later word, else behind the last piece of the words before, else behind what
-        # special tokens open the sentence.
+        # Before the first piece of a later word, else after the last piece of an earlier word, else after the
+        # special tokens that open the sentence.
         later = [t for t, other in enumerate(words) if other > w]
         earlier = [t for t, other in enumerate(words) if SPECIAL < other < w]
         at = later[0] if later else earlier[-1] + 1 if earlier else _prefix_length(tokenizer)
@@ -143,7 +157,7 @@ def _fill(
 
 
 def _prefix_length(tokenizer: PreTrainedTokenizerBase) -> int:
-    """How many special tokens the tokenizer puts before a text."""
+    """Return the number of special tokens that the tokenizer puts before a text."""
     encoding = _backend(tokenizer)[0].encode(["a"], is_pretokenized=True)
     return next((t for t, m in enumerate(encoding.special_tokens_mask) if not m), 0)
 

@@ -1,4 +1,4 @@
-"""Opening corpus files: plain or gzip, UTF-8, lines that end in ``\\n`` and in nothing else."""
+"""Corpus files: plain or gzip, UTF-8, one newline per line."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 
 def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
-    """Yield ``(line number from 1, line)`` of a UTF-8 file, plain or gzip (told by its first bytes).
+    """Yield ``(line number from 1, line)`` of a UTF-8 file. Gzip is detected from the first bytes, not from the name.
 
-    Only ``\\n`` ends a line (``str.splitlines`` would also cut at separators that occur inside text fields); one
-    ``\\r`` before it and a byte order mark at the start of the file are dropped. Raises ``BertftError`` for a file
-    that is missing, is a folder, is truncated or damaged gzip, or is not UTF-8, naming the line.
+    Only a newline ends a line: ``str.splitlines`` would also cut at separators that occur inside text fields. One
+    carriage return before the newline and a byte order mark at the start of the file are dropped.
+
+    Raises:
+        BertftError: for a file that is missing, a folder, truncated or damaged gzip, or not UTF-8; names the line.
     """
     path = Path(path)
     number = 0
@@ -43,16 +45,12 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
         raise BertftError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
-def at_home(path: str | os.PathLike[str]) -> Path:
-    """``path`` with a leading ``~`` or ``~user`` as that user's folder; as it is where there is no such user."""
-    try:
-        return Path(os.path.expanduser(path))  # Path.expanduser raises where there is no such user
-    except ValueError:  # a NUL character, which no path holds
-        return Path(path)
-
-
 def parse_json(text: str, path: str | os.PathLike[str], line: int = 1) -> object:
-    """The value of a JSON ``text`` that starts on ``line`` of ``path``; a ``BertftError`` names the line of a flaw."""
+    """Return the value of a JSON ``text`` that starts on ``line`` of ``path``.
+
+    Raises:
+        BertftError: for text that is not valid JSON; names the line of the flaw.
+    """
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -63,7 +61,11 @@ def parse_json(text: str, path: str | os.PathLike[str], line: int = 1) -> object
 
 
 def check_text(value: object, name: str, where: str) -> str:
-    """``value`` if it is a string with a UTF-8 form (JSON can smuggle in lone surrogates), else a ``BertftError``."""
+    """Return ``value`` if it is a string that UTF-8 can encode, unlike the lone surrogates of some JSON escapes.
+
+    Raises:
+        BertftError: for anything else; ``where`` opens its sentence and ``name`` says what the value is.
+    """
     if not isinstance(value, str):
         found = "nothing" if value is None else type(value).__name__
         raise BertftError(f"{where}: expected a string as {name}, found {found}")
@@ -72,15 +74,21 @@ def check_text(value: object, name: str, where: str) -> str:
             value.encode("utf8")
         except UnicodeEncodeError as error:
             raise BertftError(
-                f"{where}: {name} holds half a character ({value[error.start]!a}) at offset {error.start}"
+                f"{where}: {name} contains half a character ({value[error.start]!a}) at offset {error.start}"
             ) from None
     return value
 
 
 def shorten(text: object, limit: int = 40) -> str:
-    """``text`` in quotation marks for an error message, cut at ``limit`` characters."""
+    """Return ``text`` quoted for an error message and cut to ``limit`` characters."""
     text = str(text)
     return repr(text if len(text) <= limit else text[: limit - 1] + "…")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message without its full stop, or its type if there is no message."""
+    lines = str(error).strip().splitlines()
+    return next(iter(lines), type(error).__name__).rstrip(".")
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -1,35 +1,47 @@
-"""Adapters: what PEFT saves, merged into its base as a tuned encoder; and LoRA as a way to fine-tune."""
+"""PEFT adapters: train a LoRA, merge a saved adapter."""
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from bertft.data.files import at_home
+from bertft.data.location import at_home, hub_of
 from bertft.errors import BertftError
+from bertft.models.blocks import blocks
 
 CONFIG = "adapter_config.json"
 
 
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter as PEFT saves it: its folder's name, configuration and weights, and the name of its base model."""
+
+    name: str
+    config: Any
+    weights: dict[str, Tensor]
+    base: str
+
+
 def is_adapter(name: str) -> bool:
-    """Whether ``name`` is a folder that holds an adapter."""
+    """Return whether ``name`` is a folder with an adapter."""
     return "\0" not in name and (at_home(name) / CONFIG).is_file()
 
 
 def add_lora(model: nn.Module, rank: int) -> nn.Module:
-    """Freeze ``model`` and put a LoRA of ``rank`` on every linear map of its blocks, in place (Hu et al. 2022).
+    """Freeze ``model`` and add a LoRA of ``rank`` to each linear map of its blocks, in place (Hu et al. 2022).
 
-    W becomes W + 2 BA with A (rank, D) random and B zero, so that the encoder is what it was before it trains.
+    W becomes W + 2 BA with a random A (rank, D) and B = 0, so that the untrained LoRA leaves the output unchanged.
+    Raises ``BertftError`` if peft is not installed or the blocks have no linear map.
     """
     try:
         import peft
     except ImportError:
         raise BertftError("finetune: lora needs the package peft: pip install 'bertft[peft]'") from None
-    from bertft.models.blocks import blocks
 
     inside = {id(module) for module in blocks(model).modules()}
     targets = [name for name, module in model.named_modules() if id(module) in inside and isinstance(module, nn.Linear)]
@@ -37,7 +49,7 @@ def add_lora(model: nn.Module, rank: int) -> nn.Module:
         raise BertftError(f"finetune: lora needs linear maps in the blocks, found none in {type(model).__name__}")
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # peft's own, about the versions it sits on
+        warnings.simplefilter("ignore")  # peft warns about the versions of its own dependencies
         peft.inject_adapter_in_model(config, model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
@@ -45,7 +57,7 @@ def add_lora(model: nn.Module, rank: int) -> nn.Module:
 
 
 def merge_lora(model: nn.Module) -> nn.Module:
-    """Fold what `add_lora` added into the weights, in place: an ordinary encoder again."""
+    """Merge the LoRA of `add_lora` into the weights, in place, and return the ordinary encoder."""
     from peft.tuners.lora import LoraLayer
 
     for name, module in list(model.named_modules()):
@@ -56,12 +68,10 @@ def merge_lora(model: nn.Module) -> nn.Module:
     return model
 
 
-def load_adapter(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Any]:
-    """The encoder that the adapter in the folder ``name`` makes of its base model, and the base's tokenizer.
+def read_adapter(name: str) -> Adapter:
+    """Read the adapter in the folder ``name``.
 
-    Of an adapter trained under a task's head (classification, a language model) the encoder's part is taken; weights
-    that belong to the head are left out. Only adapters that can be merged into the base's weights, LoRA and its kin.
-    Raises ``BertftError`` for any other, one whose weights do not fit the base, and where ``peft`` is not installed.
+    Raises ``BertftError`` if peft is not installed, or if the folder holds no readable adapter or names no base model.
     """
     try:
         import peft
@@ -70,10 +80,7 @@ def load_adapter(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[nn.M
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from bertft.data.sources import hub_of
-    from bertft.models.blocks import load_pretrained, quiet_transformers
-
-    folder = at_home(name)
+    folder: Path = at_home(name)
     try:
         config = peft.PeftConfig.from_pretrained(str(folder))
         weights = load_file(folder / "adapter_model.safetensors")
@@ -83,31 +90,52 @@ def load_adapter(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[nn.M
         raise BertftError(f"{folder / CONFIG}: names no base model (base_model_name_or_path)")
     if config.revision and (hub := hub_of(base)):
         base = str(dataclasses.replace(hub, revision=config.revision))
-    model, tokenizer = load_pretrained(base, dtype=dtype)
+    return Adapter(name, config, weights, base)
+
+
+def apply_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
+    """Merge ``adapter`` into its base ``model`` and return the encoder.
+
+    Only adapters that can be merged into the weights are accepted (LoRA and its relatives). If the adapter was trained
+    with a task's head (classification, language model), the weights of the head are ignored. Raises ``BertftError``
+    for other adapters and for weights that do not fit the base.
+    """
+    import peft
+
+    config = adapter.config
     config.task_type, config.modules_to_save, config.inference_mode = None, None, True
-    with quiet_transformers(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # peft's own, about the versions it sits on
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft warns about the versions of its own dependencies
         try:
             wrapped = peft.get_peft_model(model, config)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BertftError(f"{name}: does not fit its base: {' '.join(str(error).split())}") from None
+            raise BertftError(f"{adapter.name}: does not fit its base: {' '.join(str(error).split())}") from None
         if not hasattr(wrapped.base_model, "merge_and_unload"):
             raise BertftError(
-                f"{name}: expected an adapter that can be merged, as LoRA, found {config.peft_type.value}"
+                f"{adapter.name}: expected an adapter that can be merged, as LoRA, found {config.peft_type.value}"
             )
-        # under a head the encoder is one attribute of the whole: base_model.model.bert.encoder... is ours without bert
+        # With a head, the encoder is one attribute of the model: base_model.model.bert.encoder... there is
+        # base_model.model.encoder... here.
         head = f"base_model.model.{model.base_model_prefix}."
         own = "base_model.model."
-        weights = {own + key.removeprefix(head) if key.startswith(head) else key: v for key, v in weights.items()}
+        weights = {
+            own + key.removeprefix(head) if key.startswith(head) else key: value
+            for key, value in adapter.weights.items()
+        }
         try:
             outcome = peft.set_peft_model_state_dict(wrapped, weights)
         except RuntimeError as error:
-            raise BertftError(f"{name}: does not fit its base: {' '.join(str(error).split())[:200]}") from None
-        missing = [key for key in outcome.missing_keys if "lora_" in key]
-        lost = [key for key in outcome.unexpected_keys if "lora_" in key]
-        if missing or lost:
-            raise BertftError(
-                f"{name}: does not fit its base {config.base_model_name_or_path}: "
-                f"{'no weights for ' + missing[0] if missing else 'no place for ' + lost[0]}"
-            )
-        return wrapped.merge_and_unload(), tokenizer
+            raise BertftError(f"{adapter.name}: does not fit its base: {' '.join(str(error).split())[:200]}") from None
+        _check_keys(adapter, outcome)
+        return wrapped.merge_and_unload()
+
+
+def _check_keys(adapter: Adapter, outcome: Any) -> None:
+    """Raise ``BertftError`` if LoRA weights are missing or have no place in the base model."""
+    missing = [key for key in outcome.missing_keys if "lora_" in key]
+    unexpected = [key for key in outcome.unexpected_keys if "lora_" in key]
+    if missing or unexpected:
+        raise BertftError(
+            f"{adapter.name}: does not fit its base {adapter.config.base_model_name_or_path}: "
+            f"{'no weights for ' + missing[0] if missing else 'no place for ' + unexpected[0]}"
+        )

@@ -1,4 +1,4 @@
-"""From tokenised examples to padded batches of similar length, and from padded pieces back to packed words."""
+"""Padded batches of tokenised examples, packed word vectors."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from torch import Tensor, nn
 
 @dataclass(slots=True)
 class Encoded:
-    """One tokenised example: the model's inputs by name, and for every piece the number of the vector it belongs to.
+    """One tokenised example.
 
-    ``slots`` does not decrease apart from its -1, which say that a piece (special tokens) belongs to no vector.
-    ``count`` is the number of vectors, ``len`` the number of pieces.
+    ``inputs`` are the model's inputs by name. ``slots`` has for each word piece the number of the vector that it is
+    pooled into, or -1 for none (special tokens); apart from the -1 it does not decrease. ``count`` is the number of
+    vectors, ``len`` the number of pieces, ``index`` the example's position in the input. An example that is ``whole``
+    (a pair of texts) is never cut into windows.
     """
 
     index: int
     inputs: dict[str, list[int]]
     slots: list[int]
+    whole: bool = False
     count: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -31,7 +34,7 @@ class Encoded:
 
 
 def count_up(kept: Iterable[bool]) -> list[int]:
-    """Number the kept pieces from 0; -1 for the others."""
+    """Return a number for each piece: kept pieces are numbered from 0, the others get -1."""
     slots, count = [], 0
     for keep in kept:
         slots.append(count if keep else -1)
@@ -40,7 +43,7 @@ def count_up(kept: Iterable[bool]) -> list[int]:
 
 
 def word_inputs(tokenizer: Any, ids: list[int]) -> dict[str, list[int]]:
-    """The model's inputs for the pieces of one sentence."""
+    """Return the model's inputs for one sentence with the pieces ``ids``."""
     inputs = {"input_ids": ids}
     if "token_type_ids" in tokenizer.model_input_names:
         inputs["token_type_ids"] = [0] * len(ids)
@@ -48,10 +51,10 @@ def word_inputs(tokenizer: Any, ids: list[int]) -> dict[str, list[int]]:
 
 
 def length_sorted_batches(items: Sequence[Any], batch_tokens: int) -> Iterator[list[Any]]:
-    """Cut ``items`` (with ``len``) into batches of similar length, longest first.
+    """Yield batches of ``items`` (with ``len``) of similar length, longest first.
 
-    A batch with its padding has at most ``batch_tokens`` entries; an item longer than that is a batch of its own. Items
-    of one length keep their order.
+    A batch has at most ``batch_tokens`` pieces with its padding; a longer item forms a batch of its own. Items of equal
+    length keep their order.
     """
     batch: list[Any] = []
     for i in sorted(range(len(items)), key=lambda i: -len(items[i])):
@@ -64,10 +67,10 @@ def length_sorted_batches(items: Sequence[Any], batch_tokens: int) -> Iterator[l
 
 
 def pad_inputs(inputs: Sequence[dict[str, list[int]]], tokenizer: Any) -> dict[str, Tensor]:
-    """Pad every input to the longest: (B, P) int64 tensors by name, with ``attention_mask``.
+    """Return all inputs padded to the longest, as int64 tensors (B, P) by name, and ``attention_mask``.
 
-    On the right whatever the tokenizer's own side, so that positions count from the text's start in decoders too. A
-    tokenizer without a padding token gets index 0, which the mask hides.
+    Padding is on the right whatever the tokenizer's own side, so that positions count from the start of the text in
+    decoders too. If the tokenizer has no padding token, index 0 is used, which the mask hides.
     """
     padding = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
     padded = {key: pad([row[key] for row in inputs], padding.get(key, 0)) for key in inputs[0]}
@@ -76,17 +79,21 @@ def pad_inputs(inputs: Sequence[dict[str, list[int]]], tokenizer: Any) -> dict[s
 
 
 def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Rows of unequal length as one (B, P) int64 tensor, filled up on the right with ``value``."""
+    """Return rows of unequal length as one int64 tensor (B, P), padded on the right with ``value``."""
     width = max(len(row) for row in rows)
     return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=torch.int64)
 
 
 def word_pieces(slots: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each packed vector's pieces lie.
+    """Return which word pieces form each packed vector.
 
-    ``slots`` (B, P) int64 says which vector of its row a piece belongs to, -1 for none; ``lengths`` (B,) how many
-    vectors a row has. Returns the flat positions in B * P of all pieces that belong to one, and offsets (T,): vector t
-    owns ``pieces[offsets[t] : offsets[t + 1]]``.
+    Args:
+        slots: (B, P) int64, the vector of its row that each piece belongs to, or -1.
+        lengths: (B,) int64, the number of vectors of each row; T is their sum.
+
+    Returns:
+        ``pieces``, the flat positions in B * P of all pieces that belong to a vector, and ``offsets`` (T,): vector t is
+        formed by ``pieces[offsets[t] : offsets[t + 1]]``.
     """
     flat = slots.flatten()
     pieces = (flat >= 0).nonzero().squeeze(1)
@@ -97,8 +104,9 @@ def word_pieces(slots: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pool_words(hidden: Tensor, pieces: Tensor, offsets: Tensor) -> Tensor:
-    """Mean over each word's pieces: ``hidden`` (B, P, D) to (T, D), ``pieces`` and ``offsets`` from ``word_pieces``.
+    """Return the mean of ``hidden`` (B, P, D) over the pieces of each word, (T, D).
 
-    Gather and mean are one pass over the data; differentiable in ``hidden``.
+    ``pieces`` and ``offsets`` are those of `word_pieces`. Gathering and averaging take one pass over the data. The
+    result is differentiable in ``hidden``.
     """
     return nn.functional.embedding_bag(pieces, hidden.reshape(-1, hidden.shape[-1]), offsets, mode="mean")

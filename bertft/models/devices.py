@@ -1,4 +1,4 @@
-"""Where work runs that nobody placed."""
+"""Default device."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import torch
 
 
 def device_of(asked: torch.device | str | None = None) -> torch.device:
-    """The device that was asked for, else the current GPU where there is one, else the CPU."""
-    found = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if found.type == "cuda" and found.index is None:
-        return torch.device("cuda", torch.cuda.current_device())  # as tensors there say it
-    return found
+    """Return the device ``asked`` for; without one, the current GPU if there is one, else the CPU.
+
+    A GPU always has an index, as the ``device`` of a tensor has.
+    """
+    device = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device

@@ -1,19 +1,23 @@
-"""Word and token vectors of every layer of a Hugging Face encoder, as a stream.
+"""Word and token vectors of the layers of an encoder.
 
-Layer 0 is the embedding output and layer k the output of block k (``hidden_states[k]`` of Hugging Face). A word's
-vector is the mean of its word pieces' vectors; special tokens and padding never leave this module.
+Layer 0 is the output of the embeddings and layer k the output of block k (``hidden_states[k]`` of Hugging Face). The
+vector of a word is the mean of the vectors of its word pieces. Special tokens and padding have no vectors.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from bertft.data.alignment import align_words
+from bertft.data.examples import Input, RawInput, inputs_of
 from bertft.data.files import check_text
 from bertft.errors import BertftError
 from bertft.models.batching import (
@@ -26,33 +30,27 @@ from bertft.models.batching import (
     word_inputs,
     word_pieces,
 )
-from bertft.models.blocks import (
-    blocks,
-    freeze,
-    listening,
-    load_pretrained,
-    quiet_transformers,
-    reinitialise,
-    truncate,
-    window_size,
-)
+from bertft.models.blocks import blocks, freeze, reinitialise, truncate
 from bertft.models.devices import device_of
+from bertft.models.hooks import listening
+from bertft.models.loading import load_pretrained, quiet_transformers, window_size
 from bertft.runs.progress import SILENT, Progress
 
 __all__ = ["Batch", "Encoder", "freeze", "reinitialise", "truncate"]
 
-# Examples that are sorted by length together: enough that batches hold almost no padding, few enough that a stream of
-# any length is never held.
+# Number of examples sorted by length together: large enough that batches have almost no padding, small enough that a
+# stream of any length fits in memory.
 BUFFER = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Vectors of a few examples, packed without padding.
+    """Vectors of some examples, packed without padding.
 
-    ``vectors`` (L, T, D) in the encoder's dtype and on its device, the asked-for layers in the asked-for order;
-    ``lengths`` (S,) int64, how many consecutive vectors each example has, T in all; ``index`` (S,) int64, each
-    example's position in the input. With ``window="split"`` a long example is several entries of one ``index``.
+    - ``vectors``: (L, T, D), in the encoder's dtype and on its device; the layers are those asked for, in that order.
+    - ``lengths``: (S,) int64, the number of consecutive vectors of each example; T is their sum.
+    - ``index``: (S,) int64, the position of each example in the input. With ``window="split"`` a long example has
+      several entries with the same index.
     """
 
     vectors: Tensor
@@ -72,17 +70,22 @@ class Encoder:
     def from_pretrained(
         cls, name: str, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
     ) -> Encoder:
-        """Load the encoder ``name``: a folder, a Hugging Face id or ``id@revision``, or ``builtin:minilm``.
+        """Load an encoder. Only safetensors are read, and code that comes with a model is never run.
 
-        ``device`` defaults to the GPU where there is one, ``dtype`` to float32. Only safetensors are read, and code
-        that comes with a model is never run. Raises ``BertftError`` for anything that is no encoder.
+        Args:
+            name: a folder, a Hugging Face id or ``id@revision``, or ``builtin:minilm``.
+            device: defaults to the current GPU if there is one, else the CPU.
+            dtype: of the weights, float32 by default.
+
+        Raises:
+            BertftError: if there is no such model, or it is not a BERT-like encoder with a fast tokenizer.
         """
         model, tokenizer = load_pretrained(name, dtype=dtype or torch.float32)
         return cls(model.to(device_of(device)), tokenizer, name=str(name))
 
     @property
     def num_layers(self) -> int:
-        """Blocks + 1: layer 0 is the embedding output."""
+        """Number of layers: of blocks, plus 1 for the embeddings (layer 0)."""
         return len(blocks(self.model)) + 1
 
     @property
@@ -93,17 +96,17 @@ class Encoder:
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """Device of the model."""
         return next(self.model.parameters()).device
 
     @property
     def max_length(self) -> int:
-        """The longest input in pieces, special tokens included."""
+        """Length of the longest input in word pieces, special tokens included."""
         return window_size(self.model, self.tokenizer)
 
     def stream(
         self,
-        examples: Iterable[str | tuple[str, str] | Sequence[str]],
+        examples: Iterable[RawInput | Encoded],
         *,
         unit: str = "word",
         layers: Sequence[int] | None = None,
@@ -112,15 +115,25 @@ class Encoder:
         skip: int = 0,
         progress: Progress = SILENT,
     ) -> Iterator[Batch]:
-        """Yield the vectors of ``examples`` in batches of similar length, each of at most ``batch_tokens`` pieces.
+        """Yield the vectors of ``examples`` in batches of similar length.
 
-        ``examples`` are word sequences, or with ``unit="token"`` also texts or text pairs (a tuple of two strings).
-        ``unit="word"`` gives one vector a word, the mean of its pieces; ``unit="token"`` one a piece. ``layers``
-        defaults to all; blocks above the highest asked for are not run. Within a buffer of 2,048 examples batches
-        come longest first, so an iterator of any length is never held; ``Batch.index`` tells the order. An example
-        longer than the model's window raises ``BertftError``; with ``window="split"`` a long word sequence or text is
-        run as consecutive windows instead. The first ``skip`` batches are left out, their forward passes not run: how
-        a stream goes on where it was cut off.
+        Within a buffer of 2,048 examples batches come longest first, so that an iterator of any length needs little
+        memory; ``Batch.index`` gives the order.
+
+        Args:
+            examples: of one kind: word sequences; with ``unit="token"`` also texts or pairs of texts, as
+                `bertft.data.examples.inputs_of` reads them; or the result of `tokenise`, which is not tokenised again.
+            unit: ``word`` gives one vector for each word, the mean over its pieces, and ``token`` one for each piece.
+            layers: layers to return, all by default. Blocks above the highest one do not run.
+            batch_tokens: largest number of pieces of a batch, padding included.
+            window: what to do with an example longer than the model's window: ``refuse`` it with ``BertftError``, or
+                ``split`` a word sequence or text into consecutive windows.
+            skip: number of batches to leave out, without their forward passes, to resume an interrupted stream.
+            progress: reports the examples encoded.
+
+        Raises:
+            BertftError: for other settings, layers the encoder lacks, and examples of mixed kinds or with an invalid
+                text.
         """
         if unit not in ("word", "token"):
             raise BertftError(f'stream: unit must be "word" or "token", found {unit!r}')
@@ -133,7 +146,7 @@ class Encoder:
 
     def _stream(
         self,
-        examples: Iterable[Any],
+        examples: Iterable[RawInput | Encoded],
         unit: str,
         wanted: list[int],
         batch_tokens: int,
@@ -148,48 +161,66 @@ class Encoder:
                 buffer = list(itertools.islice(source, BUFFER))
                 if not buffer:
                     return
-                for group in length_sorted_batches(self._encode(buffer, start, unit, window), batch_tokens):
+                for group in length_sorted_batches(
+                    self._fit(self.tokenise(buffer, unit, start=start), window), batch_tokens
+                ):
                     if skip > 0:
                         skip -= 1
                         continue
                     yield self._run(group, wanted)
                     step.advance(len(group))
 
-    def _encode(self, examples: list[Any], start: int, unit: str, window: str) -> list[Encoded]:
-        texts = [isinstance(example, str) for example in examples]
-        # Two strings may be a pair of texts or a sentence of two words; unit="word" and any longer neighbour tell.
-        pairs = unit == "token" and all(isinstance(e, tuple) and len(e) == 2 for e in examples)
-        if unit == "word" and any(texts):
+    def tokenise(self, examples: Sequence[RawInput | Encoded], unit: str, *, start: int = 0) -> list[Encoded]:
+        """Return ``examples`` as word pieces, in order and not cut to the window; ``index`` counts from ``start``.
+
+        Encoders whose tokenizers are alike (`reads_like`) can stream the result in place of the examples.
+        """
+        done = [example for example in examples if isinstance(example, Encoded)]
+        if done:
+            if len(done) < len(examples):
+                raise BertftError("stream: expected examples of one kind, found tokenised examples beside others")
+            return [dataclasses.replace(item, index=start + row) for row, item in enumerate(done)]
+        given = cast("Sequence[RawInput]", examples)
+        if unit == "word" and any(texts := [isinstance(example, str) for example in given]):
             raise BertftError(
                 f'stream: unit="word" needs word sequences, example {start + texts.index(True)} is a text'
             )
-        if all(texts) or pairs:
-            encoded = self._encode_texts(examples, start)
-        elif any(texts):
+        inputs = inputs_of(given, unit)
+        kinds = {item.kind for item in inputs}
+        if len(kinds) > 1:
             raise BertftError("stream: expected examples of one kind, found texts beside word sequences or pairs")
-        else:
-            encoded = self._encode_words(examples, start, unit)
-        return self._fit(encoded, "refuse" if pairs else window)
+        return (
+            self._pieces_of_words(inputs, start, unit) if kinds == {"words"} else self._pieces_of_texts(inputs, start)
+        )
 
-    def _encode_texts(self, examples: list[Any], start: int) -> list[Encoded]:
+    def reads_like(self, other: Encoder) -> bool:
+        """Return whether both tokenizers cut every text alike, into the same inputs of the model."""
+        mine, theirs = self.tokenizer, other.tokenizer
+        return mine is theirs or _rules(mine) == _rules(theirs)
+
+    def _pieces_of_texts(self, inputs: list[Input], start: int) -> list[Encoded]:
+        texts = [item.parts[0] if item.kind == "text" else tuple(item.parts) for item in inputs]
         try:
-            with quiet_transformers():  # the length is checked below
-                encoding = self.tokenizer(examples, return_special_tokens_mask=True, return_attention_mask=False)
-        except (TypeError, UnicodeEncodeError):  # what has no UTF-8 form
-            for row, example in enumerate(examples):
-                for text in [example] if isinstance(example, str) else example:
+            with quiet_transformers():  # it warns about lengths, which `_fit` checks
+                encoding = self.tokenizer(texts, return_special_tokens_mask=True, return_attention_mask=False)
+        except (TypeError, UnicodeEncodeError):  # a text without a UTF-8 form: find it and report it
+            for row, item in enumerate(inputs):
+                for text in item.parts:
                     check_text(text, "the text", f"stream: example {start + row}")
             raise
         special = encoding.pop("special_tokens_mask")
         return [
-            Encoded(start + row, {key: encoding[key][row] for key in encoding}, count_up(not s for s in special[row]))
-            for row in range(len(examples))
+            Encoded(
+                start + row,
+                {key: encoding[key][row] for key in encoding},
+                count_up(not s for s in special[row]),
+                whole=item.kind == "pair",
+            )
+            for row, item in enumerate(inputs)
         ]
 
-    def _encode_words(self, sentences: list[Sequence[str]], start: int, unit: str) -> list[Encoded]:
-        from bertft.data.alignment import align_words
-
-        aligned = align_words(self.tokenizer, sentences)
+    def _pieces_of_words(self, inputs: list[Input], start: int, unit: str) -> list[Encoded]:
+        aligned = align_words(self.tokenizer, [item.parts for item in inputs])
         return [
             Encoded(
                 start + row,
@@ -205,7 +236,7 @@ class Encoder:
         for item in encoded:
             if len(item) <= limit:
                 fitted.append(item)
-            elif window == "split":
+            elif window == "split" and not item.whole:
                 fitted.extend(_split(item, limit))
             else:
                 raise BertftError(
@@ -230,8 +261,14 @@ class Encoder:
         return Batch(vectors=torch.stack([found[layer] for layer in wanted]), lengths=lengths, index=index)
 
 
+def _rules(tokenizer: Any) -> tuple[Any, ...]:
+    """Return what decides how a tokenizer cuts text; truncation and padding, which `Encoder` never uses, do not."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    return tokenizer.model_input_names, {key: rules[key] for key in rules if key not in ("truncation", "padding")}
+
+
 def _split(item: Encoded, limit: int) -> list[Encoded]:
-    """Cut an example into consecutive windows of at most ``limit`` pieces, between words, special tokens kept."""
+    """Cut an example between words into consecutive windows of at most ``limit`` pieces, each with special tokens."""
     slots = item.slots
     head = next(i for i, slot in enumerate(slots) if slot >= 0)
     tail = len(slots) - next(i for i, slot in enumerate(reversed(slots)) if slot >= 0)

@@ -1,4 +1,4 @@
-"""How far fine-tuning moved the weights, block by block."""
+"""Distance between the weights of two encoders, by block."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from bertft.models.blocks import blocks, embedding_parameters
 
 
 def weight_distance(base: nn.Module, tuned: nn.Module) -> list[float]:
-    """|W' - W| / |W| for the embeddings (entry 0) and blocks 1..L: Frobenius norms over all parameters of a part.
+    """Return |W' - W| / |W| for the embeddings (entry 0) and blocks 1..L.
 
-    0 = unchanged. A ``tuned`` encoder with fewer blocks is compared over those it has; parameters of other shapes raise
-    ``BertftError``.
+    W holds all parameters of a part of ``base``, W' those of ``tuned``; |.| is the Frobenius norm, in float64. 0 means
+    unchanged. If ``tuned`` has fewer blocks, only those are compared.
+
+    Raises:
+        BertftError: if the parameters of a part differ in shape.
     """
     pairs = [(list(embedding_parameters(base)), list(embedding_parameters(tuned)))]
     pairs += [(list(a.parameters()), list(b.parameters())) for a, b in zip(blocks(base), blocks(tuned), strict=False)]
-    found = []
+    distances = []
     for layer, (old, new) in enumerate(pairs):
         if [p.shape for p in old] != [p.shape for p in new]:
             raise BertftError(f"weight_distance: the encoders' parameters differ in shape at layer {layer}")
@@ -26,5 +29,5 @@ def weight_distance(base: nn.Module, tuned: nn.Module) -> list[float]:
             float((b.detach().double() - a.detach().double()).square().sum()) for a, b in zip(old, new, strict=True)
         )
         size = sum(float(a.detach().double().square().sum()) for a in old)
-        found.append(math.sqrt(moved / size))
-    return found
+        distances.append(math.sqrt(moved / size))
+    return distances

@@ -1,8 +1,24 @@
-"""The kernels as functions: pure tensor operations that know nothing of models.
+"""Kernels as functions of tensors.
 
-Each op has one file here (checks, shape rule, autograd), a kernel in ``csrc`` and its formula in plain PyTorch in
-`bertft.ops.reference`, which serves where no compiled kernel does. Inside ``torch.autocast`` all give what they give
-outside it.
+    bertft.ops.<op>                     checks arguments; owns shape rule and gradient
+     |
+     +-- native.dispatch.serves(x)?     compiled kernels for the tensor's device
+          |
+          +-- yes: torch.ops.bertft.<op>
+          |         +-- CPU: csrc/bind_cpu.cpp  -> csrc/cpu/<op>.cpp     (native.cpu loads it)
+          |         +-- GPU: csrc/bind_cuda.cpp -> csrc/cuda/<op>.cu     (native.cuda loads it)
+          |
+          +-- no:  reference.<op>       plain PyTorch, and the specification of the kernels
+
+    pairwise_distance                                       distances of rows
+    probe_loss                          probe_gradient      losses of structural probes
+    moments.cross_moments               moments.gradient    sums over stimuli in linear time
+     +-- moments.formulas                                   statistics over all pairs from those sums
+          +-- moments.layer_pairs       all layers against all: moments.linear_cka, rdm.routes
+    rdm.correlation -> rdm.routes       linear (moments), tiles (kernel or rdm.products), exact, sampled
+    nearest                             running lists of nearest neighbours
+
+The ops know nothing of models. ``torch.autocast`` does not change their results.
 """
 
 from __future__ import annotations

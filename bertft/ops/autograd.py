@@ -1,6 +1,6 @@
-"""Gives a compiled op its shape rule and its gradient, once for torch.compile and once, faster, for eager code.
+"""Registration of compiled ops with autograd and torch.compile.
 
-And what gradients need: products that autocast leaves alone, a second derivative that says it is missing.
+Also the tools of their gradients: products that autocast leaves alone, and an error for missing second derivatives.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from bertft.errors import BertftError
 def differentiable(
     name: str, fake: Callable[..., Any], setup_context: Callable[..., None], backward: Callable[..., Any]
 ) -> Any:
-    """Registers ``bertft::<name>`` with torch.library and returns the function to call it by.
+    """Register ``bertft::<name>`` with torch.library and return a function that calls it.
 
-    ``fake``, ``setup_context`` and ``backward`` are those of torch.library. Eager calls take a short way round the
-    generic wrapper of torch.library, with the same two functions: it saves 50 of 75 microseconds. The function's
-    attribute ``without_graph`` calls the op as under ``torch.no_grad()``.
+    ``fake``, ``setup_context`` and ``backward`` are those of torch.library. Eager calls bypass torch.library's generic
+    wrapper with the same two functions, which saves 50 of 75 microseconds. The returned function's attribute
+    ``without_graph`` calls the op as under ``torch.no_grad()``.
     """
     op = getattr(torch.ops.bertft, name).default
     torch.library.register_fake(f"bertft::{name}", fake)
@@ -39,7 +39,7 @@ def differentiable(
             return output
 
     Eager.__name__ = name
-    setattr(Eager, "backward", staticmethod(backward))  # noqa: B010 (a method, to a type checker)
+    setattr(Eager, "backward", staticmethod(backward))  # noqa: B010 (type checkers take it for a method)
 
     def call(*args: Any) -> Any:
         if torch.compiler.is_compiling():
@@ -53,10 +53,10 @@ def differentiable(
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """a (..., N, K) @ b (..., K, M) with the same leading dimensions, in the type of both, forward and backward.
+    """Return a (..., N, K) @ b (..., K, M), with the same leading dimensions, in the dtype of both operands.
 
-    Inside ``torch.autocast`` too, which would round float32 operands of ``@`` to half precision, and does so in a
-    backward pass that runs there.
+    ``torch.autocast`` changes neither the product nor its gradient. It would round float32 operands of ``@`` to half
+    precision, also in a backward pass that runs inside it.
     """
     return _Product.apply(a, b)
 
@@ -65,18 +65,18 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx, a, b):
         ctx.save_for_backward(a, b)
-        return _as_they_are(a, b)
+        return _without_autocast(a, b)
 
     @staticmethod
     def backward(ctx, grad):
         a, b = ctx.saved_tensors
         return (
-            _as_they_are(grad, b.mT) if ctx.needs_input_grad[0] else None,
-            _as_they_are(a.mT, grad) if ctx.needs_input_grad[1] else None,
+            _without_autocast(grad, b.mT) if ctx.needs_input_grad[0] else None,
+            _without_autocast(a.mT, grad) if ctx.needs_input_grad[1] else None,
         )
 
 
-def _as_they_are(a: Tensor, b: Tensor) -> Tensor:
+def _without_autocast(a: Tensor, b: Tensor) -> Tensor:
     if not torch.is_autocast_enabled(a.device.type):  # entering the context costs more than a small product
         return a @ b
     with torch.autocast(a.device.type, enabled=False):
@@ -97,9 +97,10 @@ class _FirstOrder(torch.autograd.Function):
 
 
 def first_order(op: str, gradients: tuple[Tensor | None, ...], inputs: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
-    """The ``gradients`` of ``op`` with respect to ``inputs``, unchanged; differentiating them raises BertftError.
+    """Return the ``gradients`` of ``op`` unchanged, such that differentiating them raises BertftError.
 
-    Kernels compute gradients in the forward pass, so that to autograd they are constants; this makes that loud.
+    Kernels compute gradients in the forward pass, so autograd would take them for constants and silently return a wrong
+    second derivative.
     """
     if not torch.is_grad_enabled():
         return gradients

@@ -1,4 +1,4 @@
-"""Matrix products of float32 in float32, whatever the process allows elsewhere."""
+"""Exact float32 matrix products on the GPU."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 @contextmanager
 def full_precision(like: Tensor) -> Iterator[None]:
-    """Inside, no product on the GPU of ``like`` is rounded to tf32; autocast is left out too. Nothing on a CPU.
+    """Keep products on the GPU of ``like`` in full float32 inside the block; do nothing on a CPU.
 
-    What fine-tuning may allow for speed (``torch.backends.cuda.matmul``, ``bf16``) would cost a correlation half its
-    digits.
+    Both tf32 (``torch.backends.cuda.matmul``) and autocast are turned off. Fine-tuning may allow them for speed, but
+    they would cost a correlation half its digits.
     """
     if not like.is_cuda or torch.compiler.is_compiling():
         yield

@@ -1,4 +1,4 @@
-"""Dissimilarities between rows: their names, what an entry is, and the one check of a metric's name.
+"""Names and definitions of dissimilarities between rows.
 
 ==============  ==========================================================  =====================================
 metric          entry d(x, y)                                               as ``scale * (u.v + p_x + p_y) + offset``
@@ -12,24 +12,37 @@ metric          entry d(x, y)                                               as `
 ==============  ==========================================================  =====================================
 
 The right column is the linear form of `bertft.ops.moments.cross_moments`, with any provisional mean m. Pearson and rank
-correlations ignore offset and positive scale, and the sign of the scale where both sides use the same metric; a
-``dot`` matrix beside a ``cosine`` one keeps its sign, so the two of a space are negatively correlated.
+correlations ignore the offset, a positive scale, and the sign of the scale if both sides use the same metric. A ``dot``
+matrix keeps its sign beside a ``cosine`` one, so the two matrices of a space are negatively correlated.
 """
 
 from __future__ import annotations
 
 from bertft.errors import BertftError
 
-METRICS = ("dot", "cosine", "correlation", "sqeuclidean", "euclidean", "manhattan")  # the index is the kernels' code
-LINEAR = ("dot", "cosine", "correlation", "sqeuclidean")  # those with a linear form
-NORMALISED = ("cosine", "correlation")  # those undefined for a row of norm 0
+METRICS = (
+    "dot",
+    "cosine",
+    "correlation",
+    "sqeuclidean",
+    "euclidean",
+    "manhattan",
+)  # the index is the kernels' code: csrc/metric_codes.h
+LINEAR = ("dot", "cosine", "correlation", "sqeuclidean")  # have a linear form
+NORMALISED = ("cosine", "correlation")  # undefined for a row of norm 0
 SCALE = {"dot": 1.0, "cosine": -1.0, "correlation": -1.0, "sqeuclidean": -2.0}
-COMPARISONS = ("pearson", "cosine", "spearman", "rho_a", "kendall")  # of matrices; the index is the GPU kernels' code
-RANKS = ("spearman", "rho_a")  # those of the entries' ranks
+COMPARISONS = (
+    "pearson",
+    "cosine",
+    "spearman",
+    "rho_a",
+    "kendall",
+)  # of two matrices; the index is the GPU kernels' code
+RANKS = ("spearman", "rho_a")  # of the entries' ranks
 
 
 def check_metric(metric: str, allowed: tuple[str, ...] = METRICS, *, op: str) -> str:
-    """``metric`` itself if it is one of ``allowed``; BertftError naming the choices otherwise."""
+    """Return ``metric``; raise BertftError if it is not one of ``allowed``."""
     if metric not in allowed:
         raise BertftError(f"{op}: metric must be one of {', '.join(allowed)}, not {metric!r}")
     return metric

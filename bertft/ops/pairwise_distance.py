@@ -9,9 +9,9 @@ from bertft.errors import BertftError
 from bertft.ops import reference
 from bertft.ops.autograd import first_order
 from bertft.ops.metrics import METRICS, check_metric
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import cpu, dispatch
 from bertft.ops.pairwise_gradient import PRODUCTS, by_products
-from bertft.ops.rows import check_matrix, check_nan, check_rows, metric_rows_backward, with_sentence
+from bertft.ops.rows import check_matrix, check_nan, check_rows, check_width, metric_rows_backward, raising_bad_row
 
 
 def pairwise_distance(
@@ -22,62 +22,72 @@ def pairwise_distance(
     condensed: bool = False,
     nan: str = "raise",
 ) -> Tensor:
-    """``out[..., i, j] = d(x[..., i, :], y[..., j, :])``.
+    """Return ``out[..., i, j] = d(x[..., i, :], y[..., j, :])``.
 
-    ``dot`` is the plain inner product, ``cosine`` and ``correlation`` are 1 minus the similarity, ``sqeuclidean`` is
-    squared and divided by nothing, ``euclidean`` is its root, ``manhattan`` the sum of absolute differences.
+    ``dot`` is the plain inner product; ``cosine`` and ``correlation`` are 1 minus the similarity; ``sqeuclidean`` is
+    squared and not divided by D; ``euclidean`` is its root; ``manhattan`` is the sum of absolute differences.
 
     Args:
         x: (..., N, D) float64, float32, bfloat16 or float16; any strides. Leading dimensions are layers.
-        y: (..., M, D) with the same leading dimensions; None compares x with itself at half the work, exactly
-            symmetric, with a diagonal of exact zeros (``dot``: squared norms).
+        y: (..., M, D) with the same leading dimensions. None compares x with itself at half the work; the result is
+            exactly symmetric with a diagonal of exact zeros (``dot``: squared norms).
         metric: dot, cosine, correlation, sqeuclidean, euclidean or manhattan.
-        condensed: without y, only the pairs i < j, row by row, as SciPy's ``pdist`` orders them.
-        nan: ``raise`` an error that names layer and row for a row that is not finite, or that has norm 0 under cosine
-            or correlation; or ``propagate`` NaN.
+        condensed: without y, return only the pairs i < j, row by row, in the order of SciPy's ``pdist``.
+        nan: ``raise`` `BadRow` for a row that is not finite, or has norm 0 under cosine or correlation; or
+            ``propagate`` NaN.
 
     Returns:
-        (..., N, M) or (..., N (N-1) / 2); float64 where an input is, else float32 (also for the halves, accumulated in
-        float32). Equal rows are exactly 0 apart; small distances between large vectors keep 1e-5 relative in float32.
-        Squares beyond the largest float32 overflow. Differentiable once, with finite gradients: 0 at zero distance of
-        ``euclidean`` and at equal components of ``manhattan``. Nothing of size N x M x D exists in either pass.
+        (..., N, M) or (..., N (N-1) / 2); float64 if an input is, else float32 (halves are accumulated in float32).
+        Equal rows are exactly 0 apart. Small distances between large vectors keep 1e-5 relative in float32. Squares
+        beyond the largest float32 overflow. With D = 0 all entries are 0. Differentiable once, with finite gradients: 0
+        at zero distance under ``euclidean``, and for equal components under ``manhattan``. Neither pass holds N x M x D
+        numbers.
+
+    Raises:
+        BertftError: Shapes, types, devices or names do not fit, or D = 0 under cosine or correlation.
     """
     check_metric(metric, op="pairwise_distance")
     check = check_nan(nan, op="pairwise_distance")
-    check_matrix(x, "(..., N, D)", tuple(range(2, 64)), op="pairwise_distance", name="x")
-    if y is not None:
-        check_matrix(y, "(..., M, D)", tuple(range(2, 64)), op="pairwise_distance", name="y")
-        if y.shape[:-2] != x.shape[:-2] or y.shape[-1] != x.shape[-1]:
-            raise BertftError(
-                f"pairwise_distance: y must be {(*x.shape[:-2], 'M', x.shape[-1])} to go with x, found {tuple(y.shape)}"
-            )
-        if y.device != x.device:
-            raise BertftError(f"pairwise_distance: x and y must be on one device, found {x.device} and {y.device}")
-        if condensed:
-            raise BertftError("pairwise_distance: condensed needs y=None, the pairs i < j of one set of rows")
-        if y.dtype != x.dtype:
-            common = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
-            x, y = x.to(common), y.to(common)
+    _check_shapes(x, y, metric, condensed)
+    if y is not None and y.dtype != x.dtype:
+        common = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
+        x, y = x.to(common), y.to(common)
     lead = x.shape[:-2]
     layers = lead.numel()
     x3 = x.reshape(layers, *x.shape[-2:])
     y3 = None if y is None else y.reshape(layers, *y.shape[-2:])
-    served = extension.serves(x)
-    nothing = y3 is not None and 0 in (x3.shape[1], y3.shape[1])  # the kernel is not run, and so looks at no row
+    served = dispatch.serves(x) and x.shape[-1] > 0  # the GPU's kernels would take an empty y for none
+    nothing = y3 is not None and 0 in (x3.shape[1], y3.shape[1])  # the kernel does not run, so it checks no row
     if check and (nothing or not served):
         check_rows(x3, metric, op="pairwise_distance")
         if y3 is not None:
             check_rows(y3, metric, op="pairwise_distance", name="y")
     if served:
         op = torch.ops.bertft.pairwise_distance
-        out = with_sentence(lambda: op(x3, y3, METRICS.index(metric), condensed, check))
+        out = raising_bad_row(lambda: op(x3, y3, METRICS.index(metric), condensed, check))
     else:
         out = reference.pairwise_distance(x3, y3, metric=metric, condensed=condensed)
     return out.reshape(*lead, *out.shape[1:])
 
 
+def _check_shapes(x: Tensor, y: Tensor | None, metric: str, condensed: bool) -> None:
+    check_matrix(x, "(..., N, D)", tuple(range(2, 64)), op="pairwise_distance", name="x")
+    check_width(x, metric, op="pairwise_distance", name="x")
+    if y is None:
+        return
+    check_matrix(y, "(..., M, D)", tuple(range(2, 64)), op="pairwise_distance", name="y")
+    if y.shape[:-2] != x.shape[:-2] or y.shape[-1] != x.shape[-1]:
+        raise BertftError(
+            f"pairwise_distance: y must be {(*x.shape[:-2], 'M', x.shape[-1])} to go with x, found {tuple(y.shape)}"
+        )
+    if y.device != x.device:
+        raise BertftError(f"pairwise_distance: x and y must be on one device, found {x.device} and {y.device}")
+    if condensed:
+        raise BertftError("pairwise_distance: condensed needs y=None, the pairs i < j of one set of rows")
+
+
 def _register() -> None:
-    """Shape rule and gradient; the gradient of bringing rows into the metric's form is a few passes over (N, D)."""
+    """Register the shape rule and the gradient, which takes a few more passes over (N, D) for normalised rows."""
 
     def result(x):
         return torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -113,4 +123,4 @@ def _register() -> None:
     torch.library.register_autograd("bertft::pairwise_distance", backward, setup_context=setup_context)
 
 
-extension.on_load(_register)
+cpu.on_load(_register)

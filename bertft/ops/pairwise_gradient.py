@@ -1,12 +1,12 @@
-"""The gradient of `bertft.ops.pairwise_distance` from matrix products: the way of a GPU.
+"""Gradient of `bertft.ops.pairwise_distance` by matrix products, for GPUs.
 
-With G the gradient of a distance, and W what an entry changes by along the difference of its two rows,
+With G the gradient of a distance, and W the derivative of an entry along the difference of its two rows,
 
     dot:  u_i gets  sum_j G_ij v_j  (cosine, correlation: minus that)
     else: x_i gets  sum_j W_ij (x_i - y_j),  W = 2 G (sqeuclidean) or G / d, 0 where d = 0 (euclidean)
 
-A library's product is there several times faster than a kernel that makes each W anew; it takes memory of the size of
-the distances.
+On a GPU a library's product is several times faster than a kernel that recomputes each W, at the price of memory of the
+size of the distances.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ PRODUCTS = ("dot", "cosine", "correlation", "sqeuclidean", "euclidean")
 
 
 def by_products(grad: Tensor, x: Tensor, y: Tensor | None, out: Tensor, metric: str) -> tuple[Tensor, Tensor]:
-    """What the op ``pairwise_distance_backward`` returns: gradients of the rows in the metric's form.
+    """Return what the op ``pairwise_distance_backward`` returns: gradients of the rows in the metric's form.
 
-    grad, out (B, N, M), x (B, N, D), y (B, M, D) or None for x with itself: then the second has no entries.
+    grad, out (B, N, M); x (B, N, D); y (B, M, D), or None for x with itself, whose second gradient is empty.
     """
     u = metric_rows(x.to(grad.dtype), metric)
     v = None if y is None else metric_rows(y.to(grad.dtype), metric)
@@ -36,7 +36,7 @@ def by_products(grad: Tensor, x: Tensor, y: Tensor | None, out: Tensor, metric: 
                 return torch.bmm(weight + weight.mT, u), nothing
             return torch.bmm(weight, v), torch.bmm(weight.mT, u)
         weight = 2 * grad if metric == "sqeuclidean" else torch.where(out > 0, grad / out, 0)
-        centre = u.mean(1, keepdim=True)  # differences do not change, and what cancels is smaller
+        centre = u.mean(1, keepdim=True)  # leaves differences unchanged, and less cancels
         u, v = u - centre, None if v is None else v - centre
         if v is None:
             weight = weight + weight.mT

@@ -1,4 +1,4 @@
-"""What went wrong, in one sentence: NaN and infinity in any op, and the arguments of the probe losses."""
+"""Errors about results that are not finite and about probe losses."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bertft.ops.rows import check_device
 
 
 def explain_not_finite(op: str, result: Tensor, **inputs: Tensor) -> NoReturn:
-    """Raises BertftError for a ``result`` (L, ...) that is not finite: names the first input at fault, and where.
+    """Raise BertftError for a ``result`` (L, ...) that is not finite, naming the first bad input and the place in it.
 
-    Inputs are searched in the order given; the last dimension of those with more than one is left out of the place,
-    so that h (L, T, D) is reported as ``h[layer, row]``.
+    Inputs are searched in the order given. The place leaves out the last dimension of an input with more than one, so
+    that h (L, T, D) is reported as ``h[layer, row]``.
     """
     for name, tensor in inputs.items():
         if not tensor.is_floating_point():
@@ -33,7 +33,10 @@ def explain_not_finite(op: str, result: Tensor, **inputs: Tensor) -> NoReturn:
 
 
 def check_probe(h: Tensor, weight: Tensor, distances: Tensor | None, depths: Tensor | None, lengths: Tensor) -> None:
-    """Raises BertftError on arguments of the probe losses; values of lengths are not looked at while traced."""
+    """Raise BertftError for arguments of the probe losses that do not fit.
+
+    While torch.compile traces, the values of lengths are not checked.
+    """
     if weight.dim() != 3 or weight.shape[2] == 0:
         raise BertftError(f"probe_loss: weight must be (L, D, R) with R > 0, found {tuple(weight.shape)}")
     L, D, _ = weight.shape
@@ -54,7 +57,7 @@ def check_probe(h: Tensor, weight: Tensor, distances: Tensor | None, depths: Ten
     if distances is not None and distances.dim() != 1:
         raise BertftError(f"probe_loss: distances must be packed in one dimension, found {tuple(distances.shape)}")
     if torch.compiler.is_compiling():
-        return  # the kernel itself refuses lengths that do not fit
+        return  # the kernel refuses lengths that do not fit
     counts = lengths.tolist()
     if min(counts, default=0) < 0:
         raise BertftError(f"probe_loss: lengths[{counts.index(min(counts))}] is negative ({min(counts)})")

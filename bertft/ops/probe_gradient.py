@@ -1,4 +1,4 @@
-"""Shape rule and gradient of ``bertft::probe_loss``, whose forward has computed the gradients already."""
+"""Shape rule and gradient of ``bertft::probe_loss``, whose forward computes the gradients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bertft.ops.autograd import first_order
 
 def fake(h, weight, distance_rank, distances, depths, lengths, with_weight, with_h):
     (L, T, D), R = h.shape, weight.shape[2]
-    # Not the sum of the comparisons: torch 2.10 adds symbolic truth values by sympy, which deprecates that.
+    # Not a sum of comparisons: torch 2.10 adds symbolic booleans through sympy, which has deprecated that.
     kinds = (1 if distance_rank > 0 else 0) + (1 if distance_rank < R else 0)
     return (
         weight.new_empty(L, 2),

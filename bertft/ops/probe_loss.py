@@ -1,4 +1,4 @@
-"""Losses of the structural probes (Hewitt and Manning 2019) over packed sentences, with fused gradients."""
+"""Losses of structural probes, with fused gradients (Hewitt and Manning 2019)."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from bertft.errors import BertftError
 from bertft.ops import probe_gradient, reference
 from bertft.ops.autograd import differentiable
 from bertft.ops.full_precision import full_precision
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import cpu, dispatch
 from bertft.ops.probe_checks import check_probe, explain_not_finite
 
 
 def distance_probe_loss(
     h: Tensor, weight: Tensor, distances: Tensor, lengths: Tensor, *, check_finite: bool = True
 ) -> Tensor:
-    """``out[l] = mean over sentences of 1/n^2 sum_ij | |B_l'(h_li - h_lj)|^2 - distances_ij |`` (squared, no root).
+    """Return ``out[l] = mean over sentences of 1/n^2 sum_ij | |B_l'(h_li - h_lj)|^2 - distances_ij |``.
 
-    All ordered pairs of a sentence count, the diagonal included; sentences of length 0 do not. The subgradient at
-    equality is 0, and the gradient is finite at zero distance. Forward and gradients are one pass over the words:
-    two matrix products, and never more than n x n numbers of one sentence per thread.
+    Distances are squared, without a root. All ordered pairs of a sentence count, including the diagonal. Sentences of
+    length 0 do not count. The subgradient at equality is 0, and the gradient is finite at zero distance. Loss and
+    gradients take one pass over the words, with two matrix products and at most n x n numbers of one sentence per
+    thread.
 
     Args:
-        h: (L, T, D), or (T, D) for the same vectors in every layer. The words of all sentences one after the other.
-            float64, float32, bfloat16 or float16; any strides.
+        h: (L, T, D), or (T, D) for the same vectors in every layer: the words of all sentences, one sentence after the
+            other. float64, float32, bfloat16 or float16; any strides.
         weight: (L, D, R), the matrix B of each layer.
-        distances: (sum n_s^2,), the n x n tree distances of each sentence, row by row, one sentence after the other;
-            uint8 (no copy is made), any other integer or floating type.
-        lengths: (S,) integers, words of each sentence, on the CPU; they sum to T. Any length, no padding.
-        check_finite: raise if a loss is not finite, naming the layer and the first row of h at fault. With False, and
-            inside ``torch.compile``, NaN passes through.
+        distances: (sum n_s^2,), the n x n tree distances of each sentence, row by row, one sentence after the other.
+            uint8 is used without a copy; any other integer or floating type is converted.
+        lengths: (S,) integers, the number of words of each sentence, on the CPU. They sum to T.
+        check_finite: raise BertftError if a loss is not finite, naming the layer and the first bad row of h. If False,
+            and inside ``torch.compile``, NaN passes through.
 
     Returns:
-        (L,), float64 if h or weight is float64, else float32 (halves are accumulated in float32). Differentiable
-        once, in h and weight. 0 where no sentence has a word.
+        (L,), float64 if h or weight is float64, else float32 (halves are accumulated in float32). Differentiable once,
+        in h and weight. 0 if no sentence has a word.
     """
     return _probe_loss(h, weight, distances, None, lengths, check_finite, weight.shape[-1])[:, 0]
 
@@ -45,12 +46,10 @@ def distance_probe_loss(
 def depth_probe_loss(
     h: Tensor, weight: Tensor, depths: Tensor, lengths: Tensor, *, check_finite: bool = True
 ) -> Tensor:
-    """``out[l] = mean over sentences of 1/n sum_i | |B_l'h_li|^2 - depths_i |`` (squared, no root).
+    """Return ``out[l] = mean over sentences of 1/n sum_i | |B_l'h_i|^2 - depths_i |`` as (L,).
 
-    Args:
-        depths: (T,), depth of each word in its tree (root 0), any integer or floating type.
-
-    Other arguments, types and errors as in `distance_probe_loss`. Returns (L,).
+    Norms are squared, without a root. ``depths`` (T,) holds the depth of each word in its tree, with 0 for the root, in
+    any integer or floating type. Other arguments, dtypes and errors are those of `distance_probe_loss`.
     """
     return _probe_loss(h, weight, None, depths, lengths, check_finite, 0)[:, 1]
 
@@ -65,10 +64,10 @@ def probe_loss(
     *,
     check_finite: bool = True,
 ) -> Tensor:
-    """Distance and depth loss of the same vectors in one pair of matrix products: (L, 2), distance first.
+    """Return the distance and the depth loss of the same vectors as (L, 2), from one pair of matrix products.
 
-    The two weights, (L, D, R) and (L, D, R'), may differ in rank. The rest is as in `distance_probe_loss` and
-    `depth_probe_loss`.
+    The two weights, (L, D, R) and (L, D, R'), may differ in rank. Other arguments are those of `distance_probe_loss`
+    and `depth_probe_loss`.
     """
     if weight_distance.dim() != 3 or weight_depth.dim() != 3 or weight_distance.shape[:2] != weight_depth.shape[:2]:
         raise BertftError(
@@ -89,16 +88,13 @@ def probe_loss_and_gradient(
     distance_rank: int | None = None,
     check_finite: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Losses (L, 2) and the gradient (L, D, R) of their sum with respect to weight: a training step without autograd.
+    """Return losses (L, 2) and the gradient (L, D, R) of their sum in weight: a training step without autograd.
 
-    Autograd costs some 0.2 ms and two more passes over the gradient for each step; with few or small layers
-    that is as much as the work itself.
-
-    Args:
-        weight: (L, D, R); its first ``distance_rank`` columns probe distance, the others depth. With ``distances`` or
-            ``depths`` None all columns probe the other, ``distance_rank`` is not needed, and the loss left out is 0.
-
-    The rest is as in `distance_probe_loss`; nothing returned requires a gradient.
+    Autograd costs about 0.2 ms and two more passes over the gradient per step, which is as much as the work itself for
+    few or small layers. The first ``distance_rank`` columns of weight (L, D, R) probe distance, the others depth. If
+    exactly one of ``distances`` and ``depths`` is None, all columns probe the other one, ``distance_rank`` is not
+    needed, and the missing loss is 0. Other arguments are those of `distance_probe_loss`. Nothing returned requires a
+    gradient.
     """
     if distance_rank is None:
         if (distances is None) == (depths is None):
@@ -108,7 +104,7 @@ def probe_loss_and_gradient(
         raise BertftError(f"probe_loss: distance_rank {distance_rank} does not go with the weight and golds given")
     if depths is None and distance_rank < weight.shape[-1]:
         raise BertftError(f"probe_loss: depths are needed for the columns of weight from {distance_rank} on")
-    if not extension.serves(h):
+    if not dispatch.serves(h):
         check_probe(h, weight, distances, depths, lengths)
         with torch.enable_grad():
             leaf = weight.detach().requires_grad_()
@@ -117,8 +113,8 @@ def probe_loss_and_gradient(
             (gradient,) = torch.autograd.grad(loss.sum(), leaf)
         loss = loss.detach()
     else:
-        # The kernel refuses what does not fit together: types are looked at here, the rest only on its refusal:
-        # on small layers the checks would take as long as a tenth of the work.
+        # The kernel itself refuses arguments that do not fit. Only dtypes are checked here, and the rest after it has
+        # refused: on small layers the checks would take a tenth of the time.
         if not (h.dtype in _FLOATS and weight.dtype in _FLOATS and lengths.dtype == torch.int64):
             check_probe(h, weight, distances, depths, lengths)
         try:
@@ -145,7 +141,7 @@ def _probe_loss(
 ) -> Tensor:
     check_probe(h, weight, distances, depths, lengths)
     args = _prepare(h, weight, distances, depths, lengths)
-    if extension.serves(h):
+    if dispatch.serves(h):
         h, weight, *golds = args
         grad = torch.is_grad_enabled()
         with full_precision(h):
@@ -162,7 +158,7 @@ _FLOATS = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16
 
 
 def _prepare(h: Tensor, weight: Tensor, distances: Tensor | None, depths: Tensor | None, lengths: Tensor) -> Prepared:
-    """Arguments in the types of the kernel: h (L, T, D), weight, distances, depths, lengths."""
+    """Return h (L, T, D), weight, distances, depths and lengths in the kernel's dtypes."""
     dtype = torch.float64 if h.dtype == torch.float64 or weight.dtype == torch.float64 else torch.float32
     if h.dim() == 2:
         h = h.expand(weight.shape[0], *h.shape)
@@ -176,7 +172,7 @@ def _prepare(h: Tensor, weight: Tensor, distances: Tensor | None, depths: Tensor
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor if tensor.dtype == dtype else tensor.to(dtype)  # a microsecond less for each that need not change
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)  # .to costs a microsecond even if it does nothing
 
 
 def _reference(
@@ -199,7 +195,7 @@ def _check_finite(loss: Tensor, args: Prepared) -> None:
         explain_not_finite("probe_loss", loss, h=h, weight=weight, distances=distances, depths=depths)
 
 
-_op: Any  # the differentiable op, once the kernels are loaded
+_op: Any  # the differentiable op; set when the kernels are loaded
 
 
 def _register() -> None:
@@ -207,4 +203,4 @@ def _register() -> None:
     _op = differentiable("probe_loss", probe_gradient.fake, probe_gradient.setup_context, probe_gradient.backward)
 
 
-extension.on_load(_register)
+cpu.on_load(_register)

@@ -1,6 +1,7 @@
-"""Every formula of `bertft.ops` in plain PyTorch: what the kernels are tested against, and what serves without them.
+"""Formulas of `bertft.ops` in plain PyTorch.
 
-Written to be read. Functions take inputs that their namesakes in `bertft.ops` have checked.
+They specify the kernels, which are tested against them, and replace the kernels where none is available. They are
+written to be read. Functions expect arguments that their namesakes in `bertft.ops` have checked.
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ from bertft.ops.metrics import NORMALISED, RANKS
 
 
 def distance_probe_loss(h: Tensor, weight: Tensor, distances: Tensor, lengths: Tensor) -> Tensor:
-    """Mean over sentences of  1 / n^2 * sum_{i, j} | |B'(h_i - h_j)|^2 - distances_ij |.
+    """Return the mean over sentences of  1 / n^2 * sum_{i, j} | |B'(h_i - h_j)|^2 - distances_ij |.
+
+    Squared distances come from the Gram matrix of a sentence: n^2 numbers, never n^2 R. The subgradient at equality is
+    0.
 
     Args:
-        h: (L, T, D) or (T, D), words of all sentences one after the other.
+        h: (L, T, D) or (T, D), the words of all sentences, one sentence after the other.
         weight: (L, D, R), the B of each layer.
         distances: (sum n_s^2,), the (n, n) matrix of each sentence, row by row, one sentence after the other.
         lengths: (S,), words of each sentence; sentences of length 0 do not count.
 
     Returns:
-        (L,) in float64 if any of h, weight is, else float32. The squared distances come from the Gram matrix of a
-        sentence: n^2 numbers, never n^2 R. The subgradient at equality is 0.
+        (L,) in float64 if h or weight is, else float32.
     """
     dtype = torch.float64 if torch.float64 in (h.dtype, weight.dtype) else torch.float32
     projected = product(h.to(dtype).expand(len(weight), *h.shape[-2:]), weight.to(dtype))
@@ -42,13 +45,10 @@ def distance_probe_loss(h: Tensor, weight: Tensor, distances: Tensor, lengths: T
 
 
 def depth_probe_loss(h: Tensor, weight: Tensor, depths: Tensor, lengths: Tensor) -> Tensor:
-    """Mean over sentences of  1 / n * sum_i | |B'h_i|^2 - depths_i |; arguments as in `distance_probe_loss`.
+    """Return the mean over sentences of  1 / n * sum_i | |B'h_i|^2 - depths_i |  as (L,).
 
-    Args:
-        depths: (T,), depth of each word in its tree; the root has depth 0.
-
-    Returns:
-        (L,)
+    ``depths`` (T,) holds the depth of each word in its tree, 0 for the root. Other arguments are those of
+    `distance_probe_loss`.
     """
     dtype = torch.float64 if torch.float64 in (h.dtype, weight.dtype) else torch.float32
     projected = product(h.to(dtype).expand(len(weight), *h.shape[-2:]), weight.to(dtype))
@@ -61,7 +61,7 @@ def depth_probe_loss(h: Tensor, weight: Tensor, depths: Tensor, lengths: Tensor)
 def probe_loss(
     h: Tensor, weight_distance: Tensor, weight_depth: Tensor, distances: Tensor, depths: Tensor, lengths: Tensor
 ) -> Tensor:
-    """Both losses: (L, 2), distance and depth."""
+    """Return both losses as (L, 2): distance and depth."""
     return torch.stack(
         [
             distance_probe_loss(h, weight_distance, distances, lengths),
@@ -75,7 +75,7 @@ def probe_loss(
 
 
 def metric_rows(x: Tensor, metric: str) -> Tensor:
-    """x (..., N, D) -> the rows in the form in which the metric takes them.
+    """Return the rows of x (..., N, D) in the form in which the metric takes them.
 
     ``correlation`` subtracts each row's mean; it and ``cosine`` then divide by the row's norm (NaN for norm 0).
     """
@@ -87,14 +87,17 @@ def metric_rows(x: Tensor, metric: str) -> Tensor:
 
 
 def prepared_rows(x: Tensor, mean: Tensor, metric: str) -> tuple[Tensor, Tensor]:
-    """x (..., N, D), mean (..., D) -> u (..., N, D), p (..., N) float64 of the form u.v + p_u + p_v (`ops.metrics`)."""
+    """Return u (..., N, D) and p (..., N) float64 of the form u.v + p_u + p_v (`bertft.ops.metrics`).
+
+    x is (..., N, D), mean (..., D).
+    """
     mean = mean.double().unsqueeze(-2)
     u = metric_rows(x.double(), metric) - mean
     return u, -(u * u).sum(-1) / 2 if metric == "sqeuclidean" else (u * mean).sum(-1)
 
 
 def condense(matrix: Tensor) -> Tensor:
-    """(..., N, N) -> (..., N (N-1) / 2): the upper triangle row by row, in the order of SciPy's ``pdist``."""
+    """Return the upper triangle of (..., N, N) as (..., N (N-1) / 2), row by row as SciPy's ``pdist``."""
     n = matrix.shape[-1]
     i, j = torch.triu_indices(n, n, 1, device=matrix.device)
     return matrix[..., i, j]
@@ -103,10 +106,10 @@ def condense(matrix: Tensor) -> Tensor:
 def pairwise_distance(
     x: Tensor, y: Tensor | None = None, *, metric: str = "sqeuclidean", condensed: bool = False
 ) -> Tensor:
-    """out[..., i, j] = d(x[..., i, :], y[..., j, :]) with d of `bertft.ops.metrics`, in float64 from the inputs on.
+    """Return out[..., i, j] = d(x[..., i, :], y[..., j, :]) with d of `bertft.ops.metrics`, computed in float64.
 
     x (..., N, D), y (..., M, D) -> (..., N, M), in float64 for float64 input and else float32. Without y exactly
-    symmetric, with zeros on the diagonal (but for ``dot``). Gradients are finite: zero at zero distance.
+    symmetric, with zeros on the diagonal (except ``dot``). Gradients are finite: zero at zero distance.
     """
     result = torch.float64 if x.dtype == torch.float64 else torch.float32
     x, y = x.double(), None if y is None else y.double()
@@ -118,14 +121,14 @@ def pairwise_distance(
 
 
 def between_rows(u: Tensor, v: Tensor | None, metric: str) -> Tensor:
-    """Distances (..., N, M) of rows that have been through ``metric_rows``, u (..., N, D) and v (..., M, D) or u."""
+    """Return distances (..., N, M) of rows u (..., N, D) and v (..., M, D), or u again, from ``metric_rows``."""
     if metric in ("dot", *NORMALISED):
         d = u @ (u if v is None else v).mT
         if v is None:
             d = (d + d.mT) / 2
         if metric in NORMALISED:
             d = 1 - d
-            d = d + (d.clamp(min=0) - d).detach()  # rounding below zero, without touching the gradient
+            d = d + (d.clamp(min=0) - d).detach()  # removes rounding below zero, not the gradient
         return d
     v = u if v is None else v
     if metric == "manhattan":
@@ -135,10 +138,10 @@ def between_rows(u: Tensor, v: Tensor | None, metric: str) -> Tensor:
 
 
 def paired_distance(x: Tensor, i: Tensor, j: Tensor, metric: str) -> Tensor:
-    """out[k] = d(x[i[k]], x[j[k]]) in float64; x (N, D), i and j (K,)."""
+    """Return out[k] = d(x[i[k]], x[j[k]]) in float64; x (N, D), i and j (K,)."""
     x = metric_rows(x.double(), metric)
     parts = []
-    for some_i, some_j in zip(i.split(4096), j.split(4096), strict=True):  # bounds memory, nothing else
+    for some_i, some_j in zip(i.split(4096), j.split(4096), strict=True):  # to bound memory
         u, v = x[some_i], x[some_j]
         if metric in ("dot", *NORMALISED):
             parts.append((u * v).sum(-1) if metric == "dot" else 1 - (u * v).sum(-1))
@@ -151,18 +154,18 @@ def paired_distance(x: Tensor, i: Tensor, j: Tensor, metric: str) -> Tensor:
 
 
 def average_ranks(values: Tensor) -> Tensor:
-    """(P,) -> (P,) float64 ranks 1..P, the mean rank for ties."""
+    """Return the ranks 1..P of values (P,) as (P,) float64, with the mean rank for ties."""
     _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
     return (last - (counts.double() - 1) / 2)[inverse]
 
 
 def compare_matrices(a: Tensor, b: Tensor, compare: str) -> Tensor:
-    """Two condensed matrices (P,), (P,) -> () float64.
+    """Compare two condensed matrices (P,), (P,); return () float64.
 
-    ``pearson``; ``cosine`` (no centring); ``spearman`` (Pearson of average ranks); ``rho_a`` (Schuett et al. 2023:
-    12 sum r s / (P^3 - P) - 3 (P + 1) / (P - 1), the expected Spearman under random tie breaks), also as
-    ``rho_a of ranks`` where a and b are ranks; ``kendall`` (tau-b).
+    ``pearson``; ``cosine`` (no centring); ``spearman`` (Pearson of average ranks); ``rho_a`` (Schuett et al. 2023: 12
+    sum r s / (P^3 - P) - 3 (P + 1) / (P - 1), the expected Spearman under random tie breaks), or ``rho_a of ranks`` if
+    a and b are ranks already; ``kendall`` (tau-b).
     """
     a, b = a.double(), b.double()
     if compare in RANKS:
@@ -181,9 +184,9 @@ def compare_matrices(a: Tensor, b: Tensor, compare: str) -> Tensor:
 def rdm_correlation(
     x: Tensor, y: Tensor | None = None, *, metric: str = "cosine", compare: str = "pearson", metric_y: str | None = None
 ) -> Tensor:
-    """out[l, m] = comparison of the matrices of x[l] and y[m]; x (L, N, D), y (M, N, E) -> (L, M) float64.
+    """Return out[l, m] = comparison of the matrices of x[l] and y[m]; x (L, N, D), y (M, N, E) -> (L, M) float64.
 
-    The naive way, with every matrix in memory.
+    Every matrix is in memory.
     """
     a = pairwise_distance(x.double(), metric=metric, condensed=True)
     b = a if y is None else pairwise_distance(y.double(), metric=metric_y or metric, condensed=True)
@@ -194,10 +197,10 @@ def rdm_correlation(
 def rdm_moments(
     x: Tensor, y: Tensor | None, metric_x: str, metric_y: str, *, numbers: int = 1 << 21
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums over the pairs i < j of stimuli of the entries e of P matrices: those of x (L, N, D), then of y (M, N, E).
+    """Return sums over the pairs i < j of the entries e of P matrices, those of x (L, N, D), then those of y (M, N, E).
 
-    sum (e - s) (P,), sum (e - s)(e' - s') (P, P) and s (P,), a shift near each matrix's mean, all in float64. Strip by
-    strip of rows, with ``numbers`` entries of all matrices at a time (but a row of each at least).
+    sum (e - s) (P,), sum (e - s)(e' - s') (P, P) and s (P,), a shift near each matrix's mean, all in float64. Works in
+    strips of rows with about ``numbers`` entries of all matrices at a time.
     """
     spaces = [(x, metric_x)] if y is None else [(x, metric_x), (y, metric_y)]
     P, N = sum(len(rows) for rows, _ in spaces), x.shape[1]
@@ -225,7 +228,7 @@ def cross_moments(
     *,
     grams: bool = True,
 ) -> tuple[Tensor | None, ...]:
-    """The six tensors of `bertft.ops.moments.cross_moments.Moments` for x (n, D), y (n, E), in float64 from the inputs on."""
+    """Return the six tensors of `bertft.ops.moments.layout.Moments` for x (n, D), y (n, E), in float64."""
 
     def space(u: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
         a = (u * u).sum(-1)
@@ -243,7 +246,7 @@ def cross_moments(
 
 
 def take_nearest(tile: Tensor, value: Tensor, place: Tensor, first: int) -> None:
-    """Lists ``value``, ``place`` (m, k) of the largest entries so far, in place, with those of ``tile`` (m, n).
+    """Merge ``tile`` (m, n) into the lists ``value`` and ``place`` (m, k) of the largest entries so far, in place.
 
     The tile's first column is number ``first``.
     """

@@ -1,14 +1,14 @@
-"""The feature store: vectors of all layers of one encoder over one data set, extracted once and read by memory map.
+"""Store of word vectors, extracted once and read by memory map.
 
 ```
 folder/<key>/vectors.bin     (T, L, D) in float16 or float32, row by row, all words of all sentences in order
-             about.json      what they are of: encoder, code, data, shape; everything the key is a digest of
-             journal.jsonl   one line a finished part of the file: its number and the CRC-32 of its bytes
+             about.json      encoder, code, data and shape: everything that the key is a digest of
+             journal.jsonl   one line for each finished part of the file: its number and the CRC-32 of its bytes
 ```
-A part is written and flushed before its line is. So whatever ends the process, the next one goes on behind the last
-line, and parts are encoded by themselves, so that the vectors are the same bit for bit. The key holds the encoder's
-weights, its tokenizer, the words, the versions of the libraries and the source of everything that makes a vector:
-what has changed is another key, and a stale store is never used.
+A part is flushed to the disk before its line is written, so a process that was killed is resumed after the last line.
+Parts are encoded independently, so the vectors are the same bit for bit. The key depends on the encoder's weights, its
+tokenizer, the words, the versions of the libraries and the source code that makes a vector. Whatever changes gives
+another key, so stale vectors are never used.
 """
 
 from __future__ import annotations
@@ -28,33 +28,29 @@ from torch import Tensor
 
 from bertft.data.alignment import align_words
 from bertft.errors import BertftError
+from bertft.models.fingerprint import SOURCES, code_digest, fingerprint
 from bertft.probes.vectors import StreamedVectors, Vectors, WordVectors, check_dtype, extract, kept_lengths
+from bertft.runs.digests import digest_of_json
+from bertft.runs.files import write_text_atomically
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import write_text_atomically
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
 
-PART = 512  # sentences of one part
-SOURCES = (
-    "models/encoder.py",
-    "models/batching.py",
-    "models/blocks.py",
-    "data/alignment.py",
-    "probes/vectors.py",
-    "probes/feature_store.py",
-)
+PART = 512  # sentences in a part
+# What makes a vector in this package, beside the encoder.
+OWN_SOURCES = ("probes/vectors.py", "probes/feature_store.py")
 
 
 class FeatureStore:
-    """Where vectors come from.
+    """The source of word vectors.
 
     Args:
-        folder: where they are kept; None keeps them in memory for as long as they are used.
-        dtype: float16 or float32. float16 moves similarities of BERT's vectors by some 5e-5, far below any interval;
-            bfloat16 is refused, for with its 8 bits it moves them by 8e-4.
+        folder: where vectors are kept; None keeps them in memory while they are used.
+        dtype: float16 or float32. float16 changes similarities of BERT's vectors by about 5e-5, far less than any
+            interval; bfloat16, which would change them by 8e-4, is refused.
         window: ``refuse`` sentences longer than the encoder's window, or ``split`` them into consecutive windows.
-        stream: store nothing and run the encoder anew for every batch; float32, slow, and no disk.
+        stream: store nothing and run the encoder for every batch, in float32: slow, but without a file.
     """
 
     def __init__(
@@ -78,10 +74,17 @@ class FeatureStore:
         names: Sequence[str] | None = None,
         progress: Progress = SILENT,
     ) -> Vectors:
-        """The vectors of ``sentences``: those of every word, or of the words whose numbers ``kept`` lists a sentence.
+        """Return the vectors of ``sentences``, extracting those that are not stored yet.
 
-        Says how much disk it will take before it starts; raises ``BertftError`` where there is not that much, and for
-        a sentence longer than the window (by its name of ``names``) unless it is to be split, before it makes a file.
+        Args:
+            encoder: the encoder.
+            sentences: the words of each sentence.
+            kept: for each sentence the numbers of the words to keep, ascending; default: all.
+            names: names of the sentences in error messages.
+            progress: receives progress, and beforehand the size of the file.
+
+        Raises:
+            BertftError: if the disk is too small or a sentence too long; no vectors are written then.
         """
         if self.window == "refuse":
             align_words(encoder.tokenizer, sentences, encoder.max_length, names=names)
@@ -92,9 +95,9 @@ class FeatureStore:
         from filelock import FileLock
 
         about = self._about(encoder, sentences, kept)
-        place = self.folder / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:20]
+        place = self.folder / digest_of_json(about)[:20]
         place.mkdir(parents=True, exist_ok=True)
-        with FileLock(place / ".lock"):  # a second process waits and then reads
+        with FileLock(place / ".lock"):  # a second process waits, and then reads
             store = _Entry(place, about, kept_lengths(sentences, kept), self.dtype)
             missing = store.missing(progress)
             if missing:
@@ -116,14 +119,15 @@ class FeatureStore:
             words.update(json.dumps([list(sentence), None if kept is None else kept[i].tolist()]).encode())
         total = int(kept_lengths(sentences, kept).sum())
         return {
-            "format": "bertft.features/1", "encoder": fingerprint(encoder), "code": code_digest(),
+            "format": "bertft.features/1", "encoder": fingerprint(encoder),
+            "code": code_digest((*SOURCES, *OWN_SOURCES)),
             "data": words.hexdigest(), "sentences": len(sentences), "window": self.window,
             "shape": [total, encoder.num_layers, encoder.dim], "dtype": str(self.dtype).removeprefix("torch."),
         }  # fmt: skip
 
 
 class _Entry:
-    """The folder of one key."""
+    """The folder of one key; ``about`` are its settings, ``lengths`` the words of each sentence."""
 
     def __init__(self, place: Path, about: dict[str, Any], lengths: np.ndarray, dtype: torch.dtype) -> None:
         self.place, self.about, self.lengths, self.dtype = place, about, lengths, dtype
@@ -131,10 +135,10 @@ class _Entry:
         starts = np.concatenate([[0], np.cumsum(lengths)])
         row = about["shape"][1] * about["shape"][2] * torch.finfo(dtype).bits // 8
         edges = [*range(0, len(lengths), PART), len(lengths)]
-        self.edges = [int(starts[i]) * row for i in edges]  # bytes where parts begin and end
+        self.edges = [int(starts[i]) * row for i in edges]  # in bytes
 
     def missing(self, progress: Progress) -> list[int]:
-        """Parts that are not there or whose bytes are not those that were written."""
+        """Return the parts that are missing or damaged."""
         parts = range(len(self.edges) - 1)
         if not self.file.exists() or self.file.stat().st_size != self.edges[-1]:
             self.journal.unlink(missing_ok=True)
@@ -151,7 +155,7 @@ class _Entry:
         return [p for p in parts if p not in written or p in damaged]
 
     def _written(self) -> dict[int, int]:
-        """Checksum of each part in the journal; a last line that was cut off is not one."""
+        """Return the checksum of each part in the journal, ignoring a truncated last line."""
         found: dict[int, int] = {}
         if self.journal.exists():
             for line in self.journal.read_text(encoding="utf8").splitlines():
@@ -163,7 +167,11 @@ class _Entry:
         return found
 
     def prepare(self, missing: int, progress: Progress) -> None:
-        """Make the file at its full size, once there is room for it."""
+        """Create the file in its full size.
+
+        Raises:
+            BertftError: if the disk is too small.
+        """
         size = self.edges[-1]
         parts = len(self.edges) - 1
         done = f", {parts - missing} of {parts} parts are there" if missing < parts else ""
@@ -181,8 +189,8 @@ class _Entry:
             file.truncate(size)
 
     def write(self, part: int, vectors: Tensor) -> None:
-        """Write one part, flush it to the disk, and then say so in the journal."""
-        data = vectors.contiguous().view(torch.uint8).numpy().data  # the same memory: a copy takes as long as the disk
+        """Write one part, flush it to the disk, and then add its line to the journal."""
+        data = vectors.contiguous().view(torch.uint8).numpy().data  # not copied: a copy takes as long as the disk
         with self.file.open("r+b") as file:
             file.seek(self.edges[part])
             file.write(data)
@@ -199,34 +207,3 @@ class _Entry:
         count = shape[0] * shape[1] * shape[2]
         mapped = torch.from_file(os.fspath(self.file), shared=False, size=count, dtype=self.dtype)
         return WordVectors(mapped.view(shape), self.lengths)
-
-
-def fingerprint(encoder: Encoder) -> str:
-    """A digest of the encoder's weights, configuration and tokenizer: equal digests, equal vectors."""
-    from tokenizers import Tokenizer
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(encoder.model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        # Bytes, for any dtype has them; a tensor without dimensions cannot be viewed as others are.
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    about: Any = encoder.model.config
-    config = {k: v for k, v in about.to_dict().items() if k not in ("_name_or_path", "name_or_path")}
-    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-    # A copy without the cutting and padding that the tokenizer was last asked for: they come with every call.
-    tokenizer = Tokenizer.from_str(encoder.tokenizer.backend_tokenizer.to_str())
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    digest.update(tokenizer.to_str().encode())
-    return digest.hexdigest()
-
-
-def code_digest() -> str:
-    """A digest of the source that turns words into vectors and of the libraries below it."""
-    import transformers
-
-    digest = hashlib.sha256(f"{torch.__version__} {transformers.__version__}".encode())
-    package = Path(__file__).parents[1]
-    for name in SOURCES:
-        digest.update((package / name).read_bytes())
-    return digest.hexdigest()

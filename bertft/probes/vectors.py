@@ -1,11 +1,11 @@
-"""Word vectors of every layer over a corpus, extracted once, in memory or memory-mapped."""
+"""Word vectors of all layers of an encoder."""
 
 from __future__ import annotations
 
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,22 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bertft.data.alignment import align_words
 from bertft.errors import BertftError
 from bertft.runs.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
 
-# Vectors above this many bytes are memory-mapped where a folder is given.
-IN_MEMORY = 256 << 20
+IN_MEMORY = 256 << 20  # bytes above which vectors are memory-mapped, if a path is given
 
 
 class Vectors(Protocol):
-    """What probes read: vectors of the words of S sentences, some sentences at a time.
+    """Vectors of the words of S sentences, which probes read in batches of sentences.
 
-    ``lengths`` (S,) words of each; ``batch`` gives (L, T', D) float32, layer by layer in memory: the words of the
-    sentences asked for, one after the other, in the layers asked for (default all). With ``room`` they are in its
-    memory, until the next batch from there.
+    ``lengths`` (S,) are the words of each sentence. ``batch`` returns the words of some ``sentences``, one sentence
+    after the other, in some ``layers`` (default: all), as (L', T', D) float32, contiguous. With a ``workspace`` the
+    result is valid until the next batch that uses the same one.
     """
 
     lengths: np.ndarray
@@ -39,11 +39,13 @@ class Vectors(Protocol):
     @property
     def width(self) -> int: ...
 
-    def batch(self, sentences: Sequence[int], layers: Tensor | None = None, *, room: Room | None = None) -> Tensor: ...
+    def batch(
+        self, sentences: Sequence[int], layers: Tensor | None = None, *, workspace: Workspace | None = None
+    ) -> Tensor: ...
 
 
-class Room:
-    """Memory that is kept from step to step, by name: fresh pages cost more than what is written into them."""
+class Workspace:
+    """Memory that is reused from step to step, because fresh pages cost more than writing into them."""
 
     def __init__(self) -> None:
         self._kept: dict[str, Tensor] = {}
@@ -51,7 +53,7 @@ class Room:
     def take(
         self, name: str, *shape: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> Tensor:
-        """Uninitialised memory of this shape; it overwrites what was taken under that name before."""
+        """Return uninitialised memory of this shape; it replaces the memory taken before under the same name."""
         size, kept = math.prod(shape), self._kept.get(name)
         if kept is None or len(kept) < size or kept.dtype != dtype or kept.device != torch.device(device):
             kept = self._kept[name] = torch.empty(size + size // 4, dtype=dtype, device=device)
@@ -59,9 +61,10 @@ class Room:
 
 
 class WordVectors:
-    """``vectors`` (T, L, D), all words of all sentences in order; ``starts`` (S + 1,) where each sentence begins.
+    """Stored vectors (T, L, D) of all words of all sentences in order.
 
-    Sentence-major, so that a batch of random sentences reads few long runs of the file.
+    ``starts`` (S + 1,) are the first rows of the sentences. The layout is sentence-major, so that a batch of random
+    sentences reads a few long runs of a file.
     """
 
     def __init__(self, vectors: Tensor, lengths: Sequence[int] | np.ndarray) -> None:
@@ -71,32 +74,34 @@ class WordVectors:
 
     @property
     def layers(self) -> int:
-        """L, the number of layers."""
+        """The number of layers, L."""
         return self.vectors.shape[1]
 
     @property
     def width(self) -> int:
-        """D, the size of a vector."""
+        """The size of a vector, D."""
         return self.vectors.shape[2]
 
-    def batch(self, sentences: Sequence[int], layers: Tensor | None = None, *, room: Room | None = None) -> Tensor:
-        """(L, T', D) float32: the words of ``sentences`` in the given layers (default all)."""
+    def batch(
+        self, sentences: Sequence[int], layers: Tensor | None = None, *, workspace: Workspace | None = None
+    ) -> Tensor:
+        """Return the words of ``sentences`` in ``layers`` (default: all), (L', T', D) float32."""
         rows = np.concatenate([np.arange(self.starts[i], self.starts[i + 1]) for i in sentences]) * self.layers
         chosen = np.arange(self.layers) if layers is None else layers.numpy()
-        # Row by row of (T * L, D): gathering and turning are one copy of whole rows, widening is another.
+        # Rows of (T * L, D) are gathered and transposed in one copy; the conversion to float32 is another.
         device = self.vectors.device
         numbers = torch.from_numpy((rows + chosen[:, None]).ravel()).to(device)
         shape = (len(chosen), len(rows), self.width)
-        room = room or Room()
-        stored = room.take("stored", len(numbers), self.width, dtype=self.vectors.dtype, device=device)
+        workspace = workspace or Workspace()
+        stored = workspace.take("stored", len(numbers), self.width, dtype=self.vectors.dtype, device=device)
         torch.index_select(self.vectors.view(-1, self.width), 0, numbers, out=stored)
         narrow = stored.dtype != torch.float32
-        wide = room.take("words", *stored.shape, device=device).copy_(stored) if narrow else stored
+        wide = workspace.take("words", *stored.shape, device=device).copy_(stored) if narrow else stored
         return wide.view(shape)
 
 
-class _Sent:
-    """Vectors that are sent to a device a batch at a time."""
+class _SentVectors:
+    """Vectors that are sent to a device batch by batch."""
 
     def __init__(self, vectors: Vectors, device: torch.device) -> None:
         self.vectors, self.device, self.lengths = vectors, device, vectors.lengths
@@ -109,13 +114,17 @@ class _Sent:
     def width(self) -> int:
         return self.vectors.width
 
-    def batch(self, sentences: Sequence[int], layers: Tensor | None = None, *, room: Room | None = None) -> Tensor:
-        return self.vectors.batch(sentences, layers, room=room).to(self.device)
+    def batch(
+        self, sentences: Sequence[int], layers: Tensor | None = None, *, workspace: Workspace | None = None
+    ) -> Tensor:
+        return self.vectors.batch(sentences, layers, workspace=workspace).to(self.device)
 
 
 def on_device(vectors: Vectors, device: torch.device) -> Vectors:
-    """The same vectors with batches on ``device``: kept there where they leave a quarter of a GPU's memory free, else
-    sent batch by batch."""
+    """Return the vectors with batches on ``device``.
+
+    They are copied to a GPU if this leaves a quarter of its memory free; otherwise they are sent batch by batch.
+    """
     if device.type == "cpu":
         return vectors
     if isinstance(vectors, WordVectors) and vectors.vectors.device == device:
@@ -123,11 +132,11 @@ def on_device(vectors: Vectors, device: torch.device) -> Vectors:
     free, total = torch.cuda.mem_get_info(device)
     if isinstance(vectors, WordVectors) and free - vectors.vectors.nbytes >= total // 4:
         return WordVectors(vectors.vectors.to(device), vectors.lengths)
-    return _Sent(vectors, device)
+    return _SentVectors(vectors, device)
 
 
 def size_of(words: int, layers: int, width: int, dtype: torch.dtype = torch.float16) -> int:
-    """Bytes that the vectors of ``words`` words take."""
+    """Return the bytes of the vectors of ``words`` words."""
     return words * layers * width * torch.finfo(dtype).bits // 8
 
 
@@ -142,29 +151,27 @@ def extract(
     batch_tokens: int = 4096,
     progress: Progress = SILENT,
 ) -> WordVectors:
-    """Vectors of all layers of the words of ``sentences`` (mean of a word's pieces), kept as ``dtype``.
+    """Return the vectors of the words of ``sentences`` in all layers; a word's vector is the mean of its pieces.
 
-    ``kept`` lists for each sentence the numbers of the words that are wanted, ascending; default all. float16 halves
-    the size and moves probe scores by less than half the width of their intervals (`docs/probing.md`); bfloat16, of 8
-    bits, is not offered.
-    Vectors of more than 256 MiB go to a memory-mapped file at ``path`` where one is given; the caller removes it.
+    Args:
+        encoder: the encoder.
+        sentences: the words of each sentence.
+        kept: for each sentence the numbers of the words to keep, ascending; default: all.
+        path: file for a memory map of vectors of more than 256 MiB; the caller removes it.
+        dtype: float16 or float32. float16 halves the size and changes probe scores by less than half the width of their
+            intervals (`docs/probing.md`).
+        window: ``refuse`` sentences longer than the encoder's window, or ``split`` them into consecutive windows.
+        batch_tokens: most pieces in a batch.
+        progress: receives progress.
+
+    Raises:
+        BertftError: if the disk is too small, a sentence too long, or a vector not finite in ``dtype``.
     """
     check_dtype(dtype)
     lengths = kept_lengths(sentences, kept)
-    shape = (int(lengths.sum()), encoder.num_layers, encoder.dim)
-    if path is not None and size_of(*shape, dtype) > IN_MEMORY:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        size, free = size_of(*shape, dtype), shutil.disk_usage(Path(path).parent).free
-        if size > free:
-            raise BertftError(
-                f"{path}: the word vectors take {size >> 20} MiB, expected that much free, found {free >> 20}"
-            )
-        count = shape[0] * shape[1] * shape[2]
-        vectors = torch.from_file(os.fspath(path), shared=True, size=count, dtype=dtype).view(shape)
-    else:
-        vectors = torch.empty(shape, dtype=dtype)
+    vectors = _allocated((int(lengths.sum()), encoder.num_layers, encoder.dim), dtype, path)
     store = WordVectors(vectors, lengths)
-    seen = np.zeros(len(sentences), dtype=np.int64)  # words that have come, of each sentence
+    seen = np.zeros(len(sentences), dtype=np.int64)  # words received of each sentence
     filled = store.starts[:-1].copy()
     stream: Any = encoder.stream(sentences, unit="word", window=window, batch_tokens=batch_tokens, progress=progress)
     for batch in stream:
@@ -190,8 +197,22 @@ def extract(
     return store
 
 
+def _allocated(shape: tuple[int, int, int], dtype: torch.dtype, path: str | os.PathLike[str] | None) -> Tensor:
+    """Return uninitialised memory for vectors (T, L, D): a memory map at ``path`` if they are large."""
+    size = size_of(*shape, dtype)
+    if path is None or size <= IN_MEMORY:
+        return torch.empty(shape, dtype=dtype)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(Path(path).parent).free
+    if size > free:
+        raise BertftError(
+            f"{path}: the word vectors take {size >> 20} MiB, expected that much free, found {free >> 20}"
+        )
+    return torch.from_file(os.fspath(path), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
+
+
 class StreamedVectors:
-    """Vectors that are never stored: ``batch`` runs the encoder on the sentences asked for. float32."""
+    """Vectors that are never stored: each batch runs the encoder, in float32."""
 
     def __init__(
         self,
@@ -212,24 +233,45 @@ class StreamedVectors:
     def width(self) -> int:
         return self.encoder.dim
 
-    def batch(self, sentences: Sequence[int], layers: Tensor | None = None, *, room: Room | None = None) -> Tensor:
-        """(L, T', D): the words of ``sentences`` in the given layers (default all)."""
+    def batch(
+        self, sentences: Sequence[int], layers: Tensor | None = None, *, workspace: Workspace | None = None
+    ) -> Tensor:
+        """Return the words of ``sentences`` in ``layers`` (default: all), (L', T', D) float32."""
         own = None if self.kept is None else [self.kept[i] for i in sentences]
         chosen = [self.sentences[i] for i in sentences]
         found = extract(self.encoder, chosen, kept=own, dtype=torch.float32, window=self.window)
-        return found.batch(range(len(chosen)), layers, room=room)
+        return found.batch(range(len(chosen)), layers, workspace=workspace)
 
 
 def kept_lengths(sentences: Sequence[Sequence[str]], kept: Sequence[np.ndarray] | None) -> np.ndarray:
-    """(S,) how many vectors each sentence has."""
+    """Return the number of vectors of each sentence, (S,)."""
     return np.array([len(words) for words in (sentences if kept is None else kept)], dtype=np.int64)
 
 
 def check_dtype(dtype: torch.dtype) -> None:
-    """Refuse storage that is not float16 or float32."""
+    """Refuse a dtype other than float16 and float32."""
     if dtype not in (torch.float16, torch.float32):
         reason = ": its 8 bits of precision move similarities and probe scores, float16's 11 do not"
         raise BertftError(
             f"features: dtype must be float16 or float32, found {str(dtype).removeprefix('torch.')}"
             + (reason if dtype == torch.bfloat16 else "")
         )
+
+
+def check_lengths(
+    window: str, encoders: Iterable[Encoder], corpora: Mapping[str, Sequence[Any]], progress: Progress = SILENT
+) -> None:
+    """Refuse sentences longer than the window of one of the encoders, unless ``window`` is ``split``.
+
+    Call it before any work is done on the other sentences. ``corpora`` are examples with ``id`` and ``words``, by the
+    name that the error message gives them.
+    """
+    if window == "split":
+        return
+    chosen = list(encoders)
+    with progress.step("check the lengths", total=len(chosen) * len(corpora), unit="corpora") as bar:
+        for encoder in chosen:
+            for name, examples in corpora.items():
+                names = [f"{example.id} of the {name} data" for example in examples]
+                align_words(encoder.tokenizer, [e.words for e in examples], encoder.max_length, names=names)
+                bar.advance()

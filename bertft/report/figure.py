@@ -1,18 +1,74 @@
-"""Matrices as heat maps: every layer of one encoder against every layer of another."""
+"""Descriptions of figures, independent of how they are drawn.
+
+One description serves paper (`draw.paper`), screen (`draw.screen`), the tables of the page and the CSV file.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from bertft.report.lines import Context, Line, count
+from bertft.report.palette import SERIES
+from bertft.runs.vocabulary import BASE, RANDOM
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One drawn line. ``slot`` is its colour: a position in the palette, ``ink`` or ``muted``."""
+
+    label: str
+    line: Line
+    slot: str
+    dash: str = "solid"
+    emphasis: bool = True
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves that share their axes."""
+
+    title: str
+    ylabel: str
+    curves: tuple[Curve, ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels of curves.
+
+    ``name`` is the stem of its files, ``x`` the quantity on the x axis; ``caption`` states the interval and n. If
+    ``film``, the curves of a panel are moments in time, which the page plays one after another.
+    """
+
+    name: str
+    title: str
+    caption: str
+    panels: tuple[Panel, ...]
+    xlabel: str = "layer (0 = embeddings)"
+    share_y: bool = True
+    columns: int = 3
+    x: str = "layer"
+    film: bool = False
+
+    def to_csv(self) -> str:
+        """Return the numbers of the figure, one row per point."""
+        table: list[tuple[object, ...]] = [
+            ("panel", "curve", "model", "data", "measure", self.x, "value", "low", "high", "n")
+        ]
+        for panel in self.panels:
+            for curve in panel.curves:
+                line = curve.line
+                for point in zip(line.layers, line.values, line.lows, line.highs, line.n, strict=True):
+                    table.append((panel.title, curve.label, line.model, line.data, line.measure, *point))
+        return csv_text(table)
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """One panel: ``values[i][j]`` stands in row i (drawn from below) and column j; ``rows``, ``columns`` name them."""
+    """One panel of a heat map: ``values[i][j]`` is row i, counted from below, and column j."""
 
     title: str
     values: Sequence[Sequence[float]]
@@ -22,7 +78,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """``name`` is its file's stem; all panels share one scale of colours, ``low`` to ``high``, named by ``label``."""
+    """Matrices on one colour scale from ``low`` to ``high``, named by ``label``; ``name`` is the stem of its files."""
 
     name: str
     title: str
@@ -36,60 +92,46 @@ class HeatMap:
     columns: int = 3
 
     def to_csv(self) -> str:
-        """The numbers behind the figure, a row a cell."""
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["panel", "row", "column", "value"])
+        """Return the numbers of the figure, one row per cell."""
+        table: list[tuple[object, ...]] = [("panel", "row", "column", "value")]
         for panel in self.panels:
             for row, values in zip(panel.rows, panel.values, strict=True):
-                for column, value in zip(panel.columns, values, strict=True):
-                    writer.writerow([panel.title, row, column, value])
-        return table.getvalue()
+                table += [
+                    (panel.title, row, column, value) for column, value in zip(panel.columns, values, strict=True)
+                ]
+        return csv_text(table)
 
 
-def draw_heat_map(figure: HeatMap) -> tuple[bytes, bytes]:
-    """The figure as PNG and as SVG, each cell with its value. The same figure gives the same bytes."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Canvas
+def csv_text(table: Iterable[Sequence[object]]) -> str:
+    """Return a table as CSV with Unix line ends."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(table)
+    return text.getvalue()
 
-    settings: dict[str, Any] = {
-        "font.size": 9,
-        "svg.hashsalt": "bertft",
-        "font.family": "DejaVu Sans",
-        "text.parse_math": False,  # a name may hold dollars
-    }
-    with matplotlib.rc_context(settings):
-        across = min(figure.columns, len(figure.panels))
-        down = -(-len(figure.panels) // across)
-        canvas = Canvas(figsize=(max(3.6 * across, 5.6), 3.4 * down + 0.8), dpi=160, layout="constrained")
-        FigureCanvasAgg(canvas)
-        canvas.suptitle(figure.title, fontsize=12, x=0.01, ha="left", fontweight="bold")
-        grid = canvas.subplots(down, across, squeeze=False)
-        for axes in grid.flat[len(figure.panels) :]:
-            axes.remove()
-        for axes, panel in zip(grid.flat, figure.panels, strict=False):
-            image = axes.imshow(
-                panel.values, origin="lower", cmap="cividis", vmin=figure.low, vmax=figure.high, aspect="auto"
-            )
-            axes.set_title(panel.title, fontsize=10, loc="left")
-            axes.set_xticks(range(len(panel.columns)), panel.columns)
-            axes.set_yticks(range(len(panel.rows)), panel.rows)
-            axes.set_xlabel(figure.xlabel)
-            axes.set_ylabel(figure.ylabel)
-            middle = (figure.low + figure.high) / 2
-            for i, values in enumerate(panel.values):
-                for j, value in enumerate(values):
-                    ink = "black" if value > middle else "white"
-                    axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=ink)
-        shown = list(grid.flat[: len(figure.panels)])
-        canvas.colorbar(image, ax=shown, label=figure.label, shrink=0.8)
-        width, _ = canvas.get_size_inches()
-        caption = "\n".join(textwrap.wrap(figure.caption, int(width / 0.068)))
-        canvas.supxlabel(caption, fontsize=8, color="#57606a", x=0.01, ha="left")
-        files = []
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-            file = io.BytesIO()
-            canvas.savefig(file, format=kind, dpi=160, metadata=metadata)
-            files.append(file.getvalue())
-    return files[0], files[1]
+
+def slot(model: str, context: Context) -> str:
+    """Return the colour of an encoder, the same in every figure."""
+    if model == BASE:
+        return "ink"
+    if model == RANDOM:
+        return "muted"
+    return f"c{context.tuned.index(model) % SERIES}"
+
+
+def in_order(wanted: Iterable[Line], context: Context, data: str | None = None) -> list[Line]:
+    """Return the lines on one text (default all) in the order of the encoders."""
+    chosen = [line for line in wanted if data is None or line.data == data]
+    return sorted(chosen, key=lambda line: context.models.index(line.model))
+
+
+def shown_lines(panels: Iterable[Panel]) -> list[Line]:
+    """Return the lines of all curves."""
+    return [curve.line for panel in panels for curve in panel.curves]
+
+
+def interval(shown: Sequence[Line], cluster: str) -> str:
+    """Return the sentence of a caption that states the interval, its clusters (``sentence``, ...) and n."""
+    banded = any(low is not None for line in shown for low in line.lows)
+    bands = f"Bands: 95 % interval, clustered by {cluster}" if banded else "No intervals"
+    n = count(shown)
+    return f"{bands}; {n}." if n else f"{bands}."

@@ -1,4 +1,4 @@
-"""From the tidy table to lines over layers: the one form that figures, tables and the headline are made from."""
+"""Lines over layers, read from a results table."""
 
 from __future__ import annotations
 
@@ -7,16 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bertft.runs.rows import Row
-
-BASE, RANDOM = "base", "random"
-NO_MODEL = ("difference", "along")  # rows of two encoders, of one on its way
-PERCENT = {"las_conll18", "uas_conll18", "las_nopunct", "uas_nopunct", "exact_match", "f1"}
-"""Measures that run from 0 to 100."""
+from bertft.runs.vocabulary import BASE, PAIRED, RANDOM, MeasureName
 
 
 @dataclass(frozen=True)
 class Line:
-    """One measure of one encoder on one text, by layer. ``low``/``high`` are None where there is no interval."""
+    """One measure of one encoder on one text, by layer. ``lows`` and ``highs`` are None without an interval."""
 
     model: str
     data: str
@@ -27,22 +23,27 @@ class Line:
     highs: tuple[float | None, ...]
     n: tuple[int | None, ...]
 
+    @property
+    def name(self) -> MeasureName:
+        """Return the parts of the measure's name."""
+        return MeasureName.parse(self.measure)
+
     def lowest(self) -> int:
-        """Position of the smallest value."""
+        """Return the position of the smallest value."""
         return min(range(len(self.values)), key=self.values.__getitem__)
 
     def highest(self) -> int:
-        """Position of the largest value."""
+        """Return the position of the largest value."""
         return max(range(len(self.values)), key=self.values.__getitem__)
 
     def at(self, layer: int) -> int | None:
-        """Position of a layer, or None."""
+        """Return the position of a layer, or None."""
         return self.layers.index(layer) if layer in self.layers else None
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the run folder's config says about the rows: order of the models and which text is a model's own."""
+    """What the configuration says about the rows: the order of the encoders and the text of each encoder's task."""
 
     models: tuple[str, ...]
     own_text: Mapping[str, str] = field(default_factory=dict)
@@ -50,20 +51,23 @@ class Context:
 
     @property
     def tuned(self) -> tuple[str, ...]:
-        """The models without the base and the random encoder."""
+        """Return the encoders without the base and the random one."""
         return tuple(model for model in self.models if model not in (BASE, RANDOM))
 
     def relation(self, model: str, data: str) -> str:
-        """``own`` text, another task's (``other``), or out of every task's domain (``out``)."""
+        """Return ``own`` for the text of the encoder's task, ``other`` for another task's, ``out`` for any other."""
         if self.own_text.get(model) == data:
             return "own"
         return "other" if data in self.own_text.values() else "out"
 
 
 def context(config: Mapping[str, Any], rows: Iterable[Row]) -> Context:
-    """The models in the order base, the study's tasks, anything else, random; and each task's own text."""
+    """Return the context of a run: base first, then the study's tasks, then any others, the random encoder last.
+
+    Two tasks that share a dev file share one text, which has the name of the first.
+    """
     tasks = config.get("tasks") or {}
-    seen = list(dict.fromkeys(row.model for row in rows if row.task not in NO_MODEL))
+    seen = list(dict.fromkeys(row.model for row in rows if row.task not in PAIRED))
     order = [name for name in (BASE, *tasks, *seen) if name in seen and name != RANDOM]
     own: dict[str, str] = {}
     first: dict[tuple[str, str], str] = {}
@@ -74,7 +78,7 @@ def context(config: Mapping[str, Any], rows: Iterable[Row]) -> Context:
 
 
 def lines(rows: Iterable[Row], task: str) -> list[Line]:
-    """Every line of one analysis (``rsa``, ``structural``), layers ascending, in the table's order."""
+    """Return every line of one analysis (``rsa``, ``structural``, ...) in the order of the table, layers ascending."""
     groups: dict[tuple[str, str, str], dict[int, Row]] = {}
     for row in rows:
         if row.task == task and row.layer is not None:
@@ -98,23 +102,23 @@ def lines(rows: Iterable[Row], task: str) -> list[Line]:
 
 
 def number(value: float, low: float | None = None, high: float | None = None, digits: int = 3) -> str:
-    """``0.412 [0.380, 0.444]``, or without the brackets where there is no interval."""
+    """Return ``0.412 [0.380, 0.444]``, or only the value without an interval."""
     text = f"{value:.{digits}f}"
     return text if low is None or high is None else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def score(row: Row) -> str:
-    """A row's value with its interval; scores of 0..100 with one digit, shares with three."""
-    return number(row.value, row.low, row.high, 1 if row.measure in PERCENT else 3)
+    """Return a row's value and interval: one digit for a percentage, three otherwise."""
+    return number(row.value, row.low, row.high, 1 if MeasureName.parse(row.measure).percent else 3)
 
 
-def point(line: Line, position: int) -> str:
-    """A line's value at a position, with its interval."""
-    return number(line.values[position], line.lows[position], line.highs[position])
+def point(line: Line, position: int, digits: int = 3) -> str:
+    """Return a line's value and interval at a position."""
+    return number(line.values[position], line.lows[position], line.highs[position], digits)
 
 
 def apart(line: Line, position: int, other: Line, other_position: int) -> bool | None:
-    """Whether two intervals do not overlap; None where either has none."""
+    """Return whether two intervals are disjoint; None if either is missing."""
     low, high = line.lows[position], line.highs[position]
     other_low, other_high = other.lows[other_position], other.highs[other_position]
     if low is None or high is None or other_low is None or other_high is None:
@@ -123,7 +127,7 @@ def apart(line: Line, position: int, other: Line, other_position: int) -> bool |
 
 
 def count(lines: Sequence[Line]) -> str:
-    """How many items the lines rest on: ``n = 5000``, or a range."""
+    """Return how many items the lines are measured on: ``n = 5,000``, a range, or nothing."""
     found = sorted({n for line in lines for n in line.n if n is not None})
     if not found:
         return ""

@@ -1,6 +1,7 @@
-"""Colours that colour-blind readers can tell apart (begun with Okabe and Ito 2008), with a marker each.
+"""Colours and markers that colour-blind readers can tell apart.
 
-Beyond six series the first colours come again, with hollow markers of other shapes.
+The colours extend those of Okabe and Ito (2008). From the seventh series on, the first colours repeat with hollow
+markers of other shapes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ LIGHT = {
     "ink": "#1b1f24",
     "muted": "#7a828c",
 }
-"""For white paper: every colour has a contrast of 3 or more against it."""
+"""Colours for white paper; each has a contrast of at least 3 to white."""
 
 DARK = {
     "c0": "#56b4e9",
@@ -33,7 +34,7 @@ DARK = {
     "ink": "#e8eaed",
     "muted": "#949ca6",
 }
-"""The same slots for a dark page."""
+"""The same slots on a dark page."""
 
 LIGHT_PAGE = {
     "page": "#ffffff",
@@ -46,7 +47,7 @@ LIGHT_PAGE = {
     "notice-line": "#d9a400",
     "shade": "213, 94, 0",
 }
-"""The page's own colours; ``shade`` as red, green and blue, to be laid under text."""
+"""Colours of the page itself. ``shade`` is red, green, blue: the page sets its opacity behind text."""
 
 DARK_PAGE = {
     "page": "#14171b",
@@ -59,10 +60,10 @@ DARK_PAGE = {
     "notice-line": "#b58900",
     "shade": "213, 94, 0",
 }
-"""The same of a dark page."""
+"""The same on a dark page."""
 
 SERIES = 9
-"""Slots of their own look, ``c0`` to ``c8``."""
+"""Number of series with a distinct look, ``c0`` to ``c8``."""
 
 MARKERS = {
     "c0": "o",
@@ -77,7 +78,7 @@ MARKERS = {
     "ink": "X",
     "muted": "x",
 }
-"""matplotlib's names of the markers."""
+"""Markers by their names in matplotlib."""
 
 SYMBOLS = {
     "c0": "circle",
@@ -92,17 +93,17 @@ SYMBOLS = {
     "ink": "x",
     "muted": "x-thin-open",
 }
-"""plotly's names of the same markers."""
+"""The same markers by their names in plotly."""
 
 HOLLOW = ("c6", "c7", "c8")
-"""Slots whose markers are not filled."""
+"""Slots with unfilled markers."""
 
 
 def spread(positions: list[float], gap: float) -> list[float]:
-    """Positions at least ``gap`` apart, in the same order, moved as little as needed: for labels at the lines' ends.
+    """Return positions at least ``gap`` apart, in the same order and as near to the given ones as possible.
 
-    Labels that touch form a block that is centred on the mean of its members' own positions; blocks merge until none
-    overlap.
+    Positions that are too close form a block centred on the mean of its members' own positions. Blocks merge until
+    none overlap.
     """
     blocks: list[tuple[float, list[int]]] = []  # centre, members from low to high
     for index in sorted(range(len(positions)), key=positions.__getitem__):

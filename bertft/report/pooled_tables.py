@@ -1,4 +1,4 @@
-"""What the page of ``python -m experiments`` takes from its tables: they hold every seed and analyses of many kinds."""
+"""Tables of ``python -m experiments``, which hold several seeds and analyses."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import dataclasses
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from bertft.report.figures.catalogue import Figure
-from bertft.report.lines import BASE, NO_MODEL, RANDOM
+from bertft.report.figure import Figure, shown_lines
 from bertft.runs.rows import COLUMNS, Row, read_results
+from bertft.runs.vocabulary import BASE, PAIRED, RANDOM
 
 
 def read_tables(folder: Path, tasks: Collection[str]) -> tuple[list[Row], list[int]]:
-    """The rows of all tables in ``folder``, and the seeds they are of.
+    """Return the rows of all tables in ``folder`` and the seeds they cover.
 
-    Of several seeds only what they say together. A number that two tables have, from other tokens of one text, is that
-    of the first: of a figure of the paper rather than of what lies beyond it. Rows of anything but the base, a random
-    encoder and the encoders of ``tasks`` (two tasks set beside each other, an adapter) stay where they are: the page
-    speaks of each encoder's similarity to its base.
+    A table of several seeds contributes its pooled rows only. If two tables have the same number from different tokens
+    of one text, a figure of the paper takes precedence. Rows of other encoders than the base, a random one and those
+    of ``tasks`` (pairs of tasks, an adapter) are omitted: the page reports each encoder's similarity to its base.
     """
     header = ",".join(COLUMNS)
     found: dict[tuple[object, ...], Row] = {}
@@ -30,17 +29,16 @@ def read_tables(folder: Path, tasks: Collection[str]) -> tuple[list[Row], list[i
         for row in rows:
             if row.seed is not None:
                 seeds.add(row.seed)
-            known = row.task in NO_MODEL or not tasks or row.model in {BASE, RANDOM, *tasks}
+            known = row.task in PAIRED or not tasks or row.model in {BASE, RANDOM, *tasks}
             if known and not (pooled and row.seed is not None):
                 found.setdefault(dataclasses.replace(row, seed=None).key, row)
     return list(found.values()), sorted(seeds)
 
 
 def noted(figure: Figure, rows: Sequence[Row]) -> Figure:
-    """A figure with a word in its caption where its numbers are of several seeds."""
+    """Return a figure whose caption says so if its numbers are means over seeds."""
     pooled = {(row.model, row.data, row.measure) for row in rows if row.seed is None}
-    shown = {(c.line.model, c.line.data, c.line.measure) for panel in figure.panels for c in panel.curves}
-    if not shown & pooled:
+    if not pooled & {(line.model, line.data, line.measure) for line in shown_lines(figure.panels)}:
         return figure
-    note = "Mean of several seeds, which the intervals cover too."
+    note = "Mean over several seeds. The intervals include their spread."
     return dataclasses.replace(figure, caption=f"{figure.caption} {note}")

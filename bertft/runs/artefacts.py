@@ -1,74 +1,254 @@
-"""Training that goes on where it was killed: everything the next epoch depends on, kept after each epoch."""
+"""Tensors kept in a file with their settings and digest.
+
+An artefact is one safetensors file. Its metadata are four texts: ``format``, ``settings`` and ``record`` (both JSON),
+and ``sha256``, a digest of the tensors and of the other metadata. The settings are everything that the tensors depend
+on, so a file of equal settings can replace the work that made it. The record holds the other results of that work. The
+file is renamed into place when it is complete, so a reader finds the old file or the new one, never half of either.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+import os
 import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from bertft.runs.digests import digest
-from bertft.runs.rows import write_bytes_atomically
+from bertft.errors import BertftError
+from bertft.runs.differences import first_difference
+from bertft.runs.digests import bytes_of, digest
+from bertft.runs.files import allocate, appearing_file
+
+FORMAT = "bertft.artefact/1"
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+class DamagedArtefact(BertftError):
+    """A file is no artefact of the expected format, or has changed since it was written."""
+
+
+class OtherSettings(BertftError):
+    """An artefact is intact, but was made with other settings; the message names the first that differs."""
+
+
+class Contents(NamedTuple):
+    """The contents of an artefact."""
+
+    tensors: dict[str, Tensor]
+    settings: Any
+    record: Any
+
+
+class Artefact:
+    """Tensors at ``path`` that were made with ``settings``.
+
+    Args:
+        path: the file.
+        settings: JSON values, all that the tensors depend on.
+        format: the name and number of the file's layout; a file with another one counts as damaged.
+        older: reads what an earlier version wrote, and returns None if there is nothing; called if ``path`` holds no
+            intact artefact of this ``format``.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        settings: Mapping[str, Any],
+        *,
+        format: str = FORMAT,
+        older: Callable[[], Contents | None] | None = None,
+    ) -> None:
+        self.path, self.settings, self.format = Path(path), json.loads(json.dumps(settings)), format
+        self._older = older
+
+    def load(self, *, refuse: bool = False) -> Contents | None:
+        """Return the contents, or None if the file is missing, damaged or of other settings.
+
+        With ``refuse``, only a missing file gives None.
+
+        Raises:
+            DamagedArtefact: with ``refuse``, if the file is damaged or has another format.
+            OtherSettings: with ``refuse``, if it was made with other settings.
+        """
+        found, damage = None, None
+        try:
+            found = read_artefact(self.path, self.format)
+        except FileNotFoundError:
+            pass
+        except DamagedArtefact as error:
+            damage = error
+        if found is None and self._older is not None:
+            found = self._older()
+        if found is None and damage is not None and refuse:
+            raise damage
+        if found is None or found.settings == self.settings:
+            return found
+        if refuse:
+            raise OtherSettings(str(first_difference(found.settings, self.settings)))
+        return None
+
+    def save(
+        self,
+        tensors: Mapping[str, Tensor],
+        record: Mapping[str, Any] | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write ``tensors`` from any device, JSON values ``record``, and texts ``labels`` for other readers."""
+        metadata = {
+            **(labels or {}),
+            "format": self.format,
+            "settings": json.dumps(self.settings, sort_keys=True),
+            "record": json.dumps(record or {}),
+        }
+        metadata["sha256"] = digest(tensors, json.dumps(metadata, sort_keys=True))
+        write_tensors(self.path, tensors, metadata)
+
+    @contextlib.contextmanager
+    def filled(self, name: str, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+        """Yield a float32 memory map of ``shape`` to fill, and save it as the tensor ``name`` when the block ends.
+
+        It is for a tensor larger than memory. If the block raises, the file stays as it was.
+
+        Raises:
+            OSError: before the block, if the disk has no room.
+        """
+        metadata = {"format": self.format, "settings": json.dumps(self.settings, sort_keys=True), "record": "{}"}
+        size = 4 * math.prod(shape)
+        entry = {"dtype": "F32", "shape": list(shape), "data_offsets": [0, size]}
+
+        def header(sha256: str) -> bytes:
+            text = json.dumps({"__metadata__": {**metadata, "sha256": sha256}, name: entry}).encode()
+            text += b" " * (-len(text) % 8)
+            return len(text).to_bytes(8, "little") + text
+
+        with appearing_file(self.path) as file:
+            start = len(header("0" * 64))  # every digest is as long
+            allocate(file, start + size)
+            table = np.memmap(file, np.float32, "r+", offset=start, shape=shape)
+            yield table
+            table.flush()
+            sha256 = digest({name: torch.from_numpy(table)}, json.dumps(metadata, sort_keys=True))
+            file.seek(0)
+            file.write(header(sha256))
+
+    def remove(self) -> None:
+        """Remove the file if it exists."""
+        self.path.unlink(missing_ok=True)
+
+
+def read_artefact(path: str | os.PathLike[str], format: str = FORMAT) -> Contents:
+    """Return the contents of an artefact, whatever its settings.
+
+    Raises:
+        FileNotFoundError: if there is no file.
+        DamagedArtefact: if it is no safetensors file, has another format, or has changed since it was written.
+    """
+    tensors, metadata = read_tensors(path)
+    if metadata.get("format") != format:
+        raise DamagedArtefact(f"{path}: expected the format {format}, found {metadata.get('format')!r}")
+    written = metadata.pop("sha256", None)
+    if written != digest(tensors, json.dumps(metadata, sort_keys=True)):
+        raise DamagedArtefact(f"{path}: damaged: the content is not what was written")
+    return Contents(tensors, json.loads(metadata["settings"]), json.loads(metadata["record"]))
+
+
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file; raises as `read_artefact` does."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(os.fspath(path), "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DamagedArtefact(f"{path}: not a safetensors file ({error})") from None
+
+
+def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, one tensor after the other, so that no second copy of them all is in memory.
+
+    The library's own writer makes that copy before version 0.8, and a checkpoint of a long stream has gigabytes.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that offsets are aligned
+    stop = 0
+    for name in order:
+        tensor = tensors[name]
+        start, stop = stop, stop + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, stop]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with appearing_file(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            file.write(bytes_of(tensors[name]))
 
 
 class Unfinished:
-    """The file of one training, at ``path`` (None keeps nothing), and what it is a training of, ``config``.
+    """The state of one interrupted training.
 
-    ``every`` is how many seconds of work may be lost: a state that comes sooner after the last one is not kept.
+    Args:
+        path: the file; None keeps nothing.
+        config: JSON values, all that the training depends on.
+        every: seconds between two states; a state that comes sooner is not kept.
     """
 
-    def __init__(self, path: Path | None, config: dict[str, Any], every: float = 0.0) -> None:
-        self.path, self.config, self.every = path, json.dumps(config, sort_keys=True), every
+    def __init__(self, path: Path | None, config: Mapping[str, Any], every: float = 0.0) -> None:
+        self.path, self.every = path, every
+        self._artefact = None if path is None else Artefact(path, config)
         self._last = time.monotonic()
 
-    def keep(self, epoch: int, state: dict[str, Tensor], order: np.random.Generator, *, last: bool = False) -> None:
-        """Replace the file by the state after ``epoch`` (counted from 0) and where the order of batches stands.
+    def keep(self, epoch: int, state: Mapping[str, Tensor], order: np.random.Generator, *, last: bool = False) -> None:
+        """Replace the file by the state after ``epoch``, counted from 0, and the state of the generator ``order``.
 
-        The ``last`` state is kept whenever it comes. What counts epochs may be any piece of work.
+        The ``last`` state is kept even if it comes soon. An epoch may be any unit of work.
         """
-        if self.path is not None and (last or time.monotonic() - self._last >= self.every):
-            from safetensors.torch import save
-
-            state = {name: tensor.cpu() for name, tensor in state.items()}
-            about = {"config": self.config, "epoch": str(epoch), "order": json.dumps(order.bit_generator.state)}
-            about["sha256"] = digest(state, json.dumps(about, sort_keys=True))
-            write_bytes_atomically(self.path, save(state, about))
+        if self._artefact is not None and (last or time.monotonic() - self._last >= self.every):
+            self._artefact.save(state, {"epoch": epoch, "order": order.bit_generator.state})
             self._last = time.monotonic()
 
     def found(self, order: np.random.Generator) -> tuple[int, dict[str, Tensor]] | None:
-        """The epoch to go on with and the state before it, with ``order`` set to where it stood.
+        """Return the next epoch and the state before it, and restore the generator ``order``.
 
-        None to begin: nothing was kept, it is of another training, or the file is damaged.
+        Returns None, and leaves ``order`` alone, if no state was kept, if it belongs to another training, or if the
+        file is damaged.
         """
-        from safetensors import SafetensorError, safe_open
-
-        if self.path is None or not self.path.exists():
+        contents = None if self._artefact is None else self._artefact.load()
+        if contents is None:
             return None
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                about = dict(file.metadata() or {})
-                written = about.pop("sha256")
-                if about.get("config") != self.config:
-                    return None
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if digest(state, json.dumps(about, sort_keys=True)) != written:
-                return None
-            order.bit_generator.state = json.loads(about["order"])
-            return int(about["epoch"]) + 1, state
-        except (OSError, ValueError, KeyError, SafetensorError):
-            return None
+        order.bit_generator.state = contents.record["order"]
+        return contents.record["epoch"] + 1, contents.tensors
 
     def of(self, **part: int) -> Unfinished:
-        """The same file for a training that is one of several."""
-        return Unfinished(self.path, {**json.loads(self.config), **part}, self.every)
+        """Return the state of a training that is one of several in the same file, one after the other."""
+        if self._artefact is None:
+            return self
+        return Unfinished(self.path, {**self._artefact.settings, **part}, self.every)
 
     def remove(self) -> None:
-        """Once the training's result is kept."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
+        """Remove the file; call it once the result of the training is kept."""
+        if self._artefact is not None:
+            self._artefact.remove()
 
 
 NOTHING = Unfinished(None, {})

@@ -1,4 +1,4 @@
-"""A folder's files by digest: whether what was written is what is there."""
+"""SHA-256 digests and manifests that detect changed files."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bertft.errors import BertftError
-from bertft.runs.rows import write_text_atomically
+from bertft.runs.files import write_text_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ SEAL = "sha256.json"
 
 
 def seal(folder: str | os.PathLike[str]) -> None:
-    """Write ``sha256.json``, the digest of every file in ``folder``; the last thing to do to it."""
+    """Write ``sha256.json``, the digests of all files in ``folder``; call it last."""
     files = [path for path in sorted(Path(folder).iterdir()) if path.is_file() and path.name != SEAL]
     write_text_atomically(
         Path(folder) / SEAL, json.dumps({path.name: digest_of(path) for path in files}, indent=1) + "\n"
@@ -27,12 +27,12 @@ def seal(folder: str | os.PathLike[str]) -> None:
 
 
 def is_sealed(folder: str | os.PathLike[str]) -> bool:
-    """Whether ``seal`` came to its end there."""
+    """Return whether `seal` has finished in ``folder``."""
     return (Path(folder) / SEAL).is_file()
 
 
 def is_intact(folder: str | os.PathLike[str]) -> bool:
-    """Whether every file that was sealed in ``folder`` is there with the same bytes."""
+    """Return whether every sealed file in ``folder`` exists with the same bytes."""
     try:
         digests = json.loads((Path(folder) / SEAL).read_text(encoding="utf8"))
         return all(digest_of(Path(folder) / name) == digest for name, digest in digests.items())
@@ -41,9 +41,12 @@ def is_intact(folder: str | os.PathLike[str]) -> bool:
 
 
 def refuse_changed_files(folder: str | os.PathLike[str]) -> None:
-    """Raise ``BertftError`` where files of a fine-tuned folder are not the bytes its ``bertft.json`` has digests of.
+    """Refuse a fine-tuned folder with files that differ from the digests in its ``bertft.json``.
 
-    Those are all that a model is loaded from. Of older folders it has the weights' alone, or none.
+    The digests are of all files that a model is loaded from. Older folders have that of the weights alone, or none.
+
+    Raises:
+        BertftError: names the first file that is missing or changed.
     """
     try:
         card = json.loads((Path(folder) / "bertft.json").read_text(encoding="utf8"))
@@ -62,7 +65,7 @@ def refuse_changed_files(folder: str | os.PathLike[str]) -> None:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """Return the SHA-256 of the bytes of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 22):
@@ -71,12 +74,23 @@ def digest_of(path: Path) -> str:
 
 
 def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
-    """SHA-256 of ``text`` and of names, types, shapes and bytes of CPU ``tensors``."""
-    import torch
-
+    """Return the SHA-256 of ``text`` and of the names, types, shapes and bytes of ``tensors``."""
     found = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        if tensor.numel():
-            found.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+        found.update(bytes_of(tensor))
     return found.hexdigest()
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """Return the bytes of a tensor in row-major order; a view if it is contiguous and on the CPU."""
+    import torch
+
+    if not tensor.numel():
+        return memoryview(b"")
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def digest_of_json(value: Any) -> str:
+    """Return the SHA-256 of JSON values, whatever the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

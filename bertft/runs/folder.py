@@ -1,10 +1,9 @@
-"""A run folder: one study at a time, stages that are done once, and a table that is never half-written."""
+"""Run folders with stages that run once."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -16,27 +15,25 @@ from pathlib import Path
 from typing import Any
 
 from bertft.errors import BertftError
+from bertft.runs.differences import first_difference
+from bertft.runs.digests import digest_of, digest_of_json
+from bertft.runs.files import appearing_folder, sweep_unfinished, write_text_atomically
 from bertft.runs.locks import MOMENT
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import (
-    Row,
-    appearing_folder,
-    merge_rows,
-    read_results,
-    sweep_unfinished,
-    write_results,
-    write_text_atomically,
-)
+from bertft.runs.rows import Row, merge_rows, read_results, write_results
 
 CONFIG, RESULTS, RUN, LOCK = "config.yaml", "results.csv", "run.json", ".lock"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One piece of work that ends in rows.
+    """A piece of work that returns rows.
 
-    ``name`` is its place in the folder without a suffix (``rsa/wikipedia``); ``depends`` holds every setting its rows
-    depend on, as plain JSON; ``product`` is a file that must still exist for the stage to count as done.
+    Attributes:
+        name: path of its table in the folder, without suffix (``rsa/wikipedia``).
+        depends: every setting that its rows depend on, as plain JSON.
+        work: returns the rows.
+        product: a file that must exist for the stage to count as done.
     """
 
     name: str
@@ -46,22 +43,21 @@ class Stage:
 
     @property
     def key(self) -> str:
-        """Digest of ``depends``: equal keys, equal rows."""
-        return hashlib.sha256(json.dumps(self.depends, sort_keys=True).encode()).hexdigest()
+        """SHA-256 digest of ``depends``: equal keys mean equal rows."""
+        return digest_of_json(self.depends)
 
 
 class RunFolder:
-    """``out`` with its ``config.yaml``. ``config`` is the text that says which study the folder holds."""
+    """The folder ``out`` of one study, which the YAML text ``config`` describes."""
 
     def __init__(self, out: str | os.PathLike[str], config: str) -> None:
         self.path = Path(out)
         self.config = config
 
     def check(self) -> None:
-        """Refuse, writing nothing, a folder that holds another study or anything else.
+        """Raise ``BertftError`` if the folder holds another study or anything else; write nothing.
 
-        A folder ``models`` may be there already: fine-tuning takes those that were made with the study's settings, and
-        refuses others.
+        A folder ``models`` is allowed: fine-tuning takes models of the same settings and refuses others.
         """
         if not self.path.exists():
             return
@@ -80,16 +76,16 @@ class RunFolder:
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[None]:
-        """Make the folder, lock it against a second process, and write its config.
+        """Make and lock the folder and write its config; raise ``BertftError`` if another process holds the lock.
 
-        The lock is the operating system's: it ends with the process, however that ends.
+        The lock is the operating system's. It ends with the process, even a killed one.
         """
         from filelock import FileLock, Timeout
 
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / LOCK, timeout=MOMENT)
         try:
-            lock.acquire(poll_interval=MOMENT / 2)  # again after a moment, as `bertft.runs.locks.claimed`
+            lock.acquire(poll_interval=MOMENT / 2)  # retry, as `bertft.runs.locks.claimed` does
         except Timeout:
             raise BertftError(f"--out {self.path}: another bertft process is at work in this folder") from None
         try:
@@ -101,11 +97,11 @@ class RunFolder:
             lock.release()
 
     def done(self, stage: Stage) -> list[Row] | None:
-        """The rows of a stage that an earlier run finished with the same settings, or None."""
+        """Return the rows of a stage that was finished with the same settings, or None."""
         table, marker = self.path / f"{stage.name}.csv", self.path / f"{stage.name}.done.json"
         try:
             mark = json.loads(marker.read_text(encoding="utf8"))
-            intact = mark["key"] == stage.key and mark["rows_sha256"] == _digest(table)
+            intact = mark["key"] == stage.key and mark["rows_sha256"] == digest_of(table)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         if not intact or (stage.product and not (self.path / stage.product).exists()):
@@ -113,12 +109,12 @@ class RunFolder:
         return read_results(table)
 
     def finish(self, stage: Stage, rows: Sequence[Row], seconds: float) -> None:
-        """Write a stage's rows, then the marker that says they are complete."""
+        """Write a stage's rows, then the marker that commits them."""
         table = self.path / f"{stage.name}.csv"
         write_results(table, rows)
         mark = {
             "key": stage.key,
-            "rows_sha256": _digest(table),
+            "rows_sha256": digest_of(table),
             "seconds": round(seconds, 3),
             "host": socket.gethostname(),
             "finished": timestamp(),
@@ -135,8 +131,14 @@ class RunFolder:
         after: Callable[[], None] = lambda: None,
         progress: Progress = SILENT,
     ) -> list[Row]:
-        """Do, in order, the stages that are not done, and return all their rows; `results.csv` (``table``) grows with
-        every stage, and ``after`` is called when one has been done. The folder must be claimed.
+        """Run the stages that are not done, in order, and return the rows of all. The folder must be claimed.
+
+        Args:
+            stages: all stages.
+            title: of the progress bar.
+            table: whether to rewrite ``results.csv`` after every stage.
+            after: called after every stage that ran.
+            progress: where to report.
         """
         finished: dict[str, list[Row]] = {s.name: held for s in stages if (held := self.done(s)) is not None}
         if finished:
@@ -157,11 +159,10 @@ class RunFolder:
         return rows
 
     def adopt(self, stages: Sequence[Stage], other: str | os.PathLike[str], within: str = "") -> list[str]:
-        """Take over from the run folder ``other`` the stages that it finished with the same settings.
+        """Take stages that the run folder ``other`` finished with the same settings; return their names.
 
-        ``within`` is the folder inside this one that corresponds to ``other``: stage ``<within>/<name>`` here is
-        ``<name>`` there. Files are linked, or copied where that cannot be; ``other`` is left as it is. Returns the
-        names of the stages taken. The folder must be claimed.
+        Stage ``<within>/<name>`` here is ``<name>`` there. Files are hard-linked, or copied where links are not
+        possible; ``other`` is not changed. The folder must be claimed.
         """
         theirs = RunFolder(other, "")
         taken = []
@@ -174,46 +175,43 @@ class RunFolder:
                 continue
             found = [theirs.path / name] if (theirs.path / name).exists() else []
             found += theirs.path.glob(f"{name}.*")
-            for path in sorted(found, key=lambda path: path.name.endswith(".done.json")):  # the marker last
+            for path in sorted(found, key=lambda path: path.name.endswith(".done.json")):  # commit last
                 _link(path, (self.path / stage.name).parent / path.name)
             taken.append(stage.name)
         return taken
 
     def seconds(self, stages: Sequence[Stage]) -> dict[str, float]:
-        """How long each finished stage took."""
+        """Return the seconds of each finished stage."""
+        return {name: round(float(seconds), 2) for name, seconds in self._marked(stages, "seconds").items()}
+
+    def finished(self, stages: Sequence[Stage]) -> str | None:
+        """Return when the last stage was finished (UTC), not when its results were last written."""
+        return max(map(str, self._marked(stages, "finished").values()), default=None)
+
+    def _marked(self, stages: Sequence[Stage], key: str) -> dict[str, Any]:
+        """Return the entry ``key`` of the markers of finished stages."""
         found = {}
         for stage in stages:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                found[stage.name] = round(float(self._mark(stage)["seconds"]), 2)
+                found[stage.name] = json.loads((self.path / f"{stage.name}.done.json").read_text(encoding="utf8"))[key]
         return found
 
-    def finished(self, stages: Sequence[Stage]) -> str | None:
-        """When the last of the stages was finished (UTC), however often its results were written since."""
-        found = []
-        for stage in stages:
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                found.append(str(self._mark(stage)["finished"]))
-        return max(found, default=None)
-
-    def _mark(self, stage: Stage) -> Any:
-        return json.loads((self.path / f"{stage.name}.done.json").read_text(encoding="utf8"))
-
     def write_table(self, rows: Sequence[Row]) -> None:
-        """Write ``results.csv``: every stage's rows so far."""
+        """Write ``results.csv``."""
         write_results(self.path / RESULTS, merge_rows(rows))
 
     def write_record(self, record: dict[str, Any]) -> None:
-        """Write ``run.json``: versions, times, whatever is true of this run rather than of the study."""
+        """Write ``run.json``: versions, times and other facts of this run."""
         write_text_atomically(self.path / RUN, json.dumps(record, indent=1) + "\n")
 
 
 def timestamp() -> str:
-    """The time now, UTC, as records hold it."""
+    """Return the current time (UTC) in the format of records."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _link(source: Path, target: Path) -> None:
-    """``source``, a file or a folder of files, at ``target`` too."""
+    """Hard-link or copy ``source``, a file or a folder, to ``target``."""
     if source.is_dir():
         if not target.exists():
             with appearing_folder(target) as fresh:
@@ -231,12 +229,8 @@ def _link_file(source: str | Path, target: str | Path) -> None:
         shutil.copy2(source, target)
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _difference(held: str, wanted: str) -> str | None:
-    """The first setting in which two YAML texts differ, in words, or None: neither order nor spelling makes one."""
+    """Return the first setting in which two YAML texts differ, in words, or None; order and style do not count."""
     import yaml
 
     if held == wanted:
@@ -247,17 +241,4 @@ def _difference(held: str, wanted: str) -> str | None:
         return "its config.yaml is not valid YAML"
     if type(old) is not type(new):
         return "its config.yaml holds no settings"
-    return _first_difference(old, new, "")
-
-
-def _first_difference(old: Any, new: Any, where: str) -> str | None:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*new, *(k for k in old if k not in new)]:
-            place = f"{where}.{key}" if where else str(key)
-            if (key in old) != (key in new):
-                return f"{place} is set only {'there' if key in old else 'here'}"
-            found = _first_difference(old[key], new[key], place)
-            if found:
-                return found
-        return None
-    return None if old == new else f"{where} is {old!r} there and {new!r} here"
+    return first_difference(old, new)

@@ -1,4 +1,4 @@
-"""One process at a time: locks of the operating system, which end with the process that holds them."""
+"""Locks that let one process at a time write a folder."""
 
 from __future__ import annotations
 
@@ -8,74 +8,63 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from bertft.errors import BertftError
 
 SUFFIX = ".lock"
-MOMENT = 0.01  # seconds, more than `is_held` has a lock for
+MOMENT = 0.01  # seconds, longer than `is_held` holds a lock
+ATTEMPTS = 3  # counted, not timed: on a busy machine one attempt may take longer than a moment
 
 
 @contextlib.contextmanager
 def claimed(out: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold ``.NAME.lock`` beside the file or folder ``out`` that is to be made; ``BertftError`` where another does.
+    """Hold the lock file ``.NAME.lock`` beside ``out``, a file or folder that this process is about to create.
 
-    Afterwards the lock's file is gone, and so are the folders that were made for it and hold nothing.
+    The operating system drops the lock when the process ends, even if it is killed. On exit the lock file is removed,
+    and so are the folders that were created for it, unless they hold something else by then.
+
+    Raises:
+        BertftError: if another process holds the lock.
     """
     path = Path(out).absolute()
     lock = path.parent / f".{path.name}{SUFFIX}"
     made = [folder for folder in lock.parents if not folder.exists()]
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        file = _taken(lock)
-        if file is None:
+        own = _acquired(lock)
+        if own is None:
             raise BertftError(f"{out}: another bertft process is at work on it")
         try:
             yield
         finally:
-            lock.unlink(missing_ok=True)  # still held: whoever has it open sees that it is no longer the path's
-            os.close(file)
+            # Removed before it is released: a process that has the file open notices that it has no name any more.
+            lock.unlink(missing_ok=True)
+            own.release()
     finally:
         for folder in made:
             with contextlib.suppress(OSError):  # not empty
                 folder.rmdir()
 
 
-def _taken(lock: Path) -> int | None:
-    """A descriptor that holds the lock, or None. The file may have been removed between its opening and its locking."""
-    import fcntl  # here, so that systems without it can import the package
-
-    again = True  # once: the lock may have been with an `is_held`
-    while True:
-        file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(file)
-            if not again:
-                return None
-            again = False
-            time.sleep(MOMENT)
-            continue
-        except BaseException:
-            os.close(file)
-            raise
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file), os.stat(lock)):
-                return file
-        os.close(file)
-
-
 def is_held(lock: Path) -> bool:
-    """Whether a process holds the lock file ``lock``."""
-    import fcntl
-
-    try:
-        file = os.open(lock, os.O_RDWR)
-    except OSError:
+    """Return whether a process holds the lock file ``lock``."""
+    if not lock.exists():
         return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask do not take each other for a holder
-    except BlockingIOError:
+    own = _acquired(lock)
+    if own is None:
         return True
-    finally:
-        os.close(file)
+    own.release()
     return False
+
+
+def _acquired(lock: Path) -> FileLock | None:
+    """Acquire ``lock``, or return None if another process keeps it longer than `is_held` would."""
+    own = FileLock(lock)
+    for _ in range(ATTEMPTS):
+        try:
+            own.acquire(blocking=False)
+            return own
+        except Timeout:
+            time.sleep(MOMENT)
+    return None

@@ -1,41 +1,76 @@
-"""Several seeds as one table: means, and intervals over seeds and items together."""
+"""Rows of several seeds or texts combined: means and differences."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from bertft.report.lines import PERCENT
-from bertft.runs.own_text import TASK as OWN_TEXT
 from bertft.runs.rows import Row
+from bertft.runs.vocabulary import OWN_TEXT, MeasureName, pair
 
-_SUFFIX = r"(_rank\d+|_orthogonal|_rbf)?$"  # of probes of several kinds
-_P_VALUE = re.compile(r"_p" + _SUFFIX)
-_SHARE = re.compile(r"(^|_)(accuracy|uuas|f1(\[.*\])?)" + _SUFFIX + r"|^(procrustes|cca|svcca|pwcca|mutual_knn_\d+)$")
-_CORRELATION = re.compile(r"^(rsa|cka|local_rsa)_|(^|_)(dspr|nspr)" + _SUFFIX)
+Estimate = tuple[float, float | None, float | None]  # value, and the ends of its interval
 
 
 def pool_seeds(rows: Iterable[Row]) -> list[Row]:
-    """One row for the rows that differ in their seed alone, in the order of their first; ``seed`` is then None.
+    """Return one row for all rows that differ only in their seed, in the order of their first; its ``seed`` is None.
 
-    p-values (``..._p``) of several seeds are left out: their mean is the p-value of nothing, and the pooled difference
-    has an interval of its own.
+    p-values of several seeds are omitted: their mean is not a p-value, and the pooled difference has an interval.
 
-    ``value`` is the mean over S seeds. Its 95 % interval joins two sources of chance as independent. The items: all
-    seeds are measured on the same ones, so their error is not averaged away, and the half-widths a row has below and
-    above its value enter as their root mean square. Where seeds draw their own items (RSA of more text than its tokens)
-    the items' error is in the spread of the seeds too, and the interval is wider than it need be. The seeds:
-    t * s / sqrt(S), with s the standard deviation over seeds and t the 0.975 quantile of Student's t with S - 1 degrees
-    of freedom (4.30 for three seeds). A row of one seed keeps its interval; where rows have none, only the seeds count.
-    No end lies beyond what the measure can be:
-    [0, 1] for accuracies, F1, UUAS, CCA and Procrustes, [0, 100] for those in percent, [-1, 1] for correlations.
+    ``value`` is the mean over S seeds. Its 95 % interval combines two independent sources of error:
+
+    - Items. All seeds are measured on the same items, so averaging does not reduce this error. The half-widths below
+      and above the value enter as their root mean square over seeds. Where each seed draws its own items (RSA of a
+      text larger than its tokens), the spread over seeds contains this error too, and the interval is conservative.
+    - Seeds. The half-width is t * s / sqrt(S), with s the standard deviation over seeds and t the 0.975 quantile of
+      Student's t with S - 1 degrees of freedom (4.30 for three seeds).
+
+    A single row keeps its interval. Rows without intervals get the one over seeds. The interval is cut at the bounds
+    of the measure: [0, 1] for accuracies, F1, UUAS, CCA and Procrustes, [0, 100] for scores in percent, [-1, 1] for
+    correlations.
     """
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(dataclasses.replace(row, seed=None).key, []).append(row)
-    return [_pooled(group) for group in groups.values() if len(group) == 1 or not _P_VALUE.search(group[0].measure)]
+    return [
+        _pooled(group)
+        for group in groups.values()
+        if len(group) == 1 or MeasureName.parse(group[0].measure).kind != "p_value"
+    ]
+
+
+def own_text_differences(rows: Iterable[Row], own_text: Mapping[str, str]) -> list[Row]:
+    """Return similarity on an encoder's own text minus similarity on each other text.
+
+    ``own_text`` maps each encoder to the text of its task. Each row of the analysis ``rsa`` on another text gives one
+    row of the analysis `OWN_TEXT`: ``data`` is ``<own> - <other>``, ``measure`` ends in ``_difference``. The two
+    estimates are of different sentences, so their intervals are combined as independent. The difference is taken seed
+    by seed: if a seed changes an encoder more on both texts alike, that cancels before `pool_seeds` pools the seeds.
+    """
+    similar = {row.key: row for row in rows if row.task == "rsa" and row.model in own_text}
+    found = []
+    for row in similar.values():
+        own = similar.get(dataclasses.replace(row, data=own_text[row.model]).key)
+        if own is None or own is row:
+            continue
+        value, low, high = less((own.value, own.low, own.high), (row.value, row.low, row.high))
+        counts = [n for n in (own.n, row.n) if n is not None]
+        measure = dataclasses.replace(MeasureName.parse(row.measure), derived="difference")
+        found.append(
+            Row(
+                row.model, OWN_TEXT, pair(own.data, row.data), row.layer, str(measure), value, low, high,
+                min(counts, default=None), row.seed,
+            )
+        )  # fmt: skip
+    return found
+
+
+def less(first: Estimate, second: Estimate) -> Estimate:
+    """Return the difference of two independent estimates, with an interval if both have one."""
+    (a, low, high), (b, other_low, other_high) = first, second
+    if low is None or high is None or other_low is None or other_high is None:
+        return a - b, None, None
+    return a - b, a - b - math.hypot(a - low, other_high - b), a - b + math.hypot(high - a, b - other_low)
 
 
 def _pooled(rows: list[Row]) -> Row:
@@ -60,14 +95,10 @@ def _pooled(rows: list[Row]) -> Row:
 
 
 def _bounds(row: Row) -> tuple[float, float]:
-    """The least and the largest value a measure can have; differences of two have none that is worth a rule."""
+    """Return the bounds of a row's value; the rows of these two analyses are differences of a measure."""
     if row.task in ("difference", OWN_TEXT):
         return -math.inf, math.inf
-    if row.measure in PERCENT:
-        return 0.0, 100.0
-    if _SHARE.search(row.measure):
-        return 0.0, 1.0
-    return (-1.0, 1.0) if _CORRELATION.search(row.measure) else (-math.inf, math.inf)
+    return MeasureName.parse(row.measure).bounds
 
 
 def _root_mean_square(values: list[float]) -> float:

@@ -1,21 +1,25 @@
-"""How long work reports that it is alive, without printing anything itself.
+"""Progress reports, printed only by the command line.
 
-Every driver takes ``progress: Progress = SILENT``. The command line hands in a ``rich`` implementation. Work that no
-driver hands it to, because it is done once a process wherever it is first needed (compiling, downloading, loading),
-asks for the `Screen` that is shown at the moment, if any: `announce`, `waiting`, `downloading`.
+A function that works for long takes ``progress: Progress = SILENT``; the command line passes one that draws. Work that
+happens once per process, wherever it is first needed, has no such argument: `waiting` and `downloading` use the
+`Screen` of the command line, if there is one, and a message goes to a logger below ``bertft``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Protocol
 
+_log = logging.getLogger("bertft.runs")
+
 
 class Step(Protocol):
-    """One bar. A context manager; ``advance`` moves it by ``n`` units, ``note`` replaces the text at its end."""
+    """One bar, as a context manager."""
 
     def __enter__(self) -> Step: ...
 
@@ -23,17 +27,25 @@ class Step(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
 
-    def advance(self, n: float = 1) -> None: ...
+    def advance(self, n: float = 1) -> None:
+        """Move the bar by ``n`` units."""
+        ...
 
-    def note(self, text: str) -> None: ...
+    def note(self, text: str) -> None:
+        """Replace the text at the end of the bar."""
+        ...
 
 
 class Progress(Protocol):
-    """Hands out bars and takes one-line messages."""
+    """A source of bars that also takes messages."""
 
-    def step(self, description: str, total: float | None = None, unit: str = "it") -> Step: ...
+    def step(self, description: str, total: float | None = None, unit: str = "it") -> Step:
+        """Return a bar of ``total`` units, or one without an end."""
+        ...
 
-    def say(self, message: str) -> None: ...
+    def say(self, message: str) -> None:
+        """Show one line."""
+        ...
 
 
 class _SilentStep:
@@ -61,50 +73,41 @@ class _Silent:
 
 
 SILENT: Progress = _Silent()
+"""Shows nothing."""
 
 
 class Screen(Progress, Protocol):
-    """A `Progress` that draws on the user's terminal; ``aside`` clears it inside, for another library's own bars."""
+    """A `Progress` on the user's terminal."""
 
-    def aside(self) -> AbstractContextManager[object]: ...
+    def aside(self) -> AbstractContextManager[object]:
+        """Hide the bars inside, so that another library can draw its own."""
+        ...
 
 
-_screens: list[Screen] = []
+_screen: ContextVar[Screen | None] = ContextVar("screen", default=None)
 
 
 @contextlib.contextmanager
 def showing(screen: Screen) -> Iterator[None]:
-    """Inside, ``screen`` is what the user sees."""
-    _screens.append(screen)
+    """Make ``screen`` the one that `waiting` and `downloading` use inside."""
+    token = _screen.set(screen)
     try:
         yield
     finally:
-        _screens.remove(screen)
-
-
-def announce(message: str) -> None:
-    """A line to the user who watches; nothing where nobody does."""
-    if _screens:
-        _screens[-1].say(message)
+        _screen.reset(token)
 
 
 @contextlib.contextmanager
 def waiting(description: str) -> Iterator[None]:
-    """A bar without an end around work of some seconds; nothing where nobody watches."""
-    progress = _screens[-1] if _screens else SILENT
-    with progress.step(description):
+    """Show a bar without an end around some seconds of work, if there is a screen."""
+    with (_screen.get() or SILENT).step(description):
         yield
 
 
 @contextlib.contextmanager
 def downloading(what: str) -> Iterator[bool]:
-    """A line that ``what`` is fetched, and the terminal for the bars of the library that fetches it.
-
-    Gives whether anybody watches.
-    """
-    if not _screens:
-        yield False
-        return
-    announce(f"downloading {what}")
-    with _screens[-1].aside():
-        yield True
+    """Log that ``what`` is downloaded and hide the bars inside; yield whether there is a screen."""
+    _log.info("downloading %s", what)
+    screen = _screen.get()
+    with screen.aside() if screen else contextlib.nullcontext():
+        yield screen is not None

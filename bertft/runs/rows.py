@@ -1,31 +1,37 @@
-"""The tidy table that every part writes and the report reads."""
+"""Tidy tables of results: rows, CSV, JSON, Arrow and pandas."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import math
 import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from bertft.errors import BertftError
+from bertft.runs.files import write_text_atomically
 
 __all__ = ["COLUMNS", "Row", "merge_rows", "read_results", "results_as_json", "to_arrow", "to_pandas", "write_results"]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One number.
+    """One number of a results table.
 
-    ``model`` the encoder (``base``, ``dep``, ``mnli``, ``squad``, ...), ``task`` the analysis that made the number
-    (``finetune``, ``rsa``, ``structural``, ...), ``data`` the text it was measured on, ``layer`` the layer or None,
-    ``measure`` its name, ``low`` and ``high`` the ends of its 95 % interval or None, ``n`` how many items it rests on.
+    Attributes:
+        model: The encoder (``base``, ``dep``, ``mnli``, ``squad``, ...).
+        task: The analysis (``finetune``, ``rsa``, ``structural``, ...).
+        data: The text it was measured on.
+        layer: The layer, or None if the number is of the whole encoder.
+        measure: The name of the measure; `bertft.runs.vocabulary` lists all.
+        value: The number.
+        low: The lower end of its 95 % interval, or None.
+        high: The upper end, or None.
+        n: The number of items it is measured on, or None.
+        seed: The seed of the run; None for a mean over seeds.
     """
 
     model: str
@@ -41,7 +47,7 @@ class Row:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What makes a row unique in a table."""
+        """Return the columns that identify a row in a table."""
         return (self.model, self.task, self.data, self.layer, self.measure, self.seed)
 
 
@@ -50,78 +56,8 @@ _INTEGERS = {"layer", "n", "seed"}
 _NUMBERS = {"value", "low", "high"}
 
 
-def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Write ``text`` to ``path`` through a temporary name in the same folder, so that no reader sees half of it."""
-    write_bytes_atomically(path, text.encode("utf8"))
-
-
-def write_bytes_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """As ``write_text_atomically``, for bytes."""
-    with appearing_file(path) as file:
-        file.write(data)
-
-
-UNFINISHED = ".part"  # how the name of what is not whole yet ends; it begins with a dot
-
-
-@contextlib.contextmanager
-def appearing_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write into that takes the name ``path`` at the end, and is gone if that is not reached."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-@contextlib.contextmanager
-def appearing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A name for a folder to make that becomes ``path`` at the end; one writer at a time.
-
-    What an earlier writer left when it was killed is removed first.
-    """
-    path = Path(path)
-    fresh = path.parent / f".{path.name}{UNFINISHED}"
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
-        yield fresh
-        os.replace(fresh, path)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-
-
-def sweep_unfinished(folder: str | os.PathLike[str]) -> None:
-    """Remove what writers that were killed left anywhere in ``folder``.
-
-    Below a folder in which a process holds a lock (`bertft.runs.locks.claimed`, or ``.lock`` itself), nothing is touched;
-    ``folder``'s own ``.lock`` is the caller's.
-    """
-    from bertft.runs.locks import SUFFIX, is_held
-
-    own = Path(folder) / SUFFIX
-    busy = {lock.parent for lock in Path(folder).rglob(f"*{SUFFIX}") if lock != own and is_held(lock)}
-    for path in [*Path(folder).rglob(f".*{UNFINISHED}")]:
-        if not busy.isdisjoint(path.parents):
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
 def merge_rows(*tables: Iterable[Row]) -> list[Row]:
-    """All rows in order of first appearance; of rows with one key the last wins."""
+    """Return all rows in order of first appearance. Of rows with the same key, the last one wins."""
     merged: dict[tuple[object, ...], Row] = {}
     for table in tables:
         for row in table:
@@ -130,7 +66,11 @@ def merge_rows(*tables: Iterable[Row]) -> list[Row]:
 
 
 def write_results(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
-    """Write ``rows`` as CSV with a header, numbers with 17 significant digits at most, None as an empty cell."""
+    """Write ``rows`` as CSV with a header.
+
+    Numbers are written exactly, with at most 17 significant digits; None is an empty cell. Raises ``BertftError`` for
+    a value that is not finite.
+    """
     lines = [",".join(COLUMNS)]
     for row in rows:
         if not math.isfinite(row.value):
@@ -142,7 +82,7 @@ def write_results(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
 
 
 def read_results(path: str | os.PathLike[str]) -> list[Row]:
-    """Read what ``write_results`` wrote; a ``BertftError`` names the file and line of anything else."""
+    """Read a table that `write_results` wrote; raise ``BertftError`` with file and line for anything else."""
     path = Path(path)
     try:
         with path.open(encoding="utf8", newline="") as file:
@@ -169,7 +109,7 @@ def read_results(path: str | os.PathLike[str]) -> list[Row]:
 
 
 def to_arrow(rows: Iterable[Row]) -> Any:
-    """``rows`` as a ``pyarrow.Table`` with the columns of `Row`: text, int64, float64; what a row lacks is null."""
+    """Return ``rows`` as a ``pyarrow.Table`` of text, int64 and float64 columns, with null for None."""
     import pyarrow
 
     def kind(name: str) -> Any:
@@ -182,9 +122,9 @@ def to_arrow(rows: Iterable[Row]) -> Any:
 
 
 def to_pandas(rows: Iterable[Row]) -> Any:
-    """``rows`` as a ``pandas.DataFrame`` with the columns of `Row`.
+    """Return ``rows`` as a ``pandas.DataFrame`` with the columns of `Row`.
 
-    ``layer``, ``n`` and ``seed`` are of type Int64, NA where a row lacks them; ``low`` and ``high`` are NaN then.
+    ``layer``, ``n`` and ``seed`` have dtype Int64 with NA for None; ``low`` and ``high`` have NaN for None.
     """
     import pandas
     import pyarrow
@@ -193,7 +133,7 @@ def to_pandas(rows: Iterable[Row]) -> Any:
 
 
 def results_as_json(rows: Iterable[Row]) -> str:
-    """``rows`` as a JSON list of objects, a line a row; what a row lacks is null."""
+    """Return ``rows`` as a JSON list of objects, one per line, with null for None."""
     lines = (json.dumps({name: getattr(row, name) for name in COLUMNS}, ensure_ascii=False) for row in rows)
     return "[\n" + ",\n".join(f" {line}" for line in lines) + "\n]"
 

@@ -1,10 +1,12 @@
-"""Sums over stimuli of two spaces' layers: taken chunk by chunk, merged, added up over processes, saved and resumed.
+"""Additive sums over stimuli of two spaces' layers.
 
-They are additive, and their size does not depend on the number of stimuli.
+They are taken chunk by chunk, merged, summed over processes, saved and resumed. Their size does not depend on the
+number of stimuli.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,28 +16,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertft.errors import BertftError
+from bertft.errors import BadRow, BertftError
 from bertft.ops.metrics import LINEAR
-from bertft.ops.moments.cross_moments import Moments, cross_moments, provisional_mean
-from bertft.ops.moments.layout import held
-from bertft.ops.native import cpu as extension
+from bertft.ops.moments.cross_moments import cross_moments, provisional_mean
+from bertft.ops.moments.layout import Moments, present
+from bertft.ops.native import dispatch
+from bertft.ops.rows import as_tensor
 from bertft.runs.sums_file import read_sums, write_sums
 from bertft.similarity import measures
-from bertft.similarity.arrays import as_tensor
 from bertft.similarity.augmented_rows import pack, translation, unpack
+from bertft.similarity.placed_sums import PlacedSums
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 _SUMS = Moments._fields
 _NAMES = ("mean_x", "mean_y", *_SUMS)
-NOISE = "noise"  # its name among the sums that are kept
-FEW = 128  # dimensions up to which the CPU's kernel takes float64 products of any rows (kSmall in csrc)
+NOISE = "noise"  # its name in a saved state
+FEW = 128  # dimensions up to which the CPU kernel multiplies rows of any type in float64 (kSmall in csrc)
 _EMPTY = "similarity: needs at least 3 stimuli, found 0"
 
 
 class Sums:
-    """What `bertft.similarity.CrossMoments` accumulates; it documents the parameters."""
+    """The sums behind `bertft.similarity.CrossMoments`, which documents the parameters."""
 
     def __init__(
         self,
@@ -60,49 +63,28 @@ class Sums:
         self.layers_x, self.layers_y, self.pairs, self.float64 = layers_x, layers_y, pairs, float64
         self.metric_x, self.metric_y = metrics
         self.noise = measures.NOISE  # share of the largest variance below which a direction may be rounding alone
-        self._settled: dict[str, Tensor] = {}  # on the CPU: see `_state`
-        self._moving: dict[str, Tensor] = {}  # on a GPU: the same, ahead of `_settled` while it takes stimuli
+        self._sums = PlacedSums()  # means (L, D) and (M, E), and the six sums with layers stacked in front
 
     def __len__(self) -> int:
-        """n, the number of stimuli so far."""
-        latest = self._moving or self._settled
-        return round(float(latest["stats_x"][0, -6])) if latest else 0
-
-    @property
-    def _state(self) -> dict[str, Tensor]:
-        """Means (L, D), (M, E), and the six sums, layers stacked in front; on the CPU, fetched from the GPU if need be.
-
-        The GPU's own are then dropped: what comes next may change these.
-        """
-        if self._moving:
-            self._settled.update({name: tensor.cpu() for name, tensor in self._moving.items()})
-            self._moving = {}
-        return self._settled
-
-    @_state.setter
-    def _state(self, state: dict[str, Tensor]) -> None:
-        self._settled, self._moving = state, {}
-
-    def _beside(self, device: torch.device) -> dict[str, Tensor]:
-        """`_state` on ``device``: sums of a chunk are too many bytes to send each time. On the CPU where they would
-        take more than a quarter of a GPU's free memory."""
-        if device.type == "cpu":
-            return self._state
-        if self._moving and self._moving["mean_x"].device != device:
-            self._state  # noqa: B018 - fetches them
-        if not self._moving:
-            if sum(tensor.nbytes for tensor in self._settled.values()) > torch.cuda.mem_get_info(device)[0] // 4:
-                return self._settled
-            self._moving = {name: tensor.to(device) for name, tensor in self._settled.items()}
-        return self._moving
+        """Return n, the number of stimuli so far."""
+        return round(float(self._sums.latest("stats_x")[0, -6])) if self._sums else 0
 
     # Accumulating ---------------------------------------------------------------------------------------------------
 
     def update(self, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Self:
-        """Add stimuli: x (L, n, D) and y (M, n, E), row i of both the same stimulus; tensors or arrays of any float.
+        """Add stimuli.
 
-        A row that is not finite, or has no direction where the metric needs one, is an error that names layer and row;
-        the sums then hold some layers of the chunk and not others, and must not be used.
+        Args:
+            x: (L, n, D), a tensor or array of any floating type.
+            y: (M, n, E); row i of x and y belongs to the same stimulus.
+
+        Returns:
+            The accumulator itself.
+
+        Raises:
+            BadRow: A row is not finite, or has norm 0 under a metric that needs its direction. Some layers of the chunk
+                may have been added by then, so the accumulator must not be used any more.
+            BertftError: Shapes, types or devices do not fit.
         """
         x, y = as_tensor(x), as_tensor(y)
         self._check(x, y)
@@ -110,45 +92,56 @@ class Sums:
             return self
         self.start(x, y)
         self.noise = max(self.noise, self._noise_of(x, y))
-        state = self._beside(x.device)
-        mean_x, mean_y = state["mean_x"].to(x.device), state["mean_y"].to(x.device)
-        both: dict[str, Any] = {"metric": self.metric_x, "metric_y": self.metric_y, "float64": self.float64}
+        state = self._sums.on(x.device)
         if self.pairs == "diagonal":
-            for k in range(self.layers_x):
-                with _naming(k):
-                    total = self._of_pair(state, k, k)
-                    means: dict[str, Any] = {"mean_x": mean_x[k], "mean_y": mean_y[k]}
-                    if held(total.cross).device == x.device:
-                        cross_moments(x[k], y[k], **means, **both, out=total)
-                    else:
-                        _add(total, cross_moments(x[k], y[k], **means, **both))
-            return self
-        for side, rows, mean, metric in (("x", x, mean_x, self.metric_x), ("y", y, mean_y, self.metric_y)):
-            for k, row in enumerate(rows):
-                with _naming(k, side):
-                    one = cross_moments(row, mean_x=mean[k], metric=metric, float64=self.float64)
-                for name, own in ((f"gram_{side}", one.gram_x), (f"stats_{side}", one.stats_x)):
-                    state[name][k] += held(own).to(state[name].device)
-        for k in range(self.layers_x):
-            for m in range(self.layers_y):
-                part = cross_moments(x[k], y[m], mean_x=mean_x[k], mean_y=mean_y[m], grams=False, **both)
-                _add(self._of_pair(state, k, m), part)
+            self._add_diagonal(state, x, y)
+        else:
+            self._add_all(state, x, y)
         return self
 
+    def _add_diagonal(self, state: dict[str, Tensor], x: Tensor, y: Tensor) -> None:
+        mean_x, mean_y = state["mean_x"].to(x.device), state["mean_y"].to(x.device)
+        for k in range(self.layers_x):
+            total = self._of_pair(state, k, k)
+            means: dict[str, Any] = {"mean_x": mean_x[k], "mean_y": mean_y[k], **self._kinds}
+            with _in_layer(k):
+                if present(total.cross).device == x.device:
+                    cross_moments(x[k], y[k], **means, out=total)
+                else:
+                    _add(total, cross_moments(x[k], y[k], **means))
+
+    def _add_all(self, state: dict[str, Tensor], x: Tensor, y: Tensor) -> None:
+        mean_x, mean_y = state["mean_x"].to(x.device), state["mean_y"].to(x.device)
+        for side, rows, mean, metric in (("x", x, mean_x, self.metric_x), ("y", y, mean_y, self.metric_y)):
+            for k, row in enumerate(rows):
+                kinds: dict[str, Any] = {"mean_x": mean[k], "metric": metric, "float64": self.float64}
+                with _in_layer(k, side):
+                    one = cross_moments(row, **kinds)
+                for name, own in ((f"gram_{side}", one.gram_x), (f"stats_{side}", one.stats_x)):
+                    state[name][k] += present(own).to(state[name].device)
+        for k, m in self._pairs():
+            means: dict[str, Any] = {"mean_x": mean_x[k], "mean_y": mean_y[m], **self._kinds}
+            _add(self._of_pair(state, k, m), cross_moments(x[k], y[m], grams=False, **means))
+
+    @property
+    def _kinds(self) -> dict[str, Any]:
+        return {"metric": self.metric_x, "metric_y": self.metric_y, "float64": self.float64}
+
     def _noise_of(self, x: Tensor, y: Tensor) -> float:
-        """What the vectors' own precision and that of their products leave (`bertft.similarity.measures`)."""
+        """Return the floor set by the precision of the vectors and of their products (`bertft.similarity.measures`)."""
         found = max(measures.NOISE_OF_VECTORS.get(t.dtype, measures.NOISE) for t in (x, y))
-        exact = self.float64 or torch.float64 in (x.dtype, y.dtype) or not extension.serves(x)
+        exact = self.float64 or torch.float64 in (x.dtype, y.dtype) or not dispatch.serves(x)
         if exact or (x.device.type == "cpu" and max(x.shape[-1], y.shape[-1]) <= FEW):
             return found
         return max(found, measures.NOISE_OF_FLOAT32_SUMS)
 
     def start(self, x: Tensor, y: Tensor) -> Self:
-        """Fix the provisional means by the first of these rows, adding none; of no effect once they are fixed.
+        """Fix the provisional means by the first of these rows without adding any; does nothing once they are fixed.
 
-        Accumulators that start from the same rows agree to the last bits however the stimuli are divided among them.
+        Accumulators that start from the same rows agree to rounding of float64, however the stimuli are divided among
+        them.
         """
-        if not self._settled:
+        if not self._sums:
             self._check(x, y)
             self._allocate(
                 torch.stack([provisional_mean(layer, self.metric_x).cpu() for layer in x]),
@@ -167,12 +160,12 @@ class Sums:
             "gram_y": (self.layers_y, e, e),
             "stats_y": (self.layers_y, 3 * e + 6),
         }
-        self._state = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
-        self._state.update(mean_x=mean_x, mean_y=mean_y)
+        sums = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
+        self._sums = PlacedSums({**sums, "mean_x": mean_x, "mean_y": mean_y})
 
     def _check(self, x: Tensor, y: Tensor) -> None:
         for side, t, layers in (("x", x, self.layers_x), ("y", y, self.layers_y)):
-            width = self._settled[f"mean_{side}"].shape[1] if self._settled else None
+            width = self._sums.latest(f"mean_{side}").shape[1] if self._sums else None
             fits = t.ndim == 3 and t.shape[0] == layers and width in (None, t.shape[-1])
             if not fits or not t.dtype.is_floating_point:
                 raise BertftError(
@@ -189,25 +182,31 @@ class Sums:
     # Merging --------------------------------------------------------------------------------------------------------
 
     def merge(self, other: Sums) -> Self:
-        """Add another accumulator's stimuli, whatever means its sums are about."""
+        """Add another accumulator's stimuli; its provisional means may differ."""
         if self.config != other.config:
             raise BertftError(f"CrossMoments.merge: expected {self.config}, found {other.config}")
-        if not other._state:
+        if not other._sums:
             return self
-        if not self._state:
-            self._allocate(other._state["mean_x"].clone(), other._state["mean_y"].clone())
+        if not self._sums:
+            means = other._sums.settle()
+            self._allocate(means["mean_x"].clone(), means["mean_y"].clone())
         if self.widths != other.widths:
             raise BertftError(f"CrossMoments.merge: expected widths {self.widths}, found {other.widths}")
         self.noise = max(self.noise, other.noise)
-        for name, sums in other._about(self._state["mean_x"], self._state["mean_y"]).items():
-            self._state[name] += sums
+        mine = self._sums.settle()
+        for name, sums in other.about(mine["mean_x"], mine["mean_y"]).items():
+            mine[name] += sums
         return self
 
-    def _about(self, mean_x: Tensor, mean_y: Tensor) -> dict[str, Tensor]:
-        """The six sums about other means: augmented rows change by a linear map T, their moments G to T G T'."""
-        old_x, old_y = self._state["mean_x"], self._state["mean_y"]
+    def about(self, mean_x: Tensor, mean_y: Tensor) -> dict[str, Tensor]:
+        """Return the six sums about other provisional means (L, D) and (M, E).
+
+        Moving the mean maps augmented rows by a matrix T and their moments G to T G T'.
+        """
+        state = self._sums.settle()
+        old_x, old_y = state["mean_x"], state["mean_y"]
         if torch.equal(mean_x, old_x) and torch.equal(mean_y, old_y):
-            return {name: self._state[name] for name in _SUMS}
+            return {name: state[name] for name in _SUMS}
         moved: dict[str, list[Tensor]] = {name: [] for name in _SUMS}
         tx = [translation(a, b, self.metric_x) for a, b in zip(old_x, mean_x, strict=True)]
         ty = [translation(a, b, self.metric_y) for a, b in zip(old_y, mean_y, strict=True)]
@@ -215,66 +214,71 @@ class Sums:
             xx, yy, xy = pack(self.moments(k, m))
             new = unpack(tx[k] @ xx @ tx[k].T, ty[m] @ yy @ ty[m].T, tx[k] @ xy @ ty[m].T)
             for name, value in zip(_SUMS, new, strict=True):
-                if (m == 0 or not name.endswith("_x") or self.pairs == "diagonal") and (
-                    k == 0 or not name.endswith("_y") or self.pairs == "diagonal"
-                ):
-                    moved[name].append(held(value))
-        return {name: torch.stack(values).view(self._state[name].shape) for name, values in moved.items()}
+                seen = self.pairs == "all" and (m if name.endswith("_x") else k if name.endswith("_y") else 0) > 0
+                if not seen:  # sums of a single layer come with each of its pairs
+                    moved[name].append(present(value))
+        return {name: torch.stack(values).view(state[name].shape) for name, values in moved.items()}
 
     def all_reduce(self, group: Any = None) -> Self:
-        """Sum over the processes of torch.distributed; every process ends with the sums of all stimuli.
+        """Sum over the processes of torch.distributed, so that every process has the sums of all stimuli.
 
-        A process without stimuli takes part. All use the means of the first process that has any. Where the group's
-        backend is NCCL, the sums go through this process's current GPU.
+        Every process of ``group`` must call it, with stimuli or without. All take over the provisional means of the
+        first process that has stimuli. With the NCCL backend the sums pass through this process's current GPU.
+
+        Raises:
+            BertftError: torch.distributed is not initialised, or the processes' accumulators do not fit together.
         """
         import torch.distributed as dist
 
         if not (dist.is_available() and dist.is_initialized()):
             raise BertftError("CrossMoments.all_reduce: torch.distributed is not initialised, launch with torchrun")
-        mine = (self.config, self.widths if self._state else None)
+        had_stimuli = bool(self._sums)
         gathered: list[Any] = [None] * dist.get_world_size(group)
-        dist.all_gather_object(gathered, (*mine, self.noise), group=group)
-        others = [found[:2] for found in gathered]
-        self.noise = max(found[2] for found in gathered)
-        filled = [rank for rank, (_, widths) in enumerate(others) if widths is not None]
+        dist.all_gather_object(gathered, (self.config, self.widths, self.noise), group=group)
+        self.noise = max(noise for _, _, noise in gathered)
+        filled = [rank for rank, (_, widths, _) in enumerate(gathered) if widths != (0, 0)]
         if not filled:
             return self
-        expected = (self.config, others[filled[0]][1])
-        for rank, (config, widths) in enumerate(others):
-            if (config, widths or expected[1]) != expected:
-                raise BertftError(
-                    f"CrossMoments.all_reduce: expected {expected[0]} of widths {expected[1]} in every process, "
-                    f"process {rank} has {config} of widths {widths}"
-                )
-        if not self._state:
-            d, e = expected[1]
-            self._allocate(
-                torch.zeros(self.layers_x, d, dtype=torch.float64), torch.zeros(self.layers_y, e, dtype=torch.float64)
-            )
+        self._fit(gathered, filled[0])
+        state = self._sums.settle()
         source = filled[0] if group is None else dist.get_global_rank(group, filled[0])
         by_gpu = dist.get_backend(group) == "nccl"  # which takes no tensors of the CPU
 
         def exchanged(tensor: Tensor, operation: Callable[[Tensor], object]) -> Tensor:
-            there = tensor.cuda() if by_gpu else tensor.clone()  # never in place: it may be of inference mode
+            there = tensor.cuda() if by_gpu else tensor.clone()  # not in place: it may be an inference tensor
             operation(there)
             return there.cpu()
 
-        mean_x, mean_y = (
-            exchanged(self._state[name], lambda t: dist.broadcast(t, source, group=group))
+        means = {
+            name: exchanged(state[name], lambda t: dist.broadcast(t, source, group=group))
             for name in ("mean_x", "mean_y")
-        )
-        if mine[1] is not None:
-            self._state.update(self._about(mean_x, mean_y))
-        self._state.update(mean_x=mean_x, mean_y=mean_y)
+        }
+        if had_stimuli:
+            state.update(self.about(**means))
+        state.update(means)
         for name in _SUMS:
-            self._state[name] = exchanged(self._state[name], lambda t: dist.all_reduce(t, group=group))
+            state[name] = exchanged(state[name], lambda t: dist.all_reduce(t, group=group))
         return self
+
+    def _fit(self, gathered: list[tuple[dict[str, Any], tuple[int, int], float]], first: int) -> None:
+        """Check that all processes' accumulators fit that of process ``first``, and allocate one without stimuli."""
+        expected = (self.config, gathered[first][1])
+        for rank, (config, widths, _) in enumerate(gathered):
+            if config != expected[0] or widths not in (expected[1], (0, 0)):
+                raise BertftError(
+                    f"CrossMoments.all_reduce: expected {expected[0]} of widths {expected[1]} in every process, "
+                    f"process {rank} has {config} of widths {widths}"
+                )
+        if not self._sums:
+            d, e = expected[1]
+            zeros = lambda layers, width: torch.zeros(layers, width, dtype=torch.float64)
+            self._allocate(zeros(self.layers_x, d), zeros(self.layers_y, e))
 
     # Saving ---------------------------------------------------------------------------------------------------------
 
     @property
     def config(self) -> dict[str, Any]:
-        """What two accumulators must share to be merged."""
+        """Settings that two accumulators must share to be merged."""
         return {
             "layers": [self.layers_x, self.layers_y],
             "metric": [self.metric_x, self.metric_y],
@@ -285,32 +289,34 @@ class Sums:
     @property
     def widths(self) -> tuple[int, int]:
         """D and E; (0, 0) before the first update."""
-        return (self._settled["mean_x"].shape[1], self._settled["mean_y"].shape[1]) if self._settled else (0, 0)
+        if not self._sums:
+            return (0, 0)
+        return (self._sums.latest("mean_x").shape[1], self._sums.latest("mean_y").shape[1])
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """Means, sums and `noise` by name, on the CPU; empty before the first update. ``restore`` takes them back.
+        """Means, sums and `noise` by name, on the CPU, for `restore`; empty before the first update.
 
-        The very tensors, which the next update of rows on the CPU changes.
+        These are not copies: the next update with rows on the CPU changes them.
         """
-        return {**self._state, NOISE: torch.tensor(self.noise, dtype=torch.float64)} if self._state else {}
+        return {**self._sums.settle(), NOISE: torch.tensor(self.noise, dtype=torch.float64)} if self._sums else {}
 
     def restore(self, state: dict[str, Tensor]) -> Self:
-        """Go on from the ``state`` of an accumulator of the same configuration."""
+        """Resume from the `state` of an accumulator of the same configuration."""
         if set(state) - {NOISE} not in (set(), set(_NAMES)):
             raise BertftError(f"CrossMoments.restore: expected {', '.join(_NAMES)}, found {', '.join(sorted(state))}")
-        self._state = {name: tensor for name, tensor in state.items() if name != NOISE}
-        coarse = measures.NOISE if self.float64 else measures.NOISE_OF_FLOAT32_SUMS  # older ones do not say
+        self._sums = PlacedSums({name: tensor for name, tensor in state.items() if name != NOISE})
+        coarse = measures.NOISE if self.float64 else measures.NOISE_OF_FLOAT32_SUMS  # older files lack it
         self.noise = float(state[NOISE]) if NOISE in state else coarse if state else measures.NOISE
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the sums as safetensors, through a temporary name; the configuration is in the file's metadata."""
+        """Write the sums atomically as a safetensors file, with the configuration in its metadata."""
         write_sums(path, self.state, self.config)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, expect: Sums | None = None) -> Self:
-        """Read what ``save`` wrote; with ``expect``, refuse sums of another configuration."""
+        """Read a file written by `save`; raise BertftError if its configuration is not that of ``expect``."""
         state, config = read_sums(path, _NAMES, NOISE)
         if expect is not None and expect.config != config:
             raise BertftError(f"{path}: expected sums of {expect.config}, found {config}")
@@ -326,10 +332,10 @@ class Sums:
     # One pair of layers ---------------------------------------------------------------------------------------------
 
     def moments(self, layer_x: int, layer_y: int) -> Moments:
-        """The sums of one pair of layers, as `bertft.ops.moments.formulas` takes them (views, not copies)."""
-        if not self._settled:
+        """Return views of the sums of one pair of layers, for `bertft.ops.moments.formulas`."""
+        if not self._sums:
             raise BertftError(_EMPTY)
-        return self._of_pair(self._state, layer_x, layer_y)
+        return self._of_pair(self._sums.settle(), layer_x, layer_y)
 
     def _of_pair(self, s: dict[str, Tensor], layer_x: int, layer_y: int) -> Moments:
         pair = layer_x if self.pairs == "diagonal" else (layer_x, layer_y)
@@ -337,8 +343,9 @@ class Sums:
         return Moments(*of_x, s["cross"][pair], s["stats_xy"][pair], *of_y)
 
     def means(self, layer_x: int, layer_y: int) -> tuple[Tensor, Tensor]:
-        """The provisional means (D,), (E,) that the sums of these layers are about."""
-        return self._state["mean_x"][layer_x], self._state["mean_y"][layer_y]
+        """Return the provisional means (D,) and (E,) of the sums of these layers."""
+        state = self._sums.settle()
+        return state["mean_x"][layer_x], state["mean_y"][layer_y]
 
     def _pairs(self) -> list[tuple[int, int]]:
         if self.pairs == "diagonal":
@@ -347,15 +354,15 @@ class Sums:
 
 
 @contextmanager
-def _naming(layer: int, side: str = "x") -> Iterator[None]:
-    """Errors name the layer, and the space where the sums were taken of y alone."""
+def _in_layer(layer: int, side: str | None = None) -> Iterator[None]:
+    """Make a `BadRow` name the layer, and ``side`` where the block takes rows of one side alone."""
     try:
         yield
-    except BertftError as error:
-        raise BertftError(f"layer {layer}: {error}".replace(" of x ", f" of {side} ")) from None
+    except BadRow as bad:
+        raise dataclasses.replace(bad, op="CrossMoments.update", side=side or bad.side, layer=layer) from None
 
 
 def _add(total: Moments, part: Moments) -> None:
     for sums, new in zip(total, part, strict=True):
         if new is not None:
-            held(sums).add_(new.to(held(sums).device))
+            present(sums).add_(new.to(present(sums).device))

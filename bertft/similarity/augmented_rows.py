@@ -1,11 +1,11 @@
-"""Augmented rows: one vector a stimulus in which everything about pairs is bilinear.
+"""Augmented rows, in which everything about pairs of stimuli is bilinear.
 
-With the prepared rows u_i = row_i - mean, a_i = |u_i|^2 and p_i of `bertft.ops.moments.cross_moments`, write
+With the prepared rows u_i = row_i - mean, a_i = |u_i|^2 and p_i of `bertft.ops.moments.layout`, write
 
     z_i = [u_i, a_i, p_i, 1]   (D + 3)        w_i = [v_i, b_i, q_i, 1]   (E + 3)
 
-Then an entry of the RDM form is K_ij = u_i.u_j + p_i + p_j = z_i' A z_j and its diagonal K_ii = a_i + 2 p_i = k . z_i
-with one A and k for every metric, the moments of two spaces are the matrices sum z z', sum w w' and sum z w', and
+Then an entry of the RDM form is K_ij = u_i.u_j + p_i + p_j = z_i' A z_j, and its diagonal is K_ii = a_i + 2 p_i = k .
+z_i, with one A and k for every metric. The moments of two spaces are the matrices sum z z', sum w w' and sum z w', and
 moving the provisional mean is a linear map of z.
 """
 
@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from bertft.ops import reference
-from bertft.ops.moments.cross_moments import Moments
-from bertft.ops.moments.layout import Space, held
+from bertft.ops.moments.layout import Moments, Space, present
 
 EXTRA = 3  # a, p and 1 behind the D dimensions
 
@@ -29,16 +28,16 @@ class Form(NamedTuple):
     rdm: bool
 
     def apply(self, g: Tensor) -> Tensor:
-        """A @ g for g (D+3, K)."""
+        """Return A @ g for g (D+3, K)."""
         zero = torch.zeros_like(g[-1:])
         return torch.cat([g[:-EXTRA], zero, g[-1:], g[-2:-1]] if self.rdm else [g[:-EXTRA], zero, zero, zero])
 
     def diagonal(self, z: Tensor) -> Tensor:
-        """K_ii (R,) of augmented rows z (R, D+3)."""
+        """Return K_ii (R,) of augmented rows z (R, D+3)."""
         return z[:, -3] + 2 * z[:, -2] if self.rdm else z[:, -3]
 
     def vector(self, width: int) -> Tensor:
-        """k (D+3,) with K_ii = k . z_i, for augmented width D + 3."""
+        """Return k (D+3,) with K_ii = k . z_i, for the augmented width D + 3."""
         k = torch.zeros(width, dtype=torch.float64)
         k[-3], k[-2] = 1.0, 2.0 if self.rdm else 0.0
         return k
@@ -49,13 +48,13 @@ LINEAR = Form(False)
 
 
 def augment(x: Tensor, mean: Tensor, metric: str) -> Tensor:
-    """Augmented rows (R, D+3) float64 of raw vectors x (R, D) about the provisional ``mean`` (D,)."""
+    """Return augmented rows (R, D+3) float64 of vectors x (R, D) about the provisional ``mean`` (D,)."""
     u, p = reference.prepared_rows(x, mean, metric)
     return torch.cat([u, (u * u).sum(1, keepdim=True), p.unsqueeze(1), torch.ones_like(u[:, :1])], dim=1)
 
 
 def pack(m: Moments) -> tuple[Tensor, Tensor, Tensor]:
-    """Moments of one pair of layers as sum z z' (D+3, D+3), sum w w' (E+3, E+3), sum z w' (D+3, E+3)."""
+    """Return the moments of one pair of layers as sum z z' (D+3, D+3), sum w w' (E+3, E+3), sum z w' (D+3, E+3)."""
     x, y, xy = m.x, m.y, m.xy
 
     def block(core: Tensor, right: tuple[Tensor, ...], below: tuple[Tensor, ...], corner: list[list[Tensor]]) -> Tensor:
@@ -68,12 +67,12 @@ def pack(m: Moments) -> tuple[Tensor, Tensor, Tensor]:
         return block(gram, (s.au, s.pu, s.s), (s.au, s.pu, s.s), corner)
 
     corner = [[xy.ab, xy.qa, x.a], [xy.pb, xy.pq, x.p], [y.a, y.p, x.n]]
-    cross = block(held(m.cross), (xy.bu, xy.qu, x.s), (xy.av, xy.pv, y.s), corner)
-    return own(held(m.gram_x), x), own(held(m.gram_y), y), cross
+    cross = block(present(m.cross), (xy.bu, xy.qu, x.s), (xy.av, xy.pv, y.s), corner)
+    return own(present(m.gram_x), x), own(present(m.gram_y), y), cross
 
 
 def unpack(xx: Tensor, yy: Tensor, xy: Tensor) -> Moments:
-    """The inverse of ``pack``."""
+    """Return the moments whose ``pack`` is given."""
 
     def own(g: Tensor) -> tuple[Tensor, Tensor]:
         au, pu, s = g[:-EXTRA, -3], g[:-EXTRA, -2], g[:-EXTRA, -1]
@@ -87,10 +86,10 @@ def unpack(xx: Tensor, yy: Tensor, xy: Tensor) -> Moments:
 
 
 def translation(old: Tensor, new: Tensor, metric: str) -> Tensor:
-    """T (D+3, D+3) that takes augmented rows about the mean ``old`` (D,) to those about ``new``: z' = T z.
+    """Return T (D+3, D+3), which maps augmented rows about the mean ``old`` (D,) to those about ``new``: z' = T z.
 
-    With step = old - new: u' = u + step, a' = a + 2 step.u + |step|^2, and p' = new.u' = p - step.u + new.step for the
-    dot kinds, p' = -a'/2 = p - step.u - |step|^2 / 2 for sqeuclidean.
+    With step = old - new: u' = u + step and a' = a + 2 step.u + |step|^2. For the dot kinds p' = new.u' = p - step.u +
+    new.step. For sqeuclidean p' = -a'/2 = p - step.u - |step|^2 / 2.
     """
     step = old - new
     d = len(step)

@@ -1,8 +1,9 @@
-"""Dissimilarity matrices as NumPy arrays, to and from rsatoolbox (an optional package, imported where it is needed).
+"""Dissimilarity matrices as NumPy arrays, to and from rsatoolbox.
 
-rsatoolbox calls squared Euclidean distances divided by the number of channels ``squared euclidean`` (its method
-``euclidean``). Here ``sqeuclidean`` is divided by nothing, so these values change by that factor on the way; no
-comparison of matrices notices it. Other measures keep name and values. Both sides order pairs as SciPy's ``pdist``.
+rsatoolbox is optional. It calls squared Euclidean distances divided by the number of channels ``squared euclidean``
+(its method ``euclidean``), whereas ``sqeuclidean`` here is not divided, so conversion changes these values by that
+factor; no comparison of matrices depends on it. Other measures keep name and values. Both sides order pairs as SciPy's
+``pdist``.
 """
 
 from __future__ import annotations
@@ -20,16 +21,21 @@ from bertft.ops.metrics import COMPARISONS, METRICS, check_metric
 from bertft.ops.pairwise_distance import pairwise_distance
 from bertft.ops.reference import compare_matrices
 
-SQUARED = "squared euclidean"  # rsatoolbox's word
+SQUARED = "squared euclidean"  # rsatoolbox's name
 
 
 @dataclass(frozen=True)
 class Rdms:
-    """Condensed dissimilarities ``values`` (L, N (N-1) / 2) float64 of N stimuli in L spaces, such as layers.
+    """Condensed dissimilarities of N stimuli in L spaces, such as layers.
 
-    ``metric`` is a name of `bertft.ops.metrics`, or rsatoolbox's own where it has no name here (``crossnobis``).
-    ``channels`` is the width D behind them, where it is known. ``spaces`` describes each space (columns of L entries),
-    ``stimuli`` each stimulus (columns of N). Raises BertftError where the sizes do not go together.
+    Attributes:
+        values: (L, N (N-1) / 2) float64.
+        metric: a name of `bertft.ops.metrics`, or one of rsatoolbox that has no name here (``crossnobis``).
+        channels: width D of the vectors, if known.
+        spaces: description of the spaces, in columns of L entries.
+        stimuli: description of the stimuli, in columns of N entries.
+
+    Raises BertftError if the sizes do not fit.
     """
 
     values: np.ndarray
@@ -53,7 +59,7 @@ class Rdms:
         return (1 + math.isqrt(1 + 8 * np.shape(self.values)[-1])) // 2
 
     def square(self) -> np.ndarray:
-        """(L, N, N), symmetric with a diagonal of zeros."""
+        """Return the matrices (L, N, N), symmetric with a diagonal of zeros."""
         n = self.count
         out = np.zeros((len(self.values), n, n))
         i, j = np.triu_indices(n, 1)
@@ -68,10 +74,10 @@ def rdms(
     spaces: Mapping[str, Sequence[Any]] | None = None,
     stimuli: Mapping[str, Sequence[Any]] | None = None,
 ) -> Rdms:
-    """Dissimilarities of x, an array or tensor (L, N, D), one matrix a space, or (N, D).
+    """Return the dissimilarities of x, an array or tensor (L, N, D) of L spaces, or (N, D).
 
-    ``spaces`` defaults to ``{"layer": [0, 1, ...]}``. Values are float64 for float64 input, else rounded to float32 on
-    the way. Raises BertftError for ``dot``, which is a similarity, and for rows that are not finite or have no
+    ``spaces`` defaults to ``{"layer": [0, 1, ...]}``. Values are computed in float64 for float64 input, else in
+    float32. Raises BertftError for ``dot``, which is a similarity, and for rows that are not finite or have no
     direction where the metric needs one.
     """
     check_metric(metric, tuple(name for name in METRICS if name != "dot"), op="rdms")
@@ -85,10 +91,10 @@ def rdms(
 
 
 def compare_rdms(a: Rdms, b: Rdms, compare: str = "pearson") -> np.ndarray:
-    """Similarity (L, M) of each matrix of ``a`` with each of ``b``, of the same N stimuli in the same order.
+    """Return the similarity (L, M) of each matrix of ``a`` with each of ``b``, of the same N stimuli in the same order.
 
-    pearson, cosine, spearman, rho_a or kendall (tau-b, at work and memory of the square of the number of pairs) as
-    `bertft.ops.reference.compare_matrices` defines them. NaN where all dissimilarities of a matrix are equal.
+    pearson, cosine, spearman, rho_a or kendall, as in `bertft.ops.reference.compare_matrices`. Kendall's tau-b takes
+    work and memory of the square of the number of pairs. NaN if all dissimilarities of a matrix are equal.
     """
     if compare not in COMPARISONS:
         raise BertftError(f"compare_rdms: compare must be one of {', '.join(COMPARISONS)}, found {compare!r}")
@@ -99,9 +105,9 @@ def compare_rdms(a: Rdms, b: Rdms, compare: str = "pearson") -> np.ndarray:
 
 
 def to_rsatoolbox(matrices: Rdms) -> Any:
-    """``rsatoolbox.rdm.RDMs`` with ``spaces`` as its rdm descriptors and ``stimuli`` as its pattern descriptors.
+    """Return ``rsatoolbox.rdm.RDMs`` with ``spaces`` as rdm descriptors and ``stimuli`` as pattern descriptors.
 
-    Raises BertftError where rsatoolbox is not installed, or squared distances come without their ``channels``.
+    Raises BertftError if rsatoolbox is not installed, or if squared distances lack their ``channels``.
     """
     values, measure = np.array(matrices.values, dtype=np.float64), matrices.metric
     if measure == "sqeuclidean":
@@ -117,11 +123,11 @@ def to_rsatoolbox(matrices: Rdms) -> Any:
 
 
 def from_rsatoolbox(matrices: Any, *, channels: int | None = None) -> Rdms:
-    """The matrices of an ``rsatoolbox.rdm.RDMs``, its descriptors as ``spaces`` and ``stimuli``.
+    """Return the matrices of an ``rsatoolbox.rdm.RDMs``, with its descriptors as ``spaces`` and ``stimuli``.
 
-    ``channels`` makes rsatoolbox's ``squared euclidean`` plain squares again; without it the values stay divided.
-    Raises BertftError for anything else, for values that are not finite (patterns that one of the matrices lacks), and
-    where rsatoolbox is not installed.
+    ``channels`` turns rsatoolbox's ``squared euclidean`` into plain squares; without it, values remain divided. Raises
+    BertftError for other types, for values that are not finite (patterns missing from a matrix), and if rsatoolbox is
+    not installed.
     """
     kind = _rsatoolbox("from_rsatoolbox").rdm.RDMs
     if not isinstance(matrices, kind):

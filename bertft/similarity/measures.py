@@ -1,12 +1,12 @@
-"""Measures of linear similarity between two spaces, as functions of their centred scatter matrices.
+"""Measures of linear similarity as functions of centred scatter matrices.
 
-RSA and CKA over all pairs are in `bertft.ops.moments.formulas`; here is what follows from second moments alone. With X
-(n, D) and Y (n, E) the rows with column means taken out, every function takes
+RSA and CKA over all pairs are in `bertft.ops.moments.formulas`; this module has the measures that follow from second
+moments alone. With X (n, D) and Y (n, E) the rows less their column means, every function takes
 
     xx = X'X (D, D)        yy = Y'Y (E, E)        xy = X'Y (D, E)        float64
 
-and gives a tensor () float64, differentiable. See `scatter` for how they follow from streamed moments. All measures are
-invariant under translation of either space; what else each ignores is in its docstring.
+and returns a differentiable tensor () float64. `scatter` computes these matrices from streamed moments. All measures
+ignore translation of either space; each docstring states what else its measure ignores.
 """
 
 from __future__ import annotations
@@ -14,33 +14,32 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bertft.ops.moments.cross_moments import Moments, Space
-from bertft.ops.moments.layout import held
+from bertft.ops.moments.layout import Moments, Space, present
 
-# Directions whose variance is below this share of the largest are rounding noise, not a direction: of float32 vectors
-# or finer ones, of sums whose products are float32 (which err by up to 1e-9 of it), of vectors in half precision.
-# Layer normalisation leaves one such direction, without any variance of its own.
+# A direction whose variance is below this share of the largest is rounding noise: for vectors of float32 or finer, for
+# sums of float32 products (whose error is up to 1e-9 of the largest), and for vectors in half precision. Layer
+# normalisation leaves one such direction, which has no variance of its own.
 NOISE = 1e-10
 NOISE_OF_FLOAT32_SUMS = 1e-7
 NOISE_OF_VECTORS = {torch.float16: 1e-7, torch.bfloat16: 1e-5}
-# Shape distances (in radians) up to here may be rounding of sums whose products are float32.
+# Shape distances (in radians) up to here may be rounding in sums of float32 products.
 SHAPE_FLOOR = 2e-4
 
 
 def scatter(m: Moments) -> tuple[Tensor, Tensor, Tensor]:
-    """X'X, Y'Y and X'Y of centred columns from the moments of two spaces (without leading dimensions)."""
+    """Return X'X, Y'Y and X'Y of centred columns from the moments of two spaces (without leading dimensions)."""
 
     def centred(gram: Tensor, x: Space, y: Space) -> Tensor:
         return gram - torch.outer(x.s, y.s) / x.n
 
-    gram_x, gram_y, cross = held(m.gram_x), held(m.gram_y), held(m.cross)
+    gram_x, gram_y, cross = present(m.gram_x), present(m.gram_y), present(m.cross)
     return centred(gram_x, m.x, m.x), centred(gram_y, m.y, m.y), centred(cross, m.x, m.y)
 
 
 def _whitener(c: Tensor, noise: float, variance: float | None = None) -> Tensor:
-    """W (D, k) with W'cW = I: the leading eigenvectors of c over the roots of their eigenvalues.
+    """Return W (D, k) with W'cW = I: the leading eigenvectors of c over the roots of their eigenvalues.
 
-    Directions below ``noise`` are dropped; with ``variance`` only the leading ones that hold this share of it stay.
+    Directions below ``noise`` are dropped. With ``variance``, only the leading ones with this share of it are kept.
     """
     values, vectors = torch.linalg.eigh(c)
     values, vectors = values.flip(0), vectors.flip(1)
@@ -54,9 +53,9 @@ def _whitener(c: Tensor, noise: float, variance: float | None = None) -> Tensor:
 def canonical_correlations(
     xx: Tensor, yy: Tensor, xy: Tensor, *, variance: float | None = None, noise: float = NOISE
 ) -> tuple[Tensor, Tensor]:
-    """Canonical correlations (k,), largest first, and the projections of X (D, k) that attain them.
+    """Return canonical correlations (k,), largest first, and the projections of X (D, k) that attain them.
 
-    Directions of a space whose variance is below ``noise`` times its largest are left out, here and in what follows.
+    Directions of a space whose variance is below ``noise`` times its largest are left out, here and below.
     """
     left, right = _whitener(xx, noise, variance), _whitener(yy, noise, variance)
     u, s, _ = torch.linalg.svd(left.mT @ xy @ right, full_matrices=False)
@@ -64,25 +63,28 @@ def canonical_correlations(
 
 
 def cca(xx: Tensor, yy: Tensor, xy: Tensor, *, noise: float = NOISE) -> Tensor:
-    """Mean canonical correlation, over min(rank X, rank Y). Ignores any invertible linear map of either space.
+    """Return the mean canonical correlation over min(rank X, rank Y).
 
-    Uninformative (1) when n <= D: with as many dimensions as stimuli everything correlates.
+    Ignores any invertible linear map of either space. Uninformative (1) for n <= D: with as many dimensions as stimuli,
+    everything correlates.
     """
     return canonical_correlations(xx, yy, xy, noise=noise)[0].mean()
 
 
 def svcca(xx: Tensor, yy: Tensor, xy: Tensor, variance: float = 0.99, *, noise: float = NOISE) -> Tensor:
-    """Mean canonical correlation of the leading directions that hold ``variance`` of each space (Raghu et al. 2017).
+    """Return the mean canonical correlation of the leading directions.
 
-    Ignores rotation, reflection and isotropic scale of either space.
+    Those have a share ``variance`` of each space's variance (Raghu et al. 2017). Ignores rotation, reflection and
+    isotropic scale of either space.
     """
     return canonical_correlations(xx, yy, xy, variance=variance, noise=noise)[0].mean()
 
 
 def pwcca(xx: Tensor, yy: Tensor, xy: Tensor, *, noise: float = NOISE) -> Tensor:
-    """Projection-weighted CCA (Morcos et al. 2018): weights sum_j |h_i . x_j| over the columns x_j of X, h_i = X a_i.
+    """Return projection-weighted CCA (Morcos et al. 2018).
 
-    Not symmetric. Ignores any invertible linear map of Y and an isotropic scale of X, but no rotation of X.
+    Its weights are sum_j |h_i . x_j| over the columns x_j of X, with h_i = X a_i. Not symmetric. Ignores any invertible
+    linear map of Y and an isotropic scale of X, but not rotation of X.
     """
     correlations, projections = canonical_correlations(xx, yy, xy, noise=noise)
     weights = (projections.mT @ xx).abs().sum(1)
@@ -90,28 +92,28 @@ def pwcca(xx: Tensor, yy: Tensor, xy: Tensor, *, noise: float = NOISE) -> Tensor
 
 
 def procrustes(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
-    """|X'Y|_* / (|X|_F |Y|_F): 1 where a rotation, reflection and isotropic scale, which it ignores, map X on Y.
+    """Return |X'Y|_* / (|X|_F |Y|_F), which is 1 if a rotation, reflection and isotropic scale map X to Y.
 
-    Its arc cosine is the shape distance of Williams et al. (2021), 2 - 2 x it the squared Procrustes distance of the
-    spaces scaled to Frobenius norm 1.
+    Ignores these three maps. Its arc cosine is the shape distance of Williams et al. (2021), and 2 minus twice its
+    value is the squared Procrustes distance of the spaces scaled to Frobenius norm 1.
     """
     return torch.linalg.svdvals(xy).sum() / (xx.trace() * yy.trace()).sqrt()
 
 
 def shape_distance(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
-    """The angle in 0..pi/2 whose cosine is ``procrustes`` (Williams et al. 2021): a metric between shapes, 0 for equal.
+    """Return the angle in 0..pi/2 with cosine ``procrustes``, a metric between shapes (Williams et al. 2021).
 
-    Ignores rotation, reflection and isotropic scale of either space. Rounding reaches up to 1e-6 in sums whose products
-    are float64, up to `SHAPE_FLOOR` in others; below that floor a distance has no interval in either.
+    Ignores rotation, reflection and isotropic scale of either space. Rounding reaches 1e-6 for sums of float64
+    products, and `SHAPE_FLOOR` for others; below that floor a distance has no interval in either case.
     """
     return torch.arccos(procrustes(xx, yy, xy).clamp(max=1.0))
 
 
 def linear_r2(xx: Tensor, yy: Tensor, xy: Tensor, ridge: float = 0.0, *, noise: float = NOISE) -> Tensor:
-    """Share of Y's variance that a linear map of X explains in the sample; not symmetric.
+    """Return the share of Y's variance that a linear map of X explains in the sample; not symmetric.
 
     ``ridge`` is the penalty as a share of X's mean variance per dimension. Ignores any invertible linear map of X (for
-    ridge 0) and rotation and isotropic scale of Y.
+    ridge 0), and rotation and isotropic scale of Y.
     """
     if ridge == 0.0:
         return (_whitener(xx, noise).mT @ xy).square().sum() / yy.trace()
@@ -121,7 +123,7 @@ def linear_r2(xx: Tensor, yy: Tensor, xy: Tensor, ridge: float = 0.0, *, noise: 
 
 
 def effective_dimension(xx: Tensor) -> Tensor:
-    """Participation ratio (sum e)^2 / sum e^2 of the covariance's eigenvalues e: 1 for a line, D for a ball.
+    """Return the participation ratio (sum e)^2 / sum e^2 of the covariance's eigenvalues e: 1 for a line, D for a ball.
 
     Ignores rotation, reflection and isotropic scale.
     """

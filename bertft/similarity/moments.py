@@ -1,6 +1,6 @@
-"""CrossMoments: everything that similarity of two spaces needs, as sums over stimuli.
+"""CrossMoments: exact similarity of two spaces over all pairs of stimuli.
 
-Exact similarity over all n (n - 1) pairs of a corpus follows from the sums (`bertft.similarity.accumulator`).
+It follows from sums over stimuli (`bertft.similarity.accumulator`).
 """
 
 from __future__ import annotations
@@ -21,39 +21,37 @@ from bertft.similarity.accumulator import Sums
 
 
 class CrossMoments(Sums):
-    """Accumulates the cross moments of ``layers_x`` layers of one space with ``layers_y`` layers of another.
+    """Cross moments of the layers of one space with those of another, and the similarities that follow from them.
 
-    Parameters
-    ----------
-    layers_x, layers_y
-        Number of layers L and M. Widths D and E follow from the first ``update`` and may differ.
-    metric
-        How rows are prepared: ``cosine`` scales every row to length 1, ``correlation`` centres it first, ``dot`` and
-        ``sqeuclidean`` leave it as it is. A pair gives the two spaces different metrics. All measures are those of
-        the prepared rows: CKA of the raw vectors needs ``dot`` or ``sqeuclidean``.
-    pairs
-        ``diagonal`` pairs layer l with layer l (needs L = M; results (L,)); ``all`` every layer with every layer
-        (results (L, M)).
-    float64
-        Products in float64 rather than float32 summed up in float64: error 1e-12 instead of 1e-7, half the speed. CCA,
-        PWCCA and linear R^2 then see directions of less than 1e-7 of the largest variance too, down to 1e-10 (`noise`).
+    The sums (`bertft.ops.moments.layout`) are taken about the mean of the first update's prepared rows; accumulators
+    about different means merge exactly. They take (L D^2 + M E^2 + P D E) x 8 bytes for P pairs of layers.
 
-    The sums (`bertft.ops.moments.cross_moments`) are taken about the mean of the first update's prepared rows; accumulators
-    about different means merge exactly. Memory (L D^2 + M E^2 + P D E) x 8 bytes for P pairs of layers.
+    Args:
+        layers_x: number L of layers of x. The widths D and E follow from the first `update` and may differ.
+        layers_y: number M of layers of y.
+        metric: preparation of rows. ``cosine`` scales every row to length 1, ``correlation`` centres it first, ``dot``
+            and ``sqeuclidean`` leave it unchanged. A pair gives the two spaces different metrics. All measures are
+            those of the prepared rows, so CKA of the raw vectors needs ``dot`` or ``sqeuclidean``.
+        pairs: ``diagonal`` pairs layer l with layer l (needs L = M; results are (L,)); ``all`` pairs every layer with
+            every layer (results are (L, M)).
+        float64: take products in float64, instead of float32 products summed in float64: error 1e-12 instead of 1e-7,
+            at half the speed. CCA, PWCCA and linear R^2 then see directions below 1e-7 of the largest variance, down to
+            1e-10.
     """
 
     def _each(self, function: Callable[[int, int], Any], least: int = 3) -> Tensor:
-        """function(l, m) of every pair of layers: (L,) or (L, M) float64."""
+        """Return function(l, m) of every pair of layers as (L,) or (L, M) float64."""
         if len(self) < least:
             raise BertftError(f"similarity: needs at least {least} stimuli, found {len(self)}")
         values = torch.tensor([float(function(k, m)) for k, m in self._pairs()], dtype=torch.float64)
         return values if self.pairs == "diagonal" else values.view(self.layers_x, self.layers_y)
 
     def rsa(self, compare: str = "pearson") -> Tensor:
-        """Correlation of the two RDMs' upper triangles over all pairs, by ``pearson`` or ``cosine`` (no centring).
+        """Return the correlation of the two RDMs' upper triangles over all pairs.
 
-        Ignores isotropic scale of either space, and under cosine, dot and sqeuclidean rotation and reflection, under
-        sqeuclidean translation too (`bertft.similarity.rsa`). NaN where all dissimilarities of a space are equal.
+        ``compare`` is ``pearson`` or ``cosine`` (no centring). Ignores isotropic scale of either space; under cosine,
+        dot and sqeuclidean rotation and reflection; under sqeuclidean translation (`bertft.similarity.rsa`). NaN if all
+        dissimilarities of a space are equal.
         """
         scale = (SCALE[self.metric_x], SCALE[self.metric_y])
 
@@ -69,47 +67,48 @@ class CrossMoments(Sums):
         return self._each(one)
 
     def cka(self, debiased: bool = True) -> Tensor:
-        """Linear CKA of the prepared rows, debiased (needs 4 stimuli) or as first published; NaN without variance.
+        """Return linear CKA of the prepared rows; NaN without variance.
 
-        Ignores rotation, reflection, isotropic scale and translation of either space's prepared rows.
+        Debiased (needs 4 stimuli), or as first published. Ignores rotation, reflection, isotropic scale and translation
+        of either space's prepared rows.
         """
         return self._each(lambda k, m: cka_from_moments(self.moments(k, m), debiased=debiased), 4 if debiased else 3)
 
     def cca(self) -> Tensor:
-        """Mean canonical correlation, `measures.cca`."""
+        """Return the mean canonical correlation, `measures.cca`."""
         return self._scatter(partial(measures.cca, noise=self.noise))
 
     def svcca(self, variance: float = 0.99) -> Tensor:
-        """Mean canonical correlation of the directions that hold ``variance`` of each space, `measures.svcca`."""
+        """Return the mean canonical correlation of the directions with ``variance`` of each space, `measures.svcca`."""
         return self._scatter(partial(measures.svcca, variance=variance, noise=self.noise))
 
     def pwcca(self) -> Tensor:
-        """Projection-weighted CCA, weighted by x, `measures.pwcca`."""
+        """Return projection-weighted CCA, weighted by x, `measures.pwcca`."""
         return self._scatter(partial(measures.pwcca, noise=self.noise))
 
     def procrustes(self) -> Tensor:
-        """Orthogonal Procrustes similarity, the cosine of the shape distance, `measures.procrustes`."""
+        """Return orthogonal Procrustes similarity, the cosine of the shape distance, `measures.procrustes`."""
         return self._scatter(measures.procrustes)
 
     def shape_distance(self) -> Tensor:
-        """Arc cosine of the Procrustes similarity, `measures.shape_distance`."""
+        """Return the arc cosine of the Procrustes similarity, `measures.shape_distance`."""
         return self._scatter(measures.shape_distance)
 
     def linear_r2(self, ridge: float = 0.0) -> Tensor:
-        """Share of y's variance that a linear map of x explains, `measures.linear_r2`."""
+        """Return the share of y's variance that a linear map of x explains, `measures.linear_r2`."""
         return self._scatter(partial(measures.linear_r2, ridge=ridge, noise=self.noise))
 
     def _scatter(self, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
         return self._each(lambda k, m: function(*measures.scatter(self.moments(k, m))))
 
     def effective_dimension(self) -> tuple[Tensor, Tensor]:
-        """Participation ratio of the prepared rows' covariance, (L,) of x and (M,) of y."""
+        """Return the participation ratio of the prepared rows' covariance, (L,) of x and (M,) of y."""
         return self._sides(lambda k, m, side: measures.effective_dimension(measures.scatter(self.moments(k, m))[side]))
 
     def anisotropy(self) -> tuple[Tensor, Tensor]:
-        """Mean cosine of two different stimuli (Ethayarajh 2019), (L,) of x and (M,) of y; needs metric ``cosine``.
+        """Return the mean cosine of two different stimuli (Ethayarajh 2019), (L,) of x and (M,) of y.
 
-        Ignores rotation, reflection and isotropic scale.
+        Needs metric ``cosine``. Ignores rotation, reflection and isotropic scale.
         """
         if (self.metric_x, self.metric_y) != ("cosine", "cosine"):
             raise BertftError(f"anisotropy: needs metric 'cosine', found {self.metric_x!r} and {self.metric_y!r}")
@@ -129,7 +128,7 @@ class CrossMoments(Sums):
 
 
 def merged(parts: Sequence[CrossMoments]) -> CrossMoments:
-    """The moments of all ``parts`` together, in their order; the parts stay as they are."""
+    """Return the moments of all ``parts`` together, in their order, leaving the parts unchanged."""
     if not parts:
         raise BertftError("CrossMoments: nothing to merge")
     first = parts[0]

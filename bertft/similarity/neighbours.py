@@ -1,4 +1,7 @@
-"""Mutual nearest neighbours and CKA with a Gaussian kernel: similarity of two spaces over all pairs, tile by tile."""
+"""Mutual nearest neighbours and CKA with a Gaussian kernel.
+
+Both visit all pairs of stimuli, tile by tile.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ from bertft.errors import BertftError
 from bertft.ops import reference
 from bertft.ops.nearest import Best, take_nearest
 from bertft.ops.pairwise_distance import pairwise_distance
-from bertft.ops.rows import check_rows
-from bertft.similarity.influence import clustered_interval
+from bertft.ops.rows import check_rows, check_width
+from bertft.runs.intervals import clustered_interval
+from bertft.similarity.influence import HsicMeans, cka_with_influence
 
 K = 10  # neighbours
 TILE = 2048  # rows and columns of similarities at a time
@@ -21,11 +25,11 @@ STRIP = 1024  # rows of a kernel's matrix at a time
 
 
 def mutual_knn(x: Tensor, y: Tensor, k: int = K, *, metric: str = "cosine") -> Tensor:
-    """x (n, D), y (n, E) -> (n,) float64: share of the k nearest neighbours of each stimulus that both spaces have.
+    """Return, for each stimulus of x (n, D) and y (n, E), the share of its k nearest neighbours that both spaces have.
 
-    Its mean is the alignment of Huh et al. (2024). ``metric``: cosine, or sqeuclidean (neighbours are those of
-    euclidean). Chance is k / (n - 1). Ignores rotation and isotropic scale of either space, under sqeuclidean also
-    translation. Work n^2 (D + E) / 2 products, memory (n + tile) x tile.
+    The result is (n,) float64; its mean is the alignment of Huh et al. (2024), k / (n - 1) by chance. ``metric`` is
+    cosine, or sqeuclidean, whose neighbours are those of euclidean. Ignores rotation and isotropic scale of either
+    space, and translation under sqeuclidean. Takes n^2 (D + E) / 2 products and memory for (n + tile) x tile numbers.
     """
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
         raise BertftError(f"mutual_knn: expected x (n, D) and y (n, E), found {tuple(x.shape)} and {tuple(y.shape)}")
@@ -36,13 +40,14 @@ def mutual_knn(x: Tensor, y: Tensor, k: int = K, *, metric: str = "cosine") -> T
 
 
 def nearest(x: Tensor, k: int, *, metric: str = "cosine") -> Tensor:
-    """Indices (n, k) int64 of each row's k nearest other rows, in no particular order.
+    """Return the indices (n, k) int64 of each row's k nearest other rows, in no particular order.
 
-    Every pair of tiles is multiplied once and serves the rows of both. An entry is looked at again only where it
-    exceeds a row's k-th best so far, which after the first tiles is true of few (`bertft.ops.nearest`).
+    Every pair of tiles is multiplied once, for the rows of both. An entry is examined only if it exceeds a row's k-th
+    best so far, which few do after the first tiles (`bertft.ops.nearest`).
     """
     if metric not in ("cosine", "sqeuclidean"):
         raise BertftError(f"nearest: metric must be cosine or sqeuclidean, found {metric!r}")
+    check_width(x, metric, op="nearest", name="x")
     rows = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     length = torch.linalg.vector_norm(rows, dim=1)
     if not ((length > 0) & length.isfinite()).all():
@@ -51,7 +56,7 @@ def nearest(x: Tensor, k: int, *, metric: str = "cosine") -> Tensor:
     half = None if metric == "cosine" else (rows * rows).sum(1) / 2
     n = len(rows)
     best = Best.none(rows, n, k)
-    room = rows.new_empty(min(n, TILE) ** 2)  # the same memory for every tile
+    room = rows.new_empty(min(n, TILE) ** 2)  # reused for every tile
     for i in range(0, n, TILE):
         for j in range(i, n, TILE):
             a, b = rows[i : i + TILE], rows[j : j + TILE]
@@ -69,12 +74,12 @@ def nearest(x: Tensor, k: int, *, metric: str = "cosine") -> Tensor:
 def rbf_cka(
     x: Tensor, y: Tensor, groups: Tensor | None = None, *, sigma: float = 0.5
 ) -> tuple[float, float | None, float | None]:
-    """CKA of the kernels exp(-|x_i - x_j|^2 / (2 s^2)) of x (n, D) and y (n, E), s = ``sigma`` x median distance.
+    """Return (CKA, low, high) of the kernels exp(-|x_i - x_j|^2 / (2 s^2)) of x (n, D) and y (n, E).
 
-    As first published (Kornblith et al. 2019): diagonals count, the median is that of all pairs including each stimulus
-    with itself (beyond 1,000 stimuli that of a million drawn pairs). With ``groups`` (n,), sentences, also its 95 %
-    interval by influences, for the widths s as they are; else None, None. Two passes over tiles. Ignores rotation,
-    translation and isotropic scale of either space.
+    The width s is ``sigma`` times the median distance. As first published (Kornblith et al. 2019), diagonals count, and
+    the median is over all pairs including each stimulus with itself (beyond 1,000 stimuli, over a million random
+    pairs). With sentences ``groups`` (n,), low and high are the 95 % interval by influences at fixed widths s;
+    otherwise None. Takes two passes over tiles. Ignores rotation, translation and isotropic scale of either space.
     """
     value, influence = rbf_alignment(x, y, sigma=sigma, influences=groups is not None)
     if groups is None or influence is None:
@@ -84,7 +89,7 @@ def rbf_cka(
 
 
 def rbf_alignment(x: Tensor, y: Tensor, *, sigma: float = 0.5, influences: bool = True) -> tuple[float, Tensor | None]:
-    """The value of ``rbf_cka``, NaN where a kernel is constant, and the influences (n,) of the stimuli if asked for."""
+    """Return the CKA of `rbf_cka`, NaN if a kernel is constant, and the stimuli's influences (n,) if asked for."""
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 3:
         raise BertftError(f"rbf_cka: expected x (n, D) and y (n, E), n >= 3, found {tuple(x.shape)}, {tuple(y.shape)}")
     for rows, name in ((x, "x"), (y, "y")):
@@ -103,19 +108,16 @@ def rbf_alignment(x: Tensor, y: Tensor, *, sigma: float = 0.5, influences: bool 
             some = slice(start, start + STRIP)
             for side, kernel in enumerate(kernels):
                 onto[some, side] = kernel(some) @ torch.stack([k, l_], 1) / n
-    cross, d_cross = _hsic(kl, k, l_, onto[:, 0, 1], onto[:, 1, 0])
-    own_x, d_x = _hsic(kk, k, k, onto[:, 0, 0], onto[:, 0, 0])
-    own_y, d_y = _hsic(ll, l_, l_, onto[:, 1, 1], onto[:, 1, 1])
-    if own_x <= 0 or own_y <= 0:
-        return math.nan, None
-    root = math.sqrt(own_x * own_y)
-    if not influences:
-        return cross / root, None
-    return cross / root, ((d_cross - cross / 2 * (d_x / own_x + d_y / own_y)) / root).cpu()
+    value, influence = cka_with_influence(
+        _hsic(kl, k, l_, onto[:, 0, 1], onto[:, 1, 0]),
+        _hsic(kk, k, k, onto[:, 0, 0], onto[:, 0, 0]),
+        _hsic(ll, l_, l_, onto[:, 1, 1], onto[:, 1, 1]),
+    )
+    return value, influence.cpu() if influences and not math.isnan(value) else None
 
 
 class _Gaussian:
-    """Rows of a kernel matrix, made when asked for."""
+    """A kernel matrix whose rows are computed on demand."""
 
     def __init__(self, x: Tensor, sigma: float) -> None:
         n = len(x)
@@ -137,7 +139,6 @@ class _Gaussian:
 
 
 def _hsic(kl: Tensor, k: Tensor, l_: Tensor, k_onto_l: Tensor, l_onto_k: Tensor) -> tuple[float, Tensor]:
-    """mean KL + mean K mean L - 2 mean_i k_i l_i with its influences (n,), from the means of rows."""
-    mean_kl, mean_k, mean_l, mean_rows = (float(t.mean()) for t in (kl, k, l_, k * l_))
-    first = 2 * (kl - mean_kl) + 2 * (mean_l * (k - mean_k) + mean_k * (l_ - mean_l))
-    return mean_kl + mean_k * mean_l - 2 * mean_rows, first - 2 * (k * l_ + k_onto_l + l_onto_k - 3 * mean_rows)
+    """Return HSIC with diagonals and its influences (n,), from the means of all rows."""
+    means = HsicMeans(*(float(t.mean()) for t in (kl, k, l_, k * l_)))
+    return means.value, means.influence(kl, k, l_, k_onto_l, l_onto_k)

@@ -1,7 +1,7 @@
-"""RSA of stimuli in memory, any metric and comparison, with bootstrap interval and permutation test.
+"""RSA of stimuli in memory, with bootstrap interval and permutation test.
 
-For some thousand stimuli: all n (n - 1) / 2 pairs are visited, in tiles; only the permutation test holds them. A corpus
-goes through `bertft.similarity.CrossMoments`, whose intervals need no pair.
+Any metric and comparison, for some thousand stimuli: all n (n - 1) / 2 pairs are visited in tiles, and only the
+permutation test holds them in memory. `bertft.similarity.CrossMoments` handles corpora; its intervals need no pairs.
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
+from bertft.ops import reference
 from bertft.ops.metrics import COMPARISONS, METRICS, RANKS
 from bertft.ops.moments.formulas import PairSums, compare_sums
+from bertft.ops.pairwise_distance import pairwise_distance
+from bertft.ops.rdm.correlation import rdm_correlation
 from bertft.ops.rdm.routes import Route
-from bertft.similarity.arrays import as_tensor
+from bertft.ops.rows import as_tensor
+from bertft.runs.intervals import ENDS, bootstrap_weights
 
-LARGEST = 10_000  # stimuli whose two n x n matrices the permutation test will hold
-EXACT = 1024  # stimuli up to which resampled ranks are exact
-GRID = 16_384  # points at which ranks are known beyond that
+LARGEST = 10_000  # most stimuli of the permutation test, which holds two n x n matrices
+EXACT = 1024  # most stimuli whose resampled ranks are exact
+GRID = 16_384  # points of the table of ranks beyond that
 TILE = 256  # rows of a strip of dissimilarities
 
 
@@ -31,11 +35,17 @@ TILE = 256  # rows of a strip of dissimilarities
 class Rsa:
     """Similarity of two spaces.
 
-    ``estimate``; ``low`` and ``high``, its 95 % bootstrap interval, or None; ``p_value`` of the permutation test
-    against unrelated spaces (one-sided), or None; ``n`` stimuli in ``groups`` groups. ``route`` says how the estimate
-    was computed: of kendall how many ``pairs`` were drawn and the standard ``error`` of that, of ranks the ``error`` of
-    their bins. ``resamples`` (bootstrap,) are the bootstrap's values; those of another comparison with the same groups
-    and seed are of the same resamples, so that their difference is paired.
+    Attributes:
+        estimate: the correlation.
+        low: lower end of the 95 % bootstrap interval, or None.
+        high: its upper end, or None.
+        p_value: of the one-sided permutation test against unrelated spaces, or None.
+        n: number of stimuli.
+        groups: number of groups.
+        route: how the estimate was computed; for kendall with the number of ``pairs`` drawn and the standard ``error``
+            of that, for binned ranks with their ``error``.
+        resamples: (bootstrap,) values of the bootstrap. Comparisons with the same groups and seed share their
+            resamples, so that differences are paired.
     """
 
     estimate: float
@@ -61,29 +71,53 @@ def rsa(
 ) -> Rsa:
     """Compare the dissimilarity matrices of x (N, D) and y (N, E), rows of the same stimuli.
 
-    Either space may undergo unnoticed, whatever the comparison: under cosine and dot rotation, reflection and isotropic
-    scale; under sqeuclidean and euclidean these and translation; under manhattan translation and isotropic scale; under
-    correlation isotropic scale, and one number added to all dimensions of a stimulus.
+    All comparisons ignore these maps of either space: under cosine and dot rotation, reflection and isotropic scale;
+    under sqeuclidean and euclidean these and translation; under manhattan translation and isotropic scale; under
+    correlation isotropic scale, and a number added to all dimensions of a stimulus.
 
     Args:
+        x: (N, D) vectors of the first space.
+        y: (N, E) vectors of the second.
         metric: dot, cosine, correlation, sqeuclidean, euclidean or manhattan (`bertft.ops.metrics`).
         compare: pearson, cosine, spearman, rho_a or kendall (tau-b), on the N (N-1) / 2 pairs i < j.
-        groups: (N,) what each stimulus belongs to, its sentence for tokens; groups are resampled and permuted whole.
-            Default: every stimulus alone.
-        bootstrap: resamples for the 95 % percentile interval, 0 for none. Resampled stimuli carry integer weights, and
+        groups: (N,) the group of each stimulus, such as the sentence of a token. Groups are resampled and permuted
+            whole. By default every stimulus is its own group.
+        bootstrap: resamples for the 95 % percentile interval, 0 for none. Resampled stimuli carry integer weights;
             copies of one stimulus never form a pair. Rank comparisons keep the ranks of the full sample (beyond 1,024
-            stimuli those read off a million of its pairs). Kendall draws 30,000 of 200,000 pairs for each resample, and
-            no more than 100 resamples.
+            stimuli, those read off a million of its pairs). Kendall draws 30,000 of 200,000 pairs for each of at most
+            100 resamples.
         permutations: of the groups of y for the Mantel test, 0 for none: p = (1 + #{null >= estimate}) / (K + 1).
-            Groups trade places with groups of their own size only, so that stimuli of one group stay together on both
-            sides and the test is exact; a group that is alone in its size stays where it is. Not for kendall.
+            Groups swap places only with groups of the same size, so that stimuli of one group stay together on both
+            sides and the test is exact; a group of unique size does not move. Not for kendall.
+        seed: of bootstrap and permutations.
 
-    Raises BertftError for unknown names, shapes that do not fit, fewer than 3 stimuli, fewer than 2 groups for an
-    interval or test, no two groups of one size for a test, or all dissimilarities equal.
+    Raises:
+        BertftError: Names are unknown, shapes do not fit, there are fewer than 3 stimuli, fewer than 2 groups for an
+            interval or test, no two groups of one size for a test, or all dissimilarities are equal.
     """
     x, y = as_tensor(x), as_tensor(y)
     sizes, order = _check(x, y, metric, compare, groups)
     n = x.shape[0]
+    _check_tests(compare, sizes, bootstrap, permutations)
+    found = rdm_correlation(x.unsqueeze(0), y.unsqueeze(0), metric=metric, compare=compare, return_route=True)
+    assert isinstance(found, tuple)
+    estimate, route = float(found[0]), found[1]
+    if not math.isfinite(estimate):
+        raise BertftError(f"rsa: no correlation of {n} stimuli, all dissimilarities of x or of y are equal ({metric})")
+    low = high = p_value = drawn = None
+    generator = np.random.default_rng(seed)
+    if bootstrap:
+        drawn = _resampled(x[order], y[order], metric, compare, sizes, bootstrap, generator)
+        low, high = (float(v) for v in np.nanpercentile(drawn, ENDS))
+    if permutations:
+        a, b = (_matrix(t[order], metric, compare) for t in (x, y))
+        p_value = _permutation_test(a, b, compare, sizes, permutations, generator)
+    return Rsa(estimate, low, high, p_value, n, len(sizes), route, drawn)
+
+
+def _check_tests(compare: str, sizes: np.ndarray, bootstrap: int, permutations: int) -> None:
+    """Raise BertftError if an interval or test is impossible for groups of these sizes."""
+    n = int(sizes.sum())
     for name, count in (("bootstrap", bootstrap), ("permutations", permutations)):
         if count < 0:
             raise BertftError(f"rsa: {name} must be at least 0, found {count}")
@@ -98,32 +132,19 @@ def rsa(
         )
     if permutations and n > LARGEST:
         raise BertftError(f"rsa: the permutation test takes at most {LARGEST} stimuli, found {n}; sample them")
-    from bertft.ops.rdm.correlation import rdm_correlation
 
-    found = rdm_correlation(x.unsqueeze(0), y.unsqueeze(0), metric=metric, compare=compare, return_route=True)
-    assert isinstance(found, tuple)
-    estimate, route = float(found[0]), found[1]
-    if not math.isfinite(estimate):
-        raise BertftError(f"rsa: no correlation of {n} stimuli, all dissimilarities of x or of y are equal ({metric})")
-    low = high = p_value = drawn = None
-    if bootstrap or permutations:
-        generator = np.random.default_rng(seed)
-        if bootstrap:
-            if compare == "kendall":
-                drawn = _bootstrap_kendall(x[order], y[order], metric, sizes, min(bootstrap, 100), generator)
-            else:
-                drawn = _bootstrap(
-                    block_sums(x[order], y[order], metric, compare, sizes), compare, sizes, bootstrap, generator
-                )
-            low, high = (float(v) for v in np.nanpercentile(drawn, [2.5, 97.5]))
-        if permutations:
-            a, b = (_matrix(t[order], metric, compare) for t in (x, y))
-            p_value = _permutation_test(a, b, compare, sizes, permutations, generator)
-    return Rsa(estimate, low, high, p_value, n, len(sizes), route, drawn)
+
+def _resampled(
+    x: Tensor, y: Tensor, metric: str, compare: str, sizes: np.ndarray, resamples: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Return the comparison (B,) under resampled groups."""
+    if compare == "kendall":
+        return _bootstrap_kendall(x, y, metric, sizes, min(resamples, 100), generator)
+    return _bootstrap(block_sums(x, y, metric, compare, sizes), compare, sizes, resamples, generator)
 
 
 def _check(x: Tensor, y: Tensor, metric: str, compare: str, groups: Any) -> tuple[np.ndarray, Tensor]:
-    """Sizes of the groups, in order of first appearance, and the order of stimuli that makes groups contiguous."""
+    """Return the groups' sizes by first appearance, and the order of stimuli that makes groups contiguous."""
     if metric not in METRICS:
         raise BertftError(f"rsa: metric must be one of {', '.join(METRICS)}, found {metric!r}")
     if compare not in COMPARISONS:
@@ -143,11 +164,8 @@ def _check(x: Tensor, y: Tensor, metric: str, compare: str, groups: Any) -> tupl
 
 
 def _matrix(x: Tensor, metric: str, compare: str) -> np.ndarray:
-    """Dissimilarities or their ranks (N, N) float64 with a zero diagonal, less their mean unless compared by cosine."""
+    """Return dissimilarities or their ranks (N, N) float64 with a zero diagonal, centred unless compared by cosine."""
     from scipy.spatial.distance import squareform
-
-    from bertft.ops import reference
-    from bertft.ops.pairwise_distance import pairwise_distance
 
     entries = pairwise_distance(x.double(), metric=metric, condensed=True).cpu()
     pairs = (reference.average_ranks(entries) if compare in RANKS else entries).numpy()
@@ -155,13 +173,11 @@ def _matrix(x: Tensor, metric: str, compare: str) -> np.ndarray:
 
 
 def block_sums(x: Tensor, y: Tensor, metric: str, compare: str, sizes: np.ndarray) -> list[np.ndarray]:
-    """Sums of K, L, K K, L L and K L over the ordered pairs of stimuli of each two groups: five (G, G) float64.
+    """Return five sums (G, G) float64 of K, L, K K, L L and K L over the ordered pairs of stimuli of each two groups.
 
-    K and L are the dissimilarities or their ranks, less a constant unless compared by cosine; stimuli lie group by
-    group. Taken tile by tile: memory is a strip of TILE rows and the result.
+    K and L are the dissimilarities or their ranks, less a constant unless compared by cosine. Stimuli are ordered by
+    group. Takes memory for a strip of TILE rows, and the result.
     """
-    from bertft.ops.pairwise_distance import pairwise_distance
-
     n, starts = len(x), np.concatenate([[0], np.cumsum(sizes)[:-1]])
     forms = [_form(t, metric, compare) for t in (x, y)]
     sums = [np.zeros((len(sizes), len(sizes))) for _ in range(5)]
@@ -184,10 +200,7 @@ def block_sums(x: Tensor, y: Tensor, metric: str, compare: str, sizes: np.ndarra
 
 
 def _form(x: Tensor, metric: str, compare: str) -> Callable[[np.ndarray], np.ndarray]:
-    """What turns dissimilarities into the numbers that are compared, centred: as they are, or their ranks."""
-    from bertft.ops import reference
-    from bertft.ops.pairwise_distance import pairwise_distance
-
+    """Return the map from dissimilarities to the centred numbers to compare: themselves, or their ranks."""
     if compare == "cosine":
         return lambda values: values
     n = len(x)
@@ -204,7 +217,7 @@ def _form(x: Tensor, metric: str, compare: str) -> Callable[[np.ndarray], np.nda
         return lambda values: values - mean
     values, counts = np.unique(drawn, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2) * (pairs / len(drawn))
-    if len(values) > GRID and n > EXACT:  # between neighbours of the grid ranks are all but linear
+    if len(values) > GRID and n > EXACT:  # ranks are almost linear between grid points
         kept = np.unique(np.linspace(0, len(values) - 1, GRID).astype(int))
         values, ranks = values[kept], ranks[kept]
     return lambda entries: np.interp(entries, values, ranks) - (pairs + 1) / 2
@@ -217,9 +230,9 @@ def _bootstrap(
     resamples: int,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """Correlations (B,) under resampled groups, from sums over pairs of groups: w' M w for each of ``block_sums``."""
+    """Return correlations (B,) under resampled groups, from sums w' M w over pairs of groups (`block_sums`)."""
     groups = len(sizes)
-    weights = generator.multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(np.float64)
+    weights = bootstrap_weights(groups, resamples, generator).astype(np.float64)
 
     def total(block: np.ndarray) -> np.ndarray:
         return ((weights @ block) * weights).sum(1)
@@ -237,17 +250,18 @@ def _bootstrap(
 def _bootstrap_kendall(
     x: Tensor, y: Tensor, metric: str, sizes: np.ndarray, resamples: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Kendall's tau-b (B,) under resampled groups: a pair of stimuli counts as often as both its groups were drawn."""
-    from scipy.stats import kendalltau
+    """Return Kendall's tau-b (B,) under resampled groups.
 
-    from bertft.ops import reference
+    The weight of a pair of stimuli is the product of how often its two groups were drawn.
+    """
+    from scipy.stats import kendalltau
 
     n, group = len(x), np.repeat(np.arange(len(sizes)), sizes)
     i = torch.from_numpy(generator.integers(0, n, 200_000))
     j = (i + torch.from_numpy(generator.integers(1, n, 200_000))) % n
     a, b = (reference.paired_distance(t, i, j, metric) for t in (x.cpu(), y.cpu()))
     found = []
-    for weights in generator.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=resamples):
+    for weights in bootstrap_weights(len(sizes), resamples, generator):
         of_pair = (weights[group[i]] * weights[group[j]]).astype(np.float64)
         pairs = generator.choice(len(of_pair), 30_000, p=of_pair / of_pair.sum())
         found.append(kendalltau(a[pairs].numpy(), b[pairs].numpy()).statistic)
@@ -257,7 +271,7 @@ def _bootstrap_kendall(
 def _permutation_test(
     a: np.ndarray, b: np.ndarray, compare: str, sizes: np.ndarray, permutations: int, generator: np.random.Generator
 ) -> float:
-    """One-sided p value: only sum K L changes when the items of one (centred) matrix are permuted."""
+    """Return the one-sided p value; only sum K L changes when the items of one centred matrix are permuted."""
     x, y = torch.from_numpy(a).float(), torch.from_numpy(b).float()
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     alike = [np.flatnonzero(sizes == size) for size in np.unique(sizes)]

@@ -1,4 +1,4 @@
-"""A random sample of whole sentences, kept while a stream of any length goes by."""
+"""Random sample of whole sentences from a stream of any length."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 
-START = 8192  # stimuli for which there is room from the beginning
+START = 8192  # stimuli allocated at first
 
 
 class Reservoir:
     """A random sample of whole sentences with their vectors in several spaces, at most ``capacity`` stimuli.
 
-    Each sentence has a priority drawn from (seed, id) alone, and the lowest ones stay (two at least), so that the
-    sample depends neither on the order of the stream nor on how it is cut into batches. A sentence may come in parts.
+    Each sentence has a priority that depends on (seed, id) alone, and those of lowest priority are kept, at least two.
+    The sample therefore depends neither on the order of the stream nor on its batches. A sentence may come in parts.
 
-    The vectors lie in one tensor a space, and a sentence takes the rows that others have left: whatever is made for a
-    sentence alone would lie among the encoder's activations, and when they go leave holes that larger ones do not fit.
+    The vectors of a space are in one tensor, in which new sentences reuse the rows of discarded ones. Separate tensors
+    per sentence would be allocated among the encoder's activations and fragment the memory when those are freed.
     """
 
     def __init__(self, capacity: int = 5000, seed: int = 0) -> None:
         if capacity < 1:
             raise BertftError(f"Reservoir: capacity must be positive, found {capacity}")
         self.capacity, self.seed = capacity, seed
-        self.stimuli = 0  # kept now
-        self._limit = math.inf  # the lowest priority that was turned away
+        self.stimuli = 0  # in the sample now
+        self._limit = math.inf  # the lowest priority that was rejected
         self._heap: list[tuple[float, int]] = []  # (-priority, id), so that the highest priority leaves first
         self._counts: dict[int, int] = {}  # stimuli of each sentence kept
         self._room: list[Tensor] = []  # (rows, L, D) of each space, on the CPU
-        self._owner = np.empty(0, dtype=np.int64)  # (rows,) the sentence of each row, -1 where it is free
-        self._place = np.empty(0, dtype=np.int64)  # (rows,) which of its stimuli
-        self._used = 0  # rows that were ever taken, the first ones
+        self._owner = np.empty(0, dtype=np.int64)  # (rows,) the sentence of each row, -1 if it is free
+        self._place = np.empty(0, dtype=np.int64)  # (rows,) the number of its stimulus in the sentence
+        self._used = 0  # rows ever used; they come first
 
     def offer(self, ids: Tensor, lengths: Tensor, *spaces: Tensor) -> None:
-        """Offer sentences: ids (S,) and lengths (S,), spaces (L, T, D) packed, T the sum of the lengths.
+        """Offer sentences: ids (S,), lengths (S,), and packed spaces (L, T, D) with T the sum of the lengths.
 
-        What is kept is copied to the CPU.
+        Vectors that are kept are copied to the CPU.
         """
         stop = 0
         drawn = _priorities(self.seed, ids.numpy()).tolist()
@@ -54,7 +54,7 @@ class Reservoir:
                 self._keep(identity, [space[:, start:stop].transpose(0, 1) for space in spaces])
 
     def _count(self, identity: int, length: int, priority: float) -> None:
-        """Make room for a sentence's stimuli, though they be its own: it is no longer counted then."""
+        """Make room for a sentence's stimuli, discarding others or the sentence itself."""
         if identity not in self._counts:
             heapq.heappush(self._heap, (-priority, identity))
         self._counts[identity] = self._counts.get(identity, 0) + length
@@ -90,25 +90,25 @@ class Reservoir:
         self._place = np.pad(self._place, (0, rows - len(self._place)))
 
     def _rows(self) -> Tensor:
-        """The rows of all that is kept, in order of sentence and stimulus."""
+        """Return the rows in use, in order of sentence and stimulus."""
         rows = np.flatnonzero(self._owner >= 0)
         return torch.from_numpy(rows[np.lexsort((self._place[rows], self._owner[rows]))])
 
     @property
     def ids(self) -> list[int]:
-        """The sentences kept, ascending: the order of ``contents``."""
+        """The sentences kept, ascending, in the order of `contents`."""
         return sorted(self._counts)
 
     @property
     def counts(self) -> list[int]:
-        """How many stimuli each of ``ids`` has."""
+        """The number of stimuli of each of `ids`."""
         return [self._counts[key] for key in self.ids]
 
     def state(self) -> tuple[dict[str, Tensor], float | None]:
-        """What is kept, and the limit of priorities.
+        """Return the tensors of the sample, without copies, and the limit of priorities.
 
-        By number the spaces (rows, L, D), the very tensors as far as they were ever filled; ``sentence`` (rows,) int64
-        of each row, -1 where it is free, and ``place`` (rows,) int64, which of its stimuli it holds.
+        The spaces (rows, L, D) are named by number, up to the last row ever used. ``sentence`` (rows,) int64 is the
+        sentence of each row, -1 if it is free, and ``place`` (rows,) int64 the number of its stimulus in the sentence.
         """
         tensors = {str(j): space[: self._used] for j, space in enumerate(self._room)}
         if tensors:
@@ -117,7 +117,7 @@ class Reservoir:
         return tensors, None if math.isinf(self._limit) else self._limit
 
     def restore(self, tensors: Mapping[str, Tensor], limit: float | None) -> Reservoir:
-        """Go on from the ``state`` of a reservoir of the same capacity and seed."""
+        """Resume from the `state` of a reservoir of the same capacity and seed."""
         if tensors:
             self._room = [tensors[str(j)] for j in range(len(tensors) - 2)]
             self._owner, self._place = tensors["sentence"].numpy(), tensors["place"].numpy()
@@ -133,11 +133,11 @@ class Reservoir:
         return self
 
     def listing(self) -> list[tuple[float, int, int]]:
-        """(priority, sentence, stimuli) of each sentence kept."""
+        """Return (priority, sentence, stimuli) of each sentence kept."""
         return [(-negative, key, self._counts[key]) for negative, key in self._heap]
 
     def best_of(self, listing: list[tuple[float, int, int]]) -> set[int]:
-        """Which sentences of a ``listing`` this reservoir would keep."""
+        """Return the sentences of a ``listing`` that this reservoir would keep."""
         chosen: set[int] = set()
         stimuli = 0
         for _, key, length in sorted(listing):
@@ -148,14 +148,14 @@ class Reservoir:
         return chosen
 
     def only(self, ids: set[int]) -> dict[int, list[Tensor]]:
-        """The spaces (n, L, D) of those of ``ids`` that are kept; ``of_parts`` makes a reservoir of them."""
+        """Return the spaces (n, L, D) of each kept sentence of ``ids``, for `of_parts`."""
         rows = zip(self.ids, self._rows().split(self.counts), strict=True)
         return {key: [space[mine] for space in self._room] for key, mine in rows if key in ids}
 
     def of_parts(self, *tables: Mapping[int, Sequence[Tensor]]) -> Reservoir:
-        """A reservoir of this capacity and seed with the sentences of all ``tables``, as if it had been offered them.
+        """Return a reservoir of this capacity and seed that has been offered the sentences of all ``tables``.
 
-        The sample of a whole stream follows from the samples of its parts, whatever the division.
+        The sample of a whole stream follows from the samples of its parts, however it was divided.
         """
         whole = Reservoir(self.capacity, self.seed)
         for table in tables:
@@ -165,7 +165,7 @@ class Reservoir:
         return whole
 
     def contents(self) -> tuple[Tensor, list[Tensor]]:
-        """Sentence of each kept stimulus (R,) int64, 0.. in order of id, and the spaces (L, R, D)."""
+        """Return the sentence of each stimulus (R,) int64, numbered from 0 in order of id, and the spaces (L, R, D)."""
         if not self._counts:
             raise BertftError("Reservoir: needs at least 2 sentences, found 0")
         groups = torch.repeat_interleave(torch.arange(len(self._counts)), torch.tensor(self.counts))
@@ -174,7 +174,7 @@ class Reservoir:
 
 
 def _priorities(seed: int, ids: np.ndarray) -> np.ndarray:
-    """Uniform numbers in [0, 1) from (seed, id): the finaliser of splitmix64, which mixes all bits."""
+    """Return uniform numbers in [0, 1) from (seed, id), by the finaliser of splitmix64, which mixes all bits."""
     with np.errstate(over="ignore"):
         z = ids.astype(np.uint64) + np.uint64(seed % 2**32 + 1) * np.uint64(0x9E3779B97F4A7C15)
         for _ in range(2):  # twice, so that neighbouring seeds do not give shifted sequences

@@ -1,163 +1,180 @@
-"""What a study is: its YAML file as dataclasses; `bertft.study.reader` reads it.
+"""Settings of a study, as its YAML file holds them.
 
 ```yaml
-name: merchant2020_minilm          # for the page's title
+name: merchant2020_minilm          # title of the page
 model: builtin:minilm              # hub id | folder | builtin:minilm
 seed: 1337
-tasks:                             # one fine-tuning run each; the name is the name on the lines of the figures
+tasks:                             # one fine-tuning run each; the names appear in the figures
   dep: {train: ud/train.conllu.gz, dev: ud/dev.conllu.gz, epochs: 3}
-stimuli:                           # out-of-domain texts for RSA; each task's own dev text is always measured too
+stimuli:                           # out-of-domain texts for RSA, beside the dev text of each task
   wikipedia: {source: wikipedia/sentences.txt.gz}
-rsa: {tokens: 5000, metric: cosine}  # layers: all adds heat maps, by: "upos,relation" which words moved
+rsa: {tokens: 5000, metric: cosine}  # layers: all adds heat maps; by: "upos,relation" lists words that moved
 probes: {train: ud/train.conllu.gz, dev: ud/dev.conllu.gz, rank: 128}
-edge:                              # edge probes, a task by name, scored on its test data, else on dev
+edge:                              # edge-probing tasks by name, scored on test data if given, else on dev
   ner: {train: ner/train.jsonl.gz, dev: ner/dev.jsonl.gz, test: ner/test.jsonl.gz}
-ablate:                            # a task fine-tuned anew for every k, frozen or truncated to it: some k, or all
+ablate:                            # fine-tune a task for each k, with blocks 1..k frozen or only these kept
   mnli: {freeze: "-1,2,4", truncate: all}
-variants:                          # overrides by name, chosen with --variant
+weights: true                      # how far the weights of each block moved
+variants:                          # overrides by name, selected with --variant
   small: {tasks: {dep: {max_train: 2000}}}
 ```
+
+`bertft.study.reader` reads such a file. The ``...Command`` and ``...Options`` classes are the options of commands.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import yaml
+from bertft.runs.settings import Amount, Count, OneOf, Positive, Settings, Share, Size, Within
+
+Unit = Literal["token", "word"]
+Layers = Literal["paired", "all"]
+Window = Literal["refuse", "split"]
+StoredAs = Literal["float16", "float32"]
 
 
-def _later(default: Any) -> Any:
-    """A setting that came when run folders without it were about: at its default `settings_of` does not name it."""
-    return field(default=default, metadata={"later": True})
+LATER = {"later": True}
+"""Marks a setting newer than existing run folders; omitted at its default so that they still match."""
+
+OLDER_DRAW = "permutation"
+"""The value of ``rsa.draw`` in a resolved study that does not name it."""
 
 
 @dataclass(frozen=True)
-class TaskConfig:
-    """One fine-tuning run. None means the fine-tuning driver's own default for that task.
+class TaskConfig(Settings):
+    """One fine-tuning run: settings of `FinetuneConfig`, of which None keeps the default.
 
-    ``train`` and ``dev`` are sources as ``bertft.data.sources.load`` takes them; ``max_train`` and ``max_dev`` cut
-    them to so many examples. Every key but ``task`` (by default the run's name) is one of ``FinetuneConfig``.
+    ``task`` defaults to the name of the run. ``train`` and ``dev`` are sources of `bertft.data.sources.load`, of which
+    ``max_train`` and ``max_dev`` examples are used.
     """
 
     train: str
     dev: str
     task: str = ""
-    max_train: int | None = None
-    max_dev: int | None = None
-    max_select: int | None = None
-    epochs: int | None = None
-    learning_rate: float | None = None
-    head_learning_rate: float | None = None
-    warmup: float | None = None
-    weight_decay: float | None = None
-    batch_size: int | None = None
-    max_length: int | None = None
+    max_train: Size | None = None
+    max_dev: Size | None = None
+    max_select: Size | None = None
+    epochs: Size | None = None
+    learning_rate: Positive | None = None
+    head_learning_rate: Positive | None = None
+    warmup: Share | None = None
+    weight_decay: Amount | None = None
+    batch_size: Size | None = None
+    max_length: Size | None = None
     stride: int | None = None
     freeze: int | None = None
-    truncate: int | None = None
+    truncate: Size | None = None
     seed: int | None = None
-    max_grad_norm: float | None = _later(None)
-    lora: int | None = _later(None)
-    bf16: bool | None = _later(None)
-    fp16: bool | None = _later(None)
-    tf32: bool | None = _later(None)
+    max_grad_norm: Positive | None = field(default=None, metadata=LATER)
+    lora: Size | None = field(default=None, metadata=LATER)
+    bf16: bool | None = field(default=None, metadata=LATER)
+    fp16: bool | None = field(default=None, metadata=LATER)
+    tf32: bool | None = field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True)
-class StimuliConfig:
-    """A text to compare representations on, beside the tasks' own: a source and what kind it is."""
+class StimuliConfig(Settings):
+    """A text to compare representations on: a source, its kind of data, and the number of texts to use."""
 
     source: str
-    kind: str = "text"
-    limit: int | None = None
+    kind: Literal["text", "dep", "nli", "qa"] = "text"
+    limit: Size | None = None
 
 
 @dataclass(frozen=True)
-class RsaConfig:
-    """How the encoders are compared: so many tokens of each text, and the dissimilarity of two tokens.
+class RsaConfig(Settings):
+    """How the encoders are compared: the number of tokens of each text, and the dissimilarity of two tokens.
 
-    ``layers: all`` sets every layer against every layer of the base too, on one text (`StudyConfig.crossed_text`).
-    ``by``, some of `bertft.study.reader.RSA_LABELS` with commas, says which words of a treebank moved
-    (`StudyConfig.treebank`).
+    ``layers: all`` also compares every layer of the base with every layer of a tuned encoder, on one text
+    (`StudyConfig.crossed_text`). ``by`` holds labels of `bertft.similarity.words.moved`, separated by commas, by which
+    to list the words of a treebank (`StudyConfig.treebank`) that moved.
+
+    ``draw`` is how tokens are drawn (`bertft.data.sampling.DRAWS`). A new study draws as ``bertft rsa`` does, with
+    ``stream``. A run folder keeps its draw: one whose ``config.yaml`` lacks ``draw`` is older and used ``permutation``.
     """
 
-    tokens: int = 5000
-    metric: str = "cosine"
-    unit: str = "token"
-    layers: str = _later("paired")
-    by: str = _later("")
+    tokens: Size = 5000
+    metric: Annotated[str, OneOf("bertft.ops.metrics", "LINEAR")] = "cosine"
+    unit: Unit = "token"
+    draw: Annotated[str, OneOf("bertft.data.sampling", "DRAWS")] = field(
+        default="stream", metadata={**LATER, "before": OLDER_DRAW}
+    )
+    layers: Layers = field(default="paired", metadata=LATER)
+    by: str = field(default="", metadata=LATER)
 
     @property
     def labels(self) -> list[str]:
-        """The entries of ``by``, each once."""
+        """The distinct labels in ``by``."""
         return list(dict.fromkeys(entry.strip() for entry in self.by.split(",") if entry.strip()))
 
 
 @dataclass(frozen=True)
-class ProbesConfig:
-    """Structural probes of every layer of the base, every tuned and (``control``) a random encoder.
+class ProbesConfig(Settings):
+    """Structural probes of every layer of the base and every tuned encoder; ``control`` adds a random encoder.
 
-    ``rank`` is one or a list of them; ``control_trees``, ``orthogonal`` and ``rbf`` add what the arguments ``control``,
-    ``orthogonal`` and ``rbf`` of `bertft.probes.structural.driver.structural_probes` add. Sentences longer than the window of
-    the encoder are refused or split (``window``); vectors are kept as ``dtype``, float16 or float32.
+    ``rank`` is one rank or a list. ``control_trees``, ``orthogonal`` and ``rbf`` are the arguments ``control``,
+    ``orthogonal`` and ``rbf`` of `bertft.probes.structural.driver.structural_probes`. ``window`` says whether to refuse
+    or split sentences longer than the encoder's window; ``dtype`` is that of the stored vectors.
     """
 
     train: str
     dev: str
     name: str = "trees"
-    max_train: int | None = None
-    max_dev: int | None = None
-    rank: int | tuple[int, ...] = 128
-    epochs: int = 40
+    max_train: Size | None = None
+    max_dev: Size | None = None
+    rank: Size | Annotated[tuple[Size, ...], Within(min_length=1)] = 128
+    epochs: Size = 40
     control: bool = True
-    control_trees: bool = _later(False)
-    orthogonal: bool = _later(False)
-    rbf: bool = _later(False)
-    window: str = _later("refuse")
-    dtype: str = _later("float16")
+    control_trees: bool = field(default=False, metadata=LATER)
+    orthogonal: bool = field(default=False, metadata=LATER)
+    rbf: bool = field(default=False, metadata=LATER)
+    window: Window = field(default="refuse", metadata=LATER)
+    dtype: StoredAs = field(default="float16", metadata=LATER)
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """The ranks, one or several."""
+        """The ranks as a tuple."""
         return (self.rank,) if isinstance(self.rank, int) else self.rank
 
 
 @dataclass(frozen=True)
-class EdgeConfig:
-    """Edge probes on one task of the base, every tuned and (``random``) a random encoder.
+class EdgeConfig(Settings):
+    """Edge probes of the base and every tuned encoder on one task; ``random`` adds a random encoder.
 
-    ``control`` and ``code_length`` as in `bertft.probes.edge.driver.edge_probes`, the rest of the training as in
-    `bertft.probes.edge.training.EdgeTraining`; ``window`` and ``dtype`` as in `ProbesConfig`.
+    ``control`` and ``code_length`` are arguments of `bertft.probes.edge.driver.edge_probes`. ``learning_rate``,
+    ``batch_size``, ``interval`` and ``steps`` are those of `bertft.probes.edge.training.EdgeTraining`, ``window`` and
+    ``dtype`` those of `ProbesConfig`.
     """
 
     train: str
     dev: str
     test: str | None = None
-    max_train: int | None = None
-    max_dev: int | None = None
-    max_test: int | None = None
+    max_train: Size | None = None
+    max_dev: Size | None = None
+    max_test: Size | None = None
     control: bool = True
     code_length: bool = False
     random: bool = False
-    learning_rate: float = 1e-4
-    batch_size: int = 32
-    interval: int = 100
-    steps: int = 10_000
-    window: str = _later("refuse")
-    dtype: str = _later("float16")
+    learning_rate: Positive = 1e-4
+    batch_size: Size = 32
+    interval: Size = 100
+    steps: Size = 10_000
+    window: Window = field(default="refuse", metadata=LATER)
+    dtype: StoredAs = field(default="float16", metadata=LATER)
 
 
 @dataclass(frozen=True)
-class AblateConfig:
-    """Sweeps (`bertft.study.analyses.ablation`) of one task of the study: ``all``, or the k wanted with commas."""
+class AblateConfig(Settings):
+    """Sweeps of one task (`bertft.study.analyses.ablation`): ``all``, or the values of k separated by commas."""
 
     freeze: str = ""
     truncate: str = ""
 
     def sweeps(self) -> dict[str, list[int] | None]:
-        """The k of each kind that was asked for, None for all of them; raises ValueError for what is no number."""
+        """Return the values of k by kind of sweep, None for all; raise ValueError for text that is not a number."""
         asked = {"freeze": self.freeze, "truncate": self.truncate}
         return {
             kind: None if text.strip() == "all" else [int(k) for k in text.split(",")]
@@ -167,8 +184,8 @@ class AblateConfig:
 
 
 @dataclass(frozen=True)
-class StudyConfig:
-    """A whole study. ``read_study`` makes one from YAML."""
+class StudyConfig(Settings):
+    """A study, as `bertft.study.reader.read_study` reads it."""
 
     name: str
     model: str
@@ -181,10 +198,11 @@ class StudyConfig:
     probes: ProbesConfig | None = None
     edge: dict[str, EdgeConfig] = field(default_factory=dict)
     ablate: dict[str, AblateConfig] = field(default_factory=dict)
+    weights: bool = field(default=False, metadata=LATER)
 
     @property
     def sources(self) -> list[str]:
-        """Every corpus the study reads, each once."""
+        """The distinct corpora that the study reads."""
         found = [source for task in self.tasks.values() for source in (task.train, task.dev)]
         found += [stimuli.source for stimuli in self.stimuli.values()]
         found += [self.probes.train, self.probes.dev] if self.probes else []
@@ -193,25 +211,25 @@ class StudyConfig:
 
     @property
     def synthetic(self) -> bool:
-        """Whether any text in it is made by ``bertft.data.synthetic``."""
+        """Whether any corpus is generated by ``bertft.data.synthetic``."""
         return any(source.startswith("builtin:synthetic") for source in self.sources)
 
     @property
     def own_text(self) -> dict[str, str]:
-        """For each task the name of the stimuli made of its own dev text; tasks with one dev file share them."""
+        """For each task the name of the stimuli from its dev text, which tasks with the same dev file share."""
         first: dict[tuple[str, str], str] = {}
         return {name: first.setdefault((task.task, task.dev), name) for name, task in self.tasks.items()}
 
     @property
     def crossed_text(self) -> str | None:
-        """Where every layer is set against every layer: on the first text of no task, else on the first task's own."""
+        """The text on which all pairs of layers are compared: the first of ``stimuli``, else that of the first task."""
         if self.rsa is None or self.rsa.layers != "all":
             return None
         return next(iter([*self.stimuli, *self.own_text.values()]))
 
     @property
     def treebank(self) -> str | None:
-        """The text whose words ``rsa.by`` tells apart: the probes' dev text, else that of the first task on trees."""
+        """The text whose words ``rsa.by`` groups: the dev text of the probes, else of the first task on trees."""
         from bertft.models.tasks import get_task
 
         if self.probes:
@@ -219,27 +237,109 @@ class StudyConfig:
         return next((name for name, task in self.tasks.items() if get_task(task.task or name).kind == "dep"), None)
 
     def to_tree(self) -> dict[str, Any]:
-        """The resolved study as plain values, as ``to_yaml`` writes it."""
+        """Return the study as plain values, in the order of ``to_yaml``."""
         tree = dataclasses.asdict(self)
         tree["tasks"] = {name: settings_of(task) for name, task in self.tasks.items()}
         tree["probes"] = self.probes and settings_of(self.probes)
         tree["edge"] = {name: settings_of(edge) for name, edge in self.edge.items()}
         tree["rsa"] = self.rsa and settings_of(self.rsa)
-        for key in ("edge", "ablate"):
+        for key in ("edge", "ablate", "weights"):
             if not tree[key]:
-                del tree[key]  # which older run folders do not name: they are still of the same study
+                del tree[key]  # older run folders lack the key; they must still match
         return tree
 
     def to_yaml(self) -> str:
-        """The resolved study: reading it back gives an equal ``StudyConfig``."""
+        """Return the study as YAML; reading it back gives an equal ``StudyConfig``."""
+        import yaml
+
         return yaml.safe_dump(self.to_tree(), sort_keys=False, allow_unicode=True, width=100)
 
 
-def settings_of(config: TaskConfig | RsaConfig | ProbesConfig | EdgeConfig) -> dict[str, Any]:
-    """The settings as plain values, without those that came later and have their default.
+@dataclass(frozen=True)
+class RepeatConfig(Settings):
+    """A study to repeat with several seeds (`bertft.study.repeat`); ``study`` is a name, a file or a mapping."""
 
-    So an older run folder is still of the same study, and its stages count as done.
+    study: Any
+    seeds: Annotated[tuple[int, ...], Within(min_length=1)]
+    variant: str | None = None
+    options: dict[str, Any] | None = None
+
+
+def settings_of(config: TaskConfig | StimuliConfig | RsaConfig | ProbesConfig | EdgeConfig) -> dict[str, Any]:
+    """Return the settings as plain values, without newer ones at the value that older run folders imply.
+
+    An older run folder thus still matches the study, and its finished stages are reused.
     """
     later = (f for f in dataclasses.fields(config) if f.metadata.get("later"))
-    left_out = {f.name for f in later if getattr(config, f.name) == f.default}
+    left_out = {f.name for f in later if getattr(config, f.name) == f.metadata.get("before", f.default)}
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in left_out}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneCommand(TaskConfig):
+    """Options of ``bertft finetune`` and ``bertft ablate``; None keeps the default of `FinetuneConfig`."""
+
+    task: str = field()
+    model: str
+    freeze: Annotated[int, Within(ge=-1)] = -1
+    truncate: Count | None = None
+    seed: int = 1337
+    report_to: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RsaOptions(Settings):
+    """Options of ``bertft rsa``; lists are texts, separated by commas."""
+
+    base: str
+    tuned: dict[str, str]
+    text: str
+    tokens: str = "5000"
+    unit: Unit = "token"
+    metric: str = "cosine"
+    compare: str = "pearson"
+    measures: str = "rsa,cka"
+    sample: Annotated[int, Within(ge=4)] = 5000
+    intervals: bool = True
+    layers: Layers = "paired"
+    permutations: Count = 0
+    by: str = ""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["float32", "float64"] = "float32"
+    split: str | None = None
+    seed: int = 1337
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructuralCommand(Settings):
+    """Options of ``bertft probe structural``.
+
+    ``random`` and ``control`` are what `ProbesConfig` calls ``control`` and ``control_trees``. ``stream`` runs the
+    encoder for every batch instead of storing vectors.
+    """
+
+    models: dict[str, str]
+    train: str
+    dev: str
+    rank: list[Size] = field(default_factory=lambda: [128])
+    orthogonal: bool = False
+    rbf: bool = False
+    control: bool = False
+    random: bool = False
+    epochs: Size = 40
+    max_train: Size | None = None
+    max_dev: Size | None = None
+    dtype: StoredAs = "float16"
+    stream: bool = False
+    window: Window = "refuse"
+    seed: int = 1337
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeCommand(EdgeConfig):
+    """Options of ``bertft probe edge``; ``name`` is that of the task in the results."""
+
+    models: dict[str, str]
+    name: str = ""
+    stream: bool = False
+    seed: int = 1337

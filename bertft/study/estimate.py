@@ -1,4 +1,4 @@
-"""The cost of whole runs: every stage of a study, every k of a sweep."""
+"""Forecasts of runs: time, disk and memory of every stage."""
 
 from __future__ import annotations
 
@@ -6,33 +6,38 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bertft.data import sources
-from bertft.errors import BertftError
-from bertft.models.finetuning.run import FinetuneConfig, dev_split
-from bertft.models.tasks import get_task
-from bertft.probes.edge.driver import checked
+from bertft.models.finetuning.config import FinetuneConfig
 from bertft.runs.folder import RunFolder, Stage
+from bertft.runs.process import memory_of_gpu, memory_of_machine, resident
 from bertft.runs.progress import SILENT, Progress
-from bertft.study.analyses.ablation import KINDS, sweep_stages
+from bertft.study.analyses import ANALYSES
+from bertft.study.analyses.ablation import Sweep, SweepInputs
+from bertft.study.analyses.finetuning import finetuning_cost, read_examples
+from bertft.study.analysis import Analysis
 from bertft.study.config import StudyConfig
-from bertft.study.cost_analyses import Comparing, Probing, edge_cost
-from bertft.study.cost_finetuning import finetuning_cost
-from bertft.study.inputs import Materials, fitting
-from bertft.study.run import study_stages
-from bertft.study.timing import StageCost, memory_of_gpu, memory_of_machine, resident, weights_of
+from bertft.study.inputs import Inputs
+from bertft.study.reader import begun_with
+from bertft.study.run import check_study
+from bertft.study.timing import StageCost
 
 PAGE = 8_000_000  # bytes of report.html and the figures
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The stages of a run in order, and the machine's bytes: ``free`` on the disk, ``memory`` and ``gpu`` in all."""
+    """Forecast of a run: the cost of its stages and the resources of this machine.
+
+    Attributes:
+        stages: in order.
+        free: free bytes on the disk.
+        memory: bytes of memory, 0 if unknown.
+        gpu: bytes of the GPU, 0 without one.
+    """
 
     stages: list[StageCost]
     free: int
@@ -41,17 +46,17 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Of the stages that are left to do."""
+        """Seconds of the stages left to do."""
         return sum(cost.seconds for cost in self.stages if not cost.done)
 
     @property
     def kept(self) -> int:
-        """Bytes that the stages left to do add to the disk."""
+        """Bytes that the stages left to do and the page add to the disk."""
         return sum(cost.kept for cost in self.stages if not cost.done) + PAGE
 
     @property
     def disk(self) -> int:
-        """Bytes that must be free on the disk: what was kept before a stage, and what it needs while it runs."""
+        """Bytes that must be free on the disk: at most what earlier stages keep and one stage needs while it runs."""
         most, so_far = 0, 0
         for cost in (cost for cost in self.stages if not cost.done):
             so_far += cost.kept
@@ -60,16 +65,16 @@ class Estimate:
 
     @property
     def peak(self) -> int:
-        """Bytes of memory at the fullest moment of what is left to do."""
+        """Peak bytes of memory of the stages left to do."""
         return max((cost.memory for cost in self.stages if not cost.done), default=0)
 
     @property
     def peak_gpu(self) -> int:
-        """The same of the GPU's memory."""
+        """Peak bytes on the GPU of the stages left to do."""
         return max((cost.gpu for cost in self.stages if not cost.done), default=0)
 
     def to_tree(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return the forecast as plain values."""
         whole = {"seconds": self.seconds, "kept": self.kept, "disk": self.disk, "memory": self.peak}
         whole["gpu"] = self.peak_gpu
         machine = {"disk": self.free, "memory": self.memory, "gpu": self.gpu}
@@ -77,27 +82,26 @@ class Estimate:
 
 
 def estimate_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Progress = SILENT) -> Estimate:
-    """What `bertft.study.run.run_study` would still do in ``out``, and what that costs on this machine.
+    """Return the stages that `bertft.study.run.run_study` would run in ``out``, with their cost on this machine.
 
-    Reads every corpus, so bad input is refused as by the study; runs the encoder for some seconds; writes nothing.
-    Times are for a machine that does nothing else. Probes may stop early: theirs are upper limits.
+    Reads every corpus and refuses bad input as the study does; runs the encoder for some seconds; writes nothing.
+    Times are for an idle machine. Those of probes are upper limits, because probes may stop early.
     """
+    config = begun_with(config, out)
+    config = begun_with(config, out)
     folder = RunFolder(out, config.to_yaml())
     folder.check()
-    materials = Materials(config, folder.path, progress)
-    stages = study_stages(config, materials)
-    left = [stage for stage in stages if folder.done(stage) is None]
-    if left:
-        materials.check()
-    costs = _Costs(config, materials)
-    return _estimate(folder, stages, costs.of, progress)
+    inputs = Inputs(config, folder.path, progress)
+    if any(folder.done(stage) is None for analysis in ANALYSES for stage in analysis.stages(inputs)):
+        check_study(inputs)
+    return _estimate(ANALYSES, inputs, folder, progress)
 
 
 def estimate_finetune(config: FinetuneConfig, *, progress: Progress = SILENT) -> Estimate:
-    """The same of `bertft.models.finetuning.run.finetune`."""
-    train, dev = _examples(config)
+    """Return the cost of `bertft.models.finetuning.run.finetune` with ``config`` on this machine."""
+    train, dev = read_examples(config)
     with progress.step("estimate", unit="stages"):
-        cost = finetuning_cost(config, train, dev, stage=str(Path(config.out).name), held=resident())
+        cost = finetuning_cost(config, train, dev, stage=Path(config.out).name, held=resident())
     return Estimate([cost], _free(Path(config.out)), memory_of_machine(), memory_of_gpu())
 
 
@@ -109,116 +113,27 @@ def estimate_sweep(
     cache: Path | None = None,
     progress: Progress = SILENT,
 ) -> Estimate:
-    """The same of `bertft.study.analyses.ablation.sweep_stages` in the folder ``config.out``: every ``k`` is timed by itself."""
-    out = Path(config.out)
-    stages = sweep_stages(kind, config, out, depths_wanted=depths, cache=cache)
-    train, dev = _examples(config)
-    held = resident()
-
-    def cost(stage: Stage) -> StageCost:
-        own: dict[str, Any] = {kind: int(stage.depends[kind])}
-        prefix = cache or out / "prefix" if kind == "freeze" else None
-        return finetuning_cost(
-            dataclasses.replace(config, prefix_cache=prefix, **own), train, dev, stage=stage.name, held=held
-        )
-
-    return _estimate(RunFolder(out, ""), stages, cost, progress)
+    """Return the cost of `bertft.study.analyses.ablation.sweep` on this machine; every k is timed separately."""
+    inputs = SweepInputs(kind, config, depths, cache, progress)
+    return _estimate([Sweep()], inputs, RunFolder(config.out, ""), progress)
 
 
-def _examples(config: FinetuneConfig) -> tuple[list[Any], list[Any]]:
-    task = get_task(config.task)
-    train = sources.load(task.kind, config.train, split="train", limit=config.max_train)
-    dev = sources.load(task.kind, config.dev, split=dev_split(config), limit=config.max_dev)
-    if not train or not dev:
-        raise BertftError(f"finetune: {config.dev if train else config.train} has no examples, expected at least one")
-    return train, dev
-
-
-class _Costs:
-    """The cost of each stage of a study; what stages share is measured once."""
-
-    def __init__(self, config: StudyConfig, materials: Materials) -> None:
-        self.config, self.materials, self.held = config, materials, resident()
-        self._comparing: Comparing | None = None
-        self._probing: Probing | None = None
-
-    def of(self, stage: Stage) -> StageCost:
-        kind, _, name = stage.name.partition("/")
-        costs = {"models": self._models, "rsa": self._rsa, "words": self._words, "edge": self._edge}
-        costs |= {"probes": self._probes, "differences": self._differences}
-        costs |= {sweep: partial(self._ablate, sweep) for sweep in KINDS}
-        return costs[kind](name, stage.name)
-
-    def _models(self, name: str, stage: str) -> StageCost:
-        train, dev = self.materials.task(name, "train"), self.materials.task(name, "dev")
-        return finetuning_cost(self.materials.driver(name), train, dev, stage=stage, held=self.held)
-
-    def _rsa(self, text: str, stage: str) -> StageCost:
-        texts = fitting(self.materials.encoder("base"), self.materials.stimuli(text))
-        return self._compared.cost(stage, texts, all_layers=text == self.config.crossed_text)
-
-    def _words(self, _: str, stage: str) -> StageCost:
-        return self._compared.words(stage, self.materials.treebank())
-
-    @property
-    def _compared(self) -> Comparing:
-        assert self.config.rsa is not None
-        if self._comparing is None:
-            base, tuned, seed = self.materials.encoder("base"), len(self.config.tasks), self.config.seed
-            self._comparing = Comparing(self.config.rsa, base, tuned, seed=seed, held=self.held)
-        return self._comparing
-
-    def _probes(self, name: str, stage: str) -> StageCost:
-        return self._measured().cost(stage, self._encoders * weights_of(self.materials.encoder("base").model))
-
-    def _differences(self, name: str, stage: str) -> StageCost:
-        encoders = self._encoders * weights_of(self.materials.encoder("base").model)
-        return self._measured().differences(stage, 1 + len(self.config.tasks), encoders)
-
-    def _measured(self) -> Probing:
-        assert self.config.probes is not None
-        if self._probing is None:
-            train, dev = self.materials.trees("train"), self.materials.trees("dev")
-            self._probing = Probing(self.config.probes, self.materials.encoder("base"), train, dev, held=self.held)
-        return self._probing
-
-    def _edge(self, name: str, stage: str) -> StageCost:
-        edge = self.config.edge[name]
-        corpora = checked(*self.materials.spans(edge))
-        encoders = 1 + len(self.config.tasks) + edge.random
-        base = self.materials.encoder("base")
-        return edge_cost(edge, base, encoders, corpora, stage=stage, held=self.held)
-
-    def _ablate(self, kind: str, place: str, stage: str) -> StageCost:
-        name, _, k = place.partition("/k")
-        train, dev = self.materials.task(name, "train"), self.materials.task(name, "dev")
-        own: dict[str, Any] = {kind: int(k)}
-        prefix = self.materials.out / "prefix" if kind == "freeze" else None
-        config = dataclasses.replace(self.materials.driver(name), prefix_cache=prefix, **own)
-        cost = finetuning_cost(config, train, dev, stage=stage, held=self.held)
-        return dataclasses.replace(cost, kept=0, scratch=cost.scratch + cost.kept)  # the model goes once it is scored
-
-    @property
-    def _encoders(self) -> int:
-        """How many encoders a study holds at its end."""
-        return 2 + len(self.config.tasks)
-
-
-def _estimate(
-    folder: RunFolder, stages: Sequence[Stage], cost: Callable[[Stage], StageCost], progress: Progress
-) -> Estimate:
-    costs = []
-    with progress.step("estimate", total=len(stages), unit="stages") as bar:
-        for stage in stages:
-            bar.note(stage.name)
-            finished = folder.done(stage) is not None
-            costs.append(_finished(folder, stage) if finished else cost(stage))
-            bar.advance()
-    return Estimate(costs, _free(folder.path), memory_of_machine(), memory_of_gpu())
+def _estimate(analyses: Iterable[Analysis[Any]], inputs: Any, folder: RunFolder, progress: Progress) -> Estimate:
+    listed = [(analysis, analysis.stages(inputs)) for analysis in analyses]
+    held, found = resident(), list[StageCost]()
+    with progress.step("estimate", total=sum(len(stages) for _, stages in listed), unit="stages") as bar:
+        for analysis, stages in listed:
+            left = [stage for stage in stages if folder.done(stage) is None]
+            costs = analysis.cost(inputs, left, held)
+            for stage in stages:
+                bar.note(stage.name)
+                found.append(next(costs) if stage in left else _finished(folder, stage))
+                bar.advance()
+    return Estimate(found, _free(folder.path), memory_of_machine(), memory_of_gpu())
 
 
 def _free(place: Path) -> int:
-    """Bytes that are free where ``place`` is or will be."""
+    """Return the free bytes of the disk that holds ``place``, which need not exist yet."""
     place = place.resolve()
     while not place.exists():
         place = place.parent

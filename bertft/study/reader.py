@@ -1,13 +1,13 @@
-"""Reads a study's YAML file: checked strictly, every default made visible, paths resolved."""
+"""Reader of a study's YAML file.
+
+The file is checked strictly, its defaults are filled in and its paths resolved.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import re
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,11 @@ from typing import Any
 import yaml
 
 from bertft.errors import BertftError
-from bertft.study.config import EdgeConfig, StudyConfig
+from bertft.runs.settings import kind_of, one_line, validated
+from bertft.study.config import OLDER_DRAW, EdgeConfig, StudyConfig
 
 BUILTIN = Path(__file__).with_name("builtin")
-"""Where the studies that travel with the package lie: ``bertft study quickstart`` reads ``quickstart.yaml``."""
-
-
-STIMULI_KINDS = ("text", "dep", "nli", "qa")
-"""What a text to compare representations on may be, as ``bertft.data.sources.load`` calls it."""
-
-RSA_METRICS = ("dot", "cosine", "correlation", "sqeuclidean")
-"""The dissimilarities that have a linear-time RSA; ``bertft.similarity.measures.METRICS`` without importing torch."""
-
-FEATURES = {"window": ("refuse", "split"), "dtype": ("float16", "float32")}
-"""What `bertft.probes.feature_store.FeatureStore` may be told of the vectors of probes."""
-
-RSA_LABELS = ("upos", "xpos", "relation", "depth", "position", "frequency")
-"""By what words can be told apart; the names of ``bertft.similarity.words.moved.LABELS`` without importing torch."""
+"""Folder of the built-in studies: ``bertft study quickstart`` reads ``quickstart.yaml``."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _FILE_SUFFIXES = (".conllu", ".json", ".jsonl", ".tsv", ".txt", ".gz")
@@ -46,12 +34,17 @@ def read_study(
     model: str | None = None,
     settings: Sequence[str] = (),
 ) -> StudyConfig:
-    """Read a study by file or built-in name, apply ``variant``, and resolve its relative paths against ``data``.
+    """Return a study with its defaults filled in, its paths resolved and its hub ids pinned to their current commits.
 
-    Without ``data`` relative paths start at the YAML file's own folder. What is on the hub is pinned to the commit it
-    is at now, so that the run folder's configuration says which. ``model`` replaces the study's encoder, each of
-    ``settings`` (``rsa.tokens=1000``; the value is YAML) one of its settings.
-    Raises ``BertftError`` that names the file and the key for anything unknown, missing or of the wrong type.
+    Args:
+        study: a YAML file, a run folder, or the name of a built-in study.
+        variant: the overrides to apply, by their name in the file.
+        data: the folder that relative paths start from; by default that of the file.
+        model: an encoder that replaces the study's.
+        settings: overrides such as ``rsa.tokens=1000``; the value is YAML.
+
+    Raises:
+        BertftError: names the file and the key that is unknown, missing, of another type or out of bounds.
     """
     path = _locate(study)
     try:
@@ -59,7 +52,7 @@ def read_study(
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
-        raise BertftError(f"{path}: {line}not valid YAML ({_one_line(getattr(error, 'problem', error))})") from None
+        raise BertftError(f"{path}: {line}not valid YAML ({one_line(getattr(error, 'problem', error))})") from None
     return study_of(tree, path, variant=variant, data=data, model=model, settings=settings)
 
 
@@ -72,13 +65,13 @@ def study_of(
     model: str | None = None,
     settings: Sequence[str] = (),
 ) -> StudyConfig:
-    """As `read_study`, of what the YAML file ``path`` (named in errors) holds."""
+    """Return the study in ``tree``, the content of the YAML file ``path``; arguments as of `read_study`."""
     if not isinstance(tree, dict):
-        raise BertftError(f"{path}: expected a study (a mapping with name, model, tasks), found {_kind(tree)}")
-    tree = dict(tree)
+        raise BertftError(f"{path}: expected a study (a mapping with name, model, tasks), found {kind_of(tree)}")
+    tree = _older_draw_named(tree)
     variants = tree.pop("variants", None) or {}
     if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
-        raise BertftError(f"{path}: variants: expected a mapping from name to overrides, found {_kind(variants)}")
+        raise BertftError(f"{path}: variants: expected a mapping from name to overrides, found {kind_of(variants)}")
     if variant:
         if variant not in variants:
             known = ", ".join(map(str, variants)) or "none"
@@ -89,26 +82,53 @@ def study_of(
         tree["model"] = model
     for setting in settings:
         tree = _merge(tree, _setting(setting))
-    config = build(StudyConfig, tree, str(path), "")
+    config: StudyConfig = validated(StudyConfig, tree, str(path))
     _check(config, str(path))
     return _resolve(config, Path(data) if data is not None else path.parent, str(path))
+
+
+def begun_with(config: StudyConfig, out: str | os.PathLike[str]) -> StudyConfig:
+    """Return ``config`` with the older draw if the run folder ``out`` names none.
+
+    A run folder keeps the draw it was begun with, so that the same command resumes it.
+    """
+    try:
+        tree = yaml.safe_load((Path(out) / "config.yaml").read_text(encoding="utf8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return config  # no run folder yet, or one that `RunFolder.check` refuses
+    study = tree.get("study", tree) if isinstance(tree, dict) else None  # a study, or one repeated over seeds
+    rsa = study.get("rsa") if isinstance(study, dict) else None
+    if config.rsa is None or not isinstance(rsa, dict) or "draw" in rsa:
+        return config
+    return dataclasses.replace(config, rsa=dataclasses.replace(config.rsa, draw=OLDER_DRAW))
+
+
+def _older_draw_named(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``tree`` with ``rsa.draw`` named if it is a resolved study that omits it.
+
+    A resolved study, as run folders hold it, names its ``variant``; a study as written does not.
+    """
+    rsa = tree.get("rsa")
+    if "variant" not in tree or not isinstance(rsa, dict) or "draw" in rsa:
+        return dict(tree)
+    return {**tree, "rsa": {**rsa, "draw": OLDER_DRAW}}
 
 
 def _locate(study: str | os.PathLike[str]) -> Path:
     path = Path(study)
     builtin = BUILTIN / f"{study}.yaml"
-    if str(study) == path.stem and builtin.is_file():  # a bare name; ./quickstart is a folder
+    if str(study) == path.stem and builtin.is_file():  # a bare name, unlike ./quickstart
         return builtin
     if path.is_dir():
         path = path / "config.yaml"
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in BUILTIN.glob("*.yaml")))
-        raise BertftError(f"{study}: no such study file, and the built-in studies are: {names}")
+        raise BertftError(f"{study}: no such study file; the built-in studies are: {names}")
     return path
 
 
 def _setting(text: str) -> dict[str, Any]:
-    """``a.b=value`` as ``{"a": {"b": value}}``, the value read as YAML."""
+    """Return ``a.b=value`` as ``{"a": {"b": value}}``, with the value read as YAML."""
     name, equals, value = text.partition("=")
     parts = name.strip().split(".")
     if not equals or not all(parts):
@@ -130,58 +150,6 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def build(wanted: Any, value: Any, file: str, where: str) -> Any:
-    """``value`` as ``wanted``, or a ``BertftError``.
-
-    ``wanted``: a dataclass, ``dict[str, X]``, ``tuple[X, ...]``, ``X | None``, ``X | tuple[X, ...]`` or a scalar.
-    """
-    if typing.get_origin(wanted) in (types.UnionType, typing.Union):
-        options = typing.get_args(wanted)
-        if value is None and type(None) in options:
-            return None
-        wanted = next(option for option in options if option is not type(None))
-        if isinstance(value, list) and value and any(typing.get_origin(option) is tuple for option in options):
-            return tuple(build(wanted, entry, file, f"{where}[{i}]") for i, entry in enumerate(value))
-    if typing.get_origin(wanted) is tuple:
-        if not isinstance(value, list):
-            raise BertftError(f"{file}: {where}: expected a list, found {_kind(value)}")
-        item = typing.get_args(wanted)[0]
-        return tuple(build(item, entry, file, f"{where}[{i}]") for i, entry in enumerate(value))
-    if typing.get_origin(wanted) is dict:
-        if not isinstance(value, dict):
-            raise BertftError(f"{file}: {where}: expected a mapping by name, found {_kind(value)}")
-        item = typing.get_args(wanted)[1]
-        return {str(key): build(item, entry, file, f"{where}.{_one_line(key)}") for key, entry in value.items()}
-    if dataclasses.is_dataclass(wanted):
-        return _build_dataclass(wanted, value, file, where)
-    if wanted is float and isinstance(value, str):  # YAML 1.1 reads 5e-5 (no dot) as text
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-        raise BertftError(f"{file}: {where}: expected {_TYPE_NAMES[wanted]}, found {_kind(value)}")
-    return value
-
-
-def _build_dataclass(wanted: Any, value: Any, file: str, where: str) -> Any:
-    hints = typing.get_type_hints(wanted)
-    dot = f"{where}." if where else ""
-    if not isinstance(value, dict):
-        raise BertftError(f"{file}: {where}: expected a mapping with {', '.join(hints)}, found {_kind(value)}")
-    for key in value:
-        if key not in hints:
-            close = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(hints)}"
-            raise BertftError(f"{file}: {dot}{_one_line(key)}: unknown key, {hint}")
-    required = (f for f in dataclasses.fields(wanted) if f.default is f.default_factory is dataclasses.MISSING)
-    for missing in (f.name for f in required if f.name not in value):
-        raise BertftError(f"{file}: {dot}{missing}: missing, and it has no default")
-    return wanted(**{key: build(hints[key], entry, file, f"{dot}{key}") for key, entry in value.items()})
-
-
 def _check(config: StudyConfig, file: str) -> None:
     from bertft.models import tasks
 
@@ -194,80 +162,39 @@ def _check(config: StudyConfig, file: str) -> None:
     for name in [*config.tasks, *config.stimuli, *config.edge]:
         if not _NAME.fullmatch(name) or name in _RESERVED:
             raise BertftError(
-                f"{file}: {name!r} cannot be a name here: use letters, digits, '.', '_', '-'; not base or random"
+                f"{file}: expected a name of letters, digits, '.', '_' and '-', not base or random, found {name!r}"
             )
     for name in config.stimuli:
         if name in config.tasks:
-            raise BertftError(f"{file}: stimuli.{name}: a task has that name, and its dev text is measured under it")
-    for name, stimuli in config.stimuli.items():
-        if stimuli.kind not in STIMULI_KINDS:
-            kinds = ", ".join(STIMULI_KINDS)
-            raise BertftError(f"{file}: stimuli.{name}.kind: expected one of {kinds}, found {stimuli.kind!r}")
-    if config.rsa:
-        for key, allowed in (("metric", RSA_METRICS), ("unit", ("token", "word")), ("layers", ("paired", "all"))):
-            if getattr(config.rsa, key) not in allowed:
-                found = getattr(config.rsa, key)
-                raise BertftError(f"{file}: rsa.{key}: expected one of {', '.join(allowed)}, found {found!r}")
-        if unknown := [label for label in config.rsa.labels if label not in RSA_LABELS]:
-            raise BertftError(f"{file}: rsa.by: expected some of {', '.join(RSA_LABELS)}, found {unknown[0]!r}")
-        if config.rsa.labels and not config.treebank:
-            raise BertftError(
-                f"{file}: rsa.by: expected trees to tell words apart, found no probes and no task on trees"
-            )
-    if config.probes:
-        _check_features(config.probes, file, "probes")
-    for name, edge in config.edge.items():
-        _check_features(edge, file, f"edge.{name}")
+            raise BertftError(f"{file}: stimuli.{name}: a task has this name, which its dev text uses; choose another")
+    if config.rsa and config.rsa.labels:
+        from bertft.similarity.words.labels import LABELS
+
+        if unknown := [label for label in config.rsa.labels if label not in LABELS]:
+            raise BertftError(f"{file}: rsa.by: expected some of {', '.join(LABELS)}, found {unknown[0]!r}")
+        if not config.treebank:
+            raise BertftError(f"{file}: rsa.by: needs a treebank, found neither probes nor a task on trees")
     for name, ablate in config.ablate.items():
         if name not in config.tasks:
             raise BertftError(f"{file}: ablate.{name}: expected one of the tasks {', '.join(config.tasks)}")
         try:
             ablate.sweeps()
         except ValueError:
-            raise BertftError(f"{file}: ablate.{name}: expected all, or whole numbers with commas") from None
+            raise BertftError(f"{file}: ablate.{name}: expected all, or whole numbers separated by commas") from None
     if not config.tasks:
         raise BertftError(f"{file}: tasks: expected at least one task, found none")
-    _check_numbers(config, file, "")
-
-
-def _check_features(node: Any, file: str, where: str) -> None:
-    for key, allowed in FEATURES.items():
-        if (found := getattr(node, key)) not in allowed:
-            raise BertftError(f"{file}: {where}.{key}: expected {' or '.join(allowed)}, found {found!r}")
-
-
-def _check_numbers(node: Any, file: str, where: str) -> None:
-    positive = {
-        "epochs",
-        "learning_rate",
-        "head_learning_rate",
-        "batch_size",
-        "max_length",
-        "max_train",
-        "max_dev",
-        "max_select",
-        "max_grad_norm",
-        "lora",
-    }
-    positive |= {"tokens", "rank", "limit", "truncate", "max_test", "interval", "steps"}
-    for item in dataclasses.fields(node):
-        value, place = getattr(node, item.name), f"{where}.{item.name}".lstrip(".")
-        if dataclasses.is_dataclass(value):
-            _check_numbers(value, file, place)
-        elif isinstance(value, dict):
-            for key, entry in value.items():
-                _check_numbers(entry, file, f"{place}.{key}")
-        elif item.name in positive and not isinstance(value, str):  # of a sweep, `truncate` is text
-            for number in value if isinstance(value, tuple) else (value,):
-                if number is not None and not number > 0:
-                    raise BertftError(f"{file}: {place}: expected a number above 0, found {number}")
 
 
 def edge_of(tree: object, root: Path, file: str, where: str) -> EdgeConfig:
-    """One entry of a study's ``edge`` that stands elsewhere, its paths starting at ``root``; errors name the others."""
-    edge: EdgeConfig = build(EdgeConfig, tree, file, where)
-    _check_features(edge, file, where)
-    _check_numbers(edge, file, where)
+    """Return an entry of ``edge`` from another file.
+
+    Args:
+        tree: the entry's settings.
+        root: the folder that relative paths start from.
+        file: the file, for error messages.
+        where: the entry's key in that file, for error messages.
+    """
+    edge: EdgeConfig = validated(EdgeConfig, tree, file, where)
     sources = {key: getattr(edge, key) for key in ("train", "dev", "test")}
     found: dict[str, Any] = {
         key: resolve_source(text, root, f"{file}: {where}.{key}") for key, text in sources.items() if text
@@ -276,9 +203,11 @@ def edge_of(tree: object, root: Path, file: str, where: str) -> EdgeConfig:
 
 
 def resolve_source(text: str, root: Path, where: str) -> str:
-    """A source with its relative path starting at ``root``, or on the hub at a commit; ``where`` names it in errors."""
-    from bertft.data.files import at_home
-    from bertft.data.sources import pin
+    """Return a source with its path resolved from ``root``, or pinned to a commit of the hub.
+
+    ``where`` begins error messages.
+    """
+    from bertft.data.location import at_home, pin
 
     if text.startswith("builtin:"):
         return text
@@ -286,13 +215,12 @@ def resolve_source(text: str, root: Path, where: str) -> str:
     if path.exists():
         return str(path.resolve())
     if path.name.endswith(_FILE_SUFFIXES) or text.startswith((".", "/", "~")):
-        raise BertftError(f"{where}: no such file: {_one_line(path)}")
+        raise BertftError(f"{where}: no such file: {one_line(path)}")
     return pin(text)
 
 
 def _resolve(config: StudyConfig, root: Path, file: str) -> StudyConfig:
-    from bertft.data.files import at_home
-    from bertft.data.sources import pin
+    from bertft.data.location import at_home, pin
 
     if not root.is_dir():
         raise BertftError(f"--data {root}: no such folder")
@@ -327,18 +255,3 @@ def _resolve(config: StudyConfig, root: Path, file: str) -> StudyConfig:
         probes=resolved(config.probes, "probes") if config.probes else None,
         edge={name: resolved(edge, f"edge.{name}") for name, edge in config.edge.items()},
     )
-
-
-_TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, dict):
-        return "a mapping"
-    return "a list" if isinstance(value, list) else repr(value)
-
-
-def _one_line(problem: object) -> str:
-    return " ".join(str(problem).split())

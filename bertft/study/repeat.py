@@ -1,13 +1,11 @@
-"""A study repeated with several seeds in one folder, and analyses over it that share its models.
+"""A study repeated with several seeds in one folder.
 
 ```
-out/config.yaml   seed1337/models/<task>/  rsa/  probes/     as a study's run folder, one for every seed
+out/config.yaml   seed1337/models/<task>/  rsa/  probes/     a study's run folder for every seed
     <analysis>/...                                           the stages of an analysis
-    results/<analysis>.csv, .png, .svg, .md                  its table: every seed, and all together; its figures
+    results/<analysis>.csv, .png, .svg, .md                  its table, of every seed and pooled; its figures
 ```
-An analysis is a module with ``stages(lab)`` and ``figures(rows, lab)``; every stage is done once (`bertft.runs.folder`).
-It may have ``derived(rows, lab)``, further rows that follow from those of the stages, ``tables(rows, lab)``, Markdown
-by name, and ``check(lab)``, which reads what corpora it has of its own.
+An analysis here is an `Experiment`; every stage runs once (`bertft.runs.folder`).
 """
 
 from __future__ import annotations
@@ -19,33 +17,42 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from bertft.errors import BertftError
+from bertft.models.encoder import Encoder
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.report.draw.paper import draw, in_palette
+from bertft.report.figure import Figure, HeatMap
+from bertft.report.lines import Context, context
+from bertft.runs.files import write_bytes_atomically, write_text_atomically
 from bertft.runs.folder import RunFolder, Stage
 from bertft.runs.pooling import pool_seeds
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import Row, merge_rows, write_bytes_atomically, write_results, write_text_atomically
-from bertft.study.config import StudyConfig, settings_of
-from bertft.study.inputs import Materials
-from bertft.study.reader import read_study, resolve_source, study_of
-from bertft.study.run import study_stages
+from bertft.runs.rows import Row, merge_rows, write_results
+from bertft.runs.settings import validated
+from bertft.study.analysis import Analysis
+from bertft.study.config import OLDER_DRAW, RepeatConfig, RsaConfig, StudyConfig
+from bertft.study.inputs import Inputs
+from bertft.study.reader import begun_with, read_study, resolve_source, study_of
+from bertft.study.run import check_study, study_stages
 
-if TYPE_CHECKING:
-    from bertft.models.encoder import Encoder
-    from bertft.models.finetuning.run import FinetuneConfig
-    from bertft.report.figures.catalogue import Figure
-
-
-__all__ = ["Lab", "Setting", "read_setting"]
+__all__ = ["Experiment", "RepeatedStudy", "Setting", "read_setting"]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A study, the seeds to repeat it with, and the options of analyses by name; ``root`` is where paths start."""
+    """A study to repeat.
+
+    Attributes:
+        name: of the setting.
+        study: the study.
+        seeds: to repeat it with.
+        options: of analyses, by name.
+        root: the folder that relative paths in the options start from.
+    """
 
     name: str
     study: StudyConfig
@@ -54,16 +61,17 @@ class Setting:
     root: Path
 
     def to_yaml(self) -> str:
-        """What a folder's results depend on."""
+        """Return the settings that a folder's results depend on."""
         tree = {"setting": self.name, "study": self.study.to_tree()}
         return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
 
 
 def read_setting(path: Path, name: str, *, data: str | Path | None = None, model: str | None = None) -> Setting:
-    """The setting ``name`` of the YAML file ``path``: ``study`` (written out, a file beside it or a built-in
-    one's name), its ``variant``, ``seeds`` and ``options``.
+    """Return the setting ``name`` of the YAML file ``path``.
 
-    Relative paths start at ``data``, or at the file's own folder. Raises ``BertftError`` for what is no setting.
+    A setting has a ``study`` (its settings, a file next to ``path``, or the name of a built-in one), its ``variant``,
+    ``seeds`` and ``options``. Relative paths start at ``data``, by default at the file's folder. ``model`` replaces the
+    study's encoder. Raises ``BertftError`` for anything that is not a setting.
     """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf8"))
@@ -72,33 +80,31 @@ def read_setting(path: Path, name: str, *, data: str | Path | None = None, model
     if not isinstance(tree, dict) or not isinstance(tree.get(name), dict):
         known = ", ".join(map(str, tree)) if isinstance(tree, dict) else "none"
         raise BertftError(f"{path}: no setting {name!r}, it has: {known}")
-    own = tree[name]
-    if unknown := set(own) - {"study", "variant", "seeds", "options"}:
-        expected = "study, variant, seeds or options"
-        raise BertftError(f"{path}: {name}.{sorted(unknown)[0]}: unknown key, expected {expected}")
-    seeds = own.get("seeds")
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
-        raise BertftError(f"{path}: {name}.seeds: expected a list of whole numbers, found {seeds!r}")
-    chosen: dict[str, Any] = {"variant": own.get("variant"), "data": data, "model": model}
-    if isinstance(own.get("study"), str):
-        file = path.parent / own["study"]
-        study = read_study(file if file.is_file() else own["study"], **chosen)
+    own: RepeatConfig = validated(RepeatConfig, tree[name], str(path), name)
+    chosen: dict[str, Any] = {"variant": own.variant, "data": data, "model": model}
+    if isinstance(own.study, str):
+        file = path.parent / own.study
+        study = read_study(file if file.is_file() else own.study, **chosen)
     else:
-        study = study_of(own.get("study"), path, **chosen)
-    return Setting(name, study, tuple(seeds), own.get("options") or {}, Path(data) if data else path.parent)
+        study = study_of(own.study, path, **chosen)
+    return Setting(name, study, own.seeds, own.options or {}, Path(data) if data else path.parent)
 
 
-class Lab:
-    """What analyses find: the study of each seed, its encoders and texts, their own options, and the folder."""
+class RepeatedStudy:
+    """A study with each of several seeds: its encoders, texts, stages and folder, and the options of analyses."""
 
     def __init__(self, setting: Setting, out: str | os.PathLike[str], progress: Progress = SILENT) -> None:
+        setting = dataclasses.replace(setting, study=begun_with(setting.study, out))
         self.setting, self.out, self.progress = setting, Path(out), progress
         self.folder = RunFolder(out, setting.to_yaml())
         self.seeds = setting.seeds
-        self.materials = functools.cache(self._materials)
+        self.inputs = functools.cache(self._inputs)
 
     def options(self, name: str, *needed: str) -> dict[str, Any]:
-        """The options of one analysis, with the keys it cannot do without; without any, they may be left out."""
+        """Return the options called ``name``; raise ``BertftError`` if one of the ``needed`` keys is missing.
+
+        Options without needed keys may be left out.
+        """
         found = self.setting.options.get(name)
         if found is None and not needed:
             return {}
@@ -109,66 +115,67 @@ class Lab:
         return found
 
     def source(self, text: str) -> str:
-        """A source named in the options, its relative path resolved."""
+        """Return a source named in the options, with its path resolved."""
         return resolve_source(text, self.setting.root, f"setting {self.setting.name}")
 
     @property
+    def draw(self) -> str:
+        """How the study draws its stimuli (``rsa.draw``)."""
+        return (self.setting.study.rsa or RsaConfig()).draw
+
+    @property
     def prefix(self) -> Path:
-        """What frozen blocks give out (`bertft.models.frozen_cache`), kept until the analysis that trains on it is done."""
+        """Folder for the output of frozen blocks, removed once the analysis that trains on it is done."""
         return self.out / "prefix"
 
     def study(self, seed: int) -> StudyConfig:
-        """The study with this seed."""
+        """Return the study with this seed."""
         config = self.setting.study
         tasks = {name: dataclasses.replace(task, seed=seed) for name, task in config.tasks.items()}
         return dataclasses.replace(config, seed=seed, tasks=tasks)
 
-    def _materials(self, seed: int) -> Materials:
-        return Materials(self.study(seed), self.out / f"seed{seed}", self.progress)
+    def _inputs(self, seed: int) -> Inputs:
+        return Inputs(self.study(seed), self.out / f"seed{seed}", self.progress)
 
     def encoder(self, seed: int, name: str) -> Encoder:
-        """``base``, ``random`` or a task's tuned encoder, once its stage is done."""
-        return self.materials(seed).encoder(name)
+        """Return ``base``, ``random`` or a task's tuned encoder; the stage that trains it must be done."""
+        return self.inputs(seed).encoder(name)
+
+    def model(self, seed: int, task: str) -> Path:
+        """Return the folder of a task's tuned encoder."""
+        return self.out / f"seed{seed}" / "models" / task
 
     def driver(self, seed: int, task: str, out: Path, **changes: Any) -> FinetuneConfig:
-        """The fine-tuning driver's configuration of a task of the study, into ``out``, with ``changes``."""
-        return dataclasses.replace(self.materials(seed).driver(task), out=out, **changes)
+        """Return the fine-tuning configuration of a task of the study, into ``out``, with ``changes``."""
+        return dataclasses.replace(self.inputs(seed).driver(task), out=out, **changes)
 
     def study_stages(self, *kinds: str, seeds: Sequence[int] | None = None) -> list[Stage]:
-        """The stages of the study itself: ``models``, and those of ``rsa``, ``probes``, ``differences`` asked for."""
+        """Return the stages ``models`` of the study for every seed, and those of ``kinds``.
+
+        A kind is the first part of a stage's name, such as ``rsa``.
+        """
         found = []
         for seed in self.seeds if seeds is None else seeds:
-            for stage in study_stages(self.study(seed), self.materials(seed)):
+            for stage in study_stages(self.inputs(seed)):
                 if stage.name.split("/")[0] in ("models", *kinds):
                     product = stage.product and f"seed{seed}/{stage.product}"
                     found.append(dataclasses.replace(stage, name=f"seed{seed}/{stage.name}", product=product))
         return found
 
     def stage(self, name: str, seed: int, settings: Mapping[str, Any], work: Callable[[], list[Row]]) -> Stage:
-        """A stage of an analysis on the models of one seed; its rows depend on them and on ``settings``."""
-        study = self.study(seed)
-        tuned = {task: settings_of(config) for task, config in study.tasks.items()}
-        return Stage(name, {"model": study.model, "tuned": tuned, "seed": seed, **settings}, work)
+        """Return a stage on the models of one seed, whose rows depend on them and on ``settings``."""
+        inputs = self.inputs(seed)
+        named = {"draw": self.draw} if self.draw != OLDER_DRAW else {}
+        return Stage(name, {"tuned": inputs.tuned, **inputs.seeds, **named, **settings}, work)
 
-    def sweep(self, kind: str) -> list[Stage]:
-        """The sweep (`bertft.study.analyses.ablation`) of every task and seed. Options ``sweep``: ``seeds``, ``k`` (by kind a list;
-        default all) and ``tasks``, by name what differs from the study's fine-tuning, such as ``max_train``, and maybe
-        a ``k`` of its own."""
-        from bertft.study.analyses.ablation import sweep_stages
-
-        options = self.options("sweep", "seeds", "tasks")
-        found = []
-        for seed in options["seeds"]:
-            for task, own in options["tasks"].items():
-                changes = dict(own or {})
-                depths = changes.pop("k", options.get("k", {})).get(kind)
-                name, config = f"{kind}/{task}/seed{seed}", self.driver(seed, task, self.out, **changes)
-                settings = {"depths_wanted": depths, "name": name, "cache": self.prefix, "keep": False}
-                found += sweep_stages(kind, config, self.out, **settings, progress=self.progress)
-        return found
+    def stages_by_seed(self, folder: str, settings: Mapping[str, Any], work: Callable[[int], list[Row]]) -> list[Stage]:
+        """Return a stage ``<folder>/seed<seed>`` for every seed, whose work takes the seed."""
+        return [
+            self.stage(f"{folder}/seed{seed}", seed, settings, functools.partial(work, seed)) for seed in self.seeds
+        ]
 
     def take(self, folders: Sequence[str | os.PathLike[str]]) -> None:
-        """Take over what studies elsewhere have finished with the same settings; the folder must be claimed."""
+        """Take finished stages of the same settings from other studies' folders; the own folder must be claimed."""
         for other in folders:
             seed = read_study(other).seed
             if seed not in self.seeds:
@@ -178,58 +185,63 @@ class Lab:
             )
             self.progress.say(f"{len(taken)} stages taken from {other}: {', '.join(taken) or 'none'}")
 
-    def check(self, analyses: Sequence[ModuleType]) -> None:
-        """Refuse, writing nothing, another study's folder, options that make no stages and corpora that cannot be read.
+    def check(self, analyses: Sequence[Analysis[RepeatedStudy]]) -> None:
+        """Refuse another study's folder, missing options and unreadable corpora; write nothing.
 
-        Where every stage is done, no corpus is looked at.
+        Reads no corpus if every stage is done.
         """
         self.folder.check()
         stages = [stage for analysis in analyses for stage in analysis.stages(self)]
         if all(self.folder.done(stage) is not None for stage in stages):
             return
-        self.materials(self.seeds[0]).check()
+        check_study(self.inputs(self.seeds[0]))
         for analysis in analyses:
-            if hasattr(analysis, "check"):
-                analysis.check(self)
+            analysis.check(self)
 
-    def run(self, analysis: ModuleType) -> list[Path]:
-        """Do what an analysis has not done yet, then write its table and figures; the folder must be claimed.
+    def run(self, analysis: Analysis[RepeatedStudy]) -> list[Path]:
+        """Run or resume an analysis, then write its table, figures and Markdown; the folder must be claimed.
 
-        The models' scores are in the table of the analysis that draws none of their layers, and in no other.
+        Scores of the models are left out of the table where there are other rows. Returns the paths written.
         """
-        from bertft.report.draw.paper import in_palette, on_paper
-
-        name = analysis.__name__.rpartition(".")[2]
-        rows = merge_rows(self.folder.run(analysis.stages(self), name, table=False, progress=self.progress))
+        stages = analysis.stages(self)
+        rows = merge_rows(self.folder.run(stages, analysis.name, table=False, progress=self.progress))
         shutil.rmtree(self.prefix, ignore_errors=True)
+        analysis.clean(self)
         own = [row for row in rows if row.task != "finetune"] or rows
-        own += analysis.derived(own, self) if hasattr(analysis, "derived") else []
+        own += analysis.derived(own, self._context(own))
         pooled = pool_seeds(own)
-        several = len({row.seed for row in own}) > 1
-        table = self.out / "results" / f"{name}.csv"
-        write_results(table, merge_rows(own, pooled if several else []))
-        written = [table]
-        for figure in analysis.figures(pooled, self):
-            if several:
-                covered = ", which the intervals cover too" if any(row.low is not None for row in own) else ""
-                note = f" Mean of {len({row.seed for row in own})} seeds{covered}."
-                figure = dataclasses.replace(figure, caption=figure.caption + note)
-            stem = self.out / "results" / (name if figure.name == name else f"{name}_{figure.name}")
-            png, svg = on_paper(figure)
-            write_bytes_atomically(stem.with_suffix(".png"), in_palette(png))
-            write_bytes_atomically(stem.with_suffix(".svg"), svg)
-            if stem.name != name:
-                write_text_atomically(stem.with_suffix(".csv"), figure.to_csv())
-            written += [stem.with_suffix(".png")]
-        for title, text in analysis.tables(pooled, self).items() if hasattr(analysis, "tables") else ():
+        about = self._context(pooled)
+        written = [self.out / "results" / f"{analysis.name}.csv"]
+        write_results(written[0], merge_rows(own, pooled if len({row.seed for row in own}) > 1 else []))
+        for figure in analysis.figures(pooled, about):
+            written.append(self._draw(analysis.name, _with_seeds(figure, own)))
+        for title, text in analysis.tables(pooled, about).items():
             written.append(self.out / "results" / f"{title}.md")
             write_text_atomically(written[-1], text)
         return written
 
-    def drawn(self, rows: Sequence[Row], *names: str) -> list[Figure]:
-        """Those of the report's figures of ``rows`` that have these names."""
-        from bertft.report.figures.catalogue import figures
-        from bertft.report.lines import context
+    def _context(self, rows: Sequence[Row]) -> Context:
+        """Return the context of figures: the study's settings, with the options of experiments under ``options``."""
+        return context({**self.setting.study.to_tree(), "options": self.setting.options}, rows)
 
-        found = figures(rows, context(self.setting.study.to_tree(), rows))
-        return [figure for figure in found if figure.name in names]
+    def _draw(self, name: str, figure: Figure | HeatMap) -> Path:
+        stem = self.out / "results" / (name if figure.name == name else f"{name}_{figure.name}")
+        png, svg = draw(figure)
+        write_bytes_atomically(stem.with_suffix(".png"), in_palette(png))
+        write_bytes_atomically(stem.with_suffix(".svg"), svg)
+        if stem.name != name:  # which is the name of the analysis's own table
+            write_text_atomically(stem.with_suffix(".csv"), figure.to_csv())
+        return stem.with_suffix(".png")
+
+
+def _with_seeds(figure: Figure | HeatMap, rows: Sequence[Row]) -> Figure | HeatMap:
+    """Return the figure with the number of seeds in its caption, if there are several."""
+    seeds = len({row.seed for row in rows})
+    if seeds == 1:
+        return figure
+    covered = ", which the intervals cover too" if any(row.low is not None for row in rows) else ""
+    return dataclasses.replace(figure, caption=f"{figure.caption} Mean of {seeds} seeds{covered}.")
+
+
+Experiment = Analysis[RepeatedStudy]
+"""An analysis of a repeated study."""

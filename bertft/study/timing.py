@@ -1,26 +1,44 @@
-"""A stage's cost, and the straight lines that carry the time of a little work to that of much."""
+"""Stage costs, extrapolated linearly from small timed samples."""
 
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 
-LOOKS, ENOUGH = 3, 1.5  # a piece of work is timed so often, or until so many seconds are spent; the least counts
+from bertft.data.examples import inputs_of
+from bertft.data.sampling import sample
+from bertft.models.encoder import Encoder
+from bertft.probes.vectors import WordVectors
+from bertft.similarity.compare.stimuli import count_stimuli
+
+REPEATS, BUDGET = 3, 1.5  # best of at most 3 runs within 1.5 s
+TEXTS = 32  # sampled to time the encoder
+PIECES = 256  # word pieces encoded to time the encoder
+SENTENCES = 256  # sampled for the mean number of word pieces
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """What a stage would take.
+    """Forecast cost of a stage.
 
-    ``work`` says in words what it does, ``seconds`` how long on this machine if nothing else runs on it (`at_most`
-    where training may stop early); ``kept``, ``scratch``, ``memory`` and ``gpu`` are bytes: on disk in the end, on disk
-    beside that while it runs, of the whole process at its fullest, and of that on the GPU where there is one. A stage
-    that is ``done`` has its recorded seconds.
+    Attributes:
+        stage: the stage's name.
+        work: the amount of work, in words.
+        seconds: on this machine if nothing else runs; of a stage that is ``done``, as recorded.
+        kept: bytes left on disk at the end.
+        scratch: further bytes on disk while the stage runs.
+        memory: peak bytes of the process.
+        gpu: peak bytes on the GPU, 0 without one.
+        at_most: whether training may stop earlier.
+        done: whether the run folder already holds the stage.
     """
 
     stage: str
@@ -36,17 +54,18 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Line:
-    """``fixed + per * amount``."""
+    """The linear function ``fixed + per * amount``."""
 
     fixed: float
     per: float
 
     def at(self, amount: float) -> float:
+        """Return the value at ``amount``."""
         return self.fixed + self.per * amount
 
 
 def line(small: float, cost_small: float, large: float, cost_large: float) -> Line:
-    """Through two points with ``small`` below ``large``; neither part is below 0."""
+    """Return the line through two points, ``small`` below ``large``, with no negative part."""
     if large <= small:
         return Line(0.0, cost_large / large)
     per = max((cost_large - cost_small) / (large - small), 0.0)
@@ -55,11 +74,14 @@ def line(small: float, cost_small: float, large: float, cost_large: float) -> Li
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    """How long ``work`` would take if nothing else ran: seconds on the clock, kernels on a GPU included; without a GPU
-    no more than the processor time, for a busy machine's clock counts what others did meanwhile."""
+    """Return the seconds that ``work`` takes on an idle machine: the best of a few runs.
+
+    With a GPU, measures wall time up to the end of its kernels. Without one, measures at most the processor time,
+    because the wall time of a busy machine includes other processes.
+    """
     gpu = torch.cuda.is_available()
     found: list[float] = []
-    while not found or (len(found) < LOOKS and sum(found) < ENOUGH):
+    while not found or (len(found) < REPEATS and sum(found) < BUDGET):
         start, used = time.perf_counter(), time.process_time()
         work()
         if gpu:
@@ -70,7 +92,7 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds now; where the system does not say, the most it ever held."""
+    """Return the bytes of memory that this process holds now, or its peak where the system does not say."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -79,14 +101,12 @@ def resident() -> int:
 
 
 def fullest() -> int:
-    """The most bytes of memory that this process ever held."""
-    import resource
-
+    """Return the peak memory of this process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def memory_of_machine() -> int:
-    """Bytes of memory in all, or 0 where the system does not say."""
+    """Return the bytes of memory of this machine, or 0 where the system does not say."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
@@ -94,16 +114,52 @@ def memory_of_machine() -> int:
 
 
 def memory_of_gpu() -> int:
-    """Bytes of the GPU that work runs on, or 0 where there is none."""
+    """Return the bytes of the GPU in use, or 0 without one."""
     return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
 
 
 def placed(held: int, moved: int) -> tuple[int, int]:
-    """``memory`` and ``gpu`` of a stage that holds ``held`` bytes in the process and ``moved`` bytes of models and what
-    they compute, which lie on the GPU where there is one."""
+    """Return a stage's ``memory`` and ``gpu``, of which the ``moved`` bytes are on the GPU where there is one."""
     return (held, moved) if torch.cuda.is_available() else (held + moved, 0)
 
 
 def weights_of(model: torch.nn.Module) -> int:
-    """Bytes of a model's weights."""
+    """Return the bytes of a model's weights."""
     return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+def piece_counts(encoder: Encoder, examples: Sequence[Any], unit: str) -> list[int]:
+    """Return the number of word pieces of each example, a word sequence where ``unit`` is ``word``."""
+    return count_stimuli(encoder, inputs_of(examples, unit), "token")
+
+
+def mean_pieces(encoder: Encoder, sentences: Sequence[Sequence[str]]) -> float:
+    """Return the mean number of word pieces of a sentence, estimated on a sample."""
+    some = sample(sentences, SENTENCES, 0)
+    return sum(piece_counts(encoder, some, "word")) / len(some)
+
+
+def corpus_pieces(encoder: Encoder, corpus: Sequence[Any]) -> float:
+    """Return the number of word pieces of a corpus of sentences, estimated on a sample."""
+    return len(corpus) * mean_pieces(encoder, [sentence.words for sentence in corpus])
+
+
+def encoding_seconds(encoder: Encoder, examples: Sequence[Any], unit: str) -> float:
+    """Return the seconds per word piece of encoding ``examples``, measured on some of them."""
+    some = sample(examples, TEXTS, 0)
+    counts = piece_counts(encoder, some, unit)
+    chosen = some[: max(1, int(PIECES / max(sum(counts) / len(some), 1)))]
+
+    def run() -> None:
+        for _ in encoder.stream(chosen, unit=unit, window="split"):
+            pass
+
+    run()
+    return seconds_of(run) / max(sum(counts[: len(chosen)]), 1)
+
+
+def random_vectors(encoder: Encoder, texts: Sequence[Any], kept: Sequence[np.ndarray] | None = None) -> WordVectors:
+    """Return random vectors of the shape of the texts' words, or of the ``kept`` ones."""
+    lengths = [len(text.words) for text in texts] if kept is None else [len(own) for own in kept]
+    shape = (sum(lengths), encoder.num_layers, encoder.dim)
+    return WordVectors(torch.randn(shape, generator=torch.Generator().manual_seed(0)).half(), lengths)

@@ -2,7 +2,7 @@
 //
 // A `Panels` holds a matrix as panels of kPanel columns, each panel row after row, so that a tile of C, kTall by kPanel
 // numbers in registers, reads both its operands in order: kTall of A are broadcast against three vectors of B. The same
-// copy serves on either side, and the upper triangle of A'A costs half a product plus half a panel: BLAS offers neither
+// copy works on either side, and the upper triangle of A'A costs half a product plus half a panel: BLAS offers neither
 // (its general product repacks both operands at each call and knows no triangle; torch does not export syrk).
 //
 // Presumption: kSlab rows of a panel stay in the first cache level, kSlab rows of the panels of a block of C in the
@@ -18,7 +18,7 @@ namespace bertft {
 
 template <class T>
 inline constexpr int kPanel = 3 * kLanes<T>;                        // columns
-inline constexpr int kTall = BERTFT_VECTOR_BYTES == 64 ? 8 : 4;     // rows of a tile: what 32 or 16 registers hold
+inline constexpr int kTall = BERTFT_VECTOR_BYTES == 64 ? 8 : 4;     // rows of a tile that fit 32 or 16 registers
 constexpr int64_t kSlab = 128;                                      // rows: 12 KB of a panel of 32-byte vectors
 constexpr int64_t kSkew = 10;         // rows between panels: else their heads compete for the same cache sets
 constexpr int64_t kBlockPanels = 8;    // panels to a side of a block of C: 192 floats of 32-byte vectors
@@ -37,10 +37,10 @@ class Panels {
   const T* at(int64_t panel, int64_t row) const { return data_.get() + (panel * rows_ + row) * kPanel<T>; }
   T* mutable_at(int64_t panel, int64_t row) { return data_.get() + (panel * rows_ + row) * kPanel<T>; }
 
-  // From now on a matrix of fewer rows than it was made for; what it held is lost.
+  // Makes this a matrix of fewer rows than were allocated; its content is lost.
   void use_rows(int64_t rows) { rows_ = rows + kSkew; }
 
-  // Where rows from `row` on go; columns past the last are zero.
+  // The place of rows from `row` on; columns past the last are zero.
   Runs<T> place(int64_t row) { return {data_.get() + row * kPanel<T>, kPanel<T>, kPanel<T>, rows_ * kPanel<T>}; }
 
  private:
@@ -55,7 +55,7 @@ inline void product_tile(const T* a, const T* b, int64_t rows, bool add, T* c, i
   Vector<T> sum[kTall][3];
 #pragma GCC unroll 24  // all loops over tiles, or the sums go through memory
   for (int at = 0; at < 3 * kTall; ++at) sum[at / 3][at % 3] = Vector<T>{};
-#pragma GCC unroll 8  // so that a slab is 16 turns, whose end is predicted: 64 cost 5 to 12 % of the rate
+#pragma GCC unroll 8  // a slab is then 16 iterations, whose end is predicted; 64 cost 5 to 12 % of the rate
   for (int64_t row = 0; row < rows; ++row, a += kPanel<T>, b += kPanel<T>) {
     Vector<T> right[3];
     for (int v = 0; v < 3; ++v) right[v] = load(b + v * W), pin<T>(right[v]);
@@ -72,8 +72,8 @@ inline void product_tile(const T* a, const T* b, int64_t rows, bool add, T* c, i
   }
 }
 
-// Asks for a share of a panel's next rows, number `turn` of `turns`: a large set of panels lies in memory, whose delay
-// each first use of a slab would wait for.
+// Prefetches share `turn` of `turns` of a panel's next rows: panels of a large matrix are in memory, and each first use
+// of a slab would wait for it.
 template <class T>
 inline void fetch_share(const T* slab, int64_t turn, int64_t turns) {
   constexpr int64_t kLine = 64, kLines = kSlab * kPanel<T> * int64_t(sizeof(T)) / kLine;
@@ -82,9 +82,9 @@ inline void fetch_share(const T* slab, int64_t turn, int64_t turns) {
     __builtin_prefetch(lines + at * kLine, 0, 2);
 }
 
-// Panels i0..i1-1 of A by j0..j1-1 of B: C = or += A'B over `rows` rows. C lies in whole panels with row stride ldc; its
-// first row is that of panel i0, its first column that of panel 0. With `upper` only panels on and above the diagonal are
-// touched.
+// Panels i0..i1-1 of A by j0..j1-1 of B: C = or += A'B over `rows` rows. C lies in whole panels with row stride ldc;
+// its first row is that of panel i0, its first column that of panel 0. With `upper` only panels on and above the
+// diagonal are touched.
 template <class T>
 void column_products(const Panels<T>& a, const Panels<T>& b, int64_t rows, int64_t i0, int64_t i1, int64_t j0,
                      int64_t j1, bool upper, bool add, T* c, int64_t ldc) {

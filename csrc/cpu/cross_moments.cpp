@@ -1,9 +1,9 @@
 // Sums over stimuli i of products of u_i, p_i, a_i = |u_i|^2 and v_i, q_i, b_i = |v_i|^2.
 //
-// In chunks of kChunk rows: rows are prepared in double and rounded to T (one task per kBlock rows, which also sums the
-// vectors and scalars, in T within a few rows and in double beyond), then U'U, U'V, V'V are products of column blocks
-// (one task each; of the symmetric ones only what is on and above the diagonal: half the work; column_products.h),
-// accumulated in T over at most kChunksPerFlush chunks and then in double.
+// In chunks of kChunk rows: rows are prepared in double and rounded to T, in tasks of kBlock rows. A task also sums
+// vectors and scalars, in T within a few rows and in double beyond. Then U'U, U'V and V'V are products of column
+// blocks, one task each (column_products.h); symmetric ones take the blocks on and above the diagonal only, half the
+// work. They are accumulated in T over at most kChunksPerFlush chunks, and then in double.
 #include "cross_moments.h"
 
 #include <algorithm>
@@ -71,7 +71,7 @@ void weighted_sums(const Panels<T>& u, int64_t at, int64_t rows, const double* c
   }
 }
 
-// The vectors of sums of one side: over u, p u, a u of its own space, and q u, b u of a pair with scalars q and b.
+// The vectors of sums of one side: of u, p u, a u for its own space, and of q u, b u for a pair with scalars q and b.
 template <class T>
 void vector_stats(const Side<T>& side, const Side<T>* other, int64_t at, int64_t rows, double* own, double* both) {
   const int64_t d = side.dim;
@@ -134,8 +134,8 @@ void mirror(double* total, int64_t d, int64_t i0, int64_t i1, int64_t j0, int64_
         for (int64_t i = ib; i < std::min({i1, ib + B, j}); ++i) total[j * d + i] = total[i * d + j];
 }
 
-// Adds the block's sums to the total, or writes them there; with `mirrored` also to where the other half of a symmetric
-// product lies, while the block is in a near cache.
+// Adds the block's sums to the total, or writes them. With `mirrored` also fills the other half of a symmetric product,
+// while the block is in a near cache.
 template <class T>
 void flush(Product<T>& p, int64_t i, int64_t j, bool add, bool mirrored) {
   const int64_t d = p.a->dim, e = p.b->dim, edge = kBlockPanels * kPanel<T>;
@@ -170,7 +170,7 @@ struct Stats {
 template <class T>
 BadRow cross_moments_cpu(const CrossMoments& m, bool check, const Pool& pool) {
   const int64_t n = m.x.rows, d = m.x.dim, e = m.y.data ? m.y.dim : 0;
-  if (check && n > kChunk * kChunksPerFlush) {  // fewer rows are checked on the way: nothing is added before the flush
+  if (check && n > kChunk * kChunksPerFlush) {  // fewer rows are checked below, because nothing is added before the flush
     BadRow bad = find_bad_row(m.x, m.metric_x, pool);
     if (bad.row < 0 && m.y.data && (bad = find_bad_row(m.y, m.metric_y, pool)).row >= 0) bad.row += n;
     if (bad.row >= 0) return bad;

@@ -1,4 +1,4 @@
-// Sums over stimuli behind linear-time similarity; see cross_moments.cpp and bertft/ops/moments/cross_moments.py.
+// Sums over stimuli behind linear-time similarity; see cross_moments.cpp and bertft/ops/moments/layout.py.
 #pragma once
 #include <cstdint>
 
@@ -15,8 +15,8 @@ struct CrossMoments {
   bool add;                                                                   // false: gram_x, cross, gram_y are written
 };
 
-// The floating-point type of rows and products is T. Where a row is bad and `check` is set, nothing is added; its index
-// counts on into y.
+// Rows and products have type T. If a row is bad and `check` is set, nothing is added; rows of y count on from those of
+// x.
 template <class T>
 BadRow cross_moments_cpu(const CrossMoments& problem, bool check, const Pool& pool);
 

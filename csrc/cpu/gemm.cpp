@@ -11,8 +11,8 @@ template <class T>
 using Blas = void (*)(const char*, const char*, const int*, const int*, const int*, const T*, const T*, const int*,
                       const T*, const int*, const T*, T*, const int*);
 
-// Python loads torch with RTLD_LOCAL, so the global scope alone may not show its BLAS: this library is linked against
-// libtorch_cpu, whose symbols are in its own scope, and a look inside libtorch_cpu itself comes last.
+// Python loads torch with RTLD_LOCAL, so its BLAS may be missing from the global scope. This library is linked against
+// libtorch_cpu, so that the symbols are in its own scope; libtorch_cpu itself is searched last.
 void* find(const char* name) {
 #ifdef BERTFT_NO_BLAS
   (void)name;

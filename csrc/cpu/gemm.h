@@ -3,8 +3,8 @@
 //   gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc):   C (m, n) = alpha op(A) op(B) + beta C
 //
 // all matrices row-major, op(X) = X' where its flag is true. sgemm_ / dgemm_ are looked up at run time among the
-// libraries that are already loaded; where they are absent a plain loop serves (correct, slow). Inside a parallel
-// region MKL runs on one thread by itself; `SerialBlas` asks for that outside of one too.
+// libraries that are already loaded; without them a plain loop is used (correct, slow). Inside a parallel region MKL
+// runs on one thread by itself; `SerialBlas` asks for that outside of one, too.
 #pragma once
 #include <cstdint>
 

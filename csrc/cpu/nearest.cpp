@@ -1,10 +1,10 @@
-// Lets a tile of similarities into the lists of the k largest entries of its rows and of its columns.
+// Merges a tile of similarities into the lists of the k largest entries of its rows and of its columns.
 //
-// An entry belongs into a list when it exceeds the list's last. That is asked of kWide entries at a time, against the
-// row's last and the columns' lasts, and after the first tiles the answer is almost always no: one pass at the speed of
-// memory. A list is kept sorted, so that its last is known and an entry moves in from behind.
+// An entry enters a list if it exceeds the list's last. kWide entries are tested at a time against the row's last and
+// the columns' lasts. After the first tiles almost no entry passes, so that this is one pass at the speed of memory.
+// Lists are sorted; a new entry moves in from the end.
 //
-// One thread serves rows and columns in one pass. Several share the rows and the columns, each for itself, so that no
+// One thread does rows and columns in one pass. Several threads divide first the rows and then the columns, so that no
 // list has two writers.
 #include "nearest.h"
 
@@ -16,7 +16,7 @@
 namespace bertft {
 namespace {
 
-constexpr int kVectors = 4;  // looked at together
+constexpr int kVectors = 4;  // tested together
 template <class T>
 inline constexpr int64_t kWide = kVectors * kLanes<T>;
 
@@ -35,7 +35,8 @@ struct Lists {
   }
 };
 
-// Rows r0..r1-1 and columns c0..c1-1 of the tile. `last`: what an entry of each column must exceed, scratch memory.
+// Rows r0..r1-1 and columns c0..c1-1 of the tile. `last`: the value that an entry of each column must exceed, scratch
+// memory.
 template <class T>
 void take(const T* tile, int64_t columns, const Lists<T>* rows, const Lists<T>* down, int64_t r0, int64_t r1,
           int64_t c0, int64_t c1, T* last) {

@@ -1,4 +1,4 @@
-// What pairwise_distance and its gradient share.
+// Copies of rows and tile sizes, shared by pairwise_distance and its gradient.
 #pragma once
 #include <memory>
 #include <vector>
@@ -9,7 +9,7 @@ namespace bertft {
 
 constexpr int64_t kMeanSample = 256;  // rows whose mean is subtracted
 
-// A prepared copy of x and, where given, y; both less the same vector.
+// A prepared copy of x and, if given, of y, both less the same vector.
 template <class T>
 struct Copies {
   std::unique_ptr<T[]> memory;

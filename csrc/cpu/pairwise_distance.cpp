@@ -2,9 +2,9 @@
 //
 // dot is u.v. The quadratic kinds share one form: with rows u, v in the metric's form less a common vector,
 //   |u_i - v_j|^2 = a_i + b_j - 2 u_i.v_j      sqeuclidean; euclidean is its root; cosine and correlation are half of it
-// The common vector (mean of a sample) takes away most of the cancellation; entries that are small beside a_i + b_j all
-// the same (`kNear`) are summed again directly from the differences, so that equal rows are exactly 0 apart.
-// manhattan goes row by row, blocks of 2 x 4 pairs in registers.
+// Subtracting the common vector (the mean of a sample) avoids most of the cancellation. Entries that are small beside
+// a_i + b_j even so (`kNear`) are summed again directly from the differences, so that equal rows are exactly 0 apart.
+// manhattan works row by row, with blocks of 2 x 4 pairs in registers.
 //
 // Work split: one task per tile of kTile x kTile, its product single-threaded in the BLAS. Without y only tiles on and
 // above the diagonal are computed and written twice: half the work, exactly symmetric.
@@ -142,7 +142,7 @@ void prefer_large_pages(void* memory, int64_t bytes) {
   constexpr uintptr_t kLarge = 1 << 21;
   const uintptr_t from = (reinterpret_cast<uintptr_t>(memory) + kLarge - 1) / kLarge * kLarge;
   const uintptr_t to = (reinterpret_cast<uintptr_t>(memory) + uintptr_t(bytes)) / kLarge * kLarge;
-  if (to > from) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);  // a wish: failure is no matter
+  if (to > from) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);  // a hint, which may fail
 #else
   (void)memory, (void)bytes;
 #endif

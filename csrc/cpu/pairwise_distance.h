@@ -7,7 +7,7 @@
 
 namespace bertft {
 
-// Rows in a metric's form, with a common vector subtracted (but for dot), and |u|^2.
+// Rows in a metric's form, with a common vector subtracted (except for dot), and |u|^2.
 template <class T>
 struct Prepared {
   const T* u;        // (rows, dim)
@@ -20,7 +20,7 @@ constexpr double kNear = 1.0 / 32;  // entries below this share of a_i + b_j are
 constexpr int64_t kStrip = 64;    // a diagonal tile is computed in strips of this many rows, right of the diagonal only
 
 // out (m, w) = d(x[i0 + i], y[j0 + j]). `diagonal`: x is y and i0 = j0; then only j >= i is computed, the diagonal is
-// set to 0 (|u|^2 for dot), and entries below it hold nothing of use.
+// set to 0 (|u|^2 for dot), and entries below it are undefined.
 template <class T>
 void distance_tile(const Prepared<T>& x, int64_t i0, int64_t m, const Prepared<T>& y, int64_t j0, int64_t w,
                    Metric metric, bool diagonal, T* out, int64_t ld);

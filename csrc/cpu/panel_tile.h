@@ -1,4 +1,4 @@
-// Tiles of dissimilarities from rows that lie in panels (column_products.h): number k of stimulus i is row k, column i.
+// Tiles of dissimilarities from rows stored in panels (column_products.h): number k of stimulus i is row k, column i.
 //
 // The product of two such sets needs no repacking, unlike one by the BLAS, and a diagonal tile costs half. Entries are
 // the quadratic forms of pairwise_distance.cpp, small ones summed again from the differences.
@@ -35,8 +35,8 @@ class PanelRows {
   int64_t dim() const { return dim_; }
   void use_dim(int64_t dim) { u_.use_rows(dim_ = dim); }
 
-  // Rows of x become columns `at`.., a multiple of a panel's. A panel's rows are prepared one after another, then turned
-  // all together, so that what is written lies together.
+  // Rows of x become columns `at`.., a multiple of a panel's. A panel's rows are prepared one after another, then
+  // transposed together, so that writes are contiguous.
   void prepare(const Matrix& x, Metric metric, const double* mean, const Form* forms, int64_t at, RowScratch<T>& scratch) {
     const int64_t width = scratch.padded_dim(dim_);
     double square[kGroupRows] = {}, unused[kGroupRows];
@@ -88,8 +88,8 @@ Vector<T> direct_squares(const PanelRows<T>& x, int64_t i, const PanelRows<T>& y
   return (s[0] + s[1]) + (s[2] + s[3]);
 }
 
-// Products g_j = u_i.v_j of a row, begin <= j < w, become distances less `shift`; the rest of the row up to whole vectors
-// becomes 0. Returns the sum.
+// Turns the products g_j = u_i.v_j of a row, begin <= j < w, into distances less `shift`, and the rest of the row up to
+// whole vectors into 0. Returns the sum.
 template <class T>
 double finish_row(const PanelRows<T>& x, int64_t i, const PanelRows<T>& y, int64_t begin, int64_t w, Metric metric, T shift,
                   T* g) {
@@ -125,8 +125,8 @@ double finish_row(const PanelRows<T>& x, int64_t i, const PanelRows<T>& y, int64
 }
 
 // out (m, w) = d(x[i0 + i], y_j) - shift, any metric but manhattan, i0 a multiple of a panel's columns; `out` has room
-// for whole panels on both sides, row stride ld. `diagonal`: x is y, and only j > i0 + i counts. Entries that do not count
-// are 0, up to whole vectors behind w. Returns the sum of the entries.
+// for whole panels on both sides, row stride ld. `diagonal`: x is y, and only j > i0 + i counts. Entries that do not
+// count are 0, up to whole vectors behind w. Returns the sum of the entries.
 template <class T>
 double panel_tile(const PanelRows<T>& x, int64_t i0, int64_t m, const PanelRows<T>& y, int64_t w, Metric metric,
                   bool diagonal, T shift, T* out, int64_t ld) {

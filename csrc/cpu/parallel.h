@@ -1,6 +1,6 @@
 // Parallel loops over torch's own thread pool, without any torch header.
 //
-// The binding passes torch's parallel_for as a function pointer in a `Pool`, so that a kernel file stays plain C++.
+// The binding passes torch's parallel_for as a function pointer in a `Pool`, so that kernel files are plain C++.
 #pragma once
 #include <atomic>
 #include <cstdint>

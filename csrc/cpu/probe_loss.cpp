@@ -7,14 +7,14 @@
 //   with s_i  = sign(e_i - gold_i),   c = 2 / (S n):                        dL/dp_i = c s_i p_i
 //   Q holds the rows dL/dp_i:  dL/dB = H' Q,  dL/dH = Q B'
 //
-// Work per word: 4 D R in the two matrix products that nothing can avoid, about 3 n R in between, in one hand-made
-// kernel per sentence (probe_sentence.h), since n is small. Q overwrites P. P is kept word by word, as the product
-// H B leaves it: BLAS is up to 15 % slower at writing and reading the transpose.
+// Work per word: 4 D R in the two unavoidable matrix products, and about 3 n R in between, in one hand-written kernel
+// per sentence (probe_sentence.h), because n is small. Q overwrites P. P is stored word by word, as the product H B
+// writes it: BLAS is up to 15 % slower at writing and reading the transpose.
 //
-// Layers go to threads whole, as many rounds as fill all of them; each of the layers left over is shared: words first
-// (P, signs, dL/dH), then, when all words are there, slices of D (dL/dB). Long inputs go in rounds of kPiece words per
-// thread, so memory is R * kPiece per thread whatever T is, plus n^2 for the longest sentence. Each partial sum
-// belongs to a sentence or a slice, never to a thread: results repeat for a fixed number of threads.
+// Threads take whole layers, in as many rounds as fill all threads. All threads share each remaining layer: first its
+// words (P, signs, dL/dH), then, when all words are done, slices of D (dL/dB). Long inputs take rounds of kPiece words
+// per thread, so memory is R * kPiece per thread for any T, plus n^2 for the longest sentence. Each partial sum belongs
+// to a sentence or a slice, never to a thread: results repeat for a fixed number of threads.
 #include "probe_loss.h"
 
 #include <algorithm>
@@ -34,7 +34,7 @@ struct Sentence {
   int64_t word, length, gold;  // first word, words, first entry of its distances
 };
 
-// Sentences in runs of about kPiece words (a longer sentence is a run of its own); runs in rounds, one run a thread.
+// Sentences in runs of about kPiece words (a longer sentence is its own run); runs in rounds, one run per thread.
 struct Run {
   int64_t first, last;  // sentences
   int64_t word, words;
@@ -44,7 +44,7 @@ std::vector<Run> cut(const std::vector<Sentence>& sentences, int64_t words, int6
   const int64_t share = std::min(kPiece, (words + threads - 1) / threads);
   std::vector<Run> runs;
   for (int64_t s = 0; s < int64_t(sentences.size()); ++s) {
-    // Half a sentence too many is as good as half too few: keeps the runs of a short batch even.
+    // Rounds to the nearest sentence, which keeps the runs of a short batch even.
     if (runs.empty() || runs.back().words + sentences[s].length / 2 > share)
       runs.push_back({s, s, sentences[s].word, 0});
     runs.back().last = s + 1;

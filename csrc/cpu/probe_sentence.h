@@ -1,8 +1,8 @@
 // One sentence of the structural-probe losses: predicted values, loss, and gradient in place.
 //
-// `points` is the sentence's part of P, (n, rank) with row stride ld, whole vectors. Both functions replace it by Q, the
-// gradient with respect to the points. Reads run on past the sentence by up to kReadAhead rows (the caller allocates
-// them) and to the end of ld; what lies there, the next sentence or nothing in particular, never reaches a result.
+// `points` is the sentence's part of P, (n, rank) with row stride ld, whole vectors. Both functions replace it by Q,
+// the gradient with respect to the points. Reads extend past the sentence by up to kReadAhead rows (the caller
+// allocates them) and to the end of ld; the values there, of the next sentence or undefined, never reach a result.
 //
 // Presumption: sentences are short (tens of words), ranks in the tens or hundreds; the n x n matrix and a panel of
 // n x 2 vectors stay in the first cache level.
@@ -31,7 +31,7 @@ struct SentenceScratch {
 };
 
 // gram[u, c] = p_(i+u) . p_(j+c) for U rows and one group of columns: lanes run along the coordinates and are summed
-// at the end, so that rows of P are read as they lie.
+// at the end, so that rows of P are read contiguously.
 template <class T, int U>
 inline void gram_block(int64_t rank, const T* left, const T* right, int64_t ld, T* gram, int64_t width) {
   constexpr int C = kGroup<T>;
@@ -62,7 +62,8 @@ inline void gram_rows(int64_t n, int64_t rank, const T* points, int64_t ld, int6
     gram_block<T, U>(rank, points + i * ld, points + j * ld, ld, gram + i * width + j, width);
 }
 
-// out[u, :] = scale * sum_j matrix[j, u] panel[j, :] for U words and a panel of C vectors, the last of which may be cut.
+// out[u, :] = scale * sum_j matrix[j, u] panel[j, :] for U words and a panel of C vectors, the last of which may be
+// cut.
 template <class T, int U, int C>
 inline void gradient_block(int64_t n, const T* matrix, int64_t width, const T* panel, T* out, int64_t ld,
                            int64_t columns, T scale) {
@@ -97,7 +98,8 @@ inline void gradient_panel(int64_t n, const T* matrix, int64_t width, T* points,
       const Vector<T> v = load(points + j * ld + c * kLanes<T>);
       store(panel + (j * C + c) * kLanes<T>, left >= kLanes<T> ? v : keep<T>(v, first_lanes<T>(left)));
     }
-  // Blocks of 6 words keep the arithmetic units busiest, blocks below 4 leave them idle: the last 7 to 12 go in halves.
+  // Blocks of 6 words keep the arithmetic units busiest and blocks below 4 leave them idle, so the last 7 to 12 are
+  // halved.
   for (int64_t i = 0; i < n;) {
     const int64_t left = n - i, block = left >= 12 ? 6 : left > 6 ? (left + 1) / 2 : left;
     const T* rows = matrix + i;

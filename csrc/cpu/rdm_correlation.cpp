@@ -3,12 +3,12 @@
 //   moments  sum e and sum e e' of e = d - shift, shift being the mean of a sample of entries; in T over a few rows of a
 //            tile and in double beyond
 //   ranks    the entries are counted in kCells cells that divide the central range of a sample evenly; the mid-rank of
-//            a cell then stands for its entries. Two passes: count, then moments of looked-up ranks. One pair of layers
-//            takes a single pass instead: a joint table over kBins x kBins bins of equal mass (by the sample)
+//            a cell then replaces its entries. Two passes: counts, then moments of the looked-up ranks. A single pair of
+//            layers takes one pass instead: a joint table over kBins x kBins bins of equal mass (by the sample)
 //
-// Ranks inside a bin of c of the P entries deviate from its mid-rank with variance (c^2 - 1) / 12 at most; `within` is the
-// share of the variance of all ranks that this makes, v = sum c (c^2 - 1) / P^3 (1 / bins^2 for bins of equal mass). What
-// follows for the correlation is in ops/rdm_routes.py.
+// Ranks inside a bin of c of the P entries deviate from its mid-rank with variance (c^2 - 1) / 12 at most; `within` is
+// the share of the variance of all ranks that this makes, v = sum c (c^2 - 1) / P^3 (1 / bins^2 for bins of equal
+// mass). The error of the correlation follows in ops/rdm/routes.py.
 #include "rdm_correlation.h"
 
 #include <algorithm>
@@ -26,9 +26,9 @@ constexpr int64_t kRankRows = 512;            // rows whose pairs give the range
 constexpr int64_t kCells = 1 << 16;
 constexpr int64_t kBins = 2048;               // of the joint table
 constexpr double kTail = 5e-4;                // share of the sample beyond either end of the cells' range
-constexpr uint64_t kCounterLimit = 1u << 31;  // pairs after which a worker's 32-bit counts are moved on
+constexpr uint64_t kCounterLimit = 1u << 31;  // pairs after which a worker's 32-bit counts are added to the 64-bit ones
 
-// Cells divide a range evenly; what lies beyond it falls into the first or last one, NaN into the first.
+// Cells divide a range evenly. Entries beyond it fall into the first or last cell, NaN into the first.
 template <class T>
 struct Cells {
   T low = 0, scale = 0;
@@ -84,7 +84,7 @@ Cells<T> cells_of(std::vector<T>& values) {
   return {low, high > low ? T(kCells) / (high - low) : T(0)};
 }
 
-// A worker's counts in 32 bits, which are moved on to 64 before they can overflow.
+// A worker's counts in 32 bits, which are added to 64-bit counts before they can overflow.
 struct Counters {
   std::vector<uint32_t> now;
   std::vector<uint64_t> before;

@@ -1,4 +1,5 @@
-// Second moments of the entries, or of the ranks of the entries, of many dissimilarity matrices; see rdm_correlation.cpp.
+// Second moments of the entries, or of the ranks of the entries, of many dissimilarity matrices; see
+// rdm_correlation.cpp.
 #pragma once
 #include <cstdint>
 #include <vector>

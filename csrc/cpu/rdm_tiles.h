@@ -1,8 +1,8 @@
 // The walk over tiles behind rdm_correlation: the entries of all layers' matrices exist one tile at a time.
 //
-// Column block by column block: all workers share the block's rows in their metric's form (PanelRows), prepared together.
-// A task takes a strip of rows I, not beyond the block's end, against the block, of every layer; rows before the block are
-// prepared anew for each block. Memory is one block, and a strip and a tile a worker, whatever N.
+// Column block by column block: all workers share the block's rows in their metric's form (PanelRows), prepared
+// together. A task compares a strip of rows, not beyond the block's end, with the block, in every layer. Rows before
+// the block are prepared again for each block. Memory is one block, and a strip and a tile per worker, for any N.
 #pragma once
 #include <algorithm>
 #include <memory>
@@ -101,7 +101,7 @@ class Tiles {
   }
 
  private:
-  // Rows of one layer: manhattan has no product and takes them as they come, the others in panels.
+  // Rows of one layer: as they are for manhattan, which has no product, and in panels for the other metrics.
   struct Rows {
     std::unique_ptr<PanelRows<T>> panels;
     std::vector<T> plain;

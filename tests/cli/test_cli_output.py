@@ -1,10 +1,11 @@
-"""What the command line says while it works and at its end: progress, JSON, warnings; and how soon it answers."""
+"""Output of the command line: progress, JSON and warnings; time to answer."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -32,24 +33,31 @@ def screen_of(terminal: bool) -> tuple[ConsoleProgress, io.StringIO]:
     return ConsoleProgress(Console(file=written, force_terminal=terminal, width=120)), written
 
 
-def test_work_that_no_driver_hands_a_bar_to_is_seen_where_somebody_watches():
+def test_log_of_bertft_is_shown_while_a_progress_is_open():
     progress, written = screen_of(terminal=False)
-    shown_progress.announce("nobody hears this")
+    log, before = logging.getLogger("bertft.ops"), logging.getLogger("bertft").level
+    log.info("nobody sees this")
+    with progress:
+        log.info("a %s", "line")
+        log.debug("nor this")
+    log.info("nor that")
+    assert written.getvalue() == "a line\n" and logging.getLogger("bertft").level == before
+
+
+def test_waiting_and_downloading_use_the_open_progress():
+    progress, written = screen_of(terminal=False)
     with shown_progress.waiting("nobody sees this"), shown_progress.downloading("x") as watched:
         assert not watched
-    with progress:
-        shown_progress.announce("a line")
-        with shown_progress.downloading("a model from the hub") as watched:
-            assert watched
-    shown_progress.announce("nor this")
-    assert written.getvalue() == "a line\ndownloading a model from the hub\n"
+    with progress, shown_progress.downloading("a model from the hub") as watched:
+        assert watched
+    assert written.getvalue() == "downloading a model from the hub\n"
     progress, written = screen_of(terminal=True)
     with progress, shown_progress.waiting("load a model"):
         progress._bars.refresh()
     assert "load a model" in written.getvalue()
 
 
-def test_bars_make_room_for_those_of_another_library():
+def test_bars_disappear_while_another_library_draws():
     progress, written = screen_of(terminal=True)
     with progress, progress.step("ours", total=2):
         progress._bars.refresh()
@@ -63,7 +71,7 @@ def test_bars_make_room_for_those_of_another_library():
     assert written.getvalue().rindex("ours") > written.getvalue().index("THEIRS")
 
 
-def test_compiling_is_said_once_and_by_a_quiet_command_never(tmp_path):
+def test_compilation_is_announced_once_unless_quiet(tmp_path):
     def write(folder: Path, output: Path) -> None:
         rule = "rule make\n  command = touch $out\n"
         (folder / "build.ninja").write_text(f"{rule}build {output}: make\n", encoding="utf8")
@@ -78,7 +86,7 @@ def test_compiling_is_said_once_and_by_a_quiet_command_never(tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "terminal", "off"), [([], True, None), (["-q"], True, "1"), ([], False, "1")])
-def test_the_hubs_own_bars_are_left_on_for_who_watches(arguments, terminal, off, monkeypatch):
+def test_the_hubs_bars_stay_on_for_a_terminal(arguments, terminal, off, monkeypatch):
     import os
 
     monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
@@ -88,13 +96,13 @@ def test_the_hubs_own_bars_are_left_on_for_who_watches(arguments, terminal, off,
     assert os.environ.pop("HF_HUB_DISABLE_PROGRESS_BARS", None) == off
 
 
-def test_a_model_of_the_hub_is_said_to_be_fetched_and_its_bars_are_on(monkeypatch):
+def test_a_download_is_announced_and_shows_the_hubs_bars(monkeypatch):
     from huggingface_hub import constants
     from huggingface_hub.utils import are_progress_bars_disabled
     from transformers import AutoTokenizer
 
     from bertft.errors import BertftError
-    from bertft.models.blocks import load_pretrained
+    from bertft.models.loading import load_pretrained
 
     seen = []
 
@@ -102,7 +110,7 @@ def test_a_model_of_the_hub_is_said_to_be_fetched_and_its_bars_are_on(monkeypatc
         seen.append((where, are_progress_bars_disabled()))
         raise OSError("no network here")
 
-    monkeypatch.setattr("bertft.data.sources._hub_within_reach", lambda: False)
+    monkeypatch.setattr("bertft.data.location.hub_within_reach", lambda: False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", None)
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", fetch)
@@ -115,7 +123,6 @@ def test_a_model_of_the_hub_is_said_to_be_fetched_and_its_bars_are_on(monkeypatc
 
 
 def test_progress_on_a_pipe_is_plain_lines(capsys):
-    from bertft.cli.console import clock, short
 
     with ConsoleProgress(Console(stderr=True, force_terminal=False)) as progress:
         with progress.step("count", total=3, unit="words") as bar:
@@ -124,11 +131,9 @@ def test_progress_on_a_pipe_is_plain_lines(capsys):
         progress.say("[not markup]")
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err == "[not markup]\n"
-    assert [short(n) for n in (3, 3.25, 250.4, 12_345, 7.1e6)] == ["3", "3.2", "250", "12.3k", "7.1M"]
-    assert [clock(s) for s in (5.4, 65, 3700)] == ["5 s", "1 min 05 s", "1 h 01 min"]
 
 
-def test_long_work_on_a_pipe_says_that_it_is_alive(capsys, monkeypatch):
+def test_long_work_on_a_pipe_prints_a_heartbeat(capsys, monkeypatch):
     import bertft.cli.console as console
 
     monkeypatch.setattr(console, "HEARTBEAT", 0.0)
@@ -149,14 +154,14 @@ def test_bars_on_a_terminal_show_amount_rate_and_time():
     assert "3/4 words" in screen.getvalue() and "/s" in screen.getvalue() and "left" in screen.getvalue()
 
 
-def test_doctor_says_which_kernels_are_in_use(capsys):
+def test_doctor_shows_which_kernels_are_in_use(capsys):
     assert run(["doctor"]) == 0
     shown = capsys.readouterr().out
     for word in ("torch", "logical cores", "C++ compiler", "in use", "why", "builtin:minilm"):
         assert word in shown
 
 
-def test_results_and_doctor_as_json(capsys, here, monkeypatch):
+def test_results_and_doctor_print_json(capsys, here, monkeypatch):
     rows = [Row("a", "rsa", 'te"xt', 0, "x", 0.1 + 0.2, 0.1, None, 5, 1), Row("b", "finetune", "t", None, "f1", 50.0)]
     write_results(here / "results.csv", rows)
     assert run(["report", str(here), "--json"]) == 0
@@ -178,10 +183,10 @@ WITH_JSON = {
 
 
 @pytest.mark.parametrize("name", WITH_JSON)
-def test_the_rows_as_json_are_those_of_the_table_and_nothing_else_is_said(name, capsys, here, tiny_model):
+def test_json_holds_the_rows_of_the_table_and_nothing_else(name, capsys, here, tiny_model):
     model = str(tiny_model)
     task = dict(zip(("train", "dev"), SYNTHETIC[1::2], strict=True)) | {"epochs": 1, "batch_size": 8}
-    study = {"name": "s", "model": model, "tasks": {"dep": task}, "rsa": {"tokens": 30}}
+    study = {"name": "s", "model": model, "tasks": {"dep": task}, "rsa": {"tokens": 60}}
     (here / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf8")
     models = {"rsa": ["--base", model, "--tuned", f"same={model}"], "study": []}.get(name, ["--model", model])
     assert run([*WITH_JSON[name], *models, "--out", "run", "--json", "--quiet"]) == 0
@@ -191,7 +196,7 @@ def test_the_rows_as_json_are_those_of_the_table_and_nothing_else_is_said(name, 
     assert shown.err == ""
 
 
-def test_only_our_own_warnings_reach_the_user(capsys, monkeypatch, here):
+def test_only_warnings_of_bertft_are_shown(capsys, monkeypatch, here):
     import warnings
 
     import bertft.study.run

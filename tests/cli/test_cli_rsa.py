@@ -1,4 +1,4 @@
-"""``bertft rsa``: what it measures and writes, what it refuses in one sentence, going on where it was."""
+"""``bertft rsa``: results, errors and resuming."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import yaml
 from bertft.cli.main import run
 from bertft.data import synthetic
 from bertft.data.readers.conllu import write_conllu
-from bertft.data.streams import drawn, stream
+from bertft.data.sampling import drawn
+from bertft.data.streams import stream
 from bertft.models.encoder import Encoder
 from bertft.runs.rows import read_results
 
@@ -54,7 +55,7 @@ def fails(capsys, code: int, *words: str) -> None:
         assert word in lines[0], lines[0]
 
 
-def test_everything_at_once(here, tiny_model, capsys):
+def test_all_measures_for_two_encoders(here, tiny_model, capsys):
     tuned = disturbed(tiny_model, here / "tuned", shifted)
     options = [
         "--tokens",
@@ -82,7 +83,7 @@ def test_everything_at_once(here, tiny_model, capsys):
         assert found["a - b", measure].high < 0
     page = (here / "run" / "report.html").read_text(encoding="utf8")
     finished = json.loads(next((here / "run" / "rsa").glob("*.done.json")).read_text(encoding="utf8"))["finished"]
-    assert f"on {finished}." in page and "compared: a, b" in page and "Which of two changed more" in page
+    assert f"on {finished}." in page and "compared with: a, b" in page and "Which of two encoders changed more" in page
     assert f'<td class="wrap">{TEXT}</td>' in page  # the source
     assert {"base", "a", "b"} == {model for model, measure in found if measure == "effective_dimension"}
     config = yaml.safe_load((here / "run" / "config.yaml").read_text(encoding="utf8"))
@@ -93,7 +94,7 @@ def test_everything_at_once(here, tiny_model, capsys):
     assert (here / "run" / "results.csv").read_bytes() == before and not (here / "run" / "checkpoint").exists()
 
 
-def test_all_layers_against_all(here, tiny_model, capsys):
+def test_all_pairs_of_layers(here, tiny_model, capsys):
     tuned = disturbed(tiny_model, here / "tuned", shifted)
     fails(capsys, rsa(tiny_model, tuned, "--layers", "some"), "--layers", "paired or all", "'some'")
     options = ["--tokens", "300", "--metric", "cosine,sqeuclidean", "--measures", "rsa,cka,procrustes"]
@@ -121,7 +122,7 @@ def test_all_layers_against_all(here, tiny_model, capsys):
         assert before[key] == pytest.approx(values, abs=1e-6)
 
 
-def test_tokenizers_that_differ_are_refused_or_compared_by_word(here, tiny_model, tmp_path_factory, capsys):
+def test_different_tokenizers_need_words_as_units(here, tiny_model, tmp_path_factory, capsys):
     from families import save
 
     other = save("roberta", tmp_path_factory.mktemp("roberta"))
@@ -133,7 +134,7 @@ def test_tokenizers_that_differ_are_refused_or_compared_by_word(here, tiny_model
 
 
 @pytest.mark.parametrize("value", [float("nan"), 0.0])
-def test_a_layer_of_nan_or_of_zero_rows(here, tiny_model, capsys, value):
+def test_a_layer_of_nan_or_zero_rows_is_refused(here, tiny_model, capsys, value):
     def broken(model) -> None:
         model.encoder.layer[1].output.LayerNorm.weight.fill_(value)
         model.encoder.layer[1].output.LayerNorm.bias.fill_(value)
@@ -154,17 +155,17 @@ def test_a_layer_of_nan_or_of_zero_rows(here, tiny_model, capsys, value):
         (["--dtype", "int8"], ["--dtype", "'int8'"]),
     ],
 )
-def test_bad_options(here, tiny_model, capsys, options, words):
+def test_a_bad_option_is_one_sentence(here, tiny_model, capsys, options, words):
     fails(capsys, rsa(tiny_model, tiny_model, *options), *words)
     assert list(here.iterdir()) == []
 
 
-def test_names_with_a_meaning_of_their_own(here, tiny_model, capsys):
+def test_reserved_names_are_refused(here, tiny_model, capsys):
     fails(capsys, rsa(tiny_model, f"base={tiny_model}"), "--tuned", "'base'")
     assert not (here / "run").exists()
 
 
-def test_too_few_stimuli_and_too_few_texts(here, tiny_model, capsys):
+def test_too_few_stimuli_or_texts_are_refused(here, tiny_model, capsys):
     (here / "one.txt").write_text("the dogs saw them in the garden", encoding="utf8")
     fails(capsys, rsa(tiny_model, tiny_model, text="one.txt"), "at least 2 texts", "found 1 in one")
     (here / "three.txt").write_text("a\nb\nc\n", encoding="utf8")
@@ -172,22 +173,22 @@ def test_too_few_stimuli_and_too_few_texts(here, tiny_model, capsys):
     assert not (here / "run").exists()
 
 
-def test_a_checkpoint_of_another_comparison(here, tiny_model, capsys, monkeypatch):
+def test_a_checkpoint_of_another_comparison_is_refused(here, tiny_model, capsys, monkeypatch):
     """An interrupted run whose tuned encoder was replaced since."""
-    import bertft.similarity.compare.encoders as stream
+    from bertft.similarity.compare import encoders, stream
 
     monkeypatch.setattr(stream, "BUFFER", 8)
-    monkeypatch.setattr(stream, "EVERY", 0)
+    monkeypatch.setattr(encoders, "EVERY", 0)
     tuned = disturbed(tiny_model, here / "tuned", shifted)
 
-    def lost(self, tensors, record, save=stream.Checkpoint.save):
+    def lost(self, tensors, record, save=encoders.Checkpoint.save):
         save(self, tensors, record)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stream.Checkpoint, "save", lost)
+        patch.setattr(encoders.Checkpoint, "save", lost)
         assert rsa(tiny_model, tuned) == 130
-    assert "to go on, type: bertft rsa" in capsys.readouterr().err
+    assert "To resume: bertft rsa" in capsys.readouterr().err
     disturbed(tiny_model, here / "tuned", lambda model: None)
     fails(capsys, rsa(tiny_model, tuned), "a checkpoint of another comparison", "weights.tuned")
     disturbed(tiny_model, here / "tuned", shifted)
@@ -195,12 +196,43 @@ def test_a_checkpoint_of_another_comparison(here, tiny_model, capsys, monkeypatc
     assert rsa(tiny_model, tuned, "--seed", "3") == 2  # the folder holds another seed's run
 
 
+def test_a_folder_with_sampled_fingerprints_is_recognised_and_resumes(here, tiny_model, capsys, monkeypatch):
+    """Run folders of earlier versions hold digests of a sample of the weights, in their markers and checkpoints."""
+    from bertft.models import fingerprint as module
+    from bertft.similarity.compare import encoders, stream
+    from bertft.study import rsa_command
+
+    monkeypatch.setattr(stream, "BUFFER", 8)
+    monkeypatch.setattr(encoders, "EVERY", 0)
+    tuned = disturbed(tiny_model, here / "tuned", shifted)
+
+    def interrupted(self, tensors, record, save=encoders.Checkpoint.save):
+        save(self, tensors, record)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rsa_command, "fingerprint", module.sampled_fingerprint)
+        patch.setattr(encoders.Checkpoint, "save", interrupted)
+        assert rsa(tiny_model, tuned) == 130
+    assert rsa(tiny_model, tuned) == 0  # resumes from the checkpoint instead of refusing it
+    marker = next((here / "run" / "rsa").glob("*.done.json"))
+    base = Encoder.from_pretrained(str(tiny_model))
+    assert json.loads(marker.read_text(encoding="utf8"))["settings"]["weights"][""] == module.sampled_fingerprint(base)
+    before = marker.stat().st_mtime_ns
+    assert rsa(tiny_model, tuned) == 0
+    assert marker.stat().st_mtime_ns == before  # nothing ran again
+    disturbed(tiny_model, here / "tuned", lambda model: None)
+    assert rsa(tiny_model, tuned) == 0
+    new = json.loads(marker.read_text(encoding="utf8"))["settings"]["weights"]
+    assert new[""] == module.fingerprint(base)  # another encoder: it is compared anew, under fingerprints of all bytes
+
+
 def table(path) -> list[dict[str, str]]:
     with path.open(encoding="utf8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_which_words_moved(here, tiny_model, capsys):
+def test_words_that_moved_are_listed_by_label(here, tiny_model, capsys):
     tuned = disturbed(tiny_model, here / "tuned", shifted)
     fails(capsys, rsa(tiny_model, tuned, "--by", "colour"), "--by", "upos", "'colour'")
     fails(
@@ -229,11 +261,11 @@ def test_which_words_moved(here, tiny_model, capsys):
     assert re.search(f"{re.escape(escape(at))}<mark [^>]+><strong>{re.escape(escape(words[0]['word']))}</strong>", page)
     assert len(words) == 4 * 2 * 20 and all(f"[{row['word']}]" in row["context"] for row in words)
     most = [row for row in sentences if row["layer"] == "3" and row["moved"] == "most"]
-    assert f'<td class="wrap">{escape(most[0]["text"])}</td>' in page and "The sentences that moved most" in page
+    assert f'<td class="wrap">{escape(most[0]["text"])}</td>' in page and "Sentences that moved most" in page
     assert len(most) == min(20, len(used)) and {row["text"] for row in most} <= {" ".join(s.words) for s in used}
 
 
-def test_words_of_plain_text_and_of_further_columns(here, tiny_model, capsys):
+def test_words_of_plain_text_and_of_other_columns_are_listed(here, tiny_model, capsys):
     tuned = disturbed(tiny_model, here / "tuned", shifted)
     lines = [" ".join(s.words) for s in synthetic.sentences(12, seed=3)]
     lines[0] = " ".join(["dogs"] * 150)  # more than a window
@@ -263,7 +295,7 @@ def test_words_of_plain_text_and_of_further_columns(here, tiny_model, capsys):
     assert set(counts) == {"Sing", "_"} and counts["Sing"] == text.count("Number=Sing")
 
 
-def test_precision_is_recorded_and_part_of_what_a_run_is(here, tiny_model, capsys, monkeypatch):
+def test_precision_is_recorded_and_identifies_a_run(here, tiny_model, capsys, monkeypatch):
     from bertft.similarity.moments import CrossMoments
 
     fails(capsys, rsa(tiny_model, tiny_model, "--precision", "half"), "--precision", "'half'")
@@ -282,7 +314,7 @@ def test_precision_is_recorded_and_part_of_what_a_run_is(here, tiny_model, capsy
     fails(capsys, rsa(tiny_model, tiny_model, *options), "precision is set only there")
 
 
-def test_permutations(here, tiny_model, capsys):
+def test_permutations_add_p_values(here, tiny_model, capsys):
     tuned = disturbed(tiny_model, here / "tuned", shifted)
     fails(capsys, rsa(tiny_model, tuned, "--permutations", "9", "--compare", "kendall"), "permutations", "--compare")
     fails(capsys, rsa(tiny_model, tuned, "--permutations", "9", "--sample", "10001"), "at most 10000", "--sample")

@@ -1,4 +1,4 @@
-"""``bertft probe``: what it writes, what it refuses with nothing left behind, and how it goes on when killed."""
+"""``bertft probe``: results, errors and resuming."""
 
 from __future__ import annotations
 
@@ -116,21 +116,22 @@ def killed(script: str, flag: Path) -> None:
 WAITING = """
     import time
     from bertft.cli.main import run
-    from bertft.probes import edge, unfinished
-    edge.LOST = 0.0
-    keep, calls = unfinished.Unfinished.keep, []
+    from bertft.probes.edge import driver
+    from bertft.runs.artefacts import Unfinished
+    driver.CHECKPOINT_INTERVAL_S = 0.0
+    keep, calls = Unfinished.keep, []
     def slow(self, *state, **settings):
         keep(self, *state, **settings)
         calls.append(1)
         if len(calls) == {count}:
             open("training", "w").close()
             time.sleep(300)
-    unfinished.Unfinished.keep = slow
+    Unfinished.keep = slow
     run({command!r})
 """
 
 
-def test_killed_in_the_middle_of_training_it_goes_on_to_the_same_table(here, tiny_model, capsys):
+def test_edge_killed_in_training_resumes_to_the_same_table(here, tiny_model, capsys):
     command = ["probe", "edge", "--model", str(tiny_model), "--train", TRAIN, "--dev", DEV, *SMALL, "--quiet"]
     # The probes are done with their two states, the control is being trained.
     killed(WAITING.format(count=3, command=[*command, "--out", "killed"]), here / "training")
@@ -149,15 +150,15 @@ def test_killed_in_the_middle_of_training_it_goes_on_to_the_same_table(here, tin
     assert sorted(path.name for path in probes.iterdir()) == finished
 
 
-def test_structural_killed_goes_on_and_two_runs_are_one(here, tiny_model, capsys):
+def test_structural_killed_resumes_and_two_runs_agree(here, tiny_model, capsys):
     command = ["probe", "structural", "--model", str(tiny_model), "--train", TRAIN, "--dev", DEV, "--epochs", "3"]
     command += ["--rank", "2", "--orthogonal", "--quiet"]
     # Plain probes have kept a state after each of 3 epochs, orthogonal ones after the first.
     killed(WAITING.format(count=4, command=[*command, "--out", "killed"]), here / "training")
     name, probes = tiny_model.name, here / "killed" / "probes"
     kept = {path.name for path in probes.iterdir()}
-    assert f".{name}.orthogonal.unfinished" in kept and f"{name}.json" in kept
-    assert f"{name}.orthogonal.json" not in kept
+    assert f".{name}.orthogonal.unfinished" in kept and f"{name}.safetensors" in kept
+    assert f"{name}.orthogonal.safetensors" not in kept
     tables = []
     for folder in ("killed", "whole", "again"):
         assert run([*command, "--out", folder]) == 0

@@ -8,7 +8,6 @@ unused for two weeks are deleted.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import hashlib
 import importlib.util
@@ -22,9 +21,10 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+
+from filelock import FileLock
 
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parents[1] / "csrc"
@@ -184,7 +184,7 @@ def _cached(name: str, build: Callable[[Path, Path], None]) -> Path:
     folder = cache_folder()
     target = folder / name
     if not target.exists():
-        with _lock(folder / f"{name}.lock"):
+        with FileLock(folder / f"{name}.lock"):
             if not target.exists():
                 scratch = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=folder))
                 try:
@@ -195,13 +195,6 @@ def _cached(name: str, build: Callable[[Path, Path], None]) -> Path:
                 _forget_unused(folder)
     os.utime(target)
     return target
-
-
-@contextmanager
-def _lock(path: Path):
-    with open(path, "w", encoding="utf-8") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)  # the kernel lifts it when this process ends, however it ends
-        yield
 
 
 def _forget_unused(folder: Path, days: float = 14.0) -> None:

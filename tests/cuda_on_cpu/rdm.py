@@ -8,8 +8,7 @@ from accuracy import CODES, METRICS, stored
 from gpu_executor import Kernels, Uninitialised
 
 from bertft.ops import reference
-from bertft.ops.metrics import NORMALISED
-from bertft.ops.rdm.correlation import COMPARISONS
+from bertft.ops.metrics import COMPARISONS, NORMALISED
 
 PATHS = {"plain": 0, "split": 1}
 

@@ -150,6 +150,9 @@ def test_empty_and_single():
     for shape in ((2, 0, 4), (2, 1, 4), (2, 3, 0)):
         out, _ = correlate(kernels, np.ones(shape, np.float32), None, "float32", "sqeuclidean")
         assert np.isnan(out).all()  # no two pairs that differ
+    for stimuli, compare in ((0, "spearman"), (1, "spearman"), (1, "rho_a"), (2, "rho_a")):
+        x = np.arange(3.0 * stimuli, dtype=np.float32).reshape(1, stimuli, 3)
+        assert np.isnan(correlate(kernels, x, None, "float32", "sqeuclidean", compare, bins=65)[0]).all()
     assert correlate(kernels, np.ones((0, 3, 4), np.float32), None, "float32", "dot")[0].shape == (0, 0)
 
 

@@ -1,4 +1,4 @@
-"""Words to pieces under the tokenizers of different families, built small and offline."""
+"""Alignment of words and pieces for small tokenizers of every family."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SENTENCES = [["the", "dog", "saw", "unhappiness", "."], ["don't", "1 000", "Cats
 
 
 def byte_level(**options: object) -> PreTrainedTokenizerBase:
-    """RoBERTa's scheme: byte-level BPE, <s> and </s>, no space put before the first word."""
+    """Return a tokenizer like RoBERTa's: byte-level BPE, <s> and </s>, no space before the first word."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(**{"add_prefix_space": False, **options})
     tokenizer.decoder = decoders.ByteLevel()
@@ -34,7 +34,7 @@ def byte_level(**options: object) -> PreTrainedTokenizerBase:
 
 
 def split_then_bytes() -> PreTrainedTokenizerBase:
-    """The scheme of GPT-4-like vocabularies: a regular expression first, then bytes; no special tokens around."""
+    """Return a tokenizer like GPT-4's: a regular expression, then bytes; no special tokens."""
     tokenizer = byte_level()
     backend = tokenizer.backend_tokenizer
     pattern = r"'(?:s|t|re)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+"
@@ -51,7 +51,7 @@ def split_then_bytes() -> PreTrainedTokenizerBase:
 
 
 def sentencepiece(scheme: str = "always") -> PreTrainedTokenizerBase:
-    """XLM-R's scheme: unigram pieces with a word-start mark."""
+    """Return a tokenizer like XLM-R's: unigram pieces with a word-start mark."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
@@ -65,7 +65,7 @@ def sentencepiece(scheme: str = "always") -> PreTrainedTokenizerBase:
 
 
 def prepended() -> PreTrainedTokenizerBase:
-    """Llama's first scheme: the normaliser puts the mark, and there is no pre-tokenizer."""
+    """Return a tokenizer like that of Llama 1: the normaliser inserts the mark; no pre-tokenizer."""
     tokenizer = sentencepiece()
     backend = tokenizer.backend_tokenizer
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -132,7 +132,7 @@ CACHED: dict[object, PreTrainedTokenizerBase] = {}
 
 
 def test_same_pieces_as_running_text(tokenizer: PreTrainedTokenizerBase) -> None:
-    """A word inside a sentence is cut as in running text, its leading space included."""
+    """A word inside a sentence is cut as in running text, including its leading space."""
     words = ["the", "dog", "saw", "unhappiness", "in", "the", "garden"]
     aligned = align_words(tokenizer, [words])
     first = sum(w in (SPECIAL, 0) for w in aligned.words[0][:-1])
@@ -148,7 +148,7 @@ def test_the_first_word_is_cut_like_later_ones() -> None:
     assert tokenizer.convert_ids_to_tokens(pieces[0])[0].startswith("Ġ")
 
 
-def test_the_tokenizer_is_left_alone(tiny_model: Path) -> None:
+def test_the_tokenizer_is_not_modified(tiny_model: Path) -> None:
     tokenizer = bert(tiny_model)
     tokenizer.backend_tokenizer.enable_truncation(4)
     tokenizer.backend_tokenizer.enable_padding(length=9)
@@ -159,14 +159,14 @@ def test_the_tokenizer_is_left_alone(tiny_model: Path) -> None:
     assert tokenizer.backend_tokenizer.to_str() == before
 
 
-def test_added_tokens_are_seen(tiny_model: Path) -> None:
+def test_tokens_added_later_are_used(tiny_model: Path) -> None:
     tokenizer = bert(tiny_model)
     align_words(tokenizer, [["zyx"]])
     tokenizer.add_tokens(["zyx"])
     assert align_words(tokenizer, [["zyx"]]).ids[0][1:-1] == [len(tokenizer) - 1]
 
 
-def test_unknown_piece_is_put_where_the_word_stands(tiny_model: Path) -> None:
+def test_the_unknown_piece_is_inserted_at_the_place_of_its_word(tiny_model: Path) -> None:
     tokenizer = bert(tiny_model)
     aligned = align_words(tokenizer, [["\x00", "x", "\x00", "\x00", "x", "\x00"], ["\x00"]])
     assert aligned.words == [[SPECIAL, 0, 1, 2, 3, 4, 5, SPECIAL], [SPECIAL, 0, SPECIAL]]
@@ -174,14 +174,14 @@ def test_unknown_piece_is_put_where_the_word_stands(tiny_model: Path) -> None:
     assert [i == unknown for i in aligned.ids[0]] == [False, True, False, True, True, False, True, False]
 
 
-def test_word_without_piece_and_no_unknown_token(tiny_model: Path) -> None:
+def test_a_word_without_piece_is_refused_if_there_is_no_unknown_token(tiny_model: Path) -> None:
     tokenizer = bert(tiny_model)
     tokenizer.unk_token = None
     with pytest.raises(BertftError, match=r"sentence 1: word 2 \('\\x00'\) yields no word piece"):
         align_words(tokenizer, [["the"], ["the", "\x00"]])
 
 
-def test_too_long_a_sentence_is_named(tiny_model: Path) -> None:
+def test_a_sentence_over_the_limit_is_named(tiny_model: Path) -> None:
     tokenizer = bert(tiny_model)
     sentences = [["x"] * 6, ["x"] * 7]
     assert align_words(tokenizer, sentences, 9).lengths == [8, 9]

@@ -1,4 +1,4 @@
-"""Opening files: compression, encoding, line ends, and what is said of a file that cannot be read."""
+"""Corpus files: compression, encoding, line ends and errors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def test_only_newline_ends_a_line(tmp_path: Path) -> None:
     assert list(read_lines(path)) == [(1, "one\u2028still one\x0b\x85"), (2, "two"), (3, ""), (4, "last")]
 
 
-def test_gzip_is_told_by_its_bytes(tmp_path: Path) -> None:
+def test_gzip_is_detected_from_the_first_bytes(tmp_path: Path) -> None:
     for name in ("a.txt.gz", "a.txt"):
         (tmp_path / name).write_bytes(gzip.compress(b"one\ntwo\n"))
         assert list(read_lines(tmp_path / name)) == [(1, "one"), (2, "two")]
 
 
-def test_missing_file_and_folder(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BertftError, match=r"nope\.txt: no such file$"):
         list(read_lines(tmp_path / "nope.txt"))
     with pytest.raises(BertftError, match="expected a file, found a folder"):
@@ -46,7 +46,7 @@ def test_truncated_gzip_names_the_line(tmp_path: Path) -> None:
         list(read_lines(path))
 
 
-def test_damaged_gzip(tmp_path: Path) -> None:
+def test_damaged_gzip_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.txt.gz"
     data = bytearray(gzip.compress(b"one\ntwo\n" * 100))
     data[20] ^= 0xFF
@@ -65,7 +65,7 @@ def test_not_utf8_names_line_and_byte(tmp_path: Path) -> None:
         read_text(path)
 
 
-def test_json_errors() -> None:
+def test_json_errors_name_line_and_column() -> None:
     assert parse_json('{"a": 1}', "f") == {"a": 1}
     with pytest.raises(BertftError, match=r"f: line 8: not valid JSON at column 7"):
         parse_json('{"a": ', "f", 8)
@@ -79,13 +79,13 @@ def test_json_errors() -> None:
 
 def test_check_text_refuses_half_characters() -> None:
     assert check_text("é", "text", "f") == "é"
-    with pytest.raises(BertftError, match=r"f: text holds half a character \('\\ud800'\) at offset 1"):
+    with pytest.raises(BertftError, match=r"f: text contains half a character \('\\ud800'\) at offset 1"):
         check_text("a\ud800", "text", "f")
     with pytest.raises(BertftError, match="f: expected a string as text, found nothing"):
         check_text(None, "text", "f")
 
 
-def test_text_lines(tmp_path: Path) -> None:
+def test_lines_of_text_are_stripped_and_empty_ones_skipped(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("\n  one \n\t\ntwo\n")
     assert [(t.id, t.text) for t in read_text(path)] == [("2", "one"), ("4", "two")]
@@ -94,12 +94,12 @@ def test_text_lines(tmp_path: Path) -> None:
         read_text(path)
 
 
-def test_the_home_of_a_user_who_is_not_there(monkeypatch, tmp_path, tiny_model):
-    from bertft.data.files import at_home
-    from bertft.data.sources import load, pin
+def test_the_home_of_an_unknown_user_is_not_expanded(monkeypatch, tmp_path, tiny_model):
+    from bertft.data.location import at_home, pin
+    from bertft.data.sources import load
     from bertft.data.streams import stream
     from bertft.models.adapters import is_adapter
-    from bertft.models.blocks import load_pretrained
+    from bertft.models.loading import load_pretrained
     from bertft.study.reader import resolve_source
 
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Whatever the bytes, a reader gives data or one sentence."""
+"""Fuzzed inputs: every reader returns data or a one-line error."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bertft.data import synthetic
+from bertft.data.datasets import ROW_READERS
 from bertft.data.readers.conllu import find_tree_flaw, read_conllu
 from bertft.data.readers.nli import LABELS, read_nli
 from bertft.data.readers.spans import read_spans
 from bertft.data.readers.squad import read_squad
 from bertft.data.readers.text import read_text
-from bertft.data.sources import _ROWS
 from bertft.errors import BertftError
 from bertft.runs.rows import COLUMNS, Row, read_results, write_results
-from bertft.study.run import read_study
+from bertft.study.reader import read_study
 
 fuzz = settings(
     max_examples=150 if settings.default.derandomize else 300,
@@ -42,12 +42,12 @@ READERS: dict[str, Callable[[Path], list[object]]] = {
     "a.txt": read_text,
     "spans.jsonl": read_spans,
 }
-# bertft's own files, which people edit; these are not read packed
+# files of bertft that people edit; they are not read as gzip
 OWN: dict[str, Callable[[Path], object]] = {"results.csv": read_results, "study.yaml": read_study}
 
 
 def attempt(folder: Path, name: str, data: bytes) -> Any:
-    """What was read, None after a ``BertftError`` of one line that names the file; anything else fails the test."""
+    """Return what was read, or None after a one-line ``BertftError`` that names the file; anything else fails."""
     path = folder / name
     path.write_bytes(data)
     reader = (READERS | OWN)[name.removesuffix(".gz")]
@@ -75,7 +75,7 @@ variants: {small: {rsa: {tokens: 5}}}
 
 
 def good(name: str) -> bytes:
-    """A small valid file."""
+    """Return a small valid file."""
     if name == "a.conllu":
         lines = []
         for s in synthetic.sentences(3, 0):
@@ -123,7 +123,7 @@ PIECES = st.sampled_from(
 @fuzz
 @given(data=st.data())
 def test_damaged_files(name: str, tmp_path: Path, data: st.DataObject) -> None:
-    """A valid file with bytes cut out, overwritten or put in, and its gzip form cut or altered."""
+    """A valid file with bytes removed, overwritten or inserted, and its gzip form truncated or altered."""
     content = bytearray(good(name))
     for _ in range(data.draw(st.integers(0, 3))):
         at = data.draw(st.integers(0, len(content)))
@@ -230,7 +230,7 @@ def test_any_tsv_cells(tmp_path: Path, rows: list[list[str]]) -> None:
         assert pair.label in LABELS
 
 
-# Rows of data sets: columns as the hub's sets have them, each with any value in its place, or gone.
+# Rows of data sets: the columns of sets on the hub, each with its value replaced or removed.
 ROWS: dict[str, dict[str, object]] = {
     "dep": {"tokens": ["dogs", "bark"], "head": ["2", "0"], "deprel": ["nsubj", "root"], "upos": ["NOUN", "VERB"],
             "xpos": None, "sent_id": "x", "idx": "1"},
@@ -254,7 +254,7 @@ def test_any_row_of_a_data_set(kind: str, data: st.DataObject) -> None:
             key = data.draw(st.sampled_from(keys))
         holder[key] = data.draw(values | st.sampled_from(["2", "_", "٣", "1" * 20, "\ud800", [[]], {}]))
     try:
-        example = _ROWS[kind](row, "set: row 3", "3")
+        example = ROW_READERS[kind](row, "set: row 3", "3")
     except BertftError as error:
         assert str(error).startswith("set: row 3") and len(str(error).splitlines()) == 1
         return
@@ -263,7 +263,7 @@ def test_any_row_of_a_data_set(kind: str, data: st.DataObject) -> None:
         assert find_tree_flaw(example.heads) is None and len(example.words) == len(example.heads)  # type: ignore
 
 
-def test_a_line_break_in_a_key_of_a_study_breaks_no_sentence(tmp_path: Path) -> None:
+def test_a_line_break_in_a_key_of_a_study_does_not_break_the_error(tmp_path: Path) -> None:
     for tree in ({"probes": {"\r": None}}, {"tasks": {"a\nb": {"epochs": "x"}}}, {"a\nb": 1}):
         text = yaml.safe_dump(yaml.safe_load(STUDY) | tree)
         assert attempt(tmp_path, "study.yaml", text.encode()) is None
@@ -292,7 +292,7 @@ number = st.floats(allow_nan=False, allow_infinity=False)
 @given(
     rows=st.lists(st.tuples(*[st.text(max_size=6)] * 3, cell, st.text(max_size=6), number, number, number, cell, cell))
 )
-def test_any_table_is_read_as_it_was_written(tmp_path: Path, rows: list[tuple[Any, ...]]) -> None:
+def test_any_table_of_results_reads_back_equal(tmp_path: Path, rows: list[tuple[Any, ...]]) -> None:
     table = [Row(*row) for row in rows]
     write_results(tmp_path / "results.csv", table)
     assert read_results(tmp_path / "results.csv") == table
@@ -308,8 +308,8 @@ def test_empty_files(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_inputs_that_no_run_has_tried() -> None:
-    """All of this file again, with more examples that are drawn anew."""
+def test_new_random_inputs() -> None:
+    """Run this file again with more examples and another random seed."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", __file__, "-p", "no:cacheprovider"],
         env={**os.environ, "BERTFT_FUZZ": "random"}, capture_output=True, text=True, check=False,

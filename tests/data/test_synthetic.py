@@ -1,4 +1,4 @@
-"""The synthetic corpora: trees, agreement, labels, spans, and that a seed means the same everywhere."""
+"""Synthetic corpora: trees, agreement, labels, spans and reproducibility."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CORPORA = {
     "pairs": synthetic.pairs,
     "questions": synthetic.questions,
 }
-# Change these only with a change of the grammar that is meant.
+# Change these only for an intended change of the grammar.
 GOLDEN = {
     "sentences": "fa7515affd92cadb",
     "texts": "63fc309e19569594",
@@ -51,12 +51,12 @@ def digest(corpus: str, n: int = 300) -> str:
 
 
 @pytest.mark.parametrize("name", CORPORA)
-def test_golden(name: str) -> None:
+def test_a_corpus_never_changes(name: str) -> None:
     assert digest(name) == GOLDEN[name]
 
 
 def test_same_in_another_process() -> None:
-    """Neither string hashing nor the order of anything else that differs between processes has a say."""
+    """A corpus does not depend on string hashing or on anything else that differs between processes."""
     code = (
         "import hashlib; from bertft.data import synthetic as s; print(*[hashlib.sha256('\\n'.join(map(repr,"
         " f(60, 7, split='dev'))).encode()).hexdigest()[:16] for f in (s.sentences, s.texts, s.pairs, s.questions)])"
@@ -94,7 +94,7 @@ def test_projectivity(corpus: list[Sentence]) -> None:
 
 
 def number(s: Sentence, i: int) -> str:
-    """Agreement of the phrase headed by word ``i``."""
+    """Return the agreement of the phrase headed by word ``i``."""
     word, tag = s.words[i].lower(), s.xpos[i]
     conjunct = [j for j in range(len(s.words)) if s.heads[j] == i + 1 and s.relations[j] == "conj"]
     links = [
@@ -165,7 +165,7 @@ def test_constructions_and_variety(corpus: list[Sentence]) -> None:
     assert max(len(s.words) for s in corpus) < 90
 
 
-def test_texts_are_another_domain(corpus: list[Sentence]) -> None:
+def test_texts_have_another_vocabulary(corpus: list[Sentence]) -> None:
     content = {w.lower() for s in corpus for w, u in zip(s.words, s.upos, strict=True) if u in ("NOUN", "PROPN")}
     others = [t.text for t in synthetic.texts(1000, 0)]
     assert len(set(others)) == 1000
@@ -178,7 +178,7 @@ def test_texts_are_another_domain(corpus: list[Sentence]) -> None:
 
 @pytest.mark.parametrize("name", CORPORA)
 def test_corpora_are_kept_apart(name: str) -> None:
-    """Splits, and seeds that differ modulo 8, share no sentence, premise or passage: whatever is drawn."""
+    """Splits, and seeds that differ modulo 8, never share a sentence, premise or passage."""
     domain = ENCYCLOPEDIA if name == "texts" else EVERYDAY
     classes = {}
     for split in synthetic.SPLITS:
@@ -242,7 +242,7 @@ def test_labels_are_balanced() -> None:
 
 
 def naive_bayes(train: Sequence[tuple[list[str], str]], dev: Sequence[tuple[list[str], str]]) -> float:
-    """Accuracy of a bag of words with add-one smoothing."""
+    """Return the accuracy of naive Bayes over a bag of words with add-one smoothing."""
     counts = {label: Counter() for label in LABELS}
     totals = Counter(label for _, label in train)
     for words, label in train:
@@ -258,7 +258,7 @@ def naive_bayes(train: Sequence[tuple[list[str], str]], dev: Sequence[tuple[list
 
 
 def test_pairs_are_not_solved_by_words_alone() -> None:
-    """The hypothesis alone and the premise alone are worth chance (1/3; the standard error here is 0.012)."""
+    """The hypothesis alone and the premise alone predict the label at chance (1/3, standard error 0.012)."""
     train, dev = synthetic.pairs(4500, 0), synthetic.pairs(1500, 0, split="dev")
 
     def accuracy(features: object) -> float:
@@ -272,7 +272,7 @@ def test_pairs_are_not_solved_by_words_alone() -> None:
 
 
 def test_simple_pairs_mean_what_their_label_says() -> None:
-    """Negation of the very same clause contradicts; the same clause entails itself."""
+    """The same clause entails itself, and its negation contradicts it."""
     counts = Counter()
     for p in synthetic.pairs(3000, 5):
         if p.premise == p.hypothesis:
@@ -328,8 +328,8 @@ def test_questions() -> None:
 
 
 def test_one_sentence_answers_and_others_come_close() -> None:
-    """All the words of a question on the subject stand in one sentence; several share some of them."""
-    past = {v.participle: v.past for f in EVERYDAY.transitive for v in f.verbs}  # passives have the participle
+    """All words of a question are in one sentence; several other sentences share some of them."""
+    past = {v.participle: v.past for f in EVERYDAY.transitive for v in f.verbs}  # passives use the participle
     alone = close = total = 0
     for q in synthetic.questions(900, 4):
         if not q.question.startswith("Who"):
@@ -347,7 +347,7 @@ def test_one_sentence_answers_and_others_come_close() -> None:
 
 
 @pytest.mark.parametrize("name", CORPORA)
-def test_bad_arguments(name: str) -> None:
+def test_bad_arguments_are_refused(name: str) -> None:
     with pytest.raises(BertftError, match=f"synthetic.{name}: expected a positive number of examples, found 0"):
         CORPORA[name](0, 0)
     with pytest.raises(BertftError, match=f"synthetic.{name}: expected a seed of 0 or more, found -1"):

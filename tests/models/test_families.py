@@ -1,11 +1,13 @@
-"""Every family of models through the stream, against its own unpadded forward pass; adapters; half precision."""
+"""Families of models: streamed vectors, adapters, half precision."""
 
 from __future__ import annotations
 
 import json
 
+import peft
 import pytest
 import torch
+import transformers
 from families import FAMILIES, save
 
 from bertft.data import synthetic
@@ -30,13 +32,13 @@ def folder_of(tmp_path_factory):
 
 @torch.no_grad()
 def alone(encoder: Encoder, ids: list[int]) -> torch.Tensor:
-    """(L, P, D): the model's own hidden states of one text without padding."""
+    """Return the hidden states (L, P, D) of one unpadded text."""
     output = encoder.model(input_ids=torch.tensor([ids]), output_hidden_states=True)
     return torch.stack(output.hidden_states)[:, 0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_vectors_are_the_models_own(family, folder_of):
+def test_vectors_equal_those_of_the_unpadded_model(family, folder_of):
     encoder = Encoder.from_pretrained(str(folder_of(family)), device="cpu")
     assert (encoder.num_layers, encoder.dim) == (3, 16)
     texts = [" ".join(words) for words in SENTENCES]
@@ -54,7 +56,7 @@ def test_vectors_are_the_models_own(family, folder_of):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_words_are_cut_as_in_running_text(family, folder_of):
+def test_words_are_tokenised_as_in_running_text(family, folder_of):
     encoder = Encoder.from_pretrained(str(folder_of(family)), device="cpu")
     words = ("the", "dogs", "saw", "them")
     (found,) = encoder.stream([words])
@@ -70,7 +72,7 @@ def test_words_are_cut_as_in_running_text(family, folder_of):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_half_precision_is_near_float32(family, dtype, folder_of):
+def test_half_precision_vectors_are_similar_to_float32(family, dtype, folder_of):
     full = Encoder.from_pretrained(str(folder_of(family)), device="cpu")
     half = Encoder.from_pretrained(str(folder_of(family)), device="cpu", dtype=dtype)
     assert next(half.stream(SENTENCES)).vectors.dtype == dtype
@@ -79,10 +81,7 @@ def test_half_precision_is_near_float32(family, dtype, folder_of):
 
 
 def adapter(folder_of, family: str, folder, head: bool, **settings):
-    """A LoRA adapter with random weights on ``family``, trained on the encoder or under a classification head."""
-    peft = pytest.importorskip("peft")
-    import transformers
-
+    """Save a LoRA adapter with random weights for ``family``, made with or without a classification head."""
     kind = transformers.AutoModelForSequenceClassification if head else transformers.AutoModel
     base = kind.from_pretrained(folder_of(family))
     target = {"bert": ["query", "value"], "gpt2": ["c_attn"], "llama": ["q_proj", "v_proj"]}[family]
@@ -99,10 +98,10 @@ def adapter(folder_of, family: str, folder, head: bool, **settings):
     return model
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's, while the test makes its adapter
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # from peft, while the test makes its adapter
 @pytest.mark.parametrize("head", [False, True])
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
-def test_an_adapter_is_its_base_with_the_adapter_at_work(family, head, folder_of, tmp_path):
+def test_adapter_folder_loads_as_its_base_with_the_adapter_merged(family, head, folder_of, tmp_path):
     model = adapter(folder_of, family, tmp_path, head).eval()
     base = Encoder.from_pretrained(str(folder_of(family)), device="cpu")
     tuned = Encoder.from_pretrained(str(tmp_path), device="cpu")
@@ -117,8 +116,7 @@ def test_an_adapter_is_its_base_with_the_adapter_at_work(family, head, folder_of
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_bad_adapters(folder_of, tmp_path):
-    peft = pytest.importorskip("peft")
+def test_unusable_adapter_is_refused(folder_of, tmp_path):
     adapter(folder_of, "bert", tmp_path / "a", head=False)
     path = tmp_path / "a" / "adapter_config.json"
     config = json.loads(path.read_text())

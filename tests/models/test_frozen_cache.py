@@ -1,4 +1,4 @@
-"""The frozen prefix, run once: the same vectors, the same training, in every family of encoders."""
+"""Cached output of frozen blocks: the same vectors and the same training as without it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from safetensors.torch import load_file
 
 from bertft.data import sources
 from bertft.models.batching import pad_inputs
-from bertft.models.blocks import blocks, load_pretrained
-from bertft.models.finetuning.run import FinetuneConfig, finetune, model_fingerprint
+from bertft.models.blocks import blocks
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.models.finetuning.run import finetune
 from bertft.models.finetuning.training import build_model
-from bertft.models.frozen_cache import Prefix, collate
+from bertft.models.fingerprint import model_fingerprint
+from bertft.models.frozen_cache import FrozenCache, collate
+from bertft.models.loading import load_pretrained
 from bertft.models.tasks import get_task
 from bertft.models.tasks.base import Window
 from bertft.runs.progress import SILENT
@@ -45,7 +48,7 @@ def weights(folder):
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)
-def test_every_family_goes_on_from_what_is_kept(family, tmp_path):
+def test_every_family_resumes_from_cached_blocks(family, tmp_path):
     folder = str(families.save(family, tmp_path / "model"))
     model, tokenizer = load_pretrained(folder)
     task = get_task("dep")
@@ -55,24 +58,24 @@ def test_every_family_goes_on_from_what_is_kept(family, tmp_path):
     with torch.no_grad():
         whole = model.eval()(**batch)[0]
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    for k in (1, 2):  # of two blocks: one is left, none is left
-        prefix = Prefix(model, k, tokenizer, tmp_path / "kept", model_fingerprint(folder))
-        held = prefix.hold(features)
-        again = collate(task, held, tokenizer)["prefix"]
-        device = next(model.parameters()).device  # a GPU's, where there is one
-        with prefix.attached(), torch.no_grad():
+    for k in (1, 2):  # of two blocks
+        cache = FrozenCache(model, k, tokenizer, tmp_path / "kept", model_fingerprint(folder))
+        examples = cache.cached(features)
+        again = collate(task, examples, tokenizer)["prefix"]
+        device = next(model.parameters()).device  # the GPU if there is one
+        with cache.attached(), torch.no_grad():
             assert len(model.state_dict()) < len(before)
-            prefix.feed(again.to(device))
+            cache.feed(again.to(device))
             found = model(**{name: value.to(device) for name, value in batch.items()})[0].cpu()
         for row, feature in enumerate(features):
-            # float32 sums of some tens of terms of about 1, in another order
+            # float32 sums of some tens of terms of about 1, added in another order
             torch.testing.assert_close(found[row, : len(feature)], whole[row, : len(feature)], rtol=0, atol=2e-5)
     assert all(torch.equal(value.cpu(), before[name]) for name, value in model.state_dict().items())
-    assert not any(weight.is_inference() for weight in model.parameters())  # which could not be trained
+    assert not any(weight.is_inference() for weight in model.parameters())  # inference tensors could not be trained
     assert len(blocks(model)) == 2
 
 
-def test_a_higher_block_starts_from_the_nearest_kept_one(tiny_model, tmp_path):
+def test_higher_block_starts_from_the_nearest_cached_block(tiny_model, tmp_path):
     model, tokenizer = load_pretrained(str(tiny_model))
     task = get_task("mnli")
     pairs = sources.load("nli", SOURCE)
@@ -83,61 +86,63 @@ def test_a_higher_block_starts_from_the_nearest_kept_one(tiny_model, tmp_path):
     kept = {}
     for k in (1, 3, 2, 3):
         calls.clear()
-        prefix = Prefix(model, k, tokenizer, tmp_path / "kept", "f")
-        kept[k] = np.concatenate([held.hidden for held in prefix.hold(features)])
-        ran = set(calls) - {0}  # block 1 also tells what form a block's output has
+        cache = FrozenCache(model, k, tokenizer, tmp_path / "kept", "f")
+        kept[k] = np.concatenate([example.hidden for example in cache.cached(features)])
+        ran = set(calls) - {0}  # block 1 also runs to find the form of a block's output
         assert ran == {1: set(), 3: set() if 2 in kept else {1, 2}, 2: {1}}[k]
     assert kept[1].shape == (sum(map(len, features)), 32)
-    table = next((tmp_path / "kept").glob("*/*/layer3.npy"))
-    assert np.array_equal(np.load(table), kept[3])
+    table = next((tmp_path / "kept").glob("*/*/layer3.safetensors"))
+    assert np.array_equal(load_file(table)["hidden"], kept[3])
 
 
-def test_a_cut_off_table_is_made_again(tiny_model, tmp_path, monkeypatch):
+def test_interrupted_table_leaves_no_file_and_is_recomputed(tiny_model, tmp_path, monkeypatch):
     model, tokenizer = load_pretrained(str(tiny_model))
     task = get_task("mnli")
     pairs = sources.load("nli", SOURCE)
     features = task.features(tokenizer, pairs, task.spec(pairs), Window(128), training=True)
-    prefix = Prefix(model, 2, tokenizer, tmp_path / "kept", "f")
+    cache = FrozenCache(model, 2, tokenizer, tmp_path / "kept", "f")
     with monkeypatch.context() as patch:
-        patch.setattr("bertft.models.frozen_cache.os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("bertft.runs.files.os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            prefix.hold(features)
-    assert not list((tmp_path / "kept").rglob("*.npy"))
-    assert len(prefix.hold(features)) == len(features)
-    assert sorted(path.name for path in (tmp_path / "kept").rglob("*layer*")) == ["layer2.npy", "layer2.sha256"]
+            cache.cached(features)
+    assert not list((tmp_path / "kept").rglob("*layer*"))
+    (leftover,) = [folder / ".layer2.safetensors.killed.part" for folder in (tmp_path / "kept").glob("*/*")]
+    leftover.touch()
+    assert len(cache.cached(features)) == len(features)
+    assert sorted(path.name for path in (tmp_path / "kept").rglob("*layer*")) == ["layer2.safetensors"]
 
 
 @pytest.mark.parametrize("how", ["flipped", "cut"])
-def test_a_damaged_table_is_made_again(tiny_model, tmp_path, how):
+def test_damaged_table_is_reported_and_recomputed(tiny_model, tmp_path, how):
     model, tokenizer = load_pretrained(str(tiny_model))
     task = get_task("mnli")
     pairs = sources.load("nli", SOURCE)
     features = task.features(tokenizer, pairs, task.spec(pairs), Window(128), training=True)
-    good = [np.array(held.hidden) for held in Prefix(model, 1, tokenizer, tmp_path, "f").hold(features)]
-    path = next(tmp_path.rglob("layer1.npy"))
+    good = [np.array(example.hidden) for example in FrozenCache(model, 1, tokenizer, tmp_path, "f").cached(features)]
+    path = next(tmp_path.rglob("layer1.safetensors"))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data if how == "flipped" else data[: len(data) // 2])
-    higher = Prefix(model, 2, tokenizer, tmp_path, "f").hold(features)  # does not start from it
+    higher = FrozenCache(model, 2, tokenizer, tmp_path, "f").cached(features)  # does not start from the damaged table
     said: list[str] = []
     progress = SimpleNamespace(step=SILENT.step, say=said.append)
-    again = Prefix(model, 1, tokenizer, tmp_path, "f", progress).hold(features)
-    assert len(said) == 1 and "layer1.npy: damaged" in said[0]
-    assert all(np.array_equal(held.hidden, was) for held, was in zip(again, good, strict=True))
-    whole = Prefix(model, 2, tokenizer, tmp_path / "other", "f").hold(features)
+    again = FrozenCache(model, 1, tokenizer, tmp_path, "f", progress).cached(features)
+    assert len(said) == 1 and "layer1.safetensors: damaged" in said[0]
+    assert all(np.array_equal(example.hidden, was) for example, was in zip(again, good, strict=True))
+    whole = FrozenCache(model, 2, tokenizer, tmp_path / "other", "f").cached(features)
     assert all(np.allclose(a.hidden, b.hidden, atol=1e-5) for a, b in zip(higher, whole, strict=True))
 
 
 @pytest.mark.parametrize("task", ["mnli", pytest.param("dep", marks=pytest.mark.slow)])
-def test_training_is_bitwise_the_same_where_all_inputs_have_one_length(config, task, tmp_path, monkeypatch):
-    """Then what is kept was computed in batches of the shape that training has, and dropout above draws the same.
+def test_training_is_bitwise_the_same_if_all_inputs_have_one_length(config, task, tmp_path, monkeypatch):
+    """The cache is then computed in batches of the same shape, and dropout above it draws the same numbers.
 
-    Of a length that is a multiple of four: where examples do not fill the blocks that a product is made of (of an odd
-    length, on processors with AVX-512), a row's last bits depend on its place in the batch.
+    The length is a multiple of four. Otherwise (an odd length, on processors with AVX-512) examples do not fill the
+    blocks of a matrix product, and the last bits of a row depend on its place in the batch.
     """
     import bertft.models.frozen_cache
 
-    # those that have exactly as many pieces as the commonest such length
+    # the examples with the commonest such length
     loaded = sources.load(get_task(task).kind, "builtin:synthetic?split=train&size=200&seed=1")
     build = get_task(task)
     _, tokenizer = load_pretrained(config.model)
@@ -162,7 +167,7 @@ def test_training_is_bitwise_the_same_where_all_inputs_have_one_length(config, t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 3])
-def test_training_is_the_same_up_to_rounding_and_goes_on_where_it_was_killed(config, k, tmp_path):
+def test_killed_training_on_the_cache_resumes_to_the_uncached_result(config, k, tmp_path):
     from training_runs import KillAt, Killed
 
     config = dataclasses.replace(config, freeze=k)
@@ -175,17 +180,17 @@ def test_training_is_the_same_up_to_rounding_and_goes_on_where_it_was_killed(con
     first, second = weights(plain.folder), weights(found.folder)
     assert first.keys() == second.keys()
     for name, value in first.items():
-        # Adam divides by the root of the gradient's square: where that is near 0, rounding moves a weight by up to
-        # the learning rate a step; six steps, and most weights far less.
+        # Adam divides by the root mean square of the gradient. If that is near 0, rounding moves a weight by up to the
+        # learning rate in each of the six steps; most weights move far less.
         assert (second[name] - value).abs().max() <= 6 * 1e-3, name
         assert (second[name] - value).abs().mean() <= 1e-4, name
         if name.startswith(("embeddings.", *(f"encoder.layer.{i}." for i in range(k)))):
             assert torch.equal(value, base[name]) and torch.equal(second[name], base[name])
     assert found.metrics["uas_conll18"] == pytest.approx(plain.metrics["uas_conll18"], abs=3)
-    assert finetune(config).folder == found.folder  # with or without: the same configuration
+    assert finetune(config).folder == found.folder  # the cache is not part of the configuration
 
 
-def test_frozen_parts_run_without_dropout_while_the_rest_trains(tiny_model, config):
+def test_frozen_modules_stay_in_evaluation_mode_during_training(tiny_model, config):
     task = get_task("mnli")
     model = build_model(task, load_pretrained(str(tiny_model))[0], task.spec([]), dataclasses.replace(config, freeze=1))
     model.train()

@@ -1,4 +1,4 @@
-"""Training in bfloat16, and what this machine does not have, as Hugging Face names it."""
+"""Mixed precision: bfloat16, and settings this machine does not support."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from bertft.errors import BertftError
-from bertft.models.finetuning.run import FinetuneConfig, finetune
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.models.finetuning.run import finetune
 from bertft.study.analyses.ablation import sweep_stages
 
 
@@ -17,7 +18,7 @@ def config(tiny_model, tmp_path):
     return dict(task="dep", model=str(tiny_model), out=tmp_path / "run", epochs=1, batch_size=8, **data)
 
 
-def test_bf16_multiplies_in_bfloat16_and_saves_float32(config):
+def test_bf16_trains_in_bfloat16_and_saves_float32(config):
     seen = set()
 
     def look(module, inputs, output):
@@ -37,17 +38,21 @@ def test_bf16_multiplies_in_bfloat16_and_saves_float32(config):
 
 
 @pytest.mark.parametrize("asked", [{"fp16": True}, {"tf32": True}])
-def test_what_the_machine_lacks_is_one_sentence(config, asked, tmp_path):
+def test_precision_without_hardware_is_refused(config, asked, tmp_path):
     if torch.cuda.is_available():
-        pytest.skip("this machine may have it")
+        pytest.skip("a GPU may support it")
     with pytest.raises(BertftError, match=f"finetune: {next(iter(asked))}: "):
         finetune(FinetuneConfig(**config, **asked))
     assert not (tmp_path / "run").exists()
 
 
-def test_both_halves_are_refused_and_old_sweeps_keep_their_keys(config):
+def test_bf16_with_fp16_is_refused(config):
     with pytest.raises(BertftError, match="bf16 or fp16, found both"):
         finetune(FinetuneConfig(**config, bf16=True, fp16=True))
+
+
+def test_stage_key_of_a_sweep_names_a_precision_only_if_it_is_set(config):
+    """Sweeps on disk that are older than the setting keep their keys."""
     (plain,) = sweep_stages("freeze", FinetuneConfig(**config), config["out"], depths_wanted=[1])
     (half,) = sweep_stages("freeze", FinetuneConfig(**config, bf16=True), config["out"], depths_wanted=[1])
     assert "bf16" not in plain.depends and half.depends["bf16"] and plain.key != half.key

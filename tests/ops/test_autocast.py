@@ -1,4 +1,4 @@
-"""Every op inside ``torch.autocast`` gives what it gives outside, forward and backward, by kernel and by reference."""
+"""Ops inside ``torch.autocast``: values and gradients equal those outside, by kernel and by reference."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bertft import ops
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import dispatch
 
 
 def draw(*shape, seed=0, dtype=torch.float32):
@@ -36,7 +36,7 @@ OPS = {
 
 
 def run(op, x, y, cast_backward):
-    """(outputs, gradients) of an op whose backward pass runs inside autocast or outside."""
+    """Return (outputs, gradients) of an op whose backward pass runs inside or outside of autocast."""
     x, y = x.clone().requires_grad_(), y.clone().requires_grad_()
     out = op(x, y)
     out = out if isinstance(out, tuple) else (out,)
@@ -48,13 +48,13 @@ def run(op, x, y, cast_backward):
 @pytest.mark.parametrize("served", [True, False], ids=["kernel", "reference"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("name", OPS)
-def test_inside_is_outside(name, dtype, served, monkeypatch):
+def test_autocast_changes_no_value_and_no_gradient(name, dtype, served, monkeypatch):
     if not served:
-        monkeypatch.setattr(extension, "serves", lambda tensor: False)
+        monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
     x, y = draw(2, 40, 24, dtype=dtype), draw(2, 40, 24, seed=1, dtype=dtype)
     out, grads = run(OPS[name], x, y, cast_backward=False)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert (x.float() @ y.float().mT).dtype == torch.bfloat16  # a product of plain code is rounded here
+        assert (x.float() @ y.float().mT).dtype == torch.bfloat16  # autocast rounds products of plain PyTorch
         inside, inside_grads = run(OPS[name], x, y, cast_backward=True)
     _, later_grads = run(OPS[name], x, y, cast_backward=True)
     assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(inside, out, strict=True))
@@ -69,7 +69,7 @@ def test_inside_is_outside(name, dtype, served, monkeypatch):
 @pytest.mark.parametrize("compare", ["pearson", "spearman", "kendall"])
 def test_comparisons_without_gradient(compare, served, monkeypatch):
     if not served:
-        monkeypatch.setattr(extension, "serves", lambda tensor: False)
+        monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
     x, y = draw(2, 30, 12), draw(2, 30, 12, seed=1)
     call = {"metric": "euclidean", "compare": compare, "samples": 300}
     outside = ops.rdm_correlation(x, y, **call)
@@ -80,7 +80,7 @@ def test_comparisons_without_gradient(compare, served, monkeypatch):
 @pytest.mark.parametrize("served", [True, False], ids=["kernel", "reference"])
 def test_probe_step_without_autograd(served, monkeypatch):
     if not served:
-        monkeypatch.setattr(extension, "serves", lambda tensor: False)
+        monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
     h, weight, lengths = draw(2, 40, 24), draw(2, 24, 7, seed=1), torch.tensor([9, 31])
     distances = torch.arange(9 * 9 + 31 * 31) % 7
     outside = ops.probe_loss_and_gradient(h, weight, distances, None, lengths)
@@ -89,7 +89,7 @@ def test_probe_step_without_autograd(served, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(inside, outside, strict=True))
 
 
-def test_what_autocast_has_rounded_is_taken_as_it_is():
+def test_inputs_rounded_by_autocast_are_used_unchanged():
     lengths, weight = torch.tensor([9, 4]), draw(2, 19, 7, seed=1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         h = draw(2, 13, 19) @ torch.eye(19)

@@ -1,4 +1,4 @@
-"""Every op on every device there is, against float64 on the CPU: the same answers, gradients and sentences."""
+"""Ops on every available device against float64 on the CPU: values, gradients, errors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from bertft.errors import BertftError
 from bertft.ops import reference
 from bertft.ops.metrics import LINEAR, METRICS
 
-NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is visible")
-DEVICES = ["cpu", pytest.param("cuda", marks=NO_GPU)]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 TYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 pytestmark = pytest.mark.parametrize("device", DEVICES)
 
@@ -90,7 +89,7 @@ def test_rdm_correlation(device, metric, compare):
         torch.testing.assert_close(got.cpu(), exact, rtol=0, atol=2e-6)
 
 
-@NO_GPU
+@pytest.mark.gpu
 def test_ranks_by_histogram(device):
     if device == "cpu":
         pytest.skip("is about the GPU's kernel")
@@ -117,7 +116,7 @@ def test_probe_losses(device, dtype, lengths):
             results.append((loss, *torch.autograd.grad(loss.sum(), leaves)))
         (loss, grad_h, grad_weight), exact = results
         close(loss, exact[0].detach())
-        loose = 1e-2 if dtype in (torch.float16, torch.bfloat16) else 1e-4  # gradients come back in the input's type
+        loose = 1e-2 if dtype in (torch.float16, torch.bfloat16) else 1e-4  # gradients have the input's type
         close(grad_h, exact[1], loose)
         close(grad_weight, exact[2], loose)
 

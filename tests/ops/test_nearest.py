@@ -1,4 +1,4 @@
-"""Lists of the largest entries of rows and columns, tile by tile, against the sorted whole matrix."""
+"""Lists of the largest entries, tile by tile, against the sorted matrix."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bertft.ops import reference
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import cpu
 from bertft.ops.nearest import Best, take_nearest
 
 
@@ -58,8 +58,8 @@ def test_the_reference():
     assert sorted_lists(lists) == largest(whole, 7)
 
 
-@pytest.mark.skipif(not extension.load(), reason="no compiled kernels")
-def test_the_op_and_what_guards_its_memory():
+@pytest.mark.skipif(not cpu.load(), reason="no compiled kernels")
+def test_the_op_refuses_lists_that_do_not_fit():
     tile, rows, columns = matrix(8, 9, torch.float32), *(Best.none(torch.zeros(1), lines, 3) for lines in (8, 9))
     down = Best(torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     for lists in (columns, down):

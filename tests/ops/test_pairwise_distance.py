@@ -11,8 +11,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from bertft.errors import BertftError
 from bertft.ops import pairwise_distance, reference
-from bertft.ops.metrics import METRICS
-from bertft.ops.native import cpu as extension
+from bertft.ops.metrics import METRICS, NORMALISED
+from bertft.ops.native import cpu, dispatch
 
 HALVES = (torch.bfloat16, torch.float16)
 # Relative to the largest entry. Halves are exact inputs to float32 arithmetic.
@@ -21,7 +21,7 @@ TOLERANCE = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 1e-6, to
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled():
-    assert extension.load(), extension.status()["reason"]
+    assert cpu.load(), cpu.status()["reason"]
 
 
 def rows(*shape, seed=0, dtype=torch.float64, shift=1.5):
@@ -70,7 +70,7 @@ def test_against_itself_is_exact(metric, dtype):
 
 def test_small_distances_between_large_vectors_keep_their_digits():
     x = rows(64, 40, dtype=torch.float32, shift=1000.0)
-    near = x + torch.full_like(x, 0.25)  # a quarter off in each of 40 places, exactly
+    near = x + torch.full_like(x, 0.25)  # exactly a quarter off in each of 40 dimensions
     out = pairwise_distance(x, near, metric="sqeuclidean").diagonal()
     assert (out / (40 * 0.0625) - 1).abs().max() < 1e-5
 
@@ -106,7 +106,7 @@ def test_gradient_is_finite_and_zero_at_zero_distance(metric):
         assert grad.abs().max() < 1e-12
 
 
-def test_second_derivative_says_so():
+def test_second_derivatives_are_refused():
     x = rows(4, 3).requires_grad_()
     (grad,) = torch.autograd.grad(pairwise_distance(x).sum(), x, create_graph=True)
     with pytest.raises(BertftError, match="second derivatives"):
@@ -127,7 +127,7 @@ def test_opcheck(metric):
 
 
 def test_the_kernel_itself_refuses_a_gradient_that_does_not_fit():
-    """What guards the memory: the matrices' sizes are those of the rows."""
+    """The sizes of the matrices must be those of the rows, or the kernel would read other memory."""
     x, y, backward = rows(2, 9, 5), rows(2, 4, 5), torch.ops.bertft.pairwise_distance_backward
     for shape, other, condensed in (
         ((2, 9, 3), y, False),
@@ -190,7 +190,7 @@ def test_thread_count_changes_no_bit():
         torch.set_num_threads(before)
     for one, two, again in zip(*results, strict=True):
         assert torch.equal(two, again)
-        assert (one - two).abs().max() <= 1e-6 * one.abs().max()  # tiles may be cut differently
+        assert (one - two).abs().max() <= 1e-6 * one.abs().max()  # the size of tiles may differ
 
 
 @settings(max_examples=40, deadline=None)
@@ -251,8 +251,33 @@ def test_bad_input(call, message):
         call(rows(2, 3, 4))
 
 
+@pytest.mark.parametrize("nan", ["raise", "propagate"])
+@pytest.mark.parametrize("served", [True, False])
+@pytest.mark.parametrize("metric", METRICS)
+def test_rows_without_dimensions_are_zero_apart_or_refused(metric, served, nan, monkeypatch):
+    if not served:
+        monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
+    x, y = torch.empty(2, 60, 0), torch.empty(2, 50, 0)
+    if metric in NORMALISED:
+        with pytest.raises(BertftError, match=rf"{metric} needs rows of at least one number, found x of .*2, 60, 0"):
+            pairwise_distance(x, y, metric=metric, nan=nan)
+        return
+    assert torch.equal(pairwise_distance(x, y, metric=metric, nan=nan), torch.zeros(2, 60, 50))
+    assert torch.equal(pairwise_distance(x, metric=metric, nan=nan), torch.zeros(2, 60, 60))
+    assert torch.equal(pairwise_distance(x, metric=metric, nan=nan, condensed=True), torch.zeros(2, 60 * 59 // 2))
+
+
+@pytest.mark.parametrize("metric", [metric for metric in METRICS if metric not in NORMALISED])
+def test_the_kernel_itself_writes_zeros_for_rows_without_dimensions(metric):
+    """An empty y has no address; the kernel must not take it for a missing one and write an N x N matrix."""
+    out = torch.ops.bertft.pairwise_distance(
+        torch.empty(2, 60, 0), torch.empty(2, 50, 0), METRICS.index(metric), False, True
+    )
+    assert torch.equal(out, torch.zeros(2, 60, 50))
+
+
 def test_plain_pytorch_refuses_the_same_rows(monkeypatch):
-    monkeypatch.setattr(extension, "serves", lambda tensor: False)
+    monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
     x = rows(2, 3, 4)
     assert torch.allclose(pairwise_distance(x), reference.pairwise_distance(x))
     x[1, 2] = 3.0

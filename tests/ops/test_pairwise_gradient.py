@@ -1,4 +1,4 @@
-"""The GPU's way to the gradient of distances, on any device: products against autograd in float64."""
+"""Gradient of distances by products, as on a GPU, against autograd in float64."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bertft.ops.rows import metric_rows_backward
 
 @pytest.mark.parametrize("metric", PRODUCTS)
 @pytest.mark.parametrize("itself", [True, False])
-def test_gradient_is_autograd_s(metric, itself):
+def test_gradient_equals_autograd(metric, itself):
     random = torch.Generator().manual_seed(0)
     x = torch.randn(2, 19, 7, generator=random, dtype=torch.float64) + 2
     y = None if itself else torch.randn(2, 5, 7, generator=random, dtype=torch.float64) + 2

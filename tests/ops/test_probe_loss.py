@@ -7,9 +7,9 @@ import torch
 
 from bertft.errors import BertftError
 from bertft.ops import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient, reference
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import cpu, dispatch
 
-# Lengths that straddle vectors and register blocks, single words and empty sentences included.
+# Lengths that straddle vectors and register blocks, with single words and empty sentences.
 BATCHES = {
     "mixed": [5, 0, 1, 17, 33, 8, 60, 2, 3],
     "single words": [1, 1, 1],
@@ -19,7 +19,7 @@ BATCHES = {
 
 
 def problem(lengths, L=2, D=19, R=13, R2=6, dtype=torch.float64, seed=0):
-    """Random vectors and weights with integer golds, scaled so that distances and golds are alike."""
+    """Return random vectors and weights with integer golds, scaled to similar sizes."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.tensor(lengths, dtype=torch.int64)
     T = int(lengths.sum())
@@ -35,7 +35,7 @@ def problem(lengths, L=2, D=19, R=13, R2=6, dtype=torch.float64, seed=0):
 
 
 def brute_force(h, weight_distance, weight_depth, distances, depths, lengths):
-    """The definition, pair by pair, on differences of vectors: no Gram matrix anywhere."""
+    """Return the losses by definition, pair by pair on differences of vectors, without a Gram matrix."""
     out, sentences = torch.zeros(h.shape[0], 2, dtype=torch.float64), int((lengths > 0).sum())
     for layer in range(h.shape[0]):
         word = gold = 0
@@ -56,7 +56,7 @@ def leaves(h, *weights):
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled():
-    assert extension.load(), extension.status()["reason"]
+    assert cpu.load(), cpu.status()["reason"]
 
 
 @pytest.mark.parametrize("lengths", BATCHES.values(), ids=BATCHES)
@@ -96,7 +96,7 @@ def test_loss_and_gradient_in_one_call(served, dtype, monkeypatch):
     expected = probe_loss(h, wd.requires_grad_(), wp.requires_grad_(), distances, depths, lengths)
     gradients = torch.autograd.grad(expected.sum(), [wd, wp])
     if not served:
-        monkeypatch.setattr(extension, "serves", lambda tensor: False)
+        monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
     loss, gradient = probe_loss_and_gradient(h, weight, distances, depths, lengths, distance_rank=13)
     assert not loss.requires_grad and not gradient.requires_grad and gradient.dtype == dtype
     torch.testing.assert_close(loss, expected.detach())
@@ -215,7 +215,7 @@ def test_one_set_of_vectors_for_all_layers():
 
 
 @pytest.mark.parametrize("lengths", [[], [0], [0, 0, 0]])
-def test_nothing_to_learn_from_is_zero(lengths):
+def test_losses_without_words_are_zero(lengths):
     args = problem(lengths)
     inputs = leaves(*args[:3])
     loss = probe_loss(*inputs, *args[3:])
@@ -238,7 +238,7 @@ def test_equal_words_have_finite_gradients():
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss.sum(), inputs))
 
 
-def test_rotating_the_probe_changes_nothing_and_order_of_sentences_does_not_matter():
+def test_losses_ignore_probe_rotation_and_sentence_order():
     h, wd, _, distances, _, lengths = problem([5, 9])
     rotation = torch.linalg.qr(torch.randn(13, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64))[0]
     expected = distance_probe_loss(h, wd, distances, lengths)
@@ -261,7 +261,7 @@ def test_golds_need_not_be_symmetric():
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_and_pieces(threads):
-    """Layers left over are shared between threads, and long inputs go in pieces: 2,300 words, 1 and 3 layers."""
+    """Threads share remaining layers, and long inputs are cut into pieces: 2,300 words, 1 and 3 layers."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -283,7 +283,7 @@ def test_threads_and_pieces(threads):
 def test_reference_serves_other_devices_and_missing_kernels(monkeypatch):
     args = problem([9, 4])
     expected = probe_loss(*args)
-    monkeypatch.setattr(extension, "serves", lambda tensor: False)
+    monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
     torch.testing.assert_close(probe_loss(*args), expected)
     h, wd, wp, distances, depths, lengths = args
     torch.testing.assert_close(distance_probe_loss(h, wd, distances, lengths), expected[:, 0])
@@ -298,7 +298,7 @@ def test_not_finite(value):
         probe_loss(h, *rest)
     passed = probe_loss(h, *rest, check_finite=False)
     assert torch.isfinite(passed[0]).all() and not torch.isfinite(passed[1]).any()
-    h[1, 11, 3], h[0, 13, 0] = 0, value  # the word that is alone in its sentence
+    h[1, 11, 3], h[0, 13, 0] = 0, value  # a sentence of one word
     with pytest.raises(BertftError, match=r"h\[0, 13\] is not finite"):
         distance_probe_loss(h, rest[0], rest[2], rest[4])
     h[0, 13, 0] = 0
@@ -342,7 +342,7 @@ def test_bad_depths_and_weights():
 
 
 def test_the_kernel_itself_refuses_lengths_that_do_not_fit():
-    """What guards the memory under torch.compile, where values cannot be looked at beforehand."""
+    """torch.compile cannot check values beforehand, so the kernel must protect the memory."""
     h, wd, wp, distances, depths, _ = problem([9, 4])
     args = (h, torch.cat([wd, wp], 2), 13, distances.double(), depths.double())
     for bad in ([9, 3], [9, -1, 5], [13]):

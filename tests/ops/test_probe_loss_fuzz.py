@@ -1,4 +1,4 @@
-"""Any shapes, strides, types, lengths and broken numbers: the probe losses agree with the reference or say why not.
+"""Probe losses of any shapes, strides, types, lengths and broken numbers: equal to the reference, or refused.
 
 Under ``.ci/sanitize`` the same examples also prove that the kernel stays inside its memory.
 """
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bertft.errors import BertftError
 from bertft.ops import probe_loss, probe_loss_and_gradient, reference
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import cpu
 
 LAYOUTS = {
     "contiguous": lambda h: h,
@@ -26,7 +26,7 @@ LAYOUTS = {
 
 @st.composite
 def problems(draw):
-    """(h, weight_distance, weight_depth, distances, depths, lengths), small, with awkward sizes."""
+    """Draw (h, weight_distance, weight_depth, distances, depths, lengths), small, with awkward sizes."""
     sizes = st.one_of(st.integers(0, 9), st.sampled_from([15, 16, 17, 31, 33, 48]))
     lengths = torch.tensor(draw(st.lists(sizes, max_size=7)), dtype=torch.int64)
     L, D = draw(st.integers(0, 3)), draw(st.sampled_from([1, 2, 5, 8, 17, 32]))
@@ -47,7 +47,7 @@ def problems(draw):
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled():
-    assert extension.load(), extension.status()["reason"]
+    assert cpu.load(), cpu.status()["reason"]
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -79,7 +79,7 @@ def test_agrees_with_the_reference(problem, threads, with_h, with_weight):
             continue
         gradient = found[id(tensor)]
         assert gradient.shape == tensor.shape and gradient.dtype == tensor.dtype
-        # Signs of errors that are zero but for rounding may differ: see test_equal_words_have_finite_gradients.
+        # Signs of errors that are zero except for rounding may differ: see test_equal_words_have_finite_gradients.
         ties = bool((h.detach() == h.detach()[:, :1]).all()) if h.numel() else True
         assert torch.isfinite(gradient).all()
         if not ties:

@@ -17,7 +17,9 @@ import torch
 
 from bertft.data import synthetic
 from bertft.errors import BertftError
-from bertft.models.encoder import Encoder, reinitialise
+from bertft.models.blocks import reinitialise
+from bertft.models.encoder import Encoder
+from bertft.models.fingerprint import fingerprint
 from bertft.probes import feature_store as module
 from bertft.probes.feature_store import FeatureStore
 from bertft.probes.vectors import StreamedVectors, extract
@@ -125,19 +127,19 @@ def test_what_has_changed_has_another_key(encoder, words, tmp_path, monkeypatch)
     for number, change in enumerate(changes, start=2):
         change()
         assert entries() == number
-    monkeypatch.setattr(module, "code_digest", lambda: "another version")
+    monkeypatch.setattr(module, "code_digest", lambda sources: "another version")
     FeatureStore(tmp_path).vectors(encoder, words)
     assert entries() == len(changes) + 2
 
 
 def test_how_a_tokenizer_was_last_called_changes_no_key(tiny_model):
     encoder = Encoder.from_pretrained(str(tiny_model))
-    before = module.fingerprint(encoder)
+    before = fingerprint(encoder)
     encoder.tokenizer(["a b c", "d"], truncation=True, padding=True, max_length=3)
     assert encoder.tokenizer.backend_tokenizer.truncation is not None
-    assert module.fingerprint(encoder) == before
+    assert fingerprint(encoder) == before
     encoder.tokenizer.add_tokens(["zyzzyva"])
-    assert module.fingerprint(encoder) != before
+    assert fingerprint(encoder) != before
 
 
 def test_damaged_and_missing_parts_are_made_anew(encoder, words, tmp_path):

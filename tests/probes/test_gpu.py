@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from needs_gpu import needs_gpu
 
 from bertft.data import synthetic
 from bertft.probes.edge.head import all_inputs
@@ -17,7 +16,7 @@ from bertft.probes.structural.training import Trees, predict, train_probes
 from bertft.probes.vectors import StreamedVectors, WordVectors, on_device
 from tests.probes.edge.test_edge import corpus, repeated, vectors
 
-pytestmark = needs_gpu
+pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The GPU benchmark, where there is no GPU: it says so, and its works are right."""
+"""The GPU benchmark without a GPU: its message, and the results of every work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[2]))  # behind the installed packages, which are what is tested
 
-from benchmarks import gpu
+from benchmarks import bench_gpu as gpu
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -75,7 +75,7 @@ def of_help() -> list[str]:
 def test_every_command_written_down_is_understood(monkeypatch):
     # what a file of another run of fine-tuning would hold
     held = {"task": "dep", "model": "m", "train": "t", "dev": "d"}
-    monkeypatch.setattr("bertft.cli.config_file._read", lambda path: dict(held))
+    monkeypatch.setattr("bertft.cli.options._read", lambda path: dict(held))
     lines = [(page.name, line) for page in PAGES for line in of_page(page)] + [("--help", line) for line in of_help()]
     assert len(lines) >= 25
     for place, line in lines:
@@ -195,9 +195,9 @@ def test_every_function_and_class_is_named_somewhere_else():
 
 
 def test_every_setting_is_read_somewhere():
-    from bertft.cli.probe_runs import EdgeCommand, StructuralCommand
-    from bertft.models.finetuning.run import FinetuneConfig
+    from bertft.models.finetuning.config import FinetuneConfig
     from bertft.probes.edge.training import EdgeTraining
+    from bertft.study.config import EdgeCommand, StructuralCommand
 
     trees = [ast.parse(path.read_text(encoding="utf8")) for path in ROOT.glob("bertft/**/*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]

@@ -27,7 +27,8 @@ def main_of(name: str):
 @pytest.fixture(scope="module")
 def other_model(tiny_model, tmp_path_factory) -> Path:
     """The small encoder with other weights."""
-    from bertft.models.encoder import Encoder, reinitialise
+    from bertft.models.blocks import reinitialise
+    from bertft.models.encoder import Encoder
 
     encoder = Encoder.from_pretrained(str(tiny_model))
     folder = tmp_path_factory.mktemp("other") / "model"

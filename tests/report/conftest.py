@@ -1,4 +1,4 @@
-"""A results table as a study leaves it, with known numbers."""
+"""A study's results table with known numbers, and its folder and page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def rows() -> list[Row]:
         Row("dep", "finetune", "dep", None, "las_conll18", 90.0, 88.0, 92.0, 50, 7),
         Row("mnli", "finetune", "mnli", None, "accuracy", 0.7, 0.65, 0.75, 50, 7),
     ]
-    # The loss of similarity per layer; own text loses a quarter more than any other.
+    # Loss of similarity per layer. Own text loses a quarter more than other text.
     loss = {"dep": (0.0, 0.2, 0.4, 0.6), "mnli": (0.0, 0.0, 0.1, 0.4)}
     for measure, factor in (("rsa_cosine_pearson", 1.0), ("cka_debiased", 0.5)):
         for data in ("dep", "mnli", "plain"):
@@ -58,7 +58,7 @@ def config() -> dict:
 
 @pytest.fixture(scope="session")
 def page(rows, tmp_path_factory):
-    """The page of a whole study, drawn once; not to be changed."""
+    """Return the page of a whole study, drawn once. Tests must not change it."""
     folder = tmp_path_factory.mktemp("study")
     fill(folder, rows, CONFIG)
     return write_report(folder)
@@ -73,6 +73,6 @@ def fill(folder, rows, config) -> None:
 
 @pytest.fixture
 def folder(tmp_path, rows, config):
-    """A run folder to be changed."""
+    """Return a run folder that a test may change."""
     fill(tmp_path, rows, config)
     return tmp_path

@@ -92,7 +92,7 @@ def of_command(name: str, model: Path) -> list[str]:
 def one_sentence(shown: str) -> None:
     lines = shown.splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: no space left on the disk"), shown
-    assert lines[0].endswith("; make room, then the same command goes on")
+    assert lines[0].endswith("; free some space, then rerun the command")
 
 
 def numbers(folder: Path) -> dict[str, object]:

@@ -17,7 +17,7 @@ from transformers import AutoModel
 from bertft.cli.main import run
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
-from bertft.models.finetuning.run import read_card
+from bertft.models.finetuning.card import read_card
 from bertft.study.analyses.ablation import depths
 
 WEIGHTS = "model.safetensors"

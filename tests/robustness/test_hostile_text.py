@@ -107,7 +107,7 @@ def test_a_lone_surrogate_is_refused_by_name(encoder, tmp_path):
             list(encoder.stream(examples, unit=unit))
     path = tmp_path / "pairs.jsonl"
     path.write_text(json.dumps({"sentence1": "\ud83d", "sentence2": "b", "gold_label": "neutral"}), encoding="utf8")
-    with pytest.raises(BertftError, match="line 1: sentence1 holds half a character"):
+    with pytest.raises(BertftError, match="line 1: sentence1 contains half a character"):
         read_nli(path)
 
 

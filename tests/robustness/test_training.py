@@ -15,7 +15,8 @@ from training_runs import KillAt, Killed
 
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
-from bertft.models.finetuning.run import FinetuneConfig, finetune
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.models.finetuning.run import finetune
 from bertft.runs.digests import is_intact, is_sealed, seal
 
 

@@ -1,167 +1,328 @@
-"""Training that was cut off goes on after the last whole epoch, to the same probes bit for bit."""
+"""Artefacts of every kind are read back whole, or not at all."""
 
 from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save
 
-from bertft.data import synthetic
-from bertft.data.readers.spans import SpanTarget, SpanText
-from bertft.models.encoder import Encoder
-from bertft.probes.edge import training as edge_train
-from bertft.probes.edge.control import online_code
-from bertft.probes.edge.head import Input, all_inputs
-from bertft.probes.edge.targets import EdgeTargets
-from bertft.probes.edge.training import EdgeTraining, train_heads
-from bertft.probes.structural.driver import structural_probes
-from bertft.probes.structural.orthogonal import train_orthogonal
-from bertft.probes.structural.rbf import train_rbf
-from bertft.probes.structural.training import Trees, train_probes
-from bertft.probes.vectors import WordVectors
-from bertft.runs import artefacts as module
-from bertft.runs.artefacts import Unfinished
-from bertft.runs.progress import SILENT
+from bertft.errors import BertftError
+from bertft.runs.artefacts import Artefact, DamagedArtefact, OtherSettings, Unfinished, write_tensors
+from bertft.runs.checkpoint import Checkpoint, team_sizes
+from bertft.runs.differences import first_difference
+from bertft.runs.digests import digest
+from bertft.runs.sums_file import read_sums, write_sums
+
+TENSORS = {"x": torch.arange(100.0), "y": torch.tensor([[1, 2, 3]])}
 
 
-class Killed(Exception):
-    pass
+class OfArtefact:
+    file = "kept.safetensors"
+
+    def save(self, folder, seed=1):
+        Artefact(folder / self.file, {"seed": seed}).save(TENSORS, {"note": "n"})
+
+    def load(self, folder):
+        contents = Artefact(folder / self.file, {"seed": 1}).load()
+        return None if contents is None else contents.tensors
 
 
-class Cut(Unfinished):
-    """Is killed when it has kept this epoch."""
-
-    last = 0
-
-    def keep(self, epoch, state, order, **settings):
-        super().keep(epoch, state, order, **settings)
-        if epoch == self.last:
-            raise Killed
+class OfRefusingArtefact(OfArtefact):
+    def load(self, folder):
+        contents = Artefact(folder / self.file, {"seed": 1}).load(refuse=True)
+        return None if contents is None else contents.tensors
 
 
-def material(count: int, seed: int) -> tuple[WordVectors, Trees]:
-    sentences = synthetic.sentences(count, seed=seed)
-    lengths = [len(s.words) for s in sentences]
-    vectors = torch.randn(sum(lengths), 2, 8, generator=torch.Generator().manual_seed(seed))
-    vectors *= torch.tensor([[12.0], [3.0]])  # large, so that few steps do
-    return WordVectors(vectors, lengths), Trees(sentences)
+class OfTraining:
+    file = "state"
+
+    def save(self, folder, seed=1):
+        Unfinished(folder / self.file, {"seed": seed}).keep(3, TENSORS, np.random.default_rng(0))
+
+    def load(self, folder):
+        found = Unfinished(folder / self.file, {"seed": 1}).found(np.random.default_rng(1))
+        return None if found is None else found[1]
 
 
-@pytest.mark.parametrize(
-    ("train", "rank", "epochs"),
-    [(train_probes, {"rank": 3}, 30), (train_rbf, {"rank": 3}, 25), (train_orthogonal, {}, 25)],
-)
-def test_every_epoch_is_one_to_go_on_from(train, rank, epochs, tmp_path):
-    # Noise: rates fall and probes stop at different epochs, so that all of the schedule's memory is needed.
-    arguments, settings = (*material(45, 1), *material(20, 2)), {**rank, "epochs": epochs, "seed": 5}
-    whole = train(*arguments, **settings)
-    assert len(set(whole.epochs.flatten().tolist())) > (2 if rank else 1)
-    cut = Cut(tmp_path / "state", {"seed": 5})
-    for cut.last in range(1, int(whole.epochs.max()) - 1, 4):
-        with pytest.raises(Killed):
-            train(*arguments, **settings, unfinished=cut)
-    resumed = train(*arguments, **settings, unfinished=Unfinished(cut.path, {"seed": 5}))
-    for name, value in vars(whole).items():
-        assert torch.equal(getattr(resumed, name), value), name
+class OfCheckpoint:
+    file = "stream.safetensors"
+
+    def save(self, folder, seed=1):
+        Checkpoint(folder, {"seed": seed}).save(TENSORS, {"batch": 2})
+
+    def load(self, folder):
+        found = Checkpoint(folder, {"seed": 1}).load()
+        return None if found is None else found[0]
 
 
-def edge_material(count: int, seed: int) -> tuple[WordVectors, EdgeTargets]:
-    """Labels that layer 1 knows and layer 0 does not: the first learns for longer."""
-    vectors = torch.randn(4 * count, 2, 8, generator=torch.Generator().manual_seed(seed))
-    labels = iter("AB"[int(value > 0)] for value in vectors[:, 1, 0])
-    texts = [
-        SpanText(str(i), ("w",) * 4, tuple(SpanTarget((k, k + 1), None, (next(labels),)) for k in range(4)))
-        for i in range(count)
-    ]
-    targets = EdgeTargets(texts, ["A", "B"])
-    return WordVectors(vectors, targets.lengths), targets
+class OfSums:
+    file = "sums.safetensors"
+
+    def save(self, folder, seed=1):
+        write_sums(folder / self.file, TENSORS, {"seed": seed})
+
+    def load(self, folder):
+        tensors, config = read_sums(folder / self.file, list(TENSORS), "noise")
+        if config != {"seed": 1}:
+            raise BertftError(f"{self.file}: seed is {config['seed']}")
+        return tensors
 
 
-def test_every_validation_of_edge_probes_is_one_to_go_on_from(tmp_path):
-    # 5 batches a round and a validation every 2 steps, so that rounds are cut in their middle.
-    arguments = ([Input("layer", 0), Input("mix", 1)], *edge_material(10, 1), *edge_material(12, 2))
-    config = EdgeTraining(learning_rate=1e-3, batch=2, interval=2, steps=90, seed=5)
-    whole = train_heads(*arguments, config)
-    assert len(set(whole.steps.tolist())) > 1
-    cut = Cut(tmp_path / "state", {"seed": 5})
-    for cut.last in (4, int(whole.steps.min()), int(whole.steps.max()) - 2):  # one has just stopped, one is about to
-        with pytest.raises(Killed):
-            train_heads(*arguments, config, unfinished=cut)
-    own = Unfinished(cut.path, {"seed": 5})
-    for _ in range(2):  # the second time from the last state, with nothing left to do
-        resumed = train_heads(*arguments, config, unfinished=own)
-        assert np.array_equal(resumed.dev_score, whole.dev_score) and np.array_equal(resumed.steps, whole.steps)
-        for name, tensor in whole.heads.tensors.items():
-            assert torch.equal(resumed.heads.tensors[name], tensor), name
+QUIET, REFUSING = [OfArtefact(), OfTraining()], [OfRefusingArtefact(), OfCheckpoint(), OfSums()]
+USERS = [*QUIET, *REFUSING]
 
 
-def test_a_code_goes_on_within_its_blocks(tmp_path, monkeypatch):
-    arguments = (all_inputs(2), *edge_material(16, 1), *edge_material(6, 2))
-    config = EdgeTraining(learning_rate=3e-3, batch=2, interval=2, steps=6, seed=5)
-    whole = online_code(*arguments, config)
-    blocks, training = (Unfinished(tmp_path / name, {}) for name in ("blocks", "training"))
-    keep, kept, worked = Unfinished.keep, [], []
-
-    def killed_at_times(self, epoch, state, order, **settings):
-        keep(self, epoch, state, order, **settings)
-        kept.append((self.path.name, epoch))
-        if len(kept) % 3 == 0:
-            raise Killed
-
-    step = edge_train.descend
-    monkeypatch.setattr(edge_train, "descend", lambda *a: (worked.append(1), step(*a)))
-    monkeypatch.setattr(Unfinished, "keep", killed_at_times)
-    for _ in range(20):
-        try:
-            code = online_code(*arguments, config, SILENT, (blocks, training))
-            break
-        except Killed:
-            pass
-    assert np.array_equal(code.bits, whole.bits)
-    count = sum(name == "blocks" for name, _ in kept)
-    assert count > 2 and len(kept) == (3 + 1) * count and len(worked) == 6 * count  # nothing was done twice
+def of_user(user) -> str:
+    return type(user).__name__
 
 
-def test_what_is_not_of_this_training_is_left(tmp_path):
+def same(found, wanted) -> bool:
+    return found is not None and found.keys() == wanted.keys() and all(torch.equal(found[k], wanted[k]) for k in wanted)
+
+
+def refused(user, folder, *words: str) -> None:
+    if user in QUIET:
+        assert user.load(folder) is None
+        return
+    with pytest.raises(BertftError) as raised:
+        user.load(folder)
+    assert all(word in str(raised.value) for word in words), raised.value
+
+
+@pytest.mark.parametrize("user", USERS, ids=of_user)
+def test_what_is_saved_is_loaded(user, tmp_path):
+    user.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [user.file]
+    assert same(user.load(tmp_path), TENSORS)
+    assert same(load_file(tmp_path / user.file), TENSORS)  # any other reader of the format can take it
+
+
+@pytest.mark.parametrize("user", USERS, ids=of_user)
+def test_every_changed_byte_is_noticed(user, tmp_path):
+    user.save(tmp_path)
+    path = tmp_path / user.file
+    data = path.read_bytes()
+    header = data.rindex(b"}", 0, 8 + int.from_bytes(data[:8], "little"))
+    for place in (0, 9, header // 2, header, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        refused(user, tmp_path, user.file)
+
+
+@pytest.mark.parametrize("user", USERS, ids=of_user)
+def test_a_file_cut_short_is_noticed(user, tmp_path):
+    user.save(tmp_path)
+    path = tmp_path / user.file
+    data = path.read_bytes()
+    for length in (0, 7, 100, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        refused(user, tmp_path, user.file)
+
+
+@pytest.mark.parametrize("user", USERS, ids=of_user)
+def test_other_settings_are_not_taken(user, tmp_path):
+    user.save(tmp_path, seed=2)
+    refused(user, tmp_path, "seed is 2")
+
+
+@pytest.mark.parametrize("user", USERS, ids=of_user)
+def test_another_format_is_not_taken(user, tmp_path):
+    (tmp_path / user.file).write_bytes(save(TENSORS, {"format": "pt"}))
+    refused(user, tmp_path, user.file, "expected the format bertft.", "found 'pt'")
+
+
+@pytest.mark.parametrize("user", [*QUIET, OfRefusingArtefact(), OfCheckpoint()], ids=of_user)
+def test_a_missing_file_is_none(user, tmp_path):
+    assert user.load(tmp_path) is None
+
+
+def test_missing_sums_are_named(tmp_path):
+    with pytest.raises(BertftError, match=r"sums\.safetensors: no such file of cross moments"):
+        OfSums().load(tmp_path)
+
+
+@pytest.mark.parametrize("user", USERS, ids=of_user)
+def test_a_save_that_fails_keeps_the_earlier_file(user, tmp_path, monkeypatch):
+    user.save(tmp_path)
+
+    def fail(*_):
+        raise OSError("disk")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk"):
+        user.save(tmp_path, seed=2)
+    assert same(user.load(tmp_path), TENSORS) and [path.name for path in tmp_path.iterdir()] == [user.file]
+
+
+def test_the_damage_and_the_first_difference_have_types_of_their_own(tmp_path):
+    artefact = Artefact(tmp_path / "a", {"rank": 8, "seed": 1})
+    artefact.save(TENSORS)
+    with pytest.raises(OtherSettings, match=r"^rank is 8 there and 16 here$"):
+        Artefact(artefact.path, {"rank": 16, "seed": 2}).load(refuse=True)
+    artefact.path.write_bytes(b"")
+    with pytest.raises(DamagedArtefact):
+        artefact.load(refuse=True)
+    artefact.remove()
+    artefact.remove()
+    assert not artefact.path.exists()
+
+
+def test_settings_and_record_are_json_and_survive(tmp_path):
+    artefact = Artefact(tmp_path / "a", {"metric": ("cosine",), "rank": None})
+    artefact.save({}, {"loss": [0.1 + 0.2]}, labels={"kind": "linear"})
+    contents = artefact.load()
+    assert contents == ({}, {"metric": ["cosine"], "rank": None}, {"loss": [0.1 + 0.2]})
+
+
+def test_tensors_of_every_kind_are_written(tmp_path):
+    kinds = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16]
+    kinds += [torch.int8, torch.uint8, torch.bool]
+    base = torch.arange(15).view(3, 5)
+    tensors = {str(kind): base.to(kind) for kind in kinds}
+    tensors |= {"turned": base.double().T, "part": base.float()[1:, ::2], "empty": torch.empty(0, 3).half()}
+    tensors |= {"scalar": torch.tensor(1.5), "graph": torch.ones(2, requires_grad=True)}
+    tensors["shared"] = tensors["turned"]
+    write_tensors(tmp_path / "a", tensors, {})
+    found = load_file(tmp_path / "a")
+    assert same(found, tensors) and all(found[name].dtype == tensors[name].dtype for name in tensors)
+
+
+def test_a_filled_tensor_is_loaded_as_a_saved_one(tmp_path):
+    wanted = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    filled, saved = (Artefact(tmp_path / name, {"seed": 1}) for name in ("filled", "saved"))
+    saved.save({"hidden": wanted})
+    with filled.filled("hidden", (7, 5)) as table:
+        assert table.dtype == np.float32 and not filled.path.exists()
+        table[3:], table[:3] = wanted.numpy()[3:], wanted.numpy()[:3]
+    assert same(filled.load().tensors, {"hidden": wanted}) and filled.load()[1:] == saved.load()[1:]
+    assert filled.path.read_bytes() == saved.path.read_bytes()
+
+
+def test_an_interrupted_filling_keeps_the_earlier_file(tmp_path):
+    artefact = Artefact(tmp_path / "a", {})
+    artefact.save(TENSORS)
+    with pytest.raises(KeyboardInterrupt), artefact.filled("hidden", (4,)) as table:
+        table[:] = 1
+        raise KeyboardInterrupt
+    assert same(artefact.load().tensors, TENSORS) and [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+PEAK = """
+import resource, sys
+import torch
+from bertft.runs.artefacts import Artefact
+
+artefact = Artefact(sys.argv[1], {})
+tensors = {str(i): torch.full((1 << 20,), float(i), dtype=torch.float64) for i in range(32)}  # 8 MiB each, 256 in all
+artefact.save({"x": torch.ones(1)})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+artefact.save(tensors)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_saving_needs_no_second_copy_of_the_tensors(tmp_path):
+    done = subprocess.run([sys.executable, "-c", PEAK, tmp_path / "a"], capture_output=True, text=True, check=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(done.stdout) * unit < 32 << 20  # a copy would be 256 MiB
+
+
+def test_a_training_is_resumed_with_its_generator(tmp_path):
     order = np.random.default_rng(0)
     own = Unfinished(tmp_path / "state", {"seed": 1})
-    assert own.found(order) is None
     own.keep(3, {"weights": torch.ones(2)}, order)
     before = order.bit_generator.state
     order.random(3)
     epoch, state = own.found(order)
     assert epoch == 4 and state["weights"].tolist() == [1, 1] and order.bit_generator.state == before
-    assert Unfinished(own.path, {"seed": 2}).found(order) is None
-    content = own.path.read_bytes()
-    for damaged in (content[:-1] + bytes([content[-1] ^ 1]), content[:-5]):
-        own.path.write_bytes(damaged)
-        assert own.found(order) is None
-    own.remove()
-    own.remove()
-    assert not own.path.exists()
+    assert Unfinished(own.path, {"seed": 2}).found(order) is None and order.bit_generator.state == before
 
 
-def test_a_run_goes_on_and_leaves_nothing(tiny_model, tmp_path, monkeypatch):
-    sentences = synthetic.sentences(40, seed=1)
-    arguments = ({"base": Encoder.from_pretrained(str(tiny_model))}, sentences[:30], sentences[30:])
-    settings = {"rank": 2, "epochs": 3, "resamples": 20}
-    whole = structural_probes(*arguments, **settings)
-    keep, kept = Unfinished.keep, []
+def test_states_in_quick_succession_are_not_kept_but_the_last_is(tmp_path):
+    order, own = np.random.default_rng(0), Unfinished(tmp_path / "state", {}, every=3600)
+    own.keep(0, {}, order)
+    assert own.found(order) is None
+    own.keep(1, {}, order, last=True)
+    assert own.found(order) == (2, {})
 
-    def once(self, epoch, state, order, **settings):
-        keep(self, epoch, state, order, **settings)
-        kept.append(epoch)
-        if kept == [0, 1]:
-            raise Killed
 
-    monkeypatch.setattr(module.Unfinished, "keep", once)
-    with pytest.raises(Killed):
-        structural_probes(*arguments, **settings, out=tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [".base.unfinished"]
-    assert structural_probes(*arguments, **settings, out=tmp_path) == whole
-    assert kept == [0, 1, 2]  # the first two were not trained again
-    files = ["base.conllu", "base.json", "base.safetensors"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == files
-    (tmp_path / ".base.unfinished").touch()  # killed before it was removed
-    assert structural_probes(*arguments, **settings, out=tmp_path) == whole
-    assert sorted(path.name for path in tmp_path.iterdir()) == files
+def test_one_file_serves_trainings_one_after_the_other(tmp_path):
+    order, own = np.random.default_rng(0), Unfinished(tmp_path / "state", {"seed": 1})
+    own.of(block=1).keep(5, {}, order)
+    assert own.of(block=1).found(order) == (6, {})
+    assert own.of(block=2).found(order) is None and own.found(order) is None
+
+
+# Files of earlier versions -----------------------------------------------------------------------------------------
+
+
+def test_sums_of_an_earlier_version_are_read(tmp_path):
+    text = json.dumps({"layers": [2, 2]}, sort_keys=True)
+    metadata = {"format": "bertft.CrossMoments/1", "config": text, "sha256": digest(TENSORS, text)}
+    (tmp_path / "sums").write_bytes(save(TENSORS, metadata))
+    tensors, config = read_sums(tmp_path / "sums", list(TENSORS), "noise")
+    assert same(tensors, TENSORS) and config == {"layers": [2, 2]}
+    (tmp_path / "sums").write_bytes(save({**TENSORS, "x": TENSORS["x"] + 1}, metadata))
+    with pytest.raises(BertftError, match="sums: damaged"):
+        read_sums(tmp_path / "sums", list(TENSORS), "noise")
+
+
+def older_checkpoint(folder, **changed) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "0-of-1-7.safetensors").write_bytes(save(TENSORS))
+    content = {
+        "format": "bertft.stream/2", "tensors": "0-of-1-7.safetensors", "sha256": digest(TENSORS), "serial": 7,
+        "record": {"batch": 4}, "settings": {"seed": 1}, **changed,
+    }  # fmt: skip
+    (folder / "0-of-1.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read_and_then_replaced(tmp_path):
+    folder = tmp_path / "checkpoint"
+    older_checkpoint(folder)
+    checkpoint = Checkpoint(folder, {"seed": 1}, "0-of-1")
+    tensors, record = checkpoint.load()
+    assert same(tensors, TENSORS) and record == {"batch": 4}
+    checkpoint.save({"x": torch.ones(2)}, {"batch": 5})
+    assert [path.name for path in folder.iterdir()] == ["0-of-1.safetensors"]
+    assert checkpoint.load()[1] == {"batch": 5}
+    checkpoint.remove()
+    assert not folder.exists()
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused_by_name(tmp_path):
+    folder = tmp_path / "checkpoint"
+    for changed, words in (
+        ({"settings": {"seed": 2}}, r"another comparison .seed is 2 there and 1 here."),
+        ({"sha256": "0" * 64}, "damaged.*not a usable checkpoint"),
+        ({"tensors": "gone"}, r"0-of-1\.json: the checkpoint's tensors are missing"),
+        ({"format": "bertft.stream/1"}, r"expected the format bertft.stream/2, found 'bertft.stream/1'"),
+    ):
+        older_checkpoint(folder, **changed)
+        with pytest.raises(BertftError, match=words):
+            Checkpoint(folder, {"seed": 1}, "0-of-1").load()
+    (folder / "0-of-1.json").write_text('{"format": ')
+    with pytest.raises(BertftError, match=r"0-of-1\.json: damaged"):
+        Checkpoint(folder, {"seed": 1}, "0-of-1").load()
+
+
+def test_the_sizes_of_teams_follow_from_the_names_of_their_checkpoints(tmp_path):
+    assert team_sizes(tmp_path / "gone") == []
+    older_checkpoint(tmp_path)
+    for rank in range(2):
+        Checkpoint(tmp_path, {}, f"{rank}-of-2").save({}, {})
+    assert team_sizes(tmp_path) == [1, 2]
+
+
+def test_the_first_difference_is_named_with_its_place():
+    old = {"probes": {"rank": 8, "seed": 1}, "text": "t", "weights": "a" * 64}
+    assert first_difference(old, json.loads(json.dumps(old))) is None
+    assert first_difference(old, {**old, "probes": {"seed": 1, "rank": 16}}) == "probes.rank is 8 there and 16 here"
+    assert first_difference(old, {**old, "new": None}) == "new is set only here"
+    assert first_difference({**old, "new": None}, old) == "new is set only there"
+    assert first_difference(old, {**old, "weights": "b" * 64}) == "weights is aaaaaaaa... there and bbbbbbbb... here"

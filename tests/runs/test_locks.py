@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import fcntl
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from bertft.errors import BertftError
-from bertft.models.finetuning.run import FinetuneConfig, finetune
-from bertft.runs import locks
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.models.finetuning.run import finetune
+from bertft.runs.files import sweep_unfinished
 from bertft.runs.folder import RunFolder
 from bertft.runs.locks import claimed, is_held
-from bertft.runs.rows import sweep_unfinished
 
 
 def test_a_second_claim_is_refused_and_nothing_is_left(tmp_path):
@@ -57,8 +60,6 @@ def test_the_sweep_leaves_folders_where_somebody_is_at_work(tmp_path):
 
 
 def test_the_sweep_leaves_what_stores_hold_and_takes_the_folders_own_lock_for_its_own(tmp_path):
-    from filelock import FileLock
-
     busy, idle = (tmp_path / "models" / name / ".layer3.part" for name in "ab")
     for rest in (busy, idle):
         rest.parent.mkdir(parents=True)
@@ -69,18 +70,41 @@ def test_the_sweep_leaves_what_stores_hold_and_takes_the_folders_own_lock_for_it
         assert not busy.exists()
 
 
-def test_who_looks_at_a_lock_is_not_taken_for_its_holder(tmp_path, monkeypatch):
-    with (tmp_path / ".out.lock").open("w") as looking:
-        fcntl.flock(looking, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as `is_held` for a moment
+def test_is_held_does_not_make_the_lock_look_taken(tmp_path, monkeypatch):
+    probing = FileLock(tmp_path / ".out.lock")  # as `is_held` does, for less than a moment
+    monkeypatch.setattr(time, "sleep", lambda _: probing.release())
+    with probing:
         assert not is_held(tmp_path / ".out.lock")
-        monkeypatch.setattr(locks.time, "sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
-        with claimed(tmp_path / "out"):
-            assert is_held(tmp_path / ".out.lock")
+    with probing, claimed(tmp_path / "out"):
+        monkeypatch.undo()
+        assert is_held(tmp_path / ".out.lock")
+
+
+def test_is_held_creates_no_lock_file(tmp_path):
+    assert not is_held(tmp_path / ".out.lock")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_file_removed_while_it_was_being_locked_is_locked_anew(tmp_path, monkeypatch):
+    """A process that opened the file before its holder removed it must not hold a file without a name."""
+    first, opened = contextlib.ExitStack(), os.open
+    first.enter_context(claimed(tmp_path / "out"))
+
+    def end_the_first_after_opening(*arguments, **settings):
+        file = opened(*arguments, **settings)
+        first.close()
+        return file
+
+    monkeypatch.setattr(os, "open", end_the_first_after_opening)
+    with claimed(tmp_path / "out"):
+        monkeypatch.undo()
+        assert is_held(tmp_path / ".out.lock")
 
 
 FIRST = """
 import json, sys
-from bertft.models.finetuning.run import FinetuneConfig, finetune
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.models.finetuning.run import finetune
 from bertft.runs.progress import SILENT
 
 

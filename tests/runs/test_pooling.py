@@ -1,4 +1,4 @@
-"""Pooling seeds: against the formula by hand, and its coverage by simulation."""
+"""Pooled seeds and differences of texts: formulas by hand, coverage by simulation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from bertft.runs.pooling import pool_seeds
+from bertft.runs.pooling import less, own_text_differences, pool_seeds
 from bertft.runs.rows import Row
 
 
@@ -20,14 +20,14 @@ def test_three_seeds_by_hand():
     assert row.high == pytest.approx(0.6 + math.hypot(seeds, 0.04))
 
 
-def test_one_seed_and_rows_that_are_not_alike_stay_apart():
+def test_rows_of_one_seed_or_of_different_layers_are_not_pooled():
     rows = [Row("dep", "rsa", "wiki", layer, "x", 0.5, 0.4, 0.6, 10, 1) for layer in (0, 1)]
     assert [(r.layer, r.low, r.high, r.seed) for r in pool_seeds(rows)] == [(0, 0.4, 0.6, None), (1, 0.4, 0.6, None)]
     bare = [Row("dep", "rsa", "wiki", 0, "x", 0.5, seed=s) for s in (1, 2)]
     assert [(r.low, r.high) for r in pool_seeds(bare)] == [(0.5, 0.5)]
 
 
-def test_p_values_of_several_seeds_are_left_out_and_the_difference_is_not():
+def test_p_values_of_several_seeds_are_omitted_and_differences_kept():
     names = ("micro_f1_difference", "micro_f1_difference_p", "dspr_difference_p_rank8", "uuas_difference_p_rbf")
     rows = [Row("dep", "edge", "pos", 0, name, v, seed=s) for name in names for s, v in enumerate((0.01, 0.5))]
     assert [row.measure for row in pool_seeds(rows)] == ["micro_f1_difference"]
@@ -52,12 +52,12 @@ def test_p_values_of_several_seeds_are_left_out_and_the_difference_is_not():
         ("similarity", "svcca", (0.1, 0.9), (0, 1)),
     ],
 )
-def test_no_interval_leaves_what_the_measure_can_be(task, measure, values, ends):
+def test_intervals_are_cut_at_the_bounds_of_the_measure(task, measure, values, ends):
     (row,) = pool_seeds(Row("m", task, "d", 0, measure, v, seed=s) for s, v in enumerate(values))
     assert (row.low, row.high) == ends
 
 
-def test_what_has_no_bounds_keeps_its_whole_interval():
+def test_measures_without_bounds_keep_their_whole_interval():
     for task, measure in (
         ("difference", "rsa_cosine_pearson"),
         ("edge", "micro_f1_difference"),
@@ -72,7 +72,7 @@ def test_what_has_no_bounds_keeps_its_whole_interval():
 
 @pytest.mark.parametrize(("of_items", "of_seeds"), [(0.05, 0.01), (0.01, 0.05), (0.03, 0.03)])
 def test_the_interval_covers_the_truth(of_items, of_seeds):
-    """Items' error is common to the seeds, seeds' error is not: 95 % of intervals hold 0, within simulation error.
+    """Simulate item errors that all seeds share and seed errors that they do not: 95 % of the intervals contain 0.
 
     Where both are alike in size the joined interval is a little wide (t's tail is added to a normal's): up to 99.5 %.
     """
@@ -88,3 +88,51 @@ def test_the_interval_covers_the_truth(of_items, of_seeds):
         (row,) = pool_seeds(rows)
         covered += row.low <= 0 <= row.high
     assert 0.935 <= covered / 1000 <= 0.995
+
+
+OWN = {"dep": "dep", "mnli": "mnli"}
+
+
+def similar(seed: int, own: float, other: float) -> list[Row]:
+    made = [("dep", own, 0.03), ("plain", other, 0.04), ("mnli", 0.9, 0.01)]
+    return [
+        Row("dep", "rsa", data, 1, "rsa_cosine_pearson", value, value - half, value + half, 100, seed)
+        for data, value, half in made
+    ]
+
+
+def test_differences_are_own_text_minus_each_other_text():
+    base = [Row("base", "finetune", "dep", None, "f1", 3.0)]
+    found = {row.data: row for row in own_text_differences([*similar(1, 0.2, 0.5), *base], OWN)}
+    assert list(found) == ["dep - plain", "dep - mnli"]
+    row = found["dep - plain"]
+    assert row.measure == "rsa_cosine_pearson_difference" and row.seed == 1 and row.n == 100 and row.layer == 1
+    assert (row.value, row.low, row.high) == pytest.approx((-0.3, -0.35, -0.25))
+    assert own_text_differences(similar(1, 0.2, 0.5)[1:], OWN) == []  # nothing on its own text
+
+
+def test_a_shift_of_both_texts_by_a_seed_does_not_widen_the_difference():
+    many = [row for seed, shift in ((1, 0.0), (2, 0.2), (3, 0.4)) for row in similar(seed, 0.2 + shift, 0.5 + shift)]
+    pooled = pool_seeds(own_text_differences(many, OWN))
+    (row,) = (row for row in pooled if row.data == "dep - plain")
+    assert (row.value, row.low, row.high) == pytest.approx((-0.3, -0.35, -0.25))
+    assert all(row.high - row.low > 0.5 for row in pool_seeds(many) if row.data != "mnli")
+
+
+def test_intervals_of_a_difference_have_95_percent_coverage():
+    rng = np.random.default_rng(0)
+    a, b = 1 + rng.normal(size=4000), 0.5 * rng.normal(size=4000)
+    inside = 0
+    for x, y in zip(a, b, strict=True):
+        _, low, high = less((x, x - 1.96, x + 1.96), (y, y - 0.98, y + 0.98))
+        inside += low <= 1 <= high
+    assert abs(inside / 4000 - 0.95) < 4 * math.sqrt(0.05 * 0.95 / 4000)
+
+
+def test_each_end_of_a_difference_combines_opposite_ends():
+    expected = (0.2, 0.2 - math.hypot(0.1, 0.03), 0.2 + math.hypot(0.3, 0.1))
+    assert less((0.5, 0.4, 0.8), (0.3, 0.2, 0.33)) == pytest.approx(expected)
+
+
+def test_a_difference_has_no_interval_unless_both_values_have_one():
+    assert less((0.5, None, None), (0.25, 0.0, 1.0)) == (0.25, None, None)

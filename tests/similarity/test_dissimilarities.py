@@ -1,4 +1,4 @@
-"""Matrices as arrays, to and from rsatoolbox: its own values, names and descriptors."""
+"""Matrices as arrays, and conversion to and from rsatoolbox."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_numpy_in_and_out(vectors, metric, scipy):
     ("metric", "method", "measure"),
     [("sqeuclidean", "euclidean", "squared euclidean"), ("correlation", "correlation", "correlation")],
 )
-def test_they_are_what_rsatoolbox_computes(rsatoolbox, vectors, metric, method, measure):
+def test_matrices_equal_rsatoolbox(rsatoolbox, vectors, metric, method, measure):
     ours = to_rsatoolbox(rdms(vectors, metric, stimuli=WORDS))
     dataset = rsatoolbox.data.Dataset(vectors[1], obs_descriptors=WORDS)
     theirs = rsatoolbox.rdm.calc_rdm(dataset, method=method, descriptor="word")
@@ -57,14 +57,14 @@ def test_they_are_what_rsatoolbox_computes(rsatoolbox, vectors, metric, method, 
 
 
 @pytest.mark.parametrize("metric", ["cosine", "correlation", "sqeuclidean", "euclidean", "manhattan"])
-def test_there_and_back(rsatoolbox, vectors, metric):
+def test_conversion_to_rsatoolbox_and_back(rsatoolbox, vectors, metric):
     there = rdms(vectors, metric, spaces={"layer": [0, 6, 12]}, stimuli=WORDS)
     back = from_rsatoolbox(to_rsatoolbox(there), channels=D)
     np.testing.assert_allclose(back.values, there.values, rtol=1e-15)
     assert (back.metric, back.channels, back.spaces, back.stimuli) == (metric, D, {"layer": [0, 6, 12]}, WORDS)
 
 
-def test_comparisons_are_rsatoolbox_s_too(rsatoolbox, vectors):
+def test_comparisons_equal_rsatoolbox(rsatoolbox, vectors):
     a = rdms(vectors, "correlation")
     b = rdms(vectors + np.random.default_rng(1).normal(size=vectors.shape), "correlation")
     for ours, theirs in (
@@ -74,7 +74,7 @@ def test_comparisons_are_rsatoolbox_s_too(rsatoolbox, vectors):
         np.testing.assert_allclose(compare_rdms(a, b, ours), expected, atol=1e-12)
 
 
-def test_a_measure_that_has_no_name_here(rsatoolbox):
+def test_a_foreign_measure_keeps_its_name(rsatoolbox):
     theirs = rsatoolbox.rdm.RDMs(np.arange(6.0)[None], dissimilarity_measure="crossnobis")
     found = from_rsatoolbox(theirs)
     assert found.metric == "crossnobis" and found.spaces == {} and found.values.tolist() == [[0, 1, 2, 3, 4, 5]]

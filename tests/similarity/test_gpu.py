@@ -1,16 +1,16 @@
-"""Similarity of vectors that lie on a GPU: the same answers as on the CPU, by the same sums."""
+"""Similarity of vectors on a GPU: equal to that on the CPU."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from needs_gpu import needs_gpu
 
 from bertft.data import synthetic
 from bertft.errors import BertftError
-from bertft.models.encoder import Encoder, reinitialise
+from bertft.models.blocks import reinitialise
+from bertft.models.encoder import Encoder
 from bertft.similarity import CrossMoments, compare_stream, local_rsa, mutual_knn, rbf_cka, rsa
-from bertft.similarity.compare.comparison import Plan
+from bertft.similarity.compare.plan import Plan
 
 
 def draw(*shape, seed=0):
@@ -26,9 +26,9 @@ def fed(pairs: str, device: str, chunks: int = 3) -> CrossMoments:
     return sums
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("pairs", ["diagonal", "all"])
-def test_sums_are_the_cpu_s(pairs, tmp_path):
+def test_gpu_sums_equal_cpu_sums(pairs, tmp_path):
     there, here = fed(pairs, "cuda"), fed(pairs, "cpu")
     assert len(there) == len(here) == 90
     torch.testing.assert_close(there.rsa(), here.rsa(), rtol=0, atol=1e-6)
@@ -36,15 +36,15 @@ def test_sums_are_the_cpu_s(pairs, tmp_path):
     there.save(tmp_path / "sums.safetensors")
     torch.testing.assert_close(CrossMoments.load(tmp_path / "sums.safetensors").rsa(), there.rsa(), rtol=0, atol=0)
     more = draw(2, 30, 20, seed=2), draw(2, 30, 12, seed=3)
-    there.merge(here).update(*(t.cuda() for t in more))  # what was fetched is taken back
+    there.merge(here).update(*(t.cuda() for t in more))  # sums fetched to the CPU return to the GPU
     here.merge(fed(pairs, "cpu")).update(*more)
     assert len(there) == len(here) == 210
     torch.testing.assert_close(there.rsa(), here.rsa(), rtol=0, atol=1e-6)
 
 
-@needs_gpu
-def test_where_sums_are_looked_at_does_not_matter():
-    """The checkpoints of a stream fetch the sums: what comes next is the same to the bit."""
+@pytest.mark.gpu
+def test_reading_the_sums_does_not_change_later_ones():
+    """Checkpoints of a stream fetch the sums; later sums are the same to the bit."""
     plain, looked_at = CrossMoments(2, 2), CrossMoments(2, 2)
     for seed in range(4):
         x, y = draw(2, 50, 20, seed=seed).cuda(), draw(2, 50, 12, seed=seed + 9).cuda()
@@ -54,17 +54,17 @@ def test_where_sums_are_looked_at_does_not_matter():
     assert all(torch.equal(plain.state[name], looked_at.state[name]) for name in plain.state)
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("pairs", ["diagonal", "all"])
 def test_sums_that_do_not_fit_stay_on_the_cpu(pairs, monkeypatch):
     here = fed(pairs, "cuda")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8, 8))
     there = fed(pairs, "cuda")
-    assert not there._moving
+    assert not there._sums.on_gpu
     torch.testing.assert_close(there.rsa(), here.rsa(), rtol=0, atol=1e-9)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_measures_of_rows_on_the_gpu():
     x, y, groups = draw(1, 60, 20), draw(1, 60, 12, seed=1), torch.arange(60) // 4
     sums = fed("diagonal", "cpu")
@@ -80,14 +80,14 @@ def test_measures_of_rows_on_the_gpu():
         torch.testing.assert_close(torch.as_tensor(there).cpu(), torch.as_tensor(here), rtol=0, atol=1e-5)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_rows_of_two_devices_are_refused():
     with pytest.raises(BertftError, match="x and y must be on one device, found cuda:0 and cpu"):
         CrossMoments(2, 2).update(draw(2, 9, 5).cuda(), draw(2, 9, 5))
 
 
-@needs_gpu
-def test_a_stream_through_encoders_is_the_cpu_s(tiny_model):
+@pytest.mark.gpu
+def test_a_stream_on_the_gpu_equals_that_on_the_cpu(tiny_model):
     texts = synthetic.sentences(60, seed=4)
     plan = Plan(measures=("rsa", "cka", "procrustes", "mutual_knn"), sample=400)
     tables = []

@@ -1,4 +1,4 @@
-"""Intervals of streamed similarity: influences against leaving stimuli out, coverage by simulation."""
+"""Intervals of streamed similarity: influences against leaving stimuli out, and simulated coverage."""
 
 from __future__ import annotations
 
@@ -11,32 +11,29 @@ from scipy.special import stdtrit
 from scipy.stats import kstest
 
 from bertft.errors import BertftError
-from bertft.ops.moments.cross_moments import Moments
+from bertft.ops.moments.layout import Moments
+from bertft.runs.intervals import clustered_difference, clustered_interval, positive_interval
 from bertft.similarity import measures
 from bertft.similarity.augmented_rows import augment, pack, unpack
 from bertft.similarity.influence import (
-    Reservoir,
     angle_interval,
     anisotropy_influence,
     augmented_rows,
     cka_influence,
     cka_intervals,
-    clustered_difference,
-    clustered_interval,
     dimension_influence,
     entries,
-    positive_interval,
     rsa_influence,
     rsa_intervals,
     scatter_influence,
     shape_influence,
 )
 from bertft.similarity.moments import CrossMoments
-from bertft.similarity.reservoir import _priorities
+from bertft.similarity.reservoir import Reservoir, _priorities
 
 
 def sample(sentences: int, generator: torch.Generator, words: int = 10, d: int = 12):
-    """Tokens of sentences with a common part: x and y (1, T, d), groups (T,), lengths that vary about ``words``."""
+    """Return x and y (1, T, d), groups (T,): tokens of sentences with a common part, of about ``words`` words."""
     lengths = torch.randint(words // 2, words * 3 // 2 + 1, (sentences,), generator=generator)
     groups = torch.repeat_interleave(torch.arange(sentences), lengths)
 
@@ -153,7 +150,7 @@ def test_influence_on_the_shape_distance():
     assert (shape_influence(same.moments(0, 0), *augmented_rows(same, 0, x[0], x[0])) == 0).all()
 
 
-def test_intervals_of_what_is_no_correlation():
+def test_intervals_of_measures_that_are_not_correlations():
     influence = torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     groups, size = torch.arange(40) // 4, {"stimuli": 40, "sentences": 10}
     one = positive_interval(7.0, influence, groups, **size)
@@ -169,7 +166,7 @@ def test_intervals_of_what_is_no_correlation():
     assert 0 <= above.low < 2.1e-4 < above.high
 
 
-def test_a_difference_is_that_of_the_influences():
+def test_a_difference_uses_paired_influences():
     influence = torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     groups = torch.arange(40) // 4
     size = {"stimuli": 40, "sentences": 10}
@@ -182,7 +179,7 @@ def test_a_difference_is_that_of_the_influences():
 
 
 @pytest.mark.parametrize("cuts", [(), (11, 23), (1, 2, 3)])
-def test_the_sample_of_a_stream_follows_from_the_samples_of_its_parts(cuts):
+def test_samples_of_parts_give_the_sample_of_the_stream(cuts):
     x, _, _, lengths = sample(40, torch.Generator().manual_seed(0))
     spaces = list(x.split(lengths.tolist(), 1))
     whole, parts = Reservoir(90, seed=4), []
@@ -198,7 +195,7 @@ def test_the_sample_of_a_stream_follows_from_the_samples_of_its_parts(cuts):
     assert torch.equal(union.contents()[1][0], whole.contents()[1][0])
 
 
-def test_packed_moments_come_back():
+def test_unpack_inverts_pack():
     g = torch.Generator().manual_seed(5)
     x, y, *_ = sample(6, g)
     m = CrossMoments(1, 1, ("cosine", "sqeuclidean")).update(x, y[..., :7]).moments(0, 0)
@@ -214,7 +211,7 @@ def _intervals(x, y, groups, lengths, capacity=10**9, metric="cosine"):
     return [f(moments, kept, a, b, sentences=len(lengths))[0] for f in (rsa_intervals, cka_intervals)]
 
 
-def test_a_reservoir_gives_nearly_the_interval_of_all():
+def test_a_reservoir_gives_nearly_the_interval_of_all_stimuli():
     x, y, groups, lengths = sample(600, torch.Generator().manual_seed(0))
     for whole, part in zip(_intervals(x, y, groups, lengths), _intervals(x, y, groups, lengths, 2000), strict=True):
         assert part.value == whole.value
@@ -238,8 +235,8 @@ def test_reservoir_does_not_depend_on_the_order_of_the_stream():
     assert all(torch.equal(a, b) for a, b in zip(kept[0][1], kept[1][1], strict=True))
 
 
-def test_a_long_stream_takes_the_rows_that_were_there():
-    """Sentences come and go in the same memory, also after a checkpoint, and none gets another's vectors."""
+def test_a_long_stream_reuses_rows():
+    """Sentences reuse the same memory, also after a checkpoint, and keep their own vectors."""
     g = torch.Generator().manual_seed(0)
     lengths = torch.randint(1, 30, (3000,), generator=g)
     reservoir, places = Reservoir(100, seed=4), set()
@@ -298,10 +295,10 @@ def test_bad_input():
 def coverage(
     sentences: int, runs: int, reservoir: int, parts: int = 1, seed: int = 0
 ) -> tuple[float, float, float, float]:
-    """Coverage of the RSA and CKA intervals, and each mean standard error over the true standard deviation."""
+    """Return the coverage of RSA and CKA intervals, and each mean standard error over the true standard deviation."""
     generator = torch.Generator().manual_seed(seed)
     population = CrossMoments(1, 1, "cosine")
-    for _ in range(parts):  # the truth's own error must be small beside the intervals
+    for _ in range(parts):  # the error of the truth must be small beside the intervals
         population.update(*sample(20_000, generator)[:2])
     truth = population.rsa().item(), population.cka().item()
     found = np.zeros((runs, 2, 4))
@@ -323,7 +320,7 @@ def test_coverage_at_300_sentences():
 
 @pytest.mark.simulation
 def test_coverage_at_2000_sentences():
-    """93-97 % of intervals cover, up to the simulation's own error; run with ``-m simulation``."""
+    """93-97 % of intervals cover, up to the simulation's own error. Run with ``-m simulation``."""
     runs = 600
     rsa, cka, *_ = coverage(2000, runs, 5000, parts=20)
     for covered in (rsa, cka):
@@ -331,9 +328,9 @@ def test_coverage_at_2000_sentences():
 
 
 def space_coverage(sentences: int, runs: int, reservoir: int, parts: int = 1) -> tuple[float, float]:
-    """Coverage of the intervals of effective dimension and anisotropy, of spaces with sentence effects."""
+    """Return the coverage of intervals of effective dimension and anisotropy, for spaces with sentence effects."""
     generator = torch.Generator().manual_seed(0)
-    # a ball has the largest effective dimension there is, where no influence is left and the estimate can only be lower
+    # a ball has the largest possible effective dimension, where influences vanish and estimates can only be lower
     axes = torch.linspace(0.2, 2, 12, dtype=torch.float64)
 
     def both(x: torch.Tensor) -> list[CrossMoments]:

@@ -1,4 +1,4 @@
-"""What each measure ignores, and what it does not: every measure, either side, every map."""
+"""Invariances of every measure: what it ignores and what it does not, for either side."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ MAPS: dict[str, Callable[[Tensor], Tensor]] = {
     "scale": lambda t: 3 * t,
     "translation": lambda t: t + 2 * STEP,
     "linear": lambda t: t @ LINEAR,
-    "rows": lambda t: t * (1 + torch.arange(N).double()[:, None] / N),  # each stimulus by its own positive factor
-    "shift": lambda t: t + torch.arange(N).double()[:, None] / 9,  # in all dimensions of a stimulus the same
+    "rows": lambda t: t * (1 + torch.arange(N).double()[:, None] / N),  # a positive factor for each stimulus
+    "shift": lambda t: t + torch.arange(N).double()[:, None] / 9,  # the same in all dimensions of a stimulus
 }
 
 
@@ -81,7 +81,7 @@ for metric, ignored in OF_METRIC.items():
 
 @pytest.mark.parametrize("side", ["x", "y"])
 @pytest.mark.parametrize("measure", MEASURES)
-def test_a_measure_ignores_what_it_says_and_nothing_else(measure, side):
+def test_a_measure_ignores_what_it_states_and_nothing_else(measure, side):
     value, of_x, of_y = MEASURES[measure]
     start = value(X, Y)
     for name, change in MAPS.items():

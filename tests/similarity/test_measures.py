@@ -1,4 +1,4 @@
-"""CCA and relatives against direct computation on the data, and their invariances."""
+"""CCA and relatives: direct computation on the data, invariances."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import save_file
 from scipy.spatial.distance import pdist
 from scipy.stats import pearsonr
@@ -22,7 +23,7 @@ SUMS = ("gram_x", "stats_x", "cross", "stats_xy", "gram_y", "stats_y")
 
 
 def spaces(kind: str = "bert", n: int = 60, d: int = 12, e: int = 9, layers: int = 2, seed: int = 0):
-    """Two related spaces (L, n, d) and (L, n, e), float64."""
+    """Return two related spaces (L, n, d) and (L, n, e), float64."""
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(layers, n, d, generator=g, dtype=torch.float64)
     y = x @ torch.randn(layers, d, e, generator=g, dtype=torch.float64) / 3
@@ -38,7 +39,7 @@ def spaces(kind: str = "bert", n: int = 60, d: int = 12, e: int = 9, layers: int
 
 
 def dissimilarities(x: torch.Tensor, metric: str) -> np.ndarray:
-    """All pairs in extended precision: 1 - cosine of vectors that nearly agree costs float64 five digits."""
+    """Return RSA from all pairs in extended precision; 1 - cosine of nearly equal vectors costs float64 five digits."""
     x = x.numpy().astype(np.longdouble)
     if metric == "correlation":
         x = x - x.mean(1, keepdims=True)
@@ -59,7 +60,7 @@ def brute_rsa(
     return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
 
 
-def test_brute_force_is_scipy_s():
+def test_brute_force_equals_scipy():
     x, y = spaces("plain")
     for metric in ("cosine", "correlation", "sqeuclidean"):
         expected = pearsonr(pdist(x[0].numpy(), metric), pdist(y[0].numpy(), metric))[0]
@@ -67,8 +68,8 @@ def test_brute_force_is_scipy_s():
 
 
 def brute_cka(x: torch.Tensor, y: torch.Tensor, debiased: bool) -> float:
-    """From full kernel matrices, as in Song et al. (2012) and Kornblith et al. (2019)."""
-    x, y = x - x.mean(0), y - y.mean(0)  # CKA does not notice, the rounding of the kernel matrices does
+    """Return CKA from full kernel matrices, as in Song et al. (2012) and Kornblith et al. (2019)."""
+    x, y = x - x.mean(0), y - y.mean(0)  # CKA ignores the shift, but the rounding of kernel matrices does not
     k, l_ = x @ x.T, y @ y.T
     n = len(k)
     if not debiased:
@@ -145,17 +146,17 @@ def test_merge_of_sums_about_different_means(metric, pairs):
     x, y = spaces("rogue")
     whole = stream(x, y, metric, pairs=pairs)
     parts = [stream(x[:, s], y[:, s], metric, pairs=pairs) for s in (slice(0, 9), slice(9, 40), slice(40, 60))]
-    assert not torch.equal(parts[0]._state["mean_x"], parts[1]._state["mean_x"])
+    assert not torch.equal(parts[0].state["mean_x"], parts[1].state["mean_x"])
     together = merged(parts)
     assert len(together) == 60 and len(parts[0]) == 9
     for measure in ("rsa", "cka", "procrustes"):
         torch.testing.assert_close(getattr(together, measure)(), getattr(whole, measure)(), rtol=0, atol=1e-11)
-    expected = whole._about(parts[0]._state["mean_x"], parts[0]._state["mean_y"])
+    expected = whole.about(parts[0].state["mean_x"], parts[0].state["mean_y"])
     for name in SUMS:
-        torch.testing.assert_close(together._state[name], expected[name], rtol=1e-10, atol=1e-7)
+        torch.testing.assert_close(together.state[name], expected[name], rtol=1e-10, atol=1e-7)
 
 
-def test_arrays_are_taken_as_tensors_are():
+def test_arrays_and_tensors_give_equal_results():
     x, y = spaces("bert")
     expected = CrossMoments(2, 2).update(x, y).rsa()
     read_only = x.numpy().copy()
@@ -171,33 +172,37 @@ def test_arrays_are_taken_as_tensors_are():
         CrossMoments(2, 2).update(np.ones((2, 3, 4), dtype=int), y)
 
 
-def test_sums_go_through_the_gpu_where_the_group_s_backend_knows_no_other(monkeypatch):
-    """Two processes with the same stimuli, in place of NCCL: each tensor of the CPU would be refused by it."""
-    import torch.distributed as dist
-
+def test_all_reduce_with_nccl_passes_through_the_gpu(monkeypatch):
+    """The exchange of one real process; only the name of its backend and the move to the GPU are replaced."""
     there = []
 
     def cuda(tensor):
         there.append(tensor.clone())
         return there[-1]
 
-    def exchanged(tensor, *_, **__):
-        assert any(tensor is other for other in there), "a tensor of the CPU"
+    def on_gpu(exchange):
+        def checked(tensor, *arguments, **options):
+            assert any(tensor is other for other in there), "a tensor of the CPU"
+            return exchange(tensor, *arguments, **options)
 
-    monkeypatch.setattr(torch.Tensor, "cuda", cuda)
-    monkeypatch.setattr(dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(dist, "get_backend", lambda group: "nccl")
-    monkeypatch.setattr(dist, "get_world_size", lambda group: 2)
-    monkeypatch.setattr(dist, "all_gather_object", lambda out, mine, group: out.__setitem__(slice(None), [mine] * 2))
-    monkeypatch.setattr(dist, "broadcast", exchanged)
-    monkeypatch.setattr(dist, "all_reduce", lambda tensor, group: (exchanged(tensor), tensor.mul_(2)))
+        return checked
+
     x, y = spaces("bert")
     with torch.inference_mode():  # as the comparison of encoders takes them
         sums = CrossMoments(2, 2).update(x, y)
-    twice = sums.all_reduce()
-    expected = merged([CrossMoments(2, 2).update(x, y)] * 2)
-    assert len(twice) == 120 and len(there) == 8
-    assert torch.equal(twice.rsa(), expected.rsa())
+    expected = CrossMoments(2, 2).update(x, y)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        monkeypatch.setattr(torch.Tensor, "cuda", cuda)
+        monkeypatch.setattr(dist, "get_backend", lambda group: "nccl")
+        monkeypatch.setattr(dist, "broadcast", on_gpu(dist.broadcast))
+        monkeypatch.setattr(dist, "all_reduce", on_gpu(dist.all_reduce))
+        sums.all_reduce()
+    finally:
+        dist.destroy_process_group()
+    assert len(sums) == 60
+    assert len(there) == 8  # two means and six sums
+    assert torch.equal(sums.rsa(), expected.rsa())
 
 
 def test_all_against_all():
@@ -302,22 +307,22 @@ def test_bad_input():
 def test_a_row_without_direction_is_named(bad):
     x, y = spaces("plain")
     x[1, 17] = bad
-    with pytest.raises(BertftError, match=r"layer 1: .*row 17 of x "):
+    with pytest.raises(BertftError, match=r"row 17 of x in layer 1 "):
         CrossMoments(2, 2, "cosine").update(x, y)
     for pairs in ("diagonal", "all"):
-        with pytest.raises(BertftError, match=r"layer 1: .*row 17 of y "):
+        with pytest.raises(BertftError, match=r"row 17 of y in layer 1 "):
             CrossMoments(2, 2, "cosine", pairs).update(y, x)
 
 
-def test_constant_matrix_gives_nan_not_noise():
+def test_a_constant_matrix_gives_nan_not_noise():
     x, y = spaces("plain", n=5, d=5)
     x[:] = torch.eye(5)
     assert torch.isnan(stream(x, y, "cosine").rsa()).all()
 
 
 @pytest.mark.parametrize("measure", ["cca", "pwcca", "linear_r2"])
-def test_the_direction_that_layer_normalisation_leaves_empty_is_none(measure):
-    """float32 products give it a variance of about 1e-9 of the largest, and a correlation of nothing with nothing."""
+def test_a_direction_without_variance_does_not_count(measure):
+    """Layer normalisation leaves one such direction; float32 products give it 1e-9 of the largest variance."""
     g = torch.Generator().manual_seed(0)
     scale = torch.cat([torch.full((8,), 30.0), torch.ones(152)])
     rows = torch.randn(6, 900, 160, generator=g) * scale
@@ -331,7 +336,7 @@ def test_the_direction_that_layer_normalisation_leaves_empty_is_none(measure):
 
 
 @pytest.mark.parametrize(("dtype", "least"), [(torch.float16, 1e-6), (torch.bfloat16, 1e-4)])
-def test_so_it_is_where_the_vectors_own_rounding_fills_that_direction(dtype, least):
+def test_a_direction_of_rounding_noise_does_not_count(dtype, least):
     g = torch.Generator().manual_seed(0)
     rows = torch.randn(1, 900, 160, generator=g)
     spaces = [torch.nn.functional.layer_norm(x, (160,)) for x in (rows, rows + torch.randn(rows.shape, generator=g))]
@@ -344,8 +349,8 @@ def test_so_it_is_where_the_vectors_own_rounding_fills_that_direction(dtype, lea
     )
 
 
-def test_small_directions_count_where_they_can_be_seen():
-    """An invertible map of a space changes nothing, though it leaves most directions 1e-8 of the largest variance."""
+def test_small_directions_count_in_float64():
+    """An invertible map changes nothing, although it leaves most directions 1e-8 of the largest variance."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(1, 900, 160, dtype=torch.float64, generator=g)
     y = x + torch.randn(x.shape, dtype=torch.float64, generator=g)
@@ -355,7 +360,7 @@ def test_small_directions_count_where_they_can_be_seen():
         torch.testing.assert_close(mapped, plain, rtol=0, atol=1e-6)
 
 
-def test_the_floor_is_merged_saved_and_restored(tmp_path):
+def test_the_noise_floor_is_merged_saved_and_restored(tmp_path):
     x = torch.randn(1, 50, 4, generator=torch.Generator().manual_seed(0))
     fine, coarse = CrossMoments(1, 1).update(x, x), CrossMoments(1, 1).update(x.bfloat16(), x.bfloat16())
     assert fine.noise < coarse.noise == merged([fine, coarse]).noise
@@ -365,8 +370,8 @@ def test_the_floor_is_merged_saved_and_restored(tmp_path):
     assert CrossMoments(1, 1).restore(older).noise == 1e-7  # whose products may have been float32
 
 
-def test_measures_that_see_directions_of_little_variance_take_float64_products():
-    from bertft.similarity.compare.comparison import Plan
+def test_measures_sensitive_to_little_variance_take_float64_products():
+    from bertft.similarity.compare.plan import Plan
 
     plan = Plan(measures=("rsa", "cca"))
     assert plan.in_float64("dot") and not plan.in_float64("cosine")

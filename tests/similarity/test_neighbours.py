@@ -1,4 +1,4 @@
-"""Mutual nearest neighbours and RBF CKA against dense matrices, golden values and leaving stimuli out."""
+"""Mutual nearest neighbours and RBF CKA: dense matrices, golden values, leaving stimuli out."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def test_rbf_cka():
     assert rbf_cka(x, y)[0] == pytest.approx(dense_rbf(x, y), abs=1e-10)
 
 
-def test_rbf_interval_is_the_jackknife_s(monkeypatch):
-    """For the kernels' widths as they are in the whole."""
+def test_rbf_interval_equals_the_jackknife(monkeypatch):
+    """The kernels keep the widths of the full sample."""
     x, y = spaces(300)
     widths = {tuple(t.shape[1:]): neighbours._Gaussian(t - t.mean(0), 0.5).width for t in (x, y)}
     groups = torch.arange(300) // 3
@@ -100,6 +100,8 @@ def test_refusals():
         nearest(x, 3, metric="dot")
     with pytest.raises(BertftError, match="norm 0"):
         mutual_knn(torch.zeros(20, 3), y)
+    with pytest.raises(BertftError, match="cosine needs rows of at least one number"):
+        mutual_knn(torch.zeros(20, 0), y)
     with pytest.raises(BertftError, match="NaN"):
         rbf_cka(x * torch.nan, y)
     with pytest.raises(BertftError, match="are equal"):

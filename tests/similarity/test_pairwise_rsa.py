@@ -1,4 +1,4 @@
-"""rsa(): estimates against SciPy, bootstrap against explicit weights, the permutation test's size."""
+"""rsa: estimates against SciPy, bootstrap against explicit weights, size of the permutation test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def data(n: int = 40, seed: int = 0, noise: float = 1.0):
 
 @pytest.mark.parametrize("metric", ["cosine", "correlation", "sqeuclidean", "euclidean", "manhattan"])
 @pytest.mark.parametrize("compare", ["pearson", "spearman", "kendall"])
-def test_estimate_is_scipy_s(metric, compare):
+def test_estimate_equals_scipy(metric, compare):
     x, y = data()
     name = {"manhattan": "cityblock"}.get(metric, metric)
     function = {"pearson": stats.pearsonr, "spearman": stats.spearmanr, "kendall": stats.kendalltau}[compare]
@@ -32,7 +32,7 @@ def test_estimate_is_scipy_s(metric, compare):
     assert (result.low, result.high, result.p_value, result.n, result.groups) == (None, None, None, 40, 40)
 
 
-def test_the_result_says_how_it_was_computed():
+def test_the_result_reports_its_route():
     x, y = data(600)
     drawn = rsa(x, y, compare="kendall").route
     assert (drawn.name, drawn.pairs) == ("sampled", 100_000) and drawn.error == pytest.approx(2 / 3 / 100_000**0.5)
@@ -43,13 +43,13 @@ def test_the_result_says_how_it_was_computed():
     assert rsa(x, y).route.name in ("linear", "tiles") and rsa(x, y).route.pairs is None
 
 
-def test_arrays_are_taken_as_tensors_are():
+def test_arrays_and_tensors_give_equal_results():
     x, y = data()
     assert rsa(x.numpy(), y.numpy(), bootstrap=20) == rsa(x, y, bootstrap=20)
 
 
 @pytest.mark.parametrize("compare", ["pearson", "kendall"])
-def test_resamples_of_one_seed_are_the_same_for_all(compare):
+def test_one_seed_gives_all_comparisons_the_same_resamples(compare):
     x, y = data(60)
     first, second = (rsa(x, t, compare=compare, bootstrap=6).resamples for t in (y, 3 * y))
     assert first == pytest.approx(second, abs=1e-9) and len(set(first.tolist())) == 6
@@ -77,7 +77,7 @@ def test_bootstrap_counts_no_pair_of_copies(compare):
         assert value == pytest.approx(expected, abs=1e-10)
 
 
-def test_interval_holds_the_estimate_and_widens_with_clusters():
+def test_interval_contains_the_estimate_and_widens_with_clusters():
     g = torch.Generator().manual_seed(0)
     sentence = torch.arange(240) // 8
     common = torch.randn(30, 10, generator=g)[sentence]
@@ -105,7 +105,7 @@ def test_permutation_test_sees_a_relation_and_is_deterministic():
 
 
 def rejections(runs: int, permutations: int, equal: bool, seed: int = 0) -> float:
-    """Share of true nulls rejected at 5 %: unrelated spaces, each with strong sentence effects."""
+    """Return the share of true nulls rejected at 5 %, for unrelated spaces with strong sentence effects."""
     rejected = 0
     for run in range(runs):
         g = torch.Generator().manual_seed(seed + run)
@@ -126,7 +126,7 @@ def test_true_nulls_are_rejected_at_their_rate(equal):
 
 
 def test_groups_of_several_sizes_do_not_reject_a_true_null():
-    # were groups of unlike sizes to trade places, sentence effects alone would be found in two of three runs
+    # if groups of different sizes swapped places, sentence effects alone would be significant in two of three runs
     assert rejections(60, 99, equal=False) < 0.15
 
 
@@ -159,6 +159,6 @@ def test_bad_input():
             rsa(x, y, **{name: -1})
 
 
-def test_matrix_is_squareform():
+def test_matrix_equals_squareform():
     x, _ = data(10)
     assert _matrix(x, "cosine", "cosine") == pytest.approx(squareform(pdist(x.numpy(), "cosine")), abs=1e-12)

@@ -1,4 +1,4 @@
-"""The same numbers as other tools where their definitions are shared, on plain and on awkward data."""
+"""Agreement with other tools of the same definitions, on plain and on awkward data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KINDS = ("plain", "large mean", "rogue", "repeated")
 
 
 def spaces(kind: str, n: int = 60, d: int = 12, e: int = 9):
-    """Two related spaces (1, n, d) and (1, n, e), float64: awkward in one way."""
+    """Return two related spaces (1, n, d) and (1, n, e), float64, awkward in one way."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(1, n, d, generator=g, dtype=torch.float64)
     y = x @ torch.randn(d, e, generator=g, dtype=torch.float64) / 3
@@ -54,7 +54,7 @@ def test_rsatoolbox(kind, metric, theirs):
             expected = rsatoolbox.rdm.compare(a, b, method=method).item()
             if compare in ("pearson", "cosine"):
                 assert stream(x[:1], y[:1], metric).rsa(compare).item() == pytest.approx(expected, abs=1e-6)
-            if kind != "repeated" or compare in ("pearson", "cosine"):  # their zeros of equal rows are rounding noise
+            if kind != "repeated" or compare in ("pearson", "cosine"):  # equal rows are rounding noise apart in theirs
                 found = rdm_correlation(x[:1], y[:1], metric=metric, compare=compare).item()
                 assert found == pytest.approx(expected, abs=1e-6)
 
@@ -77,7 +77,10 @@ def test_pytorch_cka(kind):
         warnings.simplefilter("ignore")
         cka = pytest.importorskip("cka")
         x, y = spaces(kind)
-        x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)  # their kernels round; CKA does not notice
+        x, y = (
+            x - x.mean(1, keepdim=True),
+            y - y.mean(1, keepdim=True),
+        )  # their kernels round, and CKA ignores the shift
         expected = float(cka.cka_from_features(x[0], y[0]))
     assert stream(x, y, "dot").cka(debiased=True).item() == pytest.approx(expected, abs=1e-6)
 

@@ -1,4 +1,4 @@
-"""Sweeps: what is frozen, what is left, resuming, the figure; LoRA and the encoders on the way."""
+"""Sweeps: freezing, truncation, resuming and the figure; LoRA and snapshots."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from training_runs import same, weights
 
 from bertft.cli.main import run
 from bertft.errors import BertftError
-from bertft.models.blocks import blocks, load_pretrained
-from bertft.models.finetuning.run import FinetuneConfig, finetune, snapshot_folder
+from bertft.models.blocks import blocks
+from bertft.models.finetuning.config import FinetuneConfig, snapshot_folder
+from bertft.models.finetuning.run import finetune
+from bertft.models.loading import load_pretrained
 from bertft.models.weight_distance import weight_distance
 from bertft.runs.rows import read_results
 from bertft.study.analyses.ablation import depths, sweep, sweep_stages
@@ -35,7 +37,7 @@ def config(tiny_model, tmp_path) -> FinetuneConfig:
     )
 
 
-def test_a_freezing_sweep_by_command_resumes_and_draws(tiny_model, tmp_path, capsys):
+def test_freezing_sweep_by_command_resumes_and_draws(tiny_model, tmp_path, capsys):
     out = tmp_path / "run"
     command = [
         "ablate", "freeze", "--task", "mnli", "--model", str(tiny_model), *SOURCES.split(), "--epochs", "1",
@@ -57,7 +59,7 @@ def test_a_freezing_sweep_by_command_resumes_and_draws(tiny_model, tmp_path, cap
     figure = (out / "figures" / "freeze_by_k.csv").read_text(encoding="utf8").splitlines()
     assert len(figure) == 4 and (out / "figures" / "freeze_by_k.png").stat().st_size > 10_000
     stamps = {path: path.stat().st_mtime_ns for path in out.glob("freeze/*/bertft.json")}
-    (out / "freeze" / "k2.done.json").unlink()  # as if it had been killed there
+    (out / "freeze" / "k2.done.json").unlink()  # as after a kill
     before = (out / "results.csv").read_bytes()
     assert run(command) == 0
     assert (out / "results.csv").read_bytes() == before
@@ -65,7 +67,7 @@ def test_a_freezing_sweep_by_command_resumes_and_draws(tiny_model, tmp_path, cap
     assert run([*command, "--seed", "3"]) == 2 and "another study" in capsys.readouterr().err
 
 
-def test_a_sweep_from_python_is_the_commands_run_folder(config, tmp_path, capsys):
+def test_sweep_from_python_writes_the_commands_run_folder(config, tmp_path, capsys):
     out = tmp_path / "run"
     rows = sweep("truncate", dataclasses.replace(config, out=out), depths_wanted=[0])
     assert read_results(out / "results.csv") == rows and (out / "report.html").exists()
@@ -73,14 +75,14 @@ def test_a_sweep_from_python_is_the_commands_run_folder(config, tmp_path, capsys
     settings = ["--epochs", "1", "--learning-rate", "1e-3", "--batch-size", "8", "--config", str(tmp_path / "c.yaml")]
     (tmp_path / "c.yaml").write_text("max_length: 128", encoding="utf8")
     command = ["ablate", "truncate", "--task", "mnli", "--model", config.model, *SOURCES.split(), *settings]
-    assert run([*command, "-k", "0", "--out", str(out), "--quiet"]) == 0  # takes it for its own
+    assert run([*command, "-k", "0", "--out", str(out), "--quiet"]) == 0  # resumes it
     assert (out / "truncate" / "k0" / "bertft.json").stat().st_mtime_ns == stamp
     with pytest.raises(BertftError, match="task: expected one of"):
         sweep("freeze", dataclasses.replace(config, task="none", out=tmp_path / "none"))
     assert not (tmp_path / "none").exists()
 
 
-def test_a_truncation_sweep_leaves_ordinary_smaller_models(config, tmp_path):
+def test_truncation_sweep_keeps_ordinary_smaller_models(config, tmp_path):
     from transformers import AutoModel
 
     assert depths("freeze", config.model) == [-1, 0, 1, 2, 3] and depths("truncate", config.model) == [0, 1, 2, 3]
@@ -96,20 +98,20 @@ def test_a_truncation_sweep_leaves_ordinary_smaller_models(config, tmp_path):
     assert count[2] - count[0] == sum(p.numel() for block in blocks(base)[:2] for p in block.parameters())
 
 
-def test_what_a_sweep_refuses(config, tmp_path):
+def test_sweep_refuses_bad_settings(config, tmp_path):
     with pytest.raises(BertftError, match=r"k must lie in -1\.\.3, found 4"):
         sweep_stages("freeze", config, tmp_path, depths_wanted=[4])
     with pytest.raises(BertftError, match="expected one of freeze, truncate, found 'melt'"):
         sweep_stages("melt", config, tmp_path)
     with pytest.raises(BertftError, match="lora trains every block, found freeze 1"):
         finetune(dataclasses.replace(config, lora=2, freeze=1))
-    with pytest.raises(BertftError, match="lora must be an integer of at least 1, found 0"):
+    with pytest.raises(BertftError, match="lora: expected a number above 0, found 0"):
         finetune(dataclasses.replace(config, lora=0))
-    with pytest.raises(BertftError, match="snapshots must be percentages"):
+    with pytest.raises(BertftError, match=r"snapshots\[0\]: expected a number of at most 100, found 120"):
         finetune(dataclasses.replace(config, snapshots=(120,)))
 
 
-def test_weights_move_where_training_reaches(config, tmp_path):
+def test_only_trained_blocks_move(config, tmp_path):
     tuned = finetune(dataclasses.replace(config, freeze=1)).folder
     base, other = load_pretrained(config.model)[0], load_pretrained(str(tuned))[0]
     distances = weight_distance(base, other)
@@ -135,7 +137,7 @@ def test_lora_is_merged_into_an_ordinary_encoder(config):
         finetune(config)
 
 
-def test_snapshots_on_the_way(config, tmp_path):
+def test_snapshots_move_further_from_the_base(config, tmp_path):
     config = dataclasses.replace(config, epochs=2, snapshots=(0, 50, 100))
     result = finetune(config)
     plain = finetune(dataclasses.replace(config, snapshots=(), out=tmp_path / "plain"))
@@ -147,7 +149,7 @@ def test_snapshots_on_the_way(config, tmp_path):
     assert moved[0] == 0 < moved[1] < moved[2]
 
 
-def test_an_unknown_task_leaves_nothing_behind(tmp_path, capsys):
+def test_unknown_task_writes_nothing(tmp_path, capsys):
     out = tmp_path / "out"
     command = ["ablate", "freeze", "--task", "nothing", "--model", "m", "--train", "a", "--dev", "b", "--out", str(out)]
     assert run(command) == 2

@@ -1,4 +1,4 @@
-"""The study's YAML file: defaults, variants, settings, paths, and one sentence for whatever is wrong in it."""
+"""The YAML file of a study: defaults, variants, settings, paths and errors."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from small_study import TREE, changed, write
 
 from bertft.errors import BertftError
 from bertft.runs.progress import SILENT
-from bertft.study.inputs import Materials
-from bertft.study.reader import BUILTIN, RSA_LABELS, read_study
+from bertft.study.inputs import Inputs
+from bertft.study.reader import BUILTIN, begun_with, read_study
 from bertft.study.run import study_stages
 
 
@@ -35,7 +35,7 @@ def test_quickstart_reads_by_its_bare_name_and_round_trips(tmp_path):
     assert read_study(copy) == config == read_study(tmp_path)
 
 
-def test_variant_overrides_only_what_it_names(tmp_path):
+def test_a_variant_overrides_only_the_keys_it_names(tmp_path):
     path = write(tmp_path / "s.yaml", TREE)
     config, shorter = read_study(path), read_study(path, variant="shorter")
     assert (config.rsa.tokens, shorter.rsa.tokens) == (200, 100)
@@ -43,7 +43,7 @@ def test_variant_overrides_only_what_it_names(tmp_path):
     assert shorter.tasks["squad"] == config.tasks["squad"]
 
 
-def test_settings_take_the_place_of_the_studys(tmp_path):
+def test_settings_override_the_study(tmp_path):
     path = write(tmp_path / "s.yaml", TREE)
     config = read_study(path, variant="shorter", settings=["rsa.tokens=77", "tasks.dep.epochs=4", "seed=9"])
     assert (config.rsa.tokens, config.tasks["dep"].epochs, config.seed) == (77, 4, 9)
@@ -59,7 +59,7 @@ def test_settings_take_the_place_of_the_studys(tmp_path):
             read_study(path, settings=[setting])
 
 
-def test_defaults_are_made_visible_and_numbers_without_a_dot_are_numbers(tmp_path):
+def test_defaults_are_filled_in_and_numbers_without_a_dot_are_numbers(tmp_path):
     config = read_study(write(tmp_path / "s.yaml", TREE))
     assert config.tasks["dep"].learning_rate == 5e-3
     assert config.tasks["dep"].task == "dep" and config.tasks["frozen"].task == "mnli"
@@ -67,22 +67,22 @@ def test_defaults_are_made_visible_and_numbers_without_a_dot_are_numbers(tmp_pat
     assert "tokens: 200" in config.to_yaml() and "metric: cosine" in config.to_yaml()
 
 
-def test_a_task_may_say_how_it_trains_and_older_folders_stay_the_same_study(tmp_path):
+def test_training_settings_of_a_task_reach_the_driver_and_older_folders_still_match(tmp_path):
     training = {"lora": 2, "bf16": True, "fp16": False, "tf32": True, "max_grad_norm": "5e-1"}
     plain = read_study(write(tmp_path / "s.yaml", TREE))
     config = read_study(write(tmp_path / "s.yaml", changed(tasks__dep={**TREE["tasks"]["dep"], **training})))
-    driver = Materials(config, tmp_path / "out", SILENT).driver("dep")
+    driver = Inputs(config, tmp_path / "out", SILENT).driver("dep")
     assert (driver.lora, driver.bf16, driver.fp16, driver.tf32, driver.max_grad_norm) == (2, True, False, True, 0.5)
     (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf8")
     assert read_study(tmp_path) == config
     assert not training.keys() & plain.to_tree()["tasks"]["dep"].keys()
-    stages = [study_stages(study, Materials(study, tmp_path / "out", SILENT)) for study in (plain, config)]
+    stages = [study_stages(Inputs(study, tmp_path / "out", SILENT)) for study in (plain, config)]
     keys = [{stage.name: stage.key for stage in found} for found in stages]
     assert not training.keys() & stages[0][0].depends["finetune"].keys()
     assert keys[0]["models/dep"] != keys[1]["models/dep"] and keys[0]["models/squad"] == keys[1]["models/squad"]
 
 
-def test_settings_that_came_later_are_named_only_where_they_are_used(tmp_path):
+def test_newer_settings_are_written_only_if_used(tmp_path):
     config = read_study(write(tmp_path / "s.yaml", TREE))
     assert "window" not in config.to_yaml() and "rbf" not in config.to_yaml()  # older run folders know none of them
     used = read_study(write(tmp_path / "s.yaml", changed(probes__rank=[4, 8], probes__rbf=True)))
@@ -91,20 +91,49 @@ def test_settings_that_came_later_are_named_only_where_they_are_used(tmp_path):
     assert read_study(tmp_path / "copy.yaml") == used
 
 
-def test_settings_without_effect_leave_older_folders_theirs(tmp_path):
+def test_newer_settings_at_their_default_leave_older_folders_valid(tmp_path):
     config = read_study(write(tmp_path / "s.yaml", changed(rsa={"tokens": 200})))
-    assert config.to_tree()["rsa"] == {"tokens": 200, "metric": "cosine", "unit": "token"}
+    assert config.to_tree()["rsa"] == {"tokens": 200, "metric": "cosine", "unit": "token", "draw": "stream"}
     config = read_study(write(tmp_path / "s.yaml", changed(rsa__by="upos,depth, upos")))
     assert config.rsa.labels == ["upos", "depth"] and config.to_tree()["rsa"]["layers"] == "all"
 
 
-def test_labels_are_those_of_words():
-    from bertft.similarity.words.moved import LABELS
+def test_a_new_study_draws_as_rsa_does_and_names_it(tmp_path):
+    config = read_study(write(tmp_path / "s.yaml", TREE))
+    assert config.rsa.draw == "stream" and config.to_tree()["rsa"]["draw"] == "stream"
+    stage = next(s for s in study_stages(config, Inputs(config, tmp_path, SILENT)) if s.name == "rsa/plain")
+    assert stage.depends["rsa"]["draw"] == "stream"
 
-    assert tuple(LABELS) == RSA_LABELS
+
+@pytest.mark.parametrize("name", ["config.yaml", "copy.yaml"])
+def test_a_resolved_study_without_a_draw_means_the_older_one(tmp_path, name):
+    config = read_study(write(tmp_path / "s.yaml", changed(rsa__draw="permutation")))
+    assert "draw" not in config.to_yaml()  # as folders written before the setting
+    (tmp_path / name).write_text(config.to_yaml(), encoding="utf8")
+    assert read_study(tmp_path / name) == config and config.rsa.draw == "permutation"
+    stage = next(s for s in study_stages(config, Inputs(config, tmp_path, SILENT)) if s.name == "rsa/plain")
+    assert "draw" not in stage.depends["rsa"]  # finished stages stay finished
 
 
-def test_relative_paths_start_at_data_else_at_the_file(tmp_path):
+@pytest.mark.parametrize("repeated", [False, True])
+def test_a_run_folder_keeps_the_draw_it_was_begun_with(tmp_path, repeated):
+    config = read_study(write(tmp_path / "s.yaml", TREE))
+    older = dataclasses.replace(config, rsa=dataclasses.replace(config.rsa, draw="permutation"))
+    assert begun_with(config, tmp_path) == config  # no folder yet
+    for held, expected in ((older, older), (config, config)):
+        tree = {"setting": "s", "study": held.to_tree()} if repeated else held.to_tree()
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree), encoding="utf8")
+        assert begun_with(config, tmp_path) == expected
+    (tmp_path / "config.yaml").write_text("a: [", encoding="utf8")
+    assert begun_with(config, tmp_path) == config
+
+
+def test_an_unknown_draw_is_refused(tmp_path):
+    with pytest.raises(BertftError, match=r"rsa\.draw: expected stream or permutation, found 'random'"):
+        read_study(write(tmp_path / "s.yaml", changed(rsa__draw="random")))
+
+
+def test_relative_paths_start_from_data_or_the_file(tmp_path):
     (tmp_path / "corpora").mkdir()
     (tmp_path / "corpora" / "wiki.txt").write_text("A b c.\n", encoding="utf8")
     path = write(tmp_path / "s.yaml", changed(stimuli__plain__source="wiki.txt"))
@@ -115,13 +144,13 @@ def test_relative_paths_start_at_data_else_at_the_file(tmp_path):
         read_study(path)
 
 
-def test_a_hub_id_stays_as_it_is(tmp_path):
+def test_a_hub_id_is_kept(tmp_path):
     path = write(tmp_path / "s.yaml", changed(tasks__frozen__train="nyu-mll/multi_nli", model="org/bert"))
     config = read_study(path)
     assert config.tasks["frozen"].train == "nyu-mll/multi_nli" and config.model == "org/bert"
 
 
-def test_tasks_with_one_dev_file_share_its_stimuli(tmp_path):
+def test_tasks_with_the_same_dev_file_share_stimuli(tmp_path):
     tree = changed(tasks__again={**TREE["tasks"]["dep"], "task": "dep", "truncate": 2})
     assert read_study(write(tmp_path / "s.yaml", tree)).own_text == {
         "dep": "dep", "frozen": "frozen", "squad": "squad", "again": "dep",
@@ -138,36 +167,48 @@ def test_tasks_with_one_dev_file_share_its_stimuli(tmp_path):
         (changed(tasks__dep__epochs=0), "tasks.dep.epochs: expected a number above 0, found 0"),
         (changed(tasks__dep__learning_rate="fast"), "tasks.dep.learning_rate: expected a number, found 'fast'"),
         (changed(tasks__dep__lora=0), "tasks.dep.lora: expected a number above 0, found 0"),
-        (changed(tasks__dep__max_grad_norm=0), "tasks.dep.max_grad_norm: expected a number above 0, found 0.0"),
+        (changed(tasks__dep__max_grad_norm=0), "tasks.dep.max_grad_norm: expected a number above 0, found 0"),
         (changed(tasks__dep__bf16="yes, please"), "tasks.dep.bf16: expected true or false, found 'yes, please'"),
         (changed(rsa__tokens=-1), "rsa.tokens: expected a number above 0, found -1"),
-        (changed(rsa__metric="cosin"), "rsa.metric: expected one of dot, cosine"),
+        (changed(rsa__metric="cosin"), "rsa.metric: expected dot, cosine, correlation or sqeuclidean, found 'cosin'"),
         (changed(ablate={"ner": {"freeze": "all"}}), "ablate.ner: expected one of the tasks dep, frozen, squad"),
-        (changed(ablate={"dep": {"freeze": "1,two"}}), "ablate.dep: expected all, or whole numbers with commas"),
-        (changed(rsa__layers="some"), "rsa.layers: expected one of paired, all, found 'some'"),
+        (
+            changed(ablate={"dep": {"freeze": "1,two"}}),
+            "ablate.dep: expected all, or whole numbers separated by",
+        ),
+        (changed(rsa__layers="some"), "rsa.layers: expected paired or all, found 'some'"),
         (changed(rsa__by="upos, colour"), "rsa.by: expected some of upos, xpos, relation"),
         (
             changed(probes=None, tasks={"frozen": TREE["tasks"]["frozen"]}),
-            "rsa.by: expected trees to tell words apart, found no probes and no task on trees",
+            "rsa.by: needs a treebank, found neither probes nor a task on trees",
         ),
-        (changed(rsa__unit="letter"), "rsa.unit: expected one of token, word, found 'letter'"),
+        (changed(rsa__unit="letter"), "rsa.unit: expected token or word, found 'letter'"),
         (changed(tasks__dep=None), "tasks.dep: expected a mapping with train"),
         (changed(tasks__dep={"train": "builtin:synthetic"}), "tasks.dep.dev: missing"),
         (changed(tasks__ner={"train": "a", "dev": "b"}), "tasks.ner: unknown task 'ner', expected one of dep, mnli"),
         (changed(tasks__x={"task": "ner", "train": "a", "dev": "b"}), "tasks.x: unknown task 'ner'"),
         (changed(tasks={}), "tasks: expected at least one task"),
         (changed(tasks=[1]), "tasks: expected a mapping by name, found a list"),
-        (changed(stimuli__dep={"source": "builtin:synthetic"}), "stimuli.dep: a task has that name"),
-        (changed(stimuli__plain__kind="pdf"), "stimuli.plain.kind: expected one of text, dep, nli, qa, found 'pdf'"),
-        (changed(**{"stimuli__a/b": {"source": "builtin:synthetic"}}), "'a/b' cannot be a name here"),
-        (changed(tasks__base={**TREE["tasks"]["dep"], "task": "dep"}), "'base' cannot be a name here"),
+        (changed(stimuli__dep={"source": "builtin:synthetic"}), "stimuli.dep: a task has this name"),
+        (changed(stimuli__plain__kind="pdf"), "stimuli.plain.kind: expected text, dep, nli or qa, found 'pdf'"),
+        (
+            changed(**{"stimuli__a/b": {"source": "builtin:synthetic"}}),
+            "not base or random, found 'a/b'",
+        ),
+        (changed(tasks__base={**TREE["tasks"]["dep"], "task": "dep"}), "not base or random, found 'base'"),
         (changed(variants=[1]), "variants: expected a mapping"),
-        (changed(probes__rank=[4, 0]), "probes.rank: expected a number above 0, found 0"),
+        (changed(probes__rank=[4, 0]), "probes.rank[1]: expected a number above 0, found 0"),
         (changed(probes__rank=[4, "x"]), "probes.rank[1]: expected a whole number, found 'x'"),
-        (changed(probes__rank=[]), "probes.rank: expected a whole number, found a list"),
+        (changed(probes__rank=[]), "probes.rank: expected a whole number, found an empty list"),
         (changed(probes__rank=None), "probes.rank: expected a whole number, found nothing"),
         (changed(probes__dtype="bfloat16"), "probes.dtype: expected float16 or float32, found 'bfloat16'"),
         (changed(probes__window="cut"), "probes.window: expected refuse or split, found 'cut'"),
+        (changed(rsa={"trian": 1}), "rsa.trian: unknown key, expected one of tokens"),
+        (changed(probes={"trian": "a", "dev": "b"}), "probes.trian: unknown key, did you mean 'train'?"),
+        (changed(edge={"ner": {"train": "a", "dev": "b", "steps": 2.5}}), "edge.ner.steps: expected a whole number"),
+        (changed(tasks__dep__warmup=float("nan")), "tasks.dep.warmup: expected a number below 1, found nan"),
+        (changed(description="\ud800"), "expected Unicode text"),
+        (changed(**{"7": 1}), "7: unknown key"),
         ([1], "expected a study"),
     ],
 )
@@ -186,7 +227,7 @@ def test_broken_yaml_names_the_line(tmp_path):
         read_study(path)
 
 
-def test_unknown_study_variant_and_folder(tmp_path):
+def test_an_unknown_study_variant_or_folder_is_refused(tmp_path):
     with pytest.raises(BertftError, match="built-in studies are: quickstart"):
         read_study("fast")
     with pytest.raises(BertftError, match="no variant 'huge', the study has: shorter"):

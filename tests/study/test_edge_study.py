@@ -1,4 +1,4 @@
-"""Edge probes in a study: the YAML, what is refused, and the stage of a task."""
+"""Edge probes in a study: YAML, refusals, and the stage of a task."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from bertft.models.encoder import Encoder
 from bertft.probes.edge import driver as edge
 from bertft.runs.progress import SILENT
 from bertft.runs.rows import read_results
-from bertft.study.inputs import Materials
-from bertft.study.run import read_study, study_stages
+from bertft.study.inputs import Inputs
+from bertft.study.reader import read_study
+from bertft.study.run import check_study, study_stages
 
 SYNTHETIC = {"train": "builtin:synthetic?size=12", "dev": "builtin:synthetic?split=dev&size=8"}
 SHORT = {"steps": 2, "interval": 1, "batch_size": 8, "learning_rate": 1e-3, "random": True}
@@ -30,7 +31,7 @@ def test_tasks_are_read_resolved_and_written_back(tmp_path):
     assert config.edge["short"].steps == 10_000 and config.sources[-1] == config.edge["roles"].test
     (tmp_path / "copy.yaml").write_text(config.to_yaml(), encoding="utf8")
     assert read_study(tmp_path / "copy.yaml") == config
-    assert "edge" not in study(tmp_path).to_yaml()  # a folder that was begun before there were any goes on
+    assert "edge" not in study(tmp_path).to_yaml()  # so that older run folders resume
 
 
 @pytest.mark.parametrize(
@@ -43,25 +44,25 @@ def test_tasks_are_read_resolved_and_written_back(tmp_path):
         ({**SYNTHETIC, "window": "cut"}, "edge.roles.window: expected refuse or split, found 'cut'"),
     ],
 )
-def test_refusals(tmp_path, entry, wanted):
+def test_bad_settings_are_refused(tmp_path, entry, wanted):
     with pytest.raises(BertftError, match=wanted):
         study(tmp_path, roles=entry)
 
 
-def test_data_that_cannot_be_probed_is_refused_before_anything_is_written(tmp_path):
+def test_unprobeable_data_is_refused_before_anything_is_written(tmp_path):
     (tmp_path / "one.jsonl").write_text('{"text": "a", "targets": [{"span1": [0, 1], "label": "x"}]}\n' * 2)
-    materials = Materials(study(tmp_path, roles={**SYNTHETIC, "dev": "one.jsonl"}), tmp_path / "run", SILENT)
+    inputs = Inputs(study(tmp_path, roles={**SYNTHETIC, "dev": "one.jsonl"}), tmp_path / "run", SILENT)
     with pytest.raises(BertftError, match=r"the dev data has targets of 1 span"):
-        materials.check()
+        check_study(inputs)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_task_is_one_stage_with_every_encoder(tmp_path, tiny_model, monkeypatch):
+def test_task_is_one_stage_with_every_encoder(tmp_path, tiny_model, monkeypatch):
     config = study(tmp_path, tiny_model, roles={**SYNTHETIC, **SHORT})
-    materials = Materials(config, tmp_path / "run", SILENT)
+    inputs = Inputs(config, tmp_path / "run", SILENT)
     encoder = Encoder.from_pretrained(str(tiny_model))
-    materials._encoders = {"base": encoder, "dep": encoder}  # as if it had been fine-tuned
-    (stage,) = [s for s in study_stages(config, materials) if s.name == "edge/roles"]
+    inputs._encoders = {"base": encoder, "dep": encoder}  # in place of fine-tuning
+    (stage,) = [s for s in study_stages(inputs) if s.name == "edge/roles"]
     rows = stage.work()
     assert {r.model for r in rows} == {"base", "dep", "random"} and {r.data for r in rows} == {"roles"}
     assert {"micro_f1", "mix_micro_f1", "selectivity", "micro_f1_difference"} <= {r.measure for r in rows}

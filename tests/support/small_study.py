@@ -1,4 +1,4 @@
-"""A small study for tests, and changes of it."""
+"""A small study for tests, with changes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ TREE = {
 
 
 def write(path, tree):
-    """The study as YAML, beside the SQuAD file it names: two questions on each of eight short passages."""
+    """Write a study as YAML beside its SQuAD file, which has two questions on each of eight short passages."""
     paragraphs = []
     for number, animal in enumerate(("cat", "dog", "horse", "cow", "hen", "fox", "owl", "bee")):
         context = f"the {animal} saw a tree and then it slept"

@@ -1,4 +1,4 @@
-"""CoNLL-U: dependency trees, one word a line."""
+"""CoNLL-U files: dependency trees, one word per line."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from sys import intern
 from bertft.data.examples import Sentence
 from bertft.data.files import read_lines, shorten
 from bertft.errors import BertftError
-from bertft.runs.rows import write_bytes_atomically
+from bertft.runs.files import write_bytes_atomically
 
 _COLUMNS = 10
 
 
 def read_conllu(path: str | os.PathLike[str]) -> list[Sentence]:
-    """The sentences of a CoNLL-U file, plain or ``.gz``, with their basic trees.
+    """Return the sentences of a CoNLL-U file, plain or ``.gz``, with their basic trees.
 
-    Multiword-token lines (``3-4``) and empty nodes (``5.1``) are skipped. A sentence's id is its ``# sent_id``, or
-    its number in the file. Raises ``BertftError`` naming file and line for a line without ten columns, an id that is no
-    integer or does not follow the one before, an empty form, a head that is no integer or out of range, a sentence
-    without exactly one root, a cycle, and a file without a sentence.
+    Multiword-token lines (``3-4``) and empty nodes (``5.1``) are skipped. The id of a sentence is its ``# sent_id``, or
+    its number in the file.
+
+    Raises:
+        BertftError: for a line without ten columns, an id that is not the next integer, an empty form, a head that is
+            no integer or out of range, a sentence without exactly one root, a cycle, and a file without a sentence;
+            names file and line.
     """
     sentences: list[Sentence] = []
     identifier = None
@@ -50,11 +53,13 @@ def write_conllu(
     heads: Sequence[Sequence[int]] | None = None,
     relations: Sequence[Sequence[str]] | None = None,
 ) -> None:
-    """Write ``sentences`` as CoNLL-U (gzip if the name ends in ``.gz``) in one step, no reader ever sees half of it.
+    """Write ``sentences`` as CoNLL-U, atomically, and as gzip if the name ends in ``.gz``.
 
-    ``heads`` and ``relations`` replace the sentences' own (a parser's predictions). Forms, tags, heads and relations
-    are kept, and the ids as ``# sent_id``; every other column is ``_``. Raises ``BertftError`` if heads and relations
-    do not match the sentences in number or are no tree.
+    ``heads`` and ``relations`` replace those of the sentences, for example by a parser's predictions. Forms, tags,
+    heads and relations are written, and ids as ``# sent_id``; every other column is ``_``.
+
+    Raises:
+        BertftError: if heads or relations differ from the sentences in number, or heads are no tree.
     """
     heads = [s.heads for s in sentences] if heads is None else heads
     relations = [s.relations for s in sentences] if relations is None else relations
@@ -79,7 +84,10 @@ def write_conllu(
 
 
 def find_tree_flaw(heads: Sequence[int]) -> tuple[int, str] | None:
-    """None if ``heads`` (1-based, 0 for the root) is a tree with one root, else a word's index from 0 and its flaw."""
+    """Check that ``heads`` (1-based, 0 for the root) is a tree with one root.
+
+    Returns None for a tree, else the index from 0 of a word at fault and its flaw in words.
+    """
     n = len(heads)
     roots = []
     for i, head in enumerate(heads):

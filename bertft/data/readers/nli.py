@@ -1,4 +1,4 @@
-"""Natural language inference pairs: MultiNLI's JSON lines and GLUE's tab-separated files."""
+"""Natural language inference files of MultiNLI, SNLI and GLUE."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bertft.data.files import check_text, parse_json, read_lines, shorten
 from bertft.errors import BertftError
 
 LABELS = ("entailment", "neutral", "contradiction")
-"""The labels in the order in which GLUE and the hub data sets number them."""
+"""The labels, in the order in which GLUE and the data sets on the hub number them."""
 
 _UNLABELLED = ("-", "", "hidden", -1)
 _FIELDS = (("sentence1", "premise"), ("sentence2", "hypothesis"), ("gold_label", "label"))
@@ -18,21 +18,24 @@ _IDS = ("pairID", "idx", "index", "id")
 
 
 def read_nli(path: str | os.PathLike[str]) -> list[Pair]:
-    """The labelled pairs of a MultiNLI JSONL or GLUE TSV file, plain or ``.gz``; pairs without a label are left out.
+    """Return the labelled pairs of a MultiNLI JSONL or GLUE TSV file, plain or ``.gz``.
 
-    See ``read_nli_counted`` for the layouts, the errors and the number left out.
+    Pairs without a gold label are dropped; `read_nli_counted` counts them and describes layouts and errors.
     """
     return read_nli_counted(path)[0]
 
 
 def read_nli_counted(path: str | os.PathLike[str]) -> tuple[list[Pair], int]:
-    """The labelled pairs of a file, and how many had no gold label (``-``) and were left out.
+    """Return the labelled pairs of a file, and the number of pairs dropped for want of a gold label (``-``).
 
-    A file whose first character is ``{`` holds one JSON object a line with ``sentence1``, ``sentence2``, ``gold_label``
-    and optionally ``pairID`` (MultiNLI, SNLI), or ``premise``, ``hypothesis``, ``label`` with a name or a number
-    (hub exports). Any other file is tab-separated, with a header that names those columns, and without quoting: a
-    quotation mark is a character like any other. Raises ``BertftError`` naming file and line for a line that is no
-    JSON object, a missing column, a row of the wrong width, an unknown label, and a file without a labelled pair.
+    A file whose first character is ``{`` has one JSON object per line, with ``sentence1``, ``sentence2``,
+    ``gold_label`` and optionally ``pairID`` (MultiNLI, SNLI), or with ``premise``, ``hypothesis`` and ``label``, a name
+    or a number (exports of the hub). Any other file is tab-separated with a header of these columns. It has no quoting:
+    a quotation mark is an ordinary character.
+
+    Raises:
+        BertftError: for a line that is no JSON object, a missing column, a row of the wrong width, an unknown label,
+            and a file without a labelled pair; names file and line.
     """
     pairs: list[Pair] = []
     skipped = 0
@@ -49,7 +52,7 @@ def read_nli_counted(path: str | os.PathLike[str]) -> tuple[list[Pair], int]:
 
 
 def pair_of(record: Mapping[str, object], where: str, identifier: str) -> Pair | None:
-    """The pair in one ``record``, or None if it has no gold label; ``where`` begins the sentence of an error."""
+    """Return the pair in one ``record``, or None if it has no gold label. ``where`` opens the sentence of an error."""
     values = []
     for names in _FIELDS:
         name = next((name for name in names if name in record), None)

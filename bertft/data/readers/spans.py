@@ -1,4 +1,7 @@
-"""Edge probing (Tenney et al., 2019): labelled spans, or pairs of spans, of tokenised sentences."""
+"""Edge-probing files: labelled spans of tokenised sentences.
+
+Tenney et al., "What do you learn from context?", ICLR 2019.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,20 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bertft.data.examples import Sentence
+from bertft.data.examples import Input, Sentence
 from bertft.data.files import check_text, parse_json, read_lines, shorten
 from bertft.errors import BertftError
 
 Span = tuple[int, int]
-"""First word, from 0, and the word behind the last."""
+"""First word, counted from 0, and one past the last word."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpanTarget:
-    """A span, or two (``second`` is None in one-span tasks), and its labels: one in most tasks, any number in some."""
+    """One or two spans and their labels.
+
+    ``second`` is None in one-span tasks. Most tasks have one label per target, some any number.
+    """
 
     first: Span
     second: Span | None
@@ -25,19 +31,26 @@ class SpanTarget:
 
 @dataclass(frozen=True, slots=True)
 class SpanText:
-    """A text cut into words with its targets."""
+    """A tokenised text with its targets."""
 
     id: str
     words: tuple[str, ...]
     targets: tuple[SpanTarget, ...]
 
+    def input(self, unit: str) -> Input:
+        """Return the words."""
+        return Input.words(self.words, unit)
+
 
 def read_spans(path: str | os.PathLike[str]) -> list[SpanText]:
-    """The texts of a file in jiant's edge-probing layout, plain or ``.gz``, one JSON object a line.
+    """Return the texts of a file in jiant's edge-probing layout, plain or ``.gz``, one JSON object per line.
 
-    ``{"text": "...", "targets": [{"span1": [i, j], "span2": [k, l], "label": "..."}]}``: words are separated by one
-    space, ``span2`` is in every target or in none, ``label`` is a string or a list of strings. A text's id is its line.
-    Raises ``BertftError`` naming file, line and target for anything else, and for a file without a target.
+    ``{"text": "...", "targets": [{"span1": [i, j], "span2": [k, l], "label": "..."}]}``: single spaces separate the
+    words, ``span2`` is in every target or in none, and ``label`` is a string or a list of strings. The id of a text is
+    its line.
+
+    Raises:
+        BertftError: for any other layout, and for a file without a target; names file, line and target.
     """
     texts: list[SpanText] = []
     paired: bool | None = None
@@ -62,7 +75,7 @@ def read_spans(path: str | os.PathLike[str]) -> list[SpanText]:
 
 
 def span_text_of(record: Mapping[str, object], identifier: str, where: str) -> SpanText:
-    """One text with its targets from a record in jiant's layout; ``where`` opens the sentence of an error."""
+    """Return the text in one ``record`` of jiant's layout. ``where`` opens the sentence of an error."""
     words = tuple(check_text(record.get("text"), "text", where).split(" "))
     items = record.get("targets")
     if not isinstance(items, list):
@@ -72,7 +85,7 @@ def span_text_of(record: Mapping[str, object], identifier: str, where: str) -> S
 
 
 def arcs_as_spans(sentences: Sequence[Sentence]) -> list[SpanText]:
-    """Dependency arcs as a two-span task: the dependent, its head (the root: itself), labelled with the relation."""
+    """Return dependency arcs as a two-span task: dependent, head (the root is its own) and the relation as label."""
     texts = []
     for s in sentences:
         targets = []

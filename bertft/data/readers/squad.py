@@ -1,4 +1,4 @@
-"""SQuAD v1.1: questions on passages, answered by a span of the passage."""
+"""SQuAD v1.1 files: questions answered by a span of a passage."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from bertft.errors import BertftError
 
 
 def read_squad(path: str | os.PathLike[str]) -> list[Question]:
-    """The questions of a SQuAD v1.1 JSON file, plain or ``.gz``, in file order.
+    """Return the questions of a SQuAD v1.1 JSON file, plain or ``.gz``, in file order.
 
-    Raises ``BertftError`` naming the file and the line, the question's id or the place in the tree for text that
-    is not JSON, a missing or mistyped field, an answer that is not at its offset, two questions with one id, a question
-    without an answer (SQuAD v2.0 has those; they are not supported), and a file without a question.
+    Raises:
+        BertftError: for text that is not JSON, a missing or mistyped field, an answer that is not at its offset, two
+            questions with one id, a question without an answer (as in SQuAD v2.0, which is not supported), and a file
+            without a question; names the file and the line, the question's id or the place in the tree.
     """
     root = parse_json("\n".join(line for _, line in read_lines(path)), path)
     questions: list[Question] = []
@@ -44,7 +45,7 @@ def read_squad(path: str | os.PathLike[str]) -> list[Question]:
 def question_of(
     identifier: str, item: Mapping[str, object], context: str, answers: list[object], source: str
 ) -> Question:
-    """The question in one ``item`` with its checked ``answers`` (objects of ``text`` and ``answer_start``)."""
+    """Return the question in one ``item`` with its ``answers``, objects of ``text`` and ``answer_start``, checked."""
     where = f"{source}: question {shorten(identifier)}"
     if item.get("is_impossible") or not answers:
         raise BertftError(

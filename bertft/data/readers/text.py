@@ -1,4 +1,4 @@
-"""Plain text: one sentence or document a line."""
+"""Plain text files: one sentence or document per line."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from bertft.errors import BertftError
 
 
 def read_text(path: str | os.PathLike[str]) -> list[Text]:
-    """The lines of a UTF-8 text file, plain or ``.gz``, stripped of outer white space; empty lines are skipped.
+    """Return the lines of a UTF-8 text file, plain or ``.gz``, without outer white space and empty lines.
 
-    A line's id is its number in the file. Raises ``BertftError`` for an unreadable file and one without text.
+    The id of a line is its number in the file.
+
+    Raises:
+        BertftError: for a file that cannot be read or has no text.
     """
     texts = [Text(str(number), text) for number, line in read_lines(path) if (text := line.strip())]
     if not texts:

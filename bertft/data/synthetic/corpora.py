@@ -1,13 +1,13 @@
-"""Synthetic corpora from one seeded dependency grammar of English, for the quickstart and the tests.
+"""Synthetic corpora for the quickstart and the tests.
 
-No corpus may be shipped, so these stand in: sentences with their gold trees, inference pairs with labels that follow
-from the meaning of the grammar's own events, and passages with questions and answer spans. They are made of a few
-hundred common words and regular constructions, and are far easier than real text: a number measured on them says
-that the machinery works, never how good a model is.
+One seeded dependency grammar of English generates sentences with gold trees, inference pairs whose labels follow from
+the meaning of the grammar's events, and passages with questions and answer spans. They replace real corpora, which the
+package may not distribute. A few hundred common words and regular constructions make them far easier than real text:
+a score on them shows that the code works, not how good a model is.
 
-The same arguments give the same corpus under every version of Python. **Corpora are kept apart by construction**:
-two corpora of a kind share no sentence, premise or passage if they differ in split, or if their seeds
-differ modulo 8. (Every noun has a number, and the sum of a text's numbers modulo 24 is fixed by split and seed.)
+The same arguments give the same corpus under every version of Python. Corpora are **disjoint by construction**: two
+corpora of one kind share no sentence, premise or passage if they differ in split, or if their seeds differ modulo 8.
+Every noun has a number, and split and seed fix the sum of a text's numbers modulo 24.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from bertft.data.synthetic.trees import Node, detokenise, linearise, to_sentence
 from bertft.errors import BertftError
 
 SPLITS = ("train", "dev", "test")
-_CLASSES = 24  # 3 splits x 8 seeds; every kind of noun used as a key has at least this many members
+_CLASSES = 24  # 3 splits x 8 seeds; every kind of noun that serves as a key has at least this many members
 
 
 def sentences(n: int, seed: int = 0, *, split: str = "train") -> list[Sentence]:
-    """``n`` different sentences with their trees: UPOS, Penn tags, basic Universal Dependencies."""
+    """Return ``n`` distinct sentences with UPOS, Penn tags and basic Universal Dependencies."""
     draw = _draw("sentences", n, seed, split)
     grammar = Grammar(draw, EVERYDAY, EVERYDAY_MIX)
     return list(_unique_sentences(grammar, n, f"{split}-{seed}", _class(seed, split)))
 
 
 def texts(n: int, seed: int = 0, *, split: str = "train") -> list[Text]:
-    """``n`` different sentences of plain text on other subjects: another vocabulary, another mix of constructions."""
+    """Return ``n`` distinct sentences of plain text with another vocabulary and another mix of constructions."""
     draw = _draw("texts", n, seed, split)
     grammar = Grammar(draw, ENCYCLOPEDIA, ENCYCLOPEDIA_MIX)
     found = _unique_sentences(grammar, n, f"{split}-{seed}", _class(seed, split))
@@ -43,7 +43,7 @@ def texts(n: int, seed: int = 0, *, split: str = "train") -> list[Text]:
 
 
 def pairs(n: int, seed: int = 0, *, split: str = "train") -> list[Pair]:
-    """``n`` different inference pairs; in every block of three one of each label, in a drawn order."""
+    """Return ``n`` distinct inference pairs. Every block of three has each label once, in random order."""
     draw = _draw("pairs", n, seed, split)
     found: dict[tuple[str, str], Pair] = {}
     labels: list[str] = []
@@ -63,16 +63,16 @@ def pairs(n: int, seed: int = 0, *, split: str = "train") -> list[Pair]:
 
 
 def questions(n: int, seed: int = 0, *, split: str = "train") -> list[Question]:
-    """``n`` questions, up to three a passage, each with the one answer that its passage gives."""
+    """Return ``n`` questions, at most three per passage, each with the only answer in its passage."""
     draw = _draw("questions", n, seed, split)
     found: list[Question] = []
     contexts: set[str] = set()
     while len(found) < n:
-        told, key = draw_passage(draw)
-        if not _settle([node for s in told for node in s.nodes], key, EVERYDAY, draw, _class(seed, split)):
+        passage, key = draw_passage(draw)
+        if not _settle([node for s in passage for node in s.nodes], key, EVERYDAY, draw, _class(seed, split)):
             continue
         context, starts = "", []
-        for sentence in told:
+        for sentence in passage:
             text, offsets = _render(to_sentence(sentence.nodes, sentence.heads, "").words)
             shift = len(context) + 1 if context else 0
             context = f"{context} {text}" if context else text
@@ -82,12 +82,12 @@ def questions(n: int, seed: int = 0, *, split: str = "train") -> list[Question]:
         contexts.add(context)
         asked_before = set()
         for _ in range(3):
-            asked = draw_question(draw, [sentence.event for sentence in told])
+            asked = draw_question(draw, [sentence.event for sentence in passage])
             if asked is None or (asked.sentence, asked.part) in asked_before or len(found) == n:
                 continue
             asked_before.add((asked.sentence, asked.part))
             nodes, heads = linearise(asked.root)
-            first, last = told[asked.sentence].spans[asked.part]
+            first, last = passage[asked.sentence].spans[asked.part]
             start, end = starts[asked.sentence][first][0], starts[asked.sentence][last][1]
             answer = Answer(context[start:end], start)
             question = detokenise(to_sentence(nodes, heads, "").words)
@@ -127,15 +127,16 @@ def _unique_sentences(grammar: Grammar, n: int, prefix: str, target: int) -> Ite
 def _settle(
     nodes: Sequence[Node], key: Noun, domain: Domain, draw: Draw, target: int, others: Sequence[Node] = ()
 ) -> bool:
-    """Exchange the noun ``key`` so that the codes of the words of ``nodes`` add up to ``target``, if it can be done.
+    """Replace the noun ``key`` so that the codes of the words of ``nodes`` add up to ``target``.
 
-    It must occur once in ``nodes``; its occurrences in ``others`` are exchanged too.
+    The noun must occur once in ``nodes``; its occurrences in ``others`` are replaced too. Returns False, changing
+    nothing, if no noun fits.
     """
     codes = domain.codes
     if sum(node.noun == key for node in nodes) != 1:
         return False
-    rest = code_sum((node.form for node in nodes if node.noun != key), codes)
-    first = (target - rest) % _CLASSES
+    others_sum = code_sum((node.form for node in nodes if node.noun != key), codes)
+    first = (target - others_sum) % _CLASSES
     taken = {node.noun for node in (*nodes, *others) if node.noun and node.noun != key}
     options = [noun for noun in domain.nouns[key.kind][first::_CLASSES] if noun not in taken]
     if not options:
@@ -149,7 +150,7 @@ def _settle(
 
 
 def _render(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
-    """Running text and the start and end of each word in it."""
+    """Return the running text of ``words``, and the start and end of each word in it."""
     spans, text = [], detokenise(words)
     position = 0
     for word in words:
@@ -160,5 +161,5 @@ def _render(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
 
 
 def code_sum(words: Sequence[str] | Iterator[str], codes: Mapping[str, int]) -> int:
-    """The number by which corpora are kept apart: the sum of the words' codes modulo 24."""
+    """Return the number that keeps corpora disjoint: the sum of the words' codes modulo 24."""
     return sum(codes.get(word.lower(), 0) for word in words) % _CLASSES

@@ -1,4 +1,4 @@
-"""Events: who did what to whom, how, where and when. Inference pairs and passages are made of them."""
+"""Events that inference pairs and passages are made of."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ TRANSITIVE = [
 
 @dataclass(frozen=True, slots=True)
 class Referent:
-    """A noun with its determiner (None for a name) and perhaps an adjective."""
+    """A noun with its determiner (None for a name) and an optional adjective."""
 
     noun: Noun
     determiner: str | None = "the"
     adjective: str | None = None
 
     def node(self, relation: str) -> Node:
+        """Return the noun phrase."""
         before = [determiner(self.determiner)] if self.determiner else []
         if self.adjective:
             before.append(adjective(self.adjective))
@@ -43,7 +44,7 @@ class Referent:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event in the past. ``place`` is a preposition and a noun, ``time`` a phrase of the lexicon."""
+    """One past event. ``place`` is a preposition and a noun, ``time`` a phrase of the lexicon."""
 
     subject: Referent
     verb: Verb
@@ -54,14 +55,14 @@ class Event:
 
     @property
     def thing(self) -> Referent:
-        """The object of an event that has one."""
+        """The object, of an event that has one."""
         assert self.object is not None
         return self.object
 
 
 @dataclass(slots=True)
 class Clause:
-    """A realised event with the nodes of its parts, None where it has no such part."""
+    """The clause of an event and the nodes of its parts; None for a part that the event lacks."""
 
     root: Node
     subject: Node
@@ -71,7 +72,7 @@ class Clause:
 
 
 def realise(event: Event, *, negation: str | None = None, passive: bool = False, subject: Node | None = None) -> Clause:
-    """The clause of an event in the past tense; ``subject`` stands in for the event's own (a coordination)."""
+    """Return the clause of an event in the past tense. ``subject`` replaces the event's own, by a coordination."""
     subject = subject or event.subject.node("nsubj")
     target = event.object.node("obj") if event.object else None
     place = time = None
@@ -94,7 +95,7 @@ def realise(event: Event, *, negation: str | None = None, passive: bool = False,
 
 
 def draw_person(draw: Draw, names: float = 0.4, avoid: frozenset[Noun] = frozenset()) -> Referent:
-    """A person by name or as ``the doctor``; none of ``avoid``."""
+    """Return a person, by name or as ``the doctor``, who is not in ``avoid``."""
     while True:
         noun = draw.pick(EVERYDAY.nouns["name" if draw.chance(names) else "person"])
         if noun not in avoid:
@@ -102,17 +103,19 @@ def draw_person(draw: Draw, names: float = 0.4, avoid: frozenset[Noun] = frozens
 
 
 def draw_object(draw: Draw, frame: Frame) -> Referent | None:
-    """``a ball``: an object that the verb's frame takes, or None."""
+    """Return an object that the verb's frame takes (``a ball``), or None if it takes none."""
     if frame.object is None:
         return None
     return Referent(draw.pick(EVERYDAY.nouns[frame.object]), "a")
 
 
 def draw_adjective(draw: Draw, noun: Noun) -> str:
+    """Return an adjective that fits the noun's kind."""
     return draw.pick(EVERYDAY.adjectives[noun.kind])
 
 
 def draw_place(draw: Draw, avoid: Noun | None = None) -> tuple[str, Noun]:
+    """Return a preposition and a place other than ``avoid``."""
     while True:
         noun = draw.pick(EVERYDAY.nouns["place"])
         if noun is not avoid:
@@ -120,8 +123,10 @@ def draw_place(draw: Draw, avoid: Noun | None = None) -> tuple[str, Noun]:
 
 
 def draw_time(draw: Draw) -> str:
+    """Return a time phrase."""
     return draw.pick(EVERYDAY.times)
 
 
 def draw_manner(draw: Draw) -> str:
+    """Return an adverb of manner."""
     return draw.pick(EVERYDAY.manner)

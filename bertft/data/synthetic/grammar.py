@@ -1,4 +1,4 @@
-"""The seeded grammar: draws sentences with their trees from a vocabulary."""
+"""Seeded grammar that draws sentences with their trees."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _SUBORDINATORS = ("because", "when", "while", "although", "if", "before", "after
 
 
 class Grammar(Phrases):
-    """Sentences of one ``domain`` whose main clauses follow the weights of ``mix``."""
+    """Draws sentences of one ``domain``; ``mix`` weights the kinds of main clauses."""
 
     def __init__(self, draw: Draw, domain: Domain, mix: Mapping[str, float] = EVERYDAY_MIX) -> None:
         super().__init__(draw, domain)
@@ -76,7 +76,7 @@ class Grammar(Phrases):
         }
 
     def sentence(self) -> Node:
-        """The root of a new sentence, final punctuation included."""
+        """Draw a sentence and return its root, final punctuation included."""
         self.used.clear()
         kind = self.draw.random()
         if kind < 0.06:
@@ -102,7 +102,7 @@ class Grammar(Phrases):
         return root.add(punctuation("!" if self.draw.chance(0.02) else "."))
 
     def clause(self, depth: int, inverted: bool = False) -> Node:
-        """A finite clause; ``inverted`` asks for the word order of a question."""
+        """Draw a finite clause; ``inverted`` gives it the word order of a question."""
         kind = self.draw.weighted(self.mix)
         while (inverted and kind == "verb coordination") or (depth >= MAX_DEPTH and kind == "complement"):
             kind = self.draw.weighted(self.mix)
@@ -126,9 +126,9 @@ class Grammar(Phrases):
         if subject.form == "I" and negation == "n't":
             negation = "not"
         before = [] if negation else self._before_verb()
-        return verbal_clause(
-            subject, verb, tense, complements, negation=negation, passive=passive, inverted=inverted, before=before
-        )
+        clause = verbal_clause(subject, verb, tense, complements, negation=negation, passive=passive, inverted=inverted)
+        clause.left.extend(before)
+        return clause
 
     def _intransitive(self, depth: int, inverted: bool, tense: str) -> Node:
         frame, verb = self.draw.pick(self.verbs["intransitive"])
@@ -191,7 +191,7 @@ class Grammar(Phrases):
 
     def _complement(self, depth: int, inverted: bool, tense: str) -> Node:
         verb = self.draw.pick(self.domain.knowing if self.draw.chance(0.5) else self.domain.thinking)
-        if tense in ("progressive", "past progressive"):  # nobody "is knowing" anything
+        if tense in ("progressive", "past progressive"):  # "is knowing" is not English
             tense = "past"
         inner = self.clause(depth + 1)
         inner.relation = "ccomp"

@@ -1,8 +1,8 @@
-"""The words of the synthetic corpora: two vocabularies that share only their function words.
+"""Vocabularies of the synthetic corpora.
 
-``EVERYDAY`` speaks of people, animals, things, food and places; ``ENCYCLOPEDIA``, for out-of-domain text, of rulers,
-buildings, lands and natural history. A verb is written ``base``, ``base/past`` or ``base/past/participle``, with a
-``+`` where the last consonant doubles; a noun ``singular`` or ``singular/plural``.
+``EVERYDAY`` is about people, animals, things, food and places. ``ENCYCLOPEDIA``, for out-of-domain text, is about
+rulers, buildings, lands and natural history. They share only function words. A verb is written ``base``, ``base/past``
+or ``base/past/participle``, with a ``+`` if the last consonant doubles; a noun ``singular`` or ``singular/plural``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class Noun(NamedTuple):
-    """A common noun, or a name (``plural`` is then empty)."""
+    """A common noun, or a name, whose ``plural`` is empty."""
 
     singular: str
     plural: str
@@ -32,7 +32,7 @@ class Verb(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """Verbs that take subjects of one kind and objects of another (None: no object)."""
+    """Verbs with the kinds of their subjects and objects (None: no object)."""
 
     subject: str
     object: str | None
@@ -40,13 +40,13 @@ class Frame(NamedTuple):
 
     @property
     def thing(self) -> str:
-        """The kind of object, of verbs that take one."""
+        """The kind of object, for verbs that take one."""
         assert self.object is not None
         return self.object
 
 
 def plural(noun: str) -> str:
-    """The regular plural."""
+    """Return the regular plural."""
     if noun.endswith(("s", "x", "z", "ch", "sh")):
         return noun + "es"
     if noun.endswith("y") and noun[-2] not in "aeiou":
@@ -55,7 +55,7 @@ def plural(noun: str) -> str:
 
 
 def verb(entry: str) -> Verb:
-    """The forms of ``base[+]``, ``base[+]/past`` or ``base[+]/past/participle``."""
+    """Return the forms of a verb written ``base[+]``, ``base[+]/past`` or ``base[+]/past/participle``."""
     base, *irregular = entry.split("/")
     doubled = base.endswith("+")
     base = base.rstrip("+")
@@ -76,20 +76,23 @@ def verb(entry: str) -> Verb:
 
 
 def words(text: str) -> tuple[str, ...]:
+    """Return the words of ``text``, which white space separates."""
     return tuple(text.split())
 
 
 def verbs(entries: str) -> tuple[Verb, ...]:
+    """Return the verbs of ``entries``, which white space separates."""
     return tuple(verb(entry) for entry in entries.split())
 
 
 def frame(subject: str, target: str | None, entries: str) -> Frame:
+    """Return the frame of verbs with subjects of one kind and objects (``target``) of another."""
     return Frame(subject, target, verbs(entries))
 
 
 @dataclass(frozen=True)
 class Domain:
-    """One vocabulary. ``groups`` of nouns by kind, as ``"fruit: apple pear"`` with their hypernym, if any, in front."""
+    """One vocabulary. ``groups`` lists nouns by kind as ``"fruit: apple pear"``, where the hypernym is optional."""
 
     groups: dict[str, tuple[str, ...]]
     names: str
@@ -114,7 +117,7 @@ class Domain:
 
     @cached_property
     def codes(self) -> dict[str, int]:
-        """Lower-cased noun form -> its position in its kind; the key by which corpora are kept apart."""
+        """The position of each lower-cased noun form in its kind; these numbers keep corpora disjoint."""
         return {form.lower(): i for nouns in self.nouns.values() for i, n in enumerate(nouns) for form in n[:2] if form}
 
 

@@ -1,8 +1,8 @@
-"""Synthetic inference pairs whose label follows from the meaning of the grammar's events.
+"""Synthetic inference pairs, labelled by the meaning of events.
 
-The hypothesis is drawn first, without regard to the label; then a premise is built for it that yields the label.
-So the hypothesis alone says nothing about the label. In the premise, negation and the words of belief and choice are as
-frequent under every label, so that no single word gives it away.
+The hypothesis is drawn first, independently of the label; then a premise is built that yields the label. The hypothesis
+alone therefore carries no information about the label. In the premise, negation and words of belief and choice are
+equally frequent under every label, so that no single word predicts it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _KNOW = ("knew", "remembered", "noticed", "discovered", "realized")
 
 
 class Draft(NamedTuple):
-    """Premise and hypothesis without final punctuation, and the noun that may be exchanged in both."""
+    """Premise and hypothesis without final punctuation, and the noun that may be replaced in both."""
 
     premise: Node
     hypothesis: Node
@@ -66,7 +66,7 @@ class Draft(NamedTuple):
 
 
 def draw_pair(draw: Draw, label: str) -> Draft:
-    """A premise and a hypothesis that stand in the relation ``label``."""
+    """Draw a premise and a hypothesis with the relation ``label``."""
     return _MAKERS[draw.weighted(FAMILIES)](draw, label)
 
 
@@ -79,7 +79,7 @@ def _event(draw: Draw, label: str) -> Draft:
         premise_negated = draw.chance(0.5)
     else:
         premise_negated = negated if label == ENTAILMENT else not negated
-    # A negated premise says more the less its event is specified, a positive one the more it is.
+    # The less specific a negated event is, the stronger the premise; for a positive event it is the reverse.
     premise = _weaken(draw, hypothesis) if premise_negated else _strengthen(draw, hypothesis)
     if label == NEUTRAL and not belief and not choice:
         changed = _strengthen(draw, hypothesis, least=1) if premise_negated else _weaken(draw, hypothesis, least=1)
@@ -96,7 +96,7 @@ def _event(draw: Draw, label: str) -> Draft:
         companion = draw_person(draw, avoid=others).node("conj")
         subject = coordinate([premise.subject.node("nsubj"), companion], "or" if choice else "and")
     root = _say(draw, premise, premise_negated, subject)
-    # Belief and choice about something else, as often as neutral premises have them about the event itself.
+    # Belief and choice about another event, as often as neutral premises have them about the event itself.
     tail = draw.random() if label != NEUTRAL else 1 - draw.random() * 0.42
     if belief or (not choice and draw.chance(0.2)):
         root = _embed(draw, root, _BELIEVE if belief else _KNOW, others)
@@ -137,7 +137,7 @@ def _hypernym(noun: Noun) -> Noun:
 
 
 def _strengthen(draw: Draw, event: Event, least: int = 0) -> Event:
-    """The event with more said about it."""
+    """Return a more specific event."""
     options = [slot for slot in _SLOTS if getattr(event, slot) is None]
     target = event.object
     if target is not None and target.adjective is None:
@@ -149,15 +149,15 @@ def _strengthen(draw: Draw, event: Event, least: int = 0) -> Event:
         if option in _SLOTS:
             event = replace(event, **{option: _SLOTS[option](draw)})
         elif option == "adjective":
-            held = event.thing
-            event = replace(event, object=replace(held, adjective=draw_adjective(draw, held.noun)))
+            thing = event.thing
+            event = replace(event, object=replace(thing, adjective=draw_adjective(draw, thing.noun)))
         else:
             event = replace(event, object=replace(event.thing, noun=draw.pick(_hyponyms(event.thing.noun))))
     return event
 
 
 def _weaken(draw: Draw, event: Event, least: int = 0) -> Event:
-    """The event with less said about it."""
+    """Return a less specific event."""
     options = [slot for slot in _SLOTS if getattr(event, slot) is not None]
     target = event.object
     if target is not None and target.adjective is not None:
@@ -187,13 +187,13 @@ def _say(draw: Draw, event: Event, negated: bool, subject: Node | None = None) -
 
 
 def _embed(draw: Draw, clause: Node, forms: tuple[str, ...], avoid: frozenset[Noun]) -> Node:
-    """``Anna believed that ...``"""
+    """Return the clause embedded as in ``Anna believed that ...``."""
     subject = draw_person(draw, 0.6, avoid).node("nsubj")
     return Node(draw.pick(forms), "VERB", "VBD", "root", [subject]).add(mark("that", clause, "ccomp"))
 
 
 def _aside(draw: Draw, event: Event, avoid: frozenset[Noun], choice: bool = False) -> Node:
-    """A clause on another person and another verb."""
+    """Draw a clause about another person with another verb."""
     other = _draw_event(draw)
     while other.verb == event.verb or other.subject.noun in avoid:
         other = _draw_event(draw)
@@ -209,18 +209,18 @@ def _quality(draw: Draw, label: str) -> Draft:
     kind = draw.pick(("person", "person", "thing"))
     pair = draw.pick(_OPPOSITES[kind]).split()
     draw.shuffle(pair)
-    said, opposite = pair
-    unrelated = draw.pick([p for p in _OPPOSITES[kind] if said not in p.split() and opposite not in p.split()])
+    stated, opposite = pair
+    unrelated = draw.pick([p for p in _OPPOSITES[kind] if stated not in p.split() and opposite not in p.split()])
     unrelated = draw.pick(unrelated.split())
     subject = draw_person(draw) if kind == "person" else Referent(draw.pick(EVERYDAY.nouns["thing"]))
     negated = draw.chance(0.5)
     if label == NEUTRAL:  # negated as often as under the other labels
         premise_negated = draw.chance(0.25)
         word = opposite if premise_negated and draw.chance(0.5) else unrelated
-    elif (label == ENTAILMENT) != negated:  # the premise says that the adjective holds
-        word, premise_negated = said, False
+    elif (label == ENTAILMENT) != negated:  # the premise asserts the adjective
+        word, premise_negated = stated, False
     else:
-        word, premise_negated = draw.pick(((opposite, False), (said, True)))
+        word, premise_negated = draw.pick(((opposite, False), (stated, True)))
     degree = draw.pick(("very", "quite", "extremely")) if not premise_negated and draw.chance(0.4) else None
     premise = copular_clause(
         subject.node("nsubj"), adjective(word, "root", degree), "past", negation="not" if premise_negated else None
@@ -232,7 +232,7 @@ def _quality(draw: Draw, label: str) -> Draft:
     elif extra < 0.6:
         premise = coordinate([premise, _aside(draw, _draw_event(draw), others)], "and", comma=True)
     hypothesis = copular_clause(
-        subject.node("nsubj"), adjective(said, "root"), "past", negation="not" if negated else None
+        subject.node("nsubj"), adjective(stated, "root"), "past", negation="not" if negated else None
     )
     return Draft(premise, hypothesis, subject.noun)
 
@@ -262,8 +262,8 @@ def _compare(first: Referent, word: str, second: Referent, negated: bool = False
 
 
 def _quantity(draw: Draw, label: str) -> Draft:
-    """``all``, ``some``, ``no`` and ``some ... not``: the square of opposition, on a group that exists."""
-    said = draw.pick(("all", "some", "no", "some not"))
+    """Draw from the square of opposition, ``all``, ``some``, ``no`` and ``some ... not``, on a group that exists."""
+    stated = draw.pick(("all", "some", "no", "some not"))
     decided = {
         ("all", ENTAILMENT): ["all"],
         ("all", CONTRADICTION): ["no", "some not"],
@@ -278,17 +278,17 @@ def _quantity(draw: Draw, label: str) -> Draft:
     person = draw.pick(EVERYDAY.nouns["person"])
     event = replace(_draw_event(draw), subject=Referent(person))
     if label == NEUTRAL and draw.chance(0.8):
-        # The premise's event is too general for "all" and "some" to decide, too special for "no" and "some ... not".
-        # The chances make each quantifier about as frequent in premises as it is under the other labels.
+        # The premise's event is too general to decide "all" and "some", and too specific to decide "no" and
+        # "some ... not". The probabilities make each quantifier about as frequent as under the other labels.
         usual = draw.chance(0.95)
         if event.place:
-            quantifier, told = "all" if usual else "some", replace(event, place=None)
+            quantifier, premise_event = "all" if usual else "some", replace(event, place=None)
         else:
-            quantifier, told = "no" if usual else "some not", replace(event, place=draw_place(draw))
+            quantifier, premise_event = "no" if usual else "some not", replace(event, place=draw_place(draw))
     else:
-        quantifier = undecided[said] if label == NEUTRAL else draw.pick(decided[said, label])
-        told = (_strengthen if quantifier in ("all", "some") else _weaken)(draw, event)
-    return Draft(_quantify(person, quantifier, told), _quantify(person, said, event), person)
+        quantifier = undecided[stated] if label == NEUTRAL else draw.pick(decided[stated, label])
+        premise_event = (_strengthen if quantifier in ("all", "some") else _weaken)(draw, event)
+    return Draft(_quantify(person, quantifier, premise_event), _quantify(person, stated, event), person)
 
 
 def _quantify(noun: Noun, quantifier: str, event: Event) -> Node:
@@ -298,7 +298,7 @@ def _quantify(noun: Noun, quantifier: str, event: Event) -> Node:
 
 
 def finish(root: Node) -> Node:
-    """The clause as a sentence with its full stop."""
+    """Return the clause as a sentence with its full stop."""
     root.relation = "root"
     return root.add(punctuation("."))
 

@@ -1,4 +1,4 @@
-"""Random choices, and the noun phrases and adjuncts of the grammar."""
+"""Random choices, noun phrases and adjuncts of the grammar."""
 
 from __future__ import annotations
 
@@ -50,26 +50,29 @@ _PRONOUNS = (
 NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 DEGREES = ("very", "quite", "rather", "extremely")
 MAX_DEPTH = 2
-"""How deep clauses nest: a phrase at a greater depth has nothing behind its noun."""
+"""Depth to which clauses nest; a noun of a deeper phrase has no postmodifier."""
 
 
 class Draw:
-    """Random choices that only use ``random.Random.random``, whose sequence Python guarantees not to change."""
+    """Random choices from ``random.Random.random`` alone, whose sequence is the same in every version of Python."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed).random
 
     def chance(self, probability: float) -> bool:
+        """Return True with this probability."""
         return self.random() < probability
 
     def below(self, n: int) -> int:
-        """A whole number from 0 to ``n - 1``."""
+        """Return an integer from 0 to ``n - 1``."""
         return int(self.random() * n)
 
     def pick(self, options: Sequence[T]) -> T:
+        """Return one of ``options``, all equally likely."""
         return options[int(self.random() * len(options))]
 
     def weighted(self, weights: Mapping[T, float]) -> T:
+        """Return a key, with probability proportional to its weight."""
         point = self.random() * sum(weights.values())
         for option, weight in weights.items():
             point -= weight
@@ -78,13 +81,14 @@ class Draw:
         return list(weights)[-1]
 
     def shuffle(self, items: list[T]) -> None:
+        """Shuffle ``items`` in place."""
         for i in range(len(items) - 1, 0, -1):
             j = self.below(i + 1)
             items[i], items[j] = items[j], items[i]
 
 
 class Phrases:
-    """Noun phrases and adjuncts of one ``domain``."""
+    """Draws noun phrases and adjuncts of one ``domain``."""
 
     def __init__(self, draw: Draw, domain: Domain) -> None:
         self.draw = draw
@@ -96,7 +100,7 @@ class Phrases:
         self.used: set[str] = set()
 
     def phrase(self, kind: str, relation: str, depth: int, *, plain: bool = False) -> Node:
-        """A noun phrase of a ``kind`` of noun; ``plain``: without what follows a noun, and no pronoun."""
+        """Draw a noun phrase of a ``kind``; a ``plain`` one is no pronoun and has no postmodifier."""
         draw = self.draw
         if kind == "person" and not plain and draw.chance(0.14):
             nominative, accusative, _, agreement = draw.pick(_PRONOUNS)
@@ -121,7 +125,7 @@ class Phrases:
         return node
 
     def adjuncts(self, rich: float = 1.0) -> list[Node]:
-        """Manner, place and time of an event, each there or not."""
+        """Draw manner, place and time of an event, each optional; ``rich`` scales their probabilities."""
         draw, found = self.draw, []
         if draw.chance(0.15 * rich):
             found.append(adverb(draw.pick(self.domain.manner)))
@@ -132,7 +136,7 @@ class Phrases:
         return found
 
     def noun(self, kind: str) -> Noun:
-        """A noun, if possible one that the sentence does not have yet."""
+        """Draw a noun, if possible one that is not yet in the sentence."""
         nouns = self.domain.nouns[kind]
         noun = self.draw.pick(nouns)
         for _ in range(4):
@@ -143,6 +147,7 @@ class Phrases:
         return noun
 
     def simple_phrase(self, kind: str, relation: str) -> Node:
+        """Draw a noun phrase of determiner, adjectives, compound and noun."""
         draw = self.draw
         if kind == "person" and draw.chance(0.3):
             return noun_phrase(self.noun("name"), relation)
@@ -178,7 +183,7 @@ class Phrases:
         return noun_phrase(self.noun(kind), relation, plural=plural, before=before)
 
     def _apposition(self) -> Node:
-        """``, the old doctor ,``: the same person once more, between commas that depend on it."""
+        """Draw ``, the old doctor ,``, which names the same person again; the commas depend on it."""
         before = [punctuation(","), determiner("the"), adjective(self.draw.pick(self.domain.adjectives["person"]))]
         return noun_phrase(self.noun("person"), "appos", before=before).add(punctuation(","))
 
@@ -192,6 +197,7 @@ class Phrases:
         return owner.add(Node("'s", "PART", "POS", "case"))
 
     def place(self, relation: str = "obl") -> Node:
+        """Draw a prepositional phrase of place."""
         phrase = self.simple_phrase("place", relation)
         return with_case(self.draw.pick(self.domain.prepositions), phrase, relation)
 

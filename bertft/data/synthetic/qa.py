@@ -1,8 +1,8 @@
 """Synthetic passages with questions and answer spans.
 
-A passage tells several events that share people, verbs and things, so that a question is answered by matching all it
-says, never by the first phrase of the right kind. A question asks for one part of one event, and what it says of the
-rest fits that event alone.
+The events of a passage share people, verbs and things. Answering a question therefore takes matching all its words, not
+finding the first phrase of the right kind. A question asks for one part of one event, and its other parts fit only that
+event.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from bertft.data.synthetic.trees import Node, linearise, punctuation, time_phras
 PARTS = ("subject", "object", "place", "time")
 
 
-class Told(NamedTuple):
-    """A sentence of a passage: its nodes in order, its event, and where the event's parts are among the nodes."""
+class PassageSentence(NamedTuple):
+    """A sentence of a passage: its nodes in order, its event, and the positions of the event's parts."""
 
     nodes: list[Node]
     heads: list[int]
@@ -37,22 +37,22 @@ class Told(NamedTuple):
     spans: dict[str, tuple[int, int]]
 
 
-class Asked(NamedTuple):
-    """A question without its question mark, the index of the sentence that answers it, and the part that does."""
+class DraftQuestion(NamedTuple):
+    """A question with the index of the sentence that answers it and the part that is the answer."""
 
     root: Node
     sentence: int
     part: str
 
 
-def draw_passage(draw: Draw) -> tuple[list[Told], Noun]:
-    """The sentences of a passage, and a noun that occurs once in it and may be exchanged."""
+def draw_passage(draw: Draw) -> tuple[list[PassageSentence], Noun]:
+    """Draw the sentences of a passage, and a noun that occurs once in it and may be replaced."""
     people = [draw_person(draw)]
     while len(people) < 4:
         people.append(draw_person(draw, avoid=frozenset(p.noun for p in people)))
     bystander = people.pop()
     frames = [draw.pick(TRANSITIVE) for _ in range(3)]
-    # One description for each thing, so that "the plate" never may also mean "the wooden plate".
+    # One description per thing, so that "the plate" cannot also mean "the wooden plate".
     things = {kind: [_draw_thing(draw, kind), _draw_thing(draw, kind)] for kind in sorted({f.thing for f, _ in frames})}
     places = [draw_place(draw)[1] for _ in range(2)]
     events: list[Event] = []
@@ -64,26 +64,26 @@ def draw_passage(draw: Draw) -> tuple[list[Told], Noun]:
         events.append(Event(draw.pick(people), verb, target, None, place, time))
     other = events[draw.below(len(events))]
     events.insert(draw.below(len(events) + 1), replace(other, subject=bystander, time=draw_time(draw)))
-    return [_tell(draw, event) for event in events], bystander.noun
+    return [_narrate(draw, event) for event in events], bystander.noun
 
 
-def draw_question(draw: Draw, events: list[Event]) -> Asked | None:
-    """A question with one answer in the passage, or None if the draw does not give one."""
+def draw_question(draw: Draw, events: list[Event]) -> DraftQuestion | None:
+    """Draw a question with exactly one answer in the passage; return None if the draw has none or several."""
     index = draw.below(len(events))
     event = events[index]
     part = draw.pick([p for p in PARTS if getattr(event, p) is not None])
-    said = [p for p in PARTS if p != part and (p in ("subject", "object") or draw.chance(0.35))]
-    if not _singles_out(events, event, said):
-        said = [p for p in PARTS if p != part]
-        if not _singles_out(events, event, said):
+    given = [p for p in PARTS if p != part and (p in ("subject", "object") or draw.chance(0.35))]
+    if not _singles_out(events, event, given):
+        given = [p for p in PARTS if p != part]
+        if not _singles_out(events, event, given):
             return None
-    return Asked(_ask(event, part, said), index, part)
+    return DraftQuestion(_ask(event, part, given), index, part)
 
 
-def _singles_out(events: list[Event], asked: Event, said: list[str]) -> bool:
-    """Whether one event alone fits what a question says; of a part that ``asked`` lacks it says nothing."""
-    said = [part for part in said if getattr(asked, part) is not None]
-    fitting = [e for e in events if e.verb == asked.verb and all(getattr(e, p) == getattr(asked, p) for p in said)]
+def _singles_out(events: list[Event], asked: Event, given: list[str]) -> bool:
+    """Return whether the ``given`` parts of a question fit one event only; parts that ``asked`` lacks are ignored."""
+    given = [part for part in given if getattr(asked, part) is not None]
+    fitting = [e for e in events if e.verb == asked.verb and all(getattr(e, p) == getattr(asked, p) for p in given)]
     return len(fitting) == 1
 
 
@@ -92,7 +92,7 @@ def _draw_thing(draw: Draw, kind: str) -> Referent:
     return Referent(noun, "the", draw_adjective(draw, noun) if draw.chance(0.5) else None)
 
 
-def _tell(draw: Draw, event: Event) -> Told:
+def _narrate(draw: Draw, event: Event) -> PassageSentence:
     passive = draw.chance(0.25)
     early = event.time is not None and draw.chance(0.3)
     clause = realise(replace(event, time=None) if early else event, passive=passive)
@@ -101,11 +101,11 @@ def _tell(draw: Draw, event: Event) -> Told:
         clause.root.left.insert(0, clause.time)
     clause.root.add(punctuation("."))
     nodes, heads = linearise(clause.root)
-    return Told(nodes, heads, event, _spans(clause, nodes))
+    return PassageSentence(nodes, heads, event, _spans(clause, nodes))
 
 
 def _spans(clause: Clause, nodes: list[Node]) -> dict[str, tuple[int, int]]:
-    """First and last position of each part's words, its preposition left out."""
+    """Return the first and last position of each part's words, without its preposition."""
     order = {id(node): i for i, node in enumerate(nodes)}
     spans = {}
     for part in PARTS:
@@ -123,14 +123,14 @@ def _subtree(node: Node) -> list[Node]:
     return found
 
 
-def _ask(event: Event, part: str, said: list[str]) -> Node:
+def _ask(event: Event, part: str, given: list[str]) -> Node:
     subject = event.subject.node("nsubj") if part != "subject" else Node("who", "PRON", "WP", "nsubj")
     complements = []
     if part != "object":
         complements.append(event.thing.node("obj"))
-    if "place" in said and event.place:
+    if "place" in given and event.place:
         complements.append(with_case(event.place[0], Referent(event.place[1]).node("obl"), "obl"))
-    if "time" in said and event.time:
+    if "time" in given and event.time:
         complements.append(time_phrase(event.time))
     root = verbal_clause(subject, event.verb, "past", complements, inverted=part != "subject")
     if part == "object":

@@ -1,7 +1,7 @@
-"""Building blocks of synthetic sentences: dependency nodes, phrases and clauses after Universal Dependencies.
+"""Nodes, phrases and clauses of Universal Dependencies.
 
-A node keeps its dependents to the left and right in surface order, so every tree is projective by construction.
-Relations and tags follow the English Web Treebank.
+A node keeps its left and right dependents in surface order, so every tree is projective by construction. Relations and
+tags follow the English Web Treebank.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from bertft.data.examples import Sentence
 from bertft.data.synthetic.lexicon import Noun, Verb, verb
 
 SINGULAR, PLURAL, FIRST = "singular", "plural", "first"
-"""Agreement of a subject: third person singular, any plural (and ``you``), ``I``."""
+"""Agreement of a subject: third person singular, any plural and ``you``, ``I``."""
 
 BE = Verb("be", "is", "was", "been", "being")
 _HAVE = Verb("have", "has", "had", "had", "having")
@@ -32,11 +32,11 @@ TENSES: dict[str, tuple[str | None, bool, bool, str]] = {
     "might have": ("might", True, False, "present"),
     "must": ("must", False, False, "present"),
 }
-"""Name -> modal verb, perfect, progressive, form of the finite verb."""
+"""Modal verb, perfect, progressive and form of the finite verb, by tense."""
 
 
 class Node:
-    """A word with its dependents. ``noun`` is set for nouns and names, ``agreement`` for what can be a subject."""
+    """A word with its dependents. ``noun`` is set for nouns and names, ``agreement`` for possible subjects."""
 
     __slots__ = ("agreement", "form", "left", "noun", "relation", "right", "upos", "xpos")
 
@@ -51,24 +51,28 @@ class Node:
         self.agreement = SINGULAR
 
     def add(self, *nodes: Node) -> Node:
-        """Put ``nodes`` behind all there is to the right; returns the node itself."""
+        """Append ``nodes`` to the right dependents and return the node itself."""
         self.right.extend(nodes)
         return self
 
 
 def punctuation(mark: str) -> Node:
+    """Return a punctuation mark."""
     return Node(mark, "PUNCT", "." if mark in ".?!" else mark, "punct")
 
 
 def adverb(form: str, relation: str = "advmod") -> Node:
+    """Return an adverb."""
     return Node(form, "ADV", "RB", relation)
 
 
 def adjective(form: str, relation: str = "amod", degree: str | None = None) -> Node:
+    """Return an adjective, with an optional adverb of ``degree``."""
     return Node(form, "ADJ", "JJ", relation, [adverb(degree)] if degree else [])
 
 
 def determiner(form: str) -> Node:
+    """Return a determiner."""
     return Node(form, "DET", "DT", "det")
 
 
@@ -79,7 +83,7 @@ def noun_phrase(
     plural: bool = False,
     before: Iterable[Node] = (),
 ) -> Node:
-    """A noun or name with what stands ``before`` it; ``a`` becomes ``an`` when the tree is written out."""
+    """Return a noun or name with its modifiers ``before`` it. `to_sentence` chooses between ``a`` and ``an``."""
     if not noun.plural:
         node = Node(noun.singular, "PROPN", "NNP", relation, before)
     else:
@@ -90,13 +94,14 @@ def noun_phrase(
 
 
 def pronoun(form: str, agreement: str, relation: str) -> Node:
+    """Return a personal pronoun."""
     node = Node(form, "PRON", "PRP", relation)
     node.agreement = agreement
     return node
 
 
 def with_case(preposition: str, phrase: Node, relation: str) -> Node:
-    """``phrase`` as the object of a preposition."""
+    """Return ``phrase`` as the object of a preposition."""
     phrase.left.insert(0, Node(preposition, "ADP", "IN", "case"))
     phrase.relation = relation
     return phrase
@@ -107,7 +112,7 @@ _MONTHS_AND_DAYS = ("day", "January", "March", "July", "October")
 
 
 def time_phrase(text: str) -> Node:
-    """``on Monday``, ``in the morning``, ``in 1492``, ``last week``, ``yesterday``."""
+    """Return the phrase of a time such as ``on Monday``, ``in the morning``, ``in 1492`` or ``yesterday``."""
     first, *rest = text.split()
     if first in _UNMARKED:
         if not rest:
@@ -125,7 +130,7 @@ def time_phrase(text: str) -> Node:
 
 
 def coordinate(nodes: Sequence[Node], word: str = "and", *, comma: bool = False) -> Node:
-    """``a , b and c``: the first conjunct heads the others; ``comma`` puts one before the conjunction too."""
+    """Return ``a , b and c``, headed by the first conjunct; ``comma`` adds one before the conjunction."""
     first = nodes[0]
     for i, node in enumerate(nodes[1:], start=1):
         last = i == len(nodes) - 1
@@ -142,7 +147,7 @@ def coordinate(nodes: Sequence[Node], word: str = "and", *, comma: bool = False)
 def verb_group(
     lexical: Verb, tense: str, agreement: str, *, passive: bool = False, support: bool = False
 ) -> tuple[list[Node], str, str]:
-    """Auxiliaries, and form and tag of the last verb. ``support`` asks for ``do`` where there is no auxiliary."""
+    """Return auxiliaries, and form and tag of the last verb. ``support`` adds ``do`` if there is no auxiliary."""
     modal, perfect, progressive, form = TENSES[tense]
     words: list[Node] = []
     if modal:
@@ -164,7 +169,7 @@ def verb_group(
 
 
 def inflect(lexical: Verb, form: str, agreement: str = SINGULAR) -> tuple[str, str]:
-    """Form and Penn tag of a verb in ``past``, ``present``, ``base``, ``participle`` or ``gerund``."""
+    """Return form and Penn tag of a verb as ``past``, ``present``, ``base``, ``participle`` or ``gerund``."""
     if form == "present":
         tag = "VBZ" if agreement == SINGULAR else "VBP"
         if lexical is BE:
@@ -185,13 +190,12 @@ def verbal_clause(
     negation: str | None = None,
     passive: bool = False,
     inverted: bool = False,
-    before: Iterable[Node] = (),
     agreement: str | None = None,
 ) -> Node:
-    """Subject, auxiliaries, ``before`` (adverbs), verb, ``complements``.
+    """Return a clause of subject, auxiliaries, verb and ``complements``.
 
-    ``negation`` is ``not``, ``n't`` or None; ``inverted`` puts the first auxiliary before the subject, as questions
-    do; ``agreement`` is needed where the subject is absent or a relative pronoun.
+    ``negation`` is ``not``, ``n't`` or None. ``inverted`` puts the first auxiliary before the subject, as in questions.
+    ``agreement`` is needed if the subject is absent or a relative pronoun.
     """
     agreement = agreement or (subject.agreement if subject else SINGULAR)
     words, form, tag = verb_group(lexical, tense, agreement, passive=passive, support=bool(negation) or inverted)
@@ -199,7 +203,6 @@ def verbal_clause(
         words.insert(1, Node(negation, "PART", "RB", "advmod"))
     head = Node(form, "VERB", tag, relation)
     _put_subject(head, subject, words, passive=passive, inverted=inverted, negation=negation)
-    head.left.extend(before)
     return head.add(*complements)
 
 
@@ -213,7 +216,7 @@ def copular_clause(
     inverted: bool = False,
     agreement: str | None = None,
 ) -> Node:
-    """Subject, a form of ``be``, ``predicate`` (an adjective, noun or prepositional phrase), which heads the clause."""
+    """Return a clause of subject, ``be`` and ``predicate`` (adjective, noun or prepositional phrase), its head."""
     words, form, tag = verb_group(BE, tense, agreement or subject.agreement)
     words.append(Node(form, "AUX", tag, "cop"))
     if negation:
@@ -226,12 +229,12 @@ def copular_clause(
 
 
 def infinitive(lexical: Verb, complements: Iterable[Node] = ()) -> Node:
-    """``to`` and the base form, as an open complement."""
+    """Return ``to`` and the base form as an open complement."""
     return Node(lexical.base, "VERB", "VB", "xcomp", [Node("to", "PART", "TO", "mark")]).add(*complements)
 
 
 def mark(word: str, clause: Node, relation: str) -> Node:
-    """``clause`` introduced by a subordinating conjunction."""
+    """Return ``clause`` introduced by a subordinating conjunction."""
     adverbial = word == "when"
     clause.left.insert(0, Node(word, *(("ADV", "WRB", "advmod") if adverbial else ("SCONJ", "IN", "mark"))))
     clause.relation = relation
@@ -239,7 +242,7 @@ def mark(word: str, clause: Node, relation: str) -> Node:
 
 
 def linearise(root: Node) -> tuple[list[Node], list[int]]:
-    """The nodes of a tree in surface order, and the 1-based position of each one's head (0 for the root)."""
+    """Return the nodes of a tree in surface order, and the 1-based position of each one's head (0 for the root)."""
     nodes: list[Node] = []
     positions: dict[int, int] = {}
 
@@ -260,7 +263,7 @@ def linearise(root: Node) -> tuple[list[Node], list[int]]:
 
 
 def to_sentence(nodes: Sequence[Node], heads: Sequence[int], identifier: str) -> Sentence:
-    """``linearise``'s nodes as a sentence; settles ``a`` or ``an`` and the capital at the start."""
+    """Return the nodes of `linearise` as a sentence, with ``an`` for ``a`` where needed and an initial capital."""
     words = [node.form for node in nodes]
     for i in range(len(words) - 1):
         if words[i] == "a" and words[i + 1][0] in "aeiouAEIO":
@@ -280,7 +283,7 @@ _CLINGING = frozenset({".", ",", "?", "!", "'s", "'", "n't"})
 
 
 def detokenise(words: Sequence[str]) -> str:
-    """Words as running text: no space before punctuation and clitics."""
+    """Return words as running text, without a space before punctuation and clitics."""
     return "".join(w if i == 0 or w in _CLINGING else f" {w}" for i, w in enumerate(words))
 
 

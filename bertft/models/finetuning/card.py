@@ -1,91 +1,103 @@
-"""The README.md of a fine-tuned folder, in the form a model hub reads: what it is, how it was made, how it scores."""
+"""bertft.json and README.md of a fine-tuned folder."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import yaml
+from bertft.errors import BertftError
 
+FORMAT = 1  # of bertft.json
+TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 TASKS = {
     "dep": "dependency parsing",
     "mnli": "natural language inference",
     "squad": "extractive question answering",
     "pos": "part-of-speech tagging",
 }
-# What the hub calls the kind of task that was scored.
-_KINDS = {"dep": "token-classification", "mnli": "text-classification", "squad": "question-answering",
-          "pos": "token-classification"}  # fmt: skip
+# The hub's name of each task.
+_HUB_TASKS = {
+    "dep": "token-classification",
+    "mnli": "text-classification",
+    "squad": "question-answering",
+    "pos": "token-classification",
+}
 _SETTINGS = ("epochs", "learning_rate", "head_learning_rate", "batch_size", "warmup", "weight_decay", "freeze",
              "truncate", "lora", "seed")  # fmt: skip
 
 
-def model_card(card: Mapping[str, Any]) -> str:
-    """Markdown with YAML front matter, from what ``bertft.json`` holds.
+def read_card(folder: str | Path) -> dict[str, Any]:
+    """Read ``bertft.json`` of a fine-tuned folder.
 
-    The front matter says what is known: base model and data set where they are on the hub, scores. No licence: that is
-    for whoever publishes the model to say.
+    Raises ``BertftError`` if the folder has none, or one of another format.
     """
-    config, task = card["config"], TASKS.get(card["task"], card["task"])
-    front = yaml.safe_dump(_front_matter(card), sort_keys=False, allow_unicode=True)
-    scores = "".join(f"| {name} | {_score(score)} |\n" for name, score in card["scores"].items())
-    settings = ", ".join(f"{name} {config[name]}" for name in _SETTINGS if config.get(name) is not None)
-    versions = ", ".join(f"{name} {version}" for name, version in card["versions"].items())
-    return f"""---
-{front}---
-
-# {_title(card)}
-
-An encoder fine-tuned by bertft for {task} on {config["train"]}; scores on {config["dev"]}, square brackets hold 95 %
-intervals over its items.
-
-| measure | value |
-|---|---|
-{scores}
-The encoder alone:
-
-```python
-from transformers import AutoModel, AutoTokenizer
-
-encoder = AutoModel.from_pretrained("FOLDER_OR_ID")
-tokenizer = AutoTokenizer.from_pretrained("FOLDER_OR_ID")
-```
-
-With the task's head, `head.safetensors`, from a local copy of this repository:
-
-```python
-from bertft.models.finetuning.evaluation import load_finetuned
-
-model = load_finetuned("FOLDER")  # model.predict(examples)
-```
-
-Settings: {settings}. Made with {versions}. The whole account, with SHA-256 of base model, data and files, is in
-`bertft.json`.
-"""
+    path = Path(folder) / "bertft.json"
+    try:
+        card = json.loads(path.read_text(encoding="utf8"))
+    except FileNotFoundError:
+        raise BertftError(f"{folder}: expected a folder made by finetune, found none with bertft.json") from None
+    except (ValueError, RecursionError) as error:
+        raise BertftError(f"{path}: expected JSON, found something else ({error})") from None
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise BertftError(f"{path}: expected format {FORMAT}, found another")
+    return card
 
 
-def _title(card: Mapping[str, Any]) -> str:
-    return f"{card['config']['model']} fine-tuned on {TASKS.get(card['task'], card['task'])}"
+def model_card(card: Mapping[str, Any]) -> str:
+    """Return the README.md of a folder, from its ``bertft.json``, as a model hub reads it.
+
+    The metadata lists what is known: the base model and the data set if they are on the hub, and the scores. It names
+    no licence, because only the publisher of the model can choose one.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    hub, config = card.get("hub", {}), card["config"]
+    title = f"{config['model']} fine-tuned on {_task_name(card)}"
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="feature-extraction",  # what transformers makes of the folder: an encoder without the head
+        tags=["bertft", card["task"]],
+        base_model=hub["model"]["id"] if "model" in hub else None,
+        datasets=[hub["train"]["id"]] if "train" in hub else None,
+        model_name=title,
+        eval_results=_results(card),
+    )
+    filled = ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATE),
+        title=title,
+        task=_task_name(card),
+        train=config["train"],
+        dev=config["dev"],
+        scores=card["scores"],
+        settings=", ".join(f"{name} {config[name]}" for name in _SETTINGS if config.get(name) is not None),
+        versions=", ".join(f"{name} {version}" for name, version in card["versions"].items()),
+    )
+    return str(filled).rstrip("\n") + "\n"
 
 
-def _front_matter(card: Mapping[str, Any]) -> dict[str, Any]:
-    hub, dev = card.get("hub", {}), card["config"]["dev"]
-    # What transformers makes of the folder by itself: an encoder without the head.
-    front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "feature-extraction"}
-    front["tags"] = ["bertft", card["task"]]
-    if "model" in hub:
-        front["base_model"] = hub["model"]["id"]
-    if "train" in hub:
-        front["datasets"] = [hub["train"]["id"]]
-    found = {key: value for key, value in hub.get("dev", {}).items() if key != "id"}
-    result = {
-        "task": {"type": _KINDS.get(card["task"], card["task"]), "name": TASKS.get(card["task"], card["task"])},
-        "dataset": {"type": hub["dev"]["id"] if "dev" in hub else dev, "name": dev, **found},
-        "metrics": [{"type": name, "name": name, "value": score["value"]} for name, score in card["scores"].items()],
-    }
-    front["model-index"] = [{"name": _title(card), "results": [result]}]
-    return front
+def _results(card: Mapping[str, Any]) -> list[Any]:
+    """Return the scores as ``huggingface_hub.EvalResult``, one for each measure."""
+    from huggingface_hub import EvalResult
+
+    dev, hub = card["config"]["dev"], card.get("hub", {}).get("dev", {})
+    return [
+        EvalResult(
+            task_type=_HUB_TASKS.get(card["task"], card["task"]),
+            task_name=_task_name(card),
+            dataset_type=hub.get("id", dev),
+            dataset_name=dev,
+            dataset_config=hub.get("config"),
+            dataset_revision=hub.get("revision"),
+            metric_type=name,
+            metric_name=name,
+            metric_value=score["value"],
+        )
+        for name, score in card["scores"].items()
+    ]
 
 
-def _score(score: Mapping[str, Any]) -> str:
-    return f"{score['value']:.4g} [{score['low']:.4g}, {score['high']:.4g}] (n = {score['n']:,})"
+def _task_name(card: Mapping[str, Any]) -> str:
+    return TASKS.get(card["task"], card["task"])

@@ -1,4 +1,4 @@
-"""Using a finished folder of ``bertft.models.finetuning.run``: load it, predict, score on any data, write parses as CoNLL-U."""
+"""Finished fine-tuned folders: load, predict, score, parse."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+
 from bertft.data import sources
 from bertft.data.files import read_lines
 from bertft.data.readers.conllu import read_conllu, write_conllu
 from bertft.errors import BertftError
-from bertft.models.blocks import load_pretrained
 from bertft.models.devices import device_of
-from bertft.models.finetuning.run import data_name, read_card, score_rows
+from bertft.models.finetuning.card import read_card
+from bertft.models.finetuning.config import data_name
+from bertft.models.finetuning.run import score_rows
 from bertft.models.finetuning.trainer import Evaluator
 from bertft.models.finetuning.training import describe
+from bertft.models.loading import load_pretrained
 from bertft.models.tasks import get_task
 from bertft.models.tasks.base import Task, TaskModel, Window
+from bertft.runs.files import write_bytes_atomically
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import Row, write_bytes_atomically
+from bertft.runs.rows import Row
 
 __all__ = ["Finetuned", "evaluate", "load_finetuned", "predict_conllu"]
 
@@ -35,16 +40,22 @@ class Finetuned:
     card: dict[str, Any]
 
     def predict(self, examples: Sequence[Any], *, progress: Progress = SILENT) -> list[Any]:
-        """One prediction an example: a ``Parse`` (dep), a label (mnli) or the answer's text (squad)."""
+        """Return one prediction for each example: a ``Parse`` (dep), a label (mnli) or the answer's text (squad)."""
         window = Window(**self.card["window"])
         evaluator = Evaluator(self.task, self.tokenizer, self.card["spec"], window, progress)
         return evaluator.predictions(self.model, examples)
 
 
 def load_finetuned(folder: str | Path, *, device: str | None = None) -> Finetuned:
-    """The encoder, head and tokenizer that ``finetune`` left in ``folder``, on the GPU where there is one."""
-    from safetensors.torch import load_file
+    """Load the encoder, head and tokenizer of a folder written by ``finetune``.
 
+    Args:
+        folder: the finished folder, or a local copy of it.
+        device: a torch device; the current GPU if there is one, else the CPU.
+
+    Raises:
+        BertftError: if the folder was not made by ``finetune``, or its files are damaged or do not fit each other.
+    """
     card = read_card(folder)
     task = get_task(card["task"])
     encoder, tokenizer = load_pretrained(str(folder))
@@ -67,9 +78,18 @@ def evaluate(
     limit: int | None = None,
     progress: Progress = SILENT,
 ) -> tuple[dict[str, float], list[Row]]:
-    """Score the model in ``folder`` on ``source``: measures by name, and rows with 95 % intervals over the examples.
+    """Score the model in ``folder`` on ``source``.
 
-    ``name`` is what rows call the data (default: the file's own name without endings).
+    Args:
+        folder: written by ``finetune``.
+        source: examples, see ``bertft.data.sources.load``, as are ``split`` and ``limit``.
+        name: of the data in rows (default: the file's name without endings).
+        split: of a source that has several.
+        limit: number of examples, drawn at random but always the same.
+        progress: reports the work.
+
+    Returns:
+        The scores by measure, and the same scores as rows with 95 % intervals over the examples.
     """
     loaded = load_finetuned(folder)
     examples = sources.load(loaded.task.kind, source, split=split, limit=limit)
@@ -85,9 +105,9 @@ def predict_conllu(
 ) -> None:
     """Parse ``source`` with the model in ``folder`` and write ``path`` as CoNLL-U, for the official evaluation.
 
-    A CoNLL-U file comes back line by line with its comments, multiword tokens and tags; heads and relations are the
-    parser's, enhanced dependencies and empty nodes, which it does not predict, are left out. Other sources of trees
-    are written as words, tags and predicted trees.
+    A CoNLL-U file keeps its lines, with comments, multiword tokens and tags; heads and relations are replaced by the
+    parser's. Enhanced dependencies and empty nodes are dropped, because the parser does not predict them. Of other
+    sources, words, tags and predicted trees are written. Raises ``BertftError`` if the model is no parser.
     """
     loaded = load_finetuned(folder)
     if loaded.task.name != "dep":

@@ -1,4 +1,4 @@
-"""The Trainer's parts: batches by length, two learning rates, sharded evaluation, progress, snapshots."""
+"""Parts of the Trainer: batches, optimiser, evaluation, callbacks."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
-from bertft.models.finetuning.run import FinetuneConfig, snapshot_folder
+from bertft.models.finetuning.config import FinetuneConfig, snapshot_folder
 from bertft.models.tasks.base import Score, Task, TaskModel, Window, predict
 from bertft.runs.digests import seal
+from bertft.runs.files import appearing_folder, write_text_atomically
 from bertft.runs.progress import Progress, Step
-from bertft.runs.rows import appearing_folder, write_text_atomically
 
 
 class LengthGrouped(Sampler[int]):
-    """Indices whose runs of ``batch_size`` are of similar length, in an order that depends on seed and epoch alone.
+    """Indices in an order whose batches hold examples of similar length.
 
-    A random order is cut into pools of 50 batches, each pool sorted by length and cut into batches, and the batches
-    are shuffled. The last, incomplete batch stays last.
+    A random order is cut into pools of 50 batches, each pool is sorted by length and cut into batches, and the batches
+    are shuffled. An incomplete last batch stays last. The order depends only on seed and epoch, so that a resumed run
+    sees the same batches.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
@@ -36,6 +37,7 @@ class LengthGrouped(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration gives."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -53,40 +55,41 @@ class LengthGrouped(Sampler[int]):
 
 
 class Evaluator:
-    """Scores a model on dev examples; under several processes each predicts its share and all get all scores."""
+    """Predictions and scores of a model; several processes share the examples, and each returns all results."""
 
     def __init__(self, task: Task, tokenizer: Any, spec: dict[str, Any], window: Window, progress: Progress) -> None:
         self.task, self.tokenizer, self.spec, self.window, self.progress = task, tokenizer, spec, window, progress
 
     def features(self, examples: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        """This process's share of the examples, and their features."""
+        """Return this process's share of the examples, and the features of that share."""
         rank, world = rank_and_world()
         mine = list(examples[rank::world])
         return mine, self.task.features(self.tokenizer, mine, self.spec, self.window, training=False)
 
     def predictions(self, model: TaskModel, examples: Sequence[Any]) -> list[Any]:
-        """One prediction an example, in order."""
+        """Return one prediction for each example, in order."""
         _, world = rank_and_world()
         mine, features = self.features(examples)
-        held = features if model.prefix is None else model.prefix.hold(features)
+        inputs = features if model.prefix is None else model.prefix.cached(features)
         with self.progress.step(f"evaluate {self.task.name}", total=len(features), unit="features") as step:
-            outputs = predict(self.task, model, self.tokenizer, held, step=step)
+            outputs = predict(self.task, model, self.tokenizer, inputs, step=step)
         decoded = self.task.decode(mine, features, outputs)
         if world == 1:
             return decoded
         shares: list[Any] = [None] * world
         torch.distributed.all_gather_object(shares, decoded)
-        found: list[Any] = [None] * len(examples)
-        for other, share in enumerate(shares):
-            found[other::world] = share
-        return found
+        predictions: list[Any] = [None] * len(examples)
+        for rank, share in enumerate(shares):
+            predictions[rank::world] = share
+        return predictions
 
     def scores(self, model: TaskModel, examples: Sequence[Any]) -> dict[str, Score]:
+        """Return the task's scores of the predictions, by measure."""
         return self.task.score(examples, self.predictions(model, examples))
 
 
 class TaskTrainer(Trainer):
-    """The Trainer with our sampler, optimiser groups and evaluation."""
+    """Hugging Face's Trainer with length-grouped batches, two learning rates and the task's evaluation."""
 
     optimizer: Any
     control: Any
@@ -104,11 +107,13 @@ class TaskTrainer(Trainer):
         return LengthGrouped([len(feature) for feature in data], self.config.batch_size, self.config.seed)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Return the optimiser of `make_optimizer`, made at the first call."""
         if self.optimizer is None:
             self.optimizer = make_optimizer(self.model, self.config)
         return self.optimizer
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Score the model on the examples that choose the best epoch, and log the scores."""
         scores = self.evaluator.scores(self.model, self.select)
         metrics = {f"eval_{name}": score.value for name, score in scores.items()}
         self.log(metrics)
@@ -121,7 +126,7 @@ class TaskTrainer(Trainer):
             seal(os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}"))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """The weights alone; the finished folder has the rest."""
+        """Save only the weights; the finished folder gets the rest."""
         if self.args.should_save:
             from safetensors.torch import save_file
 
@@ -132,7 +137,10 @@ class TaskTrainer(Trainer):
 
 
 def make_optimizer(model: TaskModel, config: FinetuneConfig) -> torch.optim.AdamW:
-    """AdamW over what is not frozen: encoder and head at their own rates, weight decay on matrices only."""
+    """Return AdamW over the trained parameters: one rate for the encoder, one for the head; weight decay on matrices.
+
+    Frozen parameters are left out.
+    """
     groups = []
     for part, rate in ((model.encoder, config.learning_rate), (model.head, config.head_learning_rate)):
         trained = [p for p in part.parameters() if p.requires_grad]
@@ -142,7 +150,7 @@ def make_optimizer(model: TaskModel, config: FinetuneConfig) -> torch.optim.Adam
 
 
 class Reporter(TrainerCallback):
-    """Moves the progress bar; remembers the seconds spent, over interruptions too."""
+    """Advance the progress bar, and keep the seconds spent in the file ``clock``, across interruptions."""
 
     def __init__(self, progress: Progress, name: str, clock: Path, measure: str) -> None:
         self.progress, self.name, self.clock, self.measure = progress, name, clock, measure
@@ -153,45 +161,54 @@ class Reporter(TrainerCallback):
 
     @property
     def seconds(self) -> float:
+        """Seconds spent so far, those before an interruption included."""
         return self.before + time.monotonic() - self.start
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the progress bar at the step that a resumed run has reached."""
         self.bar = self.progress.step(f"fine-tune {self.name}", total=state.max_steps, unit="steps").__enter__()
         self.bar.advance(state.global_step)
         self.done = state.global_step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Advance the progress bar."""
         if self.bar is not None:
             self.bar.advance(state.global_step - self.done)
             self.done = state.global_step
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        """Show the score beside the progress bar."""
         if self.bar is not None and metrics:
             self.bar.note(f"epoch {state.epoch:.0f}: {self.measure} {metrics[f'eval_{self.measure}']:.4g}")
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the seconds spent."""
         if state.is_world_process_zero:
             write_text_atomically(self.clock, f"{self.seconds:.3f}\n")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the progress bar."""
         self.close()
 
     def close(self) -> None:
+        """Close the progress bar if it is open."""
         if self.bar is not None:
             bar, self.bar = self.bar, None
             bar.__exit__(None, None, None)
 
 
 class Snapshots(TrainerCallback):
-    """Saves the encoder once certain shares of the steps are done, as a model folder each."""
+    """Save the encoder as a model folder after each percentage of the steps in ``config.snapshots``."""
 
     def __init__(self, config: FinetuneConfig, encoder: Any, tokenizer: Any) -> None:
         self.config, self.encoder, self.tokenizer = config, encoder, tokenizer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Save the snapshot of 0 %."""
         self._save(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Save a snapshot if one is due at this step."""
         self._save(state)
 
     def _save(self, state: Any) -> None:
@@ -205,7 +222,7 @@ class Snapshots(TrainerCallback):
 
 
 def rank_and_world() -> tuple[int, int]:
-    """This process's number and how many there are."""
+    """Return this process's rank and the number of processes; (0, 1) if training is not distributed."""
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()

@@ -1,7 +1,7 @@
-"""The fine-tuning tasks: features, head, predictions and official metrics of each.
+"""Fine-tuning tasks: features, head, predictions and metrics.
 
-A task is an object with the shape of ``bertft.models.tasks.base.Task``. A module of this package that holds one as ``TASK`` is
-all that a new task takes: its ``name`` is then known to the driver, the studies and the command line.
+To add a task, add a module with an object ``TASK`` that satisfies `bertft.models.tasks.base.Task`. The driver, studies
+and the command line then know it by its ``name``.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def _tasks() -> dict[str, Task]:
 
 
 def names() -> list[str]:
-    """The tasks there are: ``dep`` (dependency parsing), ``mnli`` (NLI), ``squad`` (extractive QA), ..."""
+    """Return the names of all tasks: ``dep`` (dependency parsing), ``mnli`` (NLI), ``squad`` (extractive QA), ..."""
     return list(_tasks())
 
 
 def get_task(name: str) -> Task:
-    """The task of that name."""
+    """Return the task called ``name``; raise BertftError if there is none."""
     if name not in _tasks():
         raise BertftError(f"task: expected one of {', '.join(names())}, found {name!r}")
     return _tasks()[name]

@@ -1,4 +1,4 @@
-"""Maximum spanning arborescences with a single root: the decoder of the dependency parser."""
+"""Maximum spanning arborescences with a single root."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from bertft.errors import BertftError
 
 
 def decode_tree(scores: np.ndarray) -> np.ndarray:
-    """Heads of the best tree in which exactly one word hangs from the root.
+    """Return the heads of the best tree with exactly one word under the root.
 
-    ``scores`` (n, n + 1): ``scores[i, j]`` is the log score of word i + 1 having head j, 0 the root; entries for a
-    word as its own head are ignored, all others must be finite. Returns heads (n,) int64 that maximise the sum of
-    scores. Chu-Liu-Edmonds, O(n^3), run only where the best heads taken alone are no such tree.
+    Runs Chu-Liu-Edmonds, O(n^3), only if each word's best head does not already give such a tree.
+
+    Args:
+        scores: (n, n + 1). ``scores[i, j]`` is the log score of head j for word i + 1, where 0 is the root. Entries of
+            a word as its own head are ignored; all others must be finite.
+
+    Returns:
+        Heads (n,) int64 that maximise the sum of scores.
     """
     n = len(scores)
     if scores.shape != (n, n + 1):
@@ -24,7 +29,7 @@ def decode_tree(scores: np.ndarray) -> np.ndarray:
     if is_single_root_tree(greedy):
         return greedy
 
-    # Every tree has a root; a price on each that no gain elsewhere can outweigh leaves the trees with one.
+    # Penalise every root by more than any gain elsewhere, so that the best tree has one.
     finite = scores[np.isfinite(scores)]
     scores[:, 0] -= (finite.max() - finite.min() + 1.0) * (n + 1)
     matrix = np.full((n + 1, n + 1), -np.inf)
@@ -33,10 +38,10 @@ def decode_tree(scores: np.ndarray) -> np.ndarray:
 
 
 def _arborescence(scores: np.ndarray) -> np.ndarray:
-    """Heads (m,) of the best tree over nodes 0 (the root) to m - 1, from ``scores[node, head]``, -inf for no arc.
+    """Return heads (m,) of the best tree over m nodes, node 0 the root, from ``scores[node, head]`` (-inf: no arc).
 
-    Chu and Liu 1965, Edmonds 1967: where the best heads taken alone close a cycle, the cycle becomes one node, at the
-    price of the arc that is given up for the one that enters it; the smaller graph is solved in the same way.
+    Chu and Liu 1965, Edmonds 1967: if the best heads form a cycle, contract the cycle to one node and solve the smaller
+    graph recursively. Entering the cycle costs the arc that the entering arc replaces.
     """
     heads = scores.argmax(1)
     heads[0] = 0
@@ -59,8 +64,8 @@ def _arborescence(scores: np.ndarray) -> np.ndarray:
 
 
 def _cycle(heads: np.ndarray) -> np.ndarray | None:
-    """The nodes of one cycle, or None where every node leads to node 0."""
-    seen = np.zeros(len(heads), dtype=np.int64)  # the walk that came by, from 1
+    """Return the nodes of one cycle, or None if every node leads to node 0."""
+    seen = np.zeros(len(heads), dtype=np.int64)  # the number, from 1, of the walk that visited the node
     seen[0] = -1
     for start in range(1, len(heads)):
         node = start
@@ -76,7 +81,7 @@ def _cycle(heads: np.ndarray) -> np.ndarray | None:
 
 
 def is_single_root_tree(heads: np.ndarray) -> bool:
-    """Whether ``heads`` (n,), 0 for the root, is a tree with exactly one word under the root."""
+    """Return whether ``heads`` (n,), 0 for the root, is a tree with exactly one word under the root."""
     n = len(heads)
     if int((heads == 0).sum()) != 1:
         return False

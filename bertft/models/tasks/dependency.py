@@ -1,8 +1,8 @@
-"""Dependency parsing: a biaffine parser on the mean word pieces of the last layer.
+"""Dependency parsing with a biaffine parser.
 
-Dozat and Manning, "Deep Biaffine Attention for Neural Dependency Parsing", ICLR 2017: arcs and labels scored by
-biaffine forms of separate projections; the root is a learned vector. Trained by cross-entropy on gold heads, decoded
-as the maximum spanning arborescence with a single root.
+Dozat and Manning, "Deep Biaffine Attention for Neural Dependency Parsing", ICLR 2017. A word is the mean of its pieces
+in the last layer. Arcs and labels are scored by biaffine forms of separate projections; the root is a learned vector.
+Trained by cross-entropy on gold heads and decoded as the maximum spanning arborescence with a single root.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bertft.data.alignment import align_words
 from bertft.data.examples import Sentence
 from bertft.errors import BertftError
 from bertft.models.batching import pad, pad_inputs, pool_words, word_inputs, word_pieces
@@ -24,11 +25,11 @@ from bertft.models.tasks.base import Head, Score, Window
 ARC_DIM = 500
 LABEL_DIM = 128
 DROPOUT = 0.33
-IGNORED = -100  # the target that cross-entropy skips
+IGNORED = -100  # the target that cross-entropy skips: a relation absent from training
 
 
 class Parse(NamedTuple):
-    """A predicted tree: heads counted from 1 with 0 for the root, and a relation a word."""
+    """A predicted tree: for each word its head, counted from 1 with 0 for the root, and its relation."""
 
     heads: tuple[int, ...]
     relations: tuple[str, ...]
@@ -46,25 +47,25 @@ class _Feature:
 
 
 class Biaffine(nn.Module):
-    """``score[..., r] = [x, 1]' U_r [y, 1]``: ``weight`` (R, D + 1, D + 1), zero at the start."""
+    """Biaffine forms ``score[..., r] = [x, 1]' U_r [y, 1]`` with ``weight`` U (R, D + 1, D + 1), initially zero."""
 
     def __init__(self, dim: int, outputs: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(outputs, dim + 1, dim + 1))
 
     def pairs(self, x: Tensor, y: Tensor) -> Tensor:
-        """Every x against every y: (B, N, D), (B, M, D) -> (B, N, M), for one output."""
+        """Score every x with every y: (B, N, D), (B, M, D) -> (B, N, M), for one output."""
         return _with_one(x) @ self.weight[0] @ _with_one(y).transpose(1, 2)
 
     def matched(self, x: Tensor, y: Tensor) -> Tensor:
-        """x[t] against y[t]: (T, D), (T, D) -> (T, R)."""
+        """Score x[t] with y[t]: (T, D), (T, D) -> (T, R)."""
         outputs, side, _ = self.weight.shape
         left = _with_one(x) @ self.weight.permute(1, 0, 2).reshape(side, outputs * side)
         return torch.einsum("trj,tj->tr", left.view(-1, outputs, side), _with_one(y))
 
 
 class DependencyHead(Head):
-    """Arc and label scorers over packed word vectors."""
+    """Scorers of arcs and labels over packed word vectors."""
 
     def __init__(self, dim: int, relations: Sequence[str]) -> None:
         super().__init__()
@@ -87,7 +88,7 @@ class DependencyHead(Head):
         heads: Tensor,
         relations: Tensor,
     ) -> dict[str, Tensor]:
-        """Mean cross-entropy of the gold heads plus that of their labels, over the words of the batch."""
+        """Return the loss: mean cross-entropy of gold heads over words, plus that of labels over known relations."""
         words = self._words(output, pieces, offsets)
         scores = self._arc_scores(words, places)
         inside = places[:, 1:] > 0
@@ -103,6 +104,7 @@ class DependencyHead(Head):
     def predict(
         self, output: Any, *, pieces: Tensor, offsets: Tensor, places: Tensor, **targets: Tensor
     ) -> list[Parse]:
+        """Return the best tree of every sentence, with the best label of each of its arcs."""
         words = self._words(output, pieces, offsets)
         scores = self._arc_scores(words, places).log_softmax(-1).double().cpu().numpy()
         inside = places[:, 1:] > 0
@@ -111,7 +113,7 @@ class DependencyHead(Head):
         heads = pad([tree.tolist() for tree in trees], 0).to(places.device)
         label_scores = self._label_scores(words, places[:, 1:][inside], places.gather(1, heads)[inside])
         if self.root_label is not None:
-            # The relation "root" belongs to the root's child and to it alone.
+            # Only the child of the root, and always it, has the relation "root".
             at_root = heads[inside] == 0
             is_root = torch.arange(len(self.relations), device=places.device) == self.root_label
             label_scores = label_scores.masked_fill(at_root[:, None] != is_root, -torch.inf)
@@ -119,12 +121,12 @@ class DependencyHead(Head):
         return [Parse(tuple(tree.tolist()), tuple(self.relations[next(labels)] for _ in tree)) for tree in trees]
 
     def _words(self, output: Any, pieces: Tensor, offsets: Tensor) -> Tensor:
-        """The root's vector and the packed words', (1 + T, D)."""
+        """Return the vectors of the root and of the packed words, (1 + T, D)."""
         words = pool_words(output[0], pieces, offsets)
         return self.dropout(torch.cat([self.root.to(words.dtype)[None], words]))
 
     def _arc_scores(self, words: Tensor, places: Tensor) -> Tensor:
-        """(B, W, W + 1): dependents without the root, heads with it; -inf where no word is, or itself."""
+        """Return scores (B, W, W + 1) of word by head, root first; -inf for padding and a word as its own head."""
         dependents = nn.functional.embedding(places[:, 1:], self.arc_dependent(words))
         heads = nn.functional.embedding(places, self.arc_head(words))
         scores = self.arc.pairs(dependents, heads)
@@ -140,7 +142,7 @@ class DependencyHead(Head):
 
 
 class DependencyTask:
-    """See ``bertft.models.tasks.base.Task``."""
+    """The task ``dep``; see `bertft.models.tasks.base.Task`."""
 
     name = "dep"
     kind = "dep"
@@ -148,9 +150,11 @@ class DependencyTask:
     max_length = 512
 
     def spec(self, train: Sequence[Sentence]) -> dict[str, Any]:
+        """Return the relations of the training data."""
         return {"relations": sorted({relation for sentence in train for relation in sentence.relations})}
 
     def head(self, model: Any, spec: Mapping[str, Any]) -> DependencyHead:
+        """Return a new head for the encoder ``model``."""
         return DependencyHead(model.config.hidden_size, spec["relations"])
 
     def features(
@@ -162,9 +166,7 @@ class DependencyTask:
         *,
         training: bool,
     ) -> list[_Feature]:
-        """One feature a sentence; a sentence longer than the window raises ``BertftError`` that names it."""
-        from bertft.data.alignment import align_words
-
+        """Return one feature per sentence; raise BertftError for a sentence longer than the window."""
         number = {relation: i for i, relation in enumerate(spec["relations"])}
         aligned = align_words(tokenizer, [s.words for s in examples], window.max_length, names=[s.id for s in examples])
         return [
@@ -173,7 +175,7 @@ class DependencyTask:
         ]
 
     def collate(self, features: Sequence[_Feature], tokenizer: Any) -> dict[str, Tensor]:
-        """``places`` (B, 1 + W): where the root (0) and the words lie among the packed vectors, 0 beyond the last."""
+        """Return a batch; ``places`` (B, 1 + W) are the rows of the root (0) and the words among the packed vectors."""
         lengths = torch.tensor([len(f.heads) for f in features])
         pieces, offsets = word_pieces(pad([f.slots for f in features], -1), lengths)
         width = int(lengths.max())
@@ -190,18 +192,20 @@ class DependencyTask:
         }
 
     def decode(self, examples: Sequence[Sentence], features: Sequence[Any], outputs: Sequence[Parse]) -> list[Parse]:
+        """Return the outputs: a sentence has one feature."""
         return list(outputs)
 
     def score(self, examples: Sequence[Sentence], predictions: Sequence[Parse]) -> dict[str, Score]:
+        """Return `attachment_scores`."""
         return attachment_scores(examples, predictions)
 
 
 def attachment_scores(gold: Sequence[Sentence], predicted: Sequence[Parse]) -> dict[str, Score]:
-    """Attachment scores in [0, 100] over words, twice.
+    """Return labelled and unlabelled attachment scores in [0, 100] over gold words, by two conventions.
 
-    ``las_conll18``, ``uas_conll18``: the CoNLL 2018 shared task's rules: every word counts, punctuation too; labels
-    are compared up to the first ``:``. ``las_nopunct``, ``uas_nopunct``: words whose gold UPOS is PUNCT left out,
-    labels compared in full. Both on gold words.
+    - ``las_conll18``, ``uas_conll18``: as in the CoNLL 2018 shared task. Every word counts, also punctuation; labels
+      are compared up to the first ``:``.
+    - ``las_nopunct``, ``uas_nopunct``: without words whose gold UPOS is PUNCT; labels are compared in full.
     """
     counts: dict[str, list[int]] = {key: [] for key in ("uas", "las", "all", "uas_np", "las_np", "all_np")}
     for sentence, parse in zip(gold, predicted, strict=True):

@@ -1,7 +1,7 @@
-"""Natural language inference: a linear classifier on the first piece of the last layer.
+"""Natural language inference with a linear classifier.
 
-As ``BertForSequenceClassification``: the encoder's own pooler (dense and tanh) where it has one, else a fresh one,
-then dropout and a linear layer.
+As ``BertForSequenceClassification``: the first piece of the last layer, the encoder's own pooler (dense and tanh) or a
+new one if it has none, dropout, and a linear layer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bertft.data.examples import Pair
 from bertft.errors import BertftError
 from bertft.models.batching import pad_inputs
 from bertft.models.tasks.base import Head, Score, Window
-from bertft.models.tasks.pairs import encode_pairs, inputs_of
+from bertft.models.tasks.pairs import encode_pairs, model_inputs
 
 DROPOUT = 0.1
 
@@ -34,7 +34,7 @@ class _Feature:
 
 
 class NliHead(Head):
-    """Pooled first piece to one score a label."""
+    """Scorer of labels over the pooled first piece."""
 
     def __init__(self, dim: int, labels: Sequence[str], *, has_pooler: bool) -> None:
         super().__init__()
@@ -47,9 +47,11 @@ class NliHead(Head):
         nn.init.zeros_(self.classify.bias)
 
     def forward(self, output: Any, *, labels: Tensor) -> dict[str, Tensor]:
+        """Return the loss: mean cross-entropy of the labels."""
         return {"loss": nn.functional.cross_entropy(self._scores(output), labels)}
 
     def predict(self, output: Any, **batch: Tensor) -> list[str]:
+        """Return the best label of every pair."""
         return [self.labels[i] for i in self._scores(output).argmax(1).tolist()]
 
     def _scores(self, output: Any) -> Tensor:
@@ -58,7 +60,7 @@ class NliHead(Head):
 
 
 class NliTask:
-    """See ``bertft.models.tasks.base.Task``."""
+    """The task ``mnli``; see `bertft.models.tasks.base.Task`."""
 
     name = "mnli"
     kind = "nli"
@@ -66,18 +68,21 @@ class NliTask:
     max_length = 128
 
     def spec(self, train: Sequence[Pair]) -> dict[str, Any]:
+        """Return the three labels."""
         return {"labels": ["entailment", "neutral", "contradiction"]}
 
     def head(self, model: Any, spec: Mapping[str, Any]) -> NliHead:
+        """Return a new head for the encoder ``model``."""
         has_pooler = isinstance(getattr(model, "pooler", None), nn.Module)
         return NliHead(model.config.hidden_size, spec["labels"], has_pooler=has_pooler)
 
     def features(
         self, tokenizer: Any, examples: Sequence[Pair], spec: Mapping[str, Any], window: Window, *, training: bool
     ) -> list[_Feature]:
-        """One feature a pair; of a pair too long for the window the longer text loses its end, piece by piece.
+        """Return one feature per pair.
 
-        One RuntimeWarning says of how many.
+        If a pair exceeds the window, its longer text is truncated piece by piece. One RuntimeWarning gives the number
+        of truncated pairs.
         """
         number = {label: i for i, label in enumerate(spec["labels"])}
         if not examples:
@@ -101,25 +106,27 @@ class NliTask:
                 stacklevel=2,
             )
         return [
-            _Feature(inputs_of(tokenizer, encoding), number[example.label])
+            _Feature(model_inputs(tokenizer, encoding), number[example.label])
             for encoding, example in zip(encodings, examples, strict=True)
         ]
 
     def collate(self, features: Sequence[_Feature], tokenizer: Any) -> dict[str, Tensor]:
+        """Return a batch with ``labels`` (B,)."""
         inputs = pad_inputs([f.inputs for f in features], tokenizer)
         return {**inputs, "labels": torch.tensor([f.label for f in features])}
 
     def decode(self, examples: Sequence[Pair], features: Sequence[Any], outputs: Sequence[str]) -> list[str]:
+        """Return the outputs: a pair has one feature."""
         return list(outputs)
 
     def score(self, examples: Sequence[Pair], predictions: Sequence[str]) -> dict[str, Score]:
-        """``accuracy`` in [0, 1]."""
+        """Return ``accuracy`` in [0, 1]."""
         right = np.array([e.label == p for e, p in zip(examples, predictions, strict=True)], dtype=np.float64)
         return {"accuracy": Score(right, np.ones_like(right))}
 
 
 def majority_accuracy(pairs: Sequence[Pair]) -> float:
-    """The accuracy of always naming the label that is most frequent in ``pairs`` itself."""
+    """Return the accuracy of always predicting the most frequent label of ``pairs``."""
     labels = [pair.label for pair in pairs]
     return max(labels.count(label) for label in set(labels)) / len(labels)
 

@@ -1,4 +1,4 @@
-"""Two texts as one input, cut to a window: the first text, the second, and what of it the window has no room for."""
+"""Pairs of texts, cut to the window of an encoder."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 def encode_pairs(
     tokenizer: Any, first: Sequence[str], second: Sequence[str], *, max_length: int, strategy: str, stride: int = 0
 ) -> list[Encoding]:
-    """One encoding a pair of texts, with special tokens, of at most ``max_length`` pieces; ``overflowing`` the rest.
+    """Return one encoding per pair, with special tokens and at most ``max_length`` pieces; the excess overflows.
 
-    As ``tokenizer(first, second, truncation=strategy)`` (``longest_first``, ``only_second``), but each text is cut into
-    pieces whole before it is cut off: tokenizers 0.23.1 and 0.23.2 stop at ``max_length`` pieces and then have nothing
-    left to overflow, so that the further windows of a long passage are missing without a word (tokenizers#2091).
-    In ``overflowing``, ``sequence_ids`` are 1 at the second text's pieces and None elsewhere.
+    Equivalent to ``tokenizer(first, second, truncation=strategy)`` with ``longest_first`` or ``only_second``, except
+    that each text is cut into pieces as a whole before truncation. tokenizers 0.23.1 and 0.23.2 stop at ``max_length``
+    pieces and leave nothing to overflow, so that further windows of a long passage are silently missing
+    (tokenizers#2091). In ``overflowing``, ``sequence_ids`` are 1 at pieces of the second text and None elsewhere.
     """
     original = tokenizer.backend_tokenizer
     backend = type(original).from_str(original.to_str())
     backend.encode_special_tokens = original.encode_special_tokens
     backend.no_truncation()
     backend.no_padding()
-    # Once, at the end: a post-processor that leaves the blank before a word out of its offsets would do so twice.
+    # Post-process once, at the end: some post-processors trim the space before a word from its offsets each time.
     last, backend.post_processor = backend.post_processor, None
     parts = [backend.encode_batch(list(texts), add_special_tokens=False) for texts in (first, second)]
     if last is not None:
@@ -33,9 +33,9 @@ def encode_pairs(
     return [backend.post_process(*pair) for pair in zip(*parts, strict=True)]
 
 
-def inputs_of(tokenizer: Any, encoding: Encoding) -> dict[str, list[int]]:
-    """The encoder's inputs by name: ``input_ids`` and, where the model takes them, ``token_type_ids``."""
-    found = {"input_ids": encoding.ids}
+def model_inputs(tokenizer: Any, encoding: Encoding) -> dict[str, list[int]]:
+    """Return the encoder's inputs by name: ``input_ids`` and, if the model takes them, ``token_type_ids``."""
+    inputs = {"input_ids": encoding.ids}
     if "token_type_ids" in tokenizer.model_input_names:
-        found["token_type_ids"] = encoding.type_ids
-    return found
+        inputs["token_type_ids"] = encoding.type_ids
+    return inputs

@@ -1,9 +1,9 @@
-"""Extractive question answering: the start and end of the answer span, over overlapping windows of the passage.
+"""Extractive question answering over overlapping windows.
 
 As ``BertForQuestionAnswering`` (Devlin et al. 2019): one linear layer gives every piece a start and an end score. A
-window that does not hold the answer is trained to point at its first piece. An answer is the span with the highest
-sum of start and end score over all windows of its passage, at most 30 pieces long. Scored as by the official
-SQuAD v1.1 script: exact match and F1 after its normalisation, best over the accepted answers.
+window that lacks the answer, or part of it, is trained to point at its first piece. The answer is the span of at most
+30 pieces with the highest sum of start and end score over all windows of the passage. Scored by the rules of the
+official SQuAD v1.1 script: exact match and F1 after normalisation, best over the accepted answers.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from bertft.data.examples import Question
 from bertft.errors import BertftError
 from bertft.models.batching import pad, pad_inputs
 from bertft.models.tasks.base import Head, Score, Window
-from bertft.models.tasks.pairs import encode_pairs, inputs_of
+from bertft.models.tasks.pairs import encode_pairs, model_inputs
 from bertft.models.tasks.squad_metric import exact_match, f1
 
-MAX_QUESTION = 64  # pieces; BERT's own setting
+MAX_QUESTION = 64  # pieces, as in BERT
 MAX_ANSWER = 30  # pieces
 
 
 class Span(NamedTuple):
-    """The best span of one window: characters ``[start, end)`` of the passage, and its score."""
+    """The best span of one window: its score and its characters ``[start, end)`` of the passage."""
 
     score: float
     start: int
@@ -39,7 +39,11 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Feature:
-    """One window: ``starts``, ``ends`` are the first and last-plus-one character of the passage's pieces, else -1."""
+    """One window of a question's passage.
+
+    ``starts`` and ``ends`` are the characters ``[start, end)`` of each piece of the passage, -1 for other pieces.
+    ``target`` holds the first and last piece of the answer.
+    """
 
     example: int
     inputs: dict[str, list[int]]
@@ -52,7 +56,7 @@ class _Feature:
 
 
 class QaHead(Head):
-    """Start and end scores."""
+    """Scorer of start and end over pieces."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -61,7 +65,7 @@ class QaHead(Head):
         nn.init.zeros_(self.score.bias)
 
     def forward(self, output: Any, *, targets: Tensor, starts: Tensor, ends: Tensor) -> dict[str, Tensor]:
-        """Mean of the cross-entropies of start and end over the window's passage and its first piece."""
+        """Return the loss: mean cross-entropy of start and end over the first piece and those of the passage."""
         allowed = starts >= 0
         allowed[:, 0] = True
         scores = self.score(output[0]).masked_fill(~allowed[..., None], -torch.inf)
@@ -69,25 +73,25 @@ class QaHead(Head):
         return {"loss": (loss(scores[..., 0], targets[:, 0]) + loss(scores[..., 1], targets[:, 1])) / 2}
 
     def predict(self, output: Any, *, starts: Tensor, ends: Tensor, **targets: Tensor) -> list[Span]:
-        """The best span of every window, ties to the earliest."""
+        """Return the best span of every window; the earliest of equal ones."""
         scores = self.score(output[0]).float().masked_fill((starts < 0)[..., None], -torch.inf)
         best, end_of = _best_end(scores[..., 1])
         total = scores[..., 0] + best
         value, first = total.max(1)
         last = end_of.gather(1, first[:, None])
-        found = torch.stack([starts.gather(1, first[:, None])[:, 0], ends.gather(1, last)[:, 0]], 1).tolist()
-        return [Span(score, *span) for score, span in zip(value.tolist(), found, strict=True)]
+        spans = torch.stack([starts.gather(1, first[:, None])[:, 0], ends.gather(1, last)[:, 0]], 1).tolist()
+        return [Span(score, *span) for score, span in zip(value.tolist(), spans, strict=True)]
 
 
 def _best_end(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """For every piece i of (B, P) the highest end score among pieces i .. i + MAX_ANSWER - 1, and where."""
+    """Return, for every piece i of (B, P), the highest end score of pieces i .. i + MAX_ANSWER - 1 and its piece."""
     padded = nn.functional.pad(scores, (0, MAX_ANSWER - 1), value=-torch.inf)
     best, where = padded.unfold(1, MAX_ANSWER, 1).max(2)
     return best, (where + torch.arange(scores.shape[1], device=scores.device)).clamp(max=scores.shape[1] - 1)
 
 
 class QaTask:
-    """See ``bertft.models.tasks.base.Task``."""
+    """The task ``squad``; see `bertft.models.tasks.base.Task`."""
 
     name = "squad"
     kind = "qa"
@@ -95,15 +99,17 @@ class QaTask:
     max_length = 384
 
     def spec(self, train: Sequence[Question]) -> dict[str, Any]:
+        """Return nothing: the head has no label set."""
         return {}
 
     def head(self, model: Any, spec: Mapping[str, Any]) -> QaHead:
+        """Return a new head for the encoder ``model``."""
         return QaHead(model.config.hidden_size)
 
     def features(
         self, tokenizer: Any, examples: Sequence[Question], spec: Mapping[str, Any], window: Window, *, training: bool
     ) -> list[_Feature]:
-        """The windows of every question, in order; a question keeps its first 64 pieces at most, with a warning."""
+        """Return the windows of every question, in order; longer questions than 64 pieces are cut, with a warning."""
         if not examples:
             return []
         special = tokenizer.num_special_tokens_to_add(pair=True)
@@ -123,13 +129,13 @@ class QaTask:
             stride=window.stride,
         )
         return [
-            _window(owner, inputs_of(tokenizer, own), own.offsets, own.sequence_ids, examples[owner])
+            _window(owner, model_inputs(tokenizer, own), own.offsets, own.sequence_ids, examples[owner])
             for owner, whole in enumerate(encodings)
             for own in (whole, *whole.overflowing)
         ]
 
     def collate(self, features: Sequence[_Feature], tokenizer: Any) -> dict[str, Tensor]:
-        """``starts``, ``ends`` (B, P): characters of the passage's pieces, -1 elsewhere; ``targets`` (B, 2): pieces."""
+        """Return a batch with ``starts`` and ``ends`` (B, P) as in the features, and ``targets`` (B, 2) in pieces."""
         return {
             **pad_inputs([f.inputs for f in features], tokenizer),
             "starts": pad([f.starts for f in features], -1),
@@ -138,16 +144,16 @@ class QaTask:
         }
 
     def decode(self, examples: Sequence[Question], features: Sequence[_Feature], outputs: Sequence[Span]) -> list[str]:
-        """The text of each question's best span over its windows."""
+        """Return the text of each question's best span over all its windows."""
         best: list[Span | None] = [None] * len(examples)
         for feature, span in zip(features, outputs, strict=True):
-            held = best[feature.example]
-            if held is None or span.score > held.score:
+            so_far = best[feature.example]
+            if so_far is None or span.score > so_far.score:
                 best[feature.example] = span
         return [e.context[s.start : s.end] if s is not None else "" for e, s in zip(examples, best, strict=True)]
 
     def score(self, examples: Sequence[Question], predictions: Sequence[str]) -> dict[str, Score]:
-        """``exact_match`` and ``f1``, in [0, 100]."""
+        """Return ``exact_match`` and ``f1`` in [0, 100]."""
         answers = [[answer.text for answer in example.answers] for example in examples]
         ones = np.ones(len(examples))
         pairs = list(zip(predictions, answers, strict=True))
@@ -157,9 +163,9 @@ class QaTask:
 
 
 def best_constant_answer(questions: Sequence[Question], *, words: int = 12) -> tuple[str, float]:
-    """The baseline that answers every question with the same piece of its passage: words i to j.
+    """Return a baseline that answers every question with the same words i to j of its passage.
 
-    Returns the best such span over all i <= j < ``words`` (as ``"words 1-3"``) and its F1 in [0, 100] on ``questions``.
+    Returns the best span over all i <= j < ``words``, as ``"words 1-3"``, and its F1 in [0, 100] on ``questions``.
     """
     sums: defaultdict[tuple[int, int], float] = defaultdict(float)
     for question in questions:
@@ -173,7 +179,7 @@ def best_constant_answer(questions: Sequence[Question], *, words: int = 12) -> t
 
 
 def _cut_questions(tokenizer: Any, questions: list[str], longest: int) -> list[str]:
-    """Questions of more than ``longest`` pieces cut at the end of that piece; leading blanks confuse offsets."""
+    """Return the questions, each cut after ``longest`` pieces. Leading blanks are stripped: they shift offsets."""
     questions = [question.lstrip() for question in questions]
     encoding = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True, truncation=False)
     if cut := sum(len(offsets) > longest for offsets in encoding["offset_mapping"]):
@@ -198,7 +204,7 @@ def _window(
 
 
 def _target(starts: list[int], ends: list[int], example: Question) -> tuple[int, int]:
-    """The pieces that hold the first answer's first and last character; (0, 0) where the window lacks either."""
+    """Return the pieces of the first answer's first and last character; (0, 0) if the window lacks either."""
     if not example.answers:
         return (0, 0)
     answer = example.answers[0]

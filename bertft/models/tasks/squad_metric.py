@@ -1,4 +1,7 @@
-"""Exact match and F1 as the official SQuAD v1.1 evaluation script computes them (Rajpurkar et al. 2016)."""
+"""Exact match and F1 of SQuAD v1.1.
+
+As the official evaluation script computes them (Rajpurkar et al. 2016).
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,18 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalise(text: str) -> str:
-    """Lower case, without ASCII punctuation, without a, an, the, single spaces."""
+    """Return ``text`` in lower case, without ASCII punctuation and articles, with single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """1.0 if the normalised prediction equals any normalised answer, else 0.0."""
+    """Return 1.0 if the normalised prediction equals any normalised answer, else 0.0."""
     found = normalise(prediction)
     return float(any(found == normalise(answer) for answer in answers))
 
 
 def f1(prediction: str, answers: Sequence[str]) -> float:
-    """The harmonic mean of precision and recall over normalised words (a bag), best over the answers, in [0, 1]."""
+    """Return the F1 of normalised words, as multisets, best over the answers, in [0, 1]."""
     return max((_overlap(normalise(prediction).split(), normalise(answer).split()) for answer in answers), default=0.0)
 
 

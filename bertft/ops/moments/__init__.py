@@ -1,1 +1,1 @@
-"""Sums over stimuli and the measures that follow from them."""
+"""Sums over stimuli, and statistics over all pairs from them."""

@@ -1,4 +1,4 @@
-"""The accumulation behind linear-time similarity: sums over stimuli, documented in `bertft.ops.moments.layout`."""
+"""Sums over stimuli, the linear-time step behind similarity."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from bertft.ops.full_precision import full_precision
 from bertft.ops.metrics import LINEAR, METRICS, check_metric
 from bertft.ops.moments.gradient import Rows, add_pair
 from bertft.ops.moments.layout import Moments, Pair, Space
-from bertft.ops.native import cpu as extension
-from bertft.ops.rows import check_device, check_matrix, check_nan, check_rows, with_sentence
+from bertft.ops.native import cpu, dispatch
+from bertft.ops.rows import check_device, check_matrix, check_nan, check_rows, check_width, raising_bad_row
 
 __all__ = ["Moments", "Pair", "Space", "cross_moments", "provisional_mean"]
 
 
 def provisional_mean(x: Tensor, metric: str = "cosine", *, rows: int = 128) -> Tensor:
-    """x (n, D) -> (D,) float64: mean of the first ``rows`` rows in the form in which ``metric`` takes them.
+    """Return the mean (D,) float64 of the first ``rows`` rows of x (n, D) in the form in which ``metric`` takes them.
 
-    Rounded to float32, so that kernels of either precision subtract the very same vector. Not differentiated: the
-    statistics do not depend on it.
+    It is rounded to float32, so that kernels of either precision subtract exactly the same vector. It has no gradient,
+    because the statistics do not depend on it.
     """
     with torch.no_grad():
         u = reference.metric_rows(x[:rows].double(), check_metric(metric, LINEAR, op="provisional_mean"))
@@ -42,71 +42,91 @@ def cross_moments(
     out: Moments | None = None,
     nan: str = "raise",
 ) -> Moments:
-    """Moments of one chunk: x (n, D), y (n, E), mean_x (D,), mean_y (E,) -> `Moments` (see the module).
+    """Return the moments of one chunk of stimuli (`bertft.ops.moments.layout` defines them).
 
     Args:
-        x, y: rows of the same stimuli; float64, float32, bfloat16 or float16.
-        mean_x, mean_y: provisional means in the metric's own form (`provisional_mean`), the same for every chunk.
-        metric, metric_y: dot, cosine, correlation or sqeuclidean; ``metric_y`` defaults to ``metric``.
+        x: (n, D) float64, float32, bfloat16 or float16.
+        y: (n, E), other vectors of the same stimuli.
+        mean_x: (D,) provisional mean in the metric's own form (`provisional_mean`), the same for every chunk.
+        mean_y: (E,), likewise.
+        metric: dot, cosine, correlation or sqeuclidean.
+        metric_y: that of y, by default ``metric``.
         grams: False leaves out U'U, V'V and the sums of single spaces.
-        float64: products in float64 (always so for float64 input and up to 128 dimensions) instead of float32 summed in
-            float64.
-        nan: ``raise`` for a row that is not finite, or of norm 0 under cosine or correlation; or ``propagate`` NaN.
-        out: moments to which those of the chunk are added in place (not differentiable); returned.
+        float64: take products in float64 (as for float64 input and up to 128 dimensions) instead of float32 products
+            that are summed in float64.
+        out: moments to add to in place, without a gradient; they are returned.
+        nan: ``raise`` `BadRow` for a row that is not finite, or has norm 0 under cosine or correlation; or
+            ``propagate`` NaN. When it raises, ``out`` is unchanged.
 
-    Differentiable in x and y (first order) with n d^2 work. Raises BertftError for shapes that do not fit and for bad
-    rows, which it names; ``out`` is then as it was.
+    Differentiable once in x and y, with n d^2 work. Raises BertftError for shapes that do not fit.
     """
     check_metric(metric, LINEAR, op="cross_moments")
     check = check_nan(nan, op="cross_moments")
     metric_y = check_metric(metric_y or metric, LINEAR, op="cross_moments (metric_y)")
+    _check_shapes(x, y, mean_x, mean_y, (metric, metric_y))
+    together = {"y": y, "mean_x": mean_x, "mean_y": mean_y, **({} if out is None else out._asdict())}
+    check_device("cross_moments", "x", x, **together)
+    if not dispatch.serves(x):
+        return _by_reference(x, y, mean_x, mean_y, (metric, metric_y), grams, check, out)
+    means = (mean_x.double().contiguous(), None if mean_y is None else mean_y.double().contiguous())
+    codes, filled = (METRICS.index(metric), METRICS.index(metric_y)), _filled(y, grams)
+    if out is None:
+        op = torch.ops.bertft.cross_moments
+        with full_precision(x):
+            sums = raising_bad_row(lambda: op(x, y, *means, *codes, grams, float64, check))
+        return Moments(*(t if kept else None for t, kept in zip(sums, filled, strict=True)))
+    totals = [t if t is not None and kept else mean_x.new_empty(0) for t, kept in zip(out, filled, strict=True)]
+    with torch.no_grad(), full_precision(x):
+        add = torch.ops.bertft.cross_moments_add
+        raising_bad_row(lambda: add(x, y, *means, *codes, float64, check, *totals))
+    return out
+
+
+def _check_shapes(x: Tensor, y: Tensor | None, mean_x: Tensor, mean_y: Tensor | None, metrics: tuple[str, str]) -> None:
     check_matrix(x, "(n, D)", (2,), op="cross_moments", name="x")
+    check_width(x, metrics[0], op="cross_moments", name="x")
     if mean_x.shape != x.shape[1:]:
         raise BertftError(f"cross_moments: mean_x must be ({x.shape[1]},) to go with x, found {tuple(mean_x.shape)}")
     if y is not None:
         check_matrix(y, "(n, E)", (2,), op="cross_moments", name="y")
+        check_width(y, metrics[1], op="cross_moments", name="y")
         if len(y) != len(x):
             raise BertftError(f"cross_moments: x and y must hold the same stimuli, found {len(x)} and {len(y)} rows")
         if mean_y is None or mean_y.shape != y.shape[1:]:
             found = None if mean_y is None else tuple(mean_y.shape)
             raise BertftError(f"cross_moments: mean_y must be ({y.shape[1]},) to go with y, found {found}")
-    together = {"y": y, "mean_x": mean_x, "mean_y": mean_y, **({} if out is None else out._asdict())}
-    check_device("cross_moments", "x", x, **together)
-    if not extension.serves(x):
-        for rows, kind, name in ((x, metric, "x"), (y, metric_y, "y")):
-            if rows is not None and check:
-                check_rows(rows, kind, op="cross_moments", name=name)
-        chunk = Moments(*reference.cross_moments(x, y, mean_x, mean_y, metric, metric_y, grams=grams))
-        if out is None:
-            return chunk
-        for total, part in zip(out, chunk, strict=True):
-            if total is not None and part is not None:
-                total += part.detach()
-        return out
-    means = (mean_x.double().contiguous(), None if mean_y is None else mean_y.double().contiguous())
-    codes = (METRICS.index(metric), METRICS.index(metric_y))
+
+
+def _by_reference(
+    x: Tensor,
+    y: Tensor | None,
+    mean_x: Tensor,
+    mean_y: Tensor | None,
+    metrics: tuple[str, str],
+    grams: bool,
+    check: bool,
+    out: Moments | None,
+) -> Moments:
+    for rows, kind, name in ((x, metrics[0], "x"), (y, metrics[1], "y")):
+        if rows is not None and check:
+            check_rows(rows, kind, op="cross_moments", name=name)
+    chunk = Moments(*reference.cross_moments(x, y, mean_x, mean_y, *metrics, grams=grams))
     if out is None:
-        op = torch.ops.bertft.cross_moments
-        with full_precision(x):
-            sums = with_sentence(lambda: op(x, y, *means, *codes, grams, float64, check))
-        return Moments(*(t if kept else None for t, kept in zip(sums, _filled(y, grams), strict=True)))
-    totals = [
-        t if t is not None and kept else mean_x.new_empty(0) for t, kept in zip(out, _filled(y, grams), strict=True)
-    ]
-    with torch.no_grad(), full_precision(x):
-        add = torch.ops.bertft.cross_moments_add
-        with_sentence(lambda: add(x, y, *means, *codes, float64, check, *totals))
+        return chunk
+    for total, part in zip(out, chunk, strict=True):
+        if total is not None and part is not None:
+            total += part.detach()
     return out
 
 
 def _filled(y: Tensor | None, grams: bool) -> tuple[bool, ...]:
-    """Which of the six fields a call fills."""
+    """Return which of the six fields a call fills."""
     both, single = y is not None, grams or y is None
     return single, single, both, both, both and grams, both and grams
 
 
 def _register() -> None:
-    """Shape rules and the gradient: as much work again as the sums, from the rows prepared anew."""
+    """Register shape rules and the gradient, which prepares the rows again and costs as much as the sums."""
 
     def fake(x, y, mean_x, mean_y, metric_x, metric_y, grams, float64, check):
         D, E = x.shape[1], 0 if y is None else y.shape[1]
@@ -131,7 +151,7 @@ def _register() -> None:
         wide = ctx.float64 or torch.float64 in (x.dtype, None if y is None else y.dtype)
         dtype = torch.float64 if wide else torch.float32
         g = Moments(*(None if t is None or t.numel() == 0 else t.to(dtype) for t in grads))
-        with torch.autocast(x.device.type, enabled=False), full_precision(x):  # where backward runs inside it
+        with torch.autocast(x.device.type, enabled=False), full_precision(x):  # backward may run inside it
             first = Rows(x, mean_x, metrics[0], dtype)
             second = None if y is None else Rows(y, mean_y, metrics[1], dtype)
             first.add_space(g.gram_x, g.stats_x)
@@ -146,4 +166,4 @@ def _register() -> None:
     torch.library.register_autograd("bertft::cross_moments", backward, setup_context=setup_context)
 
 
-extension.on_load(_register)
+cpu.on_load(_register)

@@ -1,7 +1,7 @@
-"""Statistics over all pairs of stimuli as functions of `Moments`: no pair is enumerated.
+"""Statistics over all pairs of stimuli as functions of `Moments`.
 
-Everything is float64, differentiable, and free in leading dimensions: moments of L stacked layers give (L,). With
-K_ij = u_i.u_j + p_i + p_j and sums over the P = n (n - 1) ordered pairs i != j,
+No pair is enumerated. Everything is float64, differentiable, and free in leading dimensions: moments of L stacked
+layers give (L,). With K_ij = u_i.u_j + p_i + p_j and sums over the P = n (n - 1) ordered pairs i != j,
 
     sum K   = |sum u|^2 - sum a + 2 (n-1) sum p
     sum K L = |U'V|^2 - sum ab + 2 [(sum q u).(sum u) - sum qa] + 2 [(sum p v).(sum v) - sum pb]
@@ -19,11 +19,11 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops.metrics import SCALE
-from bertft.ops.moments.layout import Moments, Pair, Space, held, pair_xy, space_x, space_y
+from bertft.ops.moments.layout import Moments, Pair, Space, pair_xy, present, space_x, space_y
 
 
 class PairSums(NamedTuple):
-    """Sums over ordered pairs i != j, each (...) float64; ``pairs`` is their number n (n - 1)."""
+    """Sums over the ordered pairs i != j, each (...) float64; ``pairs`` is their number n (n - 1)."""
 
     pairs: Tensor
     k: Tensor
@@ -38,7 +38,7 @@ def _sum(s: Space) -> Tensor:
 
 
 def _squares(cross: Tensor) -> Tensor:
-    """Sum of squares of (..., D, E) -> (...), without a product of that size in memory."""
+    """Return the sum of squares of (..., D, E) as (...), without a temporary of that size."""
     return torch.linalg.vector_norm(cross, dim=(-2, -1)) ** 2
 
 
@@ -58,22 +58,22 @@ def _with_itself(s: Space) -> Pair:
 
 
 def self_product(gram: Tensor, s: Space) -> Tensor:
-    """sum K K (...) of one space: the product formula with L = K."""
+    """Return sum K K (...) of one space: the product formula with L = K."""
     return _product(gram, s, s, _with_itself(s))
 
 
 def self_pair(gram: Tensor, stats: Tensor) -> Moments:
-    """The moments of one space taken twice."""
+    """Return the moments of one space taken twice."""
     xy = _with_itself(Moments(gram, stats, None, None, None, None).x)
     both = torch.cat([*xy[:4], torch.stack(xy[4:], -1)], -1)
     return Moments(gram, stats, gram, both, gram, stats)
 
 
 def pair_sums(m: Moments) -> PairSums:
-    """The sums over pairs from which Pearson and cosine comparisons follow."""
+    """Return the sums over pairs behind Pearson and cosine comparisons."""
     x, y = space_x(m), space_y(m)
-    kk, ll = self_product(held(m.gram_x), x), self_product(held(m.gram_y), y)
-    return PairSums(x.n * (x.n - 1), _sum(x), _sum(y), kk, _product(held(m.cross), x, y, pair_xy(m)), ll)
+    kk, ll = self_product(present(m.gram_x), x), self_product(present(m.gram_y), y)
+    return PairSums(x.n * (x.n - 1), _sum(x), _sum(y), kk, _product(present(m.cross), x, y, pair_xy(m)), ll)
 
 
 def compare_sums(
@@ -83,7 +83,7 @@ def compare_sums(
     scale: tuple[float, float] = (1.0, 1.0),
     offset: tuple[Tensor | float, Tensor | float] = (0.0, 0.0),
 ) -> Tensor:
-    """Pearson or cosine of the two matrices with entries scale K + offset -> (...), NaN where a matrix is constant."""
+    """Return Pearson or cosine of the matrices with entries scale K + offset as (...); NaN if a matrix is constant."""
     (sx, sy), (tx, ty) = scale, offset
     if compare == "pearson":
         sign = 1.0 if sx * sy > 0 else -1.0
@@ -97,7 +97,7 @@ def compare_sums(
 
 
 def metric_offset(metric: str, mean: Tensor) -> Tensor | float:
-    """The ``offset`` of entries for provisional mean (..., D): what the cosine comparison needs besides the sums."""
+    """Return the ``offset`` of entries for the provisional mean (..., D), which the cosine comparison needs."""
     square = (mean.double() ** 2).sum(-1)
     return {"dot": square, "cosine": 1 - square, "correlation": 1 - square}.get(metric, 0.0)
 
@@ -111,9 +111,10 @@ def rsa_from_moments(
     mean_x: Tensor | None = None,
     mean_y: Tensor | None = None,
 ) -> Tensor:
-    """RSA from moments of the same metrics -> (...): equals the comparison of the two full matrices' upper triangles.
+    """Return RSA (...) from moments: the comparison of the upper triangles of the two full matrices.
 
-    ``compare`` is pearson or cosine; cosine is not free of shifts and needs the provisional means.
+    ``metric`` and ``metric_y`` are those of the moments. ``compare`` is pearson or cosine. Cosine depends on shifts and
+    therefore needs the provisional means.
     """
     metric_y = metric_y or metric
     scale = (SCALE[metric], SCALE[metric_y])
@@ -126,7 +127,7 @@ def rsa_from_moments(
 
 
 def _hsic(cross: Tensor, x: Space, y: Space, bu: Tensor, av: Tensor, ab: Tensor) -> Tensor:
-    """Unbiased HSIC (Song et al. 2012) of the linear kernels U U' and V V'."""
+    """Return the unbiased HSIC (Song et al. 2012) of the linear kernels U U' and V V'."""
     n = x.n
     t = _squares(cross) - ab
     k = (x.s * x.s).sum(-1) - x.a
@@ -137,11 +138,11 @@ def _hsic(cross: Tensor, x: Space, y: Space, bu: Tensor, av: Tensor, ab: Tensor)
 
 
 def cka_from_moments(m: Moments, *, debiased: bool = True) -> Tensor:
-    """Linear CKA of the rows u and v -> (...): debiased (Kornblith et al. 2019, Song et al. 2012) or plain.
+    """Return linear CKA (...) of the rows u and v, debiased (Kornblith et al. 2019, Song et al. 2012) or plain.
 
-    With ``metric="dot"`` the rows are the vectors themselves; debiased needs n >= 4.
+    Moments of the metric ``dot`` have the vectors themselves as rows. Debiased CKA needs n >= 4.
     """
-    x, y, cross, gram_x, gram_y = space_x(m), space_y(m), held(m.cross), held(m.gram_x), held(m.gram_y)
+    x, y, cross, gram_x, gram_y = space_x(m), space_y(m), present(m.cross), present(m.gram_x), present(m.gram_y)
     if debiased:
         pair = pair_xy(m)
         xy = _hsic(cross, x, y, pair.bu, pair.av, pair.ab)
@@ -156,10 +157,10 @@ def cka_from_moments(m: Moments, *, debiased: bool = True) -> Tensor:
 
 
 def local_pearson(u: Tensor, p: Tensor, v: Tensor, q: Tensor, m: Moments) -> Tensor:
-    """Row by row: correlation of stimulus i's row of K with its row of L over all other stimuli -> (B,).
+    """Return the correlation (B,) of each stimulus's row of K with its row of L, over all other stimuli.
 
-    u (B, D), p (B,), v (B, E), q (B,) float64: some of the stimuli that went into the unstacked moments ``m``, in
-    their prepared form (`reference.prepared_rows` with the provisional means).
+    u (B, D), p (B,), v (B, E) and q (B,) float64 are prepared rows (`reference.prepared_rows` with the provisional
+    means) of some of the stimuli behind the unstacked moments ``m``.
     """
     x, y, xy = space_x(m), space_y(m), pair_xy(m)
     a, b, n = (u * u).sum(-1), (v * v).sum(-1), x.n

@@ -1,4 +1,7 @@
-"""Gradients of the sums of `bertft.ops.moments.layout` with respect to the rows, in n d^2 work and plain matrix products."""
+"""Gradients of the sums of `bertft.ops.moments.layout` with respect to the rows.
+
+They take n d^2 work in plain matrix products.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,13 @@ from bertft.ops.rows import metric_rows_backward
 
 
 class Rows:
-    """One space's rows u, p, a, and the gradients that gather on them."""
+    """One space's rows u, p and a, and the gradients accumulated on them."""
 
     def __init__(self, x: Tensor, mean: Tensor, metric: str, dtype: torch.dtype) -> None:
         self.x, self.metric, self.mean = x, metric, mean.to(dtype)
-        rows = reference.metric_rows(x.double(), metric) - mean  # differences of nearly equal numbers: in float64
+        rows = (
+            reference.metric_rows(x.double(), metric) - mean
+        )  # float64, because these are differences of nearly equal numbers
         self.u = rows.to(dtype)
         self.a = (self.u * self.u).sum(-1)
         self.p = -self.a / 2 if metric == "sqeuclidean" else self.u @ self.mean
@@ -22,14 +27,14 @@ class Rows:
         self.of_p, self.of_a = torch.zeros_like(self.a), torch.zeros_like(self.a)
 
     def weighted(self, weights: tuple[Tensor | None, ...], grads: tuple[Tensor, ...]) -> list[Tensor]:
-        """Adds the gradient of ``sum_i w_i u_i`` to u for each weight (None: 1); returns those of the weights."""
+        """Add the gradient of ``sum_i w_i u_i`` to u for each weight (None: 1); return the gradients of the weights."""
         stacked = torch.stack(grads)
         ones = torch.ones_like(self.p)
         self.of_u += torch.stack([ones if w is None else w for w in weights], 1) @ stacked
         return list((self.u @ stacked.mT).unbind(1))
 
     def add_space(self, gram: Tensor | None, stats: Tensor | None) -> None:
-        """From the gradients of ``gram_x`` and ``stats_x``."""
+        """Add the gradients of ``gram_x`` and ``stats_x``."""
         if gram is not None:
             self.of_u += self.u @ (gram + gram.mT)
         if stats is not None:
@@ -41,7 +46,7 @@ class Rows:
             self.of_a += of_a + a + ap * self.p + 2 * aa * self.a
 
     def gradient(self) -> Tensor:
-        """With respect to x, in its dtype: p and a are functions of u, u of x."""
+        """Return the gradient with respect to x in its dtype; p and a are functions of u, and u of x."""
         of_a = self.of_a - self.of_p / 2 if self.metric == "sqeuclidean" else self.of_a
         of_u = self.of_u + 2 * of_a.unsqueeze(1) * self.u
         if self.metric != "sqeuclidean":
@@ -50,7 +55,7 @@ class Rows:
 
 
 def add_pair(x: Rows, y: Rows, cross: Tensor | None, stats: Tensor | None) -> None:
-    """Adds to both spaces what follows from the gradients of ``cross`` and ``stats_xy``."""
+    """Add the gradients of ``cross`` and ``stats_xy`` to both spaces."""
     if cross is not None:
         x.of_u += y.u @ cross.mT
         y.of_u += x.u @ cross

@@ -1,7 +1,8 @@
-"""Statistics in linear time of all layers of one model against all of another, by the sums of `cross_moments`."""
+"""Linear-time statistics of all pairs of layers."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -9,58 +10,86 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bertft.errors import BadRow
 from bertft.ops.moments.cross_moments import cross_moments, provisional_mean
 from bertft.ops.moments.formulas import self_pair
-from bertft.ops.moments.layout import Moments, held
-from bertft.ops.rows import with_sentence
+from bertft.ops.moments.layout import Moments, present
 
 Statistic = Callable[[Moments, Tensor, Tensor], Tensor]  # of two spaces' moments and provisional means, ()
+Sums = tuple[Tensor, Tensor]  # gram and stats of one space
+
+
+class _Layers:
+    """The layers (L, N, D) of one space, their provisional means, and the sums of those seen so far."""
+
+    def __init__(self, x: Tensor, metric: str, side: str, options: dict[str, Any]) -> None:
+        self.x, self.metric, self.side, self.options = x, metric, side, options
+        self.means = [provisional_mean(layer, metric) for layer in x]
+        self.sums: dict[int, Sums] = {}
+
+    def of(self, k: int, op: str) -> Sums:
+        """Return the sums of layer k alone, computed once."""
+        if k not in self.sums:
+            call = lambda: cross_moments(self.x[k], mean_x=self.means[k], metric=self.metric, **self.options)
+            found = _naming(call, op, {"x": (self.side, k)})
+            self.sums[k] = present(found.gram_x), present(found.stats_x)
+        return self.sums[k]
 
 
 def compare_layers(
     x: Tensor, y: Tensor | None, metrics: tuple[str, str], statistic: Statistic, *, op: str, float64: bool, check: bool
 ) -> Tensor:
-    """``out[l, m] = statistic`` of x[l] and y[m]; x (L, N, D), y (M, N, E) or None for x -> (L, M) float64.
+    """Return ``out[l, m] = statistic`` of x[l] and y[m] as (L, M) float64; y None stands for x.
 
-    Pair by pair of layers: d^2 memory. Differentiable; without y symmetric, at half the work. ``op`` is named in
-    errors about rows.
+    Takes one pair of layers at a time, so memory is that of d^2 sums. Differentiable. Without y the result is symmetric
+    at half the work.
+
+    Args:
+        x: (L, N, D).
+        y: (M, N, E), or None to compare x with itself.
+        metrics: how the rows of x and of y are prepared.
+        statistic: a function of two layers' moments and provisional means.
+        op: the function that errors about rows name.
+        float64: take all products in float64.
+        check: raise `BadRow` for rows that the metrics cannot take, instead of propagating NaN.
     """
     options: dict[str, Any] = {"float64": float64, "nan": "raise" if check else "propagate"}
-    mean_x = [provisional_mean(layer, metrics[0]) for layer in x]
-    of_x: dict[int, tuple[Tensor, Tensor]] = {}
-    if y is None:
-        other, mean_y, of_y = x, mean_x, of_x
-    else:
-        other, mean_y, of_y = y, [provisional_mean(layer, metrics[1]) for layer in y], {}
-
-    def space(
-        layers: Tensor, k: int, mean: Tensor, metric: str, name: str, known: dict[int, tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
-        if k not in known:
-            call = lambda: cross_moments(layers[k], mean_x=mean, metric=metric, **options)
-            sums = with_sentence(call, op=op, x=f"{name} in layer {k}")
-            known[k] = held(sums.gram_x), held(sums.stats_x)
-        return known[k]
-
-    def pair(k: int, m: int) -> Moments:
-        sides = (x, k, mean_x[k], metrics[0], "x", of_x), (other, m, mean_y[m], metrics[1], "y", of_y)
-        if y is None and k == m:
-            return self_pair(*space(*sides[0]))
-        fresh = y is not None and k not in of_x and m not in of_y  # both spaces' own sums in the same call
-        means: dict[str, Any] = {"mean_x": mean_x[k], "mean_y": mean_y[m], "metric": metrics[0], "metric_y": metrics[1]}
-        call = lambda: cross_moments(x[k], other[m], **means, grams=fresh, **options)
-        sums = with_sentence(call, op=op, x=f"x in layer {k}", y=f"y in layer {m}")
-        if fresh:
-            of_x[k], of_y[m] = (held(sums.gram_x), held(sums.stats_x)), (held(sums.gram_y), held(sums.stats_y))
-            return sums
-        return Moments(*space(*sides[0]), sums.cross, sums.stats_xy, *space(*sides[1]))
-
-    if not len(x) or not len(other):
-        return x.new_zeros(len(x), len(other), dtype=torch.float64)
+    first = _Layers(x, metrics[0], "x", options)
+    second = first if y is None else _Layers(y, metrics[1], "y", options)
+    rows, columns = len(first.x), len(second.x)
+    if not rows or not columns:
+        return x.new_zeros(rows, columns, dtype=torch.float64)
     found: dict[tuple[int, int], Tensor] = {}
-    for k, m in sorted(itertools.product(range(len(x)), range(len(other))), key=lambda at: at[0] != at[1]):
-        if y is None and m < k:
-            continue
-        found[k, m] = statistic(pair(k, m), mean_x[k], mean_y[m])
+    # A pair of equal index takes the sums of both its layers in one call, so those come first.
+    for k, m in sorted(itertools.product(range(rows), range(columns)), key=lambda at: at[0] != at[1]):
+        if y is not None or k <= m:
+            found[k, m] = statistic(_moments(first, second, k, m, op), first.means[k], second.means[m])
     at = lambda k, m: found[(k, m) if y is not None or k <= m else (m, k)]
-    return torch.stack([torch.stack([at(k, m) for m in range(len(other))]) for k in range(len(x))])
+    return torch.stack([torch.stack([at(k, m) for m in range(columns)]) for k in range(rows)])
+
+
+def _moments(first: _Layers, second: _Layers, k: int, m: int, op: str) -> Moments:
+    """Return the moments of one pair of layers; the sums of a single layer are taken once."""
+    if first is second and k == m:
+        return self_pair(*first.of(k, op))
+    fresh = first is not second and k not in first.sums and m not in second.sums
+    means: dict[str, Any] = {"mean_x": first.means[k], "mean_y": second.means[m]}
+    kinds: dict[str, Any] = {"metric": first.metric, "metric_y": second.metric}
+    call = lambda: cross_moments(first.x[k], second.x[m], **means, **kinds, grams=fresh, **first.options)
+    sums = _naming(call, op, {"x": ("x", k), "y": ("y", m)})
+    if fresh:
+        first.sums[k] = present(sums.gram_x), present(sums.stats_x)
+        second.sums[m] = present(sums.gram_y), present(sums.stats_y)
+        return sums
+    return Moments(*first.of(k, op), sums.cross, sums.stats_xy, *second.of(m, op))
+
+
+def _naming(call: Callable[[], Moments], op: str, sides: dict[str, tuple[str, int]]) -> Moments:
+    """Return ``call()``; a `BadRow` names ``op``, and the side and layer that ``sides`` gives for the call's side."""
+    if torch.compiler.is_compiling():
+        return call()
+    try:
+        return call()
+    except BadRow as bad:
+        side, layer = sides[bad.side]
+        raise dataclasses.replace(bad, op=op, side=side, layer=layer) from None

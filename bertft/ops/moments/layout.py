@@ -1,9 +1,8 @@
-"""Sums over stimuli from which every all-pairs statistic of two spaces follows in linear time.
+"""Layout of the sums behind linear-time similarity.
 
-For a metric with the form K_ij = u_i.u_j + p_i + p_j (see `bertft.ops.metrics`; L_ij = v_i.v_j + q_i + q_j for the
-second space), with a_i = |u_i|^2 and b_i = |v_i|^2, `cross_moments` returns, all float64 and all plain sums over the
-rows of the chunk, so that the sums of chunks, shards and processes *add* (`Moments.__add__`) as long as they share the
-provisional means:
+For a metric with the form K_ij = u_i.u_j + p_i + p_j (`bertft.ops.metrics`; L_ij = v_i.v_j + q_i + q_j for the second
+space), and with a_i = |u_i|^2 and b_i = |v_i|^2, `cross_moments` returns these float64 sums over the rows of a chunk.
+The sums of chunks, shards and processes *add* (`Moments.__add__`) as long as they share the provisional means:
 
 =============  ============  ==========================================================================
 field          shape         content
@@ -16,12 +15,12 @@ field          shape         content
 ``stats_y``    (3 E + 6,)    as stats_x, of v, q, b
 =============  ============  ==========================================================================
 
-`Space` and `Pair` name the parts. Rows: u_i = x_i - m with rows centred and/or normalised first for ``correlation`` and
-``cosine``, p_i = m.u_i; for ``sqeuclidean`` p_i = -a_i / 2. Without y only the ``*_x`` fields are filled; with
-``grams=False`` only ``cross`` and ``stats_xy`` (all layers against all). Fields left out are None.
+`Space` and `Pair` name the parts. Rows are u_i = x_i - m, after centring and normalising x_i for ``correlation`` and
+normalising it for ``cosine``. p_i = m.u_i, or -a_i / 2 for ``sqeuclidean``. Without y only the ``*_x`` fields are
+filled. With ``grams=False`` only ``cross`` and ``stats_xy`` are, for all layers against all. Other fields are None.
 
-Why a provisional mean: vectors of encoders share a large mean and a few huge dimensions, and without m the float32
-products lose three to five digits. Any m gives the same statistics; `provisional_mean` of the first chunk is good.
+Why a provisional mean: encoders' vectors share a large mean and a few huge dimensions, and without m the float32
+products lose three to five digits. Any m gives the same statistics; the `provisional_mean` of the first chunk is good.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from torch import Tensor
 
 
 class Space(NamedTuple):
-    """The sums of one space, named (views of ``stats_x`` or ``stats_y``)."""
+    """Sums of one space by name (views of ``stats_x`` or ``stats_y``)."""
 
     s: Tensor  # (..., D) sum u
     pu: Tensor  # (..., D) sum p u
@@ -46,7 +45,7 @@ class Space(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """The sums of two spaces, named (views of ``stats_xy``)."""
+    """Sums of two spaces by name (views of ``stats_xy``)."""
 
     qu: Tensor  # (..., D) sum q u
     bu: Tensor  # (..., D) sum b u
@@ -59,7 +58,7 @@ class Pair(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """What `cross_moments` returns; leading dimensions are free, so layers may be stacked."""
+    """The result of `cross_moments`; leading dimensions are free, so layers may be stacked."""
 
     gram_x: Tensor | None
     stats_x: Tensor | None
@@ -69,7 +68,7 @@ class Moments(NamedTuple):
     stats_y: Tensor | None
 
     def __add__(self, other: Moments) -> Moments:  # type: ignore[override]
-        """The moments of both sets of stimuli together."""
+        """Return the moments of both sets of stimuli together."""
         return Moments(*(None if a is None or b is None else a + b for a, b in zip(self, other, strict=True)))
 
     @property
@@ -88,28 +87,28 @@ class Moments(NamedTuple):
         return pair_xy(self)
 
 
-# The same as functions: torch.compile of torch 2.10 cannot follow a property of a NamedTuple.
+# The same as functions, because torch.compile of torch 2.10 cannot follow properties of a NamedTuple.
 
 
 def space_x(m: Moments) -> Space:
     """Named sums of the first space."""
-    return _space(held(m.stats_x))
+    return _space(present(m.stats_x))
 
 
 def space_y(m: Moments) -> Space:
     """Named sums of the second space."""
-    return _space(held(m.stats_y))
+    return _space(present(m.stats_y))
 
 
 def pair_xy(m: Moments) -> Pair:
     """Named sums of both spaces."""
-    d, e = held(m.cross).shape[-2:]
-    *vectors, rest = held(m.stats_xy).split([d, d, e, e, 4], -1)
+    d, e = present(m.cross).shape[-2:]
+    *vectors, rest = present(m.stats_xy).split([d, d, e, e, 4], -1)
     return Pair(*vectors, *rest.unbind(-1))
 
 
-def held(sums: Tensor | None) -> Tensor:
-    """Sums that must be there."""
+def present(sums: Tensor | None) -> Tensor:
+    """Return sums that the caller knows are present."""
     assert sums is not None, "these sums were not asked for"
     return sums
 

@@ -1,4 +1,4 @@
-"""Linear centred kernel alignment of all layers of two models: a similarity, or a loss."""
+"""Linear centred kernel alignment of all layers, a similarity or a loss."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from bertft.ops.rows import check_matrix, check_nan
 def linear_cka(
     x: Tensor, y: Tensor | None = None, *, debiased: bool = True, float64: bool = False, nan: str = "raise"
 ) -> Tensor:
-    """``out[l, m]`` = linear CKA of x[l] and y[m]: HSIC(X, Y) / sqrt(HSIC(X, X) HSIC(Y, Y)) of the kernels X X', Y Y'.
+    """Return ``out[l, m]``, the linear CKA of x[l] and y[m].
 
-    1 for spaces that are equal up to rotation, one scale and a shift. In n d^2 work and d^2 memory, forward and
-    gradient: no N x N matrix. As a loss, ``1 - linear_cka(hidden[None], base[None]).squeeze()``.
+    CKA is HSIC(X, Y) / sqrt(HSIC(X, X) HSIC(Y, Y)) of the kernels X X' and Y Y'. It is 1 for spaces that are equal up
+    to rotation, one scale and a shift. Value and gradient take n d^2 work and d^2 memory, never an N x N matrix. A
+    loss: ``1 - linear_cka(hidden[None], base[None]).squeeze()``.
 
     Args:
         x: (L, N, D) float64, float32, bfloat16 or float16; any strides.
-        y: (M, N, E), other vectors of the same N stimuli; None compares the layers of x with one another.
-        debiased: the unbiased estimator of HSIC (Song et al. 2012), near 0 for unrelated spaces and sometimes below,
-            at least 4 stimuli; else the plain one (Kornblith et al. 2019), within 0..1, which grows as N falls.
-        float64: compute in float64 throughout, as for float64 input, instead of float32 products summed in float64.
-        nan: raise for rows that are not finite, or propagate NaN.
+        y: (M, N, E), other vectors of the same N stimuli. None compares the layers of x with one another.
+        debiased: use the unbiased estimator of HSIC (Song et al. 2012), which needs 4 stimuli and is near 0, sometimes
+            below, for unrelated spaces. Otherwise use the plain one (Kornblith et al. 2019), which is in 0..1 and grows
+            as N falls.
+        float64: compute in float64 throughout, as for float64 input, instead of summing float32 products in float64.
+        nan: raise `BadRow` for rows that are not finite, or propagate NaN.
 
     Returns:
-        (L, M) float64; NaN or noise where all vectors of a layer are equal. Without y symmetric. Differentiable once.
+        (L, M) float64; NaN or noise where all vectors of a layer are equal. Symmetric without y. Differentiable once.
     """
     check = check_nan(nan, op="linear_cka")
     check_matrix(x, "(L, N, D)", (3,), op="linear_cka", name="x")

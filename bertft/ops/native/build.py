@@ -1,4 +1,6 @@
-"""Compiles the kernels with ninja, once for each key of everything that goes into a library.
+"""Compilation of the kernels with ninja.
+
+A library is compiled once for each key of everything that goes into it.
 
 Environment:
     BERTFT_CACHE     folder of compiled libraries (default ``$XDG_CACHE_HOME/bertft`` or ``~/.cache/bertft``)
@@ -12,6 +14,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import logging
 import os
 import platform
 import shlex
@@ -22,12 +25,14 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bertft.runs.progress import announce
+from filelock import FileLock
+
+_LOG = logging.getLogger("bertft.ops")  # the command line shows it (bertft/cli/console.py)
 
 PACKAGE = Path(__file__).resolve().parents[2]
+SHARED = ("bad_row.h", "check.h", "metric_codes.h")  # headers of both bindings
 
-
-TAKES = {"cpu": "some 20 s of one core", "cuda": "some minutes"}  # to compile from nothing
+TAKES = {"cpu": "about 20 s of one core", "cuda": "some minutes"}  # to compile everything
 
 
 class BuildError(Exception):
@@ -38,7 +43,7 @@ class BuildError(Exception):
 
 
 def source_root() -> Path:
-    """``csrc`` of the working tree, or the copy that travels in an installed wheel (``bertft/_csrc``)."""
+    """Return ``csrc`` of the working tree, or its copy in an installed wheel (``bertft/_csrc``)."""
     for folder in (PACKAGE / "_csrc", PACKAGE.parent / "csrc"):
         if (folder / "bind_cpu.cpp").is_file():
             return folder
@@ -46,12 +51,12 @@ def source_root() -> Path:
 
 
 def sources(root: Path) -> list[Path]:
-    """Files that go into the CPU library, headers included, in a fixed order."""
+    """Return the files of the CPU library, headers included, in a fixed order."""
     return sorted(
         [
             root / "bind_cpu.cpp",
-            *root.glob("bind_similarity.h"),
-            *root.glob("check.h"),
+            *root.glob("bind_rows.h"),
+            *(file for name in SHARED for file in root.glob(name)),
             *root.glob("cpu/*.cpp"),
             *root.glob("cpu/*.h"),
         ]
@@ -59,7 +64,7 @@ def sources(root: Path) -> list[Path]:
 
 
 def find_compiler() -> str:
-    """Command of ``$CXX`` (such as ``g++-13`` or ``ccache g++``), else the path of the first of c++, g++, clang++."""
+    """Return the command ``$CXX`` (such as ``g++-13`` or ``ccache g++``), or the path of c++, g++ or clang++."""
     wanted = os.environ.get("CXX")
     for name in [wanted] if wanted else ["c++", "g++", "clang++"]:
         program, *rest = shlex.split(name)
@@ -69,7 +74,7 @@ def find_compiler() -> str:
 
 
 def compile_flags() -> list[str]:
-    """Flags of every compilation; part of the key."""
+    """Return the flags of every compilation; they are part of the key."""
     native = {"x86_64": ["-march=native"], "AMD64": ["-march=native"], "aarch64": ["-mcpu=native"]}
     flags = ["-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno", "-Wall"]
     flags += ["-Wno-psabi"]  # vector types never cross a library boundary here
@@ -82,7 +87,7 @@ def compile_flags() -> list[str]:
 
 @functools.cache
 def cpu_features() -> tuple[str, frozenset[str]]:
-    """(model, instruction sets) of this CPU, as the kernel reports them; the sets are empty where it does not."""
+    """Return (model, instruction sets) of this CPU as the system reports them; the sets may be empty."""
     model, features = platform.processor() or platform.machine(), frozenset[str]()
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n", 1)[0]
@@ -98,7 +103,7 @@ def cpu_features() -> tuple[str, frozenset[str]]:
 
 
 def digest(files: list[Path], root: Path) -> str:
-    """SHA-256, in hex, of files' names below ``root`` and what they hold."""
+    """Return the SHA-256, in hex, of files' names below ``root`` and of their content."""
     found = hashlib.sha256()
     for file in files:
         content = file.read_bytes()
@@ -107,10 +112,10 @@ def digest(files: list[Path], root: Path) -> str:
 
 
 def build_key(root: Path, compiler: str) -> str:
-    """Hex key of the library: changes with sources, torch, compiler, flags, CPU, and nothing else.
+    """Return the hex key of the library, which changes with sources, torch, compiler, flags and CPU, and nothing else.
 
-    The programs of the compiler's command are known by resolved path, size and time of change: asking for a version
-    would cost more than loading the library.
+    The programs of the compiler's command are identified by resolved path, size and modification time, because asking
+    them for a version would take longer than loading the library.
     """
     import torch
 
@@ -130,7 +135,7 @@ def build_key(root: Path, compiler: str) -> str:
 
 
 def cache_folder() -> Path:
-    """Where compiled libraries are kept."""
+    """Return the folder of compiled libraries."""
     if override := os.environ.get("BERTFT_CACHE"):
         return Path(override)
     base = os.environ.get("XDG_CACHE_HOME")
@@ -141,17 +146,17 @@ def cache_folder() -> Path:
 
 
 def ninja_command(*words: object) -> str:
-    """A command line for a rule of build.ninja."""
+    """Return a command line for a rule of build.ninja."""
     return " ".join(shlex.quote(str(word)) for word in words).replace("$", "$$")
 
 
 def ninja_path(file: Path) -> str:
-    """A file's path for a build line of build.ninja."""
+    """Return a file's path for a build line of build.ninja."""
     return str(file).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
 
 def write_ninja(folder: Path, root: Path, compiler: str, output: Path) -> None:
-    """Writes ``folder/build.ninja`` that compiles every source of ``root`` and links ``output``."""
+    """Write ``folder/build.ninja``, which compiles every source of ``root`` and links ``output``."""
     import torch
 
     home, command, path = Path(torch.__file__).parent, ninja_command, ninja_path
@@ -176,9 +181,9 @@ def write_ninja(folder: Path, root: Path, compiler: str, output: Path) -> None:
 
 
 def run_ninja(folder: Path) -> None:
-    """Runs the build described in ``folder``; raises BuildError with the compiler's own words."""
+    """Run the build described in ``folder``; raise BuildError with the compiler's own message."""
     ninja = shutil.which("ninja") or shutil.which("ninja", path=str(Path(sys.executable).parent))
-    if ninja is None:  # the package may be there without its script on the path
+    if ninja is None:  # the package may be installed without its script on the path
         try:
             ninja = str(Path(importlib.import_module("ninja").BIN_DIR) / "ninja")
         except (ImportError, AttributeError):
@@ -194,17 +199,17 @@ def run_ninja(folder: Path) -> None:
 
 
 def build(cache: Path, key: str, root: Path, compiler: str) -> Path:
-    """The CPU library for ``key`` in ``cache``, compiled if it is not there."""
+    """Return the CPU library for ``key`` in ``cache``, compiling it if it is not there."""
     library = cache / f"bertft_cpu-{key}.so"
     return build_once(library, lambda folder, output: write_ninja(folder, root, compiler, output))
 
 
 def build_once(library: Path, write: Callable[[Path, Path], None]) -> Path:
-    """``library``, made if it is not there by the build.ninja that ``write(folder, output)`` puts into a folder.
+    """Return ``library``, built if it is missing or damaged by the build.ninja that ``write(folder, output)`` writes.
 
-    One process compiles, the others wait for it: an flock, which the system drops with the process that held it. The
-    library appears by a rename, so a build killed half-way leaves only a temporary folder that the next one removes.
-    The lock's file then holds the library's digest: one that was damaged since is made again, not loaded.
+    One process compiles and the others wait for its lock, which the system drops when that process ends. The library
+    appears by a rename, so a build killed half-way leaves only a temporary folder, which the next build removes.
+    The library's digest is kept beside it: a library damaged since then is built again, not loaded.
     """
     if _intact(library):
         return library
@@ -216,37 +221,35 @@ def build_once(library: Path, write: Callable[[Path, Path], None]) -> Path:
 
 
 def _build_once(library: Path, write: Callable[[Path, Path], None]) -> Path:
-    import fcntl
-
     cache, name = library.parent, library.stem
     cache.mkdir(parents=True, exist_ok=True)
-    with open(cache / f"{name}.lock", "a", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(cache / f"{name}.lock"):
         if _intact(library):
             return library
         kind, _, key = name.removeprefix("bertft_").rpartition("-")
-        announce(f"compiling the {kind.upper()} kernels, once: {TAKES.get(kind, 'a moment')}")
+        _LOG.info("compiling the %s kernels, once: %s", kind.upper(), TAKES.get(kind, "a moment"))
         for left in cache.glob(f"build-{key}-*"):
             shutil.rmtree(left, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=f"build-{key}-", dir=cache))
         try:
             write(folder, folder / "library.so")
             run_ninja(folder)
-            built = hashlib.sha256((folder / "library.so").read_bytes()).hexdigest()
-            lock.truncate(0)
+            digest = folder / "library.sha256"
+            digest.write_text(hashlib.sha256((folder / "library.so").read_bytes()).hexdigest(), encoding="utf-8")
+            library.unlink(missing_ok=True)  # a damaged one: it must not stand beside the new digest
+            os.replace(digest, library.with_suffix(".sha256"))
             os.replace(folder / "library.so", library)
-            lock.write(built)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     return library
 
 
 def _intact(library: Path) -> bool:
-    """Whether ``library`` is there, with the bytes that were built where its lock's file tells their digest."""
+    """Return whether ``library`` exists and has the digest kept beside it, if one is: older caches have none."""
     if not library.is_file():
         return False
     try:
-        built = library.with_suffix(".lock").read_text(encoding="utf-8")
+        built = library.with_suffix(".sha256").read_text(encoding="utf-8")
     except OSError:
         built = ""
     return not built or hashlib.sha256(library.read_bytes()).hexdigest() == built

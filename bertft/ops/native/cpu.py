@@ -1,9 +1,9 @@
-"""Loads the compiled kernels, once a process, compiled if need be.
+"""Loading of the CPU kernels, compiled if need be.
 
-The library is compiled once per user at first use (ninja, torch's stable ABI headers: seconds) and kept under a
-key of everything that went into it: sources, torch, compiler, flags and CPU. A library compiled ahead of time
-(``BERTFT_AOT=1 pip install --no-build-isolation .``) is preferred where it fits. Without a compiler, or when the
-build fails, one warning says so and the plain PyTorch of `bertft.ops.reference` serves.
+The library is compiled once per user at first use (ninja and torch's stable ABI headers: seconds) and cached under a
+key of everything that goes into it: sources, torch, compiler, flags and CPU. A library compiled ahead of time
+(``BERTFT_AOT=1 pip install --no-build-isolation .``) is preferred if it fits. Without a compiler, or if the build
+fails, one warning gives the reason and the plain PyTorch of `bertft.ops.reference` is used.
 
 Environment:
     BERTFT_KERNELS   ``reference`` never uses compiled kernels; ``compiled`` raises instead of falling back
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bertft.errors import BertftError
-from bertft.ops.native import wheel as ahead_of_time
+from bertft.ops.native import wheel
 from bertft.ops.native.build import (
     BuildError,
     build,
@@ -33,32 +33,22 @@ from bertft.ops.native.loader import Loader, load_ops
 
 
 def on_load(hook: Callable[[], None]) -> None:
-    """Calls ``hook`` once the compiled ops exist: at once, or when `load` first succeeds; an op registers there."""
+    """Call ``hook`` once the compiled ops exist: at once, or when `load` first succeeds. Ops register in it."""
     _kernels.on_load(hook)
 
 
 def load() -> bool:
-    """Whether the compiled kernels are in use; the first call finds, or compiles, and loads them.
+    """Return whether the compiled kernels are in use; the first call finds or compiles, and loads them.
 
-    When they cannot be had one RuntimeWarning gives the reason (none with ``BERTFT_KERNELS=reference``), and the
-    reference serves for the life of the process.
+    If that fails, one RuntimeWarning gives the reason (none with ``BERTFT_KERNELS=reference``), and the reference is
+    used for the life of the process.
     """
     return _kernels.load()
 
 
-# torch.compile calls `load` while it traces and takes the answer for good. This is what the decorator
-# torch.compiler.assume_constant_result sets; the decorator itself imports the whole of torch._dynamo (a second).
+# torch.compile calls `load` while it traces and treats the answer as a constant. The decorator
+# torch.compiler.assume_constant_result sets the same mark, but imports all of torch._dynamo, which takes a second.
 load._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-def serves(tensor: object) -> bool:
-    """Whether a compiled kernel takes this tensor: it lies on the CPU or a GPU whose kernels are in use."""
-    device = tensor.device.type  # type: ignore[attr-defined]
-    if device == "cuda":
-        from bertft.ops.native import cuda as extension_cuda
-
-        return extension_cuda.load()
-    return device == "cpu" and load()
 
 
 def _load() -> dict[str, object]:
@@ -78,10 +68,10 @@ def _load() -> dict[str, object]:
 
 
 def find_or_build() -> tuple[Path, dict[str, object]]:
-    """The library to load, compiled if need be, and what `status` tells about it; raises BuildError. Loads nothing."""
+    """Return the library to load, compiled if need be, and entries of `status`; raise BuildError. Loads nothing."""
     root = source_root()
-    if ahead_of_time.matches(root):
-        return ahead_of_time.LIBRARY, {"reason": "compiled ahead of time with the package"}
+    if wheel.matches(root):
+        return wheel.LIBRARY, {"reason": "compiled ahead of time with the package"}
     compiler = find_compiler()
     key = build_key(root, compiler)
     there = (cache_folder() / f"bertft_cpu-{key}.so").is_file()
@@ -108,10 +98,11 @@ def _find_and_load() -> dict[str, object]:
 
 
 def status() -> dict[str, object]:
-    """Which kernels are in use and why (loads them if need be).
+    """Return which kernels are in use and why; loads them if need be.
 
     Keys: ``loaded``, ``kernels`` ("compiled" or "reference"), ``reason``, ``cache``; with compiled kernels also
-    ``library``, ``capability``, ``seconds`` and, unless they came with the package, ``key``, ``compiler``, ``flags``.
+        ``library``,
+    ``capability``, ``seconds`` and, unless they came with the package, ``key``, ``compiler``, ``flags``.
     """
     load()
     assert _kernels.state is not None

@@ -1,9 +1,10 @@
-"""Builds, caches and loads the CUDA kernels, beside the CPU ones of `bertft.ops.native.cpu` and by the same rules.
+"""Building, caching and loading of the CUDA kernels.
 
-They are compiled at first use on a CUDA tensor, when torch was built for CUDA and a toolkit of its major version is
-found: ``$CUDA_HOME`` or ``$CUDA_PATH``, ``nvcc`` on the path, ``/usr/local/cuda``, or the PyPI packages
-nvidia-cuda-nvcc, nvidia-cuda-crt, nvidia-nvvm, nvidia-cuda-runtime and nvidia-cuda-cccl. Else `status` says in a
-sentence what is missing, one warning is given, and the plain PyTorch of `bertft.ops.reference` serves on the GPU.
+They follow the rules of the CPU kernels (`bertft.ops.native.cpu`). They are compiled at first use on a CUDA tensor, if
+torch was built for CUDA and a toolkit of its major version is found: ``$CUDA_HOME`` or ``$CUDA_PATH``, ``nvcc`` on the
+path, ``/usr/local/cuda``, or the PyPI packages nvidia-cuda-nvcc, nvidia-cuda-crt, nvidia-nvvm, nvidia-cuda-runtime and
+nvidia-cuda-cccl. Otherwise `status` gives the reason in a sentence, one warning repeats it, and the plain PyTorch of
+`bertft.ops.reference` is used on the GPU.
 
 Environment:
     TORCH_CUDA_ARCH_LIST   architectures, such as ``8.0;9.0+PTX``; default: those of the visible GPUs, and 8.0, 9.0,
@@ -28,15 +29,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bertft.errors import BertftError
-from bertft.ops.native import build
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import build, cpu
 from bertft.ops.native.build import BuildError
 from bertft.ops.native.loader import Loader, load_ops
 
 NOBODY_VISIBLE = "8.0;9.0;10.0+PTX"
 NVCC_FLAGS = [
     *("-std=c++20", "-O3", "--expt-relaxed-constexpr", "--threads", "2", "-Xcompiler", "-fPIC,-fvisibility=hidden"),
-    # the defines torch itself builds extensions with
+    # torch builds extensions with these defines
     *("-D__CUDA_NO_HALF_OPERATORS__", "-D__CUDA_NO_HALF_CONVERSIONS__"),
     *("-D__CUDA_NO_BFLOAT16_CONVERSIONS__", "-D__CUDA_NO_HALF2_OPERATORS__"),
 ]
@@ -46,8 +46,8 @@ NVCC_FLAGS = [
 
 
 def sources(root: Path) -> list[Path]:
-    """Files that go into the CUDA library, headers included, in a fixed order."""
-    own = [*root.glob("bind_cuda*"), *root.glob("check.h"), root / "gpu.h"]
+    """Return the files of the CUDA library, headers included, in a fixed order."""
+    own = [*root.glob("bind_cuda*"), *(file for name in build.SHARED for file in root.glob(name)), root / "gpu.h"]
     return sorted([*own, *root.glob("cuda/*.cu"), *root.glob("cuda/*.cuh")])
 
 
@@ -55,7 +55,7 @@ def _toolkit_candidates() -> Iterator[Path]:
     for name in ("CUDA_HOME", "CUDA_PATH"):
         if folder := os.environ.get(name):
             yield Path(folder)
-            return  # what was asked for, or nothing
+            return  # no other toolkit than the one asked for
     if nvcc := shutil.which("nvcc"):
         yield Path(nvcc).resolve().parent.parent
     yield Path("/usr/local/cuda")
@@ -66,9 +66,10 @@ def _toolkit_candidates() -> Iterator[Path]:
 
 
 def find_toolkit(major: str) -> Path:
-    """Folder of a CUDA toolkit of version ``major``: bin/nvcc, include/cuda_runtime.h and the runtime library.
+    """Return the folder of a CUDA toolkit of version ``major``.
 
-    An ``nvcc`` on the path may be a script that calls the real one, so a folder counts only if it has all three.
+    A folder counts if it has bin/nvcc, include/cuda_runtime.h and the runtime library, because an ``nvcc`` on the path
+    may be a script that calls the real one.
     """
     seen: list[str] = []
     for folder in dict.fromkeys(_toolkit_candidates()):
@@ -90,7 +91,7 @@ def find_toolkit(major: str) -> Path:
 
 @functools.cache
 def nvcc_version(nvcc: str) -> str:
-    """Version of a compiler, such as 13.0; "unknown" if it does not run."""
+    """Return the version of a compiler, such as 13.0, or ``unknown`` if it does not run."""
     try:
         text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
@@ -99,7 +100,7 @@ def nvcc_version(nvcc: str) -> str:
 
 
 def runtime_library(toolkit: Path) -> Path | None:
-    """The toolkit's libcudart.so, whatever its suffix: PyPI's packages come without the plain name."""
+    """Return the toolkit's libcudart.so with any suffix, because PyPI's packages lack the plain name."""
     for folder in ("lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib"):
         if found := sorted((toolkit / folder).glob("libcudart.so*")):
             return found[0]
@@ -107,7 +108,7 @@ def runtime_library(toolkit: Path) -> Path | None:
 
 
 def architectures() -> list[str]:
-    """nvcc's -gencode flags for ``TORCH_CUDA_ARCH_LIST``, else the visible GPUs, else `NOBODY_VISIBLE`."""
+    """Return the -gencode flags of nvcc for ``TORCH_CUDA_ARCH_LIST``, the visible GPUs, or `NOBODY_VISIBLE`."""
     import torch
 
     asked = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(",", ";").replace(" ", ";")
@@ -127,7 +128,7 @@ def architectures() -> list[str]:
 
 
 def build_key(root: Path, toolkit: Path, compiler: str, flags: list[str]) -> str:
-    """Hex key of the library: changes with sources, torch, toolkit, compiler, flags, and nothing else."""
+    """Return the library's hex key, which changes with sources, torch, toolkit, compiler and flags only."""
     import torch
 
     stat = (toolkit / "bin" / "nvcc").stat()
@@ -144,11 +145,14 @@ def _host_flags() -> list[str]:
 
 
 def write_ninja(folder: Path, root: Path, compiler: str, toolkit: Path, flags: list[str], output: Path) -> None:
-    """Writes ``folder/build.ninja``: every kernel file by nvcc, the binding by ``compiler``, linked to ``output``."""
+    """Write ``folder/build.ninja``, which builds ``output``.
+
+    nvcc compiles every kernel file, and ``compiler`` compiles and links the binding.
+    """
     import torch
 
     home, runtime = Path(torch.__file__).parent, runtime_library(toolkit)
-    assert runtime is not None, f"{toolkit}: no libcudart"  # one without it is not chosen
+    assert runtime is not None, f"{toolkit}: no libcudart"  # find_toolkit chooses none without it
     quote = build.ninja_command
     device = quote(toolkit / "bin" / "nvcc", *NVCC_FLAGS, *flags, "-ccbin", compiler.split()[0], f"-I{root}")
     host = quote(*compiler.split(), *_host_flags(), "-isystem", home / "include")
@@ -173,7 +177,7 @@ def write_ninja(folder: Path, root: Path, compiler: str, toolkit: Path, flags: l
 
 
 def find_or_build() -> tuple[Path, dict[str, object]]:
-    """The library to load, compiled if need be, and what `status` tells about it; raises BuildError. Loads nothing."""
+    """Return the library to load, compiled if need be, and entries of `status`; raise BuildError. Loads nothing."""
     import torch
 
     if torch.version.cuda is None:
@@ -191,14 +195,14 @@ def find_or_build() -> tuple[Path, dict[str, object]]:
 
 
 def on_load(hook: Callable[[], None]) -> None:
-    """Calls ``hook`` once the ops that only a GPU has exist: at once, or when `load` first succeeds."""
+    """Call ``hook`` once the GPU's own ops exist: at once, or when `load` first succeeds."""
     _kernels.on_load(hook)
 
 
 def load() -> bool:
-    """Whether the compiled CUDA kernels are in use; the first call finds, or compiles, and loads them.
+    """Return whether the compiled CUDA kernels are in use; the first call finds or compiles, and loads them.
 
-    False when they cannot be had, with one RuntimeWarning that says why (none with ``BERTFT_KERNELS=reference``).
+    If that fails, one RuntimeWarning gives the reason (none with ``BERTFT_KERNELS=reference``).
     """
     return _kernels.load()
 
@@ -207,7 +211,7 @@ load._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _load() -> dict[str, object]:
-    if not extension.load():  # it defines the ops' schemas, and has given its reason
+    if not cpu.load():  # it defines the ops' schemas, and has warned with its reason
         return {"loaded": False, "reason": "the CPU kernels, which define the ops, are not in use"}
     started = time.perf_counter()
     try:
@@ -222,7 +226,7 @@ def _load() -> dict[str, object]:
 
 
 def status() -> dict[str, object]:
-    """Whether the CUDA kernels are, or would be, in use, and why not; compiles nothing.
+    """Return whether the CUDA kernels are or would be in use, and why not; compiles nothing.
 
     Keys: ``loaded`` and ``reason``; with kernels in use or ready to be compiled also ``toolkit``, ``architectures``.
     """

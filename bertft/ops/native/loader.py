@@ -1,4 +1,4 @@
-"""What the CPU's and the GPU's kernels share: a library that is loaded once a process, and who waits for it."""
+"""Loading of a kernel library once per process, with registration hooks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from bertft.ops.native.build import BuildError
 
 
 class Loader:
-    """``find()`` finds, or compiles, and loads a library and tells about it: ``loaded``, ``reason`` and more.
+    """A library that is loaded at first use.
 
-    ``state`` is what it told, None before the first `load`. Thread-safe; later calls of `load` cost a lookup.
+    ``find()`` finds or compiles the library, loads it, and returns entries of a status: ``loaded``, ``reason`` and
+    more. ``state`` is that status, None before the first `load`. Thread-safe; later calls of `load` cost a lookup.
     """
 
     def __init__(self, find: Callable[[], dict[str, object]]) -> None:
@@ -20,14 +21,14 @@ class Loader:
         self._find, self._hooks, self._lock = find, list[Callable[[], None]](), threading.RLock()
 
     def on_load(self, hook: Callable[[], None]) -> None:
-        """Calls ``hook`` once the library is loaded: at once, or when `load` first succeeds."""
+        """Call ``hook`` once the library is loaded: at once, or when `load` first succeeds."""
         with self._lock:
             self._hooks.append(hook)
             if self.state is not None and self.state["loaded"]:
                 hook()
 
     def load(self) -> bool:
-        """Whether the library is in use."""
+        """Return whether the library is in use."""
         if self.state is None:
             with self._lock:
                 if self.state is None:
@@ -39,7 +40,7 @@ class Loader:
 
 
 def load_ops(library: Path) -> None:
-    """Makes the ops of a compiled library known to torch; raises BuildError where it does not load."""
+    """Register the ops of a compiled library with torch; raise BuildError if it does not load."""
     import torch
 
     try:

@@ -1,4 +1,7 @@
-"""The library compiled with the package (``BERTFT_AOT=1 pip install --no-build-isolation .``): made, and recognised."""
+"""The kernel library compiled with the package.
+
+It is built by ``BERTFT_AOT=1 pip install --no-build-isolation .``
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ LIBRARY = PACKAGE / "_kernels_aot.so"
 
 
 def manifest(root: Path) -> dict[str, object]:
-    """What a library compiled here and now from ``root`` depends on."""
+    """Return what a library compiled here and now from ``root`` depends on."""
     return {
         "sources": digest(sources(root), root),
         "machine": platform.machine(),
@@ -33,7 +36,7 @@ def manifest(root: Path) -> dict[str, object]:
 
 
 def matches(root: Path) -> bool:
-    """Whether the library that came with the package was built from these sources for a CPU like this one."""
+    """Return whether the package's library was built from these sources for a CPU like this one."""
     try:
         found = json.loads(LIBRARY.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -48,10 +51,10 @@ def matches(root: Path) -> bool:
 
 
 def options() -> dict[str, object]:
-    """Keyword arguments for ``setuptools.setup`` that compile the kernels into the wheel.
+    """Return the keyword arguments for ``setuptools.setup`` that compile the kernels into the wheel.
 
-    The wheel then fits CPUs that have every feature of the one it was built on. It needs a compiler, ninja and torch
-    at build time. One library serves every torch from 2.10 on: that is what the stable ABI is for.
+    The wheel then fits CPUs with every feature of the one it was built on. The build needs a compiler, ninja and torch.
+    One library works with every torch from 2.10 on, because it uses the stable ABI.
     """
     from setuptools import Extension
     from setuptools.command.build_ext import build_ext

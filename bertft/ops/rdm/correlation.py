@@ -1,4 +1,4 @@
-"""Similarity of all layers of two models: comparison of their dissimilarity matrices (RSA)."""
+"""Comparison of all layers' dissimilarity matrices (RSA)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS, check_metric
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import cpu
 from bertft.ops.rdm.routes import ROUTES, Route, choose_route, run_route
-from bertft.ops.rows import check_matrix, check_nan
+from bertft.ops.rows import check_matrix, check_nan, check_width
 
 
 def rdm_correlation(
@@ -26,29 +26,32 @@ def rdm_correlation(
     nan: str = "raise",
     return_route: bool = False,
 ) -> Tensor | tuple[Tensor, Route]:
-    """``out[l, m]`` = comparison of the upper triangles (i < j) of the matrices of x[l] and y[m].
+    """Return ``out[l, m]``, a comparison of the upper triangles (i < j) of the matrices of x[l] and y[m].
 
     Args:
         x: (L, N, D) float64, float32, bfloat16 or float16; any strides.
-        y: (M, N, E), other vectors of the same N stimuli; None compares the layers of x with one another.
-        metric: an entry of a matrix, as in `pairwise_distance` (``cosine`` is 1 minus the similarity, ``dot`` is the
-            plain inner product); ``metric_y`` for y where it differs.
-        compare: ``pearson``; ``cosine`` (no centring: entries count as they are); ``spearman`` (average ranks of ties);
+        y: (M, N, E), other vectors of the same N stimuli. None compares the layers of x with one another.
+        metric: definition of an entry, as in `pairwise_distance`.
+        compare: ``pearson``; ``cosine`` (no centring, so that shifts count); ``spearman`` (average ranks of ties);
             ``rho_a`` (Schuett et al. 2023: the expected Spearman under random breaks of ties); ``kendall`` (tau-b).
-        float64: compute in float64 throughout; float64 input always does.
-        route: ``auto`` takes the cheapest. ``linear``: n d^2 work, dot, cosine, correlation and sqeuclidean under
-            pearson and cosine, differentiable. ``tiles``: n^2 d work, everything but kendall; never more than a tile of
-            a matrix in memory; ranks are those of bins, with the error that `Route` states (without a kernel exact
-            ranks, two matrices in memory at a time, made anew for each pair of layers). ``exact``: exact ranks; all
-            L + M matrices in memory, N (N-1) / 2 ranks of 8 bytes each (13 layers of 5,000 stimuli: 1.3 GB, of 20,000:
-            21 GB), and several times one matrix while it is sorted. ``sampled``: kendall on ``samples`` pairs of
-            stimuli drawn with ``seed`` (all pairs where there are no more).
-        nan: raise for rows that are not finite or have norm 0 under cosine or correlation, or propagate NaN.
-        return_route: return (out, `Route`), which says what was done, why, in which precision and how exactly.
+        metric_y: metric of y, by default ``metric``.
+        float64: compute in float64 throughout, as for float64 input.
+        route: ``auto`` takes the cheapest of the routes below (`bertft.ops.rdm.routes`).
+        samples: pairs of stimuli that the route ``sampled`` draws.
+        seed: of that draw.
+        nan: raise `BadRow` for rows that are not finite or have norm 0 under cosine or correlation, or propagate NaN.
+        return_route: return (out, `Route`), which reports the route, the reason, the precision and the error.
 
     Returns:
-        (L, M) float64; NaN where a matrix is constant or N < 2. Without y symmetric. Where x or y requires a gradient
-        only the linear route serves; the gradient costs n d^2 too.
+        (L, M) float64; NaN where a matrix is constant or N < 2. Symmetric without y. If x or y requires a gradient,
+        only the linear route is possible; the gradient costs n d^2 too.
+
+    Routes: ``linear`` takes n d^2 work, for dot, cosine, correlation and sqeuclidean under pearson and cosine, and is
+    differentiable. ``tiles`` takes n^2 d work, for everything but kendall, with one tile of a matrix in memory; its
+    ranks are those of bins, with the error that `Route` states. (Without a kernel it takes exact ranks, with two
+    matrices in memory that are recomputed for each pair of layers.) ``exact`` takes exact ranks with all L + M matrices
+    in memory, at 8 bytes per rank (13 layers of 5,000 stimuli: 1.3 GB, of 20,000: 21 GB), and several times one matrix
+    while it sorts. ``sampled`` is kendall on a sample of pairs, or on all pairs where there are no more.
     """
     check_metric(metric, op="rdm_correlation")
     metric_y = check_metric(metric_y or metric, op="rdm_correlation (metric_y)")
@@ -56,14 +59,7 @@ def rdm_correlation(
         if value not in allowed:
             raise BertftError(f"rdm_correlation: {name} must be one of {', '.join(allowed)}, not {value!r}")
     check = check_nan(nan, op="rdm_correlation")
-    check_matrix(x, "(L, N, D)", (3,), op="rdm_correlation", name="x")
-    if y is not None:
-        check_matrix(y, "(M, N, E)", (3,), op="rdm_correlation", name="y")
-        if y.shape[1] != x.shape[1] or y.device != x.device:
-            raise BertftError(
-                "rdm_correlation: x and y must hold the same stimuli on one device, "
-                f"found {x.shape[1]} on {x.device} and {y.shape[1]} on {y.device}"
-            )
+    _check_shapes(x, y, (metric, metric_y))
     if y is None and metric_y != metric:
         raise BertftError("rdm_correlation: metric_y needs y")
     chosen = choose_route(x, y, (metric, metric_y), compare, route, float64)
@@ -71,8 +67,21 @@ def rdm_correlation(
     return (out, chosen) if return_route else out
 
 
+def _check_shapes(x: Tensor, y: Tensor | None, metrics: tuple[str, str]) -> None:
+    check_matrix(x, "(L, N, D)", (3,), op="rdm_correlation", name="x")
+    check_width(x, metrics[0], op="rdm_correlation", name="x")
+    if y is not None:
+        check_matrix(y, "(M, N, E)", (3,), op="rdm_correlation", name="y")
+        check_width(y, metrics[1], op="rdm_correlation", name="y")
+        if y.shape[1] != x.shape[1] or y.device != x.device:
+            raise BertftError(
+                "rdm_correlation: x and y must hold the same stimuli on one device, "
+                f"found {x.shape[1]} on {x.device} and {y.shape[1]} on {y.device}"
+            )
+
+
 def _register() -> None:
-    """Shape rule; the tiles have no gradient."""
+    """Register the shape rule; tiles have no gradient."""
 
     def fake(x, y, metric_x, metric_y, ranks, float64, check):
         layers = x.shape[0] + (0 if y is None else y.shape[0])
@@ -81,6 +90,6 @@ def _register() -> None:
     torch.library.register_fake("bertft::rdm_moments", fake)
 
 
-extension.on_load(_register)
+cpu.on_load(_register)
 
 __all__ = ["LINEAR", "METRICS", "Route", "rdm_correlation"]

@@ -1,13 +1,13 @@
-"""Sums over all pairs of stimuli from plain matrix products, block of rows by block of rows: the way of a GPU.
+"""Sums over all pairs of stimuli by matrix products, for GPUs.
 
-A product of a library is several times faster there than a tile that must keep the entries of all layers at hand, and
-memory takes the entries of a block of rows: with rows u, v in the metric's form less a provisional mean, and columns
-for p and 1 beside them,
+A library's product is several times faster there than a tile that keeps the entries of all layers at hand. It takes
+memory for the entries of a block of rows. With rows u, v in the metric's form less a provisional mean, and further
+columns for p and 1,
 
     entry - shift = scale * [u, p, 1] [v, 1, p - shift / scale]'      (`bertft.ops.metrics`)
 
-so that one product a layer makes a block's entries, and one over each row of the block, summed in float64 over the
-rows, adds up all pairs of layers.
+so that one product per layer gives a block's entries. One product per row of the block, summed over rows in float64,
+then adds up all pairs of layers.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from bertft.ops.moments.formulas import metric_offset
 from bertft.ops.reference import metric_rows
 from bertft.ops.rows import check_rows
 
-BYTES = 1 << 29  # of the entries of one block
+BYTES = 1 << 29  # for the entries of one block
 
 
 def serves(metrics: tuple[str, str]) -> bool:
-    """Whether the entries of both metrics follow from products."""
+    """Return whether the entries of both metrics follow from products."""
     return "manhattan" not in metrics
 
 
 def rdm_moments(
     x: Tensor, y: Tensor | None, metric_x: str, metric_y: str, dtype: torch.dtype, *, check: bool, size: int = BYTES
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What `bertft.ops.reference.rdm_moments` returns, from products in ``dtype``.
+    """Return the sums of `bertft.ops.reference.rdm_moments`, from products in ``dtype``.
 
     Sums (P,) of the entries of P matrices less their shift over the pairs i < j, products (P, P) and shifts (P,), all
-    float64. ``size`` bytes of entries at a time. In float32 a euclidean distance of nearly equal rows, below some 3e-4
-    of their distance from the mean, is rounding.
+    float64. ``size`` bounds the bytes of entries held at a time. In float32, a euclidean distance of nearly equal rows,
+    below about 3e-4 of their distance from the mean, is rounding noise.
     """
     sides = [(x, metric_x, "x")] if y is None else [(x, metric_x, "x"), (y, metric_y, "y")]
     if check:
@@ -59,24 +59,24 @@ def rdm_moments(
                 place += len(left)
             entries[:, :, :height].triu_(1)
             sums += entries.sum(2).sum(1, dtype=torch.float64)
-            # Row by row: a single product of P x P over millions of pairs would leave most of the GPU idle, and float32
-            # would have to add up too many.
+            # Row by row: a single P x P product over millions of pairs would leave most of the GPU idle, and sum too
+            # many numbers in float32.
             by_row = entries.transpose(0, 1)
             products += torch.bmm(by_row, by_row.mT).sum(0, dtype=torch.float64)
     return sums, (products + products.mT) / 2, torch.cat([shift for _, _, shift in factors])
 
 
 def _factors(rows: Tensor, metric: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Left and right factor (L, N, D') of a block's entries less the shift, and the shift (L,) float64.
+    """Return the factors (L, N, D') of a block's entries less the shift, and the shift (L,) float64.
 
-    The shift of euclidean distances is not in the factors, whose product is their square.
+    The factors of euclidean distances give their square, and leave out the shift.
     """
     scale, (layers, n, d) = SCALE.get(metric, -2.0), rows.shape
     left = torch.zeros(layers, n, -(-(d + 2) // 4) * 4, dtype=dtype, device=rows.device)
     right = torch.zeros_like(left)
     shift = rows.new_zeros(layers, dtype=torch.float64)
-    # In float64 up to the difference from the mean, which of rows that point one way has few of float32's digits left;
-    # a layer at a time, for that would take more memory than a block.
+    # Float64 up to the difference from the mean, because rows that point in one direction would lose most of float32's
+    # digits in it. Layer by layer, because all layers would take more memory than a block.
     for k, layer in enumerate(rows):
         wide = metric_rows(layer.double(), metric)
         mean = wide.mean(0).to(dtype).double()
@@ -94,7 +94,7 @@ def _factors(rows: Tensor, metric: str, dtype: torch.dtype) -> tuple[Tensor, Ten
 
 
 def _check(rows: Tensor, metric: str, name: str) -> None:
-    """`bertft.ops.rows.check_rows`, which takes float64 of all rows, only where a quick look finds something odd."""
+    """Run `check_rows`, which copies all rows to float64, only if a quick look finds a suspicious row."""
     if torch.compiler.is_compiling():
         return
     norm = torch.linalg.vector_norm(rows.float(), dim=-1)
@@ -106,4 +106,4 @@ def _check(rows: Tensor, metric: str, name: str) -> None:
         odd |= torch.linalg.vector_norm(centred, dim=-1) <= 1e-4 * norm
     if bool(odd.any()):
         for k, layer in enumerate(rows):
-            check_rows(layer, metric, op="rdm_correlation", name=f"{name} in layer {k}")
+            check_rows(layer, metric, op="rdm_correlation", name=name, layer=k)

@@ -1,4 +1,4 @@
-"""The ways to compare dissimilarity matrices, and the choice between them by cost."""
+"""Routes to compare dissimilarity matrices, and their choice by cost."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS, RANKS
 from bertft.ops.moments.formulas import PairSums, compare_sums, rsa_from_moments
 from bertft.ops.moments.layer_pairs import compare_layers
 from bertft.ops.moments.layout import Moments
-from bertft.ops.native import cpu as extension
-from bertft.ops.native import cuda as extension_cuda
+from bertft.ops.native import cuda, dispatch
 from bertft.ops.pairwise_distance import pairwise_distance
 from bertft.ops.rdm import products as rdm_products
-from bertft.ops.rows import check_rows, with_sentence
+from bertft.ops.rows import check_rows, raising_bad_row
 
 ROUTES = ("linear", "tiles", "exact", "sampled")
-EXACT_RANKS = 1024  # stimuli up to which all pairs of a layer are half a million numbers and fast to sort
+EXACT_RANKS = 1024  # up to here, all pairs of a layer are half a million numbers, which sort fast
 
 
 class Route(NamedTuple):
@@ -29,16 +28,16 @@ class Route(NamedTuple):
 
     name: str  # linear, tiles, exact or sampled
     reason: str  # in words
-    linear: float  # floating-point operations of either way, infinite where it cannot serve
+    linear: float  # floating-point operations of that route, infinite if it is impossible
     tiles: float
     dtype: torch.dtype  # of rows and products; sums are float64
-    error: float | None = None  # what binning of ranks adds where nature has not conspired; sampled: standard error
-    bound: float | None = None  # what binning of ranks can add at worst
-    pairs: int | None = None  # sampled: pairs of stimuli that were used
+    error: float | None = None  # typical (not worst-case) error of rank binning; sampled: standard error
+    bound: float | None = None  # worst-case error of rank binning
+    pairs: int | None = None  # sampled: pairs of stimuli used
 
 
 def costs(x: Tensor, y: Tensor | None) -> tuple[float, float]:
-    """Floating-point operations of the linear-time route and of the tiles."""
+    """Return the floating-point operations of the linear-time route and of the tiles."""
     (L, n, d), (M, _, e) = x.shape, (x if y is None else y).shape
     if y is None:
         return float(L * L) * n * d * d, float(n) * n * (L * d + L * L / 2 * 2)
@@ -48,7 +47,7 @@ def costs(x: Tensor, y: Tensor | None) -> tuple[float, float]:
 def choose_route(
     x: Tensor, y: Tensor | None, metrics: tuple[str, str], compare: str, wanted: str, float64: bool
 ) -> Route:
-    """The cheapest route that can serve, or the one that is wanted; BertftError where that one cannot."""
+    """Return the cheapest possible route, or the ``wanted`` one; raise BertftError if that is impossible."""
     moments = compare in ("pearson", "cosine")
     can = {
         "linear": moments and all(metric in LINEAR for metric in metrics),
@@ -95,20 +94,25 @@ def run_route(
     samples: int,
     seed: int,
 ) -> tuple[Tensor, Route]:
-    """The comparison (L, M) by ``route``, and the route with what only the run could tell."""
+    """Return the comparison (L, M) by ``route``, and the route with the errors found on the way."""
     if route.name == "sampled":
         return _sampled(route, x, y, metrics, check, samples, seed)
     if route.name == "linear":
         return _linear(route, x, y, metrics, compare, check), route
     if route.name == "exact":
         return _exact(route, x, y, metrics, compare, check, keep=True), route
-    if compare in RANKS and not extension.serves(x):  # without a kernel there are no bins
+    if compare in RANKS and not _served(x, y):  # only kernels bin ranks
         return _exact(route, x, y, metrics, compare, check, keep=False), route._replace(name="exact")
     return _tiles(route, x, y, metrics, compare, check)
 
 
+def _served(x: Tensor, y: Tensor | None) -> bool:
+    """Return whether a kernel takes x and y; the GPU's would take a y without dimensions for a missing one."""
+    return dispatch.serves(x) and (y is None or y.shape[-1] > 0)
+
+
 def _linear(route: Route, x: Tensor, y: Tensor | None, metrics: tuple[str, str], compare: str, check: bool) -> Tensor:
-    """Through the sums of `cross_moments`."""
+    """Compare through the sums of `cross_moments`."""
 
     def statistic(moments: Moments, mean_x: Tensor, mean_y: Tensor) -> Tensor:
         kinds: dict[str, Any] = {"metric": metrics[0], "metric_y": metrics[1], "compare": compare}
@@ -123,7 +127,7 @@ def _tiles(
 ) -> tuple[Tensor, Route]:
     codes = (METRICS.index(metrics[0]), METRICS.index(metrics[1]))
     x, y = x.detach(), None if y is None else y.detach()
-    served, ranks, L, n = extension.serves(x), compare in RANKS, len(x), x.shape[1]
+    served, ranks, L, n = _served(x, y), compare in RANKS, len(x), x.shape[1]
     on_core = served and x.is_cuda and route.dtype == torch.float32 and _on_split_rows(x, y)
     if x.is_cuda and compare not in RANKS and rdm_products.serves(metrics) and not on_core:
         sums, products, shifts = rdm_products.rdm_moments(x, y, *metrics, route.dtype, check=check)
@@ -131,11 +135,11 @@ def _tiles(
         return _tiles_on_gpu(route, x, y, codes, compare, check), route
     elif served:
         op, wide = torch.ops.bertft.rdm_moments, route.dtype == torch.float64
-        sums, products, shifts, within = with_sentence(lambda: op(x, y, *codes, ranks, wide, check))
+        sums, products, shifts, within = raising_bad_row(lambda: op(x, y, *codes, ranks, wide, check))
     else:
         for layers, metric, name in ((x, metrics[0], "x"), (y, metrics[1], "y")):
             for k, layer in enumerate([] if layers is None or not check else layers):
-                check_rows(layer, metric, op="rdm_correlation", name=f"{name} in layer {k}")
+                check_rows(layer, metric, op="rdm_correlation", name=name, layer=k)
         sums, products, shifts = reference.rdm_moments(x, y, *metrics)
         route = route._replace(dtype=torch.float64)
     pairs = sums.new_tensor(n * (n - 1) / 2)
@@ -144,6 +148,7 @@ def _tiles(
     if compare == "rho_a":
         # ranks are centred and divided by the number of pairs P: 12 sum (P r)(P s) / (P^3 - P)
         out = 12 * products[:L, second] * pairs / (pairs * pairs - 1)
+        out = out if n > 1 else out * torch.nan
     else:
         first_sums, second_sums = sums[:L, None], sums[None, second]
         pair = PairSums(pairs, first_sums, second_sums, square[:L, None], products[:L, second], square[None, second])
@@ -158,20 +163,20 @@ def _tiles(
 def _tiles_on_gpu(
     route: Route, x: Tensor, y: Tensor | None, codes: tuple[int, int], compare: str, check: bool
 ) -> Tensor:
-    """All layers of both sides, a group of tiles of pairs at a time: no whole matrix in memory."""
+    """Compare all layers of both sides, a group of tiles of pairs at a time, with no whole matrix in memory."""
     if route.dtype == torch.float64 or (y is not None and y.dtype != x.dtype):
         x, y = x.to(route.dtype), None if y is None else y.to(route.dtype)
     op, best = torch.ops.bertft.rdm_tiles, -1  # split rows on tensor cores where the card's pay, else FFMA
-    return with_sentence(lambda: op(x, y, *codes, COMPARISONS.index(compare), best, check))
+    return raising_bad_row(lambda: op(x, y, *codes, COMPARISONS.index(compare), best, check))
 
 
 def _on_split_rows(x: Tensor, y: Tensor | None) -> bool:
-    """Whether the card's tensor cores make products of halves fast enough to replace a library's of float32."""
+    """Return whether the card's tensor cores multiply halves fast enough to replace a library's float32 products."""
     return not torch.compiler.is_compiling() and bool(torch.ops.bertft.split_core(x, y))
 
 
 def _register_on_gpu() -> None:
-    """Shape rule of the op that only a GPU has."""
+    """Register the shape rule of the op that only a GPU has."""
 
     def fake(x, y, metric_x, metric_y, compare, path, check):
         return x.new_empty(len(x), len(x if y is None else y), dtype=torch.float64)
@@ -179,20 +184,20 @@ def _register_on_gpu() -> None:
     torch.library.register_fake("bertft::rdm_tiles", fake)
 
 
-extension_cuda.on_load(_register_on_gpu)
+cuda.on_load(_register_on_gpu)
 
 
 def _binning_error(v: Tensor, w: Tensor, rho: Tensor, pairs: Tensor) -> dict[str, float]:
-    """Error of a rank correlation whose ranks are mid-ranks of bins.
+    """Return the error of a rank correlation whose ranks are mid-ranks of bins.
 
     v and w are the shares of the two rank variances inside bins: 1 / bins^2 where bins hold the same number of entries.
-    Ranks are r = R + e with R the mid-rank and e of mean 0 in a bin, so the correlation is off by cov(e, S), cov(R, f)
-    and cov(e, f), and by the variances. At worst e is aligned with all that S varies inside bins of R, hence
+    Ranks are r = R + e with the mid-rank R and e of mean 0 in a bin, so the correlation is off by cov(e, S), cov(R, f)
+    and cov(e, f), and by the variances. In the worst case e is aligned with all variation of S inside bins of R, hence
 
         bound = (sqrt v + sqrt w) sqrt(1 - rho^2) + sqrt(v w) + |rho| (v + w) / 2
 
-    or about 2 / bins. Where the other side does not know the order inside bins, cov(e, S) is a smooth slope times v and
-    a random sum over the pairs: error = 2 (v + w) + 4 sqrt((v + w) / pairs), about 4 / bins^2 for very many pairs.
+    or about 2 / bins. If the other side is independent of the order inside bins, cov(e, S) is a smooth slope times v,
+    plus a random sum over the pairs: error = 2 (v + w) + 4 sqrt((v + w) / pairs), about 4 / bins^2 for very many pairs.
     """
     rest = torch.sqrt((1 - rho * rho).clamp(min=0))
     bound = (v.sqrt() + w.sqrt()) * rest + (v * w).sqrt() + rho.abs() * (v + w) / 2
@@ -203,12 +208,15 @@ def _binning_error(v: Tensor, w: Tensor, rho: Tensor, pairs: Tensor) -> dict[str
 def _exact(
     route: Route, x: Tensor, y: Tensor | None, metrics: tuple[str, str], compare: str, check: bool, *, keep: bool
 ) -> Tensor:
-    """From condensed matrices: all of them in memory, or without ``keep`` two at a time, made anew for each pair."""
+    """Compare condensed matrices.
+
+    With ``keep`` all of them are in memory at once, otherwise two at a time, recomputed for each pair of layers.
+    """
 
     def entries(layers: Tensor, k: int, metric: str, name: str) -> Tensor:
         rows = layers[k].detach()
         if check:
-            check_rows(rows, metric, op="rdm_correlation", name=f"{name} in layer {k}")
+            check_rows(rows, metric, op="rdm_correlation", name=name, layer=k)
         found = pairwise_distance(rows.to(route.dtype), metric=metric, condensed=True, nan="propagate")
         if compare not in RANKS:
             return found
@@ -233,7 +241,7 @@ def _exact(
 def _sampled(
     route: Route, x: Tensor, y: Tensor | None, metrics: tuple[str, str], check: bool, samples: int, seed: int
 ) -> tuple[Tensor, Route]:
-    """Kendall's tau-b over a sample of pairs of stimuli, entries in float64."""
+    """Return Kendall's tau-b over a sample of pairs of stimuli, with entries in float64."""
     from scipy.stats import kendalltau
 
     n = x.shape[1]

@@ -1,4 +1,4 @@
-"""What an edge probe's score is held against: control labels, and the length of a code for the real ones."""
+"""Controls of edge probes: control labels and the online code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bertft.errors import BertftError
 from bertft.probes.edge.head import Input
 from bertft.probes.edge.targets import EdgeTargets
 from bertft.probes.edge.training import EdgeTraining, code_bits, train_heads
-from bertft.probes.vectors import Room, Vectors
+from bertft.probes.vectors import Vectors, Workspace
 from bertft.runs.artefacts import NOTHING, Unfinished
 from bertft.runs.progress import SILENT, Progress
 
@@ -25,11 +25,11 @@ FRACTIONS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5,
 
 
 def control_labels(texts: Sequence[SpanText], train: Sequence[SpanText], seed: int) -> list[SpanText]:
-    """``texts`` with control labels (Hewitt and Liang 2019): one draw for every word type, the same in every corpus.
+    """Return ``texts`` with control labels (Hewitt and Liang 2019): one draw for each word type.
 
-    A target's word type is the last word of its first span, as written. The draw is from the label sets of the
-    training targets, as often as they occur there, so that the control task is as hard to guess as the real one, and
-    it depends on the type and ``seed`` alone: a probe can only solve the task by knowing the word.
+    The word type of a target is the last word of its first span, as written. The draw is from the label sets of the
+    training targets, weighted by their frequency, so that guessing is as hard as in the real task. It depends on the
+    type and ``seed`` alone, so it is the same in every corpus, and a probe can solve the task only by knowing the word.
     """
     pool = sorted(target.labels for text in train for target in text.targets)
 
@@ -50,14 +50,14 @@ def control_labels(texts: Sequence[SpanText], train: Sequence[SpanText], seed: i
 
 @dataclasses.dataclass(frozen=True)
 class CodeLength:
-    """Online code of the training labels: ``bits`` (P,) of each probe, ``uniform`` of the code that knows nothing."""
+    """The online code of the training labels: ``bits`` (P,) of each probe, ``uniform`` of the uniform code."""
 
     bits: np.ndarray
     uniform: float
 
     @property
     def compression(self) -> np.ndarray:
-        """How many times shorter than the uniform code (P,)."""
+        """The compression (P,): how many times shorter the code is than the uniform one."""
         return self.uniform / self.bits
 
 
@@ -72,13 +72,17 @@ def online_code(
     unfinished: tuple[Unfinished, Unfinished] = (NOTHING, NOTHING),
     device: torch.device | str | None = None,
 ) -> CodeLength:
-    """The online code's length (Voita and Titov 2020) of the training labels under every probe.
+    """Return the length of the online code (Voita and Titov 2020) of the training labels under every probe.
 
-    The texts, in an order drawn with the seed, are cut into blocks at `FRACTIONS`. The first block is sent uniformly,
-    every other one with the probe trained on the blocks before it, that of the least code length on dev. What a label
-    costs is said at `code_bits`; uniformly it is log2 K where every target has one label, else K bits. Of
-    ``unfinished`` the first holds the bits after each block, the second the training of the block that is on.
-    ``device`` as in `bertft.probes.edge.training.train_heads`.
+    The texts, in an order drawn with the seed, are cut into blocks at `FRACTIONS`. The first block is coded uniformly:
+    log2 K bits for each target if every target has one label, else K bits. Every other block is coded (`code_bits`) by
+    the probe trained on the blocks before it, with the weights of the least code length on dev.
+
+    The first of ``unfinished`` keeps the bits after each block, the second the training for the current block. The
+    other arguments are those of `bertft.probes.edge.training.train_heads`.
+
+    Raises:
+        BertftError: if there are fewer than 2 training texts.
     """
     texts = len(targets.texts)
     order = np.random.default_rng(config.seed).permutation(texts)
@@ -89,7 +93,7 @@ def online_code(
     per_target = math.log2(labels) if targets.single else float(labels)
     bits = np.full(len(inputs), per_target * sum(len(targets.texts[i].targets) for i in order[: edges[0]]))
     blocks, training = unfinished
-    nothing = np.random.default_rng(0)  # no order is drawn while blocks are sent
+    nothing = np.random.default_rng(0)  # coding draws nothing
     found = blocks.found(nothing)
     if found is not None:
         bits = found[1]["bits"].numpy()
@@ -98,17 +102,17 @@ def online_code(
         for number, (known, end) in pairs:
             past, block = np.sort(order[:known]), np.sort(order[known:end])
             trained = train_heads(
-                inputs, Chosen(train, past), targets.subset(past), dev, dev_targets, config, criterion="code",
+                inputs, VectorSubset(train, past), targets.subset(past), dev, dev_targets, config, criterion="code",
                 unfinished=training.of(block=number), device=device,
             )  # fmt: skip
-            bits += code_bits(trained.heads, range(len(inputs)), Chosen(train, block), targets.subset(block))
+            bits += code_bits(trained.heads, range(len(inputs)), VectorSubset(train, block), targets.subset(block))
             blocks.keep(number, {"bits": torch.from_numpy(bits)}, nothing)
             step.advance()
     return CodeLength(bits, per_target * len(targets))
 
 
-class Chosen:
-    """Some sentences of other vectors, as vectors of their own."""
+class VectorSubset:
+    """The vectors of some sentences of a corpus."""
 
     def __init__(self, vectors: Vectors, members: np.ndarray) -> None:
         self._vectors, self._members = vectors, np.asarray(members)
@@ -116,6 +120,6 @@ class Chosen:
         self.layers, self.width = vectors.layers, vectors.width
 
     def batch(
-        self, sentences: Sequence[int], layers: torch.Tensor | None = None, *, room: Room | None = None
+        self, sentences: Sequence[int], layers: torch.Tensor | None = None, *, workspace: Workspace | None = None
     ) -> torch.Tensor:
-        return self._vectors.batch(self._members[list(sentences)].tolist(), layers, room=room)
+        return self._vectors.batch(self._members[list(sentences)].tolist(), layers, workspace=workspace)

@@ -1,14 +1,14 @@
-"""One pass of edge probes over a batch: the logits of its targets, and the gradients, written out.
+"""Fused forward and backward pass of edge probes.
 
     hidden = tanh(sum_r H_r'(W_r' pooled_r + b_r) + c),  logits = O'(LN(hidden) * dropped) + o
 
-Everything before tanh is a sum over the roles r of what depends on a span and not on the target, and targets share
-spans: a mention is in many pairs, a head has many dependents. So each role's part is made once for every distinct span
-of the batch and then added to the targets it belongs to. There is no nonlinearity between W_r and H_r either: for more
-spans than an input vector has dimensions, one product with C_r = W_r H_r takes the place of two.
+Everything before tanh is a sum over the roles r of terms that depend on a span alone. Targets share spans: a mention is
+in many pairs, a head has many dependents. So the term of a role is computed once for every distinct span of the batch
+and then added to its targets. There is no nonlinearity between W_r and H_r. If there are more spans than
+dimensions of an input vector, one product with C_r = W_r H_r replaces two.
 
-The gradients follow from the same sums. Only the pooling (attention and mixes, small beside the products) is left to
-autograd, from leaves of its own: the directions W_r a_r of the attention and the weights of the mixes.
+The gradients are written out from the same sums. Only the pooling (attention and mixes, which cost little beside the
+products) uses autograd, with leaves of its own: the directions W_r a_r of the attention and the weights of the mixes.
 """
 
 from __future__ import annotations
@@ -23,19 +23,21 @@ from torch.nn import functional as F
 
 from bertft.probes.edge.targets import SpanBatch
 
-EPS = 1e-5  # of the layer normalisation, PyTorch's
+EPS = 1e-5  # of PyTorch's layer normalisation
 
 
 class Pass:
-    """``logits`` (P, N, K) of P heads for N targets; with ``learn``, `backward` gives the parameters' gradients.
+    """The ``logits`` (P, N, K) of P heads for N targets, and their gradients by `backward`.
 
     Args:
-        tensors: the heads' parameters as `bertft.probes.edge.head.Heads` stacks them.
-        slots: (layer, whether it is the top of a mix) of each of Q slots, in the order of ``tensors["project"]``.
-        owner: (Q,) whose slot it is.
+        tensors: parameters, stacked as in `bertft.probes.edge.head.Heads`.
+        slots: the layer of each of Q slots and whether it is the top of a mix, in the order of ``tensors["project"]``.
+        owner: (Q,) the head of each slot.
         x: (L, T, D) the words of the batch.
-        dropped: (N, W) multiplies the normalised hidden layer, the same for all heads; None leaves it alone.
-        through: `through` of these tensors, if it is at hand.
+        batch: the targets.
+        dropped: (N, W) factors of the normalised hidden layer, the same for all heads; None for no dropout.
+        through: the result of `through` for these tensors, if it is known.
+        learn: whether `backward` will be called.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class Pass:
         self.logits = torch.baddbmm(tensors["out_bias"].unsqueeze(1), self.out, tensors["out"])
 
     def backward(self, slope: Tensor) -> dict[str, Tensor]:
-        """Gradients, shaped as the parameters, from that of the logits (P, N, K)."""
+        """Return the gradients of the parameters from ``slope``, that of the logits (P, N, K), which is overwritten."""
         own, found = self.tensors, {}
         found["out"], found["out_bias"] = torch.bmm(self.out.mT, slope), slope.sum(1)
         slope = torch.bmm(slope, own["out"].mT)
@@ -107,7 +109,10 @@ class Pass:
         return found
 
     def _learn_role(self, role: int, slope: Tensor, found: dict[str, Tensor], half_found: Tensor) -> Tensor | None:
-        """From the gradient (P, U, W) of a role's part of the hidden layer; that of what was pooled, if it has one."""
+        """Write a role's gradients from ``slope``, that of its term of the hidden layer (P, U, W).
+
+        Return the gradient of the pooled vectors, or None if they need none.
+        """
         pooled, direct, span = self.pooled[role].detach(), self.through[role], self.spans[role]
         project, half, bias = self._role(role)
         into = found["project"][:, role]
@@ -128,7 +133,7 @@ class Pass:
         return torch.bmm(spread, backwards.mT) if self.pooled[role].requires_grad else None
 
     def _pool(self, slots: Sequence[tuple[int, bool]], x: Tensor, batch: SpanBatch, learn: bool) -> None:
-        """``pooled``, one a role: (Q, U, D) of its U distinct spans; and the leaves that these depend on."""
+        """Set ``pooled``, (Q, U, D) for the U distinct spans of each role, and the leaves they depend on."""
         own, roles = self.tensors, range(len(batch.sizes))
         self.attending = [role for role in roles if not batch.single[role]]
         tops = [layer for layer, mixed in slots if mixed]
@@ -152,7 +157,7 @@ class Pass:
                     self.pooled.append(words.take(tokens, batch.whole[role]))
 
     def _learn_pooling(self, upstream: list[Tensor | None], found: dict[str, Tensor]) -> None:
-        """Add what the attention's directions and the mixes learn from the gradients of what was pooled."""
+        """Add the gradients of attention and mixes, from ``upstream``, those of the pooled vectors."""
         learned = [(p, slope) for p, slope in zip(self.pooled, upstream, strict=True) if slope is not None]
         if learned:
             torch.autograd.backward([p for p, _ in learned], [slope for _, slope in learned])
@@ -169,40 +174,40 @@ class Pass:
                 found["attend"][:, role] = self._merge(torch.bmm(slope.mT, project)).squeeze(1)
 
     def _role(self, role: int) -> tuple[Tensor, Tensor, Tensor]:
-        """W_r (Q, D, W), H_r (P, W, W) and b_r (P, 1, W)."""
+        """Return W_r (Q, D, W), H_r (P, W, W) and b_r (P, 1, W)."""
         return self.tensors["project"][:, role], self.halves[:, role], self.tensors["bias"][:, role].unsqueeze(1)
 
     def _merge(self, values: Tensor) -> Tensor:
-        """Add up the slots (Q, ...) of each head: (P, ...); one or two, so that their order makes no difference."""
+        """Sum the slots (Q, ...) of each head to (P, ...). A head has one or two, so the order makes no difference."""
         if len(self.owner) == self.heads:
             return values
         return values.new_zeros(self.heads, *values.shape[1:]).index_add(0, self.owner, values)
 
     def _spread(self, values: Tensor) -> Tensor:
-        """What each slot's head has: (P, ...) to (Q, ...)."""
+        """Repeat the values of heads (P, ...) for their slots (Q, ...)."""
         return values if len(self.owner) == self.heads else values.index_select(0, self.owner)
 
 
 def through(tensors: dict[str, Tensor], owner: Tensor) -> list[Tensor]:
-    """C_r = W_r H_r (Q, D, W) of each role, for many batches under the same parameters."""
+    """Return C_r = W_r H_r (Q, D, W) of each role, for many batches with the same parameters."""
     width = tensors["norm"].shape[1]
     halves = tensors["hidden"].unflatten(1, (-1, width))[owner]
     return [torch.bmm(tensors["project"][:, role], halves[:, role]) for role in range(halves.shape[1])]
 
 
 class _Slots:
-    """The slots' input vectors: plain layers, which need no gradient, and mixes (``mixing`` (m, L)), which do."""
+    """The input vectors of slots: plain layers, which need no gradient, and mixes by ``mixing`` (m, L), which do."""
 
     def __init__(self, slots: Sequence[tuple[int, bool]], x: Tensor, mixing: Tensor | None) -> None:
         self.x, (layers, words, dim) = x, x.shape
         self.plain = [layer for layer, mixed in slots if not mixed]
-        order = sorted(range(len(slots)), key=lambda q: slots[q][1])  # the plain ones first
+        order = sorted(range(len(slots)), key=lambda q: slots[q][1])  # plain slots first
         self.order = numbers(tuple(order), x.device)
         self.back = None if order == list(range(len(slots))) else self.order.argsort()
         self.mixed = None if mixing is None else (mixing @ x.reshape(layers, words * dim)).view(-1, words, dim)
 
     def _layers(self) -> Tensor:
-        """The plain slots' layers; no copy where they follow one another."""
+        """Return the layers of the plain slots, without a copy if they are consecutive."""
         first, last = self.plain[0], self.plain[-1]
         if self.plain == list(range(first, last + 1)):
             return self.x[first : last + 1]
@@ -213,17 +218,17 @@ class _Slots:
         return joined if self.back is None else joined[self.back]
 
     def _groups(self) -> list[tuple[Tensor, Tensor]]:
-        """(slot numbers, vectors) of the plain and of the mixed slots, those that are there."""
+        """Return the numbers and vectors of the plain slots and of the mixed slots, if there are any."""
         count = len(self.plain)
         groups = [(self.order[:count], self._layers())] if count else []
         return groups if self.mixed is None else [*groups, (self.order[count:], self.mixed)]
 
     def take(self, tokens: Tensor, whole: bool) -> Tensor:
-        """(Q, U, D): the vectors of single words, or of all in order."""
+        """Return the vectors (Q, U, D) of the words ``tokens``; with ``whole``, of all words in order."""
         if whole:
             return self._both([vectors for _, vectors in self._groups()])
         words, parts = self.x.shape[1], []
-        if self.plain:  # rows of all layers at once: layers that do not follow one another are not copied first
+        if self.plain:  # by rows of all layers, so that layers that are not consecutive are not copied first
             rows = (numbers(tuple(self.plain), tokens.device).unsqueeze(1) * words + tokens).flatten()
             parts.append(self.x.flatten(0, 1).index_select(0, rows).unflatten(0, (len(self.plain), len(tokens))))
         if self.mixed is not None:
@@ -231,18 +236,22 @@ class _Slots:
         return self._both(parts)
 
     def dot(self, direction: Tensor) -> Tensor:
-        """(Q, T, r): each word's products with its slot's directions (Q, D, r)."""
+        """Return the products (Q, T, r) of each word with the directions (Q, D, r) of each slot."""
         return self._both([torch.bmm(v, direction[q]) for q, v in self._groups()])
 
     def pool(self, weights: Tensor, tokens: Tensor, sizes: Tensor) -> Tensor:
-        """(Q, U, D): the sum over each span's words, with weights (Q, J)."""
+        """Return the weighted sums (Q, U, D) over the words of each span, with weights (Q, J)."""
         parts = []
         starts, device = sizes.cumsum(0) - sizes, sizes.device
         plain = numbers(tuple(self.plain), device)
         tables = [(self.x, plain, self.order[: len(self.plain)])] if self.plain else []
         if self.mixed is not None:
             tables.append((self.mixed, torch.arange(len(self.mixed), device=device), self.order[len(self.plain) :]))
-        for vectors, chosen, slots in tables:  # no layer is copied: words are numbered through all of a table's
+        for (
+            vectors,
+            chosen,
+            slots,
+        ) in tables:  # words are numbered across all layers of a table, so that no layer is copied
             parts.append(
                 F.embedding_bag(
                     (tokens + chosen.unsqueeze(1) * vectors.shape[1]).flatten(),
@@ -257,16 +266,16 @@ class _Slots:
 
 @functools.lru_cache(maxsize=4096)
 def numbers(values: tuple[int, ...], device: torch.device) -> Tensor:
-    """These numbers on a device, not to be changed: made once, for a GPU is waited for while they are sent."""
+    """Return these numbers on a device, cached, because a transfer waits for the GPU; do not change them."""
     return torch.tensor(values, dtype=torch.int64, device=device)
 
 
 def directions(project: Tensor, attend: Tensor, roles: Sequence[int]) -> Tensor:
-    """W_r a_r (Q, D, r) of some roles, from their ``project`` (Q, roles, D, W) and ``attend`` (Q, roles, W)."""
+    """Return W_r a_r (Q, D, r) of some roles, from ``project`` (Q, roles, D, W) and ``attend`` (Q, roles, W)."""
     if project.is_cuda:
         chosen = numbers(tuple(roles), project.device)
         return torch.einsum("qrdw,qrw->qdr", project.index_select(1, chosen), attend.index_select(1, chosen))
-    # A slot at a time: a CPU's batched products of one column are several times slower.
+    # Slot by slot: on a CPU a batched product with one column is several times slower.
     return torch.stack(
         [
             torch.stack([torch.mv(matrix[role], a[role]) for role in roles], dim=-1)
@@ -276,14 +285,14 @@ def directions(project: Tensor, attend: Tensor, roles: Sequence[int]) -> Tensor:
 
 
 def mix(scalars: Tensor, tops: Sequence[int]) -> Tensor:
-    """softmax of the scalars (m, L) over layers 0..top of each row."""
+    """Return the softmax (m, L) of the scalars (m, L) over the layers 0..top of each row, 0 above."""
     layers = torch.arange(scalars.shape[1], device=scalars.device)
     above = layers > numbers(tuple(tops), scalars.device).unsqueeze(1)
     return scalars.masked_fill(above, -math.inf).softmax(-1)
 
 
 def softmax_in_spans(energy: Tensor, tokens: Tensor, sizes: Tensor) -> Tensor:
-    """Weights (P, J) of the words of each span from energies (P, T) of all words."""
+    """Return the weights (P, J) of the words of each span from the energies (P, T) of all words."""
     span = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes, output_size=len(tokens))
     e = picked(energy, tokens)
     with torch.no_grad():  # the largest of each span, so that no exponential overflows
@@ -292,17 +301,17 @@ def softmax_in_spans(energy: Tensor, tokens: Tensor, sizes: Tensor) -> Tensor:
     return w / picked(summed(w, span, len(sizes)), span)
 
 
-# On a GPU, index_add and the gradient of index_select add up in the order in which threads happen to come, advanced
-# indexing in one order always; a CPU has one order in both, and is faster in the first two.
+# On a GPU, index_add and the gradient of index_select add in an order that varies from run to run; advanced indexing
+# adds in a fixed order. On a CPU the order is always fixed, and the first two are faster.
 
 
 def picked(values: Tensor, index: Tensor) -> Tensor:
-    """values (P, T, ...) -> (P, J, ...): those that ``index`` (J,) names, twice where it names them twice."""
+    """Return out[:, j] = values[:, index[j]], (P, T, ...) -> (P, J, ...)."""
     return values[:, index] if values.is_cuda else values.index_select(1, index)
 
 
 def summed(values: Tensor, index: Tensor, count: int) -> Tensor:
-    """values (P, J, ...) -> (P, count, ...): the sum of those at which ``index`` (J,) has each number below count."""
+    """Return out[:, k] = sum of values[:, j] with index[j] = k, (P, J, ...) -> (P, count, ...)."""
     zeros = values.new_zeros(len(values), count, *values.shape[2:])
     if values.is_cuda:
         return torch.ops.aten.index_put_(zeros, [None, index], values, True)

@@ -1,10 +1,11 @@
-"""The edge probe of Tenney et al. (2019, jiant v1) for many inputs at once: one stack of heads.
+"""Heads of edge probes (Tenney et al. 2019, jiant v1), stacked.
 
 For a span with words t, input vectors x_t and one head:
     e_t = a'(W'x_t + b),  alpha = softmax of e over the words of the span,  r = sum_t alpha_t (W'x_t + b)
     logits = O'dropout(LN(tanh(H'[r_1; r_2] + c))) + o
 The weights alpha add up to one and the projection is linear, so r = W'(sum_t alpha_t x_t) + b and e_t = (Wa)'x_t up to
-a constant that the softmax ignores: the words are pooled first and spans are projected, never words (`edge_pass`).
+a constant that the softmax ignores. Therefore words are pooled first, and spans are projected instead of words
+(`bertft.probes.edge.forward`).
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from torch import Tensor
 from bertft.probes.edge.forward import Pass, mix, numbers
 from bertft.probes.edge.targets import SpanBatch
 
-WIDTH = 256  # of the span vectors and of the hidden layer
+WIDTH = 256  # of the span vectors and the hidden layer
 DROPOUT = 0.3
 
 
 @dataclass(frozen=True)
 class Input:
-    """What one probe reads: ``kind`` ``layer`` (k alone), ``mix`` (a learned mix of 0..k) or ``cat`` (0 and k)."""
+    """The input of a probe, by ``kind``: ``layer`` (k alone), ``mix`` (a learned mix of 0..k) or ``cat`` (0 and k)."""
 
     kind: str
     layer: int
 
 
 def all_inputs(layers: int) -> list[Input]:
-    """Every layer alone, top beside lexical, and mixes up to each layer from 1 (up to 0 there is nothing to mix)."""
+    """Return each layer alone, the top layer beside layer 0, and the mixes up to each layer from 1."""
     singles = [Input("layer", k) for k in range(layers)]
     if layers < 2:
         return singles
@@ -43,10 +44,12 @@ def all_inputs(layers: int) -> list[Input]:
 class Heads:
     """The parameters of P heads in stacked tensors, and passes of any subset of them.
 
-    A probe owns one *slot*, an input vector of width D, or two (``cat``). Q slots in all, in the probes' order:
-    ``project`` (Q, roles, D, W); everything else is a row a probe: ``bias``, ``attend`` (P, roles, W), ``hidden``
-    (P, roles * W, W), ``hidden_bias``, ``norm``, ``shift`` (P, W), ``out`` (P, W, K), ``out_bias`` (P, K); and a row
-    a mix: ``scalars`` (m, L), ``gamma`` (m,).
+    A head has one *slot*, an input vector of width D, or two (``cat``). The tensors, in the order of the probes:
+
+    - for each of Q slots: ``project`` (Q, roles, D, W);
+    - for each probe: ``bias``, ``attend`` (P, roles, W), ``hidden`` (P, roles * W, W), ``hidden_bias``, ``norm``,
+      ``shift`` (P, W), ``out`` (P, W, K), ``out_bias`` (P, K);
+    - for each mix: ``scalars`` (m, L), ``gamma`` (m,).
     """
 
     def __init__(self, inputs: Sequence[Input], layers: int, dim: int, roles: int, labels: int, seed: int) -> None:
@@ -55,11 +58,11 @@ class Heads:
         mixes = [i for i in inputs if i.kind == "mix"]
         generator = torch.Generator().manual_seed(seed)
 
-        def draw(fan_in: int, *shape: int) -> Tensor:  # torch's own initialisation of a linear layer
+        def draw(fan_in: int, *shape: int) -> Tensor:  # PyTorch's initialisation of a linear layer
             return (torch.rand(*shape, generator=generator) * 2 - 1) / math.sqrt(fan_in)
 
-        # All probes start from one draw. The concatenation's, of twice the width, begins as the others divided by
-        # the root of two, as that initialisation has it.
+        # All probes start from one draw. Those of a concatenation have inputs of twice the width; by the rule of the
+        # initialisation their first weights are smaller by the square root of two.
         project, bias, attend = draw(dim, roles, dim, WIDTH), draw(dim, roles, WIDTH), draw(WIDTH, roles, WIDTH)
         hidden, hidden_bias = draw(roles * WIDTH, roles * WIDTH, WIDTH), draw(roles * WIDTH, WIDTH)
         out, out_bias = draw(WIDTH, WIDTH, labels), draw(WIDTH, labels)
@@ -80,17 +83,17 @@ class Heads:
         }
 
     def to(self, device: torch.device) -> Heads:
-        """These heads, with their parameters on ``device``."""
+        """Move the parameters to ``device`` and return the heads."""
         self.tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
         return self
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return self.tensors["norm"].device
 
     def rows(self, name: str, probe: int) -> slice:
-        """Where the probe's part of a stacked tensor lies; an empty slice if it has none."""
+        """Return the rows of a probe in a stacked tensor; an empty slice if it has none."""
         if name == "project":
             start = sum(map(len, self.slots[:probe]))
             return slice(start, start + len(self.slots[probe]))
@@ -100,7 +103,7 @@ class Heads:
         return slice(probe, probe + 1)
 
     def select(self, probes: Sequence[int], tensors: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """The stacked tensors of some probes alone; views, not copies, where these follow one another."""
+        """Return the stacked tensors of some probes; views if the probes are consecutive."""
         tensors = self.tensors if tensors is None else tensors
         first, last = probes[0], probes[-1]
         if list(probes) == list(range(first, last + 1)):
@@ -116,19 +119,19 @@ class Heads:
         dropped: Tensor | None = None,
         **settings: Any,
     ) -> Pass:
-        """`bertft.probes.edge.forward.Pass` of ``probes``, whose parameters are ``tensors``, over a batch.
+        """Return the `bertft.probes.edge.forward.Pass` of ``probes``, with parameters ``tensors``, over a batch.
 
-        ``x`` (L, T, D) are the words of the batch; ``dropped`` (N, W) multiplies the hidden layer, the same for all
-        probes, so that a probe learns the same alone and beside others.
+        ``x`` (L, T, D) are the words of the batch. ``dropped`` (N, W) multiplies the hidden layer. It is the same for
+        all probes, so that a probe learns the same alone and beside others.
         """
         slots = [(layer, kind == "mix") for p in probes for kind, layer in self.slots[p]]
         return Pass(tensors, slots, self.owner(probes), x, batch, dropped, **settings)
 
     def owner(self, probes: Sequence[int]) -> Tensor:
-        """(Q',) the position among ``probes`` of each of their slots' probe."""
+        """Return the position in ``probes`` of the probe of each slot, (Q',)."""
         return numbers(tuple(i for i, p in enumerate(probes) for _ in self.slots[p]), self.device)
 
     def mix_weights(self, tensors: dict[str, Tensor], probe: int) -> Tensor:
-        """softmax(s) (L,) of a mix, 0 above its highest layer."""
+        """Return softmax(s) (L,) of a mix, 0 above its highest layer."""
         row = tensors["scalars"][self.rows("scalars", probe)]
         return mix(row, [self.inputs[probe].layer])[0]

@@ -1,4 +1,4 @@
-"""The schedule of edge probes: Adam, clipping, rate, best weights and end of each probe apart, in few calls a step."""
+"""Optimiser and schedule of edge probes, for each probe independently."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch.optim.adam import adam
 from bertft.probes.edge.head import Heads
 
 CLIP = 5.0
-HALVE_AFTER, STOP_AFTER = 5, 20  # validations without a gain
+HALVE_AFTER, STOP_AFTER = 5, 20  # validations without an improvement
 COUNTS = ("highest", "since", "plateau", "steps", "rates")  # arrays (P,) of a schedule
-# Probes passed through together: what a pass of a few leaves stays in a CPU's cache; a GPU takes no longer for many, as
-# long as a tensor of all their targets (256 numbers each) stays below a quarter of a gigabyte.
+# Most probes in one pass. On a CPU the intermediate results of a few stay in the cache. A GPU takes no longer for many,
+# as long as a tensor of all their targets (256 floats each) stays below a quarter of a gigabyte.
 ON_CPU, ELSEWHERE, TARGETS = 4, 32, 1 << 18
 
 
 def together(probes: Sequence[int], device: torch.device, targets: int) -> list[list[int]]:
-    """``probes`` a few at a time, each next to the one before: their parameters are taken without a copy.
+    """Group consecutive ``probes`` into passes; the parameters of consecutive probes need no copy.
 
-    ``targets`` at most are in a pass.
+    A batch has at most ``targets`` targets.
     """
     most = ON_CPU if device.type == "cpu" else max(1, min(ELSEWHERE, TARGETS // max(targets, 1)))
     groups: list[list[int]] = []
@@ -38,10 +38,11 @@ def together(probes: Sequence[int], device: torch.device, targets: int) -> list[
 
 @dataclass(frozen=True)
 class Group:
-    """Probes that are stepped together.
+    """Probes that take their steps together.
 
-    ``owner[name]`` the position among ``probes`` of the probe that each row of their part of a stacked tensor belongs
-    to; ``runs`` (rate, rows by name), the rows of probes of one rate, in the whole tensor and in the group's part.
+    ``owner[name]`` gives for each row of the group's part of a stacked tensor the position of its probe in ``probes``.
+    ``runs`` are learning rates with the rows, by tensor, of the probes of that rate: in the whole tensor, and in the
+    group's part.
     """
 
     probes: list[int]
@@ -50,19 +51,22 @@ class Group:
 
 
 class Schedule:
-    """Of the P probes of ``heads``, whose parameters it changes in place."""
+    """The schedule of the P probes of ``heads``, whose parameters it changes in place.
+
+    A batch has at most ``targets`` targets.
+    """
 
     def __init__(self, heads: Heads, learning_rate: float, targets: int = 0) -> None:
-        self.heads, self.targets = heads, targets  # at most in a batch
+        self.heads, self.targets = heads, targets
         probes = range(len(heads.inputs))
         self.active = list(probes)
         self.best = {name: t.clone() for name, t in heads.tensors.items()}
         self.highest = np.full(len(probes), -np.inf)
-        self.since = np.zeros(len(probes), dtype=int)  # validations since the last gain
-        self.plateau = np.zeros(len(probes), dtype=int)  # validations since the last gain or change of the rate
+        self.since = np.zeros(len(probes), dtype=int)  # validations since the last improvement
+        self.plateau = np.zeros(len(probes), dtype=int)  # validations since the last improvement or change of the rate
         self.steps = np.zeros(len(probes), dtype=int)
         self.rates = np.full(len(probes), learning_rate)
-        # Adam's: an active probe has taken every step so far, so that all have one count.
+        # Adam's state. An active probe has taken every step so far, so all share one count.
         self.taken = 0
         self.means = {name: torch.zeros_like(t) for name, t in heads.tensors.items()}
         self.squares = {name: torch.zeros_like(t) for name, t in heads.tensors.items()}
@@ -91,16 +95,17 @@ class Schedule:
         return found
 
     def step(self, group: Group, gradients: dict[str, Tensor]) -> None:
-        """The next step of a group, with each probe's gradients clipped to a norm of `CLIP`; once all have taken it,
-        `taken` is to be raised.
+        """Take a step of Adam with a group, each probe's gradients clipped to a norm of `CLIP`.
+
+        The caller increments `taken` once all groups have taken the step.
         """
         gradients = {name: gradient for name, gradient in gradients.items() if len(gradient)}
         squares = torch.zeros(len(group.probes), dtype=torch.float64, device=self.heads.device)
         for name, gradient in gradients.items():
             norms = torch.linalg.vector_norm(gradient.view(len(gradient), -1), dim=1)
-            # By name first: the order in which a GPU adds two rows to nothing makes no difference.
+            # Tensor by tensor: a probe has at most two rows in each, and the order of two summands makes no difference.
             squares += torch.zeros_like(squares).index_add_(0, group.owner[name], norms.double().square())
-        # On a GPU multiplying by one costs less than waiting for the answer.
+        # On a GPU, multiplying by one costs less than waiting for the comparison.
         if squares.is_cuda or float(squares.max()) > CLIP**2:
             factors = (CLIP / squares.sqrt()).clamp(max=1).float()
             for name, gradient in gradients.items():
@@ -118,7 +123,7 @@ class Schedule:
             )  # fmt: skip
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next step depends on."""
+        """Return everything that the next step depends on."""
         found = {
             f"{kind}.{name}": tensor
             for kind, own in (
@@ -131,7 +136,7 @@ class Schedule:
         return found | {"active": torch.tensor(self.active, dtype=torch.int64), "taken": torch.tensor(self.taken)}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Be what ``state`` was taken of."""
+        """Restore a state returned by `state`."""
         for name, tensor in self.state().items():
             if name not in ("active", "taken"):
                 tensor.copy_(state[name])
@@ -139,7 +144,7 @@ class Schedule:
         self.groups = self._grouped()
 
     def end_validation(self, number: int, scores: np.ndarray) -> None:
-        """Take the dev scores of the active probes after step ``number``; more is better."""
+        """Update the schedule from the dev scores of the active probes after step ``number``; higher is better."""
         still = []
         for probe, value in zip(self.active, scores.tolist(), strict=True):
             self.steps[probe] = number

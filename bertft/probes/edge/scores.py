@@ -1,4 +1,4 @@
-"""From counts to scores: micro-F1, the class-1 figure, per-label F1, expected layer, each with its interval."""
+"""Scores of edge probes under weights of texts."""
 
 from __future__ import annotations
 
@@ -8,38 +8,32 @@ import numpy as np
 
 from bertft.probes.edge.head import Input
 from bertft.probes.edge.training import Counts
-from bertft.probes.structural.scores import Score
-
-
-def resamples_of(texts: int, count: int, seed: int) -> np.ndarray:
-    """(B + 1, S) weights: 1 for every text, then ``count`` bootstrap draws of S texts."""
-    draws = np.random.default_rng(seed).multinomial(texts, np.full(texts, 1 / texts), size=count)
-    return np.concatenate([np.ones((1, texts)), draws])
 
 
 def f1(hits: np.ndarray, predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
-    """2 hits / (predicted + gold); 0 where there is neither."""
+    """Return 2 hits / (predicted + gold), or 0 without predictions and gold labels."""
     return 2 * hits / np.maximum(predicted + gold, 1)
 
 
 def micro_f1(counts: Counts, weights: np.ndarray) -> np.ndarray:
-    """(P, B) micro-F1 over targets and labels under text weights (B, S); unseen gold labels count as missed."""
+    """Return micro-F1 (P, B) over targets and labels under text weights (B, S); unseen gold labels count as missed."""
     hits, predicted = (t.double().sum(2).numpy() @ weights.T for t in (counts.hits, counts.predicted))
     gold = (counts.gold.double().sum(1) + counts.missed).numpy() @ weights.T
     return f1(hits, predicted, gold)
 
 
 def label_f1(counts: Counts, label: int, weights: np.ndarray) -> np.ndarray:
-    """(P, B) F1 of one label of the inventory."""
+    """Return F1 (P, B) of one label of the inventory under text weights (B, S)."""
     hits, predicted = (t[:, :, label].double().numpy() @ weights.T for t in (counts.hits, counts.predicted))
     return f1(hits, predicted, counts.gold[:, label].double().numpy() @ weights.T)
 
 
 def expected_layer(inputs: Sequence[Input], scores: np.ndarray) -> np.ndarray | None:
-    """sum_l l (s_l - s_(l-1)) / (s_L - s_0) (B,) over mixes up to l, s_0 the lexical layer; scores (P, B).
+    """Return the expected layer (B,) of Tenney et al. (2019, "BERT rediscovers the classical NLP pipeline").
 
-    Tenney et al. (2019, "BERT rediscovers the classical NLP pipeline"). None where the full mix (of the sample itself,
-    column 0) is no better than the lexical layer: there is no gain to be divided among the layers.
+    It is sum_l l (s_l - s_(l-1)) / (s_L - s_0), with s_l the score of the mix up to layer l and s_0 that of layer 0.
+    ``scores`` are (P, B), the sample itself in column 0. Returns None if the full mix of the sample is no better than
+    layer 0, because there is no gain to attribute to layers; NaN for such resamples.
     """
     position = {(i.kind, i.layer): p for p, i in enumerate(inputs)}
     if ("layer", 0) not in position:
@@ -53,10 +47,3 @@ def expected_layer(inputs: Sequence[Input], scores: np.ndarray) -> np.ndarray | 
     total = gains.sum(0)
     layers = np.arange(1, len(curve))
     return np.divide(layers @ gains, total, out=np.full(total.shape, np.nan), where=total > 0)
-
-
-def interval(values: np.ndarray, n: int) -> Score:
-    """The first of ``values`` (B + 1,) with the 2.5 and 97.5 percentiles of the others that are numbers."""
-    drawn = values[1:][np.isfinite(values[1:])]
-    low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (values[0], values[0])
-    return Score(float(values[0]), float(min(low, values[0])), float(max(high, values[0])), n)

@@ -1,4 +1,4 @@
-"""Edge-probing targets as tensors: which words each span holds, and which labels each target carries."""
+"""Edge-probing targets as tensors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ from bertft.errors import BertftError
 
 @dataclass(frozen=True)
 class SpanBatch:
-    """The targets of a few texts, over the words of these texts packed one text after the other.
+    """The N targets of a few texts, whose words are packed text by text.
 
-    ``tokens[r]`` (J_r,) word numbers of the U_r distinct spans of role r, one span after the other; ``sizes[r]`` (U_r,)
-    words of each span, J_r in all; ``which[r]`` (N,) the number of each target's span, None where target i has span i;
-    ``single[r]`` whether each span of role r is one word, ``whole[r]`` whether its words are all there are, in order;
-    ``labels`` (N, K) float32, 1 where the target carries the label; ``text`` (N,) the position of each target's text
-    among the texts of the batch.
+    For role r with U_r distinct spans of J_r words in all:
+
+    - ``tokens[r]`` (J_r,): numbers of the words, span by span.
+    - ``sizes[r]`` (U_r,): words of each span.
+    - ``which[r]`` (N,): the number of each target's span; None if target i has span i.
+    - ``single[r]``: whether every span is one word.
+    - ``whole[r]``: whether ``tokens[r]`` are all words in order.
+
+    ``labels`` (N, K) float32 is 1 if the target has the label. ``text`` (N,) is the position of each target's text in
+    the batch.
     """
 
     tokens: list[Tensor]
@@ -34,7 +39,7 @@ class SpanBatch:
     text: Tensor
 
     def to(self, device: torch.device) -> SpanBatch:
-        """The same on ``device``."""
+        """Return the batch on ``device``."""
         if self.labels.device == device:
             return self
         tokens, sizes = ([tensor.to(device) for tensor in own] for own in (self.tokens, self.sizes))
@@ -43,21 +48,22 @@ class SpanBatch:
 
 
 class EdgeTargets:
-    """The targets of texts that have any, with the label inventory they are scored against.
+    """The targets of S texts, and the labels they are scored against.
+
+    Only words inside a span are used: ``kept`` has their numbers in each text, and ``spans`` (n_s, roles, 2) are
+    intervals of kept words. ``unseen`` counts the labels outside the inventory, ``unseen_per_text`` (S,) those of each
+    text; no probe can predict them, so a score counts them as missed.
 
     Args:
-        texts: texts with at least one target (`with_targets`).
-        inventory: the K labels of the training data, in order. Labels outside it cannot be predicted: ``unseen``
-            counts them, and ``unseen_per_text`` (S,) says where, so that a score can count each as a miss.
-
-    Only words inside a span matter: ``kept`` numbers them in each text, and ``spans`` (n_s, roles, 2) counts in them.
-    Of a role the texts' distinct spans are numbered apart (`_Role`).
+        texts: texts with at least one target each (`with_targets`).
+        inventory: the K labels of the training data, in order.
+        single: whether every target has exactly one label; None to find out.
     """
 
     def __init__(self, texts: Sequence[SpanText], inventory: Sequence[str], single: bool | None = None) -> None:
         if single is None:
             single = all(len(set(target.labels)) == 1 for text in texts for target in text.targets)
-        self.single = single  # whether every target carries one label, as a classification has it
+        self.single = single  # every target has one label, as in a classification
         self.texts, self.inventory = list(texts), list(inventory)
         number = {label: k for k, label in enumerate(self.inventory)}
         self.roles = 1 if self.texts[0].targets[0].second is None else 2
@@ -70,7 +76,7 @@ class EdgeTargets:
             inside = np.zeros(len(text.words) + 1, dtype=np.int64)
             for start, end in spans.reshape(-1, 2):
                 inside[start:end] = 1
-            # Every word of a span is kept, so a span's words stay neighbours when the others are left out.
+            # Every word of a span is kept, so the words of a span stay consecutive without the others.
             rank = np.concatenate([[0], np.cumsum(inside)])
             self.kept.append(np.flatnonzero(inside))
             self.spans.append(rank[spans])
@@ -92,15 +98,15 @@ class EdgeTargets:
                 row += 1
 
     def subset(self, members: Sequence[int] | np.ndarray) -> EdgeTargets:
-        """The targets of some of the texts, scored as all of them are."""
+        """Return the targets of some of the texts, with the same labels."""
         return EdgeTargets([self.texts[i] for i in members], self.inventory, self.single)
 
     def __len__(self) -> int:
-        """How many targets there are."""
+        """Return the number of targets."""
         return int(self.starts[-1])
 
     def batch(self, members: Sequence[int]) -> SpanBatch:
-        """The targets of the texts ``members``, in that order, over their kept words."""
+        """Return the targets of the texts ``members``, in that order, over their kept words."""
         chosen = np.asarray(members)
         offsets = np.cumsum(self.lengths[chosen]) - self.lengths[chosen]
         roles = [role.batch(chosen, offsets, self.counts) for role in self._roles]
@@ -117,7 +123,7 @@ class EdgeTargets:
         )
 
     def blocks(self, size: int) -> list[tuple[range, SpanBatch]]:
-        """All texts in their order, ``size`` at a time, as (texts, batch); made once."""
+        """Return all texts in order, ``size`` at a time, as (texts, batch); cached."""
         if size not in self._blocks:
             parts = [range(first, min(first + size, len(self.texts))) for first in range(0, len(self.texts), size)]
             self._blocks[size] = [(part, self.batch(part)) for part in parts]
@@ -125,13 +131,13 @@ class EdgeTargets:
 
 
 class _Role:
-    """The distinct spans of one role, text by text: where they lie, and which of them each target has."""
+    """The distinct spans of one role, text by text, and which of them each target has."""
 
     def __init__(self, spans: Sequence[np.ndarray], lengths: np.ndarray) -> None:
         distinct, which = [], []
         for own, length in zip(spans, lengths, strict=True):
             _, first, number = np.unique(own[:, 0] * (length + 1) + own[:, 1], return_index=True, return_inverse=True)
-            if len(first) == len(own):  # nothing is shared: they stay in the targets' order
+            if len(first) == len(own):  # no span is shared: keep the order of the targets
                 first = number = np.arange(len(own))
             distinct.append(own[first])
             which.append(number)
@@ -144,7 +150,7 @@ class _Role:
     def batch(
         self, members: np.ndarray, offsets: np.ndarray, targets: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """``tokens``, ``sizes`` and ``which`` of some texts, whose words begin at ``offsets`` (`SpanBatch`)."""
+        """Return ``tokens``, ``sizes`` and ``which`` of a `SpanBatch` of texts whose words begin at ``offsets``."""
         counts = self.counts[members]
         rows = _ranges(self.starts[members], counts)
         sizes = self.end[rows] - self.begin[rows]
@@ -157,13 +163,17 @@ class _Role:
 
 
 def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """starts[0], starts[0] + 1, ... (sizes[0] of them), then those from starts[1], and so on."""
+    """Return the concatenation of arange(starts[i], starts[i] + sizes[i])."""
     ends = np.cumsum(sizes)
     return np.arange(ends[-1]) + np.repeat(starts - (ends - sizes), sizes)
 
 
 def with_targets(texts: Sequence[SpanText], name: str) -> list[SpanText]:
-    """The texts that have targets; a ``BertftError`` if there are fewer than two, for no interval can be given."""
+    """Return the texts that have targets.
+
+    Raises:
+        BertftError: if there are fewer than two, because an interval needs two.
+    """
     kept = [text for text in texts if text.targets]
     if len(kept) < 2:
         raise BertftError(f"edge probes: expected at least 2 texts with targets in {name}, found {len(kept)}")
@@ -171,7 +181,11 @@ def with_targets(texts: Sequence[SpanText], name: str) -> list[SpanText]:
 
 
 def label_inventory(texts: Sequence[SpanText]) -> list[str]:
-    """All labels of ``texts``, sorted."""
+    """Return all labels of ``texts``, sorted.
+
+    Raises:
+        BertftError: if there is none.
+    """
     labels = sorted({label for text in texts for target in text.targets for label in target.labels})
     if not labels:
         raise BertftError("edge probes: the targets of the training data carry no label at all")
@@ -179,7 +193,7 @@ def label_inventory(texts: Sequence[SpanText]) -> list[str]:
 
 
 def check_roles(train: Sequence[SpanText], held_out: Sequence[SpanText], name: str) -> None:
-    """Refuse data whose targets have another number of spans than the training data's."""
+    """Refuse data whose targets have another number of spans than those of the training data."""
     wanted, found = (1 if texts[0].targets[0].second is None else 2 for texts in (train, held_out))
     if wanted != found:
         raise BertftError(f"edge probes: {name} has targets of {found} span(s), the training data of {wanted}")

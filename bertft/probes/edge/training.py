@@ -1,4 +1,4 @@
-"""Training of edge probes: all inputs in one loop, each with the schedule and the end it would have alone."""
+"""Training and evaluation of edge probes."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from bertft.probes.edge.forward import through
 from bertft.probes.edge.head import DROPOUT, WIDTH, Heads, Input
 from bertft.probes.edge.schedule import Schedule, together
 from bertft.probes.edge.targets import EdgeTargets, SpanBatch
-from bertft.probes.vectors import Room, Vectors, on_device
+from bertft.probes.vectors import Vectors, Workspace, on_device
 from bertft.runs.artefacts import NOTHING, Unfinished
 from bertft.runs.progress import SILENT, Progress
 
-EVALUATE = 64  # texts scored together
+EVALUATE = 64  # texts that are evaluated together
 
 
 @dataclass(frozen=True)
 class EdgeTraining:
-    """How edge probes are trained.
+    """The settings of the training, those of jiant's template for small tasks.
 
-    As in jiant's template for small tasks: Adam at ``learning_rate``, ``batch`` texts a step with all their targets,
-    gradients of a probe clipped to a norm of 5, micro-F1 on dev every ``interval`` steps, the rate halved after 5
-    validations without a gain, the end after 20 or after ``steps``; the best validation's weights are kept.
+    A step of Adam at ``learning_rate`` takes ``batch`` texts with all their targets, and clips the gradients of a probe
+    to a norm of 5. Micro-F1 on dev is computed every ``interval`` steps. After 5 validations without an improvement the
+    learning rate is halved; after 20, or after ``steps``, the training ends. The weights of the best validation are
+    kept.
     """
 
     learning_rate: float = 1e-4
@@ -47,7 +48,7 @@ class EdgeTraining:
 
 @dataclass
 class TrainedHeads:
-    """Heads with their best weights, the dev score (P,) these had, and how many ``steps`` (P,) each was trained."""
+    """Heads with their best weights, the dev score (P,) of these, and the ``steps`` (P,) of each training."""
 
     heads: Heads
     dev_score: np.ndarray
@@ -56,9 +57,10 @@ class TrainedHeads:
 
 @dataclass
 class Counts:
-    """Per probe, text and label (P, S, K), float32: true positives, predictions and gold labels (S, K).
+    """Counts for each text and label, float32.
 
-    ``missed`` (S,) gold labels outside the inventory, which no probe can predict.
+    ``hits`` (true positives) and ``predicted`` are (P, S, K), ``gold`` is (S, K). ``missed`` (S,) counts gold labels
+    outside the inventory, which no probe can predict.
     """
 
     hits: Tensor
@@ -80,59 +82,89 @@ def train_heads(
     unfinished: Unfinished = NOTHING,
     device: torch.device | str | None = None,
 ) -> TrainedHeads:
-    """Train one head an input; ``train`` and ``dev`` are the vectors of the targets' texts, sentence by sentence.
+    """Train one head for each input, all in one loop.
 
-    The work is done, and the heads are then, on ``device`` (default: the GPU if there is one).
+    All probes start from one draw and see the same batches and the same dropout, drawn with ``config.seed``. A stopped
+    probe costs no more time. The result of a probe is that of training it alone, up to rounding.
 
-    ``criterion`` is what a validation looks at: ``f1``, or ``code`` for the least code length of the dev labels
-    (`code_bits`), where the untrained head is a candidate too: with a handful of texts it is the best one.
-
-    All probes see the same batches and the same dropout, drawn with ``config.seed``, and start from one draw; a probe
-    that has stopped costs nothing more. A probe's result is that of training it alone, up to rounding. What
-    ``unfinished`` holds is gone on with; the state is kept after validations, the last one for the caller to remove.
+    Args:
+        inputs: the input of each probe.
+        train: vectors of the texts of ``targets``.
+        targets: the training targets.
+        dev: vectors of the texts of ``dev_targets``.
+        dev_targets: the targets that end the training.
+        config: the settings.
+        progress: receives progress.
+        criterion: the score of a validation: ``f1``, or ``code`` for the code length of the dev labels (`code_bits`).
+            With ``code`` the untrained head is a candidate too; for a handful of texts it is the best one.
+        unfinished: keeps the state after validations; the training resumes from it. The caller removes it.
+        device: where the work runs and the heads are afterwards (default: the GPU if there is one).
     """
     there = device_of(device)
     train, dev = on_device(train, there), on_device(dev, there)
     heads = Heads(inputs, train.layers, train.width, targets.roles, len(targets.inventory), config.seed).to(there)
     largest = int(np.sort(targets.counts)[-config.batch :].sum())
     schedule = Schedule(heads, config.learning_rate, largest)
-    order = np.random.default_rng(config.seed)
-    masks, room = torch.Generator().manual_seed(config.seed), Room()
-    texts = len(targets.texts)
-    queue: list[list[int]] = []
-
-    def validate(number: int) -> None:
-        if criterion == "f1":
-            gain = dev_f1(heads, schedule.active, dev, dev_targets)
-        else:
-            gain = -code_bits(heads, schedule.active, dev, dev_targets)
-        schedule.end_validation(number, gain)
-
-    found = unfinished.found(order)
-    if found is not None:
-        masks.set_state(found[1]["masks"])
-        schedule.restore(found[1])
-        queue = _batches(found[1]["queue"].tolist(), config.batch)
-    elif criterion == "code":
-        validate(0)
-    begin = 1 if found is None else found[0]
+    loop = _Loop(schedule, config, criterion, (train, targets), (dev, dev_targets))
+    begin = loop.begin(unfinished)
     with progress.step("train edge probes", total=config.steps - begin + 1, unit="steps") as step:
         for number in range(begin, config.steps + 1):
             if not schedule.active:
                 break
-            if not queue:
-                queue = _batches(order.permutation(texts).tolist(), config.batch)
-            descend(schedule, train, targets, queue.pop(0), masks, room)
+            loop.descend()
             step.advance()
             if number % config.interval == 0 or number == config.steps:
-                validate(number)
+                loop.validate(number)
                 step.note(f"best dev {criterion} {schedule.highest.max():.3f}, {len(schedule.active)} probes left")
-                waiting = [text for batch in queue for text in batch]
-                state = {"masks": masks.get_state(), "queue": torch.tensor(waiting, dtype=torch.int64)}
-                last = number == config.steps or not schedule.active
-                unfinished.keep(number, schedule.state() | state, order, last=last)
+                loop.keep(unfinished, number)
     heads.tensors = schedule.best
     return TrainedHeads(heads, schedule.highest, schedule.steps)
+
+
+class _Loop:
+    """The state of a training: its schedule, the generators of batches and dropout, and the batches of this round."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        config: EdgeTraining,
+        criterion: str,
+        train: tuple[Vectors, EdgeTargets],
+        dev: tuple[Vectors, EdgeTargets],
+    ) -> None:
+        self.schedule, self.config, self.criterion, self.train, self.dev = schedule, config, criterion, train, dev
+        self.order = np.random.default_rng(config.seed)
+        self.masks, self.workspace = torch.Generator().manual_seed(config.seed), Workspace()
+        self.queue: list[list[int]] = []
+
+    def begin(self, unfinished: Unfinished) -> int:
+        """Restore the state that was kept last, if any, and return the number of the next step, counted from 1."""
+        found = unfinished.found(self.order)
+        if found is None:
+            if self.criterion == "code":
+                self.validate(0)
+            return 1
+        number, state = found
+        self.masks.set_state(state["masks"])
+        self.schedule.restore(state)
+        self.queue = _batches(state["queue"].tolist(), self.config.batch)
+        return number
+
+    def descend(self) -> None:
+        if not self.queue:
+            self.queue = _batches(self.order.permutation(len(self.train[1].texts)).tolist(), self.config.batch)
+        descend(self.schedule, *self.train, self.queue.pop(0), self.masks, self.workspace)
+
+    def validate(self, number: int) -> None:
+        heads, active = self.schedule.heads, self.schedule.active
+        gain = dev_f1(heads, active, *self.dev) if self.criterion == "f1" else -code_bits(heads, active, *self.dev)
+        self.schedule.end_validation(number, gain)
+
+    def keep(self, unfinished: Unfinished, number: int) -> None:
+        waiting = [text for batch in self.queue for text in batch]
+        state = {"masks": self.masks.get_state(), "queue": torch.tensor(waiting, dtype=torch.int64)}
+        last = number == self.config.steps or not self.schedule.active
+        unfinished.keep(number, self.schedule.state() | state, self.order, last=last)
 
 
 def _batches(texts: list[int], size: int) -> list[list[int]]:
@@ -145,15 +177,15 @@ def descend(
     targets: EdgeTargets,
     members: Sequence[int],
     masks: torch.Generator,
-    room: Room,
+    workspace: Workspace,
 ) -> None:
-    """One step of the active probes on the texts ``members``."""
+    """Take one step of the active probes on the texts ``members``; ``masks`` draws the dropout."""
     heads = schedule.heads
-    x, batch = train.batch(members, room=room), targets.batch(members).to(heads.device)
+    x, batch = train.batch(members, workspace=workspace), targets.batch(members).to(heads.device)
     keep = (torch.rand(len(batch.labels), WIDTH, generator=masks) >= DROPOUT).to(heads.device).float() / (1 - DROPOUT)
     for group in schedule.groups:
         passed = heads.passed(heads.select(group.probes), group.probes, x, batch, keep, learn=True)
-        # Of the binary cross-entropy's mean over targets and labels.
+        # The gradient of the binary cross-entropy, averaged over targets and labels.
         slope = passed.logits.sigmoid_().sub_(batch.labels).div_(batch.labels.numel())
         schedule.step(group, passed.backward(slope))
     schedule.taken += 1
@@ -163,22 +195,24 @@ def descend(
 def predictions(
     heads: Heads, probes: Sequence[int], vectors: Vectors, targets: EdgeTargets
 ) -> Iterator[tuple[slice, range, SpanBatch, Tensor]]:
-    """(which of ``probes``, texts, batch, logits (P', N, K)), a few probes and some texts at a time, in their order."""
+    """Yield the positions in ``probes``, the texts, their batch, and the logits (P', N, K), block by block in order."""
     vectors, ready = on_device(vectors, heads.device), []
     blocks = targets.blocks(EVALUATE)
     for group in together(probes, heads.device, max(len(batch.labels) for _, batch in blocks)):
         tensors, first = heads.select(group), list(probes).index(group[0])
-        direct = through(tensors, heads.owner(group)) if len(targets) > heads.dim else None  # for fewer it is no gain
+        direct = (
+            through(tensors, heads.owner(group)) if len(targets) > heads.dim else None
+        )  # for fewer targets it takes longer
         ready.append((slice(first, first + len(group)), group, tensors, direct))
-    room = Room()
+    workspace = Workspace()
     for texts, batch in blocks:
-        x, batch = vectors.batch(texts, room=room), batch.to(heads.device)
+        x, batch = vectors.batch(texts, workspace=workspace), batch.to(heads.device)
         for which, group, tensors, direct in ready:
             yield which, texts, batch, heads.passed(tensors, group, x, batch, through=direct).logits
 
 
 def count(heads: Heads, probes: Sequence[int], vectors: Vectors, targets: EdgeTargets) -> Counts:
-    """Predictions (logit >= 0) of ``probes`` against the targets, text by text."""
+    """Count the predictions (logit >= 0) of ``probes`` and the targets, text by text."""
     shape = (len(probes), len(targets.texts), len(targets.inventory))
     hits, predicted, gold = (torch.zeros(own, device=heads.device) for own in (shape, shape, shape[1:]))
     for which, texts, batch, logits in predictions(heads, probes, vectors, targets):
@@ -191,7 +225,7 @@ def count(heads: Heads, probes: Sequence[int], vectors: Vectors, targets: EdgeTa
 
 
 def dev_f1(heads: Heads, probes: Sequence[int], vectors: Vectors, targets: EdgeTargets) -> np.ndarray:
-    """(P',) micro-F1 of ``probes`` over all targets and labels; labels outside the inventory count as missed."""
+    """Return micro-F1 (P',) of ``probes`` over all targets and labels; labels outside the inventory count as missed."""
     hits, predicted = torch.zeros(2, len(probes), dtype=torch.int64, device=heads.device)
     for which, _, batch, logits in predictions(heads, probes, vectors, targets):
         chosen = logits >= 0
@@ -202,10 +236,10 @@ def dev_f1(heads: Heads, probes: Sequence[int], vectors: Vectors, targets: EdgeT
 
 
 def code_bits(heads: Heads, probes: Sequence[int], vectors: Vectors, targets: EdgeTargets) -> np.ndarray:
-    """(P',) bits of the targets' labels under each probe.
+    """Return the code length (P',) of the targets' labels under each probe, in bits.
 
-    Where every target has one label, it costs -log2 softmax(logits): what independent sigmoids say of a label given
-    that exactly one holds. Else each of a target's K decisions costs its own -log2 sigmoid(+-logit).
+    If every target has one label, it costs -log2 softmax(logits), the probability that independent sigmoids give to the
+    label if exactly one is true. Otherwise each of the K decisions costs -log2 sigmoid(+-logit).
     """
     total = torch.zeros(len(probes), dtype=torch.float64, device=heads.device)
     for which, _, batch, logits in predictions(heads, probes, vectors, targets):

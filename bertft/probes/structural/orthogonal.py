@@ -1,10 +1,12 @@
-"""Orthogonal structural probes (Limisiewicz and Marecek 2021): one rotation a layer, one scaling vector a kind.
+"""Orthogonal structural probes (Limisiewicz and Marecek 2021).
+
+A layer's distance and depth probes share one rotation and have a scale vector each:
 
     d_ij = |s * V'(h_i - h_j)|^2,  depth_i = |t * V'h_i|^2,  V (D, D) near orthogonal, s and t (D,)
 
-The weights B of the probes of `structural_training` are then V diag(s) and V diag(t), with the same losses and the
-same scores. V is kept near orthogonal by a penalty, 0.05 (|V'V - I| + |VV' - I|), Frobenius norms. What a probe needs
-of the space is read off s and t: how many directions, and how many of them distance and depth share.
+In terms of linear probes, the weights B are V diag(s) and V diag(t), with the same losses and scores. The penalty
+0.05 (|V'V - I| + |VV' - I|), in Frobenius norms, keeps V near orthogonal. The scales s and t show how many directions a
+probe uses, and how many of them distance and depth share.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from bertft.errors import BertftError
 from bertft.models.devices import device_of
 from bertft.ops.probe_loss import probe_loss, probe_loss_and_gradient
 from bertft.probes.structural.training import BATCH, DECAY, IMPROVEMENT, PATIENCE, Probes, Trees
-from bertft.probes.vectors import Room, Vectors, on_device
+from bertft.probes.vectors import Vectors, Workspace, on_device
 from bertft.runs.artefacts import NOTHING, Unfinished
 from bertft.runs.progress import SILENT, Progress
 
@@ -29,18 +31,18 @@ PENALTY = 0.05
 
 @dataclass
 class OrthogonalProbes(Probes):
-    """Probes whose ``weights`` (2, L, D, D) are ``rotation`` (L, D, D) times ``scales`` (2, L, D), column by column."""
+    """Probes with ``weights`` (2, L, D, D) = ``rotation`` (L, D, D) times ``scales`` (2, L, D), column by column."""
 
     rotation: Tensor
     scales: Tensor
 
     def dimensions(self) -> Tensor:
-        """(2, L) how many directions distance and depth use: (sum s^2)^2 / sum s^4, 1 to D."""
+        """Return the number of directions (2, L) that distance and depth use: (sum s^2)^2 / sum s^4, 1 to D."""
         squares = self.scales.double().square()
         return squares.sum(-1).square() / squares.square().sum(-1).clamp(min=1e-300)
 
     def shared(self) -> Tensor:
-        """(L,) share of their squared scales that distance and depth have in the same directions, 0 to 1."""
+        """Return the overlap (L,) of distance and depth: sum over directions of the smaller share of s^2, 0 to 1."""
         squares = self.scales.double().square()
         return (squares / squares.sum(-1, keepdim=True).clamp(min=1e-300)).amin(0).sum(-1)
 
@@ -57,13 +59,14 @@ def train_orthogonal(
     progress: Progress = SILENT,
     unfinished: Unfinished = NOTHING,
 ) -> OrthogonalProbes:
-    """Train the orthogonal probes of every layer together, a layer's distance and depth with one V.
+    """Train the orthogonal probes of every layer, all in one loop.
 
-    As in the authors' code: V starts as the identity, scales uniform in (-0.5, 0.5); Adam at 0.02, a tenth after each
-    epoch whose dev loss (distance plus depth, without the penalty) is not lower by 1e-4 than the best, without a reset
-    of Adam's state; a layer stops after 5 such epochs in a row, or after ``epochs``, with its best weights. Two things
-    differ: a step descends the sum of both kinds' losses and one penalty, where they alternate between the kinds; and
-    batches have 20 sentences. What ``unfinished`` holds is gone on with.
+    As in the authors' code, V starts as the identity and the scales are uniform in (-0.5, 0.5). Adam starts at 0.02.
+    The dev loss is that of distance plus depth, without the penalty. After each epoch in which it does not improve by
+    1e-4 the learning rate falls to a tenth; Adam's state is kept. A layer stops after 5 such epochs in a row, or after
+    ``epochs``, with its best weights. Two things differ: a step descends the sum of both losses and one penalty, while
+    the authors alternate between distance and depth; and batches have 20 sentences. ``device`` and ``unfinished`` are
+    those of `bertft.probes.structural.training.train_probes`.
     """
     if epochs < 1:
         raise BertftError(f"structural probes: epochs must be positive, found {epochs}")
@@ -72,21 +75,18 @@ def train_orthogonal(
     train, dev = on_device(train, there), on_device(dev, there)
     start = (torch.rand(2, width, generator=torch.Generator().manual_seed(seed)) - 0.5).to(there)
     schedule = _Schedule(torch.eye(width, device=there).repeat(layers, 1, 1), start.repeat(layers, 1, 1))
-    order, room, sentences = np.random.default_rng(seed), Room(), len(train.lengths)
-    found = unfinished.found(order)
-    if found is not None:
-        schedule.restore(found[1])
-    done = 0 if found is None else found[0]
+    order, workspace, sentences = np.random.default_rng(seed), Workspace(), len(train.lengths)
+    done = schedule.resume(unfinished, order)
     with progress.step("train orthogonal probes", total=(epochs - done) * sentences, unit="sentences") as step:
         for epoch in range(done, epochs):
             shuffled = order.permutation(sentences)
             active = schedule.active
             for first in range(0, sentences, BATCH):
                 members = shuffled[first : first + BATCH].tolist()
-                h = train.batch(members, torch.tensor(active), room=room)
+                h = train.batch(members, torch.tensor(active), workspace=workspace)
                 schedule.descend(active, h, *train_trees.batch(members, h.device))
                 step.advance(len(members))
-            schedule.end_epoch(epoch, active, _dev_losses(dev, dev_trees, schedule, active, room))
+            schedule.end_epoch(epoch, active, _dev_losses(dev, dev_trees, schedule, active, workspace))
             step.note(f"epoch {epoch + 1}, {len(schedule.active)} of {layers} layers left")
             if not schedule.active:
                 break
@@ -102,14 +102,17 @@ def train_orthogonal(
 
 
 def penalty_gradient(rotation: Tensor) -> Tensor:
-    """Gradient (L, D, D) of |V'V - I| + |VV' - I|, which for a square V are equal; 0 where V is orthogonal."""
+    """Return the gradient (L, D, D) of |V'V - I| + |VV' - I|; 0 if V is orthogonal.
+
+    The two norms are equal for a square V.
+    """
     deviation = rotation.mT @ rotation - torch.eye(rotation.shape[-1], dtype=rotation.dtype, device=rotation.device)
     norm = torch.linalg.matrix_norm(deviation, keepdim=True)
     return torch.where(norm > 0, 4 * (rotation @ deviation) / norm.clamp(min=1e-30), 0.0)
 
 
 class _Schedule:
-    """Rotations (L, D, D) and scales (L, 2, D), trained in place; each layer's rate, best weights and end."""
+    """Rotations (L, D, D) and scales (L, 2, D), trained in place, with a schedule for each layer."""
 
     def __init__(self, rotation: Tensor, scales: Tensor) -> None:
         self.rotation, self.scales = rotation, scales
@@ -124,7 +127,7 @@ class _Schedule:
         self.optimizer = torch.optim.Adam(groups, lr=LEARNING_RATE, fused=True)
 
     def weights(self, chosen: list[int]) -> tuple[Tensor, Tensor]:
-        """B of the distance and of the depth probes of some layers, (L', D, D) each."""
+        """Return B of the distance and of the depth probes of some layers, (L', D, D) each."""
         v, s = self.rotation[chosen], self.scales[chosen]
         return v * s[:, :1], v * s[:, 1:]
 
@@ -143,7 +146,7 @@ class _Schedule:
         self.optimizer.zero_grad(set_to_none=True)
 
     def end_epoch(self, epoch: int, chosen: list[int], losses: Tensor) -> None:
-        """Take the dev losses (2, L') of the layers ``chosen``."""
+        """Update the schedule from the dev losses (2, L') of the layers ``chosen``."""
         still = []
         for layer, own in zip(chosen, losses.T, strict=True):
             self.epochs[layer] = epoch + 1
@@ -160,7 +163,7 @@ class _Schedule:
         self.active = still
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next epoch depends on."""
+        """Return everything that the next epoch depends on."""
         found = {
             **self._tensors(),
             "active": torch.tensor(self.active),
@@ -174,7 +177,7 @@ class _Schedule:
         return found
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Be what ``state`` was taken of."""
+        """Restore a state returned by `state`."""
         for name, tensor in self._tensors().items():
             tensor.copy_(state[name])
         self.active, self.lowest, self.since = (state[name].tolist() for name in ("active", "lowest", "since"))
@@ -188,6 +191,14 @@ class _Schedule:
                 if name.startswith(prefix)
             }
 
+    def resume(self, unfinished: Unfinished, order: np.random.Generator) -> int:
+        """Restore the last state that was kept; return the epoch to begin with, 0 if there was none."""
+        found = unfinished.found(order)
+        if found is None:
+            return 0
+        self.restore(found[1])
+        return found[0]
+
     def _tensors(self) -> dict[str, Tensor]:
         return {
             "rotation": self.rotation, "scales": self.scales, "best.rotation": self.best[0],
@@ -199,13 +210,13 @@ class _Schedule:
 
 
 @torch.no_grad()
-def _dev_losses(data: Vectors, trees: Trees, schedule: _Schedule, chosen: list[int], room: Room) -> Tensor:
-    """(2, L') float64 mean over dev sentences, distance and depth."""
+def _dev_losses(data: Vectors, trees: Trees, schedule: _Schedule, chosen: list[int], workspace: Workspace) -> Tensor:
+    """Return the mean losses (2, L') over the dev sentences, distance and depth, float64."""
     sentences = len(data.lengths)
     totals = torch.zeros(2, len(chosen), dtype=torch.float64, device=schedule.scales.device)
     weights = schedule.weights(chosen)
     for first in range(0, sentences, BATCH):
         members = range(first, min(first + BATCH, sentences))
-        h = data.batch(members, torch.tensor(chosen), room=room)
+        h = data.batch(members, torch.tensor(chosen), workspace=workspace)
         totals += probe_loss(h, *weights, *trees.batch(members, h.device)).T.double() * len(members)
     return totals.cpu() / sentences

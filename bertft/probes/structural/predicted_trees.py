@@ -1,4 +1,4 @@
-"""The trees a structural probe sees: heads from its distances and depths, and CoNLL-U files of them."""
+"""Dependency trees predicted by structural probes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 from bertft.data.examples import Sentence
 from bertft.ops.reference import pairwise_distance
 from bertft.probes.structural.scores import spanning_trees
-from bertft.runs.rows import write_text_atomically
+from bertft.runs.files import write_text_atomically
 
 
 def predicted_heads(points: Tensor, depths: Tensor) -> list[int]:
-    """1-based heads of one sentence's words, 0 for the root.
+    """Return the 1-based heads of the words of one sentence, 0 for the root.
 
-    The minimum spanning tree of the probe's distances between ``points`` (n, R), hung from the word of the least of
-    ``depths`` (n,). Distance probes know no direction: all edges lead away from that root. Punctuation is kept here.
+    The tree is the minimum spanning tree of the squared distances between ``points`` (n, R), punctuation included. The
+    root is the word with the least of ``depths`` (n,). Distances have no direction, so all edges lead away from it.
     """
     n = len(points)
     edges = spanning_trees(pairwise_distance(points.double()[None], metric="sqeuclidean"))[0]
@@ -37,7 +37,7 @@ def predicted_heads(points: Tensor, depths: Tensor) -> list[int]:
 def write_trees(path: Path, sentences: Sequence[Sentence], points: Tensor, depths: Tensor, *, layer: int) -> None:
     """Write the predicted trees of all sentences as CoNLL-U, from packed points (T, R) and depths (T,) of one layer.
 
-    The relation is ``root`` or ``dep``, for a probe names none; the gold head is kept as ``GoldHead`` in MISC.
+    The relation is ``root`` or ``dep``, because a probe predicts none. MISC has the gold head as ``GoldHead``.
     """
     lines = ["# generator = bertft structural probe", f"# layer = {layer}"]
     start = 0

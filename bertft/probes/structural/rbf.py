@@ -1,12 +1,15 @@
-"""Structural probes with an RBF kernel (White, Pimentel, Saphra and Cotterell 2021): their distances level off.
+"""RBF-kernel structural probes.
+
+Their distances saturate (White, Pimentel, Saphra and Cotterell 2021):
 
     k(x, y) = exp(-|B'(x - y)|^2 / w),  w = 2 sigma^2
     d_ij = w/2 (k(h_i, h_i) - 2 k(h_i, h_j) + k(h_j, h_j)) = w (1 - k(h_i, h_j)),  depth_i = w (1 - k(h_i, 0))
 
-The kernel's own distance, 2 - 2k, ends at 2, and a tree's go further: the factor w/2 is this module's choice, and so
-are depths as distances from the origin. B takes up any other scale of either, so that one number beside B, learned with
-it, is enough, and as w grows d becomes the plain probe's |B'(h_i - h_j)|^2. d rises with that for every w: DSpr, NSpr,
-UUAS and the root, which ask for order alone, are those of B, and the kernel changes which B is learned.
+The kernel's own squared distance, 2 - 2k, has the maximum 2, while distances in a tree are larger. The factor w/2 and
+depths as distances from the origin are choices of this module. B absorbs any other scale, so one number learned beside
+B suffices. As w grows, d approaches the linear probe's |B'(h_i - h_j)|^2. For every w, d is an increasing function of
+that distance. DSpr, NSpr, UUAS and root accuracy depend on the order alone, so the kernel matters only through the B
+that is learned.
 """
 
 from __future__ import annotations
@@ -22,16 +25,16 @@ from bertft.errors import BertftError
 from bertft.models.devices import device_of
 from bertft.ops import pairwise_distance
 from bertft.probes.structural.training import BATCH, Probes, Schedule, Trees, batch_of, fit, groups_of, initial
-from bertft.probes.vectors import Room, Vectors, on_device
+from bertft.probes.vectors import Vectors, Workspace, on_device
 from bertft.runs.artefacts import NOTHING, Unfinished
 from bertft.runs.progress import SILENT, Progress
 
-START = 16.0  # of w: most distances within sentences are below it, so that the probe begins nearly as the plain one
+START = 16.0  # first w, above most distances in a sentence, so that the probe starts almost linear
 
 
 @dataclass
 class RbfProbes(Probes):
-    """Probes with ``widths`` (2, L), the w of each distance and depth probe."""
+    """RBF-kernel probes; ``widths`` (2, L) is the w of each distance and depth probe."""
 
     widths: Tensor
 
@@ -49,10 +52,11 @@ def train_rbf(
     progress: Progress = SILENT,
     unfinished: Unfinished = NOTHING,
 ) -> RbfProbes:
-    """Train an RBF-kernel distance and depth probe on every layer, together, in plain PyTorch.
+    """Train an RBF-kernel distance and depth probe on every layer, all in one loop of plain PyTorch.
 
-    Losses, batches, first B, schedule and end are those of `bertft.probes.structural.training.train_probes`; log w has
-    B's learning rate. Stopping early is the only regularisation. What ``unfinished`` holds is gone on with.
+    Losses, batches, first B, schedule, ``device`` and ``unfinished`` are those of
+    `bertft.probes.structural.training.train_probes`. log w has B's learning rate. Early stopping is the only
+    regularisation.
     """
     layers, width = train.layers, train.width
     if rank < 1 or epochs < 1:
@@ -61,17 +65,17 @@ def train_rbf(
     train, dev = on_device(train, there), on_device(dev, there)
     start = initial(width, rank, seed).repeat(1, layers, 1, 1).view(2 * layers, width * rank)
     schedule = Schedule(torch.cat([start, torch.full((2 * layers, 1), math.log(START))], dim=1).to(there))
-    room = Room()
+    workspace = Workspace()
 
     def learn(members: list[int], kinds: tuple[int, ...], chosen: list[int]) -> None:
         probes = [kind * layers + layer for kind in kinds for layer in chosen]
         parameters = schedule.weights[probes].requires_grad_()
-        material = batch_of(train, train_trees, members, kinds, chosen, room)
+        material = batch_of(train, train_trees, members, kinds, chosen, workspace)
         (slope,) = torch.autograd.grad(losses(parameters, *material).sum(), parameters)
         schedule.gradients[probes] = slope
 
     def measure() -> Tensor:
-        return _dev_losses(dev, dev_trees, schedule, room)
+        return _dev_losses(dev, dev_trees, schedule, workspace)
 
     size = (len(train.lengths), layers)
     fit(schedule, size, learn, measure, epochs, seed, "train RBF probes", progress, unfinished)
@@ -84,11 +88,16 @@ def train_rbf(
 
 
 def losses(parameters: Tensor, h: Tensor, distances: Tensor | None, depths: Tensor | None, lengths: Tensor) -> Tensor:
-    """(P,) losses of distance probes, of depth probes, or of distance and then depth probes of the L layers.
+    """Return the losses (P,) of the distance probes, the depth probes, or both, distance first, of L layers.
 
-    ``parameters`` (P, D * R + 1): B row by row and then log w; ``h`` (L, T, D); packed ``distances`` (sum n^2,) and
-    ``depths`` (T,) of sentences of ``lengths`` (S,), None for the kind that is not asked for. As for the plain probes,
-    sums of absolute errors over n^2 pairs or n words, and their mean over sentences.
+    As for linear probes, a loss is the mean over sentences of the absolute errors' sum divided by n^2 (depth: by n).
+
+    Args:
+        parameters: (P, D * R + 1), B row by row and then log w.
+        h: (L, T, D).
+        distances: (sum n^2,) packed gold distances; None without distance probes.
+        depths: (T,) gold depths; None without depth probes.
+        lengths: (S,) words of each sentence.
     """
     layers, _, width = h.shape
     kinds = [gold for gold in (distances, depths) if gold is not None]
@@ -101,7 +110,7 @@ def losses(parameters: Tensor, h: Tensor, distances: Tensor | None, depths: Tens
 
 
 def _distance_loss(points: Tensor, scale: Tensor, distances: Tensor, lengths: Tensor) -> Tensor:
-    """(L,) from points (L, T, R) and w (L,)."""
+    """Return the losses (L,) from points (L, T, R) and w (L,)."""
     device, longest = points.device, int(lengths.max())
     place, lengths = torch.arange(longest, device=device), lengths.to(device)
     there = place < lengths.unsqueeze(1)  # (S, n)
@@ -111,27 +120,27 @@ def _distance_loss(points: Tensor, scale: Tensor, distances: Tensor, lengths: Te
     pairs = there.unsqueeze(2) & there.unsqueeze(1)
     gold = torch.zeros(pairs.shape, dtype=points.dtype, device=device)
     gold[pairs] = distances.to(points.dtype)
-    # A word's distance to itself is 0 in the tree and here: rounding must not push it.
+    # A word's distance to itself is 0; without rounding errors it has no gradient.
     counted = (pairs & (place.unsqueeze(1) != place)).to(points.dtype)
     share = counted / (lengths.square() * len(lengths)).view(-1, 1, 1)
-    return ((_levelled(apart, scale.view(-1, 1, 1, 1)) - gold).abs() * share).sum((1, 2, 3))
+    return ((_saturated(apart, scale.view(-1, 1, 1, 1)) - gold).abs() * share).sum((1, 2, 3))
 
 
 def _depth_loss(points: Tensor, scale: Tensor, depths: Tensor, lengths: Tensor) -> Tensor:
-    """(L,) from points (L, T, R) and w (L,)."""
+    """Return the losses (L,) from points (L, T, R) and w (L,)."""
     share = (lengths * len(lengths)).to(points.dtype).reciprocal().repeat_interleave(lengths).to(points.device)
-    error = _levelled(points.square().sum(-1), scale.unsqueeze(1)) - depths.to(points.dtype)
+    error = _saturated(points.square().sum(-1), scale.unsqueeze(1)) - depths.to(points.dtype)
     return (error.abs() * share).sum(1)
 
 
-def _levelled(squared: Tensor, scale: Tensor) -> Tensor:
-    """w (1 - exp(-squared / w)), exact for small squared distances too."""
+def _saturated(squared: Tensor, scale: Tensor) -> Tensor:
+    """Return w (1 - exp(-squared / w)), accurate for small squared distances too."""
     return -scale * torch.expm1(-squared / scale)
 
 
 @torch.no_grad()
-def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, room: Room) -> Tensor:
-    """(P,) float64 mean over dev sentences; infinite for probes that have stopped."""
+def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, workspace: Workspace) -> Tensor:
+    """Return the mean losses (P,) over the dev sentences, float64; infinite for stopped probes."""
     sentences = len(data.lengths)
     totals = torch.full((len(schedule.active),), torch.inf, dtype=torch.float64, device=schedule.weights.device)
     for kinds, chosen in groups_of(schedule.active, data.layers):
@@ -139,6 +148,6 @@ def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, room: Room) -> 
         totals[probes] = 0
         for first in range(0, sentences, BATCH):
             members: Sequence[int] = range(first, min(first + BATCH, sentences))
-            material = batch_of(data, trees, members, kinds, chosen, room)
+            material = batch_of(data, trees, members, kinds, chosen, workspace)
             totals[probes] += losses(schedule.weights[probes], *material).double() * len(members)
     return totals.cpu() / sentences

@@ -1,79 +1,71 @@
-"""The tidy rows of structural probes: every score beside its control, and every encoder beside the first."""
+"""Table rows of structural probes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
+from bertft.probes.structural.kind import ProbeKind
 from bertft.probes.structural.scores import SentenceScores, resampled, summarise
-from bertft.runs.intervals import holm, paired
+from bertft.runs.intervals import Difference, Score, holm, paired, percentile_score
 from bertft.runs.rows import Row
+from bertft.runs.vocabulary import MeasureName
 
 TASK = "structural"
 CONTROL = "control_"
-ORTHOGONAL = 0
-"""Stands for a rank where the probes are orthogonal ones; -r stands for RBF-kernel probes of rank r."""
+MEASURES = ("dspr", "nspr", "uuas", "root_accuracy")
+
+Scores = Mapping[tuple[str, ProbeKind, str], SentenceScores]
+_Resamples = Mapping[tuple[str, ProbeKind, str], dict[str, np.ndarray]]
 
 
-def rows_of(
-    scores: Mapping[tuple[str, int, str], SentenceScores], data: str, seed: int, resamples: int, differences: bool
-) -> list[Row]:
-    """Rows from the scores of every (encoder, rank, part), a part being "" (the trees) or ``control_``.
+def rows_of(scores: Scores, data: str, seed: int, resamples: int, differences: bool) -> list[Row]:
+    """Return the rows of all scores of an encoder, a probe kind and a part: "" (the trees) or ``control_``.
 
-    ``dspr``, ``nspr``, ``uuas``, ``root_accuracy`` of each layer; with a control also ``control_<measure>`` and
-    ``<measure>_selectivity``, the first less the second on the same resamples. With several ranks each measure ends in
-    its rank: ``uuas_rank8``. With ``differences`` also ``<measure>_difference`` of each encoder to the first, paired by
-    sentence, and ``<measure>_difference_p``, by Holm over all layers, ranks and encoders of a measure. Those of
-    orthogonal probes (rank `ORTHOGONAL`) end in ``_orthogonal``, those of RBF-kernel probes (rank -r) in ``_rbf``.
+    Each layer has ``dspr``, ``nspr``, ``uuas`` and ``root_accuracy``. Names end in the probe kind if it is not the only
+    linear one: ``uuas_rank8``, ``uuas_orthogonal``, ``uuas_rbf``.
+
+    - With a control there are also ``control_<measure>`` and ``<measure>_selectivity``, the score minus that of the
+      control on the same resamples.
+    - With ``differences`` there are also ``<measure>_difference`` of each encoder to the first, paired by sentence, and
+      ``<measure>_difference_p``, corrected by Holm over all layers, kinds and encoders of a measure.
     """
-    ranks = {rank for _, rank, _ in scores}
-    rows: list[Row] = []
     drawn = {key: resampled(own, resamples=resamples, seed=seed) for key, own in scores.items()}
+    kinds = list({kind for _, kind, _ in scores})
+    rows: list[Row] = []
 
-    def suffix(rank: int) -> str:
-        if rank <= 0:
-            return "_orthogonal" if rank == ORTHOGONAL else "_rbf"
-        return f"_rank{rank}" if sum(r > 0 for r in ranks) > 1 else ""
+    def add(model: str, kind: ProbeKind, layer: int, measure: MeasureName, s: Score | Difference, n: int) -> None:
+        name = str(replace(measure, probe=kind.named(kinds)))
+        rows.append(Row(model, TASK, data, layer, name, s.value, s.low, s.high, n, seed))
 
-    for (model, rank, part), own in scores.items():
+    for (model, kind, part), own in scores.items():
         for layer, measures in enumerate(summarise(own, resamples=resamples, seed=seed)):
             for name, s in measures.items():
-                measure = f"{part}{name}{suffix(rank)}"
-                rows.append(Row(model, TASK, data, layer, measure, s.value, s.low, s.high, s.n, seed))
+                add(model, kind, layer, MeasureName(name, control=part == CONTROL), s, s.n)
                 if part == CONTROL:
-                    gap = drawn[model, rank, ""][name][layer] - drawn[model, rank, part][name][layer]
-                    low, high = np.percentile(gap[1:], [2.5, 97.5])
-                    low, high = min(low, gap[0]), max(high, gap[0])
-                    measure = f"{name}_selectivity{suffix(rank)}"
-                    rows.append(
-                        Row(model, TASK, data, layer, measure, float(gap[0]), float(low), float(high), s.n, seed)
-                    )
-    return rows + (_differences(scores, drawn, data, seed, suffix) if differences else [])
-
-
-def _differences(
-    scores: Mapping[tuple[str, int, str], Any],
-    drawn: Mapping[tuple[str, int, str], Any],
-    data: str,
-    seed: int,
-    suffix: Callable[[int], str],
-) -> list[Row]:
-    first = next(iter(scores))[0]
-    sentences = len(next(iter(scores.values())).lengths)
-    rows = []
-    for name in ("dspr", "nspr", "uuas", "root_accuracy"):
-        found = [
-            (model, rank, layer, difference)
-            for model, rank, part in scores
-            # An encoder of another depth has no layers to pair.
-            if model != first and not part and drawn[model, rank, ""][name].shape == drawn[first, rank, ""][name].shape
-            for layer, difference in enumerate(paired(drawn[first, rank, ""][name], drawn[model, rank, ""][name]))
-        ]
-        for (model, rank, layer, d), p in zip(found, holm(np.array([d.p for *_, d in found])), strict=True):
-            measure = f"{name}_difference{suffix(rank)}"
-            rows.append(Row(model, TASK, data, layer, measure, d.value, d.low, d.high, sentences, seed))
-            measure = f"{name}_difference_p{suffix(rank)}"
-            rows.append(Row(model, TASK, data, layer, measure, float(p), None, None, sentences, seed))
+                    gap = drawn[model, kind, ""][name][layer] - drawn[model, kind, part][name][layer]
+                    add(model, kind, layer, MeasureName(name, derived="selectivity"), percentile_score(gap, s.n), s.n)
+    if differences:
+        sentences = len(next(iter(scores.values())).lengths)
+        for name in MEASURES:
+            for model, kind, layer, difference, p in _differences(name, drawn):
+                add(model, kind, layer, MeasureName(name, derived="difference"), difference, sentences)
+                measure = str(MeasureName(name, derived="difference_p", probe=kind.named(kinds)))
+                rows.append(Row(model, TASK, data, layer, measure, p, None, None, sentences, seed))
     return rows
+
+
+def _differences(name: str, drawn: _Resamples) -> Iterator[tuple[str, ProbeKind, int, Difference, float]]:
+    """Yield each encoder's difference to the first in each layer, with the corrected p-value."""
+    first = next(iter(drawn))[0]
+    found = [
+        (model, kind, layer, difference)
+        for model, kind, part in drawn
+        # An encoder of another depth has no layers to pair.
+        if model != first and not part and drawn[model, kind, ""][name].shape == drawn[first, kind, ""][name].shape
+        for layer, difference in enumerate(paired(drawn[first, kind, ""][name], drawn[model, kind, ""][name]))
+    ]
+    for place, p in zip(found, holm(np.array([difference.p for *_, difference in found])), strict=True):
+        yield *place, float(p)

@@ -1,7 +1,7 @@
-"""DSpr, NSpr, UUAS and root accuracy of structural probes (Hewitt and Manning 2019), with intervals over sentences.
+"""Scores of structural probes (Hewitt and Manning 2019).
 
-Each score is a ratio of sums over sentences, so that a bootstrap over sentences needs no second look at the vectors:
-everything is computed once per sentence, for all layers together, in groups of sentences of one length.
+DSpr, NSpr, UUAS and root accuracy are ratios of sums over sentences. Everything is computed once for each sentence, for
+all layers together and in groups of sentences of one length. A bootstrap over sentences then only weights the results.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops.reference import pairwise_distance
+from bertft.runs.intervals import ENDS, Score, bootstrap_weights, centred_resamples
 
-SHORTEST, LONGEST = 5, 50  # lengths over which the correlations are averaged
-BLOCK = 1 << 22  # numbers in one block of distance matrices
+SHORTEST, LONGEST = 5, 50  # words of the sentences whose correlations are averaged
+BLOCK = 1 << 22  # most entries of a block of distance matrices
 
 
 @dataclass(frozen=True)
 class SentenceScores:
-    """Scores of every sentence, all float64: of S sentences in L layers.
+    """Scores of S sentences in L layers, float64.
 
-    ``dspr`` and ``nspr`` (L, S), NaN outside 5..50 words; ``edges`` (L, S) of the gold tree found among ``gold_edges``
-    (S,); ``root`` (L, S) 1 where the root was found; ``lengths`` (S,).
+    ``lengths`` (S,) are the words of each sentence. ``dspr`` and ``nspr`` (L, S) are NaN outside 5..50 words. ``edges``
+    (L, S) counts the correct edges among ``gold_edges`` (S,). ``root`` (L, S) is 1 if the root is correct.
     """
 
     lengths: np.ndarray
@@ -36,18 +37,8 @@ class SentenceScores:
     root: np.ndarray
 
 
-@dataclass(frozen=True)
-class Score:
-    """One figure that ``n`` sentences count for, with its 95 % interval (bootstrap percentiles less their bias)."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
 def average_ranks(values: Tensor) -> Tensor:
-    """Ranks 1..n along the last dimension, float64, ties with the mean of their ranks."""
+    """Return the ranks 1..n along the last dimension, float64; ties have the mean of their ranks."""
     n = values.shape[-1]
     ordered, order = values.sort(dim=-1, stable=True)
     position = torch.arange(n).expand(values.shape)
@@ -62,7 +53,7 @@ def average_ranks(values: Tensor) -> Tensor:
 
 
 def spearman(x: Tensor, y: Tensor) -> Tensor:
-    """Spearman correlation along the last dimension, average ranks for ties; 0 where either side is constant."""
+    """Return the Spearman correlation along the last dimension, with average ranks; 0 if either side is constant."""
     a, b = average_ranks(x), average_ranks(y)
     a, b = a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True)
     scale = ((a * a).sum(-1) * (b * b).sum(-1)).sqrt()
@@ -70,10 +61,10 @@ def spearman(x: Tensor, y: Tensor) -> Tensor:
 
 
 def spanning_trees(distances: Tensor) -> Tensor:
-    """Minimum spanning tree of each of (B, n, n) symmetric matrices as an adjacency matrix (B, n, n), bool.
+    """Return the minimum spanning trees of symmetric matrices (B, n, n) as adjacency matrices (B, n, n), bool.
 
-    Ties go to the edge (i, j), i < j, that comes first row by row, as in a stable sort of all edges: the tree is
-    unique, and a distance of 0 is an edge like any other.
+    Of edges (i, j), i < j, with equal distances, the first in row order is taken, as in a stable sort of all edges. So
+    the tree is unique. An edge of distance 0 is like any other.
     """
     b, n, _ = distances.shape
     adjacency = torch.zeros(b, n, n, dtype=torch.bool)
@@ -87,7 +78,7 @@ def spanning_trees(distances: Tensor) -> Tensor:
     key[:, i, j] = rank
     key[:, j, i] = rank
     every = torch.arange(b)
-    outside = torch.ones(b, n, dtype=torch.bool)  # Prim's algorithm from word 0, all matrices in step
+    outside = torch.ones(b, n, dtype=torch.bool)  # Prim's algorithm from word 0, on all matrices at once
     outside[:, 0] = False
     best, parent = key[:, 0].clone(), torch.zeros(b, n, dtype=torch.long)
     for _ in range(n - 1):
@@ -101,7 +92,7 @@ def spanning_trees(distances: Tensor) -> Tensor:
 
 
 def _by_size(sizes: np.ndarray, layers: int, rank: int = 1) -> Iterator[tuple[int, np.ndarray]]:
-    """Sentences of one size, in blocks whose matrices (n, n) and points (n, rank) fit."""
+    """Yield each size and the numbers of its sentences, in blocks whose matrices have at most `BLOCK` entries."""
     for size in np.unique(sizes):
         members = np.flatnonzero(sizes == size)
         step = max(1, BLOCK // max(1, layers * int(size) * max(int(size), rank)))
@@ -116,18 +107,18 @@ def score_sentences(
     gold_depths: Sequence[np.ndarray],
     skip: Sequence[np.ndarray],
 ) -> SentenceScores:
-    """Scores of every sentence in every layer.
+    """Return the scores of every sentence in every layer.
+
+    As in the published evaluation, both spanning trees leave out punctuation. The gold root is the word of depth 0
+    whatever its tag. The predicted root is the shallowest word that is not punctuation, or the shallowest of all if
+    every word is. So every sentence counts, and one whose root is punctuation beside other words counts as wrong.
 
     Args:
-        points: (L, T, R) projected words B'h of all sentences, one after the other, of the distance probes.
-        depths: (L, T) predicted depths |B'h|^2 of the depth probes.
-        gold, gold_depths: each sentence's tree distances (n * n,) and depths (n,).
-        skip: each sentence's punctuation mask (n,).
-
-    As in the published evaluation, punctuation is left out of both spanning trees, but of the root only on the
-    predicted side: the gold root is the word of depth 0 whatever its tag, the predicted one the shallowest word that
-    is no punctuation, or the shallowest of all where every word is. So no sentence is left out, and one whose root is
-    punctuation beside other words cannot be right.
+        points: (L, T, R) words projected by the distance probes, B'h, sentence by sentence.
+        depths: (L, T) depths predicted by the depth probes, |B'h|^2.
+        gold: (n * n,) tree distances of each sentence.
+        gold_depths: (n,) tree depths of each sentence.
+        skip: (n,) punctuation mask of each sentence.
     """
     layers = points.shape[0]
     lengths = np.array([len(d) for d in gold_depths])
@@ -138,7 +129,7 @@ def score_sentences(
     scores = SentenceScores(lengths, nothing.copy(), nothing.copy(), edges, sizes, nothing.copy())
     for n, members in _by_size(lengths, layers, points.shape[2]):
         rows = torch.from_numpy(starts[members, None] + np.arange(n))  # (G, n)
-        # The reference's differences, not the kernel's inner products: equal distances must stay ties.
+        # By differences, not by inner products as the kernel does: equal distances must stay ties.
         predicted = pairwise_distance(points[:, rows].double(), metric="sqeuclidean")  # (L, G, n, n)
         height = depths[:, rows].double()
         tree = torch.from_numpy(np.stack([gold[i] for i in members]).astype(np.int64)).view(-1, n, n)
@@ -146,24 +137,45 @@ def score_sentences(
         if SHORTEST <= n <= LONGEST:
             scores.dspr[:, members] = spearman(predicted, tree).mean(-1)
             scores.nspr[:, members] = spearman(height, depth)
-        for k, inner in _by_size(np.array([len(kept[i]) for i in members]), layers):
-            group, some = torch.from_numpy(inner), members[inner]
-            candidates = [kept[i] if k else np.arange(n) for i in some]
-            words = torch.from_numpy(np.stack(candidates))  # (G', k or n)
-            shallowest = height[:, group[:, None], words].argmin(2, keepdim=True)  # (L, G', 1)
-            found = words.expand(layers, -1, -1).gather(2, shallowest).squeeze(2)
-            scores.root[:, some] = (found == depth[group].argmin(1)).double()
-            if k > 1:
-                across, down = words[:, None, :], words[:, :, None]
-                drawn = spanning_trees(predicted[:, group[:, None, None], down, across].reshape(-1, k, k))
-                wanted = spanning_trees(tree[group[:, None, None], down, across])
-                hits = drawn.view(layers, -1, k, k) & wanted
-                scores.edges[:, some] = hits.sum((2, 3)).double() / 2
+        _score_trees(scores, members, kept, predicted, height, (tree, depth))
     return scores
 
 
+def _score_trees(
+    scores: SentenceScores,
+    members: np.ndarray,
+    kept: Sequence[np.ndarray],
+    predicted: Tensor,
+    height: Tensor,
+    gold: tuple[Tensor, Tensor],
+) -> None:
+    """Set ``edges`` and ``root`` of the sentences ``members``, all of n words, in ``scores``.
+
+    ``kept`` are the numbers of the words of each sentence that are not punctuation. ``predicted`` (L, G, n, n) are
+    squared distances, ``height`` (L, G, n) depths; ``gold`` are tree distances (G, n, n) and depths (G, n).
+    """
+    layers, _, n = height.shape
+    tree, depth = gold
+    for k, inner in _by_size(np.array([len(kept[i]) for i in members]), layers):
+        group, some = torch.from_numpy(inner), members[inner]
+        candidates = [kept[i] if k else np.arange(n) for i in some]
+        words = torch.from_numpy(np.stack(candidates))  # (G', k or n)
+        shallowest = height[:, group[:, None], words].argmin(2, keepdim=True)  # (L, G', 1)
+        found = words.expand(layers, -1, -1).gather(2, shallowest).squeeze(2)
+        scores.root[:, some] = (found == depth[group].argmin(1)).double()
+        if k > 1:
+            across, down = words[:, None, :], words[:, :, None]
+            drawn = spanning_trees(predicted[:, group[:, None, None], down, across].reshape(-1, k, k))
+            wanted = spanning_trees(tree[group[:, None, None], down, across])
+            hits = drawn.view(layers, -1, k, k) & wanted
+            scores.edges[:, some] = hits.sum((2, 3)).double() / 2
+
+
 def _by_length(values: np.ndarray, lengths: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean over lengths of the mean over sentences of a length: values (L, S), weights (B, S) -> (L, B)."""
+    """Return the mean over lengths of the mean over sentences of a length, (L, B).
+
+    ``values`` are (L, S), ``weights`` (B, S).
+    """
     counted = (lengths >= SHORTEST) & (lengths <= LONGEST)
     kinds, which = np.unique(lengths[counted], return_inverse=True)
     table = np.zeros((int(counted.sum()), len(kinds)))
@@ -180,7 +192,7 @@ def _by_length(values: np.ndarray, lengths: np.ndarray, weights: np.ndarray) -> 
 
 
 def estimates(scores: SentenceScores, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Each measure (L, B) under sentence weights (B, S); weights of 1 give the published figures."""
+    """Return each measure (L, B) under sentence weights (B, S); weights of 1 give the published scores."""
     return {
         "dspr": _by_length(scores.dspr, scores.lengths, weights),
         "nspr": _by_length(scores.nspr, scores.lengths, weights),
@@ -190,7 +202,11 @@ def estimates(scores: SentenceScores, weights: np.ndarray) -> dict[str, np.ndarr
 
 
 def summarise(scores: SentenceScores, *, resamples: int = 1000, seed: int = 0) -> list[dict[str, Score]]:
-    """Each layer's ``dspr``, ``nspr``, ``uuas`` and ``root_accuracy`` with 95 % bootstrap intervals."""
+    """Return each layer's ``dspr``, ``nspr``, ``uuas`` and ``root_accuracy`` with 95 % bootstrap intervals.
+
+    Raises:
+        BertftError: if fewer than 2 sentences count for a measure.
+    """
     sentences = len(scores.lengths)
     measured = {
         "dspr": int(((scores.lengths >= SHORTEST) & (scores.lengths <= LONGEST)).sum()),
@@ -204,7 +220,7 @@ def summarise(scores: SentenceScores, *, resamples: int = 1000, seed: int = 0) -
             f"punctuation, found {min(measured.values())} of {sentences}"
         )
     drawn = resampled(scores, resamples=resamples, seed=seed)
-    low, high = ({name: np.percentile(values[:, 1:], q, axis=1) for name, values in drawn.items()} for q in (2.5, 97.5))
+    low, high = ({name: np.percentile(values[:, 1:], q, axis=1) for name, values in drawn.items()} for q in ENDS)
     return [
         {
             name: Score(float(drawn[name][k, 0]), float(low[name][k]), float(high[name][k]), measured[name])
@@ -215,17 +231,15 @@ def summarise(scores: SentenceScores, *, resamples: int = 1000, seed: int = 0) -
 
 
 def resampled(scores: SentenceScores, *, resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
-    """Each measure (L, B + 1): the figure itself, then those of B bootstrap samples of the sentences.
+    """Return each measure (L, B + 1): that of the sample, then those of B bootstrap resamples of the sentences.
 
-    Equal sentences, resamples and seed give equal samples: two encoders' figures can be paired.
+    Equal sentences, ``resamples`` and ``seed`` give equal resamples, so scores of two encoders can be paired.
     """
     sentences = len(scores.lengths)
     value = estimates(scores, np.ones((1, sentences)))
-    draws = np.random.default_rng(seed).multinomial(sentences, np.full(sentences, 1 / sentences), size=resamples)
-    found = {}
-    for name, drawn in estimates(scores, draws.astype(float)).items():
-        # A resample can miss a length altogether, which moves the mean over lengths: the shift is taken out.
-        shift = drawn.mean(1, keepdims=True) - value[name]
-        lowest = -1.0 if name in ("dspr", "nspr") else 0.0  # what is taken out must not lead out of the range
-        found[name] = np.concatenate([value[name], np.clip(drawn - shift, lowest, 1.0)], axis=1)
-    return found
+    draws = bootstrap_weights(sentences, resamples, np.random.default_rng(seed))
+    lowest = {"dspr": -1.0, "nspr": -1.0}
+    return {
+        name: centred_resamples(value[name], drawn, lowest.get(name, 0.0))
+        for name, drawn in estimates(scores, draws.astype(float)).items()
+    }

@@ -1,4 +1,4 @@
-"""Structural probes (Hewitt and Manning 2019): distance and depth, all layers in one training loop."""
+"""Training of linear structural probes (Hewitt and Manning 2019)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from bertft.errors import BertftError
 from bertft.models.devices import device_of
 from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient
 from bertft.probes.structural.trees import packed_trees
-from bertft.probes.vectors import Room, Vectors, on_device
+from bertft.probes.vectors import Vectors, Workspace, on_device
 from bertft.runs.artefacts import NOTHING, Unfinished
 from bertft.runs.progress import SILENT, Progress
 
 LEARNING_RATE = 1e-3
 DECAY = 0.1
-PATIENCE = 5  # epochs without an improvement of IMPROVEMENT until a probe stops
+PATIENCE = 5  # epochs without an improvement of at least IMPROVEMENT before a probe stops
 IMPROVEMENT = 1e-4
 BATCH = 20
 KINDS = ("distance", "depth")
@@ -30,8 +30,8 @@ KINDS = ("distance", "depth")
 class Probes:
     """Trained probes of all layers.
 
-    ``weights`` (2, L, D, R), distance then depth, the B of d_ij = |B'(h_i - h_j)|^2 and of depth |B'h_i|^2;
-    ``dev_loss`` (2, L) of these weights; ``epochs`` (2, L) how many each probe was trained.
+    ``weights`` (2, L, D, R), distance then depth, hold the B of the squared distance d_ij = |B'(h_i - h_j)|^2 and of
+    the depth |B'h_i|^2. ``dev_loss`` (2, L) is the loss of these weights, ``epochs`` (2, L) how long each was trained.
     """
 
     weights: Tensor
@@ -40,13 +40,13 @@ class Probes:
 
 
 class Trees:
-    """Gold distances and depths of a corpus, packed a sentence at a time as the losses take them."""
+    """Gold distances and depths of a corpus, packed sentence by sentence for the losses."""
 
     def __init__(self, sentences: Sequence[Sentence]) -> None:
         self.distances, self.depths = packed_trees(sentences)
 
     def batch(self, sentences: Sequence[int], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
-        """Packed distances (sum n^2,) and depths (T,) on ``device``, and lengths (S,) of some sentences."""
+        """Return packed distances (sum n^2,) and depths (T,) on ``device``, and lengths (S,), of some sentences."""
         return (
             torch.from_numpy(np.concatenate([self.distances[i] for i in sentences])).to(device),
             torch.from_numpy(np.concatenate([self.depths[i] for i in sentences])).to(device),
@@ -55,29 +55,29 @@ class Trees:
 
 
 class Schedule:
-    """The published schedule, for each of P probes apart: decay, best weights, stop."""
+    """The published schedule of decay, best weights and early stopping, for each of P probes independently."""
 
     def __init__(self, weights: Tensor) -> None:
         self.weights = weights  # (P, ...), trained in place
-        self.gradients = torch.zeros_like(weights)  # of the next step
+        self.gradients = torch.zeros_like(weights)  # for the next step
         self.best = weights.clone()
-        self.lowest = torch.full((len(weights),), torch.inf, dtype=torch.float64)  # of the stopping rule
-        self.plateau = self.lowest.clone()  # of the decay rule
+        self.lowest = torch.full((len(weights),), torch.inf, dtype=torch.float64)  # best loss by the stopping rule
+        self.plateau = self.lowest.clone()  # best loss by the decay rule
         self.last_gain = [-1] * len(weights)
         self.active = [True] * len(weights)
         self.epochs = torch.zeros(len(weights), dtype=torch.int64)
-        self.parts = list(weights)  # views, one a probe: Adam writes through them
+        self.parts = list(weights)  # one view for each probe; Adam writes through them
         for part, gradient in zip(self.parts, self.gradients, strict=True):
             part.grad = gradient
         self.rates = [LEARNING_RATE] * len(weights)
         self.optimizer = torch.optim.Adam(self.parts, lr=LEARNING_RATE, fused=True)
 
     def step(self) -> None:
-        """One step of Adam on the probes that still train."""
+        """Take one step of Adam on the active probes."""
         self.optimizer.step()
 
     def end_epoch(self, epoch: int, losses: Tensor) -> None:
-        """Take the dev losses (P,) of an epoch; those of probes that have stopped are not read."""
+        """Update the schedule from the dev losses (P,) of an epoch; those of stopped probes are ignored."""
         for probe, loss in enumerate(losses.tolist()):
             if not self.active[probe]:
                 continue
@@ -97,7 +97,7 @@ class Schedule:
         self._regroup()
 
     def _regroup(self) -> None:
-        # One group a rate, not one a probe: a step costs a call for every group.
+        # One group per learning rate, not per probe: a step costs one call per group.
         common = self.optimizer.param_groups[0]
         self.optimizer.param_groups = [
             {**common, "lr": rate, "params": [p for p, own in zip(self.parts, self.rates, strict=True) if own == rate]}
@@ -105,7 +105,7 @@ class Schedule:
         ]
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next epoch depends on."""
+        """Return everything that the next epoch depends on."""
         found = {
             "weights": self.weights,
             "best": self.best,
@@ -122,7 +122,7 @@ class Schedule:
         return found
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Be what ``state`` was taken of."""
+        """Restore a state returned by `state`."""
         for name in ("weights", "best", "lowest", "plateau", "epochs"):
             getattr(self, name).copy_(state[name])
         self.last_gain, self.active = state["last_gain"].tolist(), state["active"].tolist()
@@ -141,7 +141,7 @@ class Schedule:
         self._regroup()
 
     def resume(self, unfinished: Unfinished, order: np.random.Generator) -> int:
-        """The epoch to begin with: 0, or the one after the last that was kept, whose state is restored."""
+        """Restore the last state that was kept; return the epoch to begin with, 0 if there was none."""
         found = unfinished.found(order)
         if found is None:
             return 0
@@ -162,15 +162,20 @@ def train_probes(
     progress: Progress = SILENT,
     unfinished: Unfinished = NOTHING,
 ) -> Probes:
-    """Train a distance and a depth probe on every layer, together, on ``device`` (default: the GPU if there is one).
+    """Train a distance and a depth probe on every layer, all in one loop.
 
-    As published: B uniform in (-0.05, 0.05); L1 loss normalised by squared length (depth: by length), mean over the
-    sentences of a batch of 20; Adam at 1e-3; after an epoch whose dev loss is not lower than the best by a factor
-    1 - 1e-4 (the scheduler's rule, patience 0) the probe's learning rate falls to a tenth and its Adam state is reset;
-    the weights of the best dev loss are kept; a probe stops after 5 epochs without an improvement of 1e-4, or after
-    ``epochs``. Each probe has its own schedule; those that have stopped cost nothing. All layers start from the same B
-    and see the same batches, in an order drawn with ``seed``. What ``unfinished`` holds is gone on with. The probes
-    that are returned are on the CPU.
+    The training follows the published code:
+
+    - B is uniform in (-0.05, 0.05), and the same for all layers.
+    - The loss is the absolute error, divided by the squared length of the sentence (depth: by the length), and averaged
+      over the sentences of a batch of 20. All layers see the same batches, in an order drawn with ``seed``.
+    - Adam starts at 1e-3. If the dev loss of an epoch is not below the best times 1 - 1e-4 (the rule of PyTorch's
+      scheduler with patience 0), the probe's learning rate falls to a tenth and its Adam state is reset.
+    - A probe stops after 5 epochs without an improvement of 1e-4, or after ``epochs``, with the weights of its best dev
+      loss. A stopped probe costs no more time.
+
+    The work runs on ``device`` (default: the GPU if there is one) and resumes from the state in ``unfinished``. The
+    probes returned are on the CPU.
     """
     layers, width = train.layers, train.width
     if rank < 1 or epochs < 1:
@@ -179,19 +184,19 @@ def train_probes(
     train, dev = on_device(train, there), on_device(dev, there)
     start = initial(width, rank, seed).repeat(1, layers, 1, 1).view(2 * layers, width, rank)
     schedule = Schedule(start.to(there))
-    room = Room()
-    columns = _Columns(layers, room)
+    workspace = Workspace()
+    columns = _Columns(layers, workspace)
 
     def learn(members: list[int], kinds: tuple[int, ...], chosen: list[int]) -> None:
         weights = columns.take(schedule.weights, kinds, chosen)
-        h, distances, depths, lengths = batch_of(train, train_trees, members, kinds, chosen, room)
+        h, distances, depths, lengths = batch_of(train, train_trees, members, kinds, chosen, workspace)
         _, gradients = probe_loss_and_gradient(
             h, weights, distances, depths, lengths, distance_rank=rank if len(kinds) == 2 else None
         )
         columns.give(gradients, schedule.gradients, kinds, chosen)
 
     def measure() -> Tensor:
-        return _dev_losses(dev, dev_trees, schedule, room)
+        return _dev_losses(dev, dev_trees, schedule, workspace)
 
     size = (len(train.lengths), layers)
     fit(schedule, size, learn, measure, epochs, seed, "train probes", progress, unfinished)
@@ -212,10 +217,18 @@ def fit(
     progress: Progress,
     unfinished: Unfinished,
 ) -> None:
-    """Train the probes of a schedule until they have stopped, on ``size`` (sentences, layers), gone on with if cut off.
+    """Train the probes of a schedule until all have stopped, resuming from the state in ``unfinished``.
 
-    ``learn(sentences, kinds, layers)`` sets the gradients of a batch for a group of probes (`groups_of`), ``measure()``
-    gives the dev losses (P,) after an epoch.
+    Args:
+        schedule: the probes.
+        size: number of training sentences and of layers.
+        learn: ``learn(sentences, kinds, layers)`` sets the gradients of a batch for a group of probes (`groups_of`).
+        measure: returns the dev losses (P,) after an epoch.
+        epochs: most epochs.
+        seed: seed of the order of batches.
+        title: what the progress is called.
+        progress: receives progress.
+        unfinished: where the state is kept after each epoch.
     """
     sentences, layers = size
     order = np.random.default_rng(seed)
@@ -237,12 +250,12 @@ def fit(
 
 
 def initial(width: int, rank: int, seed: int) -> Tensor:
-    """(2, 1, D, R) the B that distance and depth probes start from, uniform in (-0.05, 0.05)."""
+    """Return the first B of distance and depth probes (2, 1, D, R), uniform in (-0.05, 0.05)."""
     return (torch.rand(2, 1, width, rank, generator=torch.Generator().manual_seed(seed)) - 0.5) / 10
 
 
 def groups_of(active: Sequence[bool], layers: int) -> list[tuple[tuple[int, ...], list[int]]]:
-    """Active layers by the kinds that still train there: both in one call, then each alone."""
+    """Group the layers by which of their two probes, distance (0) and depth (1), are active."""
     wanted: dict[tuple[int, ...], list[int]] = {}
     for layer in range(layers):
         kinds = tuple(kind for kind in (0, 1) if active[kind * layers + layer])
@@ -252,25 +265,26 @@ def groups_of(active: Sequence[bool], layers: int) -> list[tuple[tuple[int, ...]
 
 
 class _Columns:
-    """Weights and gradients as the losses have them, (L', D, kinds * R) with distance before depth, and back.
+    """Conversion between the layouts of the schedule and of the losses.
 
-    Kind by kind, layer by layer they are (2 * L, D, R); of a group (`groups_of`) only some of these are wanted.
+    The schedule stacks all probes, (2 * L, D, R), distance before depth. The losses take those of a group (`groups_of`)
+    side by side, (L', D, kinds * R).
     """
 
-    def __init__(self, layers: int, room: Room) -> None:
-        self.layers, self.room = layers, room
+    def __init__(self, layers: int, workspace: Workspace) -> None:
+        self.layers, self.workspace = layers, workspace
 
     def take(self, weights: Tensor, kinds: Sequence[int], chosen: Sequence[int]) -> Tensor:
-        """The weights (2 * L, D, R) of a group, side by side."""
+        """Return a group's part of the weights (2 * L, D, R), side by side."""
         _, width, rank = weights.shape
         parts = [weights[kind * self.layers :][: self.layers] for kind in kinds]
         if len(chosen) < self.layers:
             parts = [part[list(chosen)] for part in parts]
         shape = (len(chosen), width, len(kinds) * rank)
-        return torch.cat(parts, dim=2, out=self.room.take("weights", *shape, device=weights.device))
+        return torch.cat(parts, dim=2, out=self.workspace.take("weights", *shape, device=weights.device))
 
     def give(self, gradients: Tensor, into: Tensor, kinds: Sequence[int], chosen: Sequence[int]) -> None:
-        """Put a group's gradients (L', D, kinds * R) where they belong in (2 * L, D, R)."""
+        """Write a group's gradients (L', D, kinds * R) to their places in ``into`` (2 * L, D, R)."""
         for kind, own in zip(kinds, gradients.chunk(len(kinds), dim=2), strict=True):
             place = into[kind * self.layers :][: self.layers]
             if len(chosen) < self.layers:
@@ -285,17 +299,20 @@ def batch_of(
     members: Sequence[int],
     kinds: tuple[int, ...],
     layers: list[int],
-    room: Room,
+    workspace: Workspace,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
-    """h (L, T, D) float32, packed distances, depths (those that ``kinds`` learn from) and lengths of some sentences."""
-    h = data.batch(members, torch.tensor(layers), room=room)
+    """Return h (L', T, D) float32, the packed distances and depths, and the lengths, of some sentences.
+
+    The distances or depths are None if no probe of ``kinds`` learns from them.
+    """
+    h = data.batch(members, torch.tensor(layers), workspace=workspace)
     distances, depths, lengths = trees.batch(members, h.device)
     return h, distances if 0 in kinds else None, depths if 1 in kinds else None, lengths
 
 
 @torch.no_grad()
-def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, room: Room) -> Tensor:
-    """(P,) float64 mean over dev sentences; infinite for probes that have stopped."""
+def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, workspace: Workspace) -> Tensor:
+    """Return the mean losses (P,) over the dev sentences, float64; infinite for stopped probes."""
     sentences = len(data.lengths)
     totals = torch.zeros(len(schedule.active), dtype=torch.float64, device=schedule.weights.device)
     for kinds, chosen in groups_of(schedule.active, data.layers):
@@ -303,7 +320,7 @@ def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, room: Room) -> 
         distance, depth = (schedule.weights[[kind * data.layers + k for k in chosen]] for kind in (0, 1))
         for first in range(0, sentences, BATCH):
             members = range(first, min(first + BATCH, sentences))
-            h, distances, depths, lengths = batch_of(data, trees, members, kinds, chosen, room)
+            h, distances, depths, lengths = batch_of(data, trees, members, kinds, chosen, workspace)
             if distances is not None and depths is not None:
                 losses = probe_loss(h, distance, depth, distances, depths, lengths).T.flatten()
             elif distances is not None:
@@ -321,9 +338,10 @@ def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, room: Room) -> 
 def predict(
     probes: Probes, data: Vectors, sentences: int = 256, *, device: torch.device | str | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Projected words (L, T, R) of the distance probes and depths (L, T) of the depth probes, float32, on the CPU.
+    """Return the words projected by the distance probes (L, T, R) and the depths by the depth probes (L, T).
 
-    Computed on ``device`` (default: the GPU if there is one).
+    Both are float32 and on the CPU. The work runs on ``device`` (default: the GPU if there is one), ``sentences`` at a
+    time.
     """
     there = device_of(device)
     data, (distance, depth) = on_device(data, there), probes.weights.to(there)

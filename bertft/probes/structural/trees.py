@@ -1,4 +1,4 @@
-"""What structural probes learn from a dependency tree: distances, depths, and which words count as punctuation."""
+"""Targets of structural probes: distances and depths in dependency trees."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ PENN_WORDS = frozenset(["DT", "IN", "JJ", "NN", "NNS", "NNP", "PRP", "RB", "VB",
 
 
 def tree(sentence: Sentence) -> tuple[np.ndarray, np.ndarray]:
-    """Distances (n, n) and depths (n,), int16: edges on the path between two words, and from the root (root: 0).
+    """Return the distances (n, n) and depths (n,) of the words of a tree, int16.
 
-    Raises ``BertftError`` unless the heads form one tree with one root.
+    A distance is the number of edges between two words, a depth that between a word and the root.
+
+    Raises:
+        BertftError: unless the heads form one tree with one root.
     """
     n = len(sentence.heads)
     children: list[list[int]] = [[] for _ in range(n + 1)]
@@ -34,7 +37,7 @@ def tree(sentence: Sentence) -> tuple[np.ndarray, np.ndarray]:
     distances = np.zeros((n, n), dtype=np.int16)
     depths = np.zeros(n, dtype=np.int16)
     order = [children[0][0]]
-    for word in order:  # heads before dependents: a word is one edge further from all words before it than its head
+    for word in order:  # heads before dependents: a word is one edge further from every earlier word than its head is
         for child in children[word + 1]:
             known = order
             distances[child, known] = distances[known, child] = distances[word, known] + 1
@@ -46,7 +49,7 @@ def tree(sentence: Sentence) -> tuple[np.ndarray, np.ndarray]:
 
 
 def packed_trees(sentences: Sequence[Sentence]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Each sentence's distances (n * n,) row by row and depths (n,); uint8 where they fit, else int16."""
+    """Return the distances (n * n,), row by row, and depths (n,) of each sentence; uint8 if all fit, else int16."""
     trees = [tree(sentence) for sentence in sentences]
     fits = all(distances.max() < 256 for distances, _ in trees)
     dtype = np.uint8 if fits else np.int16
@@ -54,9 +57,9 @@ def packed_trees(sentences: Sequence[Sentence]) -> tuple[list[np.ndarray], list[
 
 
 def punctuation(sentences: Sequence[Sentence]) -> tuple[list[np.ndarray], str]:
-    """Masks (n,) of the words that are punctuation, and the column that told: ``xpos`` or ``upos``.
+    """Return masks (n,) of the words that are punctuation, and the column they follow from: ``xpos`` or ``upos``.
 
-    Penn tags where the treebank has them (Hewitt and Manning's list), else the universal tags PUNCT and SYM.
+    Penn tags are used if the treebank has them, with Hewitt and Manning's list, else the universal tags PUNCT and SYM.
     """
     tags = {tag for sentence in sentences for tag in sentence.xpos}
     column, marks = ("xpos", PENN_PUNCTUATION) if tags & PENN_WORDS else ("upos", UNIVERSAL_PUNCTUATION)
@@ -64,7 +67,7 @@ def punctuation(sentences: Sequence[Sentence]) -> tuple[list[np.ndarray], str]:
 
 
 def check_scorable(sentences: Sequence[Sentence]) -> None:
-    """Refuse, before the work, data on which probes cannot be scored: it takes 2 sentences for an interval."""
+    """Refuse dev data with fewer than 2 sentences that can be scored; an interval needs 2."""
     skip, _ = punctuation(sentences)
     fitting = sum(
         SHORTEST <= len(s.words) <= LONGEST and int((~own).sum()) >= 2 for s, own in zip(sentences, skip, strict=True)
@@ -77,11 +80,11 @@ def check_scorable(sentences: Sequence[Sentence]) -> None:
 
 
 def control_trees(sentences: Sequence[Sentence], seed: int) -> list[Sentence]:
-    """The sentences with control trees, after Hewitt and Liang's (2019) control task for dependency edges.
+    """Return the sentences with control trees, after Hewitt and Liang's (2019) control task for dependency edges.
 
-    The first word is the root; every other word hangs from the first word or from the word before it, as one draw for
-    its type (the form as written) and ``seed`` decides, the same in every corpus. So a tree follows from the words
-    alone, and a probe that reproduces it has learned the words, not the encoder's syntax.
+    The first word is the root. Every other word is attached to the first word or to the word before it, by one draw
+    for each word type (the form as written) with ``seed``, the same in every corpus. The tree depends on the words
+    alone, so a probe that reproduces it has memorised words and learned no syntax.
     """
 
     def hangs_from_first(word: str) -> bool:

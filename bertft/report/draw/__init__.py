@@ -1,1 +1,1 @@
-"""Figures, drawn."""
+"""Figures and trees drawn on paper and screen."""

@@ -4,57 +4,59 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bertft.report.figure import HeatMap, draw_heat_map
-from bertft.report.figures.catalogue import Curve, Figure, Panel
-from bertft.report.palette import HOLLOW, LIGHT, MARKERS, spread
+from bertft.report.figure import Curve, Figure, HeatMap, Panel
+from bertft.report.palette import HOLLOW, LIGHT, LIGHT_PAGE, MARKERS, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
-PANEL_WIDTH, PANEL_HEIGHT = 4.2, 3.3  # inches
+SIZES = {Figure: (4.2, 3.3, 0.75), HeatMap: (3.6, 3.4, 0.8)}  # inches: width and height of a panel, title and caption
 DPI = 160
-LABEL_GAP = 0.062  # of the axis' height: one line of text
+LABEL_GAP = 0.062  # one line of text, as a share of the axis
 LONGEST = 40  # letters of a label or a panel's title
 DASHES = {"solid": "-", "dash": (0, (5, 2)), "dot": (0, (1, 1.6))}
+SOFT = LIGHT_PAGE["soft"]
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "svg.hashsalt": "bertft",
+    "font.family": "DejaVu Sans",
+    "text.parse_math": False,  # a name may contain dollars
+}
+OPEN_AXES: dict[str, Any] = {"axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False}
 
 
-def draw(figure: Figure) -> tuple[bytes, bytes]:
-    """The figure as PNG and as SVG. The same figure gives the same bytes."""
+def draw(figure: Figure | HeatMap) -> tuple[bytes, bytes]:
+    """Return the figure as PNG and as SVG. The same figure gives the same bytes."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    settings: dict[str, Any] = {
-        "font.size": 9,
-        "axes.titlesize": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "svg.hashsalt": "bertft",
-        "font.family": "DejaVu Sans",
-        "text.parse_math": False,  # a name may hold dollars
-    }
-    with matplotlib.rc_context(settings):
+    panel_width, panel_height, margin = SIZES[type(figure)]
+    with matplotlib.rc_context(STYLE | (OPEN_AXES if isinstance(figure, Figure) else {})):
         columns = min(figure.columns, len(figure.panels))
         rows = math.ceil(len(figure.panels) / columns)
-        size = (max(PANEL_WIDTH * columns, 5.6), PANEL_HEIGHT * rows + 0.75)
+        size = (max(panel_width * columns, 5.6), panel_height * rows + margin)
         canvas = Canvas(figsize=size, dpi=DPI, layout="constrained")
         FigureCanvasAgg(canvas)
         width, _ = canvas.get_size_inches()
-        title = _wrap(figure.title, int(width / 0.115))  # inches a letter of 12 points takes, bold
+        title = _wrap(figure.title, int(width / 0.115))  # inches per bold letter of 12 points
         canvas.suptitle(title, fontsize=12, x=0.01, ha="left", fontweight="bold")
-        grid = canvas.subplots(rows, columns, squeeze=False, sharey=figure.share_y)
-        for axes in grid.flat[len(figure.panels) :]:
+        grid = canvas.subplots(rows, columns, squeeze=False, sharey=isinstance(figure, Figure) and figure.share_y)
+        shown, unused = list(grid.flat[: len(figure.panels)]), grid.flat[len(figure.panels) :]
+        for axes in unused:
             axes.remove()
-        for axes, panel in zip(grid.flat, figure.panels, strict=False):
-            _panel(axes, panel, figure)
-        _limits(grid.flat[: len(figure.panels)], figure)
-        for axes, panel in zip(grid.flat, figure.panels, strict=False):
-            _label(axes, panel)
-        caption = _wrap(figure.caption, int(width / 0.068))  # 8 points
-        canvas.supxlabel(caption, fontsize=8, color="#57606a", x=0.01, ha="left")
-        canvas.draw_without_rendering()  # lays out once; both files then show the same
+        if isinstance(figure, HeatMap):
+            _matrices(canvas, shown, figure)
+        else:
+            _curves(shown, figure)
+        caption = _wrap(figure.caption, int(width / 0.068))  # inches per letter of 8 points
+        canvas.supxlabel(caption, fontsize=8, color=SOFT, x=0.01, ha="left")
+        canvas.draw_without_rendering()  # one layout for both files
         canvas.set_layout_engine("none")
         files = []
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
@@ -64,19 +66,42 @@ def draw(figure: Figure) -> tuple[bytes, bytes]:
     return files[0], files[1]
 
 
-def on_paper(figure: Figure | HeatMap) -> tuple[bytes, bytes]:
-    """A figure of either kind as PNG and as SVG."""
-    return draw_heat_map(figure) if isinstance(figure, HeatMap) else draw(figure)
-
-
 def in_palette(png: bytes) -> bytes:
-    """A PNG of 256 colours, a third of its size: for figures that are kept in version control."""
+    """Return a PNG with 256 colours, a third of the size, for figures under version control."""
     from PIL import Image
 
     file = io.BytesIO()
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     picture.quantize(256, dither=Image.Dither.NONE).save(file, "png", optimize=True)
     return file.getvalue()
+
+
+def _matrices(canvas: Canvas, all_axes: Sequence[Axes], figure: HeatMap) -> None:
+    """Draw each matrix as an image with the value in every cell, and one colour bar."""
+    middle = (figure.low + figure.high) / 2
+    for axes, panel in zip(all_axes, figure.panels, strict=True):
+        image = axes.imshow(
+            panel.values, origin="lower", cmap="cividis", vmin=figure.low, vmax=figure.high, aspect="auto"
+        )
+        axes.set_title(panel.title, fontsize=10, loc="left")
+        axes.set_xticks(range(len(panel.columns)), panel.columns)
+        axes.set_yticks(range(len(panel.rows)), panel.rows)
+        axes.set_xlabel(figure.xlabel)
+        axes.set_ylabel(figure.ylabel)
+        for i, values in enumerate(panel.values):
+            for j, value in enumerate(values):
+                ink = "black" if value > middle else "white"
+                axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=ink)
+    canvas.colorbar(image, ax=list(all_axes), label=figure.label, shrink=0.8)
+
+
+def _curves(all_axes: Sequence[Axes], figure: Figure) -> None:
+    """Draw each panel's curves, then labels at their right ends once the limits are known."""
+    for axes, panel in zip(all_axes, figure.panels, strict=True):
+        _panel(axes, panel, figure)
+    _limits(all_axes, figure)
+    for axes, panel in zip(all_axes, figure.panels, strict=True):
+        _label(axes, panel)
 
 
 def _panel(axes: Axes, panel: Panel, figure: Figure) -> None:
@@ -89,7 +114,7 @@ def _panel(axes: Axes, panel: Panel, figure: Figure) -> None:
         axes.set_ylabel(panel.ylabel)
     ticks = sorted({layer for curve in panel.curves for layer in curve.line.layers})
     axes.set_xticks([tick for tick in ticks if len(ticks) <= 13 or tick % 2 == 0])
-    axes.grid(axis="y", color="#d9dde2", linewidth=0.6)
+    axes.grid(axis="y", color=LIGHT_PAGE["line"], linewidth=0.6)
     axes.set_axisbelow(True)
 
 
@@ -117,8 +142,8 @@ def _curve(axes: Axes, curve: Curve) -> None:
         )
 
 
-def _limits(all_axes: Any, figure: Figure) -> None:
-    """A little air, and no axis so tight that noise looks like change."""
+def _limits(all_axes: Sequence[Axes], figure: Figure) -> None:
+    """Widen narrow y axes to 0.05, so that noise does not look like change."""
     groups = [list(all_axes)] if figure.share_y else [[axes] for axes in all_axes]
     for group in groups:
         low = min(axes.get_ylim()[0] for axes in group)
@@ -130,7 +155,7 @@ def _limits(all_axes: Any, figure: Figure) -> None:
 
 
 def _label(axes: Axes, panel: Panel) -> None:
-    """The name of each line at its right end, moved apart where they would overlap and then tied to it by a thread."""
+    """Write each curve's name at its right end; a name moved to avoid overlap is joined to the end by a thin line."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     ends = [(curve.line.values[-1] - low) / (high - low) for curve in panel.curves]
     for curve, end, place in zip(panel.curves, ends, spread(ends, LABEL_GAP), strict=True):
@@ -143,11 +168,9 @@ def _label(axes: Axes, panel: Panel) -> None:
 
 
 def _short(text: str) -> str:
-    """A name that leaves room for the picture."""
+    """Shorten a name so that the picture keeps its room."""
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 def _wrap(text: str, width: int) -> str:
-    import textwrap
-
     return "\n".join(textwrap.wrap(text, width))

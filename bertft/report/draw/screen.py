@@ -1,24 +1,23 @@
-"""Figures on the screen: each panel as plotly traces, in plain JSON.
+"""Figures on screen: each panel as plotly traces in plain JSON.
 
-Colours are named by slot (``c0``, ``ink``, ...) and resolved by ``page.js`` from the page's own style, so that one
-description serves the light and the dark page.
+Colours are slots (``c0``, ``ink``, ...). ``page.js`` resolves them from the page's style, so one description serves
+the light and the dark page.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from bertft.report.figure import HeatMap
-from bertft.report.figures.catalogue import Curve, Figure, Panel
+from bertft.report.figure import Curve, Figure, HeatMap, Panel
 from bertft.report.lines import point
 from bertft.report.palette import SYMBOLS, spread
 
-ROOMY = 9  # columns of a heat map whose cells have room for their values
-LABEL_GAP = 0.075  # of the panel's height
+ROOMY = 9  # most columns of a heat map that shows values in its cells
+LABEL_GAP = 0.075  # as a share of the panel's height
 
 
 def panels(figure: Figure) -> list[dict[str, Any]]:
-    """One ``{title, traces, layout}`` a panel, to be completed and drawn by ``page.js``."""
+    """Return ``{title, traces, layout}`` of each panel; ``page.js`` completes and draws them."""
     ranges = [_range(panel) for panel in figure.panels]
     if figure.share_y:
         shared = (min(low for low, _ in ranges), max(high for _, high in ranges))
@@ -44,7 +43,7 @@ def panels(figure: Figure) -> list[dict[str, Any]]:
 
 
 def _moments(panel: Panel, x: str, labels: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The traces of a film and their labels, each with the number of its moment."""
+    """Return the traces of a film and their labels, each with the index of its moment."""
     traces = []
     for moment, curve in enumerate(panel.curves):
         for trace in (*_band(curve), _line(curve, x)):
@@ -53,7 +52,7 @@ def _moments(panel: Panel, x: str, labels: list[dict[str, Any]]) -> tuple[list[d
 
 
 def map_panels(figure: HeatMap) -> list[dict[str, Any]]:
-    """A heat map's panels, as `panels`. Cells show their values where there is room."""
+    """Return the panels of a heat map, as `panels` does. Cells show their values if there is room."""
     drawn = []
     for panel in figure.panels:
         roomy = len(panel.columns) <= ROOMY
@@ -107,12 +106,12 @@ def _line(curve: Curve, x: str) -> dict[str, Any]:
 
 
 def _band(curve: Curve) -> list[dict[str, Any]]:
-    """The interval as one closed shape."""
+    """Return the interval as one closed shape."""
     line = curve.line
-    held = [i for i in range(len(line.layers)) if line.lows[i] is not None and line.highs[i] is not None]
-    if not held:
+    banded = [i for i in range(len(line.layers)) if line.lows[i] is not None and line.highs[i] is not None]
+    if not banded:
         return []
-    forth, back = held, held[::-1]
+    forth, back = banded, banded[::-1]
     return [
         {
             "type": "scatter",
@@ -149,7 +148,7 @@ def _labels(panel: Panel, low: float, high: float) -> list[dict[str, Any]]:
 
 
 def _range(panel: Panel) -> tuple[float, float]:
-    """All values and intervals with 6 % of air, at least 0.05 wide."""
+    """Return limits 6 % beyond all values and intervals, at least 0.05 wide."""
     ends = [v for c in panel.curves for v in (*c.line.values, *c.line.lows, *c.line.highs) if v is not None]
     low, high = min(ends), max(ends)
     air = max(0.06 * (high - low), (0.05 - (high - low)) / 2)
@@ -164,5 +163,5 @@ def _ticks(panel: Panel) -> dict[str, Any]:
 
 
 def _plain(text: str) -> str:
-    """Text that plotly must not read as markup."""
+    """Escape text that plotly would read as markup."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,4 +1,4 @@
-"""A sentence's gold and predicted tree in one picture: arcs above the words and below them, as SVG."""
+"""Gold and predicted dependency trees of a sentence as SVG."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bertft.errors import BertftError
 from bertft.report.palette import LIGHT, LIGHT_PAGE
 
 _NOT_XML = re.compile("[^\t\n\r\\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-LETTER, GAP, STEP, MARGIN = 7.8, 18, 16, 14  # pixels: a letter of 13-pixel monospace, between words, a level, around
+LETTER, GAP, STEP, MARGIN = 7.8, 18, 16, 14  # pixels: width of a letter, space between words, level height, margin
 
 
 def tree_svg(
@@ -20,21 +20,19 @@ def tree_svg(
     title: str = "",
     colours: Mapping[str, str] = LIGHT | LIGHT_PAGE,
 ) -> str:
-    """SVG of ``words`` with the gold arcs above and the predicted edges below.
+    """Return SVG of ``words`` with gold edges above and predicted edges below.
 
-    ``gold`` and ``predicted`` are 1-based heads, 0 for the root, which gets a dot. A predicted edge that joins the same
-    two words as a gold one is drawn solid, another one dashed and in another colour. ``colours`` are those of the
-    palette's names, ``page`` the ground.
+    ``gold`` and ``predicted`` are 1-based heads, 0 for the root, which has a dot. A predicted edge is solid if it joins
+    the same two words as a gold edge; otherwise it is dashed and has another colour. ``colours`` maps the names of the
+    palette to colours; ``page`` is the background.
+
+    Raises ``BertftError`` if the three sequences differ in length.
     """
     if not len(words) == len(gold) == len(predicted):
         raise BertftError(f"tree: {len(words)} words, {len(gold)} gold heads and {len(predicted)} predicted ones")
     words, title = [_drawable(word) for word in words], _drawable(title)
-    centres, x = [], float(MARGIN)
-    for word in words:
-        width = len(word) * LETTER
-        centres.append(x + width / 2)
-        x += width + GAP
-    width = max(x - GAP + MARGIN, 2 * MARGIN + len(title) * LETTER)
+    centres, end = _centres(words)
+    width = max(end + MARGIN, 2 * MARGIN + len(title) * LETTER)
     above, below = _edges(gold), _edges(predicted)
     tops, depths = _levels(above), _levels(below)
     head = MARGIN + (20 if title else 0)
@@ -64,8 +62,18 @@ def tree_svg(
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
+def _centres(words: Sequence[str]) -> tuple[list[float], float]:
+    """Return the horizontal centre of each word, and the end of the last one."""
+    centres, x = [], float(MARGIN)
+    for word in words:
+        width = len(word) * LETTER
+        centres.append(x + width / 2)
+        x += width + GAP
+    return centres, x - GAP
+
+
 def _drawable(text: str) -> str:
-    """``text`` with the characters that XML cannot hold, control characters and their kin, as U+FFFD."""
+    """Replace characters that XML does not allow (control characters and others) by U+FFFD."""
     return _NOT_XML.sub("\ufffd", text)
 
 
@@ -74,7 +82,7 @@ def _edges(heads: Sequence[int]) -> set[tuple[int, int]]:
 
 
 def _levels(edges: set[tuple[int, int]]) -> dict[tuple[int, int], int]:
-    """A height for each edge, so that edges that overlap lie at different heights, the shorter the lower."""
+    """Return a level for each edge. Edges that overlap get different levels, shorter ones lower."""
     levels: dict[tuple[int, int], int] = {}
     for edge in sorted(edges, key=lambda e: (e[1] - e[0], e)):
         taken = {levels[o] for o in levels if o[0] < edge[1] and edge[0] < o[1]}

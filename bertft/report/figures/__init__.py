@@ -1,1 +1,1 @@
-"""Figures, described."""
+"""Figures of each analysis."""

@@ -1,50 +1,49 @@
-"""Every layer of the base encoder against every layer of a tuned one, as heat maps."""
+"""Heat maps of all layers of the base encoder against all layers of a tuned one."""
 
 from __future__ import annotations
 
-import re
+import dataclasses
 from collections.abc import Sequence
 
 from bertft.report.figure import HeatMap, Matrix
-from bertft.report.figures.catalogue import axis_label
-from bertft.report.lines import count, lines
+from bertft.report.lines import Line, count, lines
 from bertft.runs.rows import Row
-
-_NAME = re.compile(r"(.+)_base(\d+)")
+from bertft.runs.vocabulary import MeasureName
 
 
 def layer_maps(rows: Sequence[Row]) -> list[HeatMap]:
-    """A figure for each measure and text of the rows of ``heatmap``, a panel for each tuned encoder."""
-    groups: dict[tuple[str, str], dict[str, dict[tuple[int, int], float]]] = {}
-    shown = lines(rows, "heatmap")
-    for line in shown:
-        if found := _NAME.fullmatch(line.measure):
-            cells = groups.setdefault((found[1], line.data), {}).setdefault(line.model, {})
-            cells.update({(int(found[2]), k): v for k, v in zip(line.layers, line.values, strict=True)})
+    """Return one figure per measure and text of the analysis ``heatmap``, one panel per tuned encoder."""
+    groups: dict[tuple[MeasureName, str], list[Line]] = {}
+    for line in lines(rows, "heatmap"):
+        if line.name.base_layer is not None:
+            groups.setdefault((dataclasses.replace(line.name, base_layer=None), line.data), []).append(line)
     texts = {data for _, data in groups}
     maps = []
-    for (measure, data), of_models in groups.items():
-        own = [line for line in shown if line.data == data and line.measure.startswith(f"{measure}_base")]
-        every = [value for cells in of_models.values() for value in cells.values()]
+    for (name, data), own in groups.items():
+        family = name.measure.family
+        kind = family if family in ("RSA", "CKA") else str(name)
         maps.append(
             HeatMap(
-                f"{measure}_layers" if len(texts) == 1 else f"{measure}_layers_{data}",
-                f"Every layer against every layer of the base encoder, by {_kind(measure)}",
-                f"On {data}, {count(own)}; without intervals, which the same layers' comparison has.",
-                tuple(_panel(model, cells) for model, cells in of_models.items()),
+                f"{name}_layers" if len(texts) == 1 else f"{name}_layers_{data}",
+                f"Every layer against every layer of the base encoder, by {kind}",
+                f"On {data}, {count(own)}. No intervals here; the figures by layer have them.",
+                tuple(layer_map(model, own) for model in dict.fromkeys(line.model for line in own)),
                 "layer of the tuned encoder (0 = embeddings)",
                 "layer of the base encoder",
-                axis_label(measure),
-                low=min(0.0, *every),
+                name.axis,
+                low=min(0.0, *(value for line in own for value in line.values)),
             )
         )
     return maps
 
 
-def _kind(measure: str) -> str:
-    return measure.partition("_")[0].upper() if measure.startswith(("rsa_", "cka_")) else measure
-
-
-def _panel(model: str, cells: dict[tuple[int, int], float]) -> Matrix:
+def layer_map(model: str, own: Sequence[Line]) -> Matrix:
+    """Return the panel of one encoder: a row per layer of the base encoder, a column per layer of its own."""
+    cells = {
+        (line.name.base_layer or 0, layer): value
+        for line in own
+        if line.model == model
+        for layer, value in zip(line.layers, line.values, strict=True)
+    }
     base, tuned = sorted({key[0] for key in cells}), sorted({key[1] for key in cells})
     return Matrix(model, [[cells[i, j] for j in tuned] for i in base], [str(i) for i in base], [str(j) for j in tuned])

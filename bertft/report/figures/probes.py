@@ -1,87 +1,84 @@
-"""The figures of the probes: every score by layer, with its control in the same panel."""
+"""Scores of structural and edge probes by layer, beside their controls."""
 
 from __future__ import annotations
 
-import re
+import dataclasses
+from collections.abc import Mapping, Sequence
 
-from bertft.report.figures.catalogue import Curve, Figure, Panel, in_order, interval, slot
-from bertft.report.lines import RANDOM, Context, Line
+from bertft.report.figure import Curve, Figure, Panel, in_order, interval, shown_lines, slot
+from bertft.report.lines import Context, Line
+from bertft.runs.vocabulary import CATALOGUE, RANDOM, MeasureName
 
-MEASURES = {
-    "dspr": ("Tree distances", "DSpr (Spearman, mean of lengths 5–50)"),
-    "uuas": ("Tree edges", "UUAS (share of gold edges)"),
-    "nspr": ("Tree depths", "NSpr (Spearman, mean of lengths 5–50)"),
-    "root_accuracy": ("Root", "root accuracy (share of sentences)"),
-}
-"""Structural-probe measures: panel title and axis label."""
+STRUCTURAL = tuple(name for name, measure in CATALOGUE.items() if measure.family == "structural")
+"""Measures of structural probes, in the order of their panels."""
 
-CONTROL = "control_"
-DERIVED = re.compile(r"_(selectivity|difference|difference_p)(_rank\d+|_orthogonal|_rbf)?$")
-"""Measures that are differences of drawn ones: in the table, not in the figures."""
+MICRO_F1 = MeasureName("micro_f1")
+PANELS = {MICRO_F1: "one layer", dataclasses.replace(MICRO_F1, input="mix"): "mix of all layers up to it"}
 
 
-def structural_figure(probed: list[Line], context: Context) -> Figure:
-    """One panel a measure; of several ranks the highest, for the others differ in height more than in shape."""
-    # Orthogonal and RBF probes are in the table: their curves would hide those of the plain ones.
-    plain = [line for line in probed if not line.measure.endswith(("_orthogonal", "_rbf"))]
-    drawn = [line for line in plain if not DERIVED.search(line.measure)]
-    ranks = sorted({int(found[1]) for line in drawn if (found := re.search(r"_rank(\d+)$", line.measure))})
+def structural_figure(probed: Sequence[Line], context: Context) -> Figure:
+    """Return one panel per measure, of the highest rank: ranks differ in height more than in shape.
+
+    Orthogonal and RBF probes are only in the table: their curves would hide those of the linear ones.
+    """
+    drawn = [line for line in probed if line.name.derived is None and _rank(line) is not None]
+    ranks = sorted({_rank(line) or 0 for line in drawn} - {0})
     if ranks:
-        drawn = [line for line in drawn if line.measure.endswith(f"_rank{ranks[-1]}")]
-    suffix = f"_rank{ranks[-1]}" if ranks else ""
-    present = dict.fromkeys(line.measure.removeprefix(CONTROL).removesuffix(suffix) for line in drawn)
-    panels = []
-    for measure in dict.fromkeys([*(m for m in MEASURES if m in present), *present]):
-        title, label = MEASURES.get(measure, (measure, measure))
-        panels.append(Panel(title, label, _curves(drawn, measure + suffix, context)))
-    shown = [curve.line for panel in panels for curve in panel.curves]
+        drawn = [line for line in drawn if _rank(line) == ranks[-1]]
+    present = dict.fromkeys(dataclasses.replace(line.name, control=False) for line in drawn)
+    panels = [Panel(name.title, name.axis, _curves(drawn, name, context)) for name in sorted(present, key=_position)]
+    shown = shown_lines(panels)
     notes = ""
     if RANDOM in context.models:
-        notes += " random: the same architecture with weights drawn anew, the control."
-    if any(line.measure.startswith(CONTROL) for line in shown):
-        notes += " Dotted: the same probe on control trees, which follow from the words alone."
+        notes += " random: the same architecture with newly drawn weights, as a control."
+    if any(line.name.control for line in shown):
+        notes += " Dotted: the same probe on control trees, which depend only on the words."
     if ranks:
-        notes += f" Probes of rank {ranks[-1]}; the table also has rank {', '.join(map(str, ranks[:-1]))}."
+        notes += f" Probes of rank {ranks[-1]}."
+    if ranks[:-1]:
+        notes += f" The table also has rank {', '.join(map(str, ranks[:-1]))}."
     return Figure(
         "probes_by_layer",
         "What structural probes read from each layer",
-        f"Measured on {', '.join(dict.fromkeys(line.data for line in shown))}.{notes} {interval(shown, 'sentences')}",
+        f"Measured on {', '.join(dict.fromkeys(line.data for line in shown))}.{notes} {interval(shown, 'sentence')}",
         tuple(panels),
         share_y=False,
         columns=2,
     )
 
 
-def rank_figure(probed: list[Line], context: Context) -> Figure | None:
-    """A panel a measure: each model's score by rank, at the layer that is best at the highest rank, and its control."""
-    by: dict[tuple[str, str], dict[int, Line]] = {}
+def rank_figure(probed: Sequence[Line], context: Context) -> Figure | None:
+    """Return one panel per measure: each encoder's score by rank, with its control; None without two ranks.
+
+    The layer of an encoder is its best one at the highest rank.
+    """
+    by: dict[tuple[str, str, bool], dict[int, Line]] = {}
     for line in probed:
-        found = re.fullmatch(r"(.+)_rank(\d+)", line.measure)
-        if found and not DERIVED.search(line.measure):
-            by.setdefault((line.model, found[1]), {})[int(found[2])] = line
+        if line.name.derived is None and (rank := _rank(line)):
+            by.setdefault((line.model, line.name.base, line.name.control), {})[rank] = line
     panels = []
-    for measure, (title, label) in MEASURES.items():
+    for measure in STRUCTURAL:
         curves = []
         for model in context.models:
-            own = by.get((model, measure), {})
+            own = by.get((model, measure, False), {})
             if len(own) < 2:
                 continue
             best = own[max(own)].layers[own[max(own)].highest()]
             style = "dash" if model == RANDOM else "solid"
             curves.append(Curve(f"{model}, layer {best}", _by_rank(own, best), slot(model, context), style))
-            if control := by.get((model, CONTROL + measure)):
+            if control := by.get((model, measure, True)):
                 line = _by_rank(control, best)
                 curves.append(Curve(f"{model}, control", line, slot(model, context), "dot", False))
         if curves:
-            panels.append(Panel(title, label, tuple(curves)))
+            name = MeasureName(measure)
+            panels.append(Panel(name.title, name.axis, tuple(curves)))
     if not panels:
         return None
-    shown = [curve.line for panel in panels for curve in panel.curves]
     return Figure(
         "probes_by_rank",
         "How many directions the probes need",
-        "At the layer that is best at the highest rank. Dotted: the same layer's probe on control trees. "
-        + interval(shown, "sentences"),
+        "At the layer that is best at the highest rank. Dotted: the probe of the same layer on control trees. "
+        + interval(shown_lines(panels), "sentence"),
         tuple(panels),
         xlabel="rank of the probe",
         share_y=False,
@@ -90,52 +87,59 @@ def rank_figure(probed: list[Line], context: Context) -> Figure | None:
     )
 
 
-def _by_rank(lines: dict[int, Line], layer: int) -> Line:
-    """One layer's score of lines by rank, as a line over ranks."""
-    ranks = sorted(lines)
-    places = [(lines[rank], position) for rank in ranks if (position := lines[rank].at(layer)) is not None]
-    first = lines[ranks[0]]
-    return Line(
-        first.model,
-        first.data,
-        re.sub(r"_rank\d+$", "", first.measure),
-        tuple(ranks),
-        tuple(line.values[k] for line, k in places),
-        tuple(line.lows[k] for line, k in places),
-        tuple(line.highs[k] for line, k in places),
-        tuple(line.n[k] for line, k in places),
-    )
-
-
-def edge_figure(probed: list[Line], context: Context) -> Figure:
-    """Two panels a task: each layer alone, and the mix of all layers up to it, both with their control."""
+def edge_figure(probed: Sequence[Line], context: Context) -> Figure:
+    """Return two panels per task: each layer alone, and the mix of all layers up to it, both with their control."""
     panels = []
     for data in dict.fromkeys(line.data for line in probed):
         own = [line for line in probed if line.data == data]
-        for measure, what in (("micro_f1", "one layer"), ("mix_micro_f1", "mix of all layers up to it")):
-            curves = _curves(own, measure, context)
-            if curves:
-                panels.append(Panel(f"{data}: {what}", "micro-F1", curves))
-    shown = [curve.line for panel in panels for curve in panel.curves]
-    control = any("control_" in line.measure for line in shown)
-    note = "Dotted: the same probe on control labels, one draw a word type. " if control else ""
+        for name, what in PANELS.items():
+            if curves := _curves(own, name, context):
+                panels.append(Panel(f"{data}: {what}", name.axis, curves))
+    shown = shown_lines(panels)
+    note = ""
+    if any(line.name.control for line in shown):
+        note = "Dotted: the same probe on control labels, drawn once per word type. "
     return Figure(
         "edge_by_layer",
         "What edge probes read from the layers",
-        f"{note}{interval(shown, 'texts')}",
+        f"{note}{interval(shown, 'text')}",
         tuple(panels),
         columns=2,
     )
 
 
-def _curves(lines: list[Line], measure: str, context: Context) -> tuple[Curve, ...]:
-    """A measure of every model, and of the models that have one the control."""
-    prefix = "mix_" if measure.startswith("mix_") else ""
-    control = f"{prefix}{CONTROL}{measure.removeprefix(prefix)}"
+def _rank(line: Line) -> int | None:
+    """Return the rank of a linear probe, 0 if all probes are of one rank; None for other kinds of probes."""
+    probe = line.name.probe
+    return 0 if probe is None else probe.rank
+
+
+def _position(name: MeasureName) -> int:
+    return STRUCTURAL.index(name.base) if name.base in STRUCTURAL else len(STRUCTURAL)
+
+
+def _by_rank(lines: Mapping[int, Line], layer: int) -> Line:
+    """Return one layer's score as a line over ranks."""
+    places = [(rank, line, at) for rank, line in sorted(lines.items()) if (at := line.at(layer)) is not None]
+    _, first, _ = places[0]
+    return Line(
+        first.model,
+        first.data,
+        str(dataclasses.replace(first.name, probe=None)),
+        tuple(rank for rank, _, _ in places),
+        tuple(line.values[at] for _, line, at in places),
+        tuple(line.lows[at] for _, line, at in places),
+        tuple(line.highs[at] for _, line, at in places),
+        tuple(line.n[at] for _, line, at in places),
+    )
+
+
+def _curves(lines: Sequence[Line], name: MeasureName, context: Context) -> tuple[Curve, ...]:
+    """Return a measure of every encoder, then the controls."""
     curves = []
-    for line in in_order([line for line in lines if line.measure == measure], context):
-        name = "random" if line.model == RANDOM else line.model
-        curves.append(Curve(name, line, slot(line.model, context), "dash" if line.model == RANDOM else "solid"))
-    for line in in_order([line for line in lines if line.measure == control], context):
+    for line in in_order((line for line in lines if line.name == name), context):
+        curves.append(Curve(line.model, line, slot(line.model, context), "dash" if line.model == RANDOM else "solid"))
+    control = dataclasses.replace(name, control=True)
+    for line in in_order((line for line in lines if line.name == control), context):
         curves.append(Curve(f"{line.model}, control", line, slot(line.model, context), "dot", False))
     return tuple(curves)

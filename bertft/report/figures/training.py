@@ -1,24 +1,26 @@
-"""The film of a training: similarity to the base encoder, layer by layer, at moments of the fine-tuning."""
+"""Similarity to the base encoder at moments of the fine-tuning."""
 
 from __future__ import annotations
 
-from bertft.report.figures.catalogue import Curve, Figure, Panel, axis_label, interval
+from collections.abc import Sequence
+
+from bertft.report.figure import Curve, Figure, Panel, interval
 from bertft.report.lines import Line
 
 
-def film(swept: list[Line]) -> Figure:
-    """A panel a task, a curve a share of the training steps: the lines' models are ``0 %``, ``5 %``, ..."""
+def film(swept: Sequence[Line]) -> Figure:
+    """Return one panel per task, one curve per moment. The models of the lines are ``0 %``, ``5 %``, ..."""
     panels = []
     for task in dict.fromkeys(line.data for line in swept):
         own = sorted((line for line in swept if line.data == task), key=_share)
         curves = tuple(
             Curve(line.model, line, "c0" if line is own[-1] else "muted", emphasis=line is own[-1]) for line in own
         )
-        panels.append(Panel(task, axis_label(own[0].measure), curves))
+        panels.append(Panel(task, own[0].name.axis, curves))
     return Figure(
         "along_training",
-        "When each layer leaves the base encoder",
-        f"Similarity after shares of the training steps; blue: at the end. {interval(swept, 'sentences')}",
+        "When each layer departs from the base encoder",
+        f"Similarity after each share of the training steps. Blue: after the last step. {interval(swept, 'sentence')}",
         tuple(panels),
         film=True,
     )

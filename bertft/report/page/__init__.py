@@ -1,1 +1,1 @@
-"""The page of a run."""
+"""One self-contained HTML page per run."""

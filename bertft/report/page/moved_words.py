@@ -1,17 +1,20 @@
-"""Which words moved, as a section of the page: what ``bertft rsa --by`` writes, means by label and words in context."""
+"""Page section: words that moved most and least.
+
+The section reads the files that ``bertft rsa --by`` writes: means by class, and words and sentences in context.
+"""
 
 from __future__ import annotations
 
 import csv
 import math
-from base64 import b64encode
-from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
 
 from bertft.errors import BertftError
+from bertft.report.page.download import Download, download
+from bertft.report.page.figure_section import Cell
 
-FILES = {  # as `bertft.similarity.words.moved` writes them; older ones lack the metric, which was cosine, and sentences.csv
+FILES = {  # as `bertft.similarity.words.moved` writes them; older ones lack sentences.csv and the metric (cosine)
     "local.csv": ["model", "data", "metric", "layer", "by", "label", "value", "low", "high", "n"],
     "words.csv": ["model", "data", "metric", "layer", "moved", "value", "word", "sentence", "context"],
     "sentences.csv": ["model", "data", "metric", "layer", "moved", "value", "n", "sentence", "text"],
@@ -20,58 +23,108 @@ SENTENCES = "sentences.csv"
 NUMBERS = {"layer": int, "n": int, "value": float, "low": float, "high": float}
 KINDS = {
     "upos": "part of speech",
-    "xpos": "the treebank's own tag",
+    "xpos": "treebank-specific tag",
     "relation": "relation to the head",
     "depth": "depth in the tree (root 0)",
     "position": "position in the sentence (first 0)",
-    "frequency": "frequency (log2 of the form's count here)",
+    "frequency": "frequency (log2 of the word form's count in this text)",
 }
-DARKEST = 0.6  # how much of the shade lies under a word whose local RSA is 0 or less
-SHOWN = 5  # words at either end of a layer; the file holds more
-CAPTION = (
-    "Local RSA of a word is the correlation of its similarities to all other words in the base encoder with those in "
-    "the tuned one: 1 where it stands to the others as it did, lower the further it moved. Means over the words of a "
-    "class, those that moved most on top; small: 95 % intervals over sentences."
-)
-Table = list[dict[str, str]]
+DARKEST = 0.6  # opacity of the shade under a word whose local RSA is 0 or less
+SHOWN = 5  # words at either end of a layer; the file has more
+Rows = list[dict[str, str]]
 
 
-def moved_words(folder: Path) -> str:
-    """HTML of the section; empty where the run did not ask for it."""
+@dataclass(frozen=True)
+class ClassRow:
+    """A class of words: its number of words and its mean in each layer, None where it has none."""
+
+    label: str
+    count: str
+    cells: list[Cell | None]
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """The classes of one grouping of words (part of speech, relation, ...)."""
+
+    title: str
+    layers: list[int]
+    rows: list[ClassRow]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A word in context, or a sentence (``word`` is None and ``before`` is its text); ``shade`` is an opacity."""
+
+    layer: int
+    moved: str
+    value: str
+    before: str
+    word: str | None = None
+    after: str = ""
+    shade: str = ""
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """The words or sentences of an encoder that moved most and least."""
+
+    title: str
+    items: list[Item]
+
+
+@dataclass(frozen=True)
+class EncoderWords:
+    """One encoder's part of the section."""
+
+    title: str
+    groupings: list[Grouping]
+    extremes: list[Extremes]
+
+
+@dataclass(frozen=True)
+class WordSection:
+    """What the template ``sections/moved_words.html.j2`` shows."""
+
+    encoders: list[EncoderWords]
+    downloads: list[Download]
+
+
+def moved_words(folder: Path) -> WordSection | None:
+    """Return the section of a run folder; None if the run did not ask for words.
+
+    Raises ``BertftError`` with the file and row of damaged content.
+    """
     files = [name for name in FILES if (folder / name).is_file()]
     if set(FILES) - set(files) - {SENTENCES}:
-        return ""
-    means, words, *more = (_read(folder / name) for name in files)
-    parts = [f'<section><h2>Which words moved</h2><p class="caption">{escape(CAPTION)}</p>']
+        return None
+    means, *lists = (_read(folder / name) for name in files)
     measured = list(dict.fromkeys(map(_measured, means)))
+    encoders = []
     for model, metric in measured:
         mine = [row for row in means if _measured(row) == (model, metric)]
         named = f" ({metric})" if len({kind for _, kind in measured}) > 1 else ""
         data = ", ".join(dict.fromkeys(row["data"] for row in mine))
-        parts.append(f"<h3>{escape(model + named)}, on {escape(data)}</h3>")
-        for place, kind in enumerate(dict.fromkeys(row["by"] for row in mine)):
-            table = _by_label([row for row in mine if row["by"] == kind])
-            unfolded = " open" if place == 0 else ""
-            parts.append(f"<details{unfolded}><summary>By {escape(KINDS.get(kind, kind))}</summary>{table}</details>")
-        for what, rows in zip(("words", "sentences"), (words, *more), strict=False):
-            extremes = _extremes([row for row in rows if _measured(row) == (model, metric)])
-            darker = ", the darker the more" if what == "words" else ""
-            parts.append(
-                f"<details><summary>The {what} that moved most and least{darker}</summary>{extremes}</details>"
-            )
-    links = "".join(
-        f'<a download="{name}" href="data:text/csv;base64,{b64encode((folder / name).read_bytes()).decode()}">'
-        f"{name}</a>"
-        for name in files
-    )
-    return "".join(parts) + f'<p class="downloads">Download: {links}</p></section>'
+        groupings = [
+            _grouping(kind, [row for row in mine if row["by"] == kind]) for kind in dict.fromkeys(r["by"] for r in mine)
+        ]
+        titles = (
+            "Words that moved most and least (darker shade: moved further)",
+            "Sentences that moved most and least",
+        )
+        extremes = [
+            Extremes(title, _extremes([row for row in rows if _measured(row) == (model, metric)]))
+            for title, rows in zip(titles, lists, strict=False)
+        ]
+        encoders.append(EncoderWords(f"{model}{named}, on {data}", groupings, extremes))
+    return WordSection(encoders, [download(name, (folder / name).read_bytes(), name) for name in files])
 
 
 def _measured(row: dict[str, str]) -> tuple[str, str]:
     return row["model"], row.get("metric", "cosine")
 
 
-def _read(path: Path) -> Table:
+def _read(path: Path) -> Rows:
     with path.open(encoding="utf8", newline="") as file:
         reader = csv.DictReader(file)
         table = list(reader)
@@ -91,12 +144,12 @@ def _read(path: Path) -> Table:
     return table
 
 
-def _layers(rows: Table) -> list[int]:
+def _layers(rows: Rows) -> list[int]:
     return sorted({int(row["layer"]) for row in rows})
 
 
-def _by_label(rows: Table) -> str:
-    """A row a label, a column a layer; numbers in their order, names by their mean over layers."""
+def _grouping(kind: str, rows: Rows) -> Grouping:
+    """Return a row per class, a column per layer: numbers in their order, names by their mean over layers."""
     labels: dict[str, dict[int, dict[str, str]]] = {}
     for row in rows:
         labels.setdefault(row["label"], {})[int(row["layer"])] = row
@@ -104,50 +157,35 @@ def _by_label(rows: Table) -> str:
         order = sorted(labels, key=int)
     else:
         order = sorted(labels, key=lambda label: sum(float(row["value"]) for row in labels[label].values()))
-    body = ""
+    layers = _layers(rows)
+    classes = []
     for label in order:
-        cells = [label, f"{int(next(iter(labels[label].values()))['n']):,}"]
-        found = [labels[label].get(layer) for layer in _layers(rows)]
-        body += f'<tr><th scope="row">{escape(cells[0])}</th><td class="number">{cells[1]}</td>'
-        body += "".join(f'<td class="number">{"" if row is None else _cell(row)}</td>' for row in found) + "</tr>"
-    return _table(["class", "words", *(f"layer {layer}" for layer in _layers(rows))], body, numbers=1)
+        found = [labels[label].get(layer) for layer in layers]
+        count = f"{int(next(iter(labels[label].values()))['n']):,}"
+        classes.append(ClassRow(label, count, [None if row is None else _cell(row) for row in found]))
+    return Grouping(KINDS.get(kind, kind), layers, classes)
 
 
-def _cell(row: dict[str, str]) -> str:
-    interval = f"<br><small>[{float(row['low']):.3f}, {float(row['high']):.3f}]</small>" if row["low"] else ""
-    return f"{float(row['value']):.3f}{interval}"
+def _cell(row: dict[str, str]) -> Cell:
+    interval = f"[{float(row['low']):.3f}, {float(row['high']):.3f}]" if row["low"] else ""
+    return Cell(f"{float(row['value']):.3f}", interval)
 
 
-def _extremes(rows: Table) -> str:
-    body = ""
-    for layer in reversed(_layers(rows)):  # the last ones, which change most, on top
+def _extremes(rows: Rows) -> list[Item]:
+    """Return the first items of either end, the last layers first because they change most."""
+    items = []
+    for layer in reversed(_layers(rows)):
         for which in ("most", "least"):
-            chosen = [row for row in rows if int(row["layer"]) == layer and row["moved"] == which][:SHOWN]
-            for row in chosen:
-                body += (
-                    f'<tr><td>{layer}</td><td>{which}</td><td class="number">{float(row["value"]):.3f}</td>'
-                    f'<td class="wrap">{_marked(row)}</td></tr>'
-                )
-    return _table(["layer", "moved", "local RSA", "in context"], body, numbers=4)
+            items += [_item(row) for row in rows if int(row["layer"]) == layer and row["moved"] == which][:SHOWN]
+    return items
 
 
-def _marked(row: dict[str, str]) -> str:
-    """The context with its word, which stands in square brackets there, in bold and shaded by how far it moved.
-
-    Of a sentence, its text.
-    """
-    if "text" in row:
-        return escape(row["text"])
-    before, _, after = row["context"].partition(f"[{row['word']}]")
+def _item(row: dict[str, str]) -> Item:
+    """Return a sentence's text, or a word in its context, where the file marks it by square brackets."""
     value = float(row["value"])
+    head = (int(row["layer"]), row["moved"], f"{value:.3f}")
+    if "text" in row:
+        return Item(*head, row["text"])
+    before, _, after = row["context"].partition(f"[{row['word']}]")
     shade = DARKEST * min(max(1 - value, 0), 1) if math.isfinite(value) else 0.0
-    mark = f'<mark style="background:rgba(var(--shade),{shade:.2f})" title="local RSA {value:.3f}">'
-    return f"{escape(before)}{mark}<strong>{escape(row['word'])}</strong></mark>{escape(after)}"
-
-
-def _table(columns: Sequence[str], body: str, *, numbers: int) -> str:
-    head = "".join(
-        f'<th scope="col"{" class=number" if place >= numbers else ""}>{escape(name)}</th>'
-        for place, name in enumerate(columns)
-    )
-    return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return Item(*head, before, row["word"], after, f"{shade:.2f}")

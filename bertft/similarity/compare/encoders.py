@@ -1,48 +1,115 @@
-"""Encoders side by side over a text of any length: nothing is kept but sums and a sample, and a killed run goes on.
+"""Comparison of encoders: of a sample of texts in memory, or of a text of any length.
 
-The text is taken in buffers of `BUFFER` examples, each sorted by length and encoded in batches. A checkpoint is a place
-between two batches; what comes after it is the same computation whether or not the run was cut off there, so that the
-results agree to the bit on one machine with one number of threads. Of several processes each takes every so-manieth
-buffer; all sums are about the means of the text's first batch, which every process encodes, so that they add up to the
-single process's sums but for the order of float64 additions.
+`compare_stream` keeps nothing but sums and a sample, and resumes after an interruption. Process r of N takes buffers r,
+r + N, ... of the text. All sums are about the means of the text's first batch, which every process encodes, so that
+they add up to the sums of a single process except for the order of float64 additions.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
+from bertft.data.examples import inputs_of
 from bertft.errors import BertftError
-from bertft.runs import process as memory
+from bertft.ops.metrics import LINEAR
 from bertft.runs.checkpoint import Checkpoint
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
-from bertft.similarity.compare import all_pairs as sampled
-from bertft.similarity.compare.comparison import Comparison, Plan
-from bertft.similarity.compare.stimuli import (
-    check_request,
-    count_stimuli,
-    cut,
-    example_of,
-    layer_counts,
-    side_by_side,
-)
+from bertft.similarity.compare import all_pairs
+from bertft.similarity.compare.comparison import Comparison
+from bertft.similarity.compare.plan import Plan
+from bertft.similarity.compare.stimuli import check_request, choose, cut, layer_counts, side_by_side
+from bertft.similarity.compare.stream import StreamRun
 from bertft.similarity.compare.workers import ALONE, Team
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
 
-BUFFER = 1024  # examples: at most a few seconds of work between two places where the text can be taken up again
 EVERY = 60.0  # seconds between checkpoints
+
+
+def compare_encoders(
+    base: Encoder,
+    tuned: Mapping[str, Encoder],
+    texts: Sequence[Any],
+    *,
+    metric: str = "cosine",
+    tokens: int | None = 5000,
+    unit: str = "token",
+    seed: int = 0,
+    draw: str = "stream",
+    data: str = "wikipedia",
+    reservoir: int = 5000,
+    batch_tokens: int = 4096,
+    window: str = "split",
+    all_layers: bool = False,
+    progress: Progress = SILENT,
+) -> list[Row]:
+    """Compare each layer of ``base`` with the same layer of every encoder in ``tuned``, on a sample of ``texts``.
+
+    All encoders run over the same batches, each text once per encoder. Only sums and a reservoir of whole sentences are
+    kept.
+
+    Args:
+        base: the encoder before fine-tuning.
+        tuned: encoders by name.
+        texts: strings, pairs of strings, word sequences, or Sentence, Pair, Question and Text of `bertft.data`.
+        metric: dot, cosine, correlation or sqeuclidean, for RSA (Merchant et al. 2020: cosine).
+        tokens: number of stimuli; None takes all. Whole examples are drawn in an order given by ``seed``, and the last
+            one is cut. If ``texts`` hold fewer stimuli, all are used and ``progress`` gets a message.
+        unit: ``token`` (pieces without special tokens), or ``word``, which word sequences and encoders with different
+            tokenizers need.
+        seed: of the draw of texts and of the reservoir.
+        draw: the order of texts, one of `bertft.data.sampling.DRAWS`.
+        data: name of the texts in the rows.
+        reservoir: stimuli in the sample behind the intervals.
+        batch_tokens: tokens in a batch, padding included.
+        window: how the encoder treats texts beyond its window (`bertft.models.encoder.Encoder.stream`).
+        all_layers: also compare every layer with every layer of the base, in rows of the task ``heatmap``.
+        progress: receives the step.
+
+    Returns:
+        For each tuned encoder and layer that both have, ``rsa_<metric>_pearson`` (the Pearson correlation of the two
+        RDMs' upper triangles) and ``cka_debiased`` (debiased linear CKA of the raw vectors), with 95 % intervals
+        clustered by example (infinitesimal jackknife, `bertft.similarity.influence`). ``n`` is the number of stimuli.
+
+    Raises:
+        BertftError: The metric is unknown, there are fewer than two examples, tokenizers differ, or vectors are not
+            finite or have no direction.
+    """
+    if metric not in LINEAR:
+        raise BertftError(f"compare_encoders: metric must be one of {', '.join(LINEAR)}, found {metric!r}")
+    check_request(base, tuned, tokens, unit)
+    examples = inputs_of(texts, unit)
+    chosen, counts, places = choose(base, examples, tokens=tokens, unit=unit, seed=seed, draw=draw)
+    total = sum(counts)
+    if len(chosen) < 2:
+        raise BertftError(f"compare_encoders: needs at least 2 texts for an interval, found {len(chosen)} in {data}")
+    if tokens is not None and total < tokens:
+        progress.say(f"{data}: {total} {unit}s in all, fewer than the {tokens} asked for")
+
+    plan = Plan(metrics=(metric,), sample=reservoir, seed=seed, all_layers=all_layers)
+    comparison = Comparison(plan, layer_counts(base, tuned))
+    comparison.sentences = len(chosen)
+    encoders = [base, *tuned.values()]
+    untouched = [examples[place] for place in places]  # for encoders that cut texts otherwise
+    read = [chosen if encoder.reads_like(base) else untouched for encoder in encoders]
+    settings: dict[str, Any] = {"unit": unit, "batch_tokens": batch_tokens, "window": window}
+    streams = [encoder.stream(own, **settings) for encoder, own in zip(encoders, read, strict=True)]
+    left = torch.tensor(counts)
+    with progress.step(f"compare on {data}", total=total, unit=f"{unit}s") as step, torch.inference_mode():
+        for index, lengths, spaces in side_by_side(streams):
+            lengths, spaces = cut(index, lengths, left, spaces)
+            comparison.update(index, lengths, spaces, lambda i: f"text {places[i] + 1}")
+            step.advance(int(lengths.sum()))
+    return [row for row in comparison.rows(data, progress=progress) if row.task in ("rsa", "heatmap")]
 
 
 def compare_stream(
@@ -62,55 +129,53 @@ def compare_stream(
     texts_in_all: int | None = None,
     progress: Progress = SILENT,
 ) -> list[Row] | None:
-    """Similarity of each layer of ``base`` with the same layer of every encoder in ``tuned``, over all of ``texts``.
+    """Compare each layer of ``base`` with the same layer of every encoder in ``tuned``, over all of ``texts``.
 
     Args:
-        texts: examples as in `compare_encoders`, taken one by one in their order; the same again when a run goes on.
-        plan: what is measured; exact over all stimuli but for what is pairwise in it.
-        tokens: stop after so many stimuli (the last example is cut); None goes to the end.
-        unit: ``token`` (pieces) or ``word`` (texts are cut at white space), which encoders with different tokenizers
+        base: the encoder before fine-tuning.
+        tuned: encoders by name.
+        texts: examples as in `compare_encoders`, in their order; the same again when a run resumes.
+        plan: the similarities to measure.
+        tokens: stop after this many stimuli, within the last example if need be; None takes all.
+        unit: ``token`` (pieces), or ``word`` (texts are cut at white space), which encoders with different tokenizers
             need.
-        checkpoint: where to keep sums every ``every`` seconds (None: `EVERY`), and at SIGINT and SIGTERM; the run goes
-            on from what it holds.
+        data: name of the texts in the rows.
+        batch_tokens: tokens in a batch, padding included.
+        window: how the encoder treats texts beyond its window (`bertft.models.encoder.Encoder.stream`).
+        checkpoint: where to save the state, and to resume from. It is saved every ``every`` seconds and on SIGINT and
+            SIGTERM.
+        every: seconds between checkpoints, by default `EVERY`.
         team: the processes that share the text.
-        texts_in_all: how many texts there are, for the time left.
+        texts_in_all: number of texts, for the estimate of the time left.
+        progress: receives steps and messages.
 
-    Returns rows in the order of the plan; None in processes that do not lead the team. Raises BertftError for fewer
-    stimuli than the measures need, tokenizers that differ, vectors that are not finite or have no direction, and a lost
-    process; KeyboardInterrupt, after a checkpoint, when interrupted.
+    Returns:
+        Rows in the order of the plan; None in the processes that do not lead the team.
+
+    Raises:
+        BertftError: There are fewer stimuli than the measures need, tokenizers differ, vectors are not finite or have
+            no direction, or another process was lost.
+        KeyboardInterrupt: The run was interrupted; the checkpoint is saved first.
     """
     check_request(base, tuned, tokens, unit)
     comparison = Comparison(plan, layer_counts(base, tuned))
-    run = _Run(base, tuned, comparison, tokens, {"unit": unit, "batch_tokens": batch_tokens, "window": window}, team)
-    total, name = (tokens, f"{unit}s") if tokens is not None else (texts_in_all, "texts")
-    saved = checkpoint.load() if checkpoint else None
-    if saved:
+    options = {"unit": unit, "batch_tokens": batch_tokens, "window": window}
+    run = StreamRun(base, tuned, comparison, tokens, options, team)
+    if saved := checkpoint.load() if checkpoint else None:
         run.restore(*saved)
-        progress.say(f"{data}: going on after {len(comparison)} {unit}s")
-    if plan.over_pairs and team.leads:
-        sampled_stimuli = plan.sample if tokens is None else min(plan.sample, tokens)
-        compared = [(comparison.layers[name], (base.dim, encoder.dim)) for name, encoder in tuned.items()]
-        if line := sampled.said(sampled.forecast(plan, sampled_stimuli, compared), sampled_stimuli):
-            progress.say(f"{data}: {line}")
-    last = time.monotonic()
-    with (
-        progress.step(f"compare on {data}", total=total, unit=name) as step,
-        _asked_to_stop() as asked,
-        torch.inference_mode(),
-    ):
+        progress.say(f"{data}: resuming after {len(comparison)} {unit}s")
+    if plan.over_pairs and team.leads and (line := _forecast(comparison, base, tuned, tokens)):
+        progress.say(f"{data}: {line}")
+    total, name = (tokens, f"{unit}s") if tokens is not None else (texts_in_all, "texts")
+    shown = progress.step(f"compare on {data}", total=total, unit=name)
+    with shown as step, _asked_to_stop() as asked, torch.inference_mode():
         step.advance(run.taken if tokens is not None else run.first)
-        for stimuli, examples in run.batches(texts):
-            step.advance((stimuli if tokens is not None else examples) * team.size)
-            if checkpoint and (asked or time.monotonic() - last >= (EVERY if every is None else every)):
-                checkpoint.save(*run.state())
-                last = time.monotonic()
-            if asked:
-                _stop(asked[0], team, checkpoint)
-    kept = str(checkpoint.folder) if checkpoint else "no checkpoint"
+        for seen, examples in _checkpointed(run, texts, checkpoint, EVERY if every is None else every, asked):
+            step.advance((seen if tokens is not None else examples) * team.size)
     if team.size > 1:
         if checkpoint:
             checkpoint.save(*run.state())
-        team.add_up(comparison, kept)
+        team.add_up(comparison, str(checkpoint.folder) if checkpoint else "no checkpoint")
     if not team.leads:
         return None
     if tokens is not None and len(comparison) < tokens:
@@ -118,170 +183,33 @@ def compare_stream(
     return comparison.rows(data, progress=progress)
 
 
-class _Run:
-    """Where in the text the run is, and the work from there on."""
-
-    def __init__(
-        self,
-        base: Encoder,
-        tuned: Mapping[str, Encoder],
-        comparison: Comparison,
-        tokens: int | None,
-        options: dict[str, Any],
-        team: Team,
-    ) -> None:
-        self.encoders = [base, *tuned.values()]
-        self.comparison, self.tokens, self.options, self.team = comparison, tokens, options, team
-        tokenizers = [encoder.tokenizer.get_vocab() for encoder in self.encoders]
-        windows = {encoder.max_length for encoder in self.encoders}
-        self.alike = len(windows) == 1 and all(vocabulary == tokenizers[0] for vocabulary in tokenizers)
-        self.buffer = self.batch = 0  # what comes next
-        self.first = 0  # the buffer's first example
-        self.taken = 0  # stimuli of all processes in the buffers before
-        self.left: list[int] | None = None  # stimuli still wanted of each of the buffer's examples
-        self.names: list[str] = []  # of the buffer's examples
-        self.ended = False
-
-    def batches(self, texts: Iterable[Any]) -> Iterator[tuple[int, int]]:
-        """Take the rest of the text into the comparison; after every batch, its stimuli and examples."""
-        if self.ended:
-            return
-        source = iter(texts)
-        if self.team.size > 1 and len(self.comparison) == 0:
-            head = list(itertools.islice(source, BUFFER))
-            self._start(head)
-            source = itertools.chain(head, source)
-        _skip(source, self.first)
-        while self.tokens is None or self.taken < self.tokens:
-            found = list(itertools.islice(source, BUFFER))
-            if not found:
-                break
-            examples = [example_of(text, self.options["unit"]) for text in found]
-            self.names = [getattr(text, "id", "") for text in found]
-            mine = self.team.owns(self.buffer)
-            counts = self._wanted(examples) if mine or self.tokens is not None else []
-            if mine:
-                yield from self._encode(examples, counts)
-                self.comparison.sentences += sum(count > 0 for count in counts)
-            self.taken += sum(counts)
-            self.first += len(examples)
-            self.buffer, self.batch, self.left = self.buffer + 1, 0, None
-            memory.give_back()
-        self.ended = True
-
-    def _wanted(self, examples: list[Any]) -> list[int]:
-        """How many stimuli to use of each example."""
-        counts = count_stimuli(self.encoders[0], examples, self.options["unit"])
-        if self.tokens is None:
-            return counts
-        room, wanted = self.tokens - self.taken, []
-        for count in counts:
-            wanted.append(max(0, min(count, room)))
-            room -= count
-        return wanted
-
-    def _encode(self, examples: list[Any], counts: Sequence[int]) -> Iterator[tuple[int, int]]:
-        left = torch.tensor(counts if self.left is None else self.left)
-        for place, (index, lengths, spaces) in self._spaces(examples, counts, self.batch):
-            lengths, spaces = cut(index, lengths, left, spaces)
-            self.comparison.update(index + self.first, lengths, spaces, self._name)
-            self.batch, self.left = place + 1, left.tolist()
-            yield int(lengths.sum()), len(set(index.tolist()))
-
-    def _name(self, text: int) -> str:
-        """The place of a text in the stream and, where it has one, its name: its line, or a sentence's id."""
-        name = self.names[text - self.first]
-        return f"text {text + 1} of the stream" + (f" ({name})" if name else "")
-
-    def _spaces(
-        self, examples: list[Any], counts: Sequence[int], skip: int
-    ) -> Iterator[tuple[int, tuple[Tensor, Tensor, list[Tensor]]]]:
-        """The buffer's batches from the ``skip``-th on. Encoders that batch alike do not run those before."""
-        chosen = [i for i, count in enumerate(counts) if count > 0]
-        texts = [examples[i] for i in chosen]
-        if not self.alike:  # windows must end at the same words in all of them
-            parts = list(in_windows(texts, self.encoders))
-            chosen, texts = [chosen[i] for i, _ in parts], [part for _, part in parts]
-        left_out = skip if self.alike else 0
-        streams = [encoder.stream(texts, **self.options, skip=left_out) for encoder in self.encoders]
-        whole = torch.tensor(chosen)
-        for place, (index, lengths, spaces) in enumerate(side_by_side(streams), start=left_out):
-            if place >= skip:
-                yield place, (whole[index], lengths, spaces)
-
-    def _start(self, head: list[Any]) -> None:
-        """Means from the text's first batch, the same in every process."""
-        examples = [example_of(text, self.options["unit"]) for text in head]
-        counts = self._wanted(examples)
-        for _, (index, lengths, spaces) in self._spaces(examples, counts, 0):
-            self.comparison.start(cut(index, lengths, torch.tensor(counts), spaces)[1])
-            return
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and JSON values from which ``restore`` goes on."""
-        comparison = self.comparison
-        kept, limit = comparison.reservoir.state()
-        tensors = {f"reservoir/{key}": tensor for key, tensor in kept.items()}
-        for name, table in comparison.sums.items():
-            for metric, moments in table.items():
-                tensors.update({f"sums/{name}/{metric}/{key}": tensor for key, tensor in moments.state.items()})
-        record = {
-            "buffer": self.buffer,
-            "batch": self.batch,
-            "first": self.first,
-            "taken": self.taken,
-            "left": self.left,
-            "ended": self.ended,
-            "sentences": comparison.sentences,
-            "limit": limit,
-        }
-        return tensors, record
-
-    def restore(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-        comparison = self.comparison
-        for name in ("buffer", "batch", "first", "taken", "left", "ended"):
-            setattr(self, name, record[name])
-        comparison.sentences = record["sentences"]
-        comparison.reservoir.restore(_under("reservoir/", tensors), record["limit"])
-        for name, table in comparison.sums.items():
-            for metric, moments in table.items():
-                moments.restore(_under(f"sums/{name}/{metric}/", tensors))
+def _forecast(comparison: Comparison, base: Encoder, tuned: Mapping[str, Encoder], tokens: int | None) -> str | None:
+    """Return the slow measures over pairs as a message."""
+    stimuli = comparison.plan.sample if tokens is None else min(comparison.plan.sample, tokens)
+    compared = [(comparison.layers[name], (base.dim, encoder.dim)) for name, encoder in tuned.items()]
+    return all_pairs.forecast_line(all_pairs.forecast(comparison.plan, stimuli, compared), stimuli)
 
 
-def in_windows(texts: Sequence[Sequence[str]], encoders: Sequence[Encoder]) -> Iterator[tuple[int, Sequence[str]]]:
-    """Word sequences cut where any of the ``encoders`` would have to, with the place of each in ``texts``."""
-    from bertft.data.alignment import SPECIAL, align_words
+def _checkpointed(
+    run: StreamRun, texts: Iterable[Any], checkpoint: Checkpoint | None, every: float, asked: Sequence[int]
+) -> Iterator[tuple[int, int]]:
+    """Yield (stimuli, examples) of each batch.
 
-    cut_to = []
-    for encoder in encoders:
-        aligned = align_words(encoder.tokenizer, texts)
-        pieces = [Counter(word for word in words if word != SPECIAL) for words in aligned.words]
-        room = [encoder.max_length - words.count(SPECIAL) for words in aligned.words]
-        cut_to.append((pieces, room))
-    for i, text in enumerate(texts):
-        start, used = 0, [0] * len(encoders)
-        for word in range(len(text)):
-            sizes = [pieces[i][word] for pieces, _ in cut_to]
-            if word > start and any(u + size > room[i] for u, size, (_, room) in zip(used, sizes, cut_to, strict=True)):
-                yield i, text[start:word]
-                start, used = word, [0] * len(encoders)
-            used = [u + size for u, size in zip(used, sizes, strict=True)]
-        yield i, text[start:]
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-
-
-def _skip(source: Iterator[Any], count: int) -> None:
-    found = sum(1 for _ in itertools.islice(source, count))
-    if found < count:
-        raise BertftError(f"similarity: the text has {found} examples, but the checkpoint is after {count}: it changed")
+    Saves every ``every`` seconds, and saves and stops when ``asked`` holds a signal.
+    """
+    last = time.monotonic()
+    for batch in run.batches(texts):
+        yield batch
+        if checkpoint and (asked or time.monotonic() - last >= every):
+            checkpoint.save(*run.state())
+            last = time.monotonic()
+        if asked:
+            _stop(asked[0], run.team, checkpoint)
 
 
 @contextlib.contextmanager
 def _asked_to_stop() -> Iterator[list[int]]:
-    """A list that SIGINT and SIGTERM put themselves into; a second one of either acts at once."""
+    """Yield a list to which SIGINT and SIGTERM append their number; a second signal interrupts at once."""
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -304,6 +232,6 @@ def _stop(number: int, team: Team, checkpoint: Checkpoint | None) -> None:
     if number == signal.SIGTERM and team.size > 1 and checkpoint:
         raise BertftError(
             f"process {team.rank} of {team.size} was told to stop, as happens when another process is lost; its sums "
-            f"are kept in {checkpoint.folder}, and the same command goes on from them"
+            f"are kept in {checkpoint.folder}; rerun the same command to resume"
         )
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Processes that share one comparison: who takes which part of the text, and the one exchange at its end."""
+"""Processes that share one comparison, and their exchange at its end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bertft.errors import BertftError
 if TYPE_CHECKING:
     from bertft.similarity.compare.comparison import Comparison
 
-PATIENCE = datetime.timedelta(hours=12)  # how long the first to finish waits for the last
+PATIENCE = datetime.timedelta(hours=12)  # of the first process to finish, for the last
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Team:
         return self.rank == 0
 
     def owns(self, buffer: int) -> bool:
-        """Whether the text's ``buffer``-th run of examples is this process's to encode."""
+        """Return whether this process encodes the text's buffer of this number."""
         return buffer % self.size == self.rank
 
     def add_up(self, comparison: Comparison, kept: str) -> None:
-        """Make every process's sums, and the first one's reservoir, those of the whole text.
+        """Give every process the sums, and the first one the reservoir, of the whole text.
 
-        One all-reduce of each accumulator, about means that all share; the sampled sentences go to the first process
-        alone. ``kept`` says where the processes' own sums lie, should one of them be lost.
+        Takes one all-reduce of each accumulator, whose means all processes share. The sampled sentences go to the first
+        process only. ``kept`` is the folder of the processes' own sums, for the error if one of them is lost.
         """
         if self.size == 1:
             return
@@ -60,7 +60,7 @@ class Team:
             reason = " ".join(str(error).split())[:120]
             raise BertftError(
                 f"process {self.rank} of {self.size}: another process was lost while sums were added up ({reason}); "
-                f"the sums of each are kept in {kept}, and the same command goes on from them"
+                f"the sums of each are kept in {kept}; rerun the same command to resume"
             ) from None
 
 
@@ -69,9 +69,9 @@ ALONE = Team()
 
 @contextlib.contextmanager
 def team() -> Iterator[Team]:
-    """The processes that torchrun, or whatever sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, has started.
+    """Yield the processes started by torchrun, or by anything that sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 
-    Sums are float64 on the CPU, so the exchange is Gloo's, whatever device the encoders are on.
+    The exchange uses Gloo on any device of the encoders, because sums are float64 on the CPU.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -92,7 +92,7 @@ def team() -> Iterator[Team]:
 
 
 def own_device() -> str | None:
-    """This process's GPU where a launcher has started several on one machine, else None: the default device."""
+    """Return this process's GPU if a launcher has started several processes on one machine, else None."""
     import torch
 
     local = os.environ.get("LOCAL_RANK")

@@ -1,1 +1,1 @@
-"""Which words moved."""
+"""Words that fine-tuning moved."""

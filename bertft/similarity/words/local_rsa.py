@@ -1,13 +1,12 @@
-"""Which words moved: the similarity of two spaces seen from each stimulus, and its mean by any label.
+"""Local RSA: the similarity of two spaces seen from each stimulus.
 
 The local RSA of stimulus i is the Pearson correlation of its row of one dissimilarity matrix with its row of the other,
-over all other stimuli. It follows from the final sums in d^2 work, so the stimuli must be among those summed up: take
-them from a second pass or from a `Reservoir`.
+over all other stimuli. It follows from the final sums in d^2 work. The stimuli must be among those summed up, so they
+come from a second pass or from a `Reservoir`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,16 +18,17 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.ops import reference
 from bertft.ops.moments.formulas import local_pearson
+from bertft.runs.intervals import clustered_mean
 from bertft.similarity.moments import CrossMoments
 
 BLOCK = 4096  # rows at a time
 
 
 def local_rsa(moments: CrossMoments, x: Tensor, y: Tensor) -> Tensor:
-    """(L, R) float64: local RSA of stimuli x (L, R, D), y (L, R, E), raw vectors that are part of diagonal ``moments``.
+    """Return the local RSA (L, R) float64 of stimuli x (L, R, D), y (L, R, E), vectors behind the diagonal ``moments``.
 
-    Both spaces by the moments' own metrics; the sign is that of the dissimilarities. NaN where a stimulus is equally
-    far from all others.
+    The metrics are those of the moments, and the sign is that of dissimilarities. NaN where a stimulus is equally far
+    from all others.
     """
     if moments.pairs != "diagonal":
         raise BertftError("local_rsa: needs CrossMoments with pairs='diagonal', found pairs='all'")
@@ -56,7 +56,7 @@ def local_rsa(moments: CrossMoments, x: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LabelMean:
-    """Mean of the ``n`` stimuli with ``label`` in ``layer``, with its 95 % interval; None from a single sentence."""
+    """Mean of the ``n`` stimuli with ``label`` in ``layer``, with its 95 % interval; None for a single sentence."""
 
     label: Any
     layer: int
@@ -67,12 +67,11 @@ class LabelMean:
 
 
 def mean_by_label(values: Tensor, labels: Sequence[Any], groups: Tensor) -> list[LabelMean]:
-    """Means of values (L, R) by label (R,), most frequent first, with intervals clustered by sentence, ``groups`` (R,).
+    """Return means of values (L, R) by label (R,), most frequent first, with intervals clustered by sentence.
 
-    The standard error is that of a ratio of sums over sentences, the interval Student's t.
+    ``groups`` (R,) are the sentences. The standard error is that of a ratio of sums over sentences, the interval
+    Student's t.
     """
-    from scipy.special import stdtrit
-
     names = np.asarray(labels)
     if names.shape != (values.shape[1],) or len(groups) != values.shape[1]:
         raise BertftError(f"mean_by_label: expected a label and a group for each of {values.shape[1]} stimuli")
@@ -80,14 +79,7 @@ def mean_by_label(values: Tensor, labels: Sequence[Any], groups: Tensor) -> list
     table = []
     for kind in kinds[np.argsort(-counts, kind="stable")]:
         chosen = torch.from_numpy(np.flatnonzero(names == kind))
-        sentences, which = torch.unique(groups[chosen], return_inverse=True)
-        s, n = len(sentences), len(chosen)
         for layer, row in enumerate(values[:, chosen]):
-            mean = float(row.mean())
-            low = high = None
-            if s > 1:
-                totals = torch.zeros(s, dtype=torch.float64).index_add_(0, which, row - mean)
-                half = float(stdtrit(s - 1, 0.975)) * math.sqrt(s / (s - 1) * float(totals.square().sum())) / n
-                low, high = mean - half, mean + half
-            table.append(LabelMean(kind.item() if hasattr(kind, "item") else kind, layer, mean, low, high, n))
+            mean, low, high = clustered_mean(row, groups[chosen])
+            table.append(LabelMean(kind.item() if hasattr(kind, "item") else kind, layer, mean, low, high, len(chosen)))
     return table

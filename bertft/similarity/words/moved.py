@@ -1,101 +1,31 @@
-"""Which words of a text moved: local RSA of every word, means by label and by sentence, the extremes in context."""
+"""Words and sentences that moved most and least between two encoders.
+
+The local RSA of every word gives means by label and by sentence, and the extremes in context.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bertft.data.examples import Sentence, Text
-from bertft.errors import BertftError
+from bertft.runs.files import write_text_atomically
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import write_text_atomically
-from bertft.similarity.compare.encoders import in_windows
-from bertft.similarity.compare.stimuli import shared_layers, side_by_side
+from bertft.similarity.compare.stimuli import in_windows, shared_layers, side_by_side
 from bertft.similarity.moments import CrossMoments
+from bertft.similarity.words.labels import as_words, labels_of
 from bertft.similarity.words.local_rsa import LabelMean, local_rsa, mean_by_label
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
-
-
-def _depths(sentence: Sentence) -> list[int]:
-    """Edges from each word up to the root, which has 0."""
-    depths = []
-    for word in range(len(sentence.heads)):
-        depth, head = 0, sentence.heads[word]
-        while head:
-            depth, head = depth + 1, sentence.heads[head - 1]
-        depths.append(depth)
-    return depths
-
-
-LABELS: dict[str, Callable[[Sentence, Counter[str]], Sequence[Any]]] = {
-    "upos": lambda s, _: s.upos,
-    "xpos": lambda s, _: s.xpos,
-    "relation": lambda s, _: [relation.partition(":")[0] for relation in s.relations],
-    "depth": lambda s, _: [min(depth, 10) for depth in _depths(s)],
-    "position": lambda s, _: [min(i, 50) for i in range(len(s.words))],
-    "frequency": lambda s, counts: [int(math.log2(counts[word.lower()])) for word in s.words],
-}
-"""How words can be grouped: ``relation`` without subtype; ``depth`` in the tree, 10 and above as 10; ``position``
-in the sentence from 0, 50 and above as 50; ``frequency``, the whole part of log2 of the form's count in this text.
-Beside these ``feats:KEY`` and ``misc:KEY``, the entry of that key in CoNLL-U's column, `ABSENT` where there is none."""
-OF_WORDS = ("position", "frequency")  # what needs no tree
-COLUMNS = ("feats", "misc")
-ABSENT = "_"
-
-
-def is_label(name: str) -> bool:
-    """Whether words can be grouped by ``name``."""
-    column, colon, key = name.partition(":")
-    return name in LABELS or bool(colon and key and column in COLUMNS)
-
-
-def labels_of(by: Sequence[str], sentences: Sequence[Sentence | Text]) -> dict[str, list[Any]]:
-    """The labels of every word, sentence after sentence, for each of ``by``.
-
-    Raises BertftError for an unknown one, for one that the sentences do not carry, as plain text carries no tree, and
-    for a key that no word has.
-    """
-    table = {}
-    words = [as_words(sentence) for sentence in sentences]
-    counts = Counter(word.lower() for sentence in words for word in sentence.words)
-    for name in by:
-        if not is_label(name):
-            raise BertftError(f"words: by must be some of {', '.join(LABELS)}, feats:KEY, misc:KEY, found {name!r}")
-        found: list[Any] = []
-        for sentence in words:
-            labels = LABELS[name](sentence, counts) if name in LABELS else _entries(sentence, name)
-            if len(labels) != len(sentence.words):
-                raise BertftError(
-                    f"words: the text does not carry {name!r} (sentence {sentence.id}); give a CoNLL-U file"
-                )
-            found += labels
-        if name not in LABELS and set(found) == {ABSENT}:
-            raise BertftError(f"words: no word of the text carries {name!r}")
-        table[name] = found
-    return table
-
-
-def as_words(text: Sentence | Text) -> Sentence:
-    """A sentence as it is; a text cut at white space, without a tree."""
-    return text if isinstance(text, Sentence) else Sentence(text.id, tuple(text.text.split()), (), (), (), ())
-
-
-def _entries(sentence: Sentence, name: str) -> list[str]:
-    """``feats:Number``: of ``Case=Nom|Number=Sing`` it is ``Sing``."""
-    column, _, key = name.partition(":")
-    cells = ([entry.partition("=") for entry in cell.split("|")] for cell in getattr(sentence, column))
-    return [next((value for found, _, value in cell if found == key), ABSENT) for cell in cells]
 
 
 @dataclass(frozen=True)
@@ -122,9 +52,14 @@ class MovedSentence:
 
 @dataclass(frozen=True)
 class Moved:
-    """``by[label kind]`` holds the means of each label and layer.
+    """Means and extremes of local RSA.
 
-    ``most`` and ``least`` are the words that moved so, ``sentences_most`` and ``sentences_least`` the sentences.
+    Attributes:
+        by: means of each label and layer, by kind of label.
+        most: the words that moved most.
+        least: the words that moved least.
+        sentences_most: the sentences that moved most.
+        sentences_least: the sentences that moved least.
     """
 
     by: dict[str, list[LabelMean]]
@@ -135,12 +70,15 @@ class Moved:
 
 
 FILES = ("local.csv", "words.csv", "sentences.csv")
-"""What `write_moved` writes, and the report draws."""
+"""The files of `write_moved`, which the report draws."""
 
 
 def write_moved(found: Mapping[str, Mapping[str, Moved]], out: Path, data: str) -> None:
-    """Into ``out``, of each metric and encoder: means by label (``local.csv``), the words that moved most and least in
-    their contexts (``words.csv``), and the sentences (``sentences.csv``)."""
+    """Write the tables of each metric and encoder into ``out``.
+
+    ``local.csv`` has means by label, ``words.csv`` the words that moved most and least in context, ``sentences.csv``
+    the sentences.
+    """
     means: list[list[object]] = [["model", "data", "metric", "layer", "by", "label", "value", "low", "high", "n"]]
     words: list[list[object]] = [["model", "data", "metric", "layer", "moved", "value", "word", "sentence", "context"]]
     whole: list[list[object]] = [["model", "data", "metric", "layer", "moved", "value", "n", "sentence", "text"]]
@@ -171,17 +109,30 @@ def words_that_moved(
     batch_tokens: int = 4096,
     progress: Progress = SILENT,
 ) -> dict[str, Moved]:
-    """Local RSA (`bertft.similarity.words.local_rsa`) of every word of ``sentences`` between ``base`` and each tuned encoder.
+    """Return means and extremes of the local RSA of all words, between ``base`` and each tuned encoder.
 
-    Two passes: sums first (``metric``, ``float64`` as in `CrossMoments`), then each word against them. ``by`` names
-    the `LABELS` whose means are taken, with 95 % intervals clustered by sentence. ``extremes`` words and sentences a
-    layer are listed at either end. A text's words are what stands between white space; what is longer than an
-    encoder's window is run in windows. Raises BertftError for labels as ``labels_of`` does.
+    Takes two passes: sums first, then each word against them (`bertft.similarity.words.local_rsa`).
+
+    Args:
+        base: the encoder before fine-tuning.
+        tuned: encoders by name.
+        sentences: a text's words are separated by white space. Sentences longer than an encoder's window run in
+            windows.
+        by: the kinds of label (`bertft.similarity.words.labels`) whose means are taken, with 95 % intervals clustered
+            by sentence.
+        metric: as in `CrossMoments`.
+        float64: as in `CrossMoments`.
+        extremes: number of words and sentences per layer at either end.
+        batch_tokens: tokens in a batch, padding included.
+        progress: receives the step.
+
+    Raises:
+        BertftError: The sentences lack a label, or it is unknown.
     """
     labels, whole = labels_of(by, sentences), [as_words(sentence) for sentence in sentences]
     found = local_of_words(
         base, tuned, [sentence.words for sentence in whole], metric=metric, float64=float64,
-        batch_tokens=batch_tokens, told="words that moved", progress=progress,
+        batch_tokens=batch_tokens, title="words that moved", progress=progress,
     )  # fmt: skip
     groups = torch.repeat_interleave(torch.tensor([len(sentence.words) for sentence in whole]))
     return {
@@ -202,14 +153,14 @@ def local_of_words(
     whole: Sequence[Sequence[str]],
     *,
     metric: str,
-    told: str,
+    title: str,
     float64: bool = False,
     batch_tokens: int = 4096,
     progress: Progress = SILENT,
 ) -> dict[str, Tensor]:
-    """Local RSA (L, R) float64 of all words of the texts ``whole``, one after the other, for each tuned encoder.
+    """Return the local RSA (L, R) float64 of all words of the texts ``whole``, in order, for each tuned encoder.
 
-    L is how many layers it shares with the base. ``told`` is the name of the step that ``progress`` shows.
+    L is the number of layers that it shares with the base. ``title`` names the step that ``progress`` shows.
     """
     layers = shared_layers(base, tuned)
     sums = {name: CrossMoments(count, count, metric, float64=float64) for name, count in layers.items()}
@@ -225,7 +176,7 @@ def local_of_words(
         pairs = zip(index.tolist(), lengths.tolist(), strict=True)
         return torch.cat([torch.arange(int(starts[i]), int(starts[i]) + n) for i, n in pairs])
 
-    with progress.step(told, total=2 * total, unit="words") as step, torch.inference_mode():
+    with progress.step(title, total=2 * total, unit="words") as step, torch.inference_mode():
         for _, lengths, spaces in batches():
             for name, space in zip(tuned, spaces[1:], strict=True):
                 sums[name].update(spaces[0][: layers[name]], space[: layers[name]])
@@ -240,7 +191,7 @@ def local_of_words(
 
 
 def _extremes(values: Tensor, groups: Tensor, sentences: Sequence[Sentence], count: int, *, most: bool) -> list[Word]:
-    """The words with the lowest (``most`` moved) or highest local RSA of each layer."""
+    """Return the words with the lowest (``most``) or highest local RSA of each layer."""
     listed = []
     starts = torch.bincount(groups).cumsum(0) - torch.bincount(groups)
     for layer, row in enumerate(values):
@@ -256,7 +207,7 @@ def _extremes(values: Tensor, groups: Tensor, sentences: Sequence[Sentence], cou
 def _extreme_sentences(
     values: Tensor, groups: Tensor, sentences: Sequence[Sentence], count: int, *, most: bool
 ) -> list[MovedSentence]:
-    """The sentences with the lowest (``most`` moved) or highest mean local RSA of each layer; none without words."""
+    """Return the sentences with the lowest (``most``) or highest mean local RSA of each layer."""
     sizes = torch.bincount(groups, minlength=len(sentences))
     filled = sizes.nonzero()[:, 0]
     means = values.new_zeros(len(values), len(sentences)).index_add_(1, groups, values)[:, filled] / sizes[filled]

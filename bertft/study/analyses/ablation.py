@@ -1,45 +1,136 @@
-"""Freezing and truncation sweeps: how much of the encoder a task needs to change, and how much of it to have.
+"""Freezing and truncation sweeps.
 
-Freezing to k (Merchant et al. 2020, Figure 3): embeddings and blocks 1..k keep their weights, -1 keeps none, 0 the
-embeddings. Truncation to k (Figure 4): blocks above k are gone, and the head reads block k.
+Freezing to k (Merchant et al. 2020, Figure 3): embeddings and blocks 1..k keep their weights; -1 freezes nothing, 0 the
+embeddings. Truncation to k (Figure 4): blocks above k are removed, and the head reads block k.
 
     out/freeze/k3/            the fine-tuned model (``keep``), an ordinary Hugging Face folder
-    out/freeze/k3.csv         its scores, and k3.done.json that they are complete
-    out/prefix/               what frozen blocks give out, while the sweep runs (`bertft.models.frozen_cache`)
-
-`sweep` does all of it in a run folder of its own, `sweep_stages` gives the stages to others.
+    out/freeze/k3.csv         its scores, and k3.done.json once they are complete
+    out/prefix/               output of frozen blocks, while the sweep runs (`bertft.models.frozen_cache`)
 """
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bertft.errors import BertftError
-from bertft.models.finetuning.run import PRECISIONS, REPORTING, FinetuneConfig, pinned
-from bertft.runs.folder import RunFolder, Stage
+from bertft.models.finetuning.card import read_card
+from bertft.models.finetuning.config import PRECISIONS, REPORTING, FinetuneConfig, pinned
+from bertft.models.finetuning.run import finetune
+from bertft.models.loading import load_config
+from bertft.models.tasks import get_task
+from bertft.runs.folder import Stage
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
+from bertft.study.analyses.finetuning import finetuning_cost, read_examples
+from bertft.study.analysis import Analysis, open_folder, run_analysis
+from bertft.study.inputs import Inputs
+from bertft.study.timing import StageCost
 
-__all__ = ["KINDS", "depths", "sweep", "sweep_stages"]
+__all__ = ["KINDS", "Ablation", "Sweep", "SweepInputs", "depths", "sweep", "sweep_stages"]
 
 KINDS = ("freeze", "truncate")
 
 
 def depths(kind: str, model: str) -> list[int]:
-    """Every k there is for ``model``: -1..L for freezing, 0..L for truncation, L its number of blocks."""
-    from bertft.models.blocks import load_config
-
+    """Return every k of ``model`` with L blocks: -1..L for freezing, 0..L for truncation."""
     if kind not in KINDS:
         raise BertftError(f"ablate: expected one of {', '.join(KINDS)}, found {kind!r}")
     blocks = getattr(load_config(model), "num_hidden_layers", None)
     if not isinstance(blocks, int):
         raise BertftError(f"model {model}: expected an encoder with a number of blocks, found {blocks!r}")
     return list(range(-1 if kind == "freeze" else 0, blocks + 1))
+
+
+class Ablation(Analysis[Inputs]):
+    """Rows of `sweep_stages` for tasks of a study, under the names of the tasks.
+
+    Settings: `AblateConfig` by task (``ablate``).
+    """
+
+    name, order, tasks = "ablate", 60, KINDS
+
+    def stages(self, inputs: Inputs) -> list[Stage]:
+        """Return a stage ``<kind>/<task>/k<k>`` for every k."""
+        found = []
+        for name, ablate in inputs.config.ablate.items():
+            for kind, wanted in ablate.sweeps().items():
+                sweep = sweep_stages(
+                    kind,
+                    inputs.driver(name),
+                    inputs.out,
+                    depths_wanted=wanted,
+                    name=f"{kind}/{name}",
+                    keep=False,
+                    progress=inputs.progress,
+                )
+                found += [dataclasses.replace(stage, work=partial(self.work, name, stage)) for stage in sweep]
+        return found
+
+    def work(self, name: str, stage: Stage) -> list[Row]:
+        """Return the rows of one k, under the task's name in the study."""
+        return [dataclasses.replace(row, model=name) for row in stage.work()]
+
+    def clean(self, inputs: Inputs) -> None:
+        """Remove the output of frozen blocks."""
+        shutil.rmtree(inputs.out / "prefix", ignore_errors=True)
+
+    def cost(self, inputs: Inputs, stages: Sequence[Stage], held: int) -> Iterator[StageCost]:
+        """Yield the cost of every k."""
+        for stage in stages:
+            kind, name, _ = stage.name.split("/")
+            config = at_depth(inputs.driver(name), kind, int(stage.depends[kind]), inputs.out / "prefix")
+            examples = (inputs.task(name, "train"), inputs.task(name, "dev"))
+            cost = finetuning_cost(config, *examples, stage=stage.name, held=held)
+            yield dataclasses.replace(cost, kept=0, scratch=cost.scratch + cost.kept)  # scored, then removed
+
+
+@dataclass(frozen=True)
+class SweepInputs:
+    """Settings of ``bertft ablate``.
+
+    Attributes:
+        kind: freeze or truncate.
+        config: all of fine-tuning but k; ``out`` is the run folder.
+        depths: the k wanted, default all.
+        cache: folder for the output of frozen blocks, default ``out/prefix``.
+        progress: where to report.
+    """
+
+    kind: str
+    config: FinetuneConfig
+    depths: Sequence[int] | None = None
+    cache: Path | None = None
+    progress: Progress = SILENT
+
+
+class Sweep(Analysis[SweepInputs]):
+    """One sweep in a run folder of its own; it keeps the models."""
+
+    name, order, tasks = "sweep", 0, KINDS
+
+    def stages(self, inputs: SweepInputs) -> list[Stage]:
+        """Return the stages of the sweep."""
+        out = Path(inputs.config.out)
+        settings: dict[str, Any] = {"depths_wanted": inputs.depths, "cache": inputs.cache}
+        return sweep_stages(inputs.kind, inputs.config, out, **settings, progress=inputs.progress)
+
+    def clean(self, inputs: SweepInputs) -> None:
+        """Remove the output of frozen blocks unless it is in a folder of its own."""
+        shutil.rmtree(Path(inputs.config.out) / "prefix", ignore_errors=True)
+
+    def cost(self, inputs: SweepInputs, stages: Sequence[Stage], held: int) -> Iterator[StageCost]:
+        """Yield the cost of every k."""
+        config, kind = inputs.config, inputs.kind
+        examples = read_examples(config)
+        for stage in stages:
+            own = at_depth(config, kind, int(stage.depends[kind]), inputs.cache or Path(config.out) / "prefix")
+            yield finetuning_cost(own, *examples, stage=stage.name, held=held)
 
 
 def sweep(
@@ -50,36 +141,26 @@ def sweep(
     cache: Path | None = None,
     progress: Progress = SILENT,
 ) -> list[Row]:
-    """A whole sweep in the run folder ``config.out``: a model for every k, ``results.csv``, figures and the page.
+    """Run or resume a sweep in the run folder ``config.out``: a model for every k, a table, figures and the page.
 
-    Arguments as of `sweep_stages`, whose rows are returned. Begun again in the same folder, it goes on where it
-    stopped; a folder that holds anything else raises ``BertftError``.
+    Takes the arguments of `sweep_stages` and returns its rows. Raises ``BertftError`` for a folder that holds anything
+    else.
     """
-    import yaml
-
-    from bertft.cli.doctor import versions
-    from bertft.models.tasks import get_task
-    from bertft.report import write_report
-
-    get_task(config.task)  # a wrong name is refused before anything else
+    get_task(config.task)  # refuse a wrong name before anything else
     config = pinned(config)
-    out = Path(config.out)
-    said = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)
-            if getattr(config, field.name) != field.default or field.name == "seed"}  # fmt: skip
-    said = {"command": f"ablate {kind}", **{k: v for k, v in said.items() if k not in ("out", "prefix_cache")}}
+    chosen = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)
+              if getattr(config, field.name) != field.default or field.name == "seed"}  # fmt: skip
+    chosen = {"command": f"ablate {kind}", **{k: v for k, v in chosen.items() if k not in ("out", "prefix_cache")}}
     if depths_wanted:
-        said["k"] = list(depths_wanted)
-    folder = RunFolder(out, yaml.safe_dump(said, sort_keys=False, allow_unicode=True))
-    folder.check()
-    stages = sweep_stages(kind, config, out, depths_wanted=depths_wanted, cache=cache, progress=progress)
-    with folder.claim():
-        rows = folder.run(stages, f"ablate {kind}", progress=progress)
-        shutil.rmtree(out / "prefix", ignore_errors=True)
-        folder.write_table(rows)
-        times = {"seconds": folder.seconds(stages), "finished": folder.finished(stages)}
-        folder.write_record({"versions": versions(), **times})
-        write_report(out, progress=progress)
-    return rows
+        chosen["k"] = list(depths_wanted)
+    inputs = SweepInputs(kind, config, depths_wanted, cache, progress)
+    return run_analysis(Sweep(), inputs, open_folder(config.out, chosen), f"ablate {kind}", progress=progress)
+
+
+def at_depth(config: FinetuneConfig, kind: str, k: int, cache: Path | None) -> FinetuneConfig:
+    """Return ``config`` frozen or truncated to k; only frozen blocks use the ``cache``."""
+    depth: dict[str, Any] = {kind: k}
+    return dataclasses.replace(config, prefix_cache=cache if kind == "freeze" else None, **depth)
 
 
 def sweep_stages(
@@ -93,13 +174,21 @@ def sweep_stages(
     keep: bool = True,
     progress: Progress = SILENT,
 ) -> list[Stage]:
-    """A stage for every k of a sweep (default: all of `depths`), to be run in this order in a run folder at ``out``.
+    """Return a stage for every k of a sweep, to be run in this order in a run folder at ``out``.
 
-    ``config`` says everything but k. Stages are called ``<name>/k<k>`` (default name: ``kind``), the models lie in
-    folders of the same names. A stage ends in rows with ``task`` the kind, ``model`` the task's name and ``layer`` k:
-    the task's measures with 95 % intervals over the dev examples, and ``trained_parameters``. ``cache`` holds what
-    frozen blocks give out; sweeps of one base model on the same data share it, whatever their seeds. Without ``keep``
-    each model is removed once it is scored.
+    A stage's rows have ``task`` the kind, ``model`` the task's name and ``layer`` k. They hold the task's measures with
+    95 % intervals over the dev examples, and ``trained_parameters``.
+
+    Args:
+        kind: freeze or truncate.
+        config: all of fine-tuning but k.
+        out: the run folder.
+        depths_wanted: the k wanted, default all of `depths`.
+        name: stages are called ``<name>/k<k>``, as are the folders of their models; default ``kind``.
+        cache: folder for the output of frozen blocks. Sweeps of one base model on the same data can share it,
+            whatever their seeds.
+        keep: whether to keep each model once it is scored.
+        progress: where to report.
     """
     config = pinned(config)
     wanted = depths(kind, config.model)
@@ -107,12 +196,10 @@ def sweep_stages(
     for k in chosen:
         if k not in wanted:
             raise BertftError(f"ablate: k must lie in {wanted[0]}..{wanted[-1]}, found {k}")
-    cache = cache or out / "prefix"
     stages = []
     for k in chosen:
         stem = f"{name or kind}/k{k}"
-        depth: dict[str, Any] = {kind: k}
-        own = dataclasses.replace(config, out=out / stem, prefix_cache=cache if kind == "freeze" else None, **depth)
+        own = dataclasses.replace(at_depth(config, kind, k, cache or out / "prefix"), out=out / stem)
         settings = dataclasses.asdict(own)
         left_out = {"out", "prefix_cache", *REPORTING, *(name for name in PRECISIONS if not settings[name])}
         depends = {key: v for key, v in settings.items() if key not in left_out}
@@ -128,8 +215,6 @@ def sweep_stages(
 
 
 def _work(kind: str, config: FinetuneConfig, k: int, keep: bool, progress: Progress) -> list[Row]:
-    from bertft.models.finetuning.run import finetune, read_card
-
     result = finetune(config, progress=progress)
     trained = float(read_card(result.folder)["trained_parameters"])
     rows = [dataclasses.replace(row, task=kind, layer=k) for row in result.rows]

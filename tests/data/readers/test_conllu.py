@@ -1,4 +1,4 @@
-"""CoNLL-U: what is read, what is written, and every flaw by its line."""
+"""CoNLL-U files: reading, writing and errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def rows(*heads: object) -> str:
     return "".join(f"{i}\tw{i}\t_\tX\tX\t_\t{head}\tdep\t_\t_\n" for i, head in enumerate(heads, start=1)) + "\n"
 
 
-def test_reads_words_only(tmp_path: Path) -> None:
+def test_multiword_tokens_and_empty_nodes_are_skipped(tmp_path: Path) -> None:
     first, second = read_conllu(write(tmp_path, GOOD))
     assert first == Sentence(
         "s-1",
@@ -83,7 +83,7 @@ def test_crlf_and_missing_last_blank_line(tmp_path: Path) -> None:
         ("", "expected CoNLL-U sentences, found none"),
     ],
 )
-def test_flaws(tmp_path: Path, text: str, message: str) -> None:
+def test_every_flaw_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(BertftError) as error:
         read_conllu(write(tmp_path, text))
     assert str(error.value).startswith(f"{tmp_path / 'a.conllu'}: {message}")
@@ -102,7 +102,7 @@ def test_find_tree_flaw_agrees_with_brute_force() -> None:
             assert (find_tree_flaw(heads) is None) == (reaches and heads.count(0) == 1), heads
 
 
-def test_round_trip(tmp_path: Path) -> None:
+def test_written_sentences_read_back_equal(tmp_path: Path) -> None:
     sentences = read_conllu(write(tmp_path, GOOD))
     for name in ("b.conllu", "b.conllu.gz"):
         write_conllu(tmp_path / name, sentences)
@@ -110,14 +110,14 @@ def test_round_trip(tmp_path: Path) -> None:
     assert gzip.decompress((tmp_path / "b.conllu.gz").read_bytes()) == (tmp_path / "b.conllu").read_bytes()
 
 
-def test_writes_predictions(tmp_path: Path) -> None:
+def test_predicted_heads_and_relations_are_written(tmp_path: Path) -> None:
     sentences = read_conllu(write(tmp_path, GOOD))
     write_conllu(tmp_path / "b.conllu", sentences, [[0, 1, 1, 3], [0]], [["root", "a", "b", "c"], ["root"]])
     assert read_conllu(tmp_path / "b.conllu")[0].heads == (0, 1, 1, 3)
     assert read_conllu(tmp_path / "b.conllu")[0].relations == ("root", "a", "b", "c")
 
 
-def test_refuses_to_write_what_is_no_tree(tmp_path: Path) -> None:
+def test_heads_that_are_no_tree_are_not_written(tmp_path: Path) -> None:
     sentences = read_conllu(write(tmp_path, GOOD))
     path = tmp_path / "b.conllu"
     for heads, message in (

@@ -1,4 +1,4 @@
-"""MultiNLI JSON lines and GLUE's tab-separated files."""
+"""Natural language inference files of MultiNLI and GLUE."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read(tmp_path: Path, text: str) -> tuple[list[Pair], int]:
     return read_nli_counted(path)
 
 
-def test_jsonl(tmp_path: Path) -> None:
+def test_json_lines_of_multinli_are_read(tmp_path: Path) -> None:
     text = line() + "\n" + line(gold_label="-") + line(sentence1="C\u2028D", gold_label="contradiction", pairID=...)
     pairs, skipped = read(tmp_path, text.replace("\\u2028", "\u2028"))
     assert skipped == 1
@@ -39,14 +39,14 @@ def test_jsonl(tmp_path: Path) -> None:
     assert read_nli(tmp_path / "b.jsonl.gz") == pairs
 
 
-def test_hub_export(tmp_path: Path) -> None:
+def test_exports_of_the_hub_are_read(tmp_path: Path) -> None:
     records = [{"premise": "A", "hypothesis": "B", "label": label} for label in (0, 1, 2, -1)]
     pairs, skipped = read(tmp_path, "".join(json.dumps(r) + "\n" for r in records))
     assert [p.label for p in pairs] == ["entailment", "neutral", "contradiction"]
     assert skipped == 1
 
 
-def test_glue_tsv_without_quoting(tmp_path: Path) -> None:
+def test_quotation_marks_in_glue_files_are_text(tmp_path: Path) -> None:
     text = GLUE_TRAIN + '0\t3c\t3n\tslate\t(\t)\t(\t)\tHe said "no.\tHe ""agreed.\tneutral\tneutral\n'
     assert read(tmp_path, text) == ([Pair("3n", 'He said "no.', 'He ""agreed.', "neutral")], 0)
     rows = ["entailment"] * 5 + ["entailment"], ["neutral"] * 2 + ["entailment"] * 2 + ["contradiction", "-"]
@@ -68,7 +68,7 @@ def test_glue_tsv_without_quoting(tmp_path: Path) -> None:
         (line(gold_label=1.0), "line 1: unknown gold_label '1.0'"),
         (line(sentence2=...), "line 1: expected a field sentence2 or hypothesis, found 'sentence1, gold_label"),
         (line(sentence2=None), "line 1: expected a string as sentence2, found nothing"),
-        (line(sentence1="\ud800"), "line 1: sentence1 holds half a character"),
+        (line(sentence1="\ud800"), "line 1: sentence1 contains half a character"),
         (line() + "[1]\n", "line 2: expected a JSON object, found '[1]'"),
         (line(gold_label="-"), "expected labelled pairs, found 1 without a gold label"),
         ("", "expected labelled pairs, found none"),
@@ -81,7 +81,7 @@ def test_glue_tsv_without_quoting(tmp_path: Path) -> None:
         ("sentence1\tsentence2\nA\tB\n", "line 1: expected a JSON object or a header"),
     ],
 )
-def test_flaws(tmp_path: Path, text: str, message: str) -> None:
+def test_every_flaw_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(BertftError) as error:
         read(tmp_path, text)
     assert str(error.value).startswith(f"{tmp_path / 'a.jsonl'}: {message}")

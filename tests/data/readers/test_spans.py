@@ -27,7 +27,7 @@ def read(tmp_path: Path, text: str) -> list[SpanText]:
     return read_spans(path)
 
 
-def test_reads(tmp_path: Path) -> None:
+def test_texts_and_targets_are_read(tmp_path: Path) -> None:
     words = ("The", "dog", "slept", ".")
     assert read(tmp_path, line(ONE) + "\n" + line()) == [
         SpanText("1", words, (SpanTarget((1, 2), None, ("NOUN",)),)),
@@ -60,7 +60,7 @@ def test_reads(tmp_path: Path) -> None:
         (line(), "expected texts with targets, found none"),
     ],
 )
-def test_flaws(tmp_path: Path, text: str, message: str) -> None:
+def test_every_flaw_is_named_with_line_and_target(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(BertftError) as error:
         read(tmp_path, text)
     assert str(error.value).startswith(f"{tmp_path / 'a.jsonl'}: {message}")

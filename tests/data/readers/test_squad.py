@@ -1,4 +1,4 @@
-"""SQuAD JSON."""
+"""SQuAD files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read(tmp_path: Path, value: object) -> list[Question]:
     return read_squad(path)
 
 
-def test_reads(tmp_path: Path) -> None:
+def test_questions_and_answers_are_read(tmp_path: Path) -> None:
     expected = [
         Question("q1", "Who?", CONTEXT, (Answer("Beyoncé", 0),)),
         Question("q2", "When?", CONTEXT, (Answer("1981", 15),) * 2),
@@ -104,7 +104,7 @@ def changed(change: Callable[[Any, Any], object]) -> dict[str, Any]:
         (json.dumps(GOOD, indent=1)[:150], "line 9: not valid JSON at column"),
     ],
 )
-def test_flaws(tmp_path: Path, value: object, message: str) -> None:
+def test_every_flaw_is_named_with_its_place(tmp_path: Path, value: object, message: str) -> None:
     with pytest.raises(BertftError) as error:
         read(tmp_path, value)
     assert str(error.value).startswith(f"{tmp_path / 'a.json'}: {message}")

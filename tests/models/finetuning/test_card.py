@@ -1,4 +1,4 @@
-"""The README.md and bertft.json of a fine-tuned folder: for others to read, without the paths of this machine."""
+"""README.md and bertft.json of a fine-tuned folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from huggingface_hub import ModelCard
 from bertft.cli.main import run
 from bertft.data import sources
 from bertft.models.finetuning.card import model_card
-from bertft.models.finetuning.run import FinetuneConfig, on_the_hub, published
+from bertft.models.finetuning.config import FinetuneConfig
+from bertft.models.finetuning.evaluation import load_finetuned
+from bertft.models.finetuning.identity import on_the_hub, published
 
 CARD = {
     "task": "mnli",
@@ -27,7 +29,7 @@ CARD = {
 }  # fmt: skip
 
 
-def test_the_card_says_what_is_known_and_no_licence():
+def test_card_states_what_is_known_and_no_licence():
     card = model_card(CARD)
     front = yaml.safe_load(card.split("---\n")[1])
     index = front.pop("model-index")
@@ -42,7 +44,7 @@ def test_the_card_says_what_is_known_and_no_licence():
     assert len(index) == 1
 
 
-def test_the_hub_reads_the_scores_from_the_card():
+def test_hub_reads_scores_from_the_card():
     data = {"id": "org/pairs", "revision": "4567", "config": "easy"}
     card = model_card({**CARD, "hub": {"train": data, "dev": data}})
     read = ModelCard(card).data
@@ -52,16 +54,37 @@ def test_the_hub_reads_the_scores_from_the_card():
     assert (result.dataset_type, result.dataset_config, result.dataset_revision) == ("org/pairs", "easy", "4567")
 
 
-def test_sources_are_told_by_name(tmp_path, tiny_model, monkeypatch):
+def test_card_lists_each_measure_and_quotes_names_unchanged():
+    scores = {name: {"value": value, "low": 0.0, "high": 1.0, "n": 12} for name, value in (("em", 0.5), ("f1", 0.25))}
+    name = "builtin:synthetic?split=train&size=100000&seed=1 <b>{{ it's }}</b> " + "long " * 30
+    card = model_card({**CARD, "task": "squad", "config": {**CARD["config"], "train": name}, "scores": scores})
+    table = ["| measure | value |", "|---|---|", "| em | 0.5 [0, 1] (n = 12) |", "| f1 | 0.25 [0, 1] (n = 12) |", ""]
+    assert "\n".join(table) in card and f"question answering on {name};" in card
+    assert card.startswith("---\n") and card.endswith("`bertft.json`.\n")
+    (result,) = yaml.safe_load(card.split("---\n")[1])["model-index"][0]["results"]
+    assert [(m["name"], m["type"], m["value"]) for m in result["metrics"]] == [("em", "em", 0.5), ("f1", "f1", 0.25)]
+    assert result["dataset"] == {"name": "builtin:synthetic?split=dev", "type": "builtin:synthetic?split=dev"}
+    assert result["task"] == {"name": "extractive question answering", "type": "question-answering"}
+
+
+def test_both_names_of_the_loader_are_one_function():
+    """Cards written by earlier versions name `bertft.evaluation.load_finetuned`."""
+    import bertft
+    import bertft.evaluation
+
+    assert bertft.load_finetuned is bertft.evaluation.load_finetuned is load_finetuned
+
+
+def test_published_settings_hold_names_instead_of_paths(tmp_path, tiny_model, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ud").mkdir()
     (tmp_path / "ud" / "train.conllu").write_text("", encoding="utf8")
     config = FinetuneConfig("dep", str(tiny_model), "ud/train.conllu", "org/ud@v2:en", tmp_path / "out")
-    told = published(dataclasses.replace(config, prefix_cache=tmp_path / "cache"))
-    assert (told["model"], told["train"], told["dev"]) == (tiny_model.name, "train.conllu", "org/ud@v2:en")
-    assert str(tmp_path) not in json.dumps(told) and told["seed"] == 1337
+    settings = published(dataclasses.replace(config, prefix_cache=tmp_path / "cache"))
+    assert (settings["model"], settings["train"], settings["dev"]) == (tiny_model.name, "train.conllu", "org/ud@v2:en")
+    assert str(tmp_path) not in json.dumps(settings) and settings["seed"] == 1337
     assert on_the_hub(config) == {"dev": {"id": "org/ud", "revision": "v2", "config": "en"}}
-    (tmp_path / "base").symlink_to(tiny_model)  # a name without a slash may be a model of the hub too
+    (tmp_path / "base").symlink_to(tiny_model)  # could be the name of a model on the hub
     assert on_the_hub(dataclasses.replace(config, model="base", dev="ud")) == {}
 
 
@@ -74,7 +97,7 @@ def folder(tiny_model, tmp_path_factory):
     return out
 
 
-def test_the_cards_programs_run(folder):
+def test_programs_of_the_card_run(folder):
     text = (folder / "README.md").read_text(encoding="utf8")
     programs = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     found = {}
@@ -87,8 +110,8 @@ def test_the_cards_programs_run(folder):
     assert len(labels) == 3 and set(labels) <= {"entailment", "neutral", "contradiction"}
 
 
-def test_no_file_that_is_published_tells_a_path_of_this_machine(folder, tiny_model):
+def test_published_files_hold_no_path_of_this_machine(folder, tiny_model):
     assert json.loads((folder / "bertft.json").read_text(encoding="utf8"))["window"]["max_length"] == 24
     for path in folder.iterdir():
-        told = [str(place).encode() in path.read_bytes() for place in (folder.parent, tiny_model.parent)]
-        assert any(told) == (path.name == "config.yaml"), path  # the command as it was typed
+        named = [str(place).encode() in path.read_bytes() for place in (folder.parent, tiny_model.parent)]
+        assert any(named) == (path.name == "config.yaml"), path  # which records the command

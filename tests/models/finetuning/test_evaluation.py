@@ -1,4 +1,4 @@
-"""Written parses against the official evaluation, and scoring a finished folder."""
+"""Finished folders: scores and written parses against the official evaluation."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import io
 from pathlib import Path
 
 import pytest
+from udtools import udeval
 
 from bertft.data.readers.conllu import read_conllu
 from bertft.errors import BertftError
+from bertft.models.finetuning.config import FinetuneConfig
 from bertft.models.finetuning.evaluation import evaluate, load_finetuned, predict_conllu
-from bertft.models.finetuning.run import FinetuneConfig, finetune
+from bertft.models.finetuning.run import finetune
 
 EWT = """\
 # sent_id = s1
@@ -45,7 +47,6 @@ def parser_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def official(gold: str, system: str) -> dict[str, float]:
-    udeval = pytest.importorskip("udtools.udeval")
     loaded = [udeval.load_conllu(io.StringIO(text), "x", _types()) for text in (gold, system)]
     scores = udeval.evaluate(*loaded)
     return {"las_conll18": 100 * scores["LAS"].f1, "uas_conll18": 100 * scores["UAS"].f1}
@@ -79,7 +80,7 @@ def test_scores_equal_the_official_evaluation(parser_folder, tmp_path):
     assert {row.data for row in rows} == {"gold"} and {row.n for row in rows} == {2}
 
 
-def test_predicted_file_keeps_tokens_and_drops_what_is_not_predicted(parser_folder, tmp_path):
+def test_parsed_file_keeps_tokens_and_drops_unpredicted_columns(parser_folder, tmp_path):
     packed = tmp_path / "gold.conllu.gz"
     packed.write_bytes(gzip.compress(EWT.encode()))
     predict_conllu(parser_folder, packed, tmp_path / "system.conllu")
@@ -93,11 +94,11 @@ def test_predicted_file_keeps_tokens_and_drops_what_is_not_predicted(parser_fold
     assert [s.heads for s in read_conllu(tmp_path / "system.conllu")] == [parse.heads for parse in parses]
 
 
-def test_a_synthetic_corpus_is_written_too(parser_folder, tmp_path):
+def test_synthetic_corpus_is_parsed_to_a_file(parser_folder, tmp_path):
     predict_conllu(parser_folder, "builtin:synthetic?size=5&seed=2", tmp_path / "parsed.conllu")
     assert len(read_conllu(tmp_path / "parsed.conllu")) == 5
 
 
-def test_a_folder_that_is_not_fine_tuned(tiny_model, tmp_path):
+def test_folder_that_is_not_fine_tuned_is_refused(tiny_model, tmp_path):
     with pytest.raises(BertftError, match=r"expected a folder made by finetune, found none with bertft\.json"):
         load_finetuned(tiny_model)

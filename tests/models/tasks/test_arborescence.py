@@ -1,4 +1,4 @@
-"""The tree decoder against brute force over all trees."""
+"""The tree decoder, against brute force over all trees."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bertft.models.tasks.arborescence import decode_tree, is_single_root_tree
 
 
 def trees(n: int) -> list[tuple[int, ...]]:
-    """All single-root trees over n words, by following every word up."""
+    """Return all single-root trees over n words, checked by following every word to the root."""
     found = []
     for heads in itertools.product(range(n + 1), repeat=n):
         if heads.count(0) != 1:
@@ -34,7 +34,7 @@ def trees(n: int) -> list[tuple[int, ...]]:
 TREES = {n: trees(n) for n in range(1, 6)}
 
 
-def test_the_number_of_trees():
+def test_brute_force_finds_as_many_trees_as_cayleys_formula():
     # Cayley: n^(n-1) rooted labelled trees.
     assert [len(TREES[n]) for n in range(1, 6)] == [1, 2, 9, 64, 625]
 
@@ -61,7 +61,7 @@ def test_the_scores_of_a_word_as_its_own_head_do_not_matter():
         assert (decode_tree(scores) == heads).all()
 
 
-def test_input_is_left_alone():
+def test_the_scores_are_not_modified():
     scores = np.random.default_rng(0).normal(size=(6, 7))
     before = scores.copy()
     decode_tree(scores)
@@ -75,7 +75,7 @@ def test_is_single_root_tree(heads):
 
 
 def test_long_sentences_of_confident_scores():
-    # log-probabilities of a confident parser spread over hundreds of nats; the price of a root must not drown them.
+    # Log-probabilities of a confident parser span hundreds of nats; the penalty of a root must not drown them.
     generator = np.random.default_rng(1)
     scores = generator.normal(size=(120, 121)) * 60
     heads = decode_tree(scores)
@@ -90,6 +90,6 @@ def test_long_sentences_of_confident_scores():
                 assert scores[np.arange(120), other].sum() <= total + 1e-9
 
 
-def test_wrong_shape():
+def test_scores_of_a_wrong_shape_are_refused():
     with pytest.raises(BertftError, match=r"expected scores of shape \(n, n \+ 1\), found \(3, 3\)"):
         decode_tree(np.zeros((3, 3)))

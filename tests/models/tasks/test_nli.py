@@ -1,4 +1,4 @@
-"""Features, head and score of NLI."""
+"""Natural language inference: features, head and score."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from bertft.data import synthetic
 from bertft.data.examples import Pair
 from bertft.errors import BertftError
-from bertft.models.blocks import load_pretrained
+from bertft.models.loading import load_pretrained
 from bertft.models.tasks.base import TaskModel, Window, predict
 from bertft.models.tasks.nli import TASK, majority_accuracy
 

@@ -1,4 +1,4 @@
-"""Pairs of texts cut to a window, by every family's tokenizer."""
+"""Pairs of texts cut to a window, with tokenizers of every family."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from bertft.data.examples import Answer, Question
-from bertft.models.encoder import load_pretrained
+from bertft.models.loading import load_pretrained
 from bertft.models.tasks import get_task
 from bertft.models.tasks.base import Window
-from bertft.models.tasks.pairs import encode_pairs, inputs_of
+from bertft.models.tasks.pairs import encode_pairs, model_inputs
 
 FIRST = ["the old dog", "a cat", "dog " * 9, "where does the big dog run ?"]
 SECOND = ["sees a cat .", "the dog runs " * 25, "a cat sees " * 30, "old [SEP] ones"]
@@ -20,7 +20,7 @@ SECOND = ["sees a cat .", "the dog runs " * 25, "a cat sees " * 30, "old [SEP] o
 
 @pytest.fixture(scope="module", params=[*families.FAMILIES, "llama-3"])
 def tokenizer(request, tmp_path_factory):
-    if request.param == "llama-3":  # two post-processors, one of which leaves blanks out of offsets
+    if request.param == "llama-3":  # two post-processors, one of which trims spaces from offsets
         backend = families.byte_level(True)
         steps = [processors.ByteLevel(trim_offsets=True), backend.post_processor]
         backend.post_processor = processors.Sequence(steps)
@@ -31,7 +31,7 @@ def tokenizer(request, tmp_path_factory):
 
 @pytest.mark.skipif(tokenizers.__version__ in ("0.23.1", "0.23.2"), reason="its overflow is lost (tokenizers#2091)")
 @pytest.mark.parametrize("strategy", ["longest_first", "only_second"])
-def test_as_the_tokenizer_itself_cuts_them(tokenizer, strategy):
+def test_pairs_are_cut_as_by_the_tokenizer_itself(tokenizer, strategy):
     options = {"max_length": 24, "stride": 0}
     if strategy == "only_second":
         options = {"max_length": 60, "stride": 7}
@@ -45,12 +45,12 @@ def test_as_the_tokenizer_itself_cuts_them(tokenizer, strategy):
     assert len(windows) > len(FIRST)
     assert [number for number, _ in windows] == owners
     for row, (_, own) in enumerate(windows):
-        assert inputs_of(tokenizer, own) == {name: expected[name][row] for name in expected}
+        assert model_inputs(tokenizer, own) == {name: expected[name][row] for name in expected}
         assert own.offsets == offsets[row]
         assert [part == 1 for part in own.sequence_ids] == [part == 1 for part in expected.sequence_ids(row)]
 
 
-def test_answers_are_where_they_were_said_to_be(tokenizer):
+def test_offsets_point_at_the_answers(tokenizer):
     words = ["old", "dog", "sees", "cat"]
     context = "the old dog sees a big cat ."
     asked = [Question(str(i), "what ?", context, (Answer(w, context.index(w)),)) for i, w in enumerate(words)]
@@ -62,7 +62,7 @@ def test_answers_are_where_they_were_said_to_be(tokenizer):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_the_tokenizer_s_own_settings_hold(tokenizer, side):
+def test_the_tokenizers_own_settings_apply(tokenizer, side):
     tokenizer.truncation_side = side
     try:
         (found,) = encode_pairs(tokenizer, ["a dog"], ["the old cat sees " * 9], max_length=30, strategy="only_second")
@@ -73,12 +73,12 @@ def test_the_tokenizer_s_own_settings_hold(tokenizer, side):
 
 
 def test_windows_cover_the_second_text(tokenizer):
-    """Whatever the library does with what it cuts off."""
+    """Windows cover the text whatever the library does with the overflow."""
     text = "the old dog sees a cat . " * 40
     (whole,) = encode_pairs(tokenizer, ["a dog"], [text], max_length=60, strategy="only_second", stride=5)
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
-    pieces = {span[1] for span in backend.encode(text, add_special_tokens=False).offsets}  # where each ends
+    pieces = {span[1] for span in backend.encode(text, add_special_tokens=False).offsets}  # the end of each piece
     covered = set()
     for own in (whole, *whole.overflowing):
         assert len(own) <= 60

@@ -1,4 +1,4 @@
-"""Part-of-speech tagging: learnt, scored against hand counts, and known everywhere by its one file."""
+"""Part-of-speech tagging: learning, scores and registration."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import pytest
 
 import bertft.models.tasks
 from bertft.data import sources
+from bertft.models.finetuning.config import FinetuneConfig
 from bertft.models.finetuning.evaluation import evaluate, load_finetuned
-from bertft.models.finetuning.run import FinetuneConfig, finetune
+from bertft.models.finetuning.run import finetune
 from bertft.models.tasks import get_task, names
 from bertft.study.reader import study_of
 
 TRAIN, DEV = "builtin:synthetic?split=train&size=60&seed=1", "builtin:synthetic?split=dev&size=12&seed=1"
 
 
-def test_a_tagger_learns_more_than_the_commonest_tag(tiny_model, tmp_path):
+def test_a_tagger_beats_the_most_frequent_tag(tiny_model, tmp_path):
     config = FinetuneConfig(
         "pos", str(tiny_model), TRAIN, DEV, tmp_path / "pos", epochs=3, learning_rate=5e-3, head_learning_rate=1e-2,
         batch_size=8, max_length=128,
@@ -35,7 +36,7 @@ def test_a_tagger_learns_more_than_the_commonest_tag(tiny_model, tmp_path):
     assert evaluate(result.folder, DEV)[0] == pytest.approx(result.metrics)
 
 
-def test_a_tag_unknown_from_training_is_never_right():
+def test_a_tag_absent_from_training_is_always_wrong():
     task = get_task("pos")
     sentence = sources.load("dep", DEV)[0]
     strange = dataclasses.replace(sentence, upos=("ODD", *sentence.upos[1:]))

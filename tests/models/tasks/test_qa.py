@@ -1,4 +1,4 @@
-"""Windows, spans and the SQuAD metric."""
+"""Question answering: windows, spans and the SQuAD metric."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchmetrics.text import SQuAD
 
 from bertft.data import synthetic
 from bertft.data.examples import Answer, Question
 from bertft.errors import BertftError
-from bertft.models.blocks import load_pretrained
+from bertft.models.loading import load_pretrained
 from bertft.models.tasks.base import Window
 from bertft.models.tasks.qa import MAX_ANSWER, TASK, QaHead, Span, best_constant_answer
 from bertft.models.tasks.squad_metric import exact_match, f1, normalise
@@ -26,7 +27,7 @@ def question(context: str, answer: str, text: str = "what is it ?") -> Question:
     return Question("q", text, context, (Answer(answer, context.index(answer)),))
 
 
-def test_every_answer_is_found_again_in_a_window(tokenizer):
+def test_every_answer_is_the_target_of_a_window(tokenizer):
     questions = synthetic.questions(60, seed=2)
     features = TASK.features(tokenizer, questions, {}, Window(96, 32), training=True)
     assert len(features) > len(questions)  # some passages need several windows
@@ -51,10 +52,16 @@ def test_windows_overlap_by_the_stride_and_cover_the_passage(tokenizer):
 
 
 def test_an_answer_cut_by_a_window_points_at_the_first_piece(tokenizer):
-    context = " ".join("x" for _ in range(40)) + " y " + " ".join("z" for _ in range(40))
+    window, room = Window(48, 8), 48 - 3 - len(tokenizer.tokenize("what is it ?"))
+    context = "x " * (room - 1) + "y" + " z" * 30
     example = question(context, "x y z")
-    features = TASK.features(tokenizer, [example], {}, Window(48, 8), training=True)
-    assert (0, 0) in {f.target for f in features}
+    features = TASK.features(tokenizer, [example], {}, window, training=True)
+    answer = example.answers[0]
+    pieces = [sum(answer.start <= start < answer.start + len(answer.text) for start in f.starts) for f in features]
+    assert pieces == [2, 3, 0]  # the first window ends before the answer's z
+    assert [f.target for f in features][::2] == [(0, 0), (0, 0)]
+    first, last = features[1].target
+    assert context[features[1].starts[first] : features[1].ends[last]] == "x y z"
 
 
 def test_a_long_question_is_cut_and_leaves_room(tokenizer):
@@ -84,7 +91,7 @@ def test_best_span_equals_brute_force():
         assert span[1:] == best[1:] and span.score == pytest.approx(best[0], rel=1e-6)
 
 
-def test_the_best_window_answers():
+def test_the_answer_comes_from_the_best_window():
     examples = [question("one two three", "one"), question("four five", "five")]
     features = [type("F", (), {"example": i})() for i in (0, 0, 1)]
     outputs = [Span(1.0, 0, 3), Span(2.0, 4, 7), Span(-5.0, 5, 9)]
@@ -99,7 +106,7 @@ def test_normalisation_and_scores_by_hand():
 
 
 def test_scores_equal_torchmetrics():
-    squad = pytest.importorskip("torchmetrics.text").SQuAD()
+    squad = SQuAD()
     questions = synthetic.questions(50, seed=4)
     predictions = [" ".join(q.context.split()[i % 7 : i % 7 + 3]) for i, q in enumerate(questions)]
     predictions[::5] = [q.answers[0].text.upper() + "!" for q in questions[::5]]

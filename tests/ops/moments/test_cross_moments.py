@@ -8,17 +8,17 @@ import torch
 
 from bertft.errors import BertftError
 from bertft.ops import cross_moments, provisional_mean, reference
-from bertft.ops.metrics import LINEAR
+from bertft.ops.metrics import LINEAR, NORMALISED
 from bertft.ops.moments.formulas import cka_from_moments, local_pearson, rsa_from_moments
 from bertft.ops.moments.layout import Moments
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import cpu
 
 PAIRS = [("dot", "cosine"), ("cosine", "correlation"), ("correlation", "sqeuclidean"), ("sqeuclidean", "dot")]
 
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled():
-    assert extension.load(), extension.status()["reason"]
+    assert cpu.load(), cpu.status()["reason"]
 
 
 def rows(*shape, seed=0, dtype=torch.float64, shift=1.5):
@@ -27,7 +27,7 @@ def rows(*shape, seed=0, dtype=torch.float64, shift=1.5):
 
 
 def moments(x, y, metrics, split=(), **options):
-    """The sums of x and y, taken in chunks that end at ``split``, about the means of the first chunk."""
+    """Return the sums of x and y, in chunks that end at ``split``, about the means of the first chunk."""
     ends = [*split, len(x)]
     mean_x, mean_y = provisional_mean(x[: ends[0]], metrics[0]), provisional_mean(y[: ends[0]], metrics[1])
     means = {"mean_x": mean_x, "mean_y": mean_y, "metric": metrics[0], "metric_y": metrics[1]}
@@ -192,7 +192,7 @@ def test_bad_input(change, message):
 
 
 def test_tensors_of_another_device_are_refused_by_name():
-    """A kernel reads addresses: one of other memory would end the process."""
+    """A kernel reads addresses; an address of another device would crash the process."""
     x, mean = torch.randn(9, 5), torch.zeros(5, dtype=torch.float64)
     with pytest.raises(BertftError, match="mean_x must be on the device of x, cpu, found meta"):
         cross_moments(x, mean_x=mean.to("meta"))
@@ -201,3 +201,22 @@ def test_tensors_of_another_device_are_refused_by_name():
     total = cross_moments(x, mean_x=mean)
     with pytest.raises(BertftError, match="gram_x must be on the device of x, cpu, found meta"):
         cross_moments(x, mean_x=mean, out=total._replace(gram_x=total.gram_x.to("meta")))
+
+
+@pytest.mark.parametrize("metric", [metric for metric in LINEAR if metric not in NORMALISED])
+def test_a_space_without_dimensions_adds_nothing_but_the_number_of_rows(metric):
+    x, empty, mean = rows(60, 3), rows(60, 0), torch.zeros(3, dtype=torch.float64)
+    alone = cross_moments(x, mean_x=mean, metric=metric)
+    both = cross_moments(x, empty, mean_x=mean, mean_y=mean[:0], metric=metric)
+    assert torch.equal(both.gram_x, alone.gram_x)
+    assert torch.equal(both.stats_x, alone.stats_x)
+    assert both.cross.shape == (3, 0)
+    assert both.gram_y.shape == (0, 0)
+    assert both.stats_xy.tolist() == [0.0] * (2 * 3 + 4)
+    assert both.stats_y.tolist() == [60.0] + [0.0] * 5
+
+
+def test_cosine_of_a_space_without_dimensions_is_refused():
+    mean = torch.zeros(3, dtype=torch.float64)
+    with pytest.raises(BertftError, match=r"cosine needs rows of at least one number, found y of shape \(60, 0\)"):
+        cross_moments(rows(60, 3), rows(60, 0), mean_x=mean, mean_y=mean[:0], metric="cosine")

@@ -8,15 +8,15 @@ import torch
 
 from bertft.errors import BertftError
 from bertft.ops import linear_cka
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import cpu, dispatch
 
 
 @pytest.fixture(autouse=True, scope="module", params=["kernel", "reference"])
 def served(request):
-    assert extension.load(), extension.status()["reason"]
+    assert cpu.load(), cpu.status()["reason"]
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "reference":
-            patch.setattr(extension, "serves", lambda tensor: False)
+            patch.setattr(dispatch, "serves", lambda tensor: False)
         yield request.param
 
 
@@ -29,7 +29,7 @@ def spaces(n, d=9, e=6, L=3, M=2, dtype=torch.float64):
 
 
 def brute_force(x, y, debiased):
-    """Both n x n kernels; the unbiased HSIC of Song et al. (2012), equation 5, or the trace of centred kernels."""
+    """Return CKA from both n x n kernels, by unbiased HSIC (Song et al. 2012, equation 5) or centred traces."""
 
     def hsic(k, l_):
         n = len(k)

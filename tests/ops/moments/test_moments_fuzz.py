@@ -1,4 +1,4 @@
-"""Any shapes, strides, types and broken numbers: sums over stimuli and what follows from them equal brute force.
+"""Sums over stimuli of any shapes, strides, types and broken numbers: equal to brute force, or refused.
 
 Under ``.ci/sanitize`` the same examples also prove that the kernels stay inside their memory.
 """
@@ -14,10 +14,10 @@ from bertft.errors import BertftError
 from bertft.ops import cross_moments, provisional_mean, rdm_correlation, reference
 from bertft.ops.metrics import LINEAR, NORMALISED
 from bertft.ops.moments.layout import Moments
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import cpu
 
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-LAYOUTS = {  # of (..., n, d); what lies between the rows is NaN
+LAYOUTS = {  # of (..., n, d), with NaN between the rows
     "contiguous": lambda x: x,
     "dims before rows": lambda x: x.mT.contiguous().mT,
     "rows before layers": lambda x: x.transpose(0, -2).contiguous().transpose(0, -2),
@@ -26,13 +26,13 @@ LAYOUTS = {  # of (..., n, d); what lies between the rows is NaN
     "every other dim": lambda x: torch.stack([x, torch.full_like(x, torch.nan)], dim=-1).flatten(-2)[..., ::2],
     "offset by one": lambda x: torch.cat([x.new_full((1,), torch.nan), x.flatten()])[1:].view(x.shape),
 }
-WIDE = 128  # dimensions up to which products are float64 in any case
+WIDE = 128  # dimensions up to which products are always float64
 BAD = (None, None, None, torch.nan, torch.inf, -torch.inf, 0.0)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled():
-    assert extension.load(), extension.status()["reason"]
+    assert cpu.load(), cpu.status()["reason"]
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -40,7 +40,7 @@ def compiled():
 
 @st.composite
 def spaces(draw, layers, smallest):
-    """Two spaces (n, d), (n, e), or with ``layers`` (L, n, d), (M, n, e), related so that they are not uncorrelated."""
+    """Return two correlated spaces (n, d), (n, e), or (L, n, d), (M, n, e) with ``layers``."""
     n = draw(st.one_of(st.integers(smallest, 12), st.sampled_from([31, 32, 33])))
     sizes = st.sampled_from([3, 4, 7, 8, 9, 16, 17, 33, 130, 144])
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
@@ -137,6 +137,6 @@ def test_linear_route(pair, metrics, compare, threads, alone, bad, data):
     assert (got - want).abs().max() <= (1e-9 if wide else 1e-4)
     (found,), (wanted,) = (torch.autograd.grad(t[0, -1], leaf) for t, leaf in ((got, x), (want, exact)))
     assert found.dtype == x.dtype and found.isfinite().all()
-    if not alone or len(x) > 1:  # a matrix against itself is at the top
+    if not alone or len(x) > 1:  # a matrix with itself has correlation 1
         rounding = {torch.float64: 1e-7, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 2e-2}[x.dtype]
         assert (found - wanted).abs().max() <= rounding * wanted.abs().max() + 1e-7

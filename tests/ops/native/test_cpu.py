@@ -1,4 +1,4 @@
-"""The kernels' library: built once whoever asks, never left broken, rebuilt when anything about it changes."""
+"""Building the kernels: once for all processes, never left broken, again after any change."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ import pytest
 import torch
 
 from bertft.errors import BertftError
-from bertft.ops.native import build
-from bertft.ops.native import cpu as extension
-from bertft.ops.native import wheel as ahead_of_time
+from bertft.ops.native import build, cpu, dispatch, wheel
 from bertft.ops.native.loader import Loader
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -27,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def tree(tmp_path):
-    """A small source tree that compiles in a fraction of a second."""
+    """Make a small source tree that compiles in a fraction of a second."""
     root = tmp_path / "a folder with $pecial: names" / "csrc"
     (root / "cpu").mkdir(parents=True)
     (root / "bind_cpu.cpp").write_text('extern "C" int answer() { return 42; }\n')
@@ -38,7 +36,7 @@ def tree(tmp_path):
 
 @pytest.fixture
 def compiler(tmp_path):
-    """A compiler that notes each of its runs in ``runs`` and waits while a file named ``wait`` is there."""
+    """Make a compiler that logs its runs in ``runs`` and waits while a file named ``wait`` exists."""
     script = tmp_path / "cxx"
     real = shutil.which("c++") or shutil.which("g++")
     wait = f'while [ -e "{tmp_path}/wait" ]; do sleep 0.05; done'
@@ -49,8 +47,8 @@ def compiler(tmp_path):
 
 @pytest.fixture
 def fresh(monkeypatch):
-    """The loader as in a new process, without hooks; put back afterwards."""
-    monkeypatch.setattr(extension, "_kernels", Loader(extension._load))
+    """Replace the loader by a new one without hooks, as in a new process."""
+    monkeypatch.setattr(cpu, "_kernels", Loader(cpu._load))
     return monkeypatch
 
 
@@ -87,11 +85,11 @@ def test_eight_processes_build_once(tmp_path, tree, compiler):
     assert [worker.exitcode for worker in workers] == [0] * 8
     assert len(paths) == 1 and Path(paths.pop()).is_file()
     assert runs(tmp_path) == 3, "two files and a link"
-    assert {p.suffix for p in (tmp_path / "cache").iterdir()} == {".so", ".lock"}
+    assert {p.suffix for p in (tmp_path / "cache").iterdir()} == {".so", ".sha256", ".lock"}
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_build_killed_half_way_leaves_nothing_in_the_way(tmp_path, tree, compiler):
+def test_a_killed_build_does_not_block_the_next(tmp_path, tree, compiler):
     context = multiprocessing.get_context("fork")
     (tmp_path / "wait").touch()
     victim = context.Process(target=_build_once, args=(tmp_path / "cache", tree, compiler, context.Queue()))
@@ -103,12 +101,12 @@ def test_a_build_killed_half_way_leaves_nothing_in_the_way(tmp_path, tree, compi
     (tmp_path / "wait").unlink()
     library = build.build(tmp_path / "cache", "key", tree, compiler)
     assert library.is_file()
-    assert {p.suffix for p in (tmp_path / "cache").iterdir()} == {".so", ".lock"}
+    assert {p.suffix for p in (tmp_path / "cache").iterdir()} == {".so", ".sha256", ".lock"}
     before = runs(tmp_path)
     assert build.build(tmp_path / "cache", "key", tree, compiler) == library and runs(tmp_path) == before
 
 
-def test_a_failed_build_says_why_and_leaves_nothing(tmp_path, tree):
+def test_a_failed_build_gives_the_reason_and_leaves_no_files(tmp_path, tree):
     (tree / "cpu" / "one.cpp").write_text("int one() { return nothing_of_that_name; }\n")
     with pytest.raises(build.BuildError, match="nothing_of_that_name"):
         build.build(tmp_path / "cache", "key", tree, build.find_compiler())
@@ -152,16 +150,16 @@ def test_cache_folder(monkeypatch):
     assert build.cache_folder() == Path.home() / ".cache" / "bertft"
 
 
-def test_without_a_compiler_the_reference_serves_after_one_warning(fresh):
+def test_a_missing_compiler_warns_once_and_falls_back_to_the_reference(fresh):
     fresh.setenv("CXX", "no-such-compiler")
     fresh.delenv("BERTFT_KERNELS", raising=False)
     with pytest.warns(RuntimeWarning, match="no C.. compiler .no-such-compiler") as caught:
-        assert not extension.load()
+        assert not cpu.load()
     assert len(caught) == 1
-    assert not extension.load(), "and no second warning"
-    status = extension.status()
+    assert not cpu.load(), "and no second warning"
+    status = cpu.status()
     assert status["kernels"] == "reference" and "no-such-compiler" in status["reason"]
-    assert not extension.serves(torch.zeros(1))
+    assert not dispatch.serves(torch.zeros(1))
 
 
 def test_a_cache_that_cannot_be_written(fresh, tmp_path):
@@ -169,7 +167,7 @@ def test_a_cache_that_cannot_be_written(fresh, tmp_path):
     fresh.setenv("BERTFT_CACHE", str(tmp_path / "file" / "cache"))
     fresh.delenv("BERTFT_KERNELS", raising=False)
     with pytest.warns(RuntimeWarning, match="cannot be written.*set BERTFT_CACHE"):
-        assert not extension.load()
+        assert not cpu.load()
 
 
 def test_a_build_tool_that_does_not_start(tmp_path, monkeypatch):
@@ -180,33 +178,33 @@ def test_a_build_tool_that_does_not_start(tmp_path, monkeypatch):
 
 def test_choice_of_kernels(fresh):
     fresh.setenv("BERTFT_KERNELS", "reference")
-    assert not extension.load() and "BERTFT_KERNELS" in extension.status()["reason"]
-    fresh.setattr(extension, "_kernels", Loader(extension._load))
+    assert not cpu.load() and "BERTFT_KERNELS" in cpu.status()["reason"]
+    fresh.setattr(cpu, "_kernels", Loader(cpu._load))
     fresh.setenv("BERTFT_KERNELS", "fast")
     with pytest.raises(BertftError, match="must be auto, reference or compiled, not 'fast'"):
-        extension.load()
+        cpu.load()
     fresh.setenv("BERTFT_KERNELS", "compiled")
     fresh.setenv("CXX", "no-such-compiler")
     with pytest.raises(BertftError, match="no-such-compiler"):
-        extension.load()
+        cpu.load()
 
 
 def test_hooks_run_when_the_ops_exist(fresh):
     calls = []
-    fresh.setattr(extension, "_kernels", Loader(lambda: {"loaded": True}))
-    extension.on_load(lambda: calls.append("before"))
+    fresh.setattr(cpu, "_kernels", Loader(lambda: {"loaded": True}))
+    cpu.on_load(lambda: calls.append("before"))
     assert calls == []
-    assert extension.load() and extension.load()
-    extension.on_load(lambda: calls.append("after"))
+    assert cpu.load() and cpu.load()
+    cpu.on_load(lambda: calls.append("after"))
     assert calls == ["before", "after"]
 
 
 def test_a_library_compiled_ahead_of_time_is_used_where_it_fits(tmp_path, tree, monkeypatch):
     library = tmp_path / "_kernels_aot.so"
-    monkeypatch.setattr(ahead_of_time, "LIBRARY", library)
-    assert not ahead_of_time.matches(tree)
+    monkeypatch.setattr(wheel, "LIBRARY", library)
+    assert not wheel.matches(tree)
     library.touch()
-    manifest = ahead_of_time.manifest(tree)
+    manifest = wheel.manifest(tree)
     for change, fits in [
         ({}, True),
         ({"features": []}, True),
@@ -215,36 +213,36 @@ def test_a_library_compiled_ahead_of_time_is_used_where_it_fits(tmp_path, tree, 
         ({"sources": "other"}, False),
     ]:
         library.with_suffix(".json").write_text(json.dumps(manifest | change))
-        assert ahead_of_time.matches(tree) == fits, change
+        assert wheel.matches(tree) == fits, change
 
 
 def test_building_ahead_of_time(tmp_path, tree, monkeypatch):
     setuptools = pytest.importorskip("setuptools")
-    for module in (ahead_of_time, extension):
+    for module in (wheel, cpu):
         monkeypatch.setattr(module, "source_root", lambda: tree)
-    distribution = setuptools.Distribution({"name": "any", **ahead_of_time.options()})
+    distribution = setuptools.Distribution({"name": "any", **wheel.options()})
     command = distribution.get_command_obj("build_ext")
     command.build_lib = str(tmp_path / "lib")
     command.ensure_finalized()
     command.run()
-    monkeypatch.setattr(ahead_of_time, "LIBRARY", tmp_path / "lib" / "bertft" / ahead_of_time.LIBRARY.name)
-    assert ahead_of_time.matches(tree)
+    monkeypatch.setattr(wheel, "LIBRARY", tmp_path / "lib" / "bertft" / wheel.LIBRARY.name)
+    assert wheel.matches(tree)
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert extension.find_or_build()[0] == ahead_of_time.LIBRARY
+    assert cpu.find_or_build()[0] == wheel.LIBRARY
 
 
-# Processor seconds, which are those on the clock unless the machine is busy with something else.
+# Processor seconds, so that a busy machine does not matter.
 SCRIPT = """
 import time, torch
 start = time.process_time()
-from bertft.ops import extension
-assert extension.load(), extension.status()
-print(time.process_time() - start, extension.status()["capability"])
+from bertft.ops.native import cpu
+assert cpu.load(), cpu.status()
+print(time.process_time() - start, cpu.status()["capability"])
 """
 
 
 def test_later_loads_take_less_than_a_third_of_a_second():
-    assert extension.load(), extension.status()["reason"]
+    assert cpu.load(), cpu.status()["reason"]
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", SCRIPT], capture_output=True, text=True, cwd=ROOT, check=True
     )
@@ -254,7 +252,7 @@ def test_later_loads_take_less_than_a_third_of_a_second():
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the flags are those of x86-64")
 def test_the_kernels_compile_for_avx512(tmp_path, monkeypatch):
-    """Without optimisation, which chooses instructions all the same; whether they run needs such a machine."""
+    """Compiles without optimisation, which uses the same instructions. Only such a machine can run them."""
     monkeypatch.setenv("CXXFLAGS", "-march=x86-64-v4 -O0")
     library = build.build(tmp_path, "v4", build.source_root(), build.find_compiler())
     assert b"avx512" in library.read_bytes()
@@ -266,11 +264,11 @@ def test_the_kernels_compile_for_avx512(tmp_path, monkeypatch):
     ("flags", "capability"),
     [
         ("-march=x86-64 -DBERTFT_NO_BLAS", "generic loops"),
-        ("-DBERTFT_VECTOR_BYTES=64", "blas"),  # the width of AVX-512, in two halves where there is none
+        ("-DBERTFT_VECTOR_BYTES=64", "blas"),  # the width of AVX-512, in two halves on other machines
     ],
 )
 def test_other_instruction_sets(flags, capability, tmp_path):
-    """The kernels' own tests of values and gradients, on a build for another machine."""
+    """Runs the kernels' tests of values and gradients on a build for another machine."""
     env = os.environ | {"CXXFLAGS": flags, "BERTFT_KERNELS": "compiled"}
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, cwd=ROOT, env=env, check=True)
     assert capability in done.stdout

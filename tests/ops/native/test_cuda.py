@@ -1,4 +1,4 @@
-"""Building the CUDA kernels: what can be tested without a GPU and without a torch that has CUDA."""
+"""Building the CUDA kernels, as far as it needs no GPU and no CUDA build of torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from bertft.errors import BertftError
-from bertft.ops.native import build
-from bertft.ops.native import cuda as extension_cuda
+from bertft.ops.native import build, cuda
 from bertft.ops.native.build import BuildError
 from bertft.ops.native.loader import Loader
 
@@ -21,11 +20,11 @@ TORCH = Path(torch.__file__).parent
 
 @pytest.fixture
 def fresh(monkeypatch):
-    monkeypatch.setattr(extension_cuda, "_kernels", Loader(extension_cuda._load))
+    monkeypatch.setattr(cuda, "_kernels", Loader(cuda._load))
 
 
 def toolkit(folder: Path, version: str, library: str | None = "lib/libcudart.so.13") -> Path:
-    """A folder that looks like a CUDA toolkit."""
+    """Make a folder that looks like a CUDA toolkit."""
     (folder / "bin").mkdir(parents=True)
     (folder / "include").mkdir()
     (folder / "include" / "cuda_runtime.h").touch()
@@ -71,7 +70,7 @@ def test_schemas_of_the_binding_exist_on_the_cpu_too():
 
 def test_architectures(monkeypatch):
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.6 9.0a+PTX;12.0")
-    assert extension_cuda.architectures() == [
+    assert cuda.architectures() == [
         "-gencode=arch=compute_86,code=sm_86",
         "-gencode=arch=compute_90a,code=sm_90a",
         "-gencode=arch=compute_90a,code=compute_90a",
@@ -79,27 +78,27 @@ def test_architectures(monkeypatch):
     ]
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "Ampere")
     with pytest.raises(BuildError, match="'Ampere'; it must be numbers such as"):
-        extension_cuda.architectures()
+        cuda.architectures()
     monkeypatch.delenv("TORCH_CUDA_ARCH_LIST")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert " ".join(extension_cuda.architectures()).count("sm_") == 3
+    assert " ".join(cuda.architectures()).count("sm_") == 3
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda k: [(9, 0), (8, 0), (9, 0)][k])
-    assert [flag[-5:] for flag in extension_cuda.architectures()] == ["sm_80", "sm_90"]
+    assert [flag[-5:] for flag in cuda.architectures()] == ["sm_80", "sm_90"]
 
 
-def test_toolkit_is_found_where_it_is_said_to_be(monkeypatch, tmp_path):
+def test_toolkit_is_found_in_the_named_folder(monkeypatch, tmp_path):
     home = toolkit(tmp_path / "cuda", "13.0")
     monkeypatch.setenv("CUDA_HOME", str(home))
-    assert extension_cuda.find_toolkit("13") == home
+    assert cuda.find_toolkit("13") == home
     with pytest.raises(BuildError, match=r"no CUDA 12 toolkit to compile with \(.*cuda is CUDA 13.0\)"):
-        extension_cuda.find_toolkit("12")
+        cuda.find_toolkit("12")
     monkeypatch.setenv("CUDA_HOME", str(tmp_path / "nowhere"))
     with pytest.raises(BuildError, match="no CUDA 13 toolkit to compile with"):
-        extension_cuda.find_toolkit("13")
+        cuda.find_toolkit("13")
     monkeypatch.setenv("CUDA_HOME", str(toolkit(tmp_path / "bare", "13.0", library=None)))
     with pytest.raises(BuildError, match=r"has no libcudart.so"):
-        extension_cuda.find_toolkit("13")
+        cuda.find_toolkit("13")
 
 
 def test_a_wrapper_script_on_the_path_is_no_toolkit(monkeypatch, tmp_path):
@@ -109,25 +108,25 @@ def test_a_wrapper_script_on_the_path_is_no_toolkit(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_HOME", raising=False)
     monkeypatch.delenv("CUDA_PATH", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    assert tmp_path in extension_cuda._toolkit_candidates()
+    assert tmp_path in cuda._toolkit_candidates()
     try:
-        assert extension_cuda.find_toolkit("13") != tmp_path
+        assert cuda.find_toolkit("13") != tmp_path
     except BuildError as error:
         assert str(tmp_path) not in str(error)
 
 
 def test_key_changes_with_what_goes_in(monkeypatch, tmp_path):
     root, home = build.source_root(), toolkit(tmp_path / "cuda", "13.0")
-    key = extension_cuda.build_key(root, home, "g++", ["a"])
-    assert key == extension_cuda.build_key(root, home, "g++", ["a"])
+    key = cuda.build_key(root, home, "g++", ["a"])
+    assert key == cuda.build_key(root, home, "g++", ["a"])
     other = toolkit(tmp_path / "other", "13.0")
     changed = [(home, "clang++", ["a"]), (home, "g++", ["b"]), (other, "g++", ["a"])]
-    assert len({key, *(extension_cuda.build_key(root, *rest) for rest in changed)}) == 4
+    assert len({key, *(cuda.build_key(root, *rest) for rest in changed)}) == 4
 
 
 def test_build_file_names_every_kernel(tmp_path):
     root, home = build.source_root(), toolkit(tmp_path / "cuda 13", "13.0")
-    extension_cuda.write_ninja(tmp_path, root, "g++", home, ["-gencode=x"], tmp_path / "library.so")
+    cuda.write_ninja(tmp_path, root, "g++", home, ["-gencode=x"], tmp_path / "library.so")
     text = (tmp_path / "build.ninja").read_text()
     for file in root.glob("cuda/*.cu"):
         assert f"build {file.stem}.o: device" in text
@@ -138,20 +137,20 @@ def test_build_file_names_every_kernel(tmp_path):
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="is about a torch without CUDA")
-def test_status_says_what_is_missing(fresh, monkeypatch):
-    assert extension_cuda.status() == {"loaded": False, "reason": "this torch is built for the CPU only"}
+def test_status_names_what_is_missing(fresh, monkeypatch):
+    assert cuda.status() == {"loaded": False, "reason": "this torch is built for the CPU only"}
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setenv("CUDA_HOME", "/nowhere")
-    assert "no CUDA 13 toolkit" in extension_cuda.status()["reason"]
+    assert "no CUDA 13 toolkit" in cuda.status()["reason"]
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="is about a torch without CUDA")
 def test_load_warns_once_and_falls_back(fresh, monkeypatch):
     monkeypatch.delenv("BERTFT_KERNELS", raising=False)
     with pytest.warns(RuntimeWarning, match="plain PyTorch on the GPU, slower: this torch is built for the CPU only"):
-        assert extension_cuda.load() is False
-    assert extension_cuda.load() is False  # no second warning: it would be an error here
-    monkeypatch.setattr(extension_cuda, "_kernels", Loader(extension_cuda._load))
+        assert cuda.load() is False
+    assert cuda.load() is False  # a second warning would be an error here
+    monkeypatch.setattr(cuda, "_kernels", Loader(cuda._load))
     monkeypatch.setenv("BERTFT_KERNELS", "compiled")
     with pytest.raises(BertftError, match="BERTFT_KERNELS=compiled, but this torch is built for the CPU only"):
-        extension_cuda.load()
+        cuda.load()

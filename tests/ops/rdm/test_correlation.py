@@ -12,7 +12,7 @@ from scipy.stats import kendalltau, pearsonr, rankdata, spearmanr
 from bertft.errors import BertftError
 from bertft.ops import rdm_correlation, reference
 from bertft.ops.metrics import LINEAR, METRICS
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import cpu, dispatch
 
 MOMENTS = ("pearson", "cosine")
 RANKS = ("spearman", "rho_a")
@@ -21,11 +21,11 @@ FAKE = ("test_schema", "test_faketensor")
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled():
-    assert extension.load(), extension.status()["reason"]
+    assert cpu.load(), cpu.status()["reason"]
 
 
 def spaces(n, d=9, e=6, L=3, M=2, seed=0, dtype=torch.float32, shift=2.0):
-    """Two related spaces with a common mean."""
+    """Return two related spaces with a common mean."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(L, n, d, generator=generator) + shift
     y = torch.randn(M, n, e, generator=generator)
@@ -34,7 +34,7 @@ def spaces(n, d=9, e=6, L=3, M=2, seed=0, dtype=torch.float32, shift=2.0):
 
 
 def rogue(n, d, seed=0):
-    """Vectors like an encoder's: a large common mean and two huge dimensions."""
+    """Return vectors like an encoder's, with a large common mean and two huge dimensions."""
     generator = torch.Generator().manual_seed(seed)
     common = 3 * torch.randn(d, generator=generator)
     common[[1, 5]] = torch.tensor([60.0, -90.0])
@@ -111,7 +111,9 @@ def test_accuracy_with_a_large_mean_and_huge_dimensions(metric):
 @pytest.mark.parametrize("metric", LINEAR)
 def test_accuracy_on_isotropic_vectors(metric):
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, 2000, 384, generator=generator)  # roundings average out over d^2 sums: a small encoder's width
+    x = torch.randn(
+        1, 2000, 384, generator=generator
+    )  # the width of a small encoder; rounding averages out over d^2 sums
     y = x + torch.randn(1, 2000, 384, generator=generator)
     want = reference.rdm_correlation(x, y, metric=metric)
     assert (rdm_correlation(x, y, metric=metric, route="linear") - want).abs().max() <= 1e-8
@@ -129,7 +131,7 @@ def test_ranks_of_bins_stay_within_the_stated_error(layers):
 
 
 def test_ranks_of_one_matrix_in_every_order_inside_bins():
-    """A side that knows the order inside the bins: the stated worst case holds."""
+    """The stated worst case holds if one side depends on the order inside the other's bins."""
     t = torch.linspace(0, 1, 300, dtype=torch.float64)
     x = torch.stack([t, t * t], 1)[None]
     y = torch.stack([torch.sin(800 * t), t], 1)[None]
@@ -138,7 +140,7 @@ def test_ranks_of_one_matrix_in_every_order_inside_bins():
     assert (out - want).abs().max() <= how.bound
 
 
-def test_kendall_by_sampling_says_so():
+def test_sampled_kendall_reports_its_pairs_and_error():
     x, y = spaces(200)
     out, how = rdm_correlation(x, y, compare="kendall", samples=5000, seed=3, return_route=True)
     exact, whole = rdm_correlation(x, y, compare="kendall", return_route=True)
@@ -256,7 +258,7 @@ def test_fuzz_tiles_against_reference(n, layers, dims, metric, compare, bad, see
     got, how = rdm_correlation(x, y, route="tiles", return_route=True, **call)
     want = reference.rdm_correlation(x, y, **call)
     assert got.shape == want.shape
-    defined = ~want.isnan() & (n > 3)  # one or three pairs: constant up to rounding
+    defined = ~want.isnan() & (n > 3)  # one or three pairs may be constant up to rounding
     assert ((got - want).abs()[defined] <= 1e-9 + (how.bound or 0)).all()
 
 
@@ -293,8 +295,8 @@ def test_bad_input(change, message, compare):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("compare", [*MOMENTS, *RANKS])
 def test_without_a_kernel(metric, compare, monkeypatch):
-    """Strips of rows for moments, two matrices at a time for ranks: never all matrices."""
-    monkeypatch.setattr(extension, "serves", lambda tensor: False)
+    """Moments take strips of rows and ranks two matrices at a time; all matrices are never in memory."""
+    monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
     held = []
     made = "pairwise_distance" if compare in RANKS else "between_rows"
     plain = getattr(reference, made)
@@ -309,7 +311,7 @@ def test_without_a_kernel(metric, compare, monkeypatch):
         largest = 60 * 59 // 2 if compare in RANKS else 2 * 5 * 60 * 7
         assert 0 < max(t.numel() for t in held) <= largest
         if compare in RANKS:
-            assert len(held) == (3 + 3 * 2 if other is not None else 3 + 3)  # L + L M; the diagonal's are at hand
+            assert len(held) == (3 + 3 * 2 if other is not None else 3 + 3)  # L + L M; the diagonal reuses a matrix
             held.clear()
             rdm_correlation(x, other, route="exact", **call)
             assert len(held) == (3 + 2 if other is not None else 3)
@@ -327,7 +329,7 @@ def test_without_a_kernel(metric, compare, monkeypatch):
         rdm_correlation(x, bad, route="tiles", **call)
 
 
-def test_no_gradient_where_there_is_none():
+def test_routes_without_a_gradient_refuse_one():
     x, y = spaces(10)
     with pytest.raises(BertftError, match="has no gradient"):
         rdm_correlation(x.requires_grad_(), y, metric="euclidean")
@@ -342,3 +344,19 @@ def test_nan_may_pass():
         for route in ("auto", *(("linear", "tiles") if compare == "pearson" else ())):
             out = rdm_correlation(x, y, compare=compare, route=route, nan="propagate")
             assert out[1].isnan().all() and not out[[0, 2]].isnan().any()
+
+
+@pytest.mark.parametrize(("compare", "route"), [("pearson", "linear"), ("cosine", "tiles"), ("spearman", "tiles")])
+def test_vectors_without_dimensions_have_constant_matrices(compare, route):
+    x, y = torch.empty(2, 20, 0), torch.empty(3, 20, 0)
+    assert rdm_correlation(x, y, metric="sqeuclidean", compare=compare, route=route).isnan().all()
+    with pytest.raises(BertftError, match=r"cosine needs rows of at least one number, found x of shape \(2, 20, 0\)"):
+        rdm_correlation(x, y, metric="cosine", compare=compare, route=route)
+
+
+@pytest.mark.parametrize("stimuli", [0, 1])
+@pytest.mark.parametrize("compare", [*MOMENTS, *RANKS])
+def test_fewer_than_two_stimuli_have_no_correlation(compare, stimuli):
+    out = rdm_correlation(torch.ones(2, stimuli, 4), torch.ones(3, stimuli, 4), compare=compare, route="tiles")
+    assert out.shape == (2, 3)
+    assert out.isnan().all()

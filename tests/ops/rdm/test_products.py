@@ -1,4 +1,4 @@
-"""The GPU's way to the sums over all pairs, on any device: products of blocks of rows against float64."""
+"""Sums over all pairs by products of blocks of rows, as on a GPU, against float64."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ PRODUCTS = [metric for metric in METRICS if metric != "manhattan"]
 
 
 def draw(*shape, seed=0):
-    """Rows with a large common mean, as encoders' are."""
+    """Return rows with a large common mean, like those of encoders."""
     random = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=random) + 3 * torch.randn(*shape[:1], 1, shape[-1], generator=random)
 
 
 def central(sums, products, pairs):
-    """Covariances, which do not depend on the shift."""
+    """Return covariances, which do not depend on the shift."""
     return products / pairs - torch.outer(sums, sums) / pairs**2
 
 
@@ -42,7 +42,7 @@ def test_sums_are_those_of_float64(metric, size, dtype):
         assert float(((got - wanted) / torch.outer(scale, scale)).abs().max()) < tolerance
         mean = [sums / pairs + shifts for sums, _, shifts in (exact, found)]
         torch.testing.assert_close(mean[1], mean[0], rtol=tolerance, atol=0)
-        # The shift is near the mean, or cancellation would take what float32 has.
+        # The shift must be near the mean, or cancellation would cost float32 its digits.
         assert float((found[0] / pairs).abs().div(scale).max()) < (1.0 if "euclidean" in (metric, metric_y) else 1e-4)
 
 
@@ -69,7 +69,7 @@ def test_bad_rows_are_named(metric, change, sentence):
 
 
 def test_rows_far_from_their_mean_direction_are_not_refused():
-    x = draw(2, 12, 8) * 1e-3 + 7  # under correlation close to constant, and still a direction
+    x = draw(2, 12, 8) * 1e-3 + 7  # nearly constant, but with a direction under correlation
     exact = reference.rdm_moments(x.double(), None, "correlation", "correlation")
     found = rdm_products.rdm_moments(x, None, "correlation", "correlation", torch.float32, check=True)
     wanted, got = (central(*sums[:2], 66) for sums in (exact, found))
@@ -77,8 +77,8 @@ def test_rows_far_from_their_mean_direction_are_not_refused():
 
 
 @pytest.mark.parametrize("metric", ["cosine", "correlation", "euclidean"])
-def test_rows_that_point_one_way_keep_their_digits(metric):
-    """A mean cosine of 0.99: what tells rows apart is the last digits of float32."""
+def test_nearly_parallel_rows_keep_their_digits(metric):
+    """With a mean cosine of 0.99, rows differ in the last digits of float32."""
     random = torch.Generator().manual_seed(0)
     x = torch.randn(2, 300, 256, generator=random) + 10 * torch.randn(1, 1, 256, generator=random)
     x[1] += x[0]

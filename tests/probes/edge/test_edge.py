@@ -304,7 +304,7 @@ FAST = EdgeTraining(learning_rate=1e-3, batch=8, interval=4, steps=8)
 
 
 def test_rows_of_two_encoders_and_resuming(encoder, tmp_path, monkeypatch):
-    from bertft.models.encoder import reinitialise
+    from bertft.models.blocks import reinitialise
 
     random = Encoder(reinitialise(encoder.model, 0), encoder.tokenizer, "random")
     encoders = {"base": encoder, "random": random}

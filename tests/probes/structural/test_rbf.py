@@ -150,5 +150,5 @@ def test_rows_and_files(tiny_model, tmp_path, monkeypatch):
     scores = score_sentences(points, depths, gold.distances, gold.depths, punctuation(sentences[40:])[0])
     assert np.array_equal(scores.edges, kept["scores.edges"].numpy())
     assert [s.words for s in read_conllu(tmp_path / "base.rbf.conllu")] == [s.words for s in sentences[40:]]
-    monkeypatch.setattr(structural, "train_rbf", None)  # all is found again
+    monkeypatch.setitem(structural.TRAINERS, "rbf", None)  # all is found again
     assert structural_probes(*arguments, **settings, rbf=True, control=True) == rows

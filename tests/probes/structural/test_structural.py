@@ -135,7 +135,7 @@ def test_groups_leave_out_what_has_stopped():
 
 
 def test_rows_of_two_encoders(sentences, encoder, tmp_path):
-    from bertft.models.encoder import reinitialise
+    from bertft.models.blocks import reinitialise
 
     random = Encoder.from_pretrained(encoder.name)
     random.model = reinitialise(random.model, 0) or random.model
@@ -155,7 +155,7 @@ def test_rows_of_two_encoders(sentences, encoder, tmp_path):
 
 def test_ranks_control_and_differences(sentences, encoder, tmp_path):
     from bertft.data.readers.conllu import read_conllu
-    from bertft.models.encoder import reinitialise
+    from bertft.models.blocks import reinitialise
 
     random = Encoder(reinitialise(encoder.model, 0), encoder.tokenizer, "random")
     settings = {"rank": [2, 4], "epochs": 1, "control": True, "differences": True, "resamples": 40}
@@ -229,7 +229,7 @@ def test_finished_encoders_are_taken_and_others_not(sentences, encoder, tmp_path
         raise AssertionError("trained again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(structural, "train_probes", never)
+        patch.setitem(structural.TRAINERS, "linear", never)
         assert structural_probes(*arguments, rank=4, epochs=1, out=tmp_path) == first
         for changed in ({"rank": 5, "epochs": 1}, {"rank": 4, "epochs": 1, "seed": 1}):
             with pytest.raises(AssertionError, match="trained again"):

@@ -1,4 +1,4 @@
-"""Figures: which there are, what they hold, and that what is drawn is what the table says."""
+"""Figures of a run: which exist, their content, and their drawing on paper and screen."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bertft.report.draw.paper import draw, in_palette, on_paper
+from bertft.report.draw.paper import draw, in_palette
 from bertft.report.draw.screen import panels
-from bertft.report.figures.catalogue import axis_label, figures
+from bertft.report.figures.catalogue import figures
 from bertft.report.figures.layer_maps import layer_maps
 from bertft.report.lines import context, lines
 from bertft.report.palette import DARK, LIGHT, MARKERS, SYMBOLS, spread
@@ -30,7 +30,7 @@ def test_a_whole_study_has_four_figures(drawn):
     assert list(drawn) == ["rsa_by_layer", "rsa_domains", "probes_by_layer", "cka_debiased_by_layer"]
 
 
-def test_rsa_is_shown_on_text_of_no_task_with_a_line_a_task(drawn):
+def test_rsa_is_shown_on_text_of_no_task_with_one_line_per_task(drawn):
     (panel,) = drawn["rsa_by_layer"].panels
     assert panel.title == "on plain" and panel.ylabel == "RSA similarity (Pearson r of cosine RDMs)"
     assert [curve.label for curve in panel.curves] == ["dep", "mnli"]
@@ -38,20 +38,20 @@ def test_rsa_is_shown_on_text_of_no_task_with_a_line_a_task(drawn):
     assert "n = 2,000 to 2,003" in drawn["rsa_by_layer"].caption and "95 %" in drawn["rsa_by_layer"].caption
 
 
-def test_domains_have_a_panel_a_task_own_text_first(drawn):
+def test_domains_have_one_panel_per_task_with_own_text_first(drawn):
     dep, mnli = drawn["rsa_domains"].panels
     assert [(c.label, c.dash) for c in dep.curves] == [("dep (own)", "solid"), ("plain", "dash"), ("mnli", "dot")]
     assert [c.label for c in mnli.curves] == ["mnli (own)", "plain", "dep"]
 
 
-def test_probes_have_base_tuned_and_control(drawn):
+def test_probes_show_base_tuned_and_random_encoders(drawn):
     figure = drawn["probes_by_layer"]
     assert [panel.title for panel in figure.panels] == ["Tree distances", "Tree edges", "Tree depths", "Root"]
     assert [c.label for c in figure.panels[0].curves] == ["base", "dep", "mnli", "random"]
     assert {c.slot for c in figure.panels[0].curves} == {"ink", "c0", "c1", "muted"}
 
 
-def test_single_rsa_run_without_a_study(rows):
+def test_a_single_rsa_run_has_figures_without_a_study(rows):
     only = [row for row in rows if row.task == "rsa" and row.data == "plain"]
     found = figures(only, context({"command": "rsa"}, only))
     assert [figure.name for figure in found] == ["rsa_by_layer", "cka_debiased_by_layer"]
@@ -61,7 +61,7 @@ def test_no_layer_rows_no_figures(rows, config):
     assert figures([row for row in rows if row.layer is None], context(config, rows)) == []
 
 
-def test_csv_holds_every_point(drawn):
+def test_csv_has_every_point(drawn):
     table = list(csv.DictReader(io.StringIO(drawn["rsa_by_layer"].to_csv())))
     assert len(table) == 8
     assert table[3] == {
@@ -80,8 +80,8 @@ def test_png_and_svg_are_drawn_and_repeat_byte_by_byte(drawn):
     assert before.shape == after.shape and np.abs(before - after).mean() < 0.5  # of 255
 
 
-def test_every_label_lies_inside_the_picture_and_none_overlaps(drawn, monkeypatch):
-    """Measured on the drawn canvas, after layout."""
+def test_labels_are_inside_the_picture_and_do_not_overlap(drawn, monkeypatch):
+    """Measure the drawn canvas after layout."""
     import bertft.report.draw.paper as static
 
     boxes = []
@@ -96,7 +96,7 @@ def test_every_label_lies_inside_the_picture_and_none_overlaps(drawn, monkeypatc
         boxes.clear()
         draw(figure)
         canvas = boxes[0].figure
-        canvas.draw_without_rendering()  # the layout of the PNG again: the SVG's has another resolution
+        canvas.draw_without_rendering()  # repeat the layout of the PNG: the SVG has another resolution
         renderer = canvas.canvas.get_renderer()
         width, height = canvas.canvas.get_width_height()
         texts = [canvas._suptitle, canvas._supxlabel, *(t for axes in boxes for t in (axes.title, axes.yaxis.label))]
@@ -109,7 +109,7 @@ def test_every_label_lies_inside_the_picture_and_none_overlaps(drawn, monkeypatc
             assert all(low.y1 <= high.y0 + 2 for low, high in itertools.pairwise(ends))
 
 
-def test_panels_for_the_screen_carry_values_intervals_and_hover(drawn):
+def test_screen_panels_have_values_intervals_and_hover_text(drawn):
     (panel,) = panels(drawn["rsa_by_layer"])
     band, line = panel["traces"][:2]
     assert line["x"] == [0, 1, 2, 3] and line["y"] == pytest.approx([1.0, 0.8, 0.6, 0.4])
@@ -126,15 +126,15 @@ def test_names_are_never_markup_for_plotly(rows, config):
     assert panel["traces"][0]["name"] == "a&lt;b&gt;&amp;"
 
 
-def test_names_with_dollars_are_no_formulas_and_long_ones_are_cut_on_paper():
+def test_paper_does_not_read_dollars_as_formulas_and_shortens_long_names():
     table = [Row("$\\x$", task, "t", layer, measure, 0.5)
              for task, measure in (("rsa", "rsa_cosine_pearson"), ("heatmap", "rsa_cosine_pearson_base0"))
              for layer in range(2)]  # fmt: skip
     for figure in (*figures(table, context({}, table)), *layer_maps(table)):
-        assert "<!-- $\\x$ -->" in on_paper(figure)[1].decode()
+        assert "<!-- $\\x$ -->" in draw(figure)[1].decode()
     table = [Row("m" * 200, "rsa", "t", layer, "rsa_cosine_pearson", 0.5) for layer in range(2)]
     (figure,) = figures(table, context({}, table))
-    assert f"<!-- {'m' * 39}… -->" in on_paper(figure)[1].decode()
+    assert f"<!-- {'m' * 39}… -->" in draw(figure)[1].decode()
 
 
 def test_lines_sort_layers_and_keep_missing_intervals():
@@ -143,14 +143,9 @@ def test_lines_sort_layers_and_keep_missing_intervals():
     assert line.layers == (0, 1, 2) and line.values == (0.0, 1.0, 2.0) and line.lows == (None,) * 3
 
 
-def test_axis_labels():
-    assert axis_label("rsa_sqeuclidean_spearman") == "RSA similarity (Spearman ρ of sqeuclidean RDMs)"
-    assert axis_label("something_else") == "something_else"
-
-
 @pytest.mark.parametrize(("colours", "paper"), [(LIGHT, 1.0), (DARK, 0.008)])
-def test_colours_stand_out_from_the_page(colours, paper):
-    """WCAG contrast of at least 3 for graphics."""
+def test_colours_have_enough_contrast_to_the_page(colours, paper):
+    """Require a WCAG contrast of at least 3, as for graphics."""
 
     def luminance(colour):
         parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
@@ -164,7 +159,7 @@ def test_colours_stand_out_from_the_page(colours, paper):
     assert len(set(MARKERS.values())) == len(MARKERS) and len(set(SYMBOLS.values())) == len(SYMBOLS)
 
 
-# Machado, Oliveira and Fernandes (2009): linear RGB as readers without one kind of cone see it.
+# Machado, Oliveira and Fernandes (2009): linear RGB as seen by readers who lack one kind of cone.
 SEEN = {
     "all cones": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
     "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
@@ -174,7 +169,7 @@ XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.
 
 
 def lab(colour: str, seen) -> np.ndarray:
-    """CIELAB (D65) of an sRGB colour as seen through a matrix of `SEEN`."""
+    """Return CIELAB (D65) of an sRGB colour seen through a matrix of `SEEN`."""
     parts = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
     xyz = np.array(XYZ) @ np.clip(np.array(seen) @ linear, 0, 1) / (0.95047, 1.0, 1.08883)
@@ -185,13 +180,16 @@ def lab(colour: str, seen) -> np.ndarray:
 @pytest.mark.parametrize("seen", SEEN)
 @pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])
 def test_no_two_colours_look_alike_to_colour_blind_readers(colours, seen):
-    """Six times what is just noticed (2.3 in CIELAB), for thin lines side by side; beyond six series markers differ."""
+    """Require six times the just noticeable difference (2.3 in CIELAB), because thin lines are hard to compare.
+
+    Beyond six series the markers differ instead.
+    """
     distinct = {slot: lab(colour, SEEN[seen]) for slot, colour in colours.items() if slot not in ("c6", "c7", "c8")}
     for (one, a), (two, b) in itertools.combinations(distinct.items(), 2):
         assert np.linalg.norm(a - b) >= 6 * 2.3, (one, two)
 
 
-def test_nine_models_are_told_apart():
+def test_nine_encoders_have_distinct_looks():
     table = [Row(f"m{i}", "rsa", "t", layer, "rsa_cosine_pearson", i / 9) for i in range(9) for layer in range(2)]
     (figure,) = figures(table, context({}, table))
     looks = [(LIGHT[curve.slot], SYMBOLS[curve.slot]) for curve in figure.panels[0].curves]
@@ -208,5 +206,5 @@ def test_spread_labels_keep_their_order_and_distance(positions, gap):
     assert sum(placed) == pytest.approx(sum(positions), abs=1e-9)
 
 
-def test_labels_that_are_far_apart_stay():
+def test_labels_that_are_far_apart_do_not_move():
     assert spread([0.9, 0.1, 0.5], 0.1) == [0.9, 0.1, 0.5]

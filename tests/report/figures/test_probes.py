@@ -1,4 +1,4 @@
-"""The figures of the probes: the control beside the score, no differences, the highest rank of a sweep."""
+"""Figures of probes: controls beside scores, no differences, the highest rank of a sweep."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def drawn(table: list[Row], name: str):
     return figure
 
 
-def test_structural_control_lies_in_the_panel_of_its_measure():
+def test_structural_controls_share_the_panel_of_their_measure():
     measures = ["uuas", "control_uuas", "uuas_selectivity", "uuas_difference", "uuas_difference_p", "dspr"]
     figure = drawn(rows("structural", measures), "probes_by_layer")
     assert [panel.title for panel in figure.panels] == ["Tree distances", "Tree edges"]
@@ -30,7 +30,7 @@ def test_structural_control_lies_in_the_panel_of_its_measure():
     assert "control trees" in figure.caption
 
 
-def test_of_a_sweep_the_highest_rank_is_drawn():
+def test_the_highest_rank_of_a_sweep_is_drawn():
     figure = drawn(rows("structural", ["uuas_rank8", "uuas_rank32", "uuas_selectivity_rank32"]), "probes_by_layer")
     assert {curve.line.measure for panel in figure.panels for curve in panel.curves} == {"uuas_rank32"}
     assert [panel.title for panel in figure.panels] == ["Tree edges"] and "table also has rank 8" in figure.caption
@@ -43,7 +43,7 @@ def test_edge_probes_alone_and_mixed():
     assert [len(panel.curves) for panel in figure.panels] == [4, 4] and "control labels" in figure.caption
 
 
-def test_score_by_rank_at_the_best_layer_of_the_highest_rank():
+def test_scores_by_rank_are_of_the_best_layer_at_the_highest_rank():
     measures = ["uuas_rank2", "uuas_rank8", "control_uuas_rank2", "control_uuas_rank8", "uuas_selectivity_rank8"]
     table = [
         Row("base", "structural", "text", layer, measure, round(layer / 10 + place / 100, 2), 0.0, 1.0, 9, 1)
@@ -51,7 +51,7 @@ def test_score_by_rank_at_the_best_layer_of_the_highest_rank():
         for layer in range(3)
     ]
     figure = drawn(table, "probes_by_rank")
-    assert [panel.title for panel in figure.panels] == ["Tree edges"]  # of dspr there is one rank alone
+    assert [panel.title for panel in figure.panels] == ["Tree edges"]  # dspr has only one rank
     score, control = figure.panels[0].curves
     assert (score.label, score.line.layers, score.line.values) == ("base, layer 2", (2, 8), (0.2, 0.21))
     assert (control.label, control.dash, control.line.values) == ("base, control", "dot", (0.22, 0.23))

@@ -1,4 +1,4 @@
-"""The page as a reader meets it: drawn by Chromium, in both themes, on a phone, by keyboard."""
+"""The page in Chromium: both themes, small screens, keyboard, hostile text."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def test_without_chromium_tests_are_skipped_or_fail_as_the_environment_says(monk
 
 
 def shown(chromium) -> int:
-    """How many lines are visible in all panels."""
+    """Return the number of visible lines in all panels."""
     return chromium.run("document.querySelectorAll('.plot .scatterlayer .trace .lines path').length")
 
 
-def test_every_panel_is_drawn_without_a_word_on_the_console_and_nothing_is_fetched(chromium, page):
+def test_every_panel_is_drawn_without_console_messages_or_requests(chromium, page):
     chromium.open(page)
     assert chromium.run("document.documentElement.dataset.drawn") == str(PANELS)
     assert chromium.run("document.querySelectorAll('.plot svg.main-svg').length") >= PANELS
@@ -44,7 +44,7 @@ def test_every_panel_is_drawn_without_a_word_on_the_console_and_nothing_is_fetch
     assert [url for url in chromium.requests if url.startswith("file:")] == [page.as_uri()]
 
 
-def test_toggles_take_a_model_out_of_every_figure_and_back_by_keyboard(chromium, page):
+def test_toggles_hide_and_show_an_encoder_in_every_figure_by_keyboard(chromium, page):
     chromium.open(page)
     before = shown(chromium)
     chromium.run("document.querySelector('.toggles input[value=dep]').focus()")
@@ -53,13 +53,13 @@ def test_toggles_take_a_model_out_of_every_figure_and_back_by_keyboard(chromium,
     without = shown(chromium)
     assert without < before
     labels = "[...document.querySelectorAll('.plot .annotation-text')].filter(n => n.textContent == 'dep').length"
-    of_text = chromium.run(labels)  # in the other model's panel, where it names a text
+    of_text = chromium.run(labels)  # labels of texts in the other encoder's panel
     chromium.press(" ", 32, " ")
     assert shown(chromium) == before and chromium.run(labels) > of_text
     assert chromium.errors == []
 
 
-def test_keyboard_reaches_what_can_be_used_and_sees_where_it_is(chromium, page):
+def test_the_keyboard_reaches_all_controls_with_visible_focus(chromium, page):
     chromium.open(page)
     seen = []
     for _ in range(12):
@@ -85,8 +85,7 @@ def test_the_page_fits_its_window(chromium, page, width):
 
 
 def contrast(chromium, selector: str, kind: str = "color") -> float:
-    """WCAG's contrast of the first such element's text (its style ``kind``) with what lies behind it: the page, or a
-    mark over it."""
+    """Return the WCAG contrast of the first such element's ``kind`` of colour to its background, page or mark."""
     script = """(() => {
       const page = getComputedStyle(document.body).backgroundColor.match(/[\\d.]+/g).map(Number);
       const light = (text) => {
@@ -103,7 +102,7 @@ def contrast(chromium, selector: str, kind: str = "color") -> float:
     return chromium.run(script.replace("SELECTOR", repr(selector)).replace("KIND", kind))
 
 
-def test_both_themes_can_be_read_and_figures_follow(chromium, page):
+def test_both_themes_have_enough_contrast_and_figures_follow(chromium, page):
     colours = []
     for dark in (False, True):
         chromium.open(page, dark=dark)
@@ -116,7 +115,7 @@ def test_both_themes_can_be_read_and_figures_follow(chromium, page):
     assert chromium.run("getComputedStyle(document.querySelector('.plot .ytick text')).fill") == colours[0]
 
 
-def test_the_button_goes_round_the_themes_by_keyboard_and_is_remembered(chromium, page):
+def test_the_theme_button_works_by_keyboard_and_stores_the_choice(chromium, page):
     ground = "getComputedStyle(document.body).backgroundColor"
     label = "document.querySelector('.theme').getAttribute('aria-label')"
     tick = "getComputedStyle(document.querySelector('.plot .ytick text')).fill"
@@ -129,19 +128,19 @@ def test_the_button_goes_round_the_themes_by_keyboard_and_is_remembered(chromium
     light = chromium.run(ground)
     assert light != dark and chromium.run(tick) != dark_tick
     chromium.open(page, dark=True)
-    assert chromium.run(ground) == light  # of the page before
+    assert chromium.run(ground) == light  # the choice is stored
     chromium.press("Tab", 9)
     chromium.press("Tab", 9)
     assert chromium.run("document.activeElement.className") == "theme"
     chromium.press(" ", 32, " ")
     chromium.theme(False)
-    assert chromium.run(ground) == dark and chromium.run(tick) == dark_tick  # whatever the system says
+    assert chromium.run(ground) == dark and chromium.run(tick) == dark_tick  # independent of the system
     chromium.press(" ", 32, " ")
     assert chromium.run(ground) == light and chromium.run("document.documentElement.dataset.theme") is None
     assert chromium.errors == []
 
 
-def test_without_storage_the_button_still_works(chromium, page, tmp_path):
+def test_the_theme_button_works_without_storage(chromium, page, tmp_path):
     barred = "Object.defineProperty(window, 'localStorage', { get() { throw new Error('barred'); } });"
     text = page.read_text(encoding="utf8").replace("<script>", f"<script>{barred}</script><script>", 1)
     (tmp_path / "page.html").write_text(text, encoding="utf8")
@@ -171,7 +170,7 @@ def test_heat_maps_are_drawn_with_values_a_table_and_a_toggle(chromium, tmp_path
     assert chromium.run(f"{maps}.length") == 1 and chromium.errors == []
 
 
-def test_the_film_of_a_training_is_stepped_by_keyboard_and_played(chromium, tmp_path):
+def test_the_film_is_stepped_by_keyboard_and_played(chromium, tmp_path):
     table = [
         Row(f"{share} %", "along", task, layer, "rsa_cosine_pearson", 1 - share * layer / 400, 0.1, 1.0, n=9)
         for task in ("dep", "mnli") for share in (0, 5, 100) for layer in range(3)
@@ -181,7 +180,7 @@ def test_the_film_of_a_training_is_stepped_by_keyboard_and_played(chromium, tmp_
     (tmp_path / "results" / "other.csv").write_text("a,b\n", encoding="utf8")
     chromium.open(write_report(tmp_path), width=400, phone=True)
     assert "no layer-by-layer results" not in chromium.run("document.body.innerText")
-    assert chromium.run("document.querySelector('.toggles')") is None  # moments are no models
+    assert chromium.run("document.querySelector('.toggles')") is None  # moments are not encoders
     label = "[...document.querySelectorAll('.plot .annotation-text')].map(node => node.textContent)"
     said = "document.querySelector('.film output').textContent"
     curves = "document.querySelectorAll('.plot .scatterlayer .trace .points').length"
@@ -190,7 +189,7 @@ def test_the_film_of_a_training_is_stepped_by_keyboard_and_played(chromium, tmp_
     chromium.press("ArrowLeft", 37)
     assert (chromium.run(curves), chromium.run(label), chromium.run(said)) == (4 + 2, ["5 %"] * 2, "5 %")
     chromium.press("Home", 36)
-    assert chromium.run(curves) == 2 + 2  # the moment's own band, and no other
+    assert chromium.run(curves) == 2 + 2  # only the band of the current moment
     ended = "new Promise(done => new MutationObserver(() => said.textContent == '100 %' && done(1))"
     played = f"(said => {{ document.querySelector('.film button').click(); return {ended}"
     played += ".observe(said, {childList: true})) })(document.querySelector('.film output'))"
@@ -199,7 +198,7 @@ def test_the_film_of_a_training_is_stepped_by_keyboard_and_played(chromium, tmp_
     assert chromium.run("document.documentElement.scrollWidth") <= 400 and chromium.errors == []
 
 
-def test_downloads_hold_what_the_folder_holds(chromium, page):
+def test_downloads_equal_the_files_of_the_folder(chromium, page):
     chromium.open(page)
     links = dict(chromium.run("[...document.querySelectorAll('.downloads a')].map(node => [node.download, node.href])"))
     files = {path.name: path.read_bytes() for path in (page.parent / "figures").iterdir()}
@@ -227,11 +226,11 @@ EVIL = (
     "${window.hit=1}{{window.hit=1}}",
     "&lt;script&gt;window.hit=1&lt;/script&gt;",
 )  # fmt: skip
-"""What a stranger may call a model, or write in a sentence, to have it run."""
+"""Names and sentences that try to run code."""
 
 
 def nothing_ran(chromium) -> bool:
-    """Whether nothing that was planted ran, though everything was unfolded, focused and passed over."""
+    """Return whether no planted code ran after unfolding, focusing and hovering over every element."""
     chromium.run("document.querySelectorAll('details').forEach(node => { node.open = true })")
     chromium.run(
         "document.querySelectorAll('body *').forEach(node => { node.dispatchEvent(new Event('mouseover'));"
@@ -241,7 +240,7 @@ def nothing_ran(chromium) -> bool:
     return chromium.run("window.hit") is None and chromium.errors == []
 
 
-def test_names_that_are_markup_run_nothing(chromium, folder, config, rows):
+def test_markup_in_names_is_not_executed(chromium, folder, config, rows):
     evil = "".join(EVIL)
     config |= {"name": evil, "description": evil}
     table = [
@@ -255,7 +254,7 @@ def test_names_that_are_markup_run_nothing(chromium, folder, config, rows):
     assert chromium.run("document.title") == evil
 
 
-def test_words_and_sentences_that_are_markup_run_nothing(chromium, folder, rows):
+def test_markup_in_words_and_sentences_is_not_executed(chromium, folder, rows):
     words = [text.replace("\t", " ") for text in EVIL]
     evil = " ".join(words)
     means = [["model", "data", "layer", "by", "label", "value", "low", "high", "n"]]
@@ -310,7 +309,7 @@ def test_trees_and_shaded_words_can_be_read_in_both_themes(chromium, folder, row
     chromium.run("document.querySelectorAll('details').forEach(node => { node.open = true })")
     assert chromium.run("document.documentElement.scrollWidth") <= 320
     assert chromium.run("document.querySelector('figure.tree').clientWidth") <= 320
-    assert chromium.run("document.querySelector('figure.tree div').scrollWidth") > 320  # goes on by itself
+    assert chromium.run("document.querySelector('figure.tree div').scrollWidth") > 320  # scrolls within its own box
 
 
 def test_a_partial_study_is_a_page_without_errors(chromium, tmp_path, rows):

@@ -1,4 +1,4 @@
-"""Table 1: its cells are those of the rows."""
+"""Table 1: cells against the rows they come from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page: self-contained, escaped, complete. What a browser makes of it: `test_browser.py`."""
+"""The page: self-contained, escaped, complete. `test_browser.py` opens it in a browser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
 class Balanced(HTMLParser):
-    """Fails on tags that do not nest, and gathers the text, tags and attributes."""
+    """Fail on tags that do not nest; collect text, tags and attributes."""
 
     def __init__(self):
         super().__init__()
@@ -36,7 +36,8 @@ class Balanced(HTMLParser):
         self.open.pop()
 
     def handle_data(self, data):
-        self.text.append(data)
+        if data.strip(" \n"):
+            self.text.append(data.strip(" \n"))
 
 
 def parse(page):
@@ -47,11 +48,19 @@ def parse(page):
     return parser
 
 
-def test_the_page_nests_and_says_what_it_must(page):
+def test_tags_nest_and_required_text_is_present(page):
     parsed = parse(page)
     text = " ".join(parsed.text)
     assert page.name == "report.html"
-    for words in ("a study", "Synthetic.", "What changed", "layer 3 changed most", "config.yaml", "9.9", "plain.txt"):
+    for words in (
+        "a study",
+        "Synthetic text.",
+        "What changed",
+        "layer 3 changed most",
+        "config.yaml",
+        "9.9",
+        "plain.txt",
+    ):
         assert words in text
     assert parsed.seen.count("details") >= 6
     assert {p.name for p in (page.parent / "figures").iterdir()} == {
@@ -70,7 +79,7 @@ def test_nothing_is_fetched(page):
     assert "default-src 'none'" in policy and "http" not in policy
 
 
-def test_edge_corpora_are_named_where_they_were_measured(folder, rows, config):
+def test_sources_of_edge_corpora_are_shown(folder, rows, config):
     config["edge"] = {
         "ner": {"train": "n/train.jsonl", "dev": "n/dev.jsonl", "test": "n/test.jsonl"},
         "coref": {"train": "c/train.jsonl", "dev": "c/dev.jsonl", "test": None},
@@ -80,17 +89,17 @@ def test_edge_corpora_are_named_where_they_were_measured(folder, rows, config):
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf8")
     text = " ".join(parse(write_report(folder)).text)
     assert "train n/train.jsonl, dev n/dev.jsonl, measured on n/test.jsonl" in text
-    assert "train c/train.jsonl, dev c/dev.jsonl, which it is measured on too" in text
+    assert "train c/train.jsonl, dev and measured on c/dev.jsonl" in text
 
 
-def test_scores_of_the_models_are_theirs_alone(folder, rows):
+def test_the_table_of_scores_has_only_finetuning_rows(folder, rows):
     write_results(folder / "results.csv", [*rows, Row("dep", "edge", "ner", None, "expected_layer", 2.345, n=9)])
     page = write_report(folder).read_text(encoding="utf8")
     scores = page.partition("Scores of the fine-tuned models")[2].partition("</details>")[0]
     assert "las_conll18" in scores and "accuracy" in scores and "expected_layer" not in scores
 
 
-def test_trees_of_the_probes_are_shown_encoder_by_encoder(folder, rows):
+def test_predicted_trees_are_shown_for_each_encoder(folder, rows):
     probes = folder / "probes"
     probes.mkdir()
 
@@ -107,7 +116,7 @@ def test_trees_of_the_probes_are_shown_encoder_by_encoder(folder, rows):
     told = [value for name, value in parsed.attributes if name == "aria-label" and value.endswith("edges")]
     assert told == ["base, layer 2: 3 of 5 edges", "dep, layer 3: 1 of 5 edges"]
     assert "<w1> <w2> <w3> <w4> <w5> <w6>" in parsed.text
-    # the arcs as a table: heads of gold and of both probes, ticked where gold has the edge, and as a file
+    # the heads as a table, ticked if gold has the edge, and as a file
     text = " ".join(parsed.text)
     assert "word gold head base, layer 2 dep, layer 3 <w1> <w2> <w2>\u00a0✓ (root)" in text
     files = [value for name, value in parsed.attributes if name == "href" and value.startswith("data:text/csv")]
@@ -125,9 +134,10 @@ def test_trees_of_the_probes_are_shown_encoder_by_encoder(folder, rows):
 
 def test_a_study_on_real_text_carries_no_notice(folder, rows, config):
     config["tasks"]["dep"] |= {"dev": "d.conllu", "train": "t.conllu"}
+    config["description"] = "Compare with the study on builtin:synthetic."
     write_results(folder / "results.csv", [row for row in rows if row.layer is None])
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf8")
-    assert "Synthetic." not in write_report(folder).read_text(encoding="utf8")
+    assert "Synthetic text." not in write_report(folder).read_text(encoding="utf8")
 
 
 def test_hostile_text_never_becomes_markup(folder, rows, config):
@@ -152,12 +162,12 @@ def test_a_partial_study_has_a_page(tmp_path, rows):
     write_results(tmp_path / "results.csv", [row for row in rows if row.layer is None])
     parsed = parse(write_report(tmp_path))
     assert "How well the tasks were learnt" in " ".join(parsed.text)
-    assert parsed.seen.count("script") == 1  # the theme's
+    assert parsed.seen.count("script") == 1  # that of the theme
     write_results(tmp_path / "results.csv", [])
     assert "no layer-by-layer results" in " ".join(parse(write_report(tmp_path)).text)
 
 
-def test_experiments_name_the_texts_of_their_stages(tmp_path):
+def test_experiments_show_the_sources_in_their_stage_markers(tmp_path):
     rows = [
         Row("5 %", "along", "dep", 0, "rsa_cosine_pearson", 0.5, 0.4, 0.6, 9),
         Row("base", "edge", "ner", 0, "micro_f1", 0.5, n=9),
@@ -173,11 +183,11 @@ def test_experiments_name_the_texts_of_their_stages(tmp_path):
         mark.parent.mkdir()
         mark.write_text(json.dumps({"settings": settings}), encoding="utf8")
     page = write_report(tmp_path).read_text(encoding="utf8")
-    table = page.partition("What it was measured on")[2].partition("</table>")[0]
+    table = page.partition("What was measured")[2].partition("</table>")[0]
     assert "w.txt" in table and "measured on n-test" in table and "own-dev" not in table
 
 
-def test_a_folder_of_experiments_shows_what_seeds_say_together_and_the_first_of_two_tables(tmp_path):
+def test_experiments_show_pooled_rows_and_prefer_the_figures_of_the_paper(tmp_path):
     def table(name: str, *values: float) -> None:
         seeds = [*range(len(values) - 1), None]
         made = [
@@ -197,16 +207,16 @@ def test_a_folder_of_experiments_shows_what_seeds_say_together_and_the_first_of_
     only = tmp_path / "bare"
     write_results(only / "results" / "fig.csv", [Row("dep", "rsa", "plain", 1, "rsa_cosine_pearson", 0.5)])
     assert "seeds" not in write_report(only).read_text(encoding="utf8").partition("<h2")[0]
-    # the adapter is none of the study's encoders: what the page says of them is not said of it
+    # the adapter is not an encoder of the study, so the page omits it
     assert [row.model for row in read_tables(tmp_path / "results", {"dep": {}})[0]] == ["dep"]
     page = write_report(tmp_path).read_text(encoding="utf8")
-    assert "Mean of several seeds, which the intervals cover too." in page and "seeds 0, 1" in page
+    assert "Mean over several seeds. The intervals include their spread." in page and "seeds 0, 1" in page
     for name in ("fig2_rsa", "measures"):
         (tmp_path / "results" / f"{name}.csv").unlink()
-    assert "Mean of several seeds" not in write_report(tmp_path).read_text(encoding="utf8")
+    assert "Mean over several seeds" not in write_report(tmp_path).read_text(encoding="utf8")
 
 
-def test_a_folder_of_experiments_is_dated_by_its_last_stage(tmp_path, rows):
+def test_the_page_of_experiments_has_the_date_of_the_last_stage(tmp_path, rows):
     write_results(tmp_path / "results" / "fig.csv", rows)
     for name, finished in (("a", "2020-01-02T03:04:05Z"), ("b/c", "2021-01-02T03:04:05Z")):
         mark = tmp_path / f"{name}.done.json"
@@ -216,16 +226,16 @@ def test_a_folder_of_experiments_is_dated_by_its_last_stage(tmp_path, rows):
     assert "on 2021-01-02T03:04:05Z." in write_report(tmp_path).read_text(encoding="utf8")
 
 
-def test_a_study_that_was_cut_off_says_what_is_done_and_what_is_left(folder):
+def test_an_interrupted_study_lists_stages_done_and_left(folder):
     stages = ["models/dep", "models/mnli", "rsa/plain"]
     record = {"versions": {"bertft": "9.9"}, "stages": stages, "started": "2020-01-02T03:04:05Z"}
     (folder / "run.json").write_text(json.dumps(record), encoding="utf8")
     (folder / "models").mkdir()
     (folder / "models" / "dep.done.json").write_text('{"seconds": 75.0}', encoding="utf8")
-    (folder / "models" / "mnli.done.json").write_text("{", encoding="utf8")  # damaged: the study makes it again
+    (folder / "models" / "mnli.done.json").write_text("{", encoding="utf8")  # damaged: the study repeats this stage
     text = " ".join(parse(write_report(folder)).text)
-    assert "1 of 3 stages are done: models/dep. Not yet: models/mnli, rsa/plain." in text
-    for words in ("9.9 in a run begun on 2020-01-02T03:04:05Z", "name: a study", "models/dep 75.0 s", "75 s of work"):
+    assert "1 of 3 stages are done: models/dep. Not yet done: models/mnli, rsa/plain." in text
+    for words in ("9.9 in a run started on 2020-01-02T03:04:05Z", "name: a study", "models/dep 75.0 s", "75 s of work"):
         assert words in text
     for stage in stages:
         (folder / f"{stage}.done.json").parent.mkdir(exist_ok=True)
@@ -262,7 +272,7 @@ def test_words_are_shaded_by_how_far_they_moved(folder):
         ("words.csv", WORDS.replace("saw", "saw,and"), "row 2: expected 8 cells"),
     ],
 )
-def test_damaged_words_are_one_sentence(folder, name, content, message):
+def test_damaged_word_files_give_a_one_line_error(folder, name, content, message):
     (folder / "local.csv").write_text(LOCAL, encoding="utf8")
     (folder / "words.csv").write_text(WORDS, encoding="utf8")
     (folder / name).write_text(content, encoding="utf8")
@@ -281,7 +291,7 @@ def test_damaged_words_are_one_sentence(folder, name, content, message):
         ("run.json", "{", "not readable"),
     ],
 )
-def test_a_damaged_folder_is_one_sentence(folder, name, content, message):
+def test_damaged_folders_give_a_one_line_error(folder, name, content, message):
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_text(content, encoding="utf8")
@@ -291,6 +301,6 @@ def test_a_damaged_folder_is_one_sentence(folder, name, content, message):
     assert not (folder / "report.html").exists()
 
 
-def test_no_such_folder(tmp_path):
+def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(BertftError, match="no such run folder"):
         write_report(tmp_path / "none")

@@ -1,4 +1,4 @@
-"""Measures over pairs of sampled stimuli: paired differences, what a value rests on, the time said beforehand."""
+"""Measures over pairs of sampled stimuli: paired differences, sampling errors, forecast of time."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from bertft.errors import BertftError
-from bertft.ops.native import cpu as extension
+from bertft.ops.native import cpu
 from bertft.similarity import pairwise_rsa as pairwise
 from bertft.similarity.compare import all_pairs as sampled
-from bertft.similarity.compare.comparison import Comparison, Plan
+from bertft.similarity.compare.comparison import Comparison
+from bertft.similarity.compare.plan import Plan
 
 
 class Told:
-    """A progress that keeps what it is told."""
+    """A progress that keeps its messages."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -29,7 +30,7 @@ class Told:
 
 
 def spaces(n: int = 240, d: int = 12):
-    """Base (2, n, d) and two tuned spaces with sentence effects, the second further from the base; groups of 4."""
+    """Return a base (2, n, d), two tuned spaces with sentence effects, the second further away, and groups of 4."""
     g = torch.Generator().manual_seed(0)
 
     def normal(rows: int) -> torch.Tensor:
@@ -68,7 +69,7 @@ def test_the_difference_of_two_tuned_encoders_is_paired(measure, monkeypatch):
     assert nothing.value == nothing.low == nothing.high == 0
 
 
-def test_the_bootstrap_s_difference_is_that_of_the_same_resamples(monkeypatch):
+def test_bootstrap_differences_use_the_same_resamples(monkeypatch):
     monkeypatch.setattr(sampled, "RESAMPLES", 100)
     groups, base, tuned = spaces()
     plan = Plan(metrics=("euclidean",), seed=5)
@@ -85,8 +86,8 @@ def test_no_difference_without_intervals():
     assert {row.model for row in rows} == {"a", "b"} and all(row.low is None for row in rows)
 
 
-def test_what_a_value_is_off_by_is_a_row_and_said():
-    """Kendall's from drawn pairs, Spearman's from ranks in bins, none where every pair was taken as it is."""
+def test_sampling_error_is_a_row_and_a_message():
+    """Kendall has one from drawn pairs and Spearman one from binned ranks; measures of all pairs have none."""
     groups, base, tuned = spaces(1200, 6)
     told, only = Told(), {"a": tuned["a"]}
     plan = Plan(compares=("kendall", "spearman"), intervals=False)
@@ -94,14 +95,14 @@ def test_what_a_value_is_off_by_is_a_row_and_said():
     drawn, binned = rows["rsa_cosine_kendall_error"], rows.get("rsa_cosine_spearman_error")
     assert (drawn.task, drawn.n) == ("precision", 100_000) and drawn.value == pytest.approx(2 / 3 / 100_000**0.5)
     assert any("100,000 pairs drawn" in line and "kendall" in line for line in told.said)
-    assert (binned is not None) == extension.load()
+    assert (binned is not None) == cpu.load()
     if binned is not None:  # with the kernels: the reference ranks all pairs exactly
         assert binned.n == 1200 * 1199 // 2 and 0 < binned.value < 1e-2
     few = sampled.rows("toy", plan, groups[:40], base[:, :40], {"a": only["a"][:, :40]})
     assert not [row for row in few if row.task == "precision"]
 
 
-def test_texts_that_nothing_can_trade_places_with():
+def test_permutation_needs_two_texts_of_one_size():
     _, base, tuned = spaces()
     told = Told()
     groups = torch.repeat_interleave(torch.arange(3), torch.tensor([100, 90, 50]))
@@ -120,19 +121,19 @@ def test_texts_that_nothing_can_trade_places_with():
         ({"sample": 20_000}, "at most 10000 stimuli, found 20000"),
     ],
 )
-def test_plans_whose_permutations_cannot_be(plan, words):
+def test_impossible_permutations_are_refused(plan, words):
     with pytest.raises(BertftError, match=words):
         Plan(permutations=99, **plan)
     with pytest.raises(BertftError, match="permutations must be at least 0, found -1"):
         Plan(permutations=-1)
 
 
-# The time beforehand --------------------------------------------------------------------------------------------------
+# Forecast -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def a_second_each(monkeypatch):
-    """Every trial takes a second, but for 20,000 drawn pairs of one space, which take 20 ms."""
+    """Make every trial take a second, and 20,000 drawn pairs of one space 20 ms."""
     taken = []
 
     def seconds(work, *arguments):
@@ -144,7 +145,7 @@ def a_second_each(monkeypatch):
 
 
 def test_each_kind_has_its_own_cost(a_second_each):
-    """Kendall draws as many pairs of 50,000 stimuli as of 5,000; what visits all pairs takes 100 times as long."""
+    """Kendall draws as many pairs of 50,000 stimuli as of 5,000; measures of all pairs take 100 times as long."""
     plan = Plan(
         ("euclidean",), ("pearson", "kendall"), ("rsa", "mutual_knn", "cka_rbf"), intervals=False, permutations=1000
     )
@@ -154,22 +155,22 @@ def test_each_kind_has_its_own_cost(a_second_each):
     growth = (5_000 / sampled.TRIAL) ** 2
     for measure in ("rsa_euclidean_pearson", "mutual_knn_10"):
         assert short[measure] == pytest.approx(12 * growth) and long[measure] == pytest.approx(1200 * growth)
-    assert short["rsa_euclidean_pearson_p"] == pytest.approx(12 * 10 * growth)  # the trial's are 100 permutations
+    assert short["rsa_euclidean_pearson_p"] == pytest.approx(12 * 10 * growth)  # the trial has 100 permutations
     drawn = 1_000_000 * 0.04 / 20_000
     assert short["cka_rbf"] == pytest.approx(12 * (growth + drawn))
     ranked = sampled.forecast(Plan(compares=("spearman",)), 5_000, two)
     assert ranked["rsa_cosine_spearman"] == pytest.approx(12 * (growth + drawn))
 
 
-def test_few_stimuli_cost_nothing_worth_a_trial(a_second_each):
+def test_few_stimuli_need_no_trial(a_second_each):
     assert set(sampled.forecast(Plan(compares=("kendall",)), 700, [(7, (8, 8))]).values()) == {0.0}
     assert a_second_each == []
 
 
-def test_only_what_takes_long_is_said():
-    line = sampled.said({"rsa_cosine_kendall": 31.4, "mutual_knn_10": 0.3}, 5000)
+def test_the_forecast_names_slow_measures_only():
+    line = sampled.forecast_line({"rsa_cosine_kendall": 31.4, "mutual_knn_10": 0.3}, 5000)
     assert line == "after the text, on up to 5,000 sampled stimuli: rsa_cosine_kendall about 31 s"
-    assert sampled.said({"mutual_knn_10": 0.3}, 5000) is None
+    assert sampled.forecast_line({"mutual_knn_10": 0.3}, 5000) is None
 
 
 def test_shape_distances_that_may_be_rounding_have_no_interval():
@@ -191,7 +192,7 @@ def test_shape_distances_that_may_be_rounding_have_no_interval():
 
 
 def test_float64_sums_are_those_of_all_pairs():
-    """Float32 vectors with a common mean and a rogue dimension, wider than what is always taken in float64."""
+    """Uses float32 vectors with a common mean and a huge dimension, too wide for float64 products by default."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(1, 300, 160, generator=g) + 3 * torch.randn(160, generator=g)
     x[..., 1] = 10 * x[..., 1] + 100

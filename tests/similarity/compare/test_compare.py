@@ -1,4 +1,4 @@
-"""compare_encoders against brute force on the vectors themselves; selection of stimuli; refusals."""
+"""compare_encoders: brute force on the vectors themselves, selection of stimuli, refusals."""
 
 from __future__ import annotations
 
@@ -11,22 +11,18 @@ from scipy.spatial.distance import pdist
 from scipy.stats import pearsonr
 
 from bertft.data import synthetic
+from bertft.data.alignment import align_words
+from bertft.data.sampling import drawn
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
-from bertft.similarity import compare_encoders
-from bertft.similarity.compare.stimuli import choose, example_of, side_by_side
+from bertft.similarity import compare_encoders, compare_stream
+from bertft.similarity.compare.stimuli import choose, side_by_side
 
 
 @pytest.fixture(scope="module")
-def encoders(tiny_model):
+def encoders(tiny_model, disturbed):
     """A base encoder and one whose upper blocks are disturbed."""
-    base, tuned = Encoder.from_pretrained(str(tiny_model)), Encoder.from_pretrained(str(tiny_model))
-    g = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, weight in tuned.model.named_parameters():
-            if "layer.1." in name or "layer.2." in name:
-                weight.add_(0.05 * torch.randn(weight.shape, generator=g).to(weight.device))
-    return base, tuned
+    return Encoder.from_pretrained(str(tiny_model)), disturbed(0)
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +31,9 @@ def texts():
 
 
 def vectors(encoder: Encoder, texts: list, tokens: int, unit: str = "token", seed: int = 0) -> torch.Tensor:
-    """(L, tokens, D) the slow way: one text at a time, in the documented order."""
+    """Return (L, tokens, D), one text at a time, in the documented order."""
     parts = []
-    for i in np.random.default_rng(seed).permutation(len(texts)):
+    for i in drawn(range(len(texts)), seed):
         parts.append(next(iter(encoder.stream([texts[i]], unit=unit))).vectors)
         if sum(p.shape[1] for p in parts) >= tokens:
             break
@@ -62,10 +58,15 @@ def test_equals_brute_force(encoders, texts, metric):
     assert changed.value < 0.999 and changed.low < changed.value < changed.high
 
 
-def test_same_seed_same_rows_and_encoders_do_not_matter_to_each_other(encoders, texts):
+def test_the_same_seed_gives_the_same_rows(encoders, texts):
+    base, tuned = encoders
+    rows = compare_encoders(base, {"a": tuned, "b": base}, texts, tokens=200)
+    assert rows == compare_encoders(base, {"a": tuned, "b": base}, texts, tokens=200)
+
+
+def test_encoders_do_not_affect_each_other(encoders, texts):
     base, tuned = encoders
     both = compare_encoders(base, {"a": tuned, "b": base}, texts, tokens=200)
-    assert both == compare_encoders(base, {"a": tuned, "b": base}, texts, tokens=200)
     alone = compare_encoders(base, {"a": tuned}, texts, tokens=200)
     assert alone == [row for row in both if row.model == "a"]
     assert all(row.value == pytest.approx(1, abs=1e-9) for row in both if row.model == "b")
@@ -86,8 +87,8 @@ def test_words_of_encoders_with_different_tokenizers(encoders, texts, tiny_model
     assert {row.n for row in rows} == {100}
 
 
-def test_fewer_layers_are_compared_as_far_as_they_go(encoders, texts, tiny_model):
-    from bertft.models.encoder import truncate
+def test_encoders_are_compared_in_the_layers_that_both_have(encoders, texts, tiny_model):
+    from bertft.models.blocks import truncate
 
     base, _ = encoders
     short = Encoder.from_pretrained(str(tiny_model))
@@ -100,11 +101,59 @@ def test_fewer_layers_are_compared_as_far_as_they_go(encoders, texts, tiny_model
 def test_stimuli_are_whole_examples_and_the_last_is_cut(encoders, texts):
     base, _ = encoders
     chosen, counts, places = choose(base, texts, tokens=50, unit="token", seed=0)
-    lengths = [len(base.tokenizer(t, add_special_tokens=False)["input_ids"]) for t in chosen]
+    used = list(drawn(texts, 0))[: len(chosen)]
+    pieces = [base.tokenizer(t, add_special_tokens=False)["input_ids"] for t in used]
+    lengths = [len(ids) for ids in pieces]
     assert sum(counts) == 50 and counts[:-1] == lengths[:-1] and counts[-1] <= lengths[-1]
-    assert [texts[i] for i in np.random.default_rng(0).permutation(60)[: len(chosen)]] == chosen
-    assert [texts[i] for i in places] == chosen
+    assert [texts[i] for i in places] == used
+    assert [item.inputs["input_ids"][1:-1] for item in chosen] == pieces  # without [CLS] and [SEP]
     assert sum(choose(base, texts, tokens=None, unit="token", seed=0)[1]) > 50
+
+
+def test_the_older_draw_is_a_permutation(encoders, texts):
+    base, tuned = encoders
+    chosen, _, places = choose(base, texts, tokens=50, unit="token", seed=0, draw="permutation")
+    assert places == np.random.default_rng(0).permutation(60)[: len(chosen)].tolist()
+    older = compare_encoders(base, {"t": tuned}, texts, tokens=50, draw="permutation")
+    assert older != compare_encoders(base, {"t": tuned}, texts, tokens=50)
+    with pytest.raises(BertftError, match="draw: expected one of stream, permutation, found 'other'"):
+        compare_encoders(base, {"t": tuned}, texts, tokens=50, draw="other")
+
+
+@pytest.fixture
+def tokenised(encoders, monkeypatch) -> list[str]:
+    """Every text, or word sequence as one, that a tokenizer was given."""
+    seen: list[str] = []
+    tokenizer = type(encoders[0].tokenizer)
+    call = tokenizer.__call__
+
+    def texts_seen(self, texts, **options):
+        seen.extend(texts)
+        return call(self, texts, **options)
+
+    def words_seen(tokenizer, sentences, *rest, **options):
+        seen.extend(" ".join(words) for words in sentences)
+        return align_words(tokenizer, sentences, *rest, **options)
+
+    monkeypatch.setattr(tokenizer, "__call__", texts_seen)
+    monkeypatch.setattr("bertft.models.encoder.align_words", words_seen)
+    return seen
+
+
+@pytest.mark.parametrize("unit", ["token", "word"])
+@pytest.mark.parametrize("compare", [compare_encoders, compare_stream])
+def test_a_text_is_tokenised_once_for_all_encoders(encoders, texts, tokenised, unit, compare):
+    base, tuned = encoders
+    compare(base, {"a": tuned, "b": base}, texts, tokens=100, unit=unit)
+    assert len(tokenised) == len(set(tokenised)) > 10
+
+
+def test_encoders_that_cut_otherwise_tokenise_their_own(encoders, texts, tiny_model, tokenised):
+    base, _ = encoders
+    other = Encoder.from_pretrained(str(tiny_model))
+    other.tokenizer.add_tokens(["unheard"])
+    compare_encoders(base, {"other": other}, texts, tokens=100, unit="word")
+    assert len(tokenised) > len(set(tokenised))
 
 
 def test_an_error_names_the_text_by_its_place_among_those_given(encoders, texts, tiny_model):
@@ -115,9 +164,9 @@ def test_an_error_names_the_text_by_its_place_among_those_given(encoders, texts,
         broken.model.get_input_embeddings().weight[rare] = torch.nan
     held = [i for i, text in enumerate(texts) if rare in broken.tokenizer(text)["input_ids"]]
     assert not held
-    where = int(np.random.default_rng(0).permutation(len(texts))[17])
-    with pytest.raises(BertftError, match=rf"row 0 of text {where + 1}, in y, holds NaN"):
-        compare_encoders(base, {"t": broken}, [*texts[:where], "zebra", *texts[where + 1 :]], tokens=None)
+    where = list(drawn(range(len(texts)), 0))[17]
+    with pytest.raises(BertftError, match=rf"row 0 of text {where + 1}, in layer 0 of t, holds NaN"):
+        compare_encoders(base, {"t": broken}, [*texts[:where], "zebra", *texts[where + 1 :]], tokens=600)
 
 
 def test_all_kinds_of_example(encoders):
@@ -126,10 +175,9 @@ def test_all_kinds_of_example(encoders):
     for examples in (synthetic.sentences(40, 0), synthetic.pairs(40, 0), questions, synthetic.texts(40, 0)):
         rows = compare_encoders(base, {"t": tuned}, examples, tokens=200)
         assert {row.n for row in rows} == {200}
-    assert example_of("two words", "word") == ["two", "words"]
 
 
-def test_too_few_tokens_are_said(encoders, texts):
+def test_too_few_tokens_give_a_message(encoders, texts):
     from bertft.runs.progress import SILENT
 
     said = []
@@ -160,7 +208,7 @@ def test_an_encoder_that_gives_nan_is_named(encoders, texts, tiny_model):
     broken = Encoder.from_pretrained(str(tiny_model))
     with torch.no_grad():
         next(w for n, w in broken.model.named_parameters() if "layer.1." in n).fill_(float("nan"))
-    with pytest.raises(BertftError, match=r"base \(x\) and broken \(y\): layer 2: .*y"):
+    with pytest.raises(BertftError, match=r"row \d+ of text \d+, in layer 2 of broken, holds NaN"):
         compare_encoders(base, {"broken": broken}, texts, tokens=50)
 
 

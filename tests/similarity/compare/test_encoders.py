@@ -1,15 +1,13 @@
-"""Streamed comparisons: values, going on after an interruption to the same bits, checkpoints, refusals."""
+"""compare_stream: values, resuming to the same bits, checkpoints, refusals."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from scipy.spatial.distance import pdist
 from scipy.stats import kendalltau, spearmanr
 
@@ -17,13 +15,14 @@ from bertft.data import synthetic
 from bertft.data.examples import Text
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
+from bertft.ops.reference import compare_matrices
 from bertft.runs import process as memory
-from bertft.runs.checkpoint import Checkpoint, write_tensors
+from bertft.runs.checkpoint import Checkpoint
 from bertft.runs.progress import SILENT
 from bertft.similarity.compare import all_pairs as sampled
-from bertft.similarity.compare import encoders as module
-from bertft.similarity.compare.comparison import Plan
+from bertft.similarity.compare import stream
 from bertft.similarity.compare.encoders import compare_stream
+from bertft.similarity.compare.plan import Plan
 from bertft.similarity.moments import CrossMoments
 
 TEXTS = [" ".join(s.words) for s in synthetic.sentences(60, seed=3)]
@@ -31,53 +30,69 @@ OPTIONS = {"batch_tokens": 256, "data": "toy"}
 FULL = Plan(measures=("rsa", "cka", "cca", "procrustes", "effective_dimension"), sample=150)
 
 
-@pytest.fixture(autouse=True)
-def small_buffers(monkeypatch):
-    monkeypatch.setattr(module, "BUFFER", 16)
-    monkeypatch.setattr(sampled, "RESAMPLES", 40)
+@pytest.fixture(autouse=True, scope="module")
+def small_buffers():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream, "BUFFER", 16)
+        patch.setattr(sampled, "RESAMPLES", 40)
+        yield
 
 
 @pytest.fixture(scope="module")
-def encoders(tiny_model):
-    def disturbed(seed: int) -> Encoder:
-        encoder, g = Encoder.from_pretrained(str(tiny_model)), torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for name, weight in encoder.model.named_parameters():
-                if "layer.1." in name or "layer.2." in name:
-                    weight.add_(0.05 * torch.randn(weight.shape, generator=g).to(weight.device))
-        return encoder
-
+def encoders(tiny_model, disturbed):
     return Encoder.from_pretrained(str(tiny_model)), disturbed(0), disturbed(1)
 
 
 def vectors(encoder: Encoder, tokens: int | None = None) -> torch.Tensor:
-    """(L, T, D) of the texts one by one, in their order."""
+    """Return (L, T, D) of the texts, one by one, in their order."""
     parts = [next(iter(encoder.stream([text], unit="token"))).vectors for text in TEXTS]
     return torch.cat(parts, dim=1)[:, :tokens].double().cpu()
 
 
-def test_values_are_those_of_all_vectors(encoders):
+@pytest.fixture(scope="module")
+def streamed(encoders):
+    """Rows of a stream by (model, measure, layer), and all vectors behind them (L, 301, D)."""
     base, tuned, _ = encoders
     plan = Plan(("cosine", "sqeuclidean"), ("pearson", "cosine"), ("rsa", "cka", "cca", "linear_r2", "anisotropy"))
     rows = compare_stream(base, {"t": tuned}, iter(TEXTS), plan, tokens=301, **OPTIONS)
-    x, y = vectors(base, 301), vectors(tuned, 301)
-    found = {(row.model, row.measure, row.layer): row for row in rows}
-    for metric in ("cosine", "sqeuclidean"):
-        moments = CrossMoments(4, 4, metric).update(x, y)
+    return {(row.model, row.measure, row.layer): row for row in rows}, vectors(base, 301), vectors(tuned, 301)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "sqeuclidean"])
+def test_rsa_of_a_stream_is_that_of_all_pairs(streamed, metric):
+    found, x, y = streamed
+    for layer in range(4):
+        a, b = (torch.from_numpy(pdist(space[layer].numpy(), metric)) for space in (x, y))
         for compare in ("pearson", "cosine"):
-            for layer, expected in enumerate(moments.rsa(compare).tolist()):
-                row = found["t", f"rsa_{metric}_{compare}", layer]
-                assert (
-                    row.value == pytest.approx(expected, abs=1e-6) and row.n == 301 and row.low <= row.value <= row.high
-                )
-    raw = CrossMoments(4, 4, "dot").update(x, y)
-    for measure, values in (("cka_debiased", raw.cka()), ("cca", raw.cca()), ("linear_r2", raw.linear_r2())):
-        for layer, expected in enumerate(values.tolist()):
-            assert found["t", measure, layer].value == pytest.approx(expected, abs=1e-5)
-    for model, values in zip(("base", "t"), CrossMoments(4, 4, "cosine").update(x, y).anisotropy(), strict=True):
-        for layer, expected in enumerate(values.tolist()):
-            row = found[model, "anisotropy", layer]
-            assert row.value == pytest.approx(expected, abs=1e-6) and row.low < row.value < row.high
+            expected = float(compare_matrices(a, b, compare))
+            assert found["t", f"rsa_{metric}_{compare}", layer].value == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("measure", ["cka_debiased", "cca", "linear_r2"])
+def test_measures_of_a_stream_are_those_of_all_vectors(streamed, measure):
+    found, x, y = streamed
+    moments = CrossMoments(4, 4, "dot").update(x, y)
+    for layer, expected in enumerate(getattr(moments, measure.removesuffix("_debiased"))().tolist()):
+        assert found["t", measure, layer].value == pytest.approx(expected, abs=1e-5)
+
+
+def test_anisotropy_of_a_stream_is_the_mean_cosine_of_all_pairs(streamed):
+    found, *spaces = streamed
+    for model, space in zip(("base", "t"), spaces, strict=True):
+        for layer in range(4):
+            expected = 1 - pdist(space[layer].numpy(), "cosine").mean()
+            assert found[model, "anisotropy", layer].value == pytest.approx(expected, abs=1e-6)
+
+
+def test_rows_of_a_stream_count_all_stimuli(streamed):
+    assert {row.n for row in streamed[0].values()} == {301}
+
+
+def test_intervals_of_a_stream_contain_their_value(streamed):
+    for (model, measure, layer), row in streamed[0].items():
+        assert row.low <= row.value <= row.high, (model, measure, layer)
+        if measure == "anisotropy":
+            assert row.low < row.high, (model, layer)
 
 
 def test_pairwise_measures_are_those_of_the_sampled_stimuli(encoders):
@@ -109,10 +124,10 @@ def cut_after(count: int):
 
 @pytest.mark.parametrize("moments", [(0, 17, 33), (16, 30)])
 @pytest.mark.parametrize("tokens", [None, 1100])
-def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(encoders, tmp_path, moments, tokens):
+def test_a_resumed_run_gives_the_same_bits(encoders, tmp_path, moments, tokens):
     base, a, b = encoders
     whole = compare_stream(base, {"a": a, "b": b}, TEXTS, FULL, tokens=tokens, **OPTIONS)
-    for moment in moments:  # of the text: the last checkpoint lies up to a buffer before
+    for moment in moments:  # in the text; the last checkpoint is up to a buffer before it
         with pytest.raises(Cut):
             compare_stream(
                 base, {"a": a, "b": b}, cut_after(moment), FULL, tokens=tokens, every=0,
@@ -125,8 +140,8 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(encoders, tmp_path, mom
     assert {row.model for row in whole} == {"base", "a", "b", "a - b"}
 
 
-def test_a_checkpoint_between_the_batches_of_a_buffer(encoders, tmp_path):
-    """Every place between two batches is gone on from, with encoders that batch differently too."""
+def test_a_run_resumes_between_any_two_batches(encoders, tmp_path):
+    """Resume from every place between two batches, also with encoders that batch differently."""
     base, tuned, _ = encoders
     other = Encoder(tuned.model, tuned.tokenizer, "narrow")
     other.model.config.max_position_embeddings = 100
@@ -178,37 +193,7 @@ def test_an_interruption_saves_first(encoders, tmp_path, number):
     assert (record["buffer"], record["batch"]) == (1, 1)
 
 
-def test_checkpoints(tmp_path):
-    tensors = {
-        "a": torch.arange(6.0, dtype=torch.float64).view(2, 3),
-        "b": torch.tensor([1.5, -2.0]).bfloat16(),
-        "c": torch.empty(0, 3).half(),
-        "d": torch.arange(3),
-    }
-    write_tensors(tmp_path / "x.safetensors", tensors)
-    read = load_file(tmp_path / "x.safetensors")
-    assert all(torch.equal(read[name], tensor) and read[name].dtype == tensor.dtype for name, tensor in tensors.items())
-    checkpoint = Checkpoint(tmp_path / "kept", {"seed": 1, "text": "t"})
-    assert checkpoint.load() is None
-    for i in range(3):
-        checkpoint.save(tensors, {"batch": i})
-    assert len(list((tmp_path / "kept").iterdir())) == 2
-    assert Checkpoint(tmp_path / "kept", {"seed": 1, "text": "t"}).load()[1] == {"batch": 2}
-    with pytest.raises(BertftError, match=r"another comparison.*seed is 1 there and 2 here"):
-        Checkpoint(tmp_path / "kept", {"seed": 2, "text": "t"}).load()
-    path = tmp_path / "kept" / "stream.json"
-    content = json.loads(path.read_text())
-    (tmp_path / "kept" / content["tensors"]).unlink()
-    with pytest.raises(BertftError, match="tensors are missing"):
-        checkpoint.load()
-    path.write_text(path.read_text()[:40])
-    with pytest.raises(BertftError, match="not a usable checkpoint"):
-        checkpoint.load()
-    checkpoint.remove()
-    assert not (tmp_path / "kept").exists()
-
-
-def test_a_text_that_has_become_shorter(encoders, tmp_path):
+def test_a_shortened_text_is_refused_on_resume(encoders, tmp_path):
     base, tuned, _ = encoders
     with pytest.raises(Cut):
         compare_stream(base, {"t": tuned}, cut_after(40), FULL, checkpoint=Checkpoint(tmp_path, {}), every=0, **OPTIONS)
@@ -223,15 +208,13 @@ def test_a_bad_layer_is_named(encoders, tiny_model, bad):
         norm = broken.model.encoder.layer[1].output.LayerNorm
         norm.weight.fill_(bad)
         norm.bias.fill_(bad)
-    with pytest.raises(
-        BertftError, match=r"base \(x\) and t \(y\): layer 2: .*row \d+ of text \d+ of the stream, in y,"
-    ):
+    with pytest.raises(BertftError, match=r"similarity: row \d+ of text \d+ of the stream, in layer 2 of t, h"):
         compare_stream(encoders[0], {"t": broken}, TEXTS, **OPTIONS)
 
 
 @pytest.mark.parametrize("layers", ["paired", "all"])
 def test_a_bad_row_is_named_by_its_text(encoders, monkeypatch, layers):
-    """Batches are sorted by length and buffers hold 16 texts: the row's place in a batch says nothing to anyone."""
+    """Batches are sorted by length and a buffer has 16 texts, so the row's place in a batch would not help a user."""
     base, tuned, _ = encoders
     texts = [Text(f"a.txt:{2 * i + 1}", text) for i, text in enumerate(TEXTS)]
     wanted = base.tokenizer(TEXTS[21], add_special_tokens=False)["input_ids"]
@@ -247,12 +230,12 @@ def test_a_bad_row_is_named_by_its_text(encoders, monkeypatch, layers):
         return batch
 
     monkeypatch.setattr(Encoder, "_run", broken)
-    name = r"layer 2: .*row 3 of text 22 of the stream \(a.txt:43\), in y, holds NaN"
+    name = r"^similarity: row 3 of text 22 of the stream \(a.txt:43\), in layer 2 of t, holds NaN or infinity$"
     with pytest.raises(BertftError, match=name):
         compare_stream(base, {"t": tuned}, texts, Plan(all_layers=layers == "all"), **OPTIONS)
 
 
-def test_the_time_is_said_before_the_text_is_read(encoders, monkeypatch):
+def test_the_forecast_comes_before_the_text(encoders, monkeypatch):
     base, tuned, _ = encoders
     happened = []
 
@@ -314,15 +297,15 @@ def test_the_difference_of_two_tuned_encoders_is_paired(encoders):
         assert nothing.value == nothing.low == nothing.high == 0
 
 
-def test_memory_is_given_back_after_every_buffer(encoders, monkeypatch):
+def test_memory_is_released_after_every_buffer(encoders, monkeypatch):
     base, tuned, _ = encoders
     calls = []
     monkeypatch.setattr(memory, "give_back", lambda: calls.append(1))
     compare_stream(base, {"t": tuned}, TEXTS, Plan(intervals=False), **OPTIONS)
-    assert len(calls) == math.ceil(len(TEXTS) / module.BUFFER)
+    assert len(calls) == math.ceil(len(TEXTS) / stream.BUFFER)
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "3")
     memory.keep_steady()
-    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "3"  # what the user asked for
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "3"  # the user's own setting
     monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
     memory.keep_steady()
     assert 6 <= int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) < 100

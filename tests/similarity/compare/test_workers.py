@@ -1,4 +1,4 @@
-"""bertft rsa in several processes under torchrun: equal to one process; what a lost process leaves behind."""
+"""bertft rsa in several processes under torchrun: equality with one process, lost processes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ import pytest
 
 from bertft.runs.rows import read_results
 
-# The command line with small buffers, so that a short text is shared by all, and a process that may be lost.
+# The command line with small buffers, so that all processes share a short text, and with a process that may be lost.
 WORKER = """
 import os, signal
 import torch
-import bertft.similarity.compare.encoders as stream
+import bertft.similarity.compare.encoders as encoders
+import bertft.similarity.compare.stream as stream
 from bertft.cli.main import main
 torch.set_num_threads(1)
-stream.BUFFER, stream.EVERY = 16, 0
+stream.BUFFER, encoders.EVERY = 16, 0
 saves = [0]
-def save(self, tensors, record, kept=stream.Checkpoint.save):
+def save(self, tensors, record, kept=encoders.Checkpoint.save):
     kept(self, tensors, record)
     saves[0] += 1
     if os.environ.get("LOSE", "none") == os.environ.get("RANK") and saves[0] == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-stream.Checkpoint.save = save
+encoders.Checkpoint.save = save
 if __name__ == "__main__":
     main()
 """
@@ -92,15 +93,15 @@ def test_a_number_of_tokens_is_the_same_stimuli(folder, tiny_model):
 
 
 @pytest.mark.slow
-def test_a_lost_process_fails_the_run_and_the_sums_are_kept(folder, tiny_model, alone):
+def test_a_lost_process_fails_the_run_but_keeps_the_sums(folder, tiny_model, alone):
     lost = start(folder, tiny_model, 2, "lost", LOSE="1")
     assert lost.returncode != 0 and not (folder / "lost" / "results.csv").exists()
     assert "error: process 0 of 2" in lost.stderr and "lost" in lost.stderr and "lost/checkpoint" in lost.stderr
-    kept = sorted(path.name for path in (folder / "lost" / "checkpoint").glob("*.json"))
-    assert kept == ["0-of-2.json", "1-of-2.json"]
+    kept = sorted(path.name for path in (folder / "lost" / "checkpoint").iterdir())
+    assert kept == ["0-of-2.safetensors", "1-of-2.safetensors"]
     other = start(folder, tiny_model, 1, "lost")
     assert other.returncode == 2 and "holds the sums of 2 processes, found 1" in other.stderr
     again = start(folder, tiny_model, 2, "lost")
     assert again.returncode == 0, again.stderr
-    assert "going on after" in again.stderr
+    assert "resuming after" in again.stderr
     same_numbers(alone, folder / "lost")

@@ -1,4 +1,4 @@
-"""Whether two encoders moved the same words: against NumPy, against itself, and the width of the interval."""
+"""Agreement of two encoders on moved words: values, unmoved layers, width of the interval."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import torch
 from bertft.data import sources
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
+from bertft.runs.intervals import correlation_interval
 from bertft.similarity import words_that_moved
-from bertft.similarity.words.agreement import correlation, words_agree
+from bertft.similarity.words.agreement import words_agree
 
 
 def test_the_correlation_is_numpys_and_its_interval_treats_the_sentence_as_the_unit():
@@ -22,17 +23,17 @@ def test_the_correlation_is_numpys_and_its_interval_treats_the_sentence_as_the_u
     shared = torch.randn(200, 2, generator=generator, dtype=torch.float64)
     shared[:, 1] += shared[:, 0]
     x, y = (shared[groups] + 0.01 * torch.randn(1000, 2, generator=generator, dtype=torch.float64)).unbind(1)
-    value, low, high = correlation(x, y, groups, 2000, 1)
+    value, low, high = correlation_interval(x, y, groups, 2000, 1)
     assert value == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-12)
-    # the words of a sentence are one draw: a normal correlation's standard error with 200 of them, not with 1,000
+    # words of a sentence are one draw: the standard error is that of 200 draws, not of 1,000
     expected = 2 * 1.96 * (1 - value**2) / np.sqrt(200)
     assert 0.8 * expected < high - low < 1.2 * expected
-    alone = correlation(x, y, torch.arange(1000), 2000, 1)
+    alone = correlation_interval(x, y, torch.arange(1000), 2000, 1)
     assert alone[2] - alone[1] < 0.6 * (high - low)
-    assert correlation(x, y, groups, 2000, 1) == (value, low, high)
+    assert correlation_interval(x, y, groups, 2000, 1) == (value, low, high)
 
 
-def test_layers_that_did_not_move_have_none_and_an_encoder_agrees_with_itself(tiny_model):
+def test_unmoved_layers_are_left_out_and_an_encoder_agrees_with_itself(tiny_model):
     base = Encoder.from_pretrained(str(tiny_model))
     sentences = sources.load("dep", "builtin:synthetic?size=12")
 
@@ -52,7 +53,7 @@ def test_layers_that_did_not_move_have_none_and_an_encoder_agrees_with_itself(ti
     assert all(-1 <= a.low < a.value < a.high <= 1 and a.n == sum(len(s.words) for s in sentences) for a in found)
     swapped = words_agree(base, other, one, sentences)
     assert [a.value for a in found] == pytest.approx([a.value for a in swapped])
-    # of words that are each a class of their own, the means are the words'
+    # if each word is its own class, the means are those of the words
     numbered = []
     for i, s in enumerate(sentences):
         numbered.append(dataclasses.replace(s, upos=tuple(f"{i:02}-{j:02}" for j in range(len(s.words)))))

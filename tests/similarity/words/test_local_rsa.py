@@ -1,4 +1,4 @@
-"""Local RSA against rows of full matrices; means by label."""
+"""Local RSA: rows of full matrices, means by label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which words moved: against local RSA of all vectors at once, labels, words in context."""
+"""Words that moved: local RSA of all vectors at once, labels, words in context."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from bertft.data import synthetic
 from bertft.data.examples import Sentence, Text
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
-from bertft.similarity.compare.encoders import in_windows
-from bertft.similarity.words.moved import LABELS, _extreme_sentences, labels_of, words_that_moved
+from bertft.similarity.compare.stimuli import in_windows
+from bertft.similarity.words.labels import LABELS, labels_of
+from bertft.similarity.words.moved import _extreme_sentences, words_that_moved
 
 SENTENCES = synthetic.sentences(30, seed=3)
 
@@ -61,7 +62,7 @@ def test_equals_brute_force_and_names_the_extremes(encoders):
 
 
 def test_another_metric_and_texts_longer_than_a_window(encoders):
-    """Plain text, cut at white space and into windows where it must be, by squared distances."""
+    """Plain text is cut at white space and, if need be, into windows."""
     base, tuned = encoders
     words = [word for s in SENTENCES for word in s.words][:120]
     texts = [Text("7", " ".join(words)), *(Text(str(i), "the dogs saw them") for i in range(5))]
@@ -119,7 +120,7 @@ def test_keys_of_conllu_columns():
         ("feats:Number", "does not carry 'feats:Number'"),
     ],
 )
-def test_labels_that_cannot_be_had(encoders, by, words):
+def test_missing_labels_are_refused(encoders, by, words):
     base, tuned = encoders
     with pytest.raises(BertftError, match=words):
         words_that_moved(base, {"t": tuned}, SENTENCES, [by])

@@ -1,4 +1,4 @@
-// Draws every panel from the page's own data with the colours of the page's own style, light or dark.
+// Draw every panel from the JSON in the page, in the colours of its style sheet, light or dark.
 "use strict";
 (() => {
   const figures = JSON.parse(document.getElementById("figures").textContent);
@@ -15,7 +15,7 @@
   const hidden = () =>
     new Set([...document.querySelectorAll(".toggles input:not(:checked)")].map((box) => box.value));
 
-  // A film's moment by the figure's name: later ones are hidden, earlier ones faint.
+  // Current moment of each film, by figure. Later moments are hidden, earlier ones faint.
   const moments = new Map();
 
   const filmed = (trace, moment) => {

@@ -1,4 +1,4 @@
-// The colours: the system's, light or dark, as the button says; remembered where the browser allows it.
+// Switch between the system's, the light and the dark theme. The choice is stored if the browser allows it.
 "use strict";
 (() => {
   const root = document.documentElement;
@@ -7,7 +7,7 @@
   let chosen = "auto";
   try {
     chosen = localStorage.getItem("bertft-theme") || "auto";
-  } catch {} // a browser may forbid storage to pages from files
+  } catch {} // browsers may deny storage to local files
   if (!choices.includes(chosen)) chosen = "auto";
 
   const apply = () => {

