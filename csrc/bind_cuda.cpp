@@ -214,11 +214,6 @@ Tensor rdm_tiles(Tensor x, std::optional<Tensor> y, int64_t metric_x, int64_t me
   return out;
 }
 
-bool core_serves(Tensor x, std::optional<Tensor> y) {
-  const OnDevice on(x);
-  return split_core(x, y, on.stream);
-}
-
 std::tuple<Tensor, Tensor, Tensor> probe_loss(Tensor h, Tensor weight, int64_t distance_rank, Tensor distances,
                                               Tensor depths, Tensor lengths, bool with_weight, bool with_h) {
   const OnDevice on(weight);
@@ -245,7 +240,9 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss(Tensor h, Tensor weight, int64_t d
   probe_loss_plan(host_lengths, S, tiles.mutable_data_ptr(), counts);
   tiles = torch::stable::to(tiles, weight.device());
 
-  const Tensor p = torch::stable::contiguous(torch::stable::matmul(h, weight));
+  const bool on_core = type == ScalarType::Float && R >= kLeastColumns && split_core(h, T, D, on.stream);
+  const Tensor p = on_core ? project_split("probe_loss", h, weight, on.stream)
+                           : torch::stable::contiguous(torch::stable::matmul(h, weight));
   const bool with_gradient = with_weight || with_h;
   Tensor dp = empty(p, {with_gradient ? L : 0, T, R}, type), loss = empty(p, {L, 2}, type);
   const Tensor partial = empty(p, {L, counts[0], 2}, ScalarType::Double);
@@ -254,8 +251,11 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss(Tensor h, Tensor weight, int64_t d
                                                code(p), distance_rank ? code(distances) : code(p), int(L), T, int(R),
                                                int(distance_rank), with_gradient ? dp.mutable_data_ptr() : nullptr,
                                                data<double>(partial), loss.mutable_data_ptr(), on.stream));
-  Tensor grad_weight =
-      with_weight ? torch::stable::matmul(torch::stable::transpose(h, 1, 2), dp) : empty(p, {0, D, R}, type);
+  Tensor grad_weight = empty(p, {0, D, R}, type);
+  if (with_weight) {
+    grad_weight =
+        on_core ? project_back_split(h, dp, on.stream) : torch::stable::matmul(torch::stable::transpose(h, 1, 2), dp);
+  }
   Tensor grad_h = empty(p, {with_h ? kinds : 0, L, T, D}, type);
   int64_t slot = 0;
   for (int kind = 0; with_h && kind < 2; ++kind) {
@@ -279,10 +279,13 @@ STABLE_TORCH_LIBRARY_FRAGMENT(bertft, m) {
   m.def("rdm_tiles(Tensor x, Tensor? y, int metric_x, int metric_y, int compare, int path, bool check) -> Tensor");
   // Whether products of the rows of x (L, N, D), and of y (M, N, E), go over split rows on this card.
   m.def("split_core(Tensor x, Tensor? y) -> bool");
+  // a b' (B, N, M) of a (B, N, K) and b (B, M, K) float32, over split rows.
+  m.def("split_product(Tensor a, Tensor b) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(bertft, CUDA, m) {
   m.impl("split_core", TORCH_BOX(&core_serves));
+  m.impl("split_product", TORCH_BOX(&product));
   m.impl("probe_loss", TORCH_BOX(&probe_loss));
   m.impl("pairwise_distance", TORCH_BOX(&pairwise_distance));
   m.impl("pairwise_distance_backward", TORCH_BOX(&pairwise_distance_backward));

@@ -110,6 +110,21 @@ Tensor split_distance(const Tensor& x, const std::optional<Tensor>& y, int64_t m
   return out;
 }
 
+// a b' (B, N, M) of a (B, N, K) and b (B, M, K), both float.
+Tensor split_product(const char* op, const Tensor& a, const Tensor& b, cudaStream_t stream) {
+  const int64_t B = a.size(0), N = a.size(1), M = b.size(1), K = a.size(2);
+  const Tensor mean = torch::stable::new_zeros(a, {B, K}, ScalarType::Double);  // none, nor a square of it
+  const Tensor bad = empty(a, {2}, ScalarType::Long), list = empty(a, {B, 3}, ScalarType::Int);
+  const SplitRows left = split_rows(op, a, mean, 0, false, bad, stream);
+  const SplitRows right = split_rows(op, b, mean, 0, false, bad, stream);
+  Tensor out = empty(a, {B, N, M}, ScalarType::Float);
+  check_launch(op,
+               split_gram_launch(a.const_data_ptr(), b.const_data_ptr(), left.memory.mutable_data_ptr(),
+                                 right.memory.mutable_data_ptr(), data<double>(mean), data<float>(out), data<int>(list),
+                                 data<int>(list) + B, 1, code(a), 0, int(B), N, M, int(K), false, stream));
+  return out;
+}
+
 // Columns of u (N, D) float, split with one power of two, for sums over its rows.
 struct SplitColumns {
   Tensor halves, largest;
@@ -138,6 +153,48 @@ void add_split(const SplitColumns& u, const SplitColumns* v, const Tensor& total
       split_moments_launch(u.halves.const_data_ptr(), v ? v->halves.const_data_ptr() : nullptr,
                            data<unsigned>(u.largest), v ? data<unsigned>(v->largest) : nullptr, data<float>(partial),
                            int(most), data<double>(total), u.n, int(u.d), int(e), stream));
+}
+
+// Layer by layer, so that no more than one is held in halves: h weight (L, T, R) of h (L, T, D) and weight (L, D, R),
+// and with it h' dp (L, D, R) of dp (L, T, R).
+Tensor project_split(const char* op, const Tensor& h, const Tensor& weight, cudaStream_t stream) {
+  Tensor out = empty(h, {h.size(0), h.size(1), weight.size(2)}, ScalarType::Float);
+  const Tensor columns = torch::stable::contiguous(torch::stable::transpose(weight, 1, 2));
+  for (int64_t l = 0; l < h.size(0); ++l) {
+    Tensor layer = h, own = columns, to = torch::stable::select(out, 0, l);
+    layer = torch::stable::narrow(layer, 0, l, 1);
+    own = torch::stable::narrow(own, 0, l, 1);
+    torch::stable::copy_(to, torch::stable::select(split_product(op, layer, own, stream), 0, 0));
+  }
+  return out;
+}
+
+Tensor project_back_split(const Tensor& h, const Tensor& dp, cudaStream_t stream) {
+  Tensor out = empty(h, {h.size(0), h.size(2), dp.size(2)}, ScalarType::Float);
+  for (int64_t l = 0; l < h.size(0); ++l) {
+    const SplitColumns u = split_columns(torch::stable::select(h, 0, l), stream);
+    const SplitColumns v = split_columns(torch::stable::select(dp, 0, l), stream);
+    const Tensor total = torch::stable::new_zeros(h, {h.size(2), dp.size(2)}, ScalarType::Double);
+    add_split(u, &v, total, stream);
+    Tensor to = torch::stable::select(out, 0, l);
+    torch::stable::copy_(to, total);
+  }
+  return out;
+}
+
+// The ops of the same names.
+bool core_serves(Tensor x, std::optional<Tensor> y) {
+  const OnDevice on(x);
+  return split_core(x, y, on.stream);
+}
+
+Tensor product(Tensor a, Tensor b) {
+  const OnDevice on(a);
+  check_beside("split_product", a, {&b});
+  BERTFT_CHECK(a.scalar_type() == ScalarType::Float && b.scalar_type() == ScalarType::Float && a.dim() == 3 &&
+                   b.dim() == 3 && a.size(0) == b.size(0) && a.size(2) == b.size(2) && a.size(2) > 0,
+               "split_product: a and b must be (B, N, K) and (B, M, K) float32");
+  return split_product("split_product", torch::stable::contiguous(a), torch::stable::contiguous(b), on.stream);
 }
 
 }  // namespace

@@ -14,12 +14,14 @@ ROUNDING = 3e-7  # of the largest distance: what the scheme loses by the model o
 SHAPES = [(1, 1, None, 3), (2, 130, None, 33), (1, 5, 131, 64), (1, 129, 3, 100), (1, 150, None, 161)]
 
 
-def distances(x, y, metric, mode="checked", dtype="float32", condensed=False, capacity=1 << 12, device=None, **options):
+def distances(
+    x, y, metric, mode="checked", dtype="float32", condensed=False, capacity=1 << 12, device=None, mean=None, **options
+):
     """(out, pairs that were taken anew, or more than ``capacity`` where those of a layer did not fit)."""
     (layers, n, d), m = x.shape, (x if y is None else y).shape[1]
     rows, kernels = (Kernels(f"split_{name}.cu", mode, device=device) for name in ("rows", "gram"))
     with np.errstate(all="ignore"):
-        of_x = split(rows, x, metric, dtype=dtype, **options)
+        of_x = split(rows, x, metric, dtype=dtype, mean=mean, **options)
         mean = of_x.mean, of_x.mean_square
         of_y = None if y is None else split(rows, y, metric, dtype=dtype, mean=mean, **options)
     out = np.empty((layers, n * (n - 1) // 2) if condensed else (layers, n, m), np.float32)
@@ -82,6 +84,17 @@ def test_types(dtype):
 def test_few_columns(d):
     for metric in ("dot", "sqeuclidean"):
         check((1, 130, None, d), metric)
+
+
+def test_products_of_rows_about_no_mean():
+    """As gradients and probes take them: weights of all magnitudes with rows, more columns than rows."""
+    random, nothing = np.random.default_rng(4), (np.zeros((1, 700)), np.zeros(1))
+    a = (random.standard_normal((1, 130, 700)) * 10.0 ** random.uniform(-6, 2, (1, 130, 700))).astype(np.float32)
+    b = random.standard_normal((1, 20, 700)).astype(np.float32) + 3
+    out, count = distances(a, b, "dot", "plain", capacity=1, mean=nothing)
+    sizes = np.abs(a[0]).astype(np.float64) @ np.abs(b[0]).T
+    assert (np.abs(out[0] - a[0].astype(np.float64) @ b[0].T) <= ROUNDING * sizes).all()
+    assert not count.any()
 
 
 def test_same_bits_in_every_order():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops import reference
+from bertft.ops import reference, tensor_cores
 from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS, RANKS
 from bertft.ops.moments.formulas import PairSums, compare_sums, rsa_from_moments
 from bertft.ops.moments.layer_pairs import compare_layers
@@ -128,7 +128,7 @@ def _tiles(
     codes = (METRICS.index(metrics[0]), METRICS.index(metrics[1]))
     x, y = x.detach(), None if y is None else y.detach()
     served, ranks, L, n = _served(x, y), compare in RANKS, len(x), x.shape[1]
-    on_core = served and x.is_cuda and route.dtype == torch.float32 and _on_split_rows(x, y)
+    on_core = route.dtype == torch.float32 and served and tensor_cores.serve(x, y)
     if x.is_cuda and compare not in RANKS and rdm_products.serves(metrics) and not on_core:
         sums, products, shifts = rdm_products.rdm_moments(x, y, *metrics, route.dtype, check=check)
     elif served and x.is_cuda:
@@ -168,11 +168,6 @@ def _tiles_on_gpu(
         x, y = x.to(route.dtype), None if y is None else y.to(route.dtype)
     op, best = torch.ops.bertft.rdm_tiles, -1  # split rows on tensor cores where the card's pay, else FFMA
     return raising_bad_row(lambda: op(x, y, *codes, COMPARISONS.index(compare), best, check))
-
-
-def _on_split_rows(x: Tensor, y: Tensor | None) -> bool:
-    """Return whether the card's tensor cores multiply halves fast enough to replace a library's float32 products."""
-    return not torch.compiler.is_compiling() and bool(torch.ops.bertft.split_core(x, y))
 
 
 def _register_on_gpu() -> None:
