@@ -26,22 +26,30 @@ IN_MEMORY = 256 << 20  # bytes above which vectors are memory-mapped, if a path 
 class Vectors(Protocol):
     """Vectors of the words of S sentences, which probes read in batches of sentences.
 
-    ``lengths`` (S,) are the words of each sentence. ``batch`` returns the words of some ``sentences``, one sentence
-    after the other, in some ``layers`` (default: all), as (L', T', D) float32, contiguous. With a ``workspace`` the
-    result is valid until the next batch that uses the same one.
+    ``lengths`` (S,) are the words of each sentence.
     """
 
     lengths: np.ndarray
 
     @property
-    def layers(self) -> int: ...
+    def layers(self) -> int:
+        """The number of layers L."""
+        ...
 
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """The number of dimensions D."""
+        ...
 
     def batch(
         self, sentences: Sequence[int], layers: Tensor | None = None, *, workspace: Workspace | None = None
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """Return the words of ``sentences``, one sentence after the other, in ``layers`` (default: all).
+
+        The result is (L', T', D) float32, contiguous. With a ``workspace`` it is valid until the next batch that uses
+        the same one.
+        """
+        ...
 
 
 class Workspace:
@@ -227,10 +235,12 @@ class StreamedVectors:
 
     @property
     def layers(self) -> int:
+        """The number of layers L."""
         return self.encoder.num_layers
 
     @property
     def width(self) -> int:
+        """The number of dimensions D."""
         return self.encoder.dim
 
     def batch(

@@ -25,7 +25,7 @@ def correlate(
     bins=1 << 16,
     **options,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """x (L, N, D), y (M, N, E) or None, as `stored` has them -> out (L, M) float64, first bad rows (2, 2)."""
+    """Return out (L, M) float64 and the first bad rows (2, 2), from x (L, N, D) and y (M, N, E) or None as `stored`."""
     (layers, n, d), other = x.shape, x if y is None else y
     out, bad = np.empty((layers, len(other))), np.zeros((2, 2), np.int64)
     size = np.zeros(1, np.int64)

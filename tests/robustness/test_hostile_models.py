@@ -57,8 +57,7 @@ def model_of_unknown_type_with_code(folder: Path, mark: Path) -> None:
 
 
 def _sharded(folder: Path, name: str) -> None:
-    """An index that says all weights are in ``name``, the file beside the folder that now holds them; in the folder
-    itself there is a shard too."""
+    """Write an index that places all weights in ``name``, a file beside the folder, and keep a shard in the folder."""
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         keys = list(file.keys())
     shutil.copy(folder / WEIGHTS, folder / "model-00001-of-00002.safetensors")

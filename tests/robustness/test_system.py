@@ -15,25 +15,37 @@ from bertft.ops.native import build
 from bertft.runs.folder import RunFolder, Stage
 from bertft.runs.rows import Row, read_results
 
-TRAINING = ["finetune", "--task", "mnli", "--model", "m", "--train", "t", "--dev", "d", "--out", "run"]
 ROWS = [Row("m", "rsa", "t", layer, "x", 0.5) for layer in range(2000)]
 
 
-# Where a command works, what it says on the way to it, and what it could do with less of.
+MODEL = ["--model", "m", "--train", "t", "--dev", "d", "--out", "run"]
+TRAINING = ["finetune", "--task", "mnli", *MODEL]
+# command: (the function that does its work, arguments, options that its message about memory names)
 WORK = {
-    "study": ("bertft.study.run.run_study", ["study", "quickstart", "--out", "run"], ["batch_size", "max_train", "--set"]),
+    "study": (
+        "bertft.study.run.run_study",
+        ["study", "quickstart", "--out", "run"],
+        ["batch_size", "max_train", "--set"],
+    ),
     "finetune": ("bertft.study.analyses.finetuning.finetune", TRAINING, ["--batch-size", "--max-train"]),
-    "ablate": ("bertft.study.analyses.ablation.sweep_stages", ["ablate", "freeze", *TRAINING[1:]], ["--batch-size", "--max-train"]),
-    "rsa": ("bertft.study.rsa_command.run_rsa", ["rsa", "--base", "b", "--tuned", "t", "--text", "x", "--out", "run"],
-            ["--tokens", "--sample"]),
-    "structural": ("bertft.study.analyses.structural.run_structural",
-                   ["probe", "structural", "--model", "m", "--train", "t", "--dev", "d", "--out", "run"],
-                   ["--rank", "--max-train"]),
-    "edge": ("bertft.study.analyses.edge.run_edge",
-             ["probe", "edge", "--model", "m", "--train", "t", "--dev", "d", "--out", "run"],
-             ["--batch-size", "--max-train"]),
+    "ablate": (
+        "bertft.study.analyses.ablation.sweep_stages",
+        ["ablate", "freeze", *TRAINING[1:]],
+        ["--batch-size", "--max-train"],
+    ),
+    "rsa": (
+        "bertft.study.rsa_command.run_rsa",
+        ["rsa", "--base", "b", "--tuned", "t", "--text", "x", "--out", "run"],
+        ["--tokens", "--sample"],
+    ),
+    "structural": (
+        "bertft.study.analyses.structural.run_structural",
+        ["probe", "structural", *MODEL],
+        ["--rank", "--max-train"],
+    ),
+    "edge": ("bertft.study.analyses.edge.run_edge", ["probe", "edge", *MODEL], ["--batch-size", "--max-train"]),
     "report": ("bertft.study.analysis.write_page", ["report", "."], []),
-}  # fmt: skip
+}
 NO_MEMORY = (
     MemoryError("Unable to allocate 3.00 GiB for an array with shape (20000, 20000)"),
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),

@@ -136,8 +136,10 @@ class Browser:
 
 @contextlib.contextmanager
 def browser(folder: Path):
-    """A browser that goes away at the end. Without Chromium the test is skipped; it fails where BERTFT_REQUIRE_BROWSER
-    is 1."""
+    """Open a browser on ``folder`` and close it at the end.
+
+    Without Chromium the test is skipped; with BERTFT_REQUIRE_BROWSER=1 it fails.
+    """
     if CHROMIUM is None:
         if os.environ.get("BERTFT_REQUIRE_BROWSER") == "1":
             pytest.fail("no Chromium or Chrome on this machine, and BERTFT_REQUIRE_BROWSER=1 asks for one")

@@ -122,4 +122,5 @@ class VectorSubset:
     def batch(
         self, sentences: Sequence[int], layers: torch.Tensor | None = None, *, workspace: Workspace | None = None
     ) -> torch.Tensor:
+        """Return the words of ``sentences``, counted among these sentences, as `Vectors.batch` does."""
         return self._vectors.batch(self._members[list(sentences)].tolist(), layers, workspace=workspace)

@@ -69,8 +69,8 @@ def structural_probes(
 
     `bertft.probes.structural.rows.rows_of` lists the rows. Layer k is ``hidden_states[k]`` of Hugging Face, one less
     than in Hewitt's counting. For a baseline, add a randomly initialised encoder under the name ``random``
-    (`bertft.models.encoder.reinitialise`). The vectors of each encoder are extracted once, as float16, and removed after
-    its probes unless they come from a ``store``.
+    (`bertft.models.encoder.reinitialise`). The vectors of each encoder are extracted once, as float16, and removed
+    after its probes unless they come from a ``store``.
 
     Args:
         encoders: encoders by name; ``differences`` are to the first.

@@ -69,8 +69,9 @@ def test_card_lists_each_measure_and_quotes_names_unchanged():
 
 def test_both_names_of_the_loader_are_one_function():
     """Cards written by earlier versions name `bertft.evaluation.load_finetuned`."""
-    import bertft
     import bertft.evaluation
+
+    import bertft
 
     assert bertft.load_finetuned is bertft.evaluation.load_finetuned is load_finetuned
 
