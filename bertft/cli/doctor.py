@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from bertft.errors import BertftError
 from bertft.runs.versions import versions
 
 __all__ = ["devices", "kernels", "models", "report", "tools"]
@@ -74,7 +75,6 @@ def kernels() -> dict[str, str]:
 
 def models() -> dict[str, str]:
     """Return the sources of models: the packaged encoder and the hub."""
-    from bertft.errors import BertftError
     from bertft.models.loading import resolve_model
 
     try:

@@ -13,6 +13,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from bertft.errors import BertftError, lacks_memory, lacks_space
+
 INTERRUPTED = 130
 BAD_INPUT = 2
 
@@ -33,7 +35,6 @@ def run(arguments: list[str]) -> int:
     import typer
 
     from bertft.cli.app import app
-    from bertft.errors import BertftError
 
     quiet_libraries(bars=sys.stderr.isatty() and not {"--quiet", "-q"} & set(arguments))
     command = typer.main.get_command(app)
@@ -61,8 +62,6 @@ def answer(work: Callable[[], int], *, again: str, smaller: str) -> int:
         again: the command that resumes after an interruption.
         smaller: options that need less memory, or "".
     """
-    from bertft.errors import BertftError
-
     try:
         with warnings.catch_warnings():
             _show_own_warnings()
@@ -138,8 +137,6 @@ def _smaller(command: Any) -> str:
 
 def _exhausted(error: Exception, smaller: str) -> str | None:
     """Return one sentence for an error that means exhausted memory or disk, else None."""
-    from bertft.errors import lacks_memory, lacks_space
-
     if lacks_memory(error):
         less = f" Or start a new run with {smaller}." if smaller else ""
         return f"out of memory; finished work is kept. Rerun with more memory to resume.{less}"

@@ -15,12 +15,7 @@ from bertft.ops.rows import check_matrix, check_nan, check_rows, check_width, me
 
 
 def pairwise_distance(
-    x: Tensor,
-    y: Tensor | None = None,
-    *,
-    metric: str = "sqeuclidean",
-    condensed: bool = False,
-    nan: str = "raise",
+    x: Tensor, y: Tensor | None = None, *, metric: str = "sqeuclidean", condensed: bool = False, nan: str = "raise"
 ) -> Tensor:
     """Return ``out[..., i, j] = d(x[..., i, :], y[..., j, :])``.
 

@@ -97,13 +97,8 @@ def rsa(
     """
     x, y = as_tensor(x), as_tensor(y)
     sizes, order = _check(x, y, metric, compare, groups)
-    n = x.shape[0]
     _check_tests(compare, sizes, bootstrap, permutations)
-    found = rdm_correlation(x.unsqueeze(0), y.unsqueeze(0), metric=metric, compare=compare, return_route=True)
-    assert isinstance(found, tuple)
-    estimate, route = float(found[0]), found[1]
-    if not math.isfinite(estimate):
-        raise BertftError(f"rsa: no correlation of {n} stimuli, all dissimilarities of x or of y are equal ({metric})")
+    estimate, route = _estimate(x, y, metric, compare)
     low = high = p_value = drawn = None
     generator = np.random.default_rng(seed)
     if bootstrap:
@@ -112,7 +107,17 @@ def rsa(
     if permutations:
         a, b = (_matrix(t[order], metric, compare) for t in (x, y))
         p_value = _permutation_test(a, b, compare, sizes, permutations, generator)
-    return Rsa(estimate, low, high, p_value, n, len(sizes), route, drawn)
+    return Rsa(estimate, low, high, p_value, len(x), len(sizes), route, drawn)
+
+
+def _estimate(x: Tensor, y: Tensor, metric: str, compare: str) -> tuple[float, Route]:
+    found = rdm_correlation(x.unsqueeze(0), y.unsqueeze(0), metric=metric, compare=compare, return_route=True)
+    assert isinstance(found, tuple)
+    if not math.isfinite(float(found[0])):
+        raise BertftError(
+            f"rsa: no correlation of {len(x)} stimuli, all dissimilarities of x or of y are equal ({metric})"
+        )
+    return float(found[0]), found[1]
 
 
 def _check_tests(compare: str, sizes: np.ndarray, bootstrap: int, permutations: int) -> None:

@@ -34,6 +34,8 @@ Unit = Literal["token", "word"]
 Layers = Literal["paired", "all"]
 Window = Literal["refuse", "split"]
 StoredAs = Literal["float16", "float32"]
+LoadedAs = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "float64"]
 
 
 LATER = {"later": True}
@@ -304,8 +306,8 @@ class RsaOptions(Settings):
     layers: Layers = "paired"
     permutations: Count = 0
     by: str = ""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    precision: Literal["float32", "float64"] = "float32"
+    dtype: LoadedAs = "float32"
+    precision: Precision = "float32"
     split: str | None = None
     seed: int = 1337
 

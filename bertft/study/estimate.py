@@ -27,6 +27,8 @@ from bertft.study.timing import StageCost
 
 PAGE = 8_000_000  # bytes of report.html and the figures
 
+__all__ = ["Estimate", "estimate_finetune", "estimate_study", "estimate_sweep"]
+
 
 @dataclass(frozen=True)
 class Estimate:

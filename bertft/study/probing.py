@@ -6,33 +6,13 @@ import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
-from bertft.errors import BertftError
 from bertft.probes.feature_store import FeatureStore
 from bertft.runs.files import write_text_atomically
-from bertft.study.config import EdgeConfig, ProbesConfig
-
-
-class StoreSettings(Protocol):
-    """Settings of a ``bertft probe`` command that say how it stores vectors."""
-
-    @property
-    def dtype(self) -> str:
-        """float16 or float32."""
-        ...
-
-    @property
-    def window(self) -> str:
-        """Refuse or split."""
-        ...
-
-    @property
-    def stream(self) -> bool:
-        """Whether to store no vectors."""
-        ...
+from bertft.runs.settings import check
+from bertft.study.config import EdgeCommand, EdgeConfig, ProbesConfig, StructuralCommand
 
 
 @contextlib.contextmanager
@@ -45,13 +25,10 @@ def study_features(config: ProbesConfig | EdgeConfig, folder: Path) -> Iterator[
     shutil.rmtree(folder, ignore_errors=True)  # absent if every probe had been trained before
 
 
-def command_features(settings: StoreSettings, out: Path, features: Path | None) -> FeatureStore:
+def command_features(settings: EdgeCommand | StructuralCommand, out: Path, features: Path | None) -> FeatureStore:
     """Return the feature store of a command, in ``features`` or in the run folder ``out``."""
-    if settings.window not in ("refuse", "split"):
-        raise BertftError(f"--window: expected refuse or split, found {settings.window!r}")
-    dtype = getattr(torch, settings.dtype, None)
-    if not isinstance(dtype, torch.dtype):
-        raise BertftError(f"--dtype: expected float16 or float32, found {settings.dtype!r}")
+    check(settings, "bertft probe")
+    dtype = getattr(torch, settings.dtype)
     return FeatureStore(features or out / "features", dtype=dtype, window=settings.window, stream=settings.stream)
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,6 +26,7 @@ from bertft.runs.checkpoint import Checkpoint, team_sizes
 from bertft.runs.folder import CONFIG, LOCK, RunFolder, Stage
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
+from bertft.runs.settings import Count, Settings, Within, check
 from bertft.similarity import Plan, compare_stream
 from bertft.similarity.compare.stimuli import taken
 from bertft.similarity.compare.workers import Team, own_device, team
@@ -34,6 +35,7 @@ from bertft.similarity.words.moved import FILES, write_moved
 from bertft.study.analyses.rsa import Rsa
 from bertft.study.analyses.words import find_words, located
 from bertft.study.analysis import close_folder, open_folder
+from bertft.study.config import Layers, LoadedAs, Precision, Unit
 from bertft.study.inputs import RANDOM, pinned_models
 
 CHECKPOINTS = "checkpoint"
@@ -41,7 +43,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 @dataclass(frozen=True)
-class RsaCommand:
+class RsaCommand(Settings):
     """Settings of ``bertft rsa``; `Plan` documents those not listed here.
 
     Attributes:
@@ -62,30 +64,25 @@ class RsaCommand:
     tuned: dict[str, str]
     text: str
     tokens: int | None
-    unit: str
+    unit: Unit
     metrics: list[str]
     compares: list[str]
     measures: list[str]
-    sample: int
+    sample: Annotated[int, Within(ge=4)]
     intervals: bool
-    layers: str
-    permutations: int
+    layers: Layers
+    permutations: Count
     by: list[str]
-    dtype: str
-    precision: str
+    dtype: LoadedAs
+    precision: Precision
     split: str | None
     seed: int
 
     def checked(self) -> Plan:
         """Return the plan of the comparison; raise ``BertftError`` for a setting with no meaning."""
-        if self.unit not in ("token", "word"):
-            raise BertftError(f"--unit: expected token or word, found {self.unit!r}")
-        if self.layers not in ("paired", "all"):
-            raise BertftError(f"--layers: expected paired or all, found {self.layers!r}")
+        check(self, "bertft rsa")
         if reserved := {"base", RANDOM} & set(self.tuned):
             raise BertftError(f"--tuned: {reserved.pop()!r} is reserved in the results; choose another name")
-        if self.precision not in ("float32", "float64"):
-            raise BertftError(f"--precision: expected float32 or float64, found {self.precision!r}")
         plan = Plan(
             tuple(self.metrics), tuple(self.compares), tuple(self.measures), self.intervals, self.sample, self.seed,
             self.layers == "all", float64=self.precision == "float64", permutations=self.permutations,
@@ -94,8 +91,6 @@ class RsaCommand:
             raise BertftError(f"--by: expected some of {', '.join(LABELS)}, feats:KEY, misc:KEY, found {unknown[0]!r}")
         if self.by and not self.local:
             raise BertftError(f"--by: needs a --metric among {', '.join(LINEAR)}, found {', '.join(self.metrics)}")
-        if self.dtype not in DTYPES:
-            raise BertftError(f"--dtype: expected one of {', '.join(DTYPES)}, found {self.dtype!r}")
         return plan
 
     @property

@@ -140,7 +140,7 @@ def test_a_layer_of_nan_or_zero_rows_is_refused(here, tiny_model, capsys, value)
         model.encoder.layer[1].output.LayerNorm.bias.fill_(value)
 
     tuned = disturbed(tiny_model, here / "tuned", broken)
-    fails(capsys, rsa(tiny_model, tuned), "tuned (y): layer 2", "row")
+    fails(capsys, rsa(tiny_model, tuned), "in layer 2 of tuned", "row")
     assert not (here / "run").exists()
 
 

@@ -16,8 +16,8 @@ def encode_pairs(
 
     Equivalent to ``tokenizer(first, second, truncation=strategy)`` with ``longest_first`` or ``only_second``, except
     that each text is cut into pieces as a whole before truncation. tokenizers 0.23.1 and 0.23.2 stop at ``max_length``
-    pieces and leave nothing to overflow, so that further windows of a long passage are silently missing
-    (tokenizers#2091). In ``overflowing``, ``sequence_ids`` are 1 at pieces of the second text and None elsewhere.
+    pieces and leave nothing to overflow, so that further windows of a long passage are silently missing. In
+    ``overflowing``, ``sequence_ids`` are 1 at pieces of the second text and None elsewhere.
     """
     original = tokenizer.backend_tokenizer
     backend = type(original).from_str(original.to_str())

@@ -52,8 +52,7 @@ def cross_moments(
         metric: dot, cosine, correlation or sqeuclidean.
         metric_y: that of y, by default ``metric``.
         grams: False leaves out U'U, V'V and the sums of single spaces.
-        float64: take products in float64 (as for float64 input and up to 128 dimensions) instead of float32 products
-            that are summed in float64.
+        float64: float64 products (as for float64 input and up to 128 dimensions), not float32 ones summed in float64.
         out: moments to add to in place, without a gradient; they are returned.
         nan: ``raise`` `BadRow` for a row that is not finite, or has norm 0 under cosine or correlation; or
             ``propagate`` NaN. When it raises, ``out`` is unchanged.

@@ -45,13 +45,6 @@ def rdm_correlation(
     Returns:
         (L, M) float64; NaN where a matrix is constant or N < 2. Symmetric without y. If x or y requires a gradient,
         only the linear route is possible; the gradient costs n d^2 too.
-
-    Routes: ``linear`` takes n d^2 work, for dot, cosine, correlation and sqeuclidean under pearson and cosine, and is
-    differentiable. ``tiles`` takes n^2 d work, for everything but kendall, with one tile of a matrix in memory; its
-    ranks are those of bins, with the error that `Route` states. (Without a kernel it takes exact ranks, with two
-    matrices in memory that are recomputed for each pair of layers.) ``exact`` takes exact ranks with all L + M matrices
-    in memory, at 8 bytes per rank (13 layers of 5,000 stimuli: 1.3 GB, of 20,000: 21 GB), and several times one matrix
-    while it sorts. ``sampled`` is kendall on a sample of pairs, or on all pairs where there are no more.
     """
     check_metric(metric, op="rdm_correlation")
     metric_y = check_metric(metric_y or metric, op="rdm_correlation (metric_y)")

@@ -113,7 +113,8 @@ class StreamRun:
         """Yield the buffer's batches from number ``skip`` on. Encoders that batch alike do not run the skipped ones."""
         chosen = [i for i, count in enumerate(counts) if count > 0]
         texts = [examples[i] for i in chosen]
-        if not self.alike:  # windows must end at the same words in all of them
+        uncut = self.alike or any(text.kind == "pair" for text in texts)
+        if not uncut:  # windows must end at the same words in all of them
             whole = [text.parts[0] if text.kind == "text" else text.parts for text in texts]  # a text by characters
             parts = list(in_windows(whole, self.encoders))
             chosen, texts = [chosen[i] for i, _ in parts], [_cut_to(texts[i], part) for i, part in parts]

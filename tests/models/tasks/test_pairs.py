@@ -29,7 +29,7 @@ def tokenizer(request, tmp_path_factory):
     return load_pretrained(str(folder))[1]
 
 
-@pytest.mark.skipif(tokenizers.__version__ in ("0.23.1", "0.23.2"), reason="its overflow is lost (tokenizers#2091)")
+@pytest.mark.skipif(tokenizers.__version__ in ("0.23.1", "0.23.2"), reason="its overflow is lost")
 @pytest.mark.parametrize("strategy", ["longest_first", "only_second"])
 def test_pairs_are_cut_as_by_the_tokenizer_itself(tokenizer, strategy):
     options = {"max_length": 24, "stride": 0}

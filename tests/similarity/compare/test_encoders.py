@@ -309,3 +309,18 @@ def test_memory_is_released_after_every_buffer(encoders, monkeypatch):
     monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
     memory.keep_steady()
     assert 6 <= int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) < 100
+
+
+def test_a_pair_is_refused_and_never_cut_where_windows_differ(encoders):
+    base, *_ = encoders
+
+    class Narrow(Encoder):
+        max_length = 24
+
+    narrow = Narrow(base.model, base.tokenizer, "narrow")
+    short, long = ("the cat", "it sat"), (" ".join(["cat"] * 30), "it sat")
+    rows = compare_stream(base, {"narrow": narrow}, [short] * 8, Plan(intervals=False), **OPTIONS)
+    pieces = sum(len(base.tokenizer.tokenize(text)) for text in short)
+    assert {row.n for row in rows} == {8 * pieces}
+    with pytest.raises(BertftError, match=r"example 3 has \d+ pieces, expected at most 24 for narrow"):
+        compare_stream(base, {"narrow": narrow}, [*[short] * 3, long], Plan(intervals=False), **OPTIONS)
