@@ -184,25 +184,27 @@ def extract(
     stream: Any = encoder.stream(sentences, unit="word", window=window, batch_tokens=batch_tokens, progress=progress)
     for batch in stream:
         packed = batch.vectors.transpose(0, 1).to("cpu", dtype)
-        stop = 0
-        for index, length in zip(batch.index.tolist(), batch.lengths.tolist(), strict=True):
-            start, stop = stop, stop + length
-            part = packed[start:stop]
+        for index, part in zip(batch.index.tolist(), packed.split(batch.lengths.tolist()), strict=True):
+            first, length = seen[index], len(part)
             if kept is not None:
                 own = kept[index]
-                part = part[own[(own >= seen[index]) & (own < seen[index] + length)] - seen[index]]
+                part = part[own[(own >= first) & (own < first + length)] - first]
             vectors[filled[index] : filled[index] + len(part)] = part
             filled[index] += len(part)
             seen[index] += length
         if not bool(torch.isfinite(packed).all()):
             raise BertftError(f"{encoder.name}: a word's vector is not finite or beyond the range of {dtype}")
+    _check_complete(encoder, sentences, seen)
+    return store
+
+
+def _check_complete(encoder: Encoder, sentences: Sequence[Sequence[str]], seen: np.ndarray) -> None:
     wanted = np.array([len(words) for words in sentences])
     if not np.array_equal(seen, wanted):
         sentence = int(np.flatnonzero(seen != wanted)[0])
         raise BertftError(
             f"{encoder.name}: expected {wanted[sentence]} word vectors of sentence {sentence}, found {seen[sentence]}"
         )
-    return store
 
 
 def _allocated(shape: tuple[int, int, int], dtype: torch.dtype, path: str | os.PathLike[str] | None) -> Tensor:
