@@ -72,7 +72,7 @@ def of_help() -> list[str]:
     return [line for command in TREE.values() for line in written((command.epilog or "").replace("\\n", ""))]
 
 
-def test_every_command_written_down_is_understood(monkeypatch):
+def test_every_documented_command_parses(monkeypatch):
     # what a file of another run of fine-tuning would hold
     held = {"task": "dep", "model": "m", "train": "t", "dev": "d"}
     monkeypatch.setattr("bertft.cli.options._read", lambda path: dict(held))
@@ -94,13 +94,13 @@ def test_every_command_written_down_is_understood(monkeypatch):
         "bertft probe edge --model a --train b --dev c --steps few --out d",
     ],
 )
-def test_a_wrong_command_would_be_seen(line):
+def test_a_wrong_command_is_detected(line):
     names, arguments = understood(line)
     with pytest.raises(Exception, match=r"No such option: --token\b|[Mm]issing parameter: base|valid int"):
         TREE[names].make_context("x", arguments)
 
 
-def test_every_option_named_in_the_pages_exists():
+def test_every_documented_option_exists():
     known = FOREIGN | {"--help"} | set().union(*OPTIONS.values())
     known |= {option for param in typer.main.get_command(app).params for option in param.opts}
     for source in [*ROOT.glob("experiments/*.py"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob(".ci/*.py"),
@@ -119,13 +119,13 @@ def test_every_option_named_in_the_pages_exists():
                 assert names in OPTIONS and options <= OPTIONS[names] | {"--help"}, f"{page.name}: {line}"
 
 
-def test_every_option_says_what_it_does():
+def test_every_option_has_help():
     for names, command in TREE.items():
         for param in command.params:
             assert getattr(param, "help", None), f"bertft {' '.join(names)}: {param.name}"
 
 
-def test_links_lead_somewhere():
+def test_links_lead_to_existing_files():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf8")):
             if not re.match(r"https?:|#|mailto:", target):
@@ -154,7 +154,7 @@ def unused(function: object) -> set[str]:
     return parameters - {node.id for node in loads if isinstance(node, ast.Name)}
 
 
-def test_an_unused_parameter_would_be_seen():
+def test_an_unused_parameter_is_detected():
     def function(used: int, dead: int) -> int:
         return used
 
@@ -182,7 +182,7 @@ def test_every_parameter_of_a_public_function_is_used():
     assert seen > 60
 
 
-def test_every_function_and_class_is_named_somewhere_else():
+def test_every_function_and_class_is_used():
     files = [path for folder in ("bertft", "experiments", "benchmarks", "examples", "docs", "tests", ".ci")
              for path in ROOT.glob(f"{folder}/**/*") if path.suffix in (".py", ".md")]  # fmt: skip
     words = Counter(

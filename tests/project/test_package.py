@@ -80,7 +80,7 @@ def test_model_cards_find_load_finetuned_in_its_former_module():
     assert run("import bertft.evaluation; print(callable(bertft.evaluation.load_finetuned))") == "True"
 
 
-def test_a_submodule_stays_a_module_whatever_was_imported_first():
+def test_a_submodule_stays_a_module_in_any_import_order():
     assert callable(bertft.run_study) and callable(bertft.load_finetuned)
     assert type(bertft.study.run) is type(bertft.models.finetuning.evaluation) is ModuleType
 
@@ -110,5 +110,5 @@ def test_a_lazily_exported_name_is_never_a_submodule(name):
     assert not modules or name == "bertft"  # only the root exports its packages
 
 
-def test_functions_of_similarity_are_no_modules_whichever_is_imported_first():
+def test_functions_of_similarity_stay_functions_in_any_import_order():
     run("from bertft.similarity import compare_rdms, rdms, rsa; assert all(map(callable, (compare_rdms, rdms, rsa)))")

@@ -44,7 +44,7 @@ def imported() -> set[str]:
     return found - set(sys.stdlib_module_names) - {"bertft", "__future__"}
 
 
-def test_what_is_imported_is_asked_for_and_what_is_asked_for_is_imported():
+def test_dependencies_and_imports_agree():
     needed, extra = declared()
     assert len(needed) > 10 and len(extra) == 2
     used = imported()
@@ -54,7 +54,7 @@ def test_what_is_imported_is_asked_for_and_what_is_asked_for_is_imported():
     assert (BROUGHT | OPTIONAL) - used == set(), "an exception nobody needs"
 
 
-def test_a_changed_licence_is_seen():
+def test_a_changed_licence_is_reported():
     spec = importlib.util.spec_from_file_location("licences", ROOT / ".ci" / "licences.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
