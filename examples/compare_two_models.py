@@ -1,4 +1,4 @@
-"""How far does each layer of one encoder lie from the same layer of another?
+"""How far is each layer of one encoder from the same layer of another?
 
 python examples/compare_two_models.py google-bert/bert-base-uncased textattack/bert-base-uncased-MNLI
 """
@@ -16,7 +16,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("base")
     parser.add_argument("tuned")
-    parser.add_argument("--text", default="builtin:synthetic?size=300", help="a file with a sentence a line, for one")
+    parser.add_argument(
+        "--text", default="builtin:synthetic?size=300", help="such as a file with one sentence per line"
+    )
     parser.add_argument("--tokens", type=int, default=2000)
     given = parser.parse_args(arguments)
 

@@ -1,9 +1,11 @@
-"""A million tokens, or a billion: processes share the text, read line by line; only sums and a small sample are kept.
+"""Comparison over a million tokens, or a billion.
+
+Processes share the text and read it line by line. They keep only sums and a small sample.
 
     torchrun --nproc-per-node 2 examples/million_tokens.py builtin:minilm runs/mnli --text folder_of_text
 
-Tokens are the text's first ones. Killed, the same command goes on from its last checkpoint to the same numbers.
-As a command: bertft rsa --tokens all.
+The tokens are the first ones of the text. After a kill, rerun the same command: it resumes from the last checkpoint and
+ends with the same numbers. The command line does the same with bertft rsa --tokens all.
 """
 
 from __future__ import annotations
@@ -23,9 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("base")
     parser.add_argument("tuned")
     parser.add_argument("--text", default="builtin:synthetic?size=2000")
-    parser.add_argument(
-        "--tokens", type=int, default=1_000_000, help="the text's own end comes first where it is short"
-    )
+    parser.add_argument("--tokens", type=int, default=1_000_000, help="a shorter text is read to its end")
     parser.add_argument("--out", type=Path, default=Path("runs/million"))
     given = parser.parse_args(arguments)
 
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows = compare_stream(
             base, {"tuned": tuned}, texts, Plan(), tokens=given.tokens, checkpoint=checkpoint, team=members
         )
-        if rows is not None:  # in the process that leads
+        if rows is not None:  # in the first process
             bertft.write_results(given.out / "results.csv", rows)
             print(f"{rows[0].n:,} tokens; the table is {given.out / 'results.csv'}")
 

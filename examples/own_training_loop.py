@@ -1,4 +1,6 @@
-"""The fused probe loss in a training loop of your own: distance probes of every layer, one optimiser, any schedule.
+"""The fused probe loss in your own training loop.
+
+One optimiser trains the distance probes of every layer, with any schedule.
 
 python examples/own_training_loop.py builtin:minilm
 """
@@ -36,7 +38,7 @@ def main(arguments: list[str] | None = None) -> list[float]:
     for step in range(given.steps):
         chosen = torch.randint(len(sentences), (20,)).tolist()
         distances, _, lengths = trees.batch(chosen)
-        loss = distance_probe_loss(vectors.batch(chosen), weight, distances, lengths)  # (L,), one a layer
+        loss = distance_probe_loss(vectors.batch(chosen), weight, distances, lengths)  # (L,), one per layer
         optimiser.zero_grad()
         loss.sum().backward()
         optimiser.step()

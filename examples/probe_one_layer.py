@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
 
     encoder = bertft.Encoder.from_pretrained(given.model)
-    # The probes of all layers train in one loop; one layer of a short encoder costs no less than all of them.
+    # The probes of all layers train in one loop; one layer of a small encoder would cost no less.
     rows = structural_probes(
         {"model": encoder}, load("dep", given.train), load("dep", given.dev), rank=64, epochs=given.epochs
     )

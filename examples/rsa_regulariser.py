@@ -1,7 +1,8 @@
-"""Fine-tuning held near the base encoder: the loss is the task's plus (1 - similarity) of the top layer to the base's.
+"""Fine-tuning that stays near the base encoder.
 
-The similarity is RSA, Pearson's r of the two matrices of cosines between all words of a batch, or debiased linear CKA:
-in linear time and differentiable, so a batch of any size can be a stimulus set.
+The loss is the task's plus (1 - similarity) of the top layer to the base's. The similarity is RSA, Pearson's r of the
+two matrices of cosines between all words of a batch, or debiased linear CKA. Both take linear time and are
+differentiable, so a batch of any size can be a stimulus set.
 
     python examples/rsa_regulariser.py builtin:minilm --strength 5 --similarity cka
 """

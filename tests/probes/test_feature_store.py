@@ -1,4 +1,4 @@
-"""The feature store: it reads what the encoder gives, whatever cut the writing off, and never a stale one."""
+"""The feature store returns the encoder's vectors, resumes after a kill, and never uses stale vectors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def small_parts(monkeypatch):
 
 
 class Said:
-    """A progress that keeps what was said."""
+    """A progress that keeps its messages."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -64,7 +64,7 @@ def entry(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_stored_vectors_are_the_encoders(encoder, words, tmp_path, dtype):
+def test_stored_vectors_equal_those_of_the_encoder(encoder, words, tmp_path, dtype):
     said = Said()
     stored = FeatureStore(tmp_path, dtype=dtype).vectors(encoder, words, progress=said)
     total = sum(map(len, words))
@@ -80,7 +80,7 @@ def test_stored_vectors_are_the_encoders(encoder, words, tmp_path, dtype):
     assert again.lines == [] and torch.equal(second.vectors, stored.vectors)
 
 
-def test_span_alignment_keeps_the_words_that_are_wanted(encoder, words, tmp_path):
+def test_only_the_kept_words_are_stored(encoder, words, tmp_path):
     rng = np.random.default_rng(0)
     kept = [np.sort(rng.permutation(len(w))[: rng.integers(0, len(w) + 1)]) for w in words]
     every = extract(encoder, words, dtype=torch.float32)
@@ -110,7 +110,7 @@ def test_long_sentences_are_refused_before_a_file_is_made_or_split(encoder, word
     assert torch.equal(split.vectors(encoder, long, kept=kept).batch([3]), every.batch([3])[:, kept[3]])
 
 
-def test_what_has_changed_has_another_key(encoder, words, tmp_path, monkeypatch):
+def test_every_change_gives_another_key(encoder, words, tmp_path, monkeypatch):
     def entries() -> int:
         return len(list(tmp_path.iterdir()))
 
@@ -132,7 +132,7 @@ def test_what_has_changed_has_another_key(encoder, words, tmp_path, monkeypatch)
     assert entries() == len(changes) + 2
 
 
-def test_how_a_tokenizer_was_last_called_changes_no_key(tiny_model):
+def test_the_last_call_of_a_tokenizer_does_not_change_the_key(tiny_model):
     encoder = Encoder.from_pretrained(str(tiny_model))
     before = fingerprint(encoder)
     encoder.tokenizer(["a b c", "d"], truncation=True, padding=True, max_length=3)
@@ -142,14 +142,14 @@ def test_how_a_tokenizer_was_last_called_changes_no_key(tiny_model):
     assert fingerprint(encoder) != before
 
 
-def test_damaged_and_missing_parts_are_made_anew(encoder, words, tmp_path):
+def test_damaged_and_missing_parts_are_extracted_again(encoder, words, tmp_path):
     first = FeatureStore(tmp_path).vectors(encoder, words).vectors.clone()
     place = entry(tmp_path)
     data = bytearray((place / "vectors.bin").read_bytes())
     data[len(data) // 2] ^= 1
     (place / "vectors.bin").write_bytes(data)
     lines = (place / "journal.jsonl").read_text().splitlines(keepends=True)
-    (place / "journal.jsonl").write_text("".join(lines[1:-1]) + lines[-1][:4])  # one line gone, one cut off
+    (place / "journal.jsonl").write_text("".join(lines[1:-1]) + lines[-1][:4])  # one line missing, one truncated
     said = Said()
     assert torch.equal(FeatureStore(tmp_path).vectors(encoder, words, progress=said).vectors, first)
     assert "1 damaged part(s)" in said.lines[0] and "4 of 7 parts are there" in said.lines[1]
@@ -158,7 +158,7 @@ def test_damaged_and_missing_parts_are_made_anew(encoder, words, tmp_path):
     assert sorted(json.loads(line)[0] for line in (place / "journal.jsonl").read_text().splitlines()) == list(range(7))
 
 
-def test_kill_during_extraction_and_go_on(encoder, words, tmp_path):
+def test_a_killed_extraction_is_resumed(encoder, words, tmp_path):
     script = textwrap.dedent(f"""
         import time
         import bertft.probes.feature_store as store
@@ -188,7 +188,7 @@ def test_kill_during_extraction_and_go_on(encoder, words, tmp_path):
     assert torch.equal(resumed.vectors, FeatureStore(tmp_path / "b").vectors(encoder, words).vectors)
 
 
-def test_refusals(encoder, words, tmp_path, monkeypatch):
+def test_a_full_disk_and_bad_types_are_refused(encoder, words, tmp_path, monkeypatch):
     with pytest.raises(BertftError, match="float16 or float32, found bfloat16: its 8 bits"):
         FeatureStore(tmp_path, dtype=torch.bfloat16)
     usage = module.shutil.disk_usage(tmp_path)._replace(free=1000)

@@ -1,4 +1,4 @@
-"""Probes trained on a GPU: those of the CPU, up to rounding that training adds up."""
+"""Probes trained on a GPU equal those trained on a CPU, up to accumulated rounding."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def material():
 
 
 @pytest.mark.parametrize("train", [train_probes, train_rbf, train_orthogonal])
-def test_structural_probes(material, train):
+def test_structural_probes_on_a_gpu_equal_those_of_the_cpu(material, train):
     settings = {"epochs": 2} if train is train_orthogonal else {"epochs": 2, "rank": 8}
     there, here = (train(*material, **settings, device=device) for device in ("cuda", "cpu"))
     assert there.weights.device.type == "cpu"
@@ -44,8 +44,8 @@ def test_structural_probes(material, train):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_edge_probes():
-    # every pair of a text's spans is a target: many share one, and add to its gradient
+def test_edge_probes_on_a_gpu_equal_those_of_the_cpu():
+    # every pair of spans is a target, so many targets share a span and add to its gradient
     texts = repeated(corpus(40, seed=0, wide=True)), corpus(15, seed=1, wide=True)
     inventory = label_inventory(texts[0])
     targets = [EdgeTargets(own, inventory) for own in texts]
@@ -70,7 +70,7 @@ def test_vectors_that_do_not_fit_are_sent_batch_by_batch(material, monkeypatch):
     assert torch.equal(sent.batch([3, 1]).cpu(), material[0].batch([3, 1]))
 
 
-def test_vectors_that_are_never_stored(tiny_model):
+def test_streamed_vectors_are_sent_to_the_gpu(tiny_model):
     from bertft.models.encoder import Encoder
 
     encoder = Encoder.from_pretrained(str(tiny_model))

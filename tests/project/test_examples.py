@@ -1,4 +1,4 @@
-"""The programs in examples/ run as they stand."""
+"""The programs in examples/."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def main_of(name: str):
 
 @pytest.fixture(scope="module")
 def other_model(tiny_model, tmp_path_factory) -> Path:
-    """The small encoder with other weights."""
+    """Return a folder with the small encoder and other weights."""
     from bertft.models.blocks import reinitialise
     from bertft.models.encoder import Encoder
 

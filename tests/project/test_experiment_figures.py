@@ -1,4 +1,4 @@
-"""Panels of the experiments' figures, for names of encoders that look like names of comparisons."""
+"""Panels of the experiments' figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One process at a time at a folder, and what the sweep of unfinished files leaves to it."""
+"""Locks of folders, and the sweep of unfinished files around them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from bertft.runs.folder import RunFolder
 from bertft.runs.locks import claimed, is_held
 
 
-def test_a_second_claim_is_refused_and_nothing_is_left(tmp_path):
+def test_a_second_claim_is_refused_and_leaves_nothing(tmp_path):
     out = tmp_path / "made" / "for" / "out"
     lock = out.parent / ".out.lock"
     with claimed(out):
         assert is_held(lock)
         with pytest.raises(BertftError, match=r"for/out: another bertft process is at work on it"), claimed(out):
             pass
-        assert is_held(lock)  # the refused one takes nothing away
+        assert is_held(lock)  # the refused claim does not release it
         with claimed(out.with_name("other")):
             pass
     assert not list(tmp_path.iterdir())
@@ -39,7 +39,7 @@ def test_a_second_claim_is_refused_and_nothing_is_left(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
-def test_a_lock_that_a_killed_process_left_holds_nobody_up(tmp_path):
+def test_the_lock_file_of_a_killed_process_blocks_nobody(tmp_path):
     (tmp_path / ".out.lock").touch()
     assert not is_held(tmp_path / ".out.lock")
     with claimed(tmp_path / "out"):
@@ -47,7 +47,7 @@ def test_a_lock_that_a_killed_process_left_holds_nobody_up(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_sweep_leaves_folders_where_somebody_is_at_work(tmp_path):
+def test_the_sweep_skips_folders_of_other_processes(tmp_path):
     rests = [tmp_path / name for name in ("models/.dep.part/x", "models/.dep.training/.note.1.part", ".table.2.part")]
     for rest in rests:
         rest.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def test_the_sweep_leaves_folders_where_somebody_is_at_work(tmp_path):
     assert not any(rest.exists() for rest in rests)
 
 
-def test_the_sweep_leaves_what_stores_hold_and_takes_the_folders_own_lock_for_its_own(tmp_path):
+def test_the_sweep_skips_locked_stores_but_not_its_own_folder(tmp_path):
     busy, idle = (tmp_path / "models" / name / ".layer3.part" for name in "ab")
     for rest in (busy, idle):
         rest.parent.mkdir(parents=True)
@@ -134,8 +134,8 @@ def test_a_second_process_cannot_fine_tune_into_the_same_folder(tiny_model, tmp_
         assert first.stdout.readline() == "training\n"
         assert sorted(path.name for path in out.parent.iterdir()) == [".mnli.lock", ".mnli.training"]
         with pytest.raises(BertftError, match=r"models/mnli: another bertft process is at work on it"):
-            finetune(dataclasses.replace(config, seed=2))  # with other settings it would have begun afresh
-        (out.parent / ".mnli.part").mkdir()  # as when the first writes its result
+            finetune(dataclasses.replace(config, seed=2))  # with other settings it would have started over
+        (out.parent / ".mnli.part").mkdir()  # as while the first process writes its result
         with RunFolder(tmp_path, "").claim():  # a study around it
             assert sorted(path.name for path in out.parent.iterdir()) == [".mnli.lock", ".mnli.part", ".mnli.training"]
         first.communicate("\n", timeout=60)

@@ -101,7 +101,7 @@ def test_newer_settings_at_their_default_leave_older_folders_valid(tmp_path):
 def test_a_new_study_draws_as_rsa_does_and_names_it(tmp_path):
     config = read_study(write(tmp_path / "s.yaml", TREE))
     assert config.rsa.draw == "stream" and config.to_tree()["rsa"]["draw"] == "stream"
-    stage = next(s for s in study_stages(config, Inputs(config, tmp_path, SILENT)) if s.name == "rsa/plain")
+    stage = next(s for s in study_stages(Inputs(config, tmp_path, SILENT)) if s.name == "rsa/plain")
     assert stage.depends["rsa"]["draw"] == "stream"
 
 
@@ -111,7 +111,7 @@ def test_a_resolved_study_without_a_draw_means_the_older_one(tmp_path, name):
     assert "draw" not in config.to_yaml()  # as folders written before the setting
     (tmp_path / name).write_text(config.to_yaml(), encoding="utf8")
     assert read_study(tmp_path / name) == config and config.rsa.draw == "permutation"
-    stage = next(s for s in study_stages(config, Inputs(config, tmp_path, SILENT)) if s.name == "rsa/plain")
+    stage = next(s for s in study_stages(Inputs(config, tmp_path, SILENT)) if s.name == "rsa/plain")
     assert "draw" not in stage.depends["rsa"]  # finished stages stay finished
 
 

@@ -105,7 +105,7 @@ def edge_probes(
         measured[name] = {part: run.measure(part, texts) for part, texts in parts.items()}
         result.seconds[name] = round(time.monotonic() - started, 2)
     inventory, scored = label_inventory(corpora["train"]), corpora["dev" if test is None else "test"]
-    result.notes = _notes(EdgeTargets(scored, inventory), test is None) + _limits(measured, training.steps)
+    result.notes = notes_of(EdgeTargets(scored, inventory), test is None) + _limits(measured, training.steps)
     result.rows, result.labels = rows_of(measured, inventory, data, len(scored), resamples, training.seed)
     return result
 
@@ -128,7 +128,8 @@ def checked(
     return corpora
 
 
-def _notes(scored: EdgeTargets, on_dev: bool) -> list[str]:
+def notes_of(scored: EdgeTargets, on_dev: bool) -> list[str]:
+    """Return sentences for the reader on labels that cannot be predicted and on scores that are too high."""
     notes = []
     if scored.unseen:
         shown = ", ".join(f"{label} ({n})" for label, n in scored.unseen.most_common(8))

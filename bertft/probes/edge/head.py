@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ DROPOUT = 0.3
 class Input:
     """The input of a probe, by ``kind``: ``layer`` (k alone), ``mix`` (a learned mix of 0..k) or ``cat`` (0 and k)."""
 
-    kind: str
+    kind: Literal["layer", "mix", "cat"]
     layer: int
 
 

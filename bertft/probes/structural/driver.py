@@ -68,9 +68,8 @@ def structural_probes(
     """Train distance and depth probes on every layer of every encoder and score them on ``dev``.
 
     `bertft.probes.structural.rows.rows_of` lists the rows. Layer k is ``hidden_states[k]`` of Hugging Face, one less
-    than in Hewitt's counting. For a baseline, add a randomly initialised encoder under the name ``random``
-    (`bertft.models.encoder.reinitialise`). The vectors of each encoder are extracted once, as float16, and removed
-    after its probes unless they come from a ``store``.
+    than in Hewitt's counting. For a baseline, add an encoder with random weights under the name ``random``
+    (`bertft.models.blocks.reinitialise`). Vectors are float16 and, unless a ``store`` keeps them, removed after use.
 
     Args:
         encoders: encoders by name; ``differences`` are to the first.

@@ -1,4 +1,4 @@
-"""Edge probes: the head against the published one written plainly, the batched training, scores, controls, resuming."""
+"""Edge probes: heads, training, scores, controls and the driver."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WORDS = ["dog", "cat", "sees", "runs", "the", "a", "big", "old", "of", "."]
 
 
 def corpus(n: int, seed: int, roles: int = 2, wide: bool = False) -> list[SpanText]:
-    """Texts of random words; a target's label is the kind of its first span's last word (and only one, unless wide)."""
+    """Texts of random words; the label of a target is the kind of the last word of its first span."""
     rng = np.random.default_rng(seed)
     texts = []
     for i in range(n):
@@ -47,7 +47,7 @@ def corpus(n: int, seed: int, roles: int = 2, wide: bool = False) -> list[SpanTe
 
 
 def vectors(targets: EdgeTargets, layers: int = 3, width: int = 12, seed: int = 0) -> WordVectors:
-    """One random vector a word type, with noise that grows with the layer."""
+    """One random vector for each word type, with noise that grows with the layer."""
     table = np.random.default_rng(5).normal(size=(len(WORDS), width))
     rng = np.random.default_rng(seed)
     rows = np.concatenate(
@@ -80,7 +80,7 @@ class Published(nn.Module):
 
 
 def published_of(heads: Heads, probe: int) -> tuple[Published, callable, dict[str, torch.Tensor]]:
-    """The published head with a probe's parameters, what it reads of the layers (L, T, D), and a mix's parameters."""
+    """Return the published head with the parameters of a probe, its input, and the parameters of its mix."""
     where = heads.inputs[probe]
     own = heads.select([probe])
     module = Published(heads.dim * (2 if where.kind == "cat" else 1), heads.roles, own["out"].shape[-1]).double()
@@ -109,7 +109,7 @@ def published_of(heads: Heads, probe: int) -> tuple[Published, callable, dict[st
 
 
 class Dropped(nn.Module):
-    """A dropout whose draw is known."""
+    """Dropout with a given draw."""
 
     def __init__(self, mask: torch.Tensor) -> None:
         super().__init__()
@@ -133,16 +133,16 @@ def repeated(texts: list[SpanText]) -> list[SpanText]:
     ]
 
 
-# With 2 dimensions there are more spans than these: the other way to multiply.
+# With 2 dimensions there are more spans than dimensions, which takes the other way to multiply.
 @pytest.mark.parametrize(("roles", "shared", "width"), [(1, False, 12), (2, False, 12), (2, True, 12), (2, True, 2)])
-def test_every_input_is_the_published_head(roles, shared, width):
+def test_every_head_equals_the_published_one(roles, shared, width):
     texts = with_targets(corpus(6, seed=roles, roles=roles, wide=True), "train")
     texts = repeated(texts) if shared else texts
     targets = EdgeTargets(texts, label_inventory(texts))
     data = vectors(targets, width=width)
     heads = Heads(all_inputs(3), 3, width, roles, len(targets.inventory), seed=1)
     generator = torch.Generator().manual_seed(2)
-    for name, tensor in heads.tensors.items():  # away from the common start, where norm is 1 and all probes are alike
+    for name, tensor in heads.tensors.items():  # away from the common start, where all probes are equal
         heads.tensors[name] = tensor + torch.randn(tensor.shape, generator=generator) / 5
     members = [4, 0, 2, 1]
     x, batch = data.batch(members), targets.batch(members)
@@ -180,7 +180,7 @@ def test_every_input_is_the_published_head(roles, shared, width):
         torch.testing.assert_close(alone, logits[some], rtol=1e-12, atol=1e-12)
 
 
-def test_targets_share_their_spans():
+def test_shared_spans_are_numbered_once():
     pairs = [((0, 2), (4, 5)), ((3, 4), (4, 5)), ((0, 2), (2, 4))]
     text = SpanText("1", tuple("abcde"), tuple(SpanTarget(*pair, ("x",)) for pair in pairs))
     batch = EdgeTargets([text, text], ["x"]).batch([1, 0])
@@ -189,7 +189,7 @@ def test_targets_share_their_spans():
     assert [t.tolist() for t in batch.which] == [[0, 1, 0, 2, 3, 2], [1, 1, 0, 3, 3, 2]]
 
 
-def test_words_outside_every_span_are_left_out():
+def test_words_outside_all_spans_are_left_out():
     text = SpanText("1", tuple("abcdef"), (SpanTarget((1, 3), (4, 5), ("x",)), SpanTarget((2, 3), (2, 3), ("y",))))
     targets = EdgeTargets([text], ["x", "y"])
     assert targets.kept[0].tolist() == [1, 2, 4] and targets.spans[0].tolist() == [[[0, 2], [2, 3]], [[1, 2], [1, 2]]]
@@ -211,10 +211,10 @@ def test_all_probes_at_once_equal_each_alone():
         for name, tensor in alone.heads.tensors.items():
             torch.testing.assert_close(own[name], tensor, rtol=1e-3, atol=1e-4)
         assert alone.dev_score[0] == pytest.approx(together.dev_score[p], abs=0.03)
-    assert together.dev_score[0] > 0.95  # without noise the label can be read off
+    assert together.dev_score[0] > 0.95  # without noise the label is linear in the vector
 
 
-def test_dev_f1_is_that_of_the_counts():
+def test_dev_f1_equals_that_of_the_counts():
     targets = EdgeTargets(with_targets(corpus(130, seed=2), "dev"), ["A", "B"])  # "C" is unseen
     data = vectors(targets)
     heads = Heads(all_inputs(3), 3, 12, 2, 2, seed=0)
@@ -228,7 +228,7 @@ def test_dev_f1_is_that_of_the_counts():
 # Scores ------------------------------------------------------------------------------------------------------------
 
 
-def test_scores_by_hand():
+def test_scores_equal_those_by_hand():
     hits = torch.tensor([[[1.0, 0], [2, 1]]])
     predicted = torch.tensor([[[2.0, 0], [2, 1]]])
     gold = torch.tensor([[1.0, 1], [3, 1]])
@@ -238,7 +238,7 @@ def test_scores_by_hand():
     assert edge_scores.label_f1(counts, 0, weights).tolist() == [[6 / 8, 4 / 6]]
 
 
-def test_expected_layer_by_hand():
+def test_expected_layer_equals_that_by_hand():
     inputs = [Input("layer", 0), Input("layer", 1), Input("mix", 1), Input("mix", 2)]
     scores = np.array([[0.5], [0.9], [0.6], [0.9]])
     assert edge_scores.expected_layer(inputs, scores)[0] == pytest.approx((1 * 0.1 + 2 * 0.3) / 0.4)
@@ -254,7 +254,7 @@ def test_unseen_labels_count_as_missed():
         torch.tensor([[1.0, 0], [1, 0]]), torch.tensor([1, 1]),
     )  # fmt: skip
     assert edge_scores.micro_f1(counts, np.ones((1, 2))).tolist() == [[2 * 2 / (2 + 4)]]
-    assert "new (2)" in edge._notes(targets, on_dev=False)[0]
+    assert "new (2)" in edge.notes_of(targets, on_dev=False)[0]
 
 
 # Controls ----------------------------------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ def test_control_labels_depend_on_the_word_type_alone():
     assert edge_control.control_labels(texts, texts, 3) != edge_control.control_labels(texts, texts, 4)
 
 
-def test_code_length_of_nothing_learned_is_the_uniform_one(monkeypatch):
+def test_the_code_of_an_untrained_probe_is_the_uniform_one(monkeypatch):
     texts = with_targets(corpus(40, seed=1), "train")
     targets = EdgeTargets(texts, ["A", "B", "C"])
     data = vectors(targets)
@@ -303,7 +303,7 @@ def encoder(tiny_model):
 FAST = EdgeTraining(learning_rate=1e-3, batch=8, interval=4, steps=8)
 
 
-def test_rows_of_two_encoders_and_resuming(encoder, tmp_path, monkeypatch):
+def test_two_encoders_have_all_rows_and_finished_probes_are_loaded(encoder, tmp_path, monkeypatch):
     from bertft.models.blocks import reinitialise
 
     random = Encoder(reinitialise(encoder.model, 0), encoder.tokenizer, "random")
@@ -315,7 +315,7 @@ def test_rows_of_two_encoders_and_resuming(encoder, tmp_path, monkeypatch):
     for name in ("micro_f1", "control_micro_f1", "selectivity", "description_bits", "compression"):
         assert {name, f"mix_{name}", f"cat_{name}"} <= measures
     assert {"expected_layer", "centre_of_gravity", "micro_f1_difference", "micro_f1_difference_p"} <= measures | {
-        "expected_layer"  # left out where the full mix is no better than layer 0
+        "expected_layer"  # left out if the full mix is no better than layer 0
     }
     assert all(row.low <= row.value <= row.high for row in result.rows if row.low is not None)
     assert len({row.key for row in result.rows}) == len(result.rows)
@@ -335,7 +335,7 @@ def test_rows_of_two_encoders_and_resuming(encoder, tmp_path, monkeypatch):
     def never(*_, **__):
         raise AssertionError("trained again")
 
-    assert edge.edge_probes(*arguments, **settings).rows == result.rows  # one seed, the same numbers
+    assert edge.edge_probes(*arguments, **settings).rows == result.rows  # the same seed gives the same numbers
     with monkeypatch.context() as patch:
         patch.setattr(edge, "train_heads", never)
         again = edge.edge_probes(*arguments, **settings, out=tmp_path)
@@ -350,7 +350,7 @@ def test_rows_of_two_encoders_and_resuming(encoder, tmp_path, monkeypatch):
             edge.edge_probes(*arguments, **settings, out=tmp_path)
 
 
-def test_coreference_is_scored_both_ways(encoder):
+def test_coreference_has_micro_f1_and_class_1_f1(encoder):
     def binary(texts):
         return [
             SpanText(
@@ -374,7 +374,7 @@ def test_coreference_is_scored_both_ways(encoder):
     assert "dev data" in result.notes[0]
 
 
-def test_refusals(encoder):
+def test_bad_corpora_and_settings_are_refused(encoder):
     texts = corpus(10, 1)
     empty = [SpanText("1", ("a",), ())]
     with pytest.raises(BertftError, match="at least 2 texts with targets in the training data, found 0"):

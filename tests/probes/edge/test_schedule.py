@@ -1,4 +1,4 @@
-"""The schedule of edge probes: rates and ends of each probe apart, clipping, and Adam's steps against PyTorch's."""
+"""The optimiser and schedule of edge probes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from bertft.probes.edge.head import Heads, Input
 from bertft.probes.edge.schedule import Schedule
 
 
-def test_schedule_halves_the_rate_and_stops_each_probe_apart():
+def test_each_probe_has_its_own_rate_and_stop():
     heads = Heads([Input("layer", 0), Input("layer", 1)], 2, 4, 1, 2, seed=0)
     schedule = Schedule(heads, 1e-3)
     for number in range(1, 23):
         f1 = np.array([0.5, number / 100])[list(schedule.active)]
         schedule.end_validation(number, f1)
-    assert schedule.rates.tolist() == pytest.approx([1e-3 / 8, 1e-3])  # after 6, 12 and 18 validations without a gain
+    assert schedule.rates.tolist() == pytest.approx(
+        [1e-3 / 8, 1e-3]
+    )  # after 6, 12 and 18 validations without an improvement
     assert schedule.active == [1] and schedule.steps.tolist() == [21, 22]
     assert schedule.highest.tolist() == [0.5, 0.22]
 
@@ -30,7 +32,7 @@ def test_gradients_are_clipped_probe_by_probe():
     assert gradients["out"][:, 0, 0].tolist() == pytest.approx([5.0, 3.0])
 
 
-def test_steps_are_adam_s_each_probe_at_its_rate():
+def test_steps_equal_those_of_adam_at_the_rate_of_each_probe():
     heads = Heads([Input("layer", 0), Input("cat", 1), Input("mix", 1)], 2, 4, 2, 3, seed=0)
     schedule = Schedule(heads, 1e-3)
     schedule.rates[:] = 1e-3, 1e-2, 1e-3
@@ -53,7 +55,7 @@ def test_steps_are_adam_s_each_probe_at_its_rate():
             torch.testing.assert_close(heads.tensors[name][heads.rows(name, p)], parameter, rtol=1e-5, atol=1e-7)
 
 
-def test_probes_go_through_together_as_memory_has_room():
+def test_passes_have_as_many_probes_as_memory_allows():
     from bertft.probes.edge.schedule import together
 
     probes = list(range(14))

@@ -1,4 +1,4 @@
-"""Orthogonal probes: the penalty and a step against autograd, what training finds, what is kept of it."""
+"""Orthogonal probes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def short():
     return [s for s in synthetic.sentences(600, seed=4) if len(s.words) <= 16]
 
 
-def test_penalty_gradient_is_that_of_both_norms():
+def test_the_penalty_gradient_equals_autograd():
     v = torch.randn(2, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     eye = torch.eye(5, dtype=torch.float64)
     norms = torch.linalg.matrix_norm(v.mT @ v - eye) + torch.linalg.matrix_norm(v @ v.mT - eye)
@@ -80,7 +80,7 @@ def test_a_step_descends_both_losses_and_the_penalty(short):
         torch.testing.assert_close(state[parameter]["exp_avg"] / 0.1, wanted, rtol=2e-4, atol=2e-5)
 
 
-def test_training_finds_the_directions(short):
+def test_training_finds_the_directions_of_the_tree(short):
     cut = len(short) * 3 // 4
     (train, train_trees), (dev, dev_trees) = rotated(short[:cut]), rotated(short[cut:], seed=1)
     probes = train_orthogonal(train, train_trees, dev, dev_trees, epochs=40, seed=0)
@@ -88,21 +88,21 @@ def test_training_finds_the_directions(short):
     assert deviation.norm() < 0.5  # the identity's own norm is 4.9
     assert torch.equal(probes.weights[1, 0], probes.rotation[0] * probes.scales[1, 0])
     gold = float(np.mean([d.mean() for d in dev_trees.distances]))
-    assert probes.dev_loss[0, 0] < gold / 8  # predicting 0 everywhere has the loss `gold`
+    assert probes.dev_loss[0, 0] < gold / 8  # `gold` is the loss of predicting 0
     assert 1 < probes.epochs[0, 0] <= 40
-    # Depth is the distance from the root: both need the 16 directions of the paths, and no other.
+    # Depth is the distance from the root, so both need the same 16 directions.
     assert probes.shared()[0] > 0.9
     assert all(6 < dimensions < 16 for dimensions in probes.dimensions()[:, 0])
 
 
-def test_dimensions_and_what_is_shared():
+def test_dimensions_and_overlap_follow_from_the_scales():
     scales = torch.tensor([[[1.0, 1, 0, 0], [1, 0, 0, 0]], [[0, 1, 1, 0], [-2, 0, 0, 0]]])
     probes = OrthogonalProbes(scales, scales, scales, scales, scales)
     assert probes.dimensions().tolist() == [[2, 1], [2, 1]]
     assert probes.shared().tolist() == [0.5, 1.0]
 
 
-def test_rows_and_files(tiny_model, tmp_path):
+def test_orthogonal_probes_have_rows_and_files(tiny_model, tmp_path):
     sentences = synthetic.sentences(70, seed=1)
     encoders = {"base": Encoder.from_pretrained(str(tiny_model))}
     arguments = (encoders, sentences[:40], sentences[40:])

@@ -1,4 +1,4 @@
-"""RBF-kernel probes: losses pair by pair in NumPy, gradients by differences, training, what is kept and refused."""
+"""RBF-kernel probes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LAYERS, DIM, RANK = 2, 6, 3
 
 
 def drawn(lengths=(1, 4, 2), seed: int = 0):
-    """Vectors (L, T, D), parameters (2 * L, D * R + 1) and gold numbers that trees might have, all float64."""
+    """Random vectors (L, T, D), parameters (2 * L, D * R + 1) and gold distances and depths, float64."""
     rng = np.random.default_rng(seed)
     h = rng.normal(size=(LAYERS, sum(lengths), DIM))
     parameters = rng.normal(size=(2 * LAYERS, DIM * RANK + 1))
@@ -43,7 +43,7 @@ def drawn(lengths=(1, 4, 2), seed: int = 0):
 
 
 def written_out(h, parameters, distances, depths, lengths):
-    """(2 * L,) losses as the paper writes the kernel, with sigma, scaled by sigma^2."""
+    """Return the losses (2 * L,) by the kernel as in the paper, with sigma, scaled by sigma^2."""
     found = np.zeros(2 * LAYERS)
     for probe in range(2 * LAYERS):
         b, sigma = parameters[probe, :-1].reshape(DIM, RANK), math.sqrt(math.exp(parameters[probe, -1]) / 2)
@@ -68,7 +68,7 @@ def written_out(h, parameters, distances, depths, lengths):
     return found
 
 
-def test_losses_are_those_of_the_kernel():
+def test_losses_equal_those_of_the_kernel():
     h, parameters, distances, depths, gold, lengths = drawn()
     truth = written_out(h.numpy(), parameters.numpy(), distances, depths, lengths.tolist())
     assert losses(parameters, h, *gold, lengths).numpy() == pytest.approx(truth, rel=1e-12)
@@ -78,12 +78,12 @@ def test_losses_are_those_of_the_kernel():
     assert single.dtype == torch.float32 and single.numpy() == pytest.approx(truth, rel=1e-5)
 
 
-def test_gradients():
+def test_gradients_equal_finite_differences():
     h, parameters, *_, gold, lengths = drawn(seed=1)
     assert torch.autograd.gradcheck(lambda p: losses(p, h, *gold, lengths), parameters.requires_grad_())
 
 
-def test_a_wide_kernel_is_the_plain_probe():
+def test_a_wide_kernel_equals_the_linear_probe():
     h, parameters, *_, gold, lengths = drawn(seed=2)
     parameters[:, -1] = math.log(1e9)
     weights = parameters[:, :-1].view(2, LAYERS, DIM, RANK)
@@ -91,30 +91,30 @@ def test_a_wide_kernel_is_the_plain_probe():
     torch.testing.assert_close(losses(parameters, h, *gold, lengths), plain, rtol=1e-6, atol=0)
 
 
-def test_training_finds_the_trees():
+def test_training_fits_the_trees():
     sentences = [s for s in synthetic.sentences(300, seed=4) if len(s.words) <= 16]
     cut = len(sentences) * 3 // 4
     (train, train_trees), (dev, dev_trees) = rotated(sentences[:cut]), rotated(sentences[cut:], seed=1)
-    train, dev = (WordVectors(data.vectors * 4, data.lengths) for data in (train, dev))  # so that few steps do
+    train, dev = (WordVectors(data.vectors * 4, data.lengths) for data in (train, dev))  # so that few steps suffice
     probes = train_rbf(train, train_trees, dev, dev_trees, rank=20, epochs=20, seed=0)
     gold = [float(np.mean([g.mean() for g in own])) for own in (dev_trees.distances, dev_trees.depths)]
-    assert all(probes.dev_loss[kind, 0] < gold[kind] / 5 for kind in (0, 1))  # 0 everywhere has the loss `gold`
+    assert all(probes.dev_loss[kind, 0] < gold[kind] / 5 for kind in (0, 1))  # `gold` is the loss of predicting 0
     assert not torch.equal(probes.widths, torch.full((2, 1), START))
-    # What is returned is what had that loss on dev.
+    # The weights returned have that loss on dev.
     parameters = torch.cat([probes.weights.view(2, -1), probes.widths.log()], dim=1)
     h = dev.batch(range(len(dev.lengths)))
     found = losses(parameters, h, *dev_trees.batch(range(len(dev.lengths))))
     torch.testing.assert_close(found.double(), probes.dev_loss.flatten(), rtol=1e-5, atol=0)
 
 
-def test_stops_five_epochs_after_the_last_gain():
+def test_training_stops_five_epochs_after_the_last_improvement():
     sentences = synthetic.sentences(4, seed=2)
     trees, lengths = Trees(sentences), [len(s.words) for s in sentences]
     nothing = WordVectors(torch.zeros(sum(lengths), 2, 8), lengths)
     assert train_rbf(nothing, trees, nothing, trees, rank=2, epochs=20).epochs.eq(1 + PATIENCE).all()
 
 
-def test_a_layer_beside_others_learns_what_it_learns_alone():
+def test_a_layer_learns_the_same_alone_and_beside_others():
     sentences = synthetic.sentences(40, seed=2)
     trees, lengths = Trees(sentences), [len(s.words) for s in sentences]
     vectors = torch.randn(sum(lengths), 2, 8, generator=torch.Generator().manual_seed(0))
@@ -128,7 +128,7 @@ def test_a_layer_beside_others_learns_what_it_learns_alone():
         train_rbf(both, trees, both, trees, rank=0, epochs=3)
 
 
-def test_rows_and_files(tiny_model, tmp_path, monkeypatch):
+def test_rbf_probes_have_rows_and_files(tiny_model, tmp_path, monkeypatch):
     sentences = synthetic.sentences(60, seed=1)
     encoder = Encoder.from_pretrained(str(tiny_model))
     arguments = ({"base": encoder}, sentences[:40], sentences[40:])
@@ -143,12 +143,12 @@ def test_rows_and_files(tiny_model, tmp_path, monkeypatch):
     kept, record = load_file(tmp_path / "base.rbf.safetensors"), json.loads((tmp_path / "base.rbf.json").read_text())
     assert kept["distance"].shape == (4, 32, 4) and kept["widths"].shape == (2, 4)
     assert record["config"]["rank"] == "4, RBF kernel" and record["widths"]["depth"] == kept["widths"][1].tolist()
-    # The weights give the kept scores, and the trees are there for every sentence.
+    # The kept weights give the kept scores, and every sentence has a tree.
     vectors, gold = extract(encoder, [s.words for s in sentences[40:]]), Trees(sentences[40:])
     weights = torch.stack([kept["distance"], kept["depth"]])
     points, depths = predict(Probes(weights, weights, weights), vectors)
     scores = score_sentences(points, depths, gold.distances, gold.depths, punctuation(sentences[40:])[0])
     assert np.array_equal(scores.edges, kept["scores.edges"].numpy())
     assert [s.words for s in read_conllu(tmp_path / "base.rbf.conllu")] == [s.words for s in sentences[40:]]
-    monkeypatch.setitem(structural.TRAINERS, "rbf", None)  # all is found again
+    monkeypatch.setitem(structural.TRAINERS, "rbf", None)  # nothing is trained again
     assert structural_probes(*arguments, **settings, rbf=True, control=True) == rows

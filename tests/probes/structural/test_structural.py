@@ -1,4 +1,4 @@
-"""Training of structural probes: the schedule, all layers together against one alone, resuming, refusals."""
+"""Training of linear structural probes and the driver."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bertft.probes.structural import training as structural_training
 from bertft.probes.structural.driver import structural_probes
 from bertft.probes.structural.predicted_trees import predicted_heads
 from bertft.probes.structural.training import Trees, train_probes
-from bertft.probes.structural.trees import control_trees
+from bertft.probes.structural.trees import control_trees, punctuation
 from bertft.probes.vectors import WordVectors, extract
 
 
@@ -35,7 +35,7 @@ def encoder(tiny_model):
 
 
 def toy(sentences, layers: int = 2, width: int = 24, seed: int = 0) -> tuple[WordVectors, Trees]:
-    """Vectors in which trees are partly there: layer l holds tree coordinates plus noise that grows with l."""
+    """Vectors that encode trees partly: tree coordinates plus noise that grows with the layer."""
     trees = Trees(sentences)
     rng = np.random.default_rng(seed)
     parts = []
@@ -49,7 +49,7 @@ def toy(sentences, layers: int = 2, width: int = 24, seed: int = 0) -> tuple[Wor
 
 
 def published(train, train_trees, dev, dev_trees, layer, kind, rank, epochs, seed):
-    """One probe on one layer by itself, plainly: torch's own scheduler and optimiser, dense per-sentence losses."""
+    """Train one probe on one layer with PyTorch's scheduler and optimiser and a loss for each sentence."""
     generator = torch.Generator().manual_seed(seed)
     init = (torch.rand(2, 1, train.width, rank, generator=generator) - 0.5) / 10
     weight = torch.nn.Parameter(init[kind, 0].clone())
@@ -91,16 +91,22 @@ def published(train, train_trees, dev, dev_trees, layer, kind, rank, epochs, see
 
 
 def test_all_probes_at_once_equal_each_alone(sentences):
+    """The bounds are what rounding does to the reference itself.
+
+    With inputs perturbed by half a unit in the last place, its losses move by no more than 1e-7 and its epochs not at
+    all. Adam divides a gradient by its own size, so a gradient that cancels to rounding moves its weight by a full step
+    of 1e-3 in either direction; that happens to a few weights early in the training.
+    """
     train, train_trees = toy(sentences[:24])
     dev, dev_trees = toy(sentences[24:40], seed=1)
     probes = train_probes(train, train_trees, dev, dev_trees, rank=4, epochs=40, seed=3)
     for kind in range(2):
         for layer in range(2):
             weight, loss, epochs = published(train, train_trees, dev, dev_trees, layer, kind, 4, 40, 3)
-            assert probes.dev_loss[kind, layer].item() == pytest.approx(loss, rel=2e-3)
-            assert abs(probes.epochs[kind, layer].item() - epochs) <= 6
-            overlap = torch.corrcoef(torch.stack([weight.flatten(), probes.weights[kind, layer].flatten()]))[0, 1]
-            assert overlap > 0.98
+            assert probes.dev_loss[kind, layer].item() == pytest.approx(loss, rel=1e-6)
+            assert probes.epochs[kind, layer].item() == epochs
+            apart = (probes.weights[kind, layer] - weight).abs()
+            assert apart.max() <= 2 * 2e-3 and (apart > 1e-6).float().mean() <= 0.05
 
 
 def test_schedule_decays_resets_and_stops():
@@ -121,12 +127,12 @@ def test_schedule_decays_resets_and_stops():
     assert groups == [(pytest.approx(schedule.rates[0]), 1), (pytest.approx(1e-3), 1)]
     assert schedule.active == [False, True] and schedule.epochs.tolist() == [7, 8]
     assert schedule.lowest[0] == pytest.approx(0.9)
-    assert list(schedule.optimizer.state) == [schedule.parts[1]]  # the other's was reset at its decay
+    assert list(schedule.optimizer.state) == [schedule.parts[1]]  # that of the other was reset at its decay
     assert torch.allclose(schedule.best[0], torch.full((3, 2), 1 - 2e-3), atol=1e-6)  # after two full steps
     assert torch.equal(schedule.weights[1], weights[1])
 
 
-def test_groups_leave_out_what_has_stopped():
+def test_groups_leave_out_stopped_probes():
     assert structural_training.groups_of([True, False, True, False, True, True], 3) == [
         ((0,), [0]),
         ((1,), [1]),
@@ -134,7 +140,7 @@ def test_groups_leave_out_what_has_stopped():
     ]
 
 
-def test_rows_of_two_encoders(sentences, encoder, tmp_path):
+def test_two_encoders_have_rows_and_files(sentences, encoder, tmp_path):
     from bertft.models.blocks import reinitialise
 
     random = Encoder.from_pretrained(encoder.name)
@@ -172,7 +178,7 @@ def test_ranks_control_and_differences(sentences, encoder, tmp_path):
         assert difference.low <= difference.value <= difference.high
         assert 0 <= by["random", 2, f"uuas_difference_p_rank{rank}"].value <= 1
     assert structural_probes(*arguments, **settings, out=tmp_path) == rows
-    # The trees that are written are those of the scores: each is one tree over the sentence's own words.
+    # The trees written are those of the scores, one over the words of each sentence.
     trees = read_conllu(tmp_path / "base.rank4.conllu")
     assert [t.words for t in trees] == [s.words for s in sentences[60:]]
     text = (tmp_path / "base.rank4.conllu").read_text()
@@ -199,7 +205,7 @@ def test_predicted_heads_of_known_points():
     assert predicted_heads(points[:1], torch.tensor([1.0])) == [0]
 
 
-def test_control_trees_follow_from_the_words(sentences):
+def test_control_trees_depend_on_the_words_alone(sentences):
     drawn: dict[str, set] = {}
     for s in control_trees(sentences, 5):
         assert s.heads[0] == 0
@@ -210,17 +216,25 @@ def test_control_trees_follow_from_the_words(sentences):
 
 
 def test_a_store_and_a_stream_give_the_same_scores(sentences, encoder, tmp_path):
+    """Scores move by no more than the rounding of vectors can make them.
+
+    A float16 vector is off by 2^-11 of its size and so are distances; correlations average such errors out. A pair of
+    edges of nearly equal length may change places in a spanning tree; roots are farther apart than that.
+    """
     arguments = ({"base": encoder}, sentences[:20], sentences[60:])
     settings = {"rank": 4, "epochs": 1}
     plain = structural_probes(*arguments, **settings)
     assert structural_probes(*arguments, **settings, store=FeatureStore(tmp_path)) == plain
     exact = structural_probes(*arguments, **settings, store=FeatureStore(tmp_path, dtype=torch.float32))
     streamed = structural_probes(*arguments, **settings, store=FeatureStore(stream=True))
+    edge = 1 / sum(int((~skip).sum()) - 1 for skip in punctuation(sentences[60:])[0])
     for a, b, c in zip(plain, exact, streamed, strict=True):
-        assert a.value == pytest.approx(b.value, abs=0.03) and b.value == pytest.approx(c.value, abs=0.03)
+        rounding = {"dspr": 2**-11, "nspr": 2**-11, "uuas": 1.01 * edge, "root_accuracy": 0.0}[b.measure]
+        assert a.value == pytest.approx(b.value, abs=rounding), (a.layer, a.measure)
+        assert c.value == pytest.approx(b.value, abs=min(rounding, 1e-6)), (c.layer, c.measure)
 
 
-def test_finished_encoders_are_taken_and_others_not(sentences, encoder, tmp_path, monkeypatch):
+def test_finished_probes_of_equal_settings_are_loaded(sentences, encoder, tmp_path, monkeypatch):
     arguments = ({"base": encoder}, sentences[:40], sentences[60:])
     first = structural_probes(*arguments, rank=4, epochs=1, out=tmp_path)
     assert json.loads((tmp_path / "base.json").read_text())["config"]["punctuation"] in ("xpos", "upos")
@@ -243,7 +257,7 @@ def test_finished_encoders_are_taken_and_others_not(sentences, encoder, tmp_path
             structural_probes(*arguments, rank=4, epochs=1, out=tmp_path)
 
 
-def test_vectors_on_disk_are_those_in_memory_and_removed(sentences, encoder, tmp_path, monkeypatch):
+def test_vectors_on_disk_equal_those_in_memory_and_are_removed(sentences, encoder, tmp_path, monkeypatch):
     words = [s.words for s in sentences]
     memory = extract(encoder, words)
     monkeypatch.setattr(features, "IN_MEMORY", 0)
@@ -258,7 +272,7 @@ def test_vectors_on_disk_are_those_in_memory_and_removed(sentences, encoder, tmp
     assert not list((tmp_path / "run").glob(".*"))
 
 
-def test_refusals(sentences, encoder):
+def test_bad_corpora_and_settings_are_refused(sentences, encoder):
     with pytest.raises(BertftError, match="train holds no sentence"):
         structural_probes({"base": encoder}, [], sentences)
     with pytest.raises(BertftError, match="dev holds no sentence"):

@@ -1,4 +1,4 @@
-"""Gold distances and depths against shortest paths; punctuation; heads that form no tree."""
+"""Targets of structural probes."""
 
 from __future__ import annotations
 
@@ -65,6 +65,6 @@ def test_punctuation_by_penn_tags_else_universal():
         ([], "one root, found 0"),
     ],
 )
-def test_heads_that_form_no_tree(heads, message):
+def test_heads_that_form_no_tree_are_refused(heads, message):
     with pytest.raises(BertftError, match=f"sentence s1: .*{message}"):
         tree(sentence(heads))
