@@ -93,9 +93,9 @@ def placed(held: int, moved: int) -> tuple[int, int]:
     return (held, moved) if torch.cuda.is_available() else (held + moved, 0)
 
 
-def weights_of(model: torch.nn.Module) -> int:
-    """Return the bytes of a model's weights."""
-    return sum(p.numel() * p.element_size() for p in model.parameters())
+def weights_of(model: torch.nn.Module, *, trained: bool = False) -> int:
+    """Return the bytes of a model's weights, or only of those that are ``trained``."""
+    return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad or not trained)
 
 
 def piece_counts(encoder: Encoder, examples: Sequence[Any], unit: str) -> list[int]:

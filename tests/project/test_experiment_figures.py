@@ -1,4 +1,4 @@
-"""Panels of the experiments' figures, for names of encoders that look like names of comparisons."""
+"""Panels of the experiments' figures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_an_encoder_whose_name_contains_and_is_compared_with_the_base():
 
 
 @pytest.mark.parametrize("task", ["a and base", "x, two seeds"])
-def test_kinds_of_pairs_do_not_depend_on_how_a_task_is_called(task):
+def test_kinds_of_pairs_do_not_depend_on_the_name_of_a_task(task):
     about = SimpleNamespace(config={"tasks": ["mnli", task]})
     rows = similar(f"mnli and {task}", f"{task} and base", f"{task}, two seeds")
     (figure,) = noise_ceiling.EXPERIMENT.figures(rows, about)
