@@ -119,10 +119,10 @@ Tensor split_product(const char* op, const Tensor& a, const Tensor& b, cudaStrea
   const SplitRows left = split_rows(op, a, mean, 0, false, bad, stream);
   const SplitRows right = split_rows(op, b, mean, 0, false, bad, stream);
   Tensor out = empty(a, {B, N, M}, ScalarType::Float);
-  check_launch(op,
-               split_gram_launch(a.const_data_ptr(), b.const_data_ptr(), left.memory.mutable_data_ptr(),
-                                 right.memory.mutable_data_ptr(), data<double>(mean), data<float>(out), data<int>(list),
-                                 data<int>(list) + B, 1, code(a), 0, int(B), N, M, int(K), false, stream));
+  check_launch(
+      op, split_gram_launch(a.const_data_ptr(), b.const_data_ptr(), left.memory.mutable_data_ptr(),
+                            right.memory.mutable_data_ptr(), data<double>(mean), data<float>(out), data<int>(count),
+                            data<int>(pairs), 1, code(a), 0, int(B), N, M, int(K), false, stream));
   return out;
 }
 
