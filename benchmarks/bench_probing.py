@@ -83,14 +83,14 @@ def test_structural_epoch(run_race, rank):
     data, sentences = corpus(800)
     trees = structural_training.Trees(sentences)
     tiny, few = corpus(2)
-    few_trees = structural_training.Trees(few)
+    corpora = [structural_training.Corpus(*own) for own in ((data, trees), (tiny, structural_training.Trees(few)))]
     words = len(data.vectors)
     h = data.batch(range(len(sentences)))
     weights = torch.randn(LAYERS, DIM, 2 * rank) / 10
     batches = padded_batches(data, trees)
 
     def epoch():
-        return structural_training.train_probes(data, trees, tiny, few_trees, rank=rank, epochs=1, seed=0).weights
+        return structural_training.train_probes(*corpora, rank=rank, epochs=1, seed=0).weights
 
     def products():  # B'h of every word and h'(gradient), distance and depth of all layers
         for first in range(0, words, 400):

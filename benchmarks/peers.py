@@ -91,7 +91,7 @@ def sklearn_rsa(x: np.ndarray, y: np.ndarray, metric: str) -> float:
 
 
 def rsatoolbox_rsa(x: np.ndarray, y: np.ndarray, metric: str, compare: str = "corr") -> float:
-    """rsatoolbox knows correlation and (squared) Euclidean, not cosine."""
+    """Return the correlation by rsatoolbox, which has correlation and (squared) Euclidean distances, not cosine."""
     from rsatoolbox.data import Dataset
     from rsatoolbox.rdm import calc_rdm
     from rsatoolbox.rdm import compare as compare_rdms

@@ -1,4 +1,4 @@
-"""Fixtures that tests of several parts share."""
+"""Shared fixtures."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
 
-# The same examples in every run: a failure is found again, and a green run stays green.
+# The same examples in every run, so that failures are reproducible.
 hypothesis.settings.register_profile("bertft", derandomize=True)
-# Others in every run: tests/data/test_fuzz.py asks for it, with more examples; a failure prints how to have it again.
+# New examples in every run, for tests/data/test_fuzz.py; a failure prints how to reproduce it.
 hypothesis.settings.register_profile("random", database=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("BERTFT_FUZZ", "bertft"))
 
-# Before transformers or datasets is imported anywhere: no test reaches for the network.
+# Set before transformers or datasets is imported, so that no test uses the network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return
-    import torch  # only here: it takes seconds
+    import torch  # takes seconds
 
     if not torch.cuda.is_available():
         for item in marked:
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a randomly initialised BERT of 3 blocks, 32 dimensions and a window of 128, and its tokenizer."""
+    """Return a folder with a tokenizer and a randomly initialised BERT: 3 blocks, 32 dimensions, a window of 128."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizer
 
@@ -46,7 +46,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     words = {word.lower() for sentence in synthetic.sentences(400, seed=0) for word in sentence.words}
     letters = "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'\"()-"
-    # Every third word is left to be cut into letters, so that words of several pieces are common.
+    # Every third word is missing and is cut into letters, so that words of several pieces are common.
     entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters)]
     entries += [word for i, word in enumerate(sorted(words - set(entries))) if i % 3]
     tokenizer = BertTokenizer(vocab={entry: i for i, entry in enumerate(entries)}, do_lower_case=True)
@@ -70,7 +70,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def disturbed(tiny_model: Path) -> Callable[..., Encoder]:
-    """A function of (seed, blocks) that gives the tiny encoder with noise added to the weights of these blocks."""
+    """Return a function of (seed, blocks) for the tiny encoder with noise added to the weights of these blocks."""
     import torch
 
     from bertft.models.encoder import Encoder
@@ -88,7 +88,7 @@ def disturbed(tiny_model: Path) -> Callable[..., Encoder]:
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """The folder of the real corpora: ``BERTFT_DATA``, else ``../shared/data`` beside the repository."""
+    """Return the folder of the real corpora: ``BERTFT_DATA``, else ``../shared/data`` beside the repository."""
     root = Path(os.environ.get("BERTFT_DATA") or Path(__file__).parents[2] / "shared" / "data")
     if not root.is_dir():
         pytest.skip(f"no real corpora at {root}; set BERTFT_DATA to their folder")

@@ -281,4 +281,4 @@ def top(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """What did fine-tuning change inside my encoder?"""
+    """What did fine-tuning change inside my encoder?"""  # noqa: D401 - the title of --help

@@ -9,6 +9,7 @@ from bertft.ops.autograd import first_order
 
 
 def fake(h, weight, distance_rank, distances, depths, lengths, with_weight, with_h):
+    """Return tensors of the shapes and types of the op's results."""
     (L, T, D), R = h.shape, weight.shape[2]
     # Not a sum of comparisons: torch 2.10 adds symbolic booleans through sympy, which has deprecated that.
     kinds = (1 if distance_rank > 0 else 0) + (1 if distance_rank < R else 0)
@@ -20,6 +21,7 @@ def fake(h, weight, distance_rank, distances, depths, lengths, with_weight, with
 
 
 def setup_context(ctx, inputs, output):
+    """Keep the gradients that the forward pass computed."""
     h, weight, ctx.distance_rank, *_, with_weight, with_h = inputs
     ctx.flags, ctx.h_dtype = (with_weight, with_h), h.dtype
     ctx.mark_non_differentiable(output[1], output[2])
@@ -27,6 +29,7 @@ def setup_context(ctx, inputs, output):
 
 
 def backward(ctx, grad, _, __):
+    """Return the gradients of all inputs: those of the forward pass, scaled by ``grad`` (L, 2)."""
     grad_weight, grad_h, h, weight = ctx.saved_tensors
     needs = ctx.needs_input_grad
     if (needs[1] and not ctx.flags[0]) or (needs[0] and not ctx.flags[1]):

@@ -26,22 +26,30 @@ IN_MEMORY = 256 << 20  # bytes above which vectors are memory-mapped, if a path 
 class Vectors(Protocol):
     """Vectors of the words of S sentences, which probes read in batches of sentences.
 
-    ``lengths`` (S,) are the words of each sentence. ``batch`` returns the words of some ``sentences``, one sentence
-    after the other, in some ``layers`` (default: all), as (L', T', D) float32, contiguous. With a ``workspace`` the
-    result is valid until the next batch that uses the same one.
+    ``lengths`` (S,) are the words of each sentence.
     """
 
     lengths: np.ndarray
 
     @property
-    def layers(self) -> int: ...
+    def layers(self) -> int:
+        """The number of layers L."""
+        ...
 
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """The number of dimensions D."""
+        ...
 
     def batch(
         self, sentences: Sequence[int], layers: Tensor | None = None, *, workspace: Workspace | None = None
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """Return the words of ``sentences``, one sentence after the other, in ``layers`` (default: all).
+
+        The result is (L', T', D) float32, contiguous. With a ``workspace`` it is valid until the next batch that uses
+        the same one.
+        """
+        ...
 
 
 class Workspace:
@@ -176,25 +184,27 @@ def extract(
     stream: Any = encoder.stream(sentences, unit="word", window=window, batch_tokens=batch_tokens, progress=progress)
     for batch in stream:
         packed = batch.vectors.transpose(0, 1).to("cpu", dtype)
-        stop = 0
-        for index, length in zip(batch.index.tolist(), batch.lengths.tolist(), strict=True):
-            start, stop = stop, stop + length
-            part = packed[start:stop]
+        for index, part in zip(batch.index.tolist(), packed.split(batch.lengths.tolist()), strict=True):
+            first, length = seen[index], len(part)
             if kept is not None:
                 own = kept[index]
-                part = part[own[(own >= seen[index]) & (own < seen[index] + length)] - seen[index]]
+                part = part[own[(own >= first) & (own < first + length)] - first]
             vectors[filled[index] : filled[index] + len(part)] = part
             filled[index] += len(part)
             seen[index] += length
         if not bool(torch.isfinite(packed).all()):
             raise BertftError(f"{encoder.name}: a word's vector is not finite or beyond the range of {dtype}")
+    _check_complete(encoder, sentences, seen)
+    return store
+
+
+def _check_complete(encoder: Encoder, sentences: Sequence[Sequence[str]], seen: np.ndarray) -> None:
     wanted = np.array([len(words) for words in sentences])
     if not np.array_equal(seen, wanted):
         sentence = int(np.flatnonzero(seen != wanted)[0])
         raise BertftError(
             f"{encoder.name}: expected {wanted[sentence]} word vectors of sentence {sentence}, found {seen[sentence]}"
         )
-    return store
 
 
 def _allocated(shape: tuple[int, int, int], dtype: torch.dtype, path: str | os.PathLike[str] | None) -> Tensor:
@@ -227,10 +237,12 @@ class StreamedVectors:
 
     @property
     def layers(self) -> int:
+        """The number of layers L."""
         return self.encoder.num_layers
 
     @property
     def width(self) -> int:
+        """The number of dimensions D."""
         return self.encoder.dim
 
     def batch(

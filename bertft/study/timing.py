@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -91,41 +88,14 @@ def seconds_of(work: Callable[[], object]) -> float:
     return max(min(found), 1e-9)
 
 
-def resident() -> int:
-    """Return the bytes of memory that this process holds now, or its peak where the system does not say."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return fullest()
-
-
-def fullest() -> int:
-    """Return the peak memory of this process in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def memory_of_machine() -> int:
-    """Return the bytes of memory of this machine, or 0 where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 0
-
-
-def memory_of_gpu() -> int:
-    """Return the bytes of the GPU in use, or 0 without one."""
-    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
-
-
 def placed(held: int, moved: int) -> tuple[int, int]:
     """Return a stage's ``memory`` and ``gpu``, of which the ``moved`` bytes are on the GPU where there is one."""
     return (held, moved) if torch.cuda.is_available() else (held + moved, 0)
 
 
-def weights_of(model: torch.nn.Module) -> int:
-    """Return the bytes of a model's weights."""
-    return sum(p.numel() * p.element_size() for p in model.parameters())
+def weights_of(model: torch.nn.Module, *, trained: bool = False) -> int:
+    """Return the bytes of a model's weights, or only of those that are ``trained``."""
+    return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad or not trained)
 
 
 def piece_counts(encoder: Encoder, examples: Sequence[Any], unit: str) -> list[int]:

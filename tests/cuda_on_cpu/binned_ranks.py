@@ -55,8 +55,9 @@ def rounding_bound(values: np.ndarray, bins: int, dtype: type) -> float:
 
 
 def binning_deviation(values: np.ndarray, bins: int) -> float:
-    """Standard deviation of what binning of one side adds to a correlation, where the other does not know the order in
-    a bin: sqrt(sum c (c - 1)) / P^2, about 1 / (P sqrt(bins)).
+    """Return the standard deviation of what binning of one side adds to a correlation, about 1 / (P sqrt(bins)).
+
+    It is sqrt(sum c (c - 1)) / P^2 where the other side does not depend on the order within a bin of c values.
 
     Two values of a bin count as 1/2 + f - f' of a rank to one another, not as 0 or 1: off by e of variance 1/12 (f - f'
     is triangular), with opposite signs for the two. So the sum of error times rank s of the other side is one over the

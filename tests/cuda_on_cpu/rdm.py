@@ -26,9 +26,9 @@ def correlate(
     entries_bytes=1 << 25,
     **options,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """x (L, N, D), y (M, N, E) or None, as `stored` has them -> out (L, M) float64, first bad rows (2, 2).
+    """Return out (L, M) float64 and the first bad rows (2, 2), from x (L, N, D) and y (M, N, E) or None as `stored`.
 
-    ``entries_bytes``: of the entries that the workspace holds at once; a tile of one layer takes 64 KB.
+    ``entries_bytes`` bounds the entries that the workspace holds at once; a tile of one layer takes 64 KB.
     """
     (layers, n, d), other = x.shape, x if y is None else y
     out, bad = np.empty((layers, len(other))), np.zeros((2, 2), np.int64)

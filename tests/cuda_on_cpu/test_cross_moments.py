@@ -136,7 +136,7 @@ def test_types(mode, dtype):
 
 @pytest.mark.parametrize("metric", LINEAR)
 def test_rows(metric):
-    """u as exact as plain PyTorch in float32 makes it; a and p are those of u as rounded."""
+    """Check that u is as exact as plain PyTorch in float32 makes it, and that a and p are those of the rounded u."""
     (x, exact_x), _, (mean, _) = data((20, 65, 1), "float32")
     u, a, p, _ = prepare(Kernels("cross_moments.cu", "checked"), x, mean, "float32", metric)
     exact, _ = reference.prepared_rows(torch.tensor(exact_x), torch.tensor(mean), metric)

@@ -47,7 +47,7 @@ def test_plan_covers_every_word_once_and_starts_with_the_longest():
 
 
 def run(kernels, p, distances, depths, lengths, distance_rank, with_gradient=True, **options):
-    """loss (L, 2) and dp, from p (L, T, R)."""
+    """Return loss (L, 2) and dp, from p (L, T, R)."""
     layers, words, rank = p.shape
     tiles, count, long_tiles, longest = plan(kernels, lengths)
     loss, dp = np.empty((layers, 2), p.dtype), np.empty_like(p)

@@ -238,7 +238,7 @@ def test_a_pair_is_never_cut_into_windows(encoder):
     long = " ".join(["word"] * 100)
     (pair,) = encoder.tokenise([(long, long)], "token")
     assert pair.whole and len(pair) > encoder.max_length
-    with pytest.raises(BertftError, match="example 0 has .* pieces, expected at most"):
+    with pytest.raises(BertftError, match=r"example 0 has .* pieces, expected at most"):
         list(encoder.stream([pair], unit="token", window="split"))
 
 

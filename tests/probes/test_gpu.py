@@ -9,10 +9,11 @@ import torch
 from bertft.data import synthetic
 from bertft.probes.edge.head import all_inputs
 from bertft.probes.edge.targets import EdgeTargets, label_inventory
+from bertft.probes.edge.training import Corpus as EdgeCorpus
 from bertft.probes.edge.training import EdgeTraining, count, train_heads
 from bertft.probes.structural.orthogonal import train_orthogonal
 from bertft.probes.structural.rbf import train_rbf
-from bertft.probes.structural.training import Trees, predict, train_probes
+from bertft.probes.structural.training import Corpus, Trees, predict, train_probes
 from bertft.probes.vectors import StreamedVectors, WordVectors, on_device
 from tests.probes.edge.test_edge import corpus, repeated, vectors
 
@@ -26,7 +27,7 @@ def material():
         sentences = synthetic.sentences(size, seed=seed)
         lengths = [len(sentence.words) for sentence in sentences]
         drawn = torch.randn(sum(lengths), 3, 24, generator=torch.Generator().manual_seed(seed))
-        found += [WordVectors(drawn.half(), lengths), Trees(sentences)]
+        found.append(Corpus(WordVectors(drawn.half(), lengths), Trees(sentences)))
     return found
 
 
@@ -39,7 +40,7 @@ def test_structural_probes_on_a_gpu_equal_those_of_the_cpu(material, train):
     torch.testing.assert_close(there.dev_loss, here.dev_loss, rtol=1e-3, atol=1e-4)
     again = train(*material, **settings, device="cuda")
     assert torch.equal(again.weights, there.weights)
-    points = [predict(here, material[2], device=device) for device in ("cuda", "cpu")]
+    points = [predict(here, material[1].vectors, device=device) for device in ("cuda", "cpu")]
     for a, b in zip(*points, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
@@ -51,7 +52,7 @@ def test_edge_probes_on_a_gpu_equal_those_of_the_cpu():
     targets = [EdgeTargets(own, inventory) for own in texts]
     spans, inputs = [vectors(own) for own in targets], all_inputs(3)
     config = EdgeTraining(learning_rate=1e-3, batch=8, interval=5, steps=20)
-    material = (inputs, spans[0], targets[0], spans[1], targets[1], config)
+    material = (inputs, EdgeCorpus(spans[0], targets[0]), EdgeCorpus(spans[1], targets[1]), config)
     there, here = (train_heads(*material, device=device) for device in ("cuda", "cpu"))
     assert there.heads.device.type == "cuda"
     for name, tensor in here.heads.tensors.items():
@@ -65,9 +66,10 @@ def test_edge_probes_on_a_gpu_equal_those_of_the_cpu():
 
 def test_vectors_that_do_not_fit_are_sent_batch_by_batch(material, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8, 8))
-    sent = on_device(material[0], torch.device("cuda", 0))
+    vectors = material[0].vectors
+    sent = on_device(vectors, torch.device("cuda", 0))
     assert not isinstance(sent, WordVectors)
-    assert torch.equal(sent.batch([3, 1]).cpu(), material[0].batch([3, 1]))
+    assert torch.equal(sent.batch([3, 1]).cpu(), vectors.batch([3, 1]))
 
 
 def test_streamed_vectors_are_sent_to_the_gpu(tiny_model):

@@ -13,11 +13,12 @@ from bertft.probes.edge import training as edge_train
 from bertft.probes.edge.control import online_code
 from bertft.probes.edge.head import Input, all_inputs
 from bertft.probes.edge.targets import EdgeTargets
+from bertft.probes.edge.training import Corpus as EdgeCorpus
 from bertft.probes.edge.training import EdgeTraining, train_heads
 from bertft.probes.structural.driver import structural_probes
 from bertft.probes.structural.orthogonal import train_orthogonal
 from bertft.probes.structural.rbf import train_rbf
-from bertft.probes.structural.training import Trees, train_probes
+from bertft.probes.structural.training import Corpus, Trees, train_probes
 from bertft.probes.vectors import WordVectors
 from bertft.runs.artefacts import Unfinished
 from bertft.runs.progress import SILENT
@@ -38,12 +39,12 @@ class Cut(Unfinished):
             raise Killed
 
 
-def material(count: int, seed: int) -> tuple[WordVectors, Trees]:
+def material(count: int, seed: int) -> Corpus:
     sentences = synthetic.sentences(count, seed=seed)
     lengths = [len(s.words) for s in sentences]
     vectors = torch.randn(sum(lengths), 2, 8, generator=torch.Generator().manual_seed(seed))
     vectors *= torch.tensor([[12.0], [3.0]])  # large, so that few steps suffice
-    return WordVectors(vectors, lengths), Trees(sentences)
+    return Corpus(WordVectors(vectors, lengths), Trees(sentences))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def material(count: int, seed: int) -> tuple[WordVectors, Trees]:
 )
 def test_structural_training_resumes_after_any_epoch(train, rank, epochs, tmp_path):
     # On noise, rates fall and probes stop at different epochs, so the whole state of the schedule matters.
-    arguments, settings = (*material(45, 1), *material(20, 2)), {**rank, "epochs": epochs, "seed": 5}
+    arguments, settings = (material(45, 1), material(20, 2)), {**rank, "epochs": epochs, "seed": 5}
     whole = train(*arguments, **settings)
     assert len(set(whole.epochs.flatten().tolist())) > (2 if rank else 1)
     cut = Cut(tmp_path / "state", {"seed": 5})
@@ -64,7 +65,7 @@ def test_structural_training_resumes_after_any_epoch(train, rank, epochs, tmp_pa
         assert torch.equal(getattr(resumed, name), value), name
 
 
-def edge_material(count: int, seed: int) -> tuple[WordVectors, EdgeTargets]:
+def edge_material(count: int, seed: int) -> EdgeCorpus:
     """Labels that layer 1 encodes and layer 0 does not, so that the training of layer 1 takes longer."""
     vectors = torch.randn(4 * count, 2, 8, generator=torch.Generator().manual_seed(seed))
     labels = iter("AB"[int(value > 0)] for value in vectors[:, 1, 0])
@@ -73,12 +74,12 @@ def edge_material(count: int, seed: int) -> tuple[WordVectors, EdgeTargets]:
         for i in range(count)
     ]
     targets = EdgeTargets(texts, ["A", "B"])
-    return WordVectors(vectors, targets.lengths), targets
+    return EdgeCorpus(WordVectors(vectors, targets.lengths), targets)
 
 
 def test_edge_training_resumes_after_any_validation(tmp_path):
     # 5 batches in a round and a validation every 2 steps, so that a kill falls inside a round.
-    arguments = ([Input("layer", 0), Input("mix", 1)], *edge_material(10, 1), *edge_material(12, 2))
+    arguments = ([Input("layer", 0), Input("mix", 1)], edge_material(10, 1), edge_material(12, 2))
     config = EdgeTraining(learning_rate=1e-3, batch=2, interval=2, steps=90, seed=5)
     whole = train_heads(*arguments, config)
     assert len(set(whole.steps.tolist())) > 1
@@ -95,7 +96,7 @@ def test_edge_training_resumes_after_any_validation(tmp_path):
 
 
 def test_the_online_code_resumes_within_a_block(tmp_path, monkeypatch):
-    arguments = (all_inputs(2), *edge_material(16, 1), *edge_material(6, 2))
+    arguments = (all_inputs(2), edge_material(16, 1), edge_material(6, 2))
     config = EdgeTraining(learning_rate=3e-3, batch=2, interval=2, steps=6, seed=5)
     whole = online_code(*arguments, config)
     blocks, training = (Unfinished(tmp_path / name, {}) for name in ("blocks", "training"))

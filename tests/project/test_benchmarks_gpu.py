@@ -1,4 +1,4 @@
-"""The GPU benchmark without a GPU: its message, and the results of every work."""
+"""The GPU benchmark on a machine without a GPU."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).parents[2]))  # behind the installed packages, which are what is tested
+sys.path.append(str(Path(__file__).parents[2]))  # last, so that the installed package is tested
 
 from benchmarks import bench_gpu as gpu
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_says_that_no_gpu_is_visible(capsys):
+def test_a_missing_gpu_is_reported(capsys):
     assert gpu.main([]) == 1
     assert "no GPU is visible, so nothing was measured" in capsys.readouterr().err
 
 
-def test_every_work_runs_and_is_right(capsys):
+def test_every_kernel_is_right_in_a_dry_run(capsys):
     assert gpu.main(["--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) >= 9 and all(line.endswith(": right") for line in lines)

@@ -1,4 +1,7 @@
-"""README, docs, help and code agree: commands that are written down are understood, and no option is without effect."""
+"""Agreement of README, docs, help and code.
+
+Documented commands parse, and every option has an effect.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,13 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES += sorted(ROOT.glob("docs/*.md")) + [ROOT / name / "README.md" for name in ("experiments", "examples")]
 PACKAGES = runpy.run_path(str(ROOT / ".ci" / "docs.py"))["PACKAGES"]
-# Options that the pages name and that belong to other programs.
+# options of other programs that the pages name
 FOREIGN = {"--no-build-isolation", "--nproc-per-node", "--exclude"}
-MISTYPED = ROOT / "docs" / "walk.md"  # on purpose, to see what is said
+MISTYPED = ROOT / "docs" / "walk.md"  # on purpose, to show the messages
 
 
 def walk(command: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if hasattr(command, "commands"):  # a group; whose class that is depends on typer's version
+    if hasattr(command, "commands"):  # a group; its class depends on typer's version
         for name, inner in command.commands.items():
             yield from walk(inner, *names, name)
     else:
@@ -43,7 +46,7 @@ OPTIONS = {names: {option for param in command.params for option in param.opts} 
 
 
 def understood(line: str) -> tuple[tuple[str, ...], list[str]]:
-    """The command of a line and its arguments."""
+    """Return the command of a line and its arguments."""
     words = shlex.split(line)
     words = words[words.index("bertft") + 1 :]
     for names in TREE:
@@ -53,7 +56,7 @@ def understood(line: str) -> tuple[tuple[str, ...], list[str]]:
 
 
 def written(text: str) -> list[str]:
-    """The lines of a page's blocks, or of a help's examples, that call bertft, continuations joined."""
+    """Return the lines of a page or help text that call bertft, with continuations joined."""
     lines: list[str] = []
     for line in re.sub(r"\\\n\s+", "", text).splitlines():
         if found := re.match(r"(?:.*&& |torchrun .*-m )?(bertft [a-z].*)", line.strip()):
@@ -72,15 +75,15 @@ def of_help() -> list[str]:
     return [line for command in TREE.values() for line in written((command.epilog or "").replace("\\n", ""))]
 
 
-def test_every_command_written_down_is_understood(monkeypatch):
-    # what a file of another run of fine-tuning would hold
+def test_every_documented_command_parses(monkeypatch):
+    # the settings file of another fine-tuning run
     held = {"task": "dep", "model": "m", "train": "t", "dev": "d"}
     monkeypatch.setattr("bertft.cli.options._read", lambda path: dict(held))
     lines = [(page.name, line) for page in PAGES for line in of_page(page)] + [("--help", line) for line in of_help()]
     assert len(lines) >= 25
     for place, line in lines:
         names, arguments = understood(line)
-        try:  # reads every option and its value, asks for those that are missing, runs nothing
+        try:  # parses every option and value and checks for missing ones, but runs nothing
             TREE[names].make_context(" ".join(names), arguments)
         except Exception as error:
             pytest.fail(f"{place}: {line}: {error}")
@@ -94,13 +97,13 @@ def test_every_command_written_down_is_understood(monkeypatch):
         "bertft probe edge --model a --train b --dev c --steps few --out d",
     ],
 )
-def test_a_wrong_command_would_be_seen(line):
+def test_a_wrong_command_is_detected(line):
     names, arguments = understood(line)
     with pytest.raises(Exception, match=r"No such option: --token\b|[Mm]issing parameter: base|valid int"):
         TREE[names].make_context("x", arguments)
 
 
-def test_every_option_named_in_the_pages_exists():
+def test_every_documented_option_exists():
     known = FOREIGN | {"--help"} | set().union(*OPTIONS.values())
     known |= {option for param in typer.main.get_command(app).params for option in param.opts}
     for source in [*ROOT.glob("experiments/*.py"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob(".ci/*.py"),
@@ -119,13 +122,13 @@ def test_every_option_named_in_the_pages_exists():
                 assert names in OPTIONS and options <= OPTIONS[names] | {"--help"}, f"{page.name}: {line}"
 
 
-def test_every_option_says_what_it_does():
+def test_every_option_has_help():
     for names, command in TREE.items():
         for param in command.params:
             assert getattr(param, "help", None), f"bertft {' '.join(names)}: {param.name}"
 
 
-def test_links_lead_somewhere():
+def test_links_lead_to_existing_files():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf8")):
             if not re.match(r"https?:|#|mailto:", target):
@@ -140,21 +143,21 @@ def test_variables_of_the_environment_are_documented():
     assert not {name for name in read if name not in pages}
 
 
-# No dead option ----------------------------------------------------------------------------------------------------
+# Unused options ----------------------------------------------------------------------------------------------------
 
 
 def unused(function: object) -> set[str]:
-    """The parameters of a function that its body does not read."""
+    """Return the parameters that a function's body does not read."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]  # type: ignore[arg-type]
     assert isinstance(tree, ast.FunctionDef)
     if all(isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) for line in tree.body):
-        return set()  # a protocol's
+        return set()  # a method of a protocol
     parameters = {a.arg for a in [*tree.args.posonlyargs, *tree.args.args, *tree.args.kwonlyargs]} - {"self", "cls"}
     loads = (node for line in tree.body for node in ast.walk(line))
     return parameters - {node.id for node in loads if isinstance(node, ast.Name)}
 
 
-def test_an_unused_parameter_would_be_seen():
+def test_an_unused_parameter_is_detected():
     def function(used: int, dead: int) -> int:
         return used
 
@@ -163,7 +166,9 @@ def test_an_unused_parameter_would_be_seen():
 
 def test_every_option_of_a_command_is_used():
     for names, command in TREE.items():
-        read = {param.name for param in command.params if param.callback}  # before the command, as --config is
+        read = {
+            param.name for param in command.params if param.callback
+        }  # read before the command runs, such as --config
         assert not unused(inspect.unwrap(command.callback)) - read, names
 
 
@@ -182,7 +187,7 @@ def test_every_parameter_of_a_public_function_is_used():
     assert seen > 60
 
 
-def test_every_function_and_class_is_named_somewhere_else():
+def test_every_function_and_class_is_used():
     files = [path for folder in ("bertft", "experiments", "benchmarks", "examples", "docs", "tests", ".ci")
              for path in ROOT.glob(f"{folder}/**/*") if path.suffix in (".py", ".md")]  # fmt: skip
     words = Counter(
@@ -207,5 +212,5 @@ def test_every_setting_is_read_somewhere():
     for config in (StudyConfig, RsaConfig, ProbesConfig, EdgeConfig, StimuliConfig, FinetuneConfig, EdgeTraining,
                    StructuralCommand, EdgeCommand):  # fmt: skip
         assert {field.name for field in dataclasses.fields(config)} <= read, config
-    # A task's settings are handed to the driver by name.
+    # A task's settings are passed to `FinetuneConfig` by name.
     assert {f.name for f in dataclasses.fields(TaskConfig)} <= {f.name for f in dataclasses.fields(FinetuneConfig)}

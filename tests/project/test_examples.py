@@ -1,4 +1,4 @@
-"""The programs in examples/ run as they stand."""
+"""The programs in examples/."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def main_of(name: str):
 
 @pytest.fixture(scope="module")
 def other_model(tiny_model, tmp_path_factory) -> Path:
-    """The small encoder with other weights."""
+    """Return a folder with the small encoder and other weights."""
     from bertft.models.blocks import reinitialise
     from bertft.models.encoder import Encoder
 
@@ -52,7 +52,7 @@ def test_one_layer_is_probed(tiny_model, capsys):
     assert all(line.startswith("layer 3 ") for line in lines)
 
 
-def test_the_fused_loss_trains_probes_in_a_loop_of_ones_own(tiny_model, capsys):
+def test_the_fused_loss_trains_probes_in_a_custom_loop(tiny_model, capsys):
     losses = main_of("own_training_loop")(
         [str(tiny_model), "--train", "builtin:synthetic?size=40", "--steps", "40", "--rank", "8"]
     )
@@ -60,7 +60,7 @@ def test_the_fused_loss_trains_probes_in_a_loop_of_ones_own(tiny_model, capsys):
 
 
 @pytest.mark.parametrize("similarity", ["rsa", "cka"])
-def test_the_regulariser_holds_an_encoder_near_its_base(similarity, tiny_model, capsys):
+def test_the_regulariser_keeps_an_encoder_near_its_base(similarity, tiny_model, capsys):
     options = [str(tiny_model), "--train", "builtin:synthetic?size=64", "--steps", "25", "--similarity", similarity]
     _, free = main_of("rsa_regulariser")([*options, "--strength", "0"])
     _, held = main_of("rsa_regulariser")([*options, "--strength", "20"])

@@ -1,4 +1,4 @@
-"""Experiments: every script on synthetic text, resuming after a kill, stages taken from a study."""
+"""Experiment scripts on synthetic text, resumed and reused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def study_of(tiny_model, out, **changes) -> RepeatedStudy:
 
 
 def experiment(script: str):
-    # pytest does not put the repository's root on the path
+    # pytest leaves the repository's root out of the path
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
     return importlib.import_module(f"experiments.{script}").EXPERIMENT
@@ -235,7 +235,7 @@ def command(tiny_model, out, *arguments: str) -> list[str]:
 
 @pytest.fixture
 def main(monkeypatch):
-    """The command ``python -m experiments``, run in this process."""
+    """Return the entry point of ``python -m experiments``, which runs in this process."""
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # the command handles SIGTERM
     return importlib.import_module("experiments.__main__").main

@@ -1,4 +1,4 @@
-"""The project's own checks: commit subjects, large files, structure, version and citation."""
+"""Checks of commits, large files, structure and version."""
 
 from __future__ import annotations
 

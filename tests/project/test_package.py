@@ -1,4 +1,4 @@
-"""The package itself: what it exports, and what importing it costs."""
+"""Exports of the package, and the cost of importing it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEAVY = "{'torch', 'transformers', 'datasets', 'matplotlib', 'plotly', 'scipy', 
 
 
 def run(code: str, **environment: str) -> str:
-    """Return what ``code`` prints in a process of its own."""
+    """Return the output of ``code``, run in a new process."""
     command = [sys.executable, "-W", "ignore", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
     assert done.returncode == 0, done.stderr
@@ -43,7 +43,7 @@ def test_five_packages_export_lazily():
 
 @pytest.mark.parametrize("eager", ["", "1"])
 def test_every_public_name_can_be_imported_in_one_process(eager):
-    """As the README does, one package after the other; with EAGER_IMPORT, whatever the modules overwrite meanwhile."""
+    """Import as the README does, one package after the other; with EAGER_IMPORT, modules may overwrite names."""
     lines = [f"from {package} import {name}; found.append(({package!r}, {name!r}, {name}))"
              for package in PACKAGES for name in exported(package)]  # fmt: skip
     check = (
@@ -80,7 +80,7 @@ def test_model_cards_find_load_finetuned_in_its_former_module():
     assert run("import bertft.evaluation; print(callable(bertft.evaluation.load_finetuned))") == "True"
 
 
-def test_a_submodule_stays_a_module_whatever_was_imported_first():
+def test_a_submodule_stays_a_module_in_any_import_order():
     assert callable(bertft.run_study) and callable(bertft.load_finetuned)
     assert type(bertft.study.run) is type(bertft.models.finetuning.evaluation) is ModuleType
 
@@ -99,7 +99,7 @@ def _packages() -> list[str]:
 
 @pytest.mark.parametrize("name", _packages())
 def test_a_lazily_exported_name_is_never_a_submodule(name):
-    """Importing a submodule sets the package's attribute of its name, and a lazy export would lose to it."""
+    """Check names, because importing a submodule overwrites the package's attribute of the same name."""
     package = importlib.import_module(name)
     if not hasattr(package, "__getattr__"):
         return
@@ -110,5 +110,5 @@ def test_a_lazily_exported_name_is_never_a_submodule(name):
     assert not modules or name == "bertft"  # only the root exports its packages
 
 
-def test_functions_of_similarity_are_no_modules_whichever_is_imported_first():
+def test_functions_of_similarity_stay_functions_in_any_import_order():
     run("from bertft.similarity import compare_rdms, rdms, rsa; assert all(map(callable, (compare_rdms, rdms, rsa)))")

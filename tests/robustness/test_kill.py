@@ -1,4 +1,7 @@
-"""kill -9 at random moments of a study, then the same command: what a run that nobody touched makes."""
+"""Studies killed at random moments and resumed.
+
+The same command resumes a killed study to the results of an uninterrupted one.
+"""
 
 from __future__ import annotations
 
@@ -42,12 +45,12 @@ STUDY = {
         }
     },
 }
-# hold times, or show what does
+# files with times in them
 TIMES = ("run.json", "bertft.json", ".done.json", "report.html", "README.md")
 
 
 def content(path: Path) -> Any:
-    """A file's bytes; of safetensors what they hold, for each process writes their metadata in an order of its own."""
+    """Return a file's bytes, or the contents of safetensors, because the order of their metadata differs by process."""
     if path.suffix != ".safetensors":
         return path.read_bytes()
     with safe_open(path, framework="np") as file:
@@ -55,7 +58,7 @@ def content(path: Path) -> Any:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_a_study_ends_with_the_same_numbers(tiny_model, tmp_path):
+def test_a_study_killed_at_random_moments_resumes_to_the_same_numbers(tiny_model, tmp_path):
     study = tmp_path / "study.yaml"
     study.write_text(yaml.safe_dump({**STUDY, "model": str(tiny_model)}, sort_keys=False), encoding="utf8")
     command = [sys.executable, str(Path(__file__).parents[1] / "support" / "killer.py"), str(study), str(tmp_path)]
@@ -71,13 +74,13 @@ def test_killed_at_random_moments_a_study_ends_with_the_same_numbers(tiny_model,
 
 
 def files(folder: Path) -> dict[str, Any]:
-    """What a run folder holds, but for the lock, which an interrupted and an untouched run leave alike."""
+    """Return the contents of a run folder's files by name, without the lock."""
     found = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
     return {str(name): content(path) for name, path in found.items() if name != Path(".lock")}
 
 
 def compare(tmp_path: Path) -> None:
-    """The same files in every folder as in ``whole``, and the same in them but for times."""
+    """Check that every folder has the files of ``whole`` with the same contents, except times."""
     whole = files(tmp_path / "whole")
     assert {"results.csv", "report.html", "models/dep/model.safetensors", "edge/arcs.csv"} <= whole.keys()
     for seed in SEEDS:

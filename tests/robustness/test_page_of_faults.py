@@ -1,4 +1,4 @@
-"""docs/faults.md names tests that exist, and as many cases as pytest makes of them."""
+"""Tests and numbers of cases on the page of faults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMED = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 
 
 def marks(file: str, name: str) -> list[pytest.Mark]:
-    """Those of a test, from its module as pytest would have it."""
+    """Return the marks of a test."""
     spec = importlib.util.spec_from_file_location(f"faults_{Path(file).stem}", TESTS / file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

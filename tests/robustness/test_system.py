@@ -1,4 +1,4 @@
-"""What the machine does to a run: files that rot, clocks that jump, memory that ends."""
+"""Damaged files, jumping clocks and exhausted memory."""
 
 from __future__ import annotations
 
@@ -15,25 +15,35 @@ from bertft.ops.native import build
 from bertft.runs.folder import RunFolder, Stage
 from bertft.runs.rows import Row, read_results
 
-TRAINING = ["finetune", "--task", "mnli", "--model", "m", "--train", "t", "--dev", "d", "--out", "run"]
 ROWS = [Row("m", "rsa", "t", layer, "x", 0.5) for layer in range(2000)]
-
-
-# Where a command works, what it says on the way to it, and what it could do with less of.
+MODEL = ["--model", "m", "--train", "t", "--dev", "d", "--out", "run"]
+TRAINING = ["finetune", "--task", "mnli", *MODEL]
+# command: (the function that does its work, arguments, options that its message about memory names)
 WORK = {
-    "study": ("bertft.study.run.run_study", ["study", "quickstart", "--out", "run"], ["batch_size", "max_train", "--set"]),
+    "study": (
+        "bertft.study.run.run_study",
+        ["study", "quickstart", "--out", "run"],
+        ["batch_size", "max_train", "--set"],
+    ),
     "finetune": ("bertft.study.analyses.finetuning.finetune", TRAINING, ["--batch-size", "--max-train"]),
-    "ablate": ("bertft.study.analyses.ablation.sweep_stages", ["ablate", "freeze", *TRAINING[1:]], ["--batch-size", "--max-train"]),
-    "rsa": ("bertft.study.rsa_command.run_rsa", ["rsa", "--base", "b", "--tuned", "t", "--text", "x", "--out", "run"],
-            ["--tokens", "--sample"]),
-    "structural": ("bertft.study.analyses.structural.run_structural",
-                   ["probe", "structural", "--model", "m", "--train", "t", "--dev", "d", "--out", "run"],
-                   ["--rank", "--max-train"]),
-    "edge": ("bertft.study.analyses.edge.run_edge",
-             ["probe", "edge", "--model", "m", "--train", "t", "--dev", "d", "--out", "run"],
-             ["--batch-size", "--max-train"]),
+    "ablate": (
+        "bertft.study.analyses.ablation.sweep_stages",
+        ["ablate", "freeze", *TRAINING[1:]],
+        ["--batch-size", "--max-train"],
+    ),
+    "rsa": (
+        "bertft.study.rsa_command.run_rsa",
+        ["rsa", "--base", "b", "--tuned", "t", "--text", "x", "--out", "run"],
+        ["--tokens", "--sample"],
+    ),
+    "structural": (
+        "bertft.study.analyses.structural.run_structural",
+        ["probe", "structural", *MODEL],
+        ["--rank", "--max-train"],
+    ),
+    "edge": ("bertft.study.analyses.edge.run_edge", ["probe", "edge", *MODEL], ["--batch-size", "--max-train"]),
     "report": ("bertft.study.analysis.write_page", ["report", "."], []),
-}  # fmt: skip
+}
 NO_MEMORY = (
     MemoryError("Unable to allocate 3.00 GiB for an array with shape (20000, 20000)"),
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
@@ -68,22 +78,18 @@ def test_out_of_memory_names_options_that_the_command_has(name, capsys, monkeypa
         assert ("Or start a new run with" in said) == bool(less)
 
 
-def test_the_settings_that_the_advice_on_memory_names_are_a_studys():
+def test_settings_named_by_the_advice_on_memory_exist():
     settings = ["tasks.dep.batch_size=3", "tasks.dep.max_train=5", "rsa.tokens=7", "probes.rank=2"]
     from bertft.cli.main import _SMALLER_STUDY
     from bertft.study.reader import read_study
 
     study = read_study("quickstart", settings=settings)
-    assert (study.tasks["dep"].batch_size, study.tasks["dep"].max_train, study.rsa.tokens, study.probes.rank) == (
-        3,
-        5,
-        7,
-        2,
-    )
+    dep = study.tasks["dep"]
+    assert (dep.batch_size, dep.max_train, study.rsa.tokens, study.probes.rank) == (3, 5, 7, 2)
     assert all(setting.removeprefix("tasks.dep.").split("=")[0] in _SMALLER_STUDY for setting in settings)
 
 
-def test_any_other_error_of_a_library_is_not_hidden(monkeypatch, tmp_path):
+def test_other_errors_of_a_library_are_not_hidden(monkeypatch, tmp_path):
     def work(*_, **__):
         raise RuntimeError("a bug")
 
@@ -92,18 +98,18 @@ def test_any_other_error_of_a_library_is_not_hidden(monkeypatch, tmp_path):
         run(["report", str(tmp_path)])
 
 
-# Files that rot ----------------------------------------------------------------------------------------------------
+# Damaged files ----------------------------------------------------------------------------------------------------
 
 
 def _flip(path: Path, at: float) -> None:
-    """One bit of a file's byte at the share ``at`` of its length."""
+    """Flip one bit of the byte at the share ``at`` of a file's length."""
     data = bytearray(path.read_bytes())
     data[int(at * (len(data) - 1))] ^= 1
     path.write_bytes(data)
 
 
 @pytest.mark.parametrize("how", ["flipped", "truncated", "emptied"])
-def test_a_damaged_kernel_library_is_built_anew(tmp_path, how):
+def test_a_damaged_kernel_library_is_rebuilt(tmp_path, how):
     built = []
 
     def write(folder: Path, output: Path) -> None:
@@ -123,7 +129,7 @@ def test_a_damaged_kernel_library_is_built_anew(tmp_path, how):
         os.truncate(library, 50 if how == "truncated" else 0)
     build.build_once(library, write)
     assert len(built) == 2 and library.read_bytes() == good
-    (tmp_path / "bertft_cpu-key.sha256").unlink()  # as an earlier version leaves it
+    (tmp_path / "bertft_cpu-key.sha256").unlink()  # as after an earlier version
     build.build_once(library, write)
     assert len(built) == 2
 
@@ -132,7 +138,7 @@ def test_a_damaged_kernel_library_is_built_anew(tmp_path, how):
 
 
 @pytest.mark.parametrize("jump", [-3e8, 3e8])
-def test_a_clock_that_jumps_undoes_nothing(tmp_path, monkeypatch, jump):
+def test_a_clock_that_jumps_keeps_finished_stages(tmp_path, monkeypatch, jump):
     folder, stage = RunFolder(tmp_path / "run", "a: 1\n"), Stage("rsa/t", {"tokens": 5}, lambda: ROWS[:3])
     with folder.claim():
         folder.finish(stage, ROWS[:3], 1.0)

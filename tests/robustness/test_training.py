@@ -1,4 +1,4 @@
-"""Checkpoints of a training run that rot while it is stopped."""
+"""Damaged checkpoints and damaged finished models."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from bertft.models.finetuning.run import finetune
 from bertft.runs.digests import is_intact, is_sealed, seal
 
 
-def test_a_seal_tells_every_change(tmp_path):
+def test_a_manifest_detects_every_change(tmp_path):
     (tmp_path / "a").write_bytes(b"one")
     (tmp_path / "b").write_bytes(b"two")
     assert not is_sealed(tmp_path) and not is_intact(tmp_path)
     seal(tmp_path)
     assert is_sealed(tmp_path) and is_intact(tmp_path)
-    (tmp_path / "later").write_bytes(b"other processes write theirs")
+    (tmp_path / "later").write_bytes(b"files written later")
     assert is_intact(tmp_path)
     for change in (b"onE", b"on", b""):
         (tmp_path / "a").write_bytes(change)
@@ -54,7 +54,7 @@ def whole(config, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("file", "how"), [("model.safetensors", "flipped"), ("optimizer.pt", "truncated")])
-def test_a_damaged_checkpoint_is_not_gone_on_from(config, whole, tmp_path, file, how):
+def test_a_damaged_checkpoint_is_not_resumed(config, whole, tmp_path, file, how):
     config = dataclasses.replace(config, out=tmp_path / "out")
     with pytest.raises(Killed):
         finetune(config, progress=KillAt(3))  # of two steps an epoch
@@ -93,7 +93,7 @@ def test_a_damaged_finished_model_is_refused_by_name(config, whole, tmp_path, fi
             load()
 
 
-def test_an_older_folder_has_digests_of_its_weights_alone(whole, tmp_path):
+def test_a_folder_with_digests_of_only_its_weights_loads(whole, tmp_path):
     folder = tmp_path / "out"
     shutil.copytree(whole.folder, folder)
     card = json.loads((folder / "bertft.json").read_text(encoding="utf8"))

@@ -1,4 +1,7 @@
-"""A headless Chromium over the DevTools protocol on two pipes: no driver, no package, no port."""
+"""Headless Chromium, driven over pipes.
+
+It uses the DevTools protocol on two pipes, without a driver, a package or a port.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ PATIENCE = 300  # seconds for one answer; machines may be busy
 
 
 class Browser:
-    """One page at a time. ``errors`` and ``requests`` gather what the page said and asked for since it was opened."""
+    """A browser with one page at a time; ``errors`` and ``requests`` are those since the page was opened."""
 
     def __init__(self, folder: Path) -> None:
         to_browser, from_browser = os.pipe(), os.pipe()
@@ -52,7 +55,7 @@ class Browser:
         os.close(self._read)
 
     def call(self, method: str, **parameters: Any) -> Any:
-        """One command and its result; events that come meanwhile are noted."""
+        """Send a command and return its result; record the events that arrive before it."""
         number = next(self._ids)
         message = {"id": number, "method": method, "params": parameters}
         if self._session:
@@ -110,24 +113,24 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[wanted])
 
     def settle(self) -> None:
-        """Until the page has painted twice."""
+        """Wait until the page has painted twice."""
         self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
 
     def run(self, script: str) -> Any:
-        """The value of a JavaScript expression; promises are waited for."""
+        """Return the value of a JavaScript expression, after waiting for a promise."""
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     def press(self, key: str, code: int, text: str = "") -> None:
-        """One key, as the keyboard would give it."""
+        """Press and release one key."""
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key if len(key) > 1 else "Space",
                       windowsVirtualKeyCode=code, **({"text": text} if text and kind == "keyDown" else {}))  # fmt: skip
         self.settle()
 
     def picture(self, path: Path, *, top: int, height: int) -> None:
-        """A PNG of so much of the page, over its whole width."""
+        """Write a PNG of ``height`` pixels of the page from ``top`` on, over its whole width."""
         width = self.call("Page.getLayoutMetrics")["cssContentSize"]["width"]
         clip = {"x": 0, "y": top, "width": width, "height": height, "scale": 1}
         shot = self.call("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
@@ -136,8 +139,10 @@ class Browser:
 
 @contextlib.contextmanager
 def browser(folder: Path):
-    """A browser that goes away at the end. Without Chromium the test is skipped; it fails where BERTFT_REQUIRE_BROWSER
-    is 1."""
+    """Open a browser on ``folder`` and close it at the end.
+
+    Without Chromium the test is skipped; with BERTFT_REQUIRE_BROWSER=1 it fails.
+    """
     if CHROMIUM is None:
         if os.environ.get("BERTFT_REQUIRE_BROWSER") == "1":
             pytest.fail("no Chromium or Chrome on this machine, and BERTFT_REQUIRE_BROWSER=1 asks for one")

@@ -1,4 +1,4 @@
-"""Tiny randomly initialised models of the families that people fine-tune, with tokenizers of their kinds."""
+"""Tiny random models of common families, with tokenizers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def wordpiece() -> Tokenizer:
 
 
 def byte_level(closed: bool) -> Tokenizer:
-    """As RoBERTa's and ModernBERT's (``closed``: <s> ... </s>) or GPT-2's, which puts nothing around a text."""
+    """Return a tokenizer like RoBERTa's and ModernBERT's (``closed``: <s> ... </s>) or GPT-2's (no special tokens)."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -39,7 +39,7 @@ def byte_level(closed: bool) -> Tokenizer:
 
 
 def trimming() -> Tokenizer:
-    """As RoBERTa's own, whose post-processor leaves the blank before a word out of its offsets."""
+    """Return a tokenizer like RoBERTa's, whose offsets exclude the blank before a word."""
     tokenizer = byte_level(True)
     ends = [(name, tokenizer.token_to_id(name)) for name in ("</s>", "<s>")]
     tokenizer.post_processor = processors.RobertaProcessing(*ends, trim_offsets=True, add_prefix_space=False)
@@ -47,7 +47,7 @@ def trimming() -> Tokenizer:
 
 
 def unigram(first: str | None, last: str | None) -> Tokenizer:
-    """As Llama's (<s> in front, no padding token) and DeBERTa-v3's, with spaces as part of pieces."""
+    """Return a tokenizer like Llama's (<s> first, no padding token) or DeBERTa-v3's; spaces are part of pieces."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     special = ["<unk>", "<s>", "</s>", "[PAD]", "[CLS]", "[SEP]"]
@@ -135,14 +135,14 @@ FAMILIES = {
 
 
 def save(family: str, folder: Path, seed: int = 0) -> Path:
-    """A model folder of ``family``, as the hub holds them."""
+    """Write a model folder of ``family`` in the hub's format; return it."""
     kind, sizes, tokenizer_of, names = FAMILIES[family]
     backend = tokenizer_of()
     config = kind(vocab_size=backend.get_vocab_size(), **sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = transformers.AutoModel.from_config(config)
-        for weight in model.parameters():  # initial weights are so small that layers hardly differ
+        for weight in model.parameters():  # initial weights are too small to make layers differ
             weight.data.add_(0.1 * torch.randn_like(weight))
     model.save_pretrained(folder)
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=128, **names)

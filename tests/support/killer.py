@@ -1,8 +1,11 @@
-"""A study begun, killed with SIGKILL at random moments and begun again until it ends: killer.py STUDY FOLDER SEED ...
+"""Runs of a study killed at random moments.
 
-``FOLDER/whole`` is the study that nobody touched, ``FOLDER/SEED`` the one killed at the moments that the seed draws, in
-seconds of processor time, which a busy machine does not stretch. One process imports everything once and each run is a
-fork of it, so that ten seeds take minutes. Prints ``{"seconds": ..., "kills": {seed: [moment, ...]}}``.
+    killer.py STUDY FOLDER SEED ...
+
+``FOLDER/whole`` is an uninterrupted run. ``FOLDER/SEED`` is killed with SIGKILL at moments drawn with the seed, and
+started again until it ends. Moments are seconds of processor time, which do not depend on the load of the machine. One
+process imports everything and each run is a fork of it, so that ten seeds take minutes. The program prints
+``{"seconds": ..., "kills": {seed: [moment, ...]}}``.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ MOST = 3  # kills of one run
 
 
 def begin(study: str, out: str) -> int:
-    """The process that runs the study."""
+    """Run the study in a child process; return its number."""
     child = os.fork()
     if child:
         return child
@@ -43,7 +46,7 @@ def begin(study: str, out: str) -> int:
 
 
 def wait(child: int, moment: float) -> float | None:
-    """Kill the process once it has used ``moment`` seconds of processor time, or return what it used in all."""
+    """Kill the process at ``moment`` seconds of processor time and return None; return its total if it ends first."""
     process, used = psutil.Process(child), 0.0
     while used < moment:
         times = process.cpu_times()
@@ -75,7 +78,7 @@ def main(study: str, folder: str, *seeds: str) -> None:
                 kills[seed].append(round(moment, 2))
             elif kills[seed]:
                 break
-            else:  # this run needed less than the first one did and was over before its moment
+            else:  # this run ended before its first moment: try again
                 shutil.rmtree(f"{folder}/{seed}")
     print(json.dumps({"seconds": seconds, "kills": kills}))
 

@@ -1,6 +1,8 @@
-"""Pictures of a page, to be looked at: light, dark, and as wide as a phone, with everything unfolded.
+"""Screenshots of a page: light, dark, wide and on a phone.
 
-python tests/support/screenshots.py runs/quickstart/report.html pictures
+All sections are unfolded. Usage:
+
+    python tests/support/screenshots.py runs/quickstart/report.html pictures
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ LOOKS = {
     "phone": {"width": 390, "height": 844, "phone": True},
     "phone_dark": {"width": 390, "height": 844, "phone": True, "dark": True},
 }
-TALLEST = 16_000  # pixels of one picture; a longer page goes on in the next
+TALLEST = 16_000  # pixels of one picture; a longer page takes several
 
 
 def shoot(opened: Browser, page: Path, folder: Path) -> list[Path]:
-    """``page`` as PNG files in ``folder``, ``light.png`` and so on, the second of a long page ``light_2.png``."""
+    """Write ``page`` as PNG files into ``folder`` (``light.png``, if long ``light_2.png`` too); return them."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, look in LOOKS.items():

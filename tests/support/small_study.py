@@ -1,4 +1,4 @@
-"""A small study for tests, with changes."""
+"""A small study for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trainings that are killed, and their weights."""
+"""Killed training runs, and their weights."""
 
 from __future__ import annotations
 

@@ -162,19 +162,31 @@ def local_pearson(u: Tensor, p: Tensor, v: Tensor, q: Tensor, m: Moments) -> Ten
     u (B, D), p (B,), v (B, E) and q (B,) float64 are prepared rows (`reference.prepared_rows` with the provisional
     means) of some of the stimuli behind the unstacked moments ``m``.
     """
-    x, y, xy = space_x(m), space_y(m), pair_xy(m)
-    a, b, n = (u * u).sum(-1), (v * v).sum(-1), x.n
-
-    def line(u: Tensor, a: Tensor, p: Tensor, s: Space) -> Tensor:
-        return u @ s.s - a + (n - 2) * p + s.p
-
-    def product(cross, u, a, p, v, b, q, x, y, qu, pv, pq):
-        bilinear = ((u @ cross) * v).sum(-1) + q * (u @ x.s) + u @ qu + p * (v @ y.s) + v @ pv
-        return bilinear + n * p * q + p * y.p + q * x.p + pq - (a + 2 * p) * (b + 2 * q)
-
-    kl = product(m.cross, u, a, p, v, b, q, x, y, xy.qu, xy.pv, xy.pq)
-    kk = product(m.gram_x, u, a, p, u, a, p, x, x, x.pu, x.pu, x.pp)
-    ll = product(m.gram_y, v, b, q, v, b, q, y, y, y.pu, y.pu, y.pp)
-    k, l = line(u, a, p, x), line(v, b, q, y)  # noqa: E741
-    pairs = n - 1
+    x, y = _Rows(u, (u * u).sum(-1), p, space_x(m)), _Rows(v, (v * v).sum(-1), q, space_y(m))
+    kl = _row_products(present(m.cross), x, y, pair_xy(m))
+    kk = _row_products(present(m.gram_x), x, x, _with_itself(x.sums))
+    ll = _row_products(present(m.gram_y), y, y, _with_itself(y.sums))
+    k, l = _row_sums(x), _row_sums(y)  # noqa: E741
+    pairs = x.sums.n - 1
     return (kl - k * l / pairs) / torch.sqrt((kk - k * k / pairs) * (ll - l * l / pairs))
+
+
+class _Rows(NamedTuple):
+    """Prepared rows of one space, and the sums over all stimuli of that space."""
+
+    u: Tensor  # (B, D)
+    a: Tensor  # (B,) |u|^2
+    p: Tensor  # (B,)
+    sums: Space
+
+
+def _row_sums(x: _Rows) -> Tensor:
+    """Return sum_j K_ij (B,) over j other than i."""
+    return x.u @ x.sums.s - x.a + (x.sums.n - 2) * x.p + x.sums.p
+
+
+def _row_products(cross: Tensor, x: _Rows, y: _Rows, xy: Pair) -> Tensor:
+    """Return sum_j K_ij L_ij (B,) over j other than i."""
+    (u, a, p, of_x), (v, b, q, of_y) = x, y
+    bilinear = ((u @ cross) * v).sum(-1) + q * (u @ of_x.s) + u @ xy.qu + p * (v @ of_y.s) + v @ xy.pv
+    return bilinear + of_x.n * p * q + p * of_y.p + q * of_x.p + xy.pq - (a + 2 * p) * (b + 2 * q)

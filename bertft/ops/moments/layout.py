@@ -91,17 +91,17 @@ class Moments(NamedTuple):
 
 
 def space_x(m: Moments) -> Space:
-    """Named sums of the first space."""
+    """Return the sums of the first space by name."""
     return _space(present(m.stats_x))
 
 
 def space_y(m: Moments) -> Space:
-    """Named sums of the second space."""
+    """Return the sums of the second space by name."""
     return _space(present(m.stats_y))
 
 
 def pair_xy(m: Moments) -> Pair:
-    """Named sums of both spaces."""
+    """Return the sums of both spaces by name."""
     d, e = present(m.cross).shape[-2:]
     *vectors, rest = present(m.stats_xy).split([d, d, e, e, 4], -1)
     return Pair(*vectors, *rest.unbind(-1))

@@ -14,8 +14,7 @@ import torch
 from bertft.data.readers.spans import SpanText
 from bertft.errors import BertftError
 from bertft.probes.edge.head import Input
-from bertft.probes.edge.targets import EdgeTargets
-from bertft.probes.edge.training import EdgeTraining, code_bits, train_heads
+from bertft.probes.edge.training import Corpus, EdgeTraining, code_bits, train_heads
 from bertft.probes.vectors import Vectors, Workspace
 from bertft.runs.artefacts import NOTHING, Unfinished
 from bertft.runs.progress import SILENT, Progress
@@ -63,10 +62,8 @@ class CodeLength:
 
 def online_code(
     inputs: Sequence[Input],
-    train: Vectors,
-    targets: EdgeTargets,
-    dev: Vectors,
-    dev_targets: EdgeTargets,
+    train: Corpus,
+    dev: Corpus,
     config: EdgeTraining,
     progress: Progress = SILENT,
     unfinished: tuple[Unfinished, Unfinished] = (NOTHING, NOTHING),
@@ -84,6 +81,7 @@ def online_code(
     Raises:
         BertftError: if there are fewer than 2 training texts.
     """
+    targets = train.targets
     texts = len(targets.texts)
     order = np.random.default_rng(config.seed).permutation(texts)
     edges = sorted({max(1, round(fraction * texts)) for fraction in FRACTIONS})
@@ -102,13 +100,18 @@ def online_code(
         for number, (known, end) in pairs:
             past, block = np.sort(order[:known]), np.sort(order[known:end])
             trained = train_heads(
-                inputs, VectorSubset(train, past), targets.subset(past), dev, dev_targets, config, criterion="code",
+                inputs, subset(train, past), dev, config, criterion="code",
                 unfinished=training.of(block=number), device=device,
             )  # fmt: skip
-            bits += code_bits(trained.heads, range(len(inputs)), VectorSubset(train, block), targets.subset(block))
+            bits += code_bits(trained.heads, range(len(inputs)), *subset(train, block))
             blocks.keep(number, {"bits": torch.from_numpy(bits)}, nothing)
             step.advance()
     return CodeLength(bits, per_target * len(targets))
+
+
+def subset(corpus: Corpus, members: np.ndarray) -> Corpus:
+    """Return some texts of a corpus."""
+    return Corpus(VectorSubset(corpus.vectors, members), corpus.targets.subset(members))
 
 
 class VectorSubset:
@@ -122,4 +125,5 @@ class VectorSubset:
     def batch(
         self, sentences: Sequence[int], layers: torch.Tensor | None = None, *, workspace: Workspace | None = None
     ) -> torch.Tensor:
+        """Return the words of ``sentences``, counted among these sentences, as `Vectors.batch` does."""
         return self._vectors.batch(self._members[list(sentences)].tolist(), layers, workspace=workspace)

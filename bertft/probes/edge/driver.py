@@ -20,7 +20,7 @@ from bertft.probes.edge.control import control_labels, online_code
 from bertft.probes.edge.head import Input, all_inputs
 from bertft.probes.edge.rows import Measured, rows_of
 from bertft.probes.edge.targets import EdgeTargets, check_roles, label_inventory, with_targets
-from bertft.probes.edge.training import Counts, EdgeTraining, count, train_heads
+from bertft.probes.edge.training import Corpus, Counts, EdgeTraining, count, train_heads
 from bertft.probes.feature_store import FeatureStore
 from bertft.probes.older import digest_by_repr, edge_contents
 from bertft.probes.vectors import Vectors, on_device
@@ -226,14 +226,14 @@ class _Run:
         targets = {name: EdgeTargets(texts, inventory, single) for name, texts in corpora.items()}
         vectors = {name: self._extracted(name, own) for name, own in targets.items()}
         inputs, progress, device = all_inputs(self.encoder.num_layers), self.settings.progress, self.encoder.device
-        material = (inputs, vectors["train"], targets["train"], vectors["dev"], targets["dev"])
+        train, dev = (Corpus(vectors[name], targets[name]) for name in ("train", "dev"))
         training, blocks, block = unfinished
-        trained = train_heads(*material, self.settings.training, progress, unfinished=training, device=device)
+        trained = train_heads(inputs, train, dev, self.settings.training, progress, unfinished=training, device=device)
         scored = "test" if "test" in corpora else "dev"
         counts = count(trained.heads, range(len(inputs)), vectors[scored], targets[scored])
         code = None
         if self.settings.code_length:
-            code = online_code(*material, self.settings.training, progress, (blocks, block), device=device)
+            code = online_code(inputs, train, dev, self.settings.training, progress, (blocks, block), device=device)
         top = [p for p, i in enumerate(inputs) if i == Input("mix", self.encoder.num_layers - 1)]
         mix = trained.heads.mix_weights(trained.heads.tensors, top[0]) if top else torch.ones(1)
         measured = Measured(

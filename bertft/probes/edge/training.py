@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -69,12 +70,21 @@ class Counts:
     missed: Tensor
 
 
+class Corpus(NamedTuple):
+    """The texts of a corpus: the vectors of their words, and their targets."""
+
+    vectors: Vectors
+    targets: EdgeTargets
+
+    def on(self, device: torch.device) -> Corpus:
+        """Return the corpus with its vectors on ``device`` if they fit there."""
+        return Corpus(on_device(self.vectors, device), self.targets)
+
+
 def train_heads(
     inputs: Sequence[Input],
-    train: Vectors,
-    targets: EdgeTargets,
-    dev: Vectors,
-    dev_targets: EdgeTargets,
+    train: Corpus,
+    dev: Corpus,
     config: EdgeTraining,
     progress: Progress = SILENT,
     *,
@@ -89,10 +99,8 @@ def train_heads(
 
     Args:
         inputs: the input of each probe.
-        train: vectors of the texts of ``targets``.
-        targets: the training targets.
-        dev: vectors of the texts of ``dev_targets``.
-        dev_targets: the targets that end the training.
+        train: the texts to train on.
+        dev: the texts that end the training.
         config: the settings.
         progress: receives progress.
         criterion: the score of a validation: ``f1``, or ``code`` for the code length of the dev labels (`code_bits`).
@@ -101,11 +109,12 @@ def train_heads(
         device: where the work runs and the heads are afterwards (default: the GPU if there is one).
     """
     there = device_of(device)
-    train, dev = on_device(train, there), on_device(dev, there)
-    heads = Heads(inputs, train.layers, train.width, targets.roles, len(targets.inventory), config.seed).to(there)
+    train, dev = train.on(there), dev.on(there)
+    vectors, targets = train
+    heads = Heads(inputs, vectors.layers, vectors.width, targets.roles, len(targets.inventory), config.seed).to(there)
     largest = int(np.sort(targets.counts)[-config.batch :].sum())
     schedule = Schedule(heads, config.learning_rate, largest)
-    loop = _Loop(schedule, config, criterion, (train, targets), (dev, dev_targets))
+    loop = _Loop(schedule, config, criterion, train, dev)
     begin = loop.begin(unfinished)
     with progress.step("train edge probes", total=config.steps - begin + 1, unit="steps") as step:
         for number in range(begin, config.steps + 1):
@@ -124,14 +133,7 @@ def train_heads(
 class _Loop:
     """The state of a training: its schedule, the generators of batches and dropout, and the batches of this round."""
 
-    def __init__(
-        self,
-        schedule: Schedule,
-        config: EdgeTraining,
-        criterion: str,
-        train: tuple[Vectors, EdgeTargets],
-        dev: tuple[Vectors, EdgeTargets],
-    ) -> None:
+    def __init__(self, schedule: Schedule, config: EdgeTraining, criterion: str, train: Corpus, dev: Corpus) -> None:
         self.schedule, self.config, self.criterion, self.train, self.dev = schedule, config, criterion, train, dev
         self.order = np.random.default_rng(config.seed)
         self.masks, self.workspace = torch.Generator().manual_seed(config.seed), Workspace()
@@ -152,7 +154,7 @@ class _Loop:
 
     def descend(self) -> None:
         if not self.queue:
-            self.queue = _batches(self.order.permutation(len(self.train[1].texts)).tolist(), self.config.batch)
+            self.queue = _batches(self.order.permutation(len(self.train.targets.texts)).tolist(), self.config.batch)
         descend(self.schedule, *self.train, self.queue.pop(0), self.masks, self.workspace)
 
     def validate(self, number: int) -> None:

@@ -22,7 +22,7 @@ from bertft.probes.structural.predicted_trees import write_trees
 from bertft.probes.structural.rbf import RbfProbes, train_rbf
 from bertft.probes.structural.rows import CONTROL, rows_of
 from bertft.probes.structural.scores import SentenceScores, score_sentences
-from bertft.probes.structural.training import KINDS, Probes, Trees, predict, train_probes
+from bertft.probes.structural.training import KINDS, Corpus, Probes, Trees, predict, train_probes
 from bertft.probes.structural.trees import check_scorable, control_trees, punctuation
 from bertft.probes.vectors import Vectors, extract
 from bertft.runs.artefacts import Artefact, Contents, Unfinished
@@ -69,7 +69,7 @@ def structural_probes(
 
     `bertft.probes.structural.rows.rows_of` lists the rows. Layer k is ``hidden_states[k]`` of Hugging Face, one less
     than in Hewitt's counting. For a baseline, add an encoder with random weights under the name ``random``
-    (`bertft.models.encoder.reinitialise`). Vectors are float16 and, unless a ``store`` keeps them, removed after use.
+    (`bertft.models.blocks.reinitialise`). Vectors are float16 and, unless a ``store`` keeps them, removed after use.
 
     Args:
         encoders: encoders by name; ``differences`` are to the first.
@@ -224,11 +224,17 @@ class _Run:
         return measured
 
     def _trained(self, kind: ProbeKind, train: Trees, dev: Trees, unfinished: Unfinished) -> Probes:
-        vectors, settings = self._vectors(), self.settings
+        (vectors, dev_vectors), settings = self._vectors(), self.settings
         return TRAINERS[kind.kind](
-            vectors[0], train, vectors[1], dev, epochs=settings.epochs, seed=settings.seed, device=self.encoder.device,
-            progress=settings.progress, unfinished=unfinished, **({} if kind.rank is None else {"rank": kind.rank}),
-        )  # fmt: skip
+            Corpus(vectors, train),
+            Corpus(dev_vectors, dev),
+            epochs=settings.epochs,
+            seed=settings.seed,
+            device=self.encoder.device,
+            progress=settings.progress,
+            unfinished=unfinished,
+            **({} if kind.rank is None else {"rank": kind.rank}),
+        )
 
     def _config(
         self, train: Sequence[Sentence], dev: Sequence[Sentence], kind: ProbeKind, column: str

@@ -20,8 +20,8 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.models.devices import device_of
 from bertft.ops.probe_loss import probe_loss, probe_loss_and_gradient
-from bertft.probes.structural.training import BATCH, DECAY, IMPROVEMENT, PATIENCE, Probes, Trees
-from bertft.probes.vectors import Vectors, Workspace, on_device
+from bertft.probes.structural.training import BATCH, DECAY, IMPROVEMENT, PATIENCE, Corpus, Probes
+from bertft.probes.vectors import Workspace
 from bertft.runs.artefacts import NOTHING, Unfinished
 from bertft.runs.progress import SILENT, Progress
 
@@ -48,10 +48,8 @@ class OrthogonalProbes(Probes):
 
 
 def train_orthogonal(
-    train: Vectors,
-    train_trees: Trees,
-    dev: Vectors,
-    dev_trees: Trees,
+    train: Corpus,
+    dev: Corpus,
     *,
     epochs: int = 40,
     seed: int = 0,
@@ -70,12 +68,12 @@ def train_orthogonal(
     """
     if epochs < 1:
         raise BertftError(f"structural probes: epochs must be positive, found {epochs}")
-    layers, width = train.layers, train.width
+    layers, width = train.vectors.layers, train.vectors.width
     there = device_of(device)
-    train, dev = on_device(train, there), on_device(dev, there)
+    train, dev = train.on(there), dev.on(there)
     start = (torch.rand(2, width, generator=torch.Generator().manual_seed(seed)) - 0.5).to(there)
     schedule = _Schedule(torch.eye(width, device=there).repeat(layers, 1, 1), start.repeat(layers, 1, 1))
-    order, workspace, sentences = np.random.default_rng(seed), Workspace(), len(train.lengths)
+    order, workspace, sentences = np.random.default_rng(seed), Workspace(), len(train.vectors.lengths)
     done = schedule.resume(unfinished, order)
     with progress.step("train orthogonal probes", total=(epochs - done) * sentences, unit="sentences") as step:
         for epoch in range(done, epochs):
@@ -83,10 +81,10 @@ def train_orthogonal(
             active = schedule.active
             for first in range(0, sentences, BATCH):
                 members = shuffled[first : first + BATCH].tolist()
-                h = train.batch(members, torch.tensor(active), workspace=workspace)
-                schedule.descend(active, h, *train_trees.batch(members, h.device))
+                h = train.vectors.batch(members, torch.tensor(active), workspace=workspace)
+                schedule.descend(active, h, *train.trees.batch(members, h.device))
                 step.advance(len(members))
-            schedule.end_epoch(epoch, active, _dev_losses(dev, dev_trees, schedule, active, workspace))
+            schedule.end_epoch(epoch, active, _dev_losses(dev, schedule, active, workspace))
             step.note(f"epoch {epoch + 1}, {len(schedule.active)} of {layers} layers left")
             if not schedule.active:
                 break
@@ -132,7 +130,7 @@ class _Schedule:
         return v * s[:, :1], v * s[:, 1:]
 
     def descend(self, chosen: list[int], h: Tensor, distances: Tensor, depths: Tensor, lengths: Tensor) -> None:
-        """One step on the sum of both losses and the penalty."""
+        """Take one step on the sum of both losses and the penalty."""
         v, s = self.rotation[chosen], self.scales[chosen]
         both = torch.cat(self.weights(chosen), dim=2)
         _, gradients = probe_loss_and_gradient(h, both, distances, depths, lengths, distance_rank=v.shape[-1])
@@ -210,13 +208,13 @@ class _Schedule:
 
 
 @torch.no_grad()
-def _dev_losses(data: Vectors, trees: Trees, schedule: _Schedule, chosen: list[int], workspace: Workspace) -> Tensor:
+def _dev_losses(corpus: Corpus, schedule: _Schedule, chosen: list[int], workspace: Workspace) -> Tensor:
     """Return the mean losses (2, L') over the dev sentences, distance and depth, float64."""
-    sentences = len(data.lengths)
+    sentences = len(corpus.vectors.lengths)
     totals = torch.zeros(2, len(chosen), dtype=torch.float64, device=schedule.scales.device)
     weights = schedule.weights(chosen)
     for first in range(0, sentences, BATCH):
         members = range(first, min(first + BATCH, sentences))
-        h = data.batch(members, torch.tensor(chosen), workspace=workspace)
-        totals += probe_loss(h, *weights, *trees.batch(members, h.device)).T.double() * len(members)
+        h = corpus.vectors.batch(members, torch.tensor(chosen), workspace=workspace)
+        totals += probe_loss(h, *weights, *corpus.trees.batch(members, h.device)).T.double() * len(members)
     return totals.cpu() / sentences

@@ -24,8 +24,8 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.models.devices import device_of
 from bertft.ops import pairwise_distance
-from bertft.probes.structural.training import BATCH, Probes, Schedule, Trees, batch_of, fit, groups_of, initial
-from bertft.probes.vectors import Vectors, Workspace, on_device
+from bertft.probes.structural.training import BATCH, Corpus, Probes, Schedule, batch_of, fit, groups_of, initial
+from bertft.probes.vectors import Workspace
 from bertft.runs.artefacts import NOTHING, Unfinished
 from bertft.runs.progress import SILENT, Progress
 
@@ -40,10 +40,8 @@ class RbfProbes(Probes):
 
 
 def train_rbf(
-    train: Vectors,
-    train_trees: Trees,
-    dev: Vectors,
-    dev_trees: Trees,
+    train: Corpus,
+    dev: Corpus,
     *,
     rank: int = 128,
     epochs: int = 40,
@@ -58,11 +56,11 @@ def train_rbf(
     `bertft.probes.structural.training.train_probes`. log w has B's learning rate. Early stopping is the only
     regularisation.
     """
-    layers, width = train.layers, train.width
+    layers, width = train.vectors.layers, train.vectors.width
     if rank < 1 or epochs < 1:
         raise BertftError(f"structural probes: rank and epochs must be positive, found {rank} and {epochs}")
     there = device_of(device)
-    train, dev = on_device(train, there), on_device(dev, there)
+    train, dev = train.on(there), dev.on(there)
     start = initial(width, rank, seed).repeat(1, layers, 1, 1).view(2 * layers, width * rank)
     schedule = Schedule(torch.cat([start, torch.full((2 * layers, 1), math.log(START))], dim=1).to(there))
     workspace = Workspace()
@@ -70,14 +68,14 @@ def train_rbf(
     def learn(members: list[int], kinds: tuple[int, ...], chosen: list[int]) -> None:
         probes = [kind * layers + layer for kind in kinds for layer in chosen]
         parameters = schedule.weights[probes].requires_grad_()
-        material = batch_of(train, train_trees, members, kinds, chosen, workspace)
+        material = batch_of(train, members, kinds, chosen, workspace)
         (slope,) = torch.autograd.grad(losses(parameters, *material).sum(), parameters)
         schedule.gradients[probes] = slope
 
     def measure() -> Tensor:
-        return _dev_losses(dev, dev_trees, schedule, workspace)
+        return _dev_losses(dev, schedule, workspace)
 
-    size = (len(train.lengths), layers)
+    size = (len(train.vectors.lengths), layers)
     fit(schedule, size, learn, measure, epochs, seed, "train RBF probes", progress, unfinished)
     return RbfProbes(
         schedule.best[:, :-1].reshape(2, layers, width, rank).cpu(),
@@ -139,15 +137,15 @@ def _saturated(squared: Tensor, scale: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, workspace: Workspace) -> Tensor:
+def _dev_losses(corpus: Corpus, schedule: Schedule, workspace: Workspace) -> Tensor:
     """Return the mean losses (P,) over the dev sentences, float64; infinite for stopped probes."""
-    sentences = len(data.lengths)
+    sentences, layers = len(corpus.vectors.lengths), corpus.vectors.layers
     totals = torch.full((len(schedule.active),), torch.inf, dtype=torch.float64, device=schedule.weights.device)
-    for kinds, chosen in groups_of(schedule.active, data.layers):
-        probes = [kind * data.layers + layer for kind in kinds for layer in chosen]
+    for kinds, chosen in groups_of(schedule.active, layers):
+        probes = [kind * layers + layer for kind in kinds for layer in chosen]
         totals[probes] = 0
         for first in range(0, sentences, BATCH):
             members: Sequence[int] = range(first, min(first + BATCH, sentences))
-            material = batch_of(data, trees, members, kinds, chosen, workspace)
+            material = batch_of(corpus, members, kinds, chosen, workspace)
             totals[probes] += losses(schedule.weights[probes], *material).double() * len(members)
     return totals.cpu() / sentences

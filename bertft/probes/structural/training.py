@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -52,6 +53,17 @@ class Trees:
             torch.from_numpy(np.concatenate([self.depths[i] for i in sentences])).to(device),
             torch.tensor([len(self.depths[i]) for i in sentences]),
         )
+
+
+class Corpus(NamedTuple):
+    """The sentences of a corpus: the vectors of their words, and their trees."""
+
+    vectors: Vectors
+    trees: Trees
+
+    def on(self, device: torch.device) -> Corpus:
+        """Return the corpus with its vectors on ``device`` if they fit there."""
+        return Corpus(on_device(self.vectors, device), self.trees)
 
 
 class Schedule:
@@ -150,10 +162,8 @@ class Schedule:
 
 
 def train_probes(
-    train: Vectors,
-    train_trees: Trees,
-    dev: Vectors,
-    dev_trees: Trees,
+    train: Corpus,
+    dev: Corpus,
     *,
     rank: int = 128,
     epochs: int = 40,
@@ -177,11 +187,11 @@ def train_probes(
     The work runs on ``device`` (default: the GPU if there is one) and resumes from the state in ``unfinished``. The
     probes returned are on the CPU.
     """
-    layers, width = train.layers, train.width
+    layers, width = train.vectors.layers, train.vectors.width
     if rank < 1 or epochs < 1:
         raise BertftError(f"structural probes: rank and epochs must be positive, found {rank} and {epochs}")
     there = device_of(device)
-    train, dev = on_device(train, there), on_device(dev, there)
+    train, dev = train.on(there), dev.on(there)
     start = initial(width, rank, seed).repeat(1, layers, 1, 1).view(2 * layers, width, rank)
     schedule = Schedule(start.to(there))
     workspace = Workspace()
@@ -189,16 +199,16 @@ def train_probes(
 
     def learn(members: list[int], kinds: tuple[int, ...], chosen: list[int]) -> None:
         weights = columns.take(schedule.weights, kinds, chosen)
-        h, distances, depths, lengths = batch_of(train, train_trees, members, kinds, chosen, workspace)
+        h, distances, depths, lengths = batch_of(train, members, kinds, chosen, workspace)
         _, gradients = probe_loss_and_gradient(
             h, weights, distances, depths, lengths, distance_rank=rank if len(kinds) == 2 else None
         )
         columns.give(gradients, schedule.gradients, kinds, chosen)
 
     def measure() -> Tensor:
-        return _dev_losses(dev, dev_trees, schedule, workspace)
+        return _dev_losses(dev, schedule, workspace)
 
-    size = (len(train.lengths), layers)
+    size = (len(train.vectors.lengths), layers)
     fit(schedule, size, learn, measure, epochs, seed, "train probes", progress, unfinished)
     shape = (2, layers)
     return Probes(
@@ -294,33 +304,32 @@ class _Columns:
 
 
 def batch_of(
-    data: Vectors,
-    trees: Trees,
+    corpus: Corpus,
     members: Sequence[int],
     kinds: tuple[int, ...],
     layers: list[int],
     workspace: Workspace,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
-    """Return h (L', T, D) float32, the packed distances and depths, and the lengths, of some sentences.
+    """Return h (L', T, D) float32, the packed distances and depths, and the lengths, of the sentences ``members``.
 
     The distances or depths are None if no probe of ``kinds`` learns from them.
     """
-    h = data.batch(members, torch.tensor(layers), workspace=workspace)
-    distances, depths, lengths = trees.batch(members, h.device)
+    h = corpus.vectors.batch(members, torch.tensor(layers), workspace=workspace)
+    distances, depths, lengths = corpus.trees.batch(members, h.device)
     return h, distances if 0 in kinds else None, depths if 1 in kinds else None, lengths
 
 
 @torch.no_grad()
-def _dev_losses(data: Vectors, trees: Trees, schedule: Schedule, workspace: Workspace) -> Tensor:
+def _dev_losses(corpus: Corpus, schedule: Schedule, workspace: Workspace) -> Tensor:
     """Return the mean losses (P,) over the dev sentences, float64; infinite for stopped probes."""
-    sentences = len(data.lengths)
+    sentences, layers = len(corpus.vectors.lengths), corpus.vectors.layers
     totals = torch.zeros(len(schedule.active), dtype=torch.float64, device=schedule.weights.device)
-    for kinds, chosen in groups_of(schedule.active, data.layers):
-        probes = [kind * data.layers + layer for kind in kinds for layer in chosen]
-        distance, depth = (schedule.weights[[kind * data.layers + k for k in chosen]] for kind in (0, 1))
+    for kinds, chosen in groups_of(schedule.active, layers):
+        probes = [kind * layers + layer for kind in kinds for layer in chosen]
+        distance, depth = (schedule.weights[[kind * layers + k for k in chosen]] for kind in (0, 1))
         for first in range(0, sentences, BATCH):
             members = range(first, min(first + BATCH, sentences))
-            h, distances, depths, lengths = batch_of(data, trees, members, kinds, chosen, workspace)
+            h, distances, depths, lengths = batch_of(corpus, members, kinds, chosen, workspace)
             if distances is not None and depths is not None:
                 losses = probe_loss(h, distance, depth, distances, depths, lengths).T.flatten()
             elif distances is not None:

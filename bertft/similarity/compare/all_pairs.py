@@ -91,6 +91,7 @@ def rows(
     found: dict[tuple[str, str, int], Estimate] = {}
     table: list[Row] = []
     n, sizes = base.shape[1], torch.bincount(groups)
+    all_pairs = n * (n - 1) // 2
     if plan.tested and len(sizes.unique()) == len(sizes):
         plan = dataclasses.replace(plan, permutations=0)
         progress.say(f"{data}: no permutation test, each of the {len(sizes)} sampled texts has a size of its own")
@@ -105,15 +106,17 @@ def rows(
                 head = (name, kind.task, data, layer, kind.measure)
                 table.append(Row(*head, one.value, one.low, one.high, n, plan.seed))
                 if one.route is not None and one.route.error:
-                    measure = str(dataclasses.replace(MeasureName.parse(kind.measure), derived="error"))
-                    head = (name, "precision", data, layer, measure)
-                    pairs = one.route.pairs or n * (n - 1) // 2
-                    errors.append(Row(*head, one.route.error, n=pairs, seed=plan.seed))
+                    head = (name, "precision", data, layer, _error_of(kind.measure))
+                    errors.append(Row(*head, one.route.error, n=one.route.pairs or all_pairs, seed=plan.seed))
                 step.advance()
         if errors:
-            progress.say(f"{kind.measure} of {name}: {_precision(errors, n * (n - 1) // 2)}")
+            progress.say(f"{kind.measure} of {name}: {_precision(errors, all_pairs)}")
         table += errors
     return table + list(_differences(data, plan, groups, found, list(tuned)))
+
+
+def _error_of(measure: str) -> str:
+    return str(dataclasses.replace(MeasureName.parse(measure), derived="error"))
 
 
 def _precision(errors: Sequence[Row], all_pairs: int) -> str:

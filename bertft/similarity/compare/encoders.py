@@ -30,7 +30,7 @@ from bertft.similarity.compare.stream import StreamRun
 from bertft.similarity.compare.workers import ALONE, Team
 
 if TYPE_CHECKING:
-    from bertft.models.encoder import Encoder
+    from bertft.models.encoder import Batch, Encoder
 
 EVERY = 60.0  # seconds between checkpoints
 
@@ -92,24 +92,38 @@ def compare_encoders(
     total = sum(counts)
     if len(chosen) < 2:
         raise BertftError(f"compare_encoders: needs at least 2 texts for an interval, found {len(chosen)} in {data}")
-    if tokens is not None and total < tokens:
-        progress.say(f"{data}: {total} {unit}s in all, fewer than the {tokens} asked for")
+    _say_if_fewer(total, tokens, f"{unit}s", data, progress)
 
     plan = Plan(metrics=(metric,), sample=reservoir, seed=seed, all_layers=all_layers)
     comparison = Comparison(plan, layer_counts(base, tuned))
     comparison.sentences = len(chosen)
-    encoders = [base, *tuned.values()]
-    untouched = [examples[place] for place in places]  # for encoders that cut texts otherwise
-    read = [chosen if encoder.reads_like(base) else untouched for encoder in encoders]
+    whole = [examples[place] for place in places]  # for encoders that cut texts otherwise
     settings: dict[str, Any] = {"unit": unit, "batch_tokens": batch_tokens, "window": window}
-    streams = [encoder.stream(own, **settings) for encoder, own in zip(encoders, read, strict=True)]
-    left = torch.tensor(counts)
+    encoders = (base, *tuned.values())
+    streams = [encoder.stream(chosen if encoder.reads_like(base) else whole, **settings) for encoder in encoders]
     with progress.step(f"compare on {data}", total=total, unit=f"{unit}s") as step, torch.inference_mode():
-        for index, lengths, spaces in side_by_side(streams):
-            lengths, spaces = cut(index, lengths, left, spaces)
-            comparison.update(index, lengths, spaces, lambda i: f"text {places[i] + 1}")
-            step.advance(int(lengths.sum()))
+        for stimuli in _add(streams, comparison, counts, places):
+            step.advance(stimuli)
     return [row for row in comparison.rows(data, progress=progress) if row.task in ("rsa", "heatmap")]
+
+
+def _say_if_fewer(found: int, wanted: int | None, units: str, data: str, progress: Progress) -> None:
+    if wanted is not None and found < wanted:
+        progress.say(f"{data}: {found} {units} in all, fewer than the {wanted} asked for")
+
+
+def _add(
+    streams: Sequence[Iterator[Batch]], comparison: Comparison, counts: Sequence[int], places: Sequence[int]
+) -> Iterator[int]:
+    """Add the first ``counts`` stimuli of each text to the comparison; yield the stimuli of each batch.
+
+    ``places`` are the positions of the texts in the caller's list, for error messages.
+    """
+    left = torch.tensor(counts)
+    for index, lengths, spaces in side_by_side(streams):
+        lengths, spaces = cut(index, lengths, left, spaces)
+        comparison.update(index, lengths, spaces, lambda i: f"text {places[i] + 1}")
+        yield int(lengths.sum())
 
 
 def compare_stream(
@@ -178,8 +192,7 @@ def compare_stream(
         team.add_up(comparison, str(checkpoint.folder) if checkpoint else "no checkpoint")
     if not team.leads:
         return None
-    if tokens is not None and len(comparison) < tokens:
-        progress.say(f"{data}: {len(comparison)} {unit}s in all, fewer than the {tokens} asked for")
+    _say_if_fewer(len(comparison), tokens, f"{unit}s", data, progress)
     return comparison.rows(data, progress=progress)
 
 

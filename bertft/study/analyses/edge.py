@@ -19,7 +19,7 @@ from bertft.probes.edge.control import FRACTIONS
 from bertft.probes.edge.driver import checked, edge_probes
 from bertft.probes.edge.head import all_inputs
 from bertft.probes.edge.targets import EdgeTargets, label_inventory
-from bertft.probes.edge.training import EdgeTraining, count, train_heads
+from bertft.probes.edge.training import Corpus, EdgeTraining, count, train_heads
 from bertft.probes.vectors import check_lengths, size_of
 from bertft.runs.folder import Stage, timestamp
 from bertft.runs.progress import Progress
@@ -154,11 +154,11 @@ def _timed(
     some = {name: EdgeTargets(sample(corpora[name], TEXTS, 0), inventory) for name in ("train", "dev")}
     vectors = {name: random_vectors(encoder, own.texts, own.kept) for name, own in some.items()}
     probes = all_inputs(encoder.num_layers)
-    material = (probes, vectors["train"], some["train"], vectors["dev"], some["dev"])
+    train, dev = (Corpus(vectors[name], some[name]) for name in ("train", "dev"))
     batch = min(config.batch_size, len(some["train"].texts))
 
     def trained(steps: int) -> Any:
-        return train_heads(*material, EdgeTraining(batch=batch, interval=10_000, steps=steps))
+        return train_heads(probes, train, dev, EdgeTraining(batch=batch, interval=10_000, steps=steps))
 
     heads = trained(1).heads
     step = line(1, seconds_of(lambda: trained(1)), 3, seconds_of(lambda: trained(3)))

@@ -154,13 +154,11 @@ def finetuning_cost(
         timed = _Timed(task, model, tokenizer, config, device)
         step, saved = timed.steps(training.features)
         forward = timed.evaluation(evaluation)
-
     steps = math.ceil(training.count / config.batch_size) * config.epochs
     select = min(config.max_select or len(dev), len(dev)) / len(dev)
     evaluations = config.epochs * select + 1
     evaluated = evaluation.pieces * evaluations
-    kept = weights_of(model)
-    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    kept, trained = weights_of(model), weights_of(model, trained=True)
     checkpoint = kept + 2 * trained
     seconds = step.fixed * steps + step.per * training.pieces * config.epochs + forward * evaluated
     seconds += training.seconds * training.scale + evaluation.seconds * evaluation.scale * evaluations

@@ -25,7 +25,7 @@ from bertft.probes.structural.orthogonal import train_orthogonal
 from bertft.probes.structural.rbf import train_rbf
 from bertft.probes.structural.rows import rows_of
 from bertft.probes.structural.scores import score_sentences
-from bertft.probes.structural.training import Probes, Trees, predict, train_probes
+from bertft.probes.structural.training import Corpus, Probes, Trees, predict, train_probes
 from bertft.probes.structural.trees import check_scorable, punctuation
 from bertft.probes.vectors import WordVectors, check_lengths, size_of
 from bertft.report.draw.tree import tree_svg
@@ -207,12 +207,11 @@ def _timed(
     scored: list[tuple[float, float]] = []
     for size in (TIMED[0], *TIMED):  # the first one warms up
         own, own_dev = some[:size], some_dev[:size]
-        vectors, other = random_vectors(encoder, own), random_vectors(encoder, own_dev)
-        trees, dev_trees = Trees(own), Trees(own_dev)
-        one, one_tree = random_vectors(encoder, own_dev[:1]), Trees(own_dev[:1])
-        points.append((len(own), seconds_of(partial(trainer, vectors, trees, one, one_tree, epochs=1))))
-        probes = trainer(one, one_tree, one, one_tree, epochs=1)
-        score = partial(_score, probes, other, dev_trees, skip[: len(own_dev)], rank)
+        corpus, other = Corpus(random_vectors(encoder, own), Trees(own)), random_vectors(encoder, own_dev)
+        one = Corpus(random_vectors(encoder, own_dev[:1]), Trees(own_dev[:1]))
+        points.append((len(own), seconds_of(partial(trainer, corpus, one, epochs=1))))
+        probes = trainer(one, one, epochs=1)
+        score = partial(_score, probes, other, Trees(own_dev), skip[: len(own_dev)], rank)
         scored.append((len(own_dev), seconds_of(score)))
     return line(*points[1], *points[2]), line(*scored[1], *scored[2])
 

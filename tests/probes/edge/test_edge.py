@@ -20,7 +20,7 @@ from bertft.probes.edge import training as edge_train
 from bertft.probes.edge.forward import through
 from bertft.probes.edge.head import Heads, Input, all_inputs
 from bertft.probes.edge.targets import EdgeTargets, label_inventory, with_targets
-from bertft.probes.edge.training import Counts, EdgeTraining, train_heads
+from bertft.probes.edge.training import Corpus, Counts, EdgeTraining, train_heads
 from bertft.probes.feature_store import FeatureStore
 from bertft.probes.vectors import WordVectors
 
@@ -202,11 +202,11 @@ def test_all_probes_at_once_equal_each_alone():
     texts, held = with_targets(corpus(40, seed=1), "train"), with_targets(corpus(20, seed=2), "dev")
     targets = EdgeTargets(texts, ["A", "B", "C"])
     dev = EdgeTargets(held, ["A", "B", "C"])
-    data, dev_data = vectors(targets), vectors(dev, seed=1)
+    corpora = Corpus(vectors(targets), targets), Corpus(vectors(dev, seed=1), dev)
     config = EdgeTraining(learning_rate=1e-3, batch=8, interval=5, steps=40, seed=3)
-    together = train_heads(all_inputs(3), data, targets, dev_data, dev, config)
+    together = train_heads(all_inputs(3), *corpora, config)
     for p, where in enumerate(together.heads.inputs):
-        alone = train_heads([where], data, targets, dev_data, dev, config)
+        alone = train_heads([where], *corpora, config)
         own = together.heads.select([p])
         for name, tensor in alone.heads.tensors.items():
             torch.testing.assert_close(own[name], tensor, rtol=1e-3, atol=1e-4)
@@ -274,7 +274,7 @@ def test_control_labels_depend_on_the_word_type_alone():
 def test_the_code_of_an_untrained_probe_is_the_uniform_one(monkeypatch):
     texts = with_targets(corpus(40, seed=1), "train")
     targets = EdgeTargets(texts, ["A", "B", "C"])
-    data = vectors(targets)
+    data = Corpus(vectors(targets), targets)
     inputs = [Input("layer", 0)]
 
     class Untrained:
@@ -284,11 +284,11 @@ def test_the_code_of_an_untrained_probe_is_the_uniform_one(monkeypatch):
         Untrained.heads.tensors[name].zero_()
     with monkeypatch.context() as patch:
         patch.setattr(edge_control, "train_heads", lambda *_, **__: Untrained)
-        code = edge_control.online_code(inputs, data, targets, data, targets, EdgeTraining())
+        code = edge_control.online_code(inputs, data, data, EdgeTraining())
     assert code.uniform == pytest.approx(len(targets) * math.log2(3)) and code.bits[0] == pytest.approx(code.uniform)
-    assert edge_train.code_bits(Untrained.heads, [0], data, targets)[0] == pytest.approx(len(targets) * math.log2(3))
+    assert edge_train.code_bits(Untrained.heads, [0], *data)[0] == pytest.approx(len(targets) * math.log2(3))
     config = EdgeTraining(learning_rate=2e-3, batch=8, interval=10, steps=40)
-    code = edge_control.online_code([Input("layer", 0), Input("layer", 2)], data, targets, data, targets, config)
+    code = edge_control.online_code([Input("layer", 0), Input("layer", 2)], data, data, config)
     assert code.compression[0] > max(1.0, code.compression[1])  # noise takes bits
 
 

@@ -14,7 +14,7 @@ from bertft.models.encoder import Encoder
 from bertft.probes.structural import orthogonal
 from bertft.probes.structural.driver import structural_probes
 from bertft.probes.structural.orthogonal import OrthogonalProbes, penalty_gradient, train_orthogonal
-from bertft.probes.structural.training import Trees
+from bertft.probes.structural.training import Corpus, Trees
 from bertft.probes.vectors import WordVectors
 
 
@@ -83,7 +83,7 @@ def test_a_step_descends_both_losses_and_the_penalty(short):
 def test_training_finds_the_directions_of_the_tree(short):
     cut = len(short) * 3 // 4
     (train, train_trees), (dev, dev_trees) = rotated(short[:cut]), rotated(short[cut:], seed=1)
-    probes = train_orthogonal(train, train_trees, dev, dev_trees, epochs=40, seed=0)
+    probes = train_orthogonal(Corpus(train, train_trees), Corpus(dev, dev_trees), epochs=40, seed=0)
     deviation = probes.rotation[0].T @ probes.rotation[0] - torch.eye(24)
     assert deviation.norm() < 0.5  # the identity's own norm is 4.9
     assert torch.equal(probes.weights[1, 0], probes.rotation[0] * probes.scales[1, 0])

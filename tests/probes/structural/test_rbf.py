@@ -20,7 +20,7 @@ from bertft.probes.structural import driver as structural
 from bertft.probes.structural.driver import structural_probes
 from bertft.probes.structural.rbf import START, losses, train_rbf
 from bertft.probes.structural.scores import score_sentences
-from bertft.probes.structural.training import PATIENCE, Probes, Trees, predict
+from bertft.probes.structural.training import PATIENCE, Corpus, Probes, Trees, predict
 from bertft.probes.structural.trees import punctuation
 from bertft.probes.vectors import WordVectors, extract
 from tests.probes.structural.test_orthogonal import rotated
@@ -96,7 +96,7 @@ def test_training_fits_the_trees():
     cut = len(sentences) * 3 // 4
     (train, train_trees), (dev, dev_trees) = rotated(sentences[:cut]), rotated(sentences[cut:], seed=1)
     train, dev = (WordVectors(data.vectors * 4, data.lengths) for data in (train, dev))  # so that few steps suffice
-    probes = train_rbf(train, train_trees, dev, dev_trees, rank=20, epochs=20, seed=0)
+    probes = train_rbf(Corpus(train, train_trees), Corpus(dev, dev_trees), rank=20, epochs=20, seed=0)
     gold = [float(np.mean([g.mean() for g in own])) for own in (dev_trees.distances, dev_trees.depths)]
     assert all(probes.dev_loss[kind, 0] < gold[kind] / 5 for kind in (0, 1))  # `gold` is the loss of predicting 0
     assert not torch.equal(probes.widths, torch.full((2, 1), START))
@@ -110,22 +110,22 @@ def test_training_fits_the_trees():
 def test_training_stops_five_epochs_after_the_last_improvement():
     sentences = synthetic.sentences(4, seed=2)
     trees, lengths = Trees(sentences), [len(s.words) for s in sentences]
-    nothing = WordVectors(torch.zeros(sum(lengths), 2, 8), lengths)
-    assert train_rbf(nothing, trees, nothing, trees, rank=2, epochs=20).epochs.eq(1 + PATIENCE).all()
+    nothing = Corpus(WordVectors(torch.zeros(sum(lengths), 2, 8), lengths), trees)
+    assert train_rbf(nothing, nothing, rank=2, epochs=20).epochs.eq(1 + PATIENCE).all()
 
 
 def test_a_layer_learns_the_same_alone_and_beside_others():
     sentences = synthetic.sentences(40, seed=2)
     trees, lengths = Trees(sentences), [len(s.words) for s in sentences]
     vectors = torch.randn(sum(lengths), 2, 8, generator=torch.Generator().manual_seed(0))
-    both, one = WordVectors(vectors, lengths), WordVectors(vectors[:, 1:].contiguous(), lengths)
-    together = train_rbf(both, trees, both, trees, rank=4, epochs=3, seed=3)
-    alone = train_rbf(one, trees, one, trees, rank=4, epochs=3, seed=3)
+    both, one = (Corpus(WordVectors(part, lengths), trees) for part in (vectors, vectors[:, 1:].contiguous()))
+    together = train_rbf(both, both, rank=4, epochs=3, seed=3)
+    alone = train_rbf(one, one, rank=4, epochs=3, seed=3)
     torch.testing.assert_close(together.weights[:, 1:], alone.weights, rtol=1e-4, atol=1e-5)
-    again = train_rbf(both, trees, both, trees, rank=4, epochs=3, seed=3)
+    again = train_rbf(both, both, rank=4, epochs=3, seed=3)
     assert torch.equal(together.weights, again.weights) and torch.equal(together.widths, again.widths)
     with pytest.raises(BertftError, match="must be positive, found 0 and 3"):
-        train_rbf(both, trees, both, trees, rank=0, epochs=3)
+        train_rbf(both, both, rank=0, epochs=3)
 
 
 def test_rbf_probes_have_rows_and_files(tiny_model, tmp_path, monkeypatch):

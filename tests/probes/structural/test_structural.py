@@ -19,7 +19,7 @@ from bertft.probes.structural import driver as structural
 from bertft.probes.structural import training as structural_training
 from bertft.probes.structural.driver import structural_probes
 from bertft.probes.structural.predicted_trees import predicted_heads
-from bertft.probes.structural.training import Trees, train_probes
+from bertft.probes.structural.training import Corpus, Trees, train_probes
 from bertft.probes.structural.trees import control_trees, punctuation
 from bertft.probes.vectors import WordVectors, extract
 
@@ -99,7 +99,7 @@ def test_all_probes_at_once_equal_each_alone(sentences):
     """
     train, train_trees = toy(sentences[:24])
     dev, dev_trees = toy(sentences[24:40], seed=1)
-    probes = train_probes(train, train_trees, dev, dev_trees, rank=4, epochs=40, seed=3)
+    probes = train_probes(Corpus(train, train_trees), Corpus(dev, dev_trees), rank=4, epochs=40, seed=3)
     for kind in range(2):
         for layer in range(2):
             weight, loss, epochs = published(train, train_trees, dev, dev_trees, layer, kind, 4, 40, 3)
