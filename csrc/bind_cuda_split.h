@@ -114,14 +114,15 @@ Tensor split_distance(const Tensor& x, const std::optional<Tensor>& y, int64_t m
 Tensor split_product(const char* op, const Tensor& a, const Tensor& b, cudaStream_t stream) {
   const int64_t B = a.size(0), N = a.size(1), M = b.size(1), K = a.size(2);
   const Tensor mean = torch::stable::new_zeros(a, {B, K}, ScalarType::Double);  // none, nor a square of it
-  const Tensor bad = empty(a, {2}, ScalarType::Long), list = empty(a, {B, 3}, ScalarType::Int);
+  const Tensor bad = empty(a, {2}, ScalarType::Long);
+  const Tensor count = empty(a, {B}, ScalarType::Int), pairs = empty(a, {B, 1, 2}, ScalarType::Int);
   const SplitRows left = split_rows(op, a, mean, 0, false, bad, stream);
   const SplitRows right = split_rows(op, b, mean, 0, false, bad, stream);
   Tensor out = empty(a, {B, N, M}, ScalarType::Float);
-  check_launch(op,
-               split_gram_launch(a.const_data_ptr(), b.const_data_ptr(), left.memory.mutable_data_ptr(),
-                                 right.memory.mutable_data_ptr(), data<double>(mean), data<float>(out), data<int>(list),
-                                 data<int>(list) + B, 1, code(a), 0, int(B), N, M, int(K), false, stream));
+  check_launch(
+      op, split_gram_launch(a.const_data_ptr(), b.const_data_ptr(), left.memory.mutable_data_ptr(),
+                            right.memory.mutable_data_ptr(), data<double>(mean), data<float>(out), data<int>(count),
+                            data<int>(pairs), 1, code(a), 0, int(B), N, M, int(K), false, stream));
   return out;
 }
 

@@ -22,8 +22,9 @@ namespace {
 
 constexpr int NT = 256, kLanes = 32, kSlices = NT / kLanes, kRowsOfBlock = 512, kMost = 3;
 
-template <class T, class E> int prepare(const void* x, const double* mean, void* u, double* a, double* p,
-                                        long long* bad, int metric, long long n, int d, cudaStream_t stream) {
+template <class T, class E>
+int prepare(const void* x, const double* mean, void* u, double* a, double* p, long long* bad, int metric, long long n,
+            int d, cudaStream_t stream) {
   BERTFT_LAUNCH((prepare_rows_kernel<T, E, double>), dim3(at_most(ceil_div(n, 8), 1 << 16)), dim3(NT), 0, stream,
                 static_cast<const T*>(x), n, d, metric, mean, static_cast<E*>(u), n, d, a, p,
                 reinterpret_cast<BadRows*>(bad));
@@ -36,7 +37,8 @@ struct Weights {
 };
 
 // partial[block row][w][k] = sum over the block's rows of weight w times u[., k].
-template <class E> __global__ void __launch_bounds__(NT, 2)
+template <class E>
+__global__ void __launch_bounds__(NT, 2)
     weighted_sums_kernel(const E* __restrict__ u, long long n, int d, Weights weights, int count,
                          double* __restrict__ partial) {
   BERTFT_SHARED(double, slices, [kMost][kSlices][kLanes]);
@@ -86,7 +88,8 @@ static __global__ void __launch_bounds__(NT)
   if (threadIdx.x == 0) out[blockIdx.x] += sum;
 }
 
-template <class C> __global__ void __launch_bounds__(NT)
+template <class C>
+__global__ void __launch_bounds__(NT)
     accumulate_kernel(const C* __restrict__ product, long long size, double* __restrict__ total) {
   const long long step = static_cast<long long>(gridDim.x) * NT;
   for (long long e = static_cast<long long>(blockIdx.x) * NT + threadIdx.x; e < size; e += step) {
@@ -94,8 +97,9 @@ template <class C> __global__ void __launch_bounds__(NT)
   }
 }
 
-template <class E> int weighted_sums(const void* u, const Weights& weights, int count, long long n, int d,
-                                     double* partial, double* out, cudaStream_t stream) {
+template <class E>
+int weighted_sums(const void* u, const Weights& weights, int count, long long n, int d, double* partial, double* out,
+                  cudaStream_t stream) {
   const long long blocks = ceil_div(n, kRowsOfBlock), size = static_cast<long long>(count) * d;
   if (d == 0) return 0;
   if (blocks > 65535) return kInvalid;

@@ -6,8 +6,9 @@ namespace bertft {
 namespace pairwise {
 
 // Weight of partner j in the gradient of row i, from the gradient of the distances (and, for the root, from them).
-template <class C> __device__ __forceinline__ C weight(const C* g, const C* dist, long long i, long long j,
-                                                       const Shape& s, bool transposed) {
+template <class C>
+__device__ __forceinline__ C weight(const C* g, const C* dist, long long i, long long j, const Shape& s,
+                                    bool transposed) {
   if (s.symmetric && i == j && s.metric != kDot) return 0;
   long long e = transposed ? j * s.n + i : i * s.m + j;
   if (s.condensed) {
@@ -22,7 +23,8 @@ template <class C> __device__ __forceinline__ C weight(const C* g, const C* dist
 }
 
 // grad[b, i, k] of the rows of x (for y: x and y change places and `transposed` is set, so that n counts y's rows).
-template <class T, int KIND> __global__ void __launch_bounds__(NT, 2)
+template <class T, int KIND>
+__global__ void __launch_bounds__(NT, 2)
     pairwise_gradient_kernel(const T* __restrict__ x, const T* __restrict__ y, const Compute<T>* __restrict__ stats_y,
                              const Compute<T>* __restrict__ g, const Compute<T>* __restrict__ dist,
                              Compute<T>* __restrict__ grad, Shape s, bool transposed) {

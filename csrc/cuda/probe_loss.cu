@@ -24,7 +24,10 @@ namespace {
 
 constexpr int NT = 128, kTile = kProbeTile, kColumns = 32, kStride = kColumns + 4, kWide = 64, kWideStride = kWide + 4;
 
-template <class C> __device__ __forceinline__ C sign(C e) { return e > 0 ? C(1) : e < 0 ? C(-1) : C(0); }
+template <class C>
+__device__ __forceinline__ C sign(C e) {
+  return e > 0 ? C(1) : e < 0 ? C(-1) : C(0);
+}
 
 // rows x columns of p, zero outside, into a stage with `stride` values a row; all threads.
 template <class C>
@@ -83,9 +86,9 @@ __device__ __forceinline__ double distance_signs(const C* sentence, const G* gol
 }
 
 // Pass 2: dp of the tile's words, 64 columns at a time.
-template <class C> __device__ __forceinline__ void distance_gradient(const C* sentence, C* out, const ProbeTile& tile,
-                                                                     C scale, int rank, int ld, C* partners,
-                                                                     const C* signs) {
+template <class C>
+__device__ __forceinline__ void distance_gradient(const C* sentence, C* out, const ProbeTile& tile, C scale, int rank,
+                                                  int ld, C* partners, const C* signs) {
   const int tx = static_cast<int>(threadIdx.x) % 16, ty = static_cast<int>(threadIdx.x) / 16, n = tile.words;
   for (int k0 = 0; k0 < rank; k0 += kWide) {
     C acc[4][4] = {}, total[4] = {};
@@ -120,8 +123,9 @@ template <class C> __device__ __forceinline__ void distance_gradient(const C* se
 }
 
 // Depth loss of the tile's words, one warp a word; the warp's share of the loss in every lane.
-template <class C> __device__ __forceinline__ double depth_loss(const C* sentence, C* out, const C* gold,
-                                                                const ProbeTile& tile, C scale, int rank, int ld) {
+template <class C>
+__device__ __forceinline__ double depth_loss(const C* sentence, C* out, const C* gold, const ProbeTile& tile, C scale,
+                                             int rank, int ld) {
   const int lane = static_cast<int>(threadIdx.x) % 32, end = min(tile.words, tile.first + kTile);
   double loss = 0;
   for (int i = tile.first + static_cast<int>(threadIdx.x) / 32; i < end; i += NT / 32) {
@@ -137,7 +141,8 @@ template <class C> __device__ __forceinline__ double depth_loss(const C* sentenc
 }
 
 // Block (tile, layer); partial[l][tile][2] double.
-template <class C, class G> __global__ void __launch_bounds__(NT, 4)
+template <class C, class G>
+__global__ void __launch_bounds__(NT, 4)
     probe_loss_kernel(const C* __restrict__ p, const G* __restrict__ distances, const C* __restrict__ depths,
                       const ProbeTile* __restrict__ tiles, int first_tile, int all_tiles, double sentences,
                       long long words, int rank, int distance_rank, C* __restrict__ dp, double* __restrict__ partial) {
@@ -171,8 +176,8 @@ template <class C, class G> __global__ void __launch_bounds__(NT, 4)
 }
 
 // loss[l, k] = sum of partial[l][0..tiles)[k]: one block a layer, always in the same order.
-template <class C> __global__ void __launch_bounds__(NT)
-    fold_kernel(const double* __restrict__ partial, int tiles, C* __restrict__ loss) {
+template <class C>
+__global__ void __launch_bounds__(NT) fold_kernel(const double* __restrict__ partial, int tiles, C* __restrict__ loss) {
   BERTFT_SHARED(double, scratch, [NT / 32]);
   const double* mine = partial + static_cast<long long>(blockIdx.x) * tiles * 2;
   for (int k = 0; k < 2; ++k) {
@@ -183,10 +188,10 @@ template <class C> __global__ void __launch_bounds__(NT)
   }
 }
 
-template <class C, class G> int run(const void* p, const void* distances, const void* depths, const ProbeTile* tiles,
-                                    int num_tiles, int long_tiles, int longest, long long sentences, int layers,
-                                    long long words, int rank, int distance_rank, void* dp, double* partial, void* loss,
-                                    cudaStream_t stream) {
+template <class C, class G>
+int run(const void* p, const void* distances, const void* depths, const ProbeTile* tiles, int num_tiles, int long_tiles,
+        int longest, long long sentences, int layers, long long words, int rank, int distance_rank, void* dp,
+        double* partial, void* loss, cudaStream_t stream) {
   const auto shared = [](int n) {
     return sizeof(C) * kTile * (kStride + kWideStride + size_t(ceil_div(n, kTile)) * kTile);
   };
