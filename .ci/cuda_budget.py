@@ -3,8 +3,10 @@
     python .ci/cuda_budget.py [FILE.cu ...] [--write docs/cuda_resources.md]
 
 For sm_80, sm_90 and sm_100, with the defines under which torch builds extensions:
-- ptxas: no spills; no more registers than the header's ``// registers: <= N`` (``NAME <= N`` for a single kernel);
-- machine code: a file whose header speaks of tensor cores, cp.async, ldmatrix or 16-byte loads holds them.
+- ptxas: no more registers than the header's ``// registers: <= N`` (``NAME <= N`` for a single kernel); no spills, or
+  as many bytes, up to 24, as ``// spills: NAME <= N`` admits;
+- machine code: a file whose header speaks of tensor cores, cp.async, ldmatrix or 16-byte loads holds them; a kernel has
+  as many instructions as ``// instructions: NAME 96 HMMA, 32 HMMA from zero, 16 LDSM, 32 LDGSTS`` states.
 
 nvcc: $CUDA_HOME, PATH, or the PyPI packages nvidia-cuda-nvcc, nvidia-cuda-crt, nvidia-nvvm, nvidia-cuda-runtime and
 nvidia-cuda-cccl (13.0). Machine code is read by cuobjdump and nvdisasm (system, or PyPI's nvidia-cuda-cuobjdump and
@@ -45,6 +47,14 @@ CLAIMS = {
     "ldmatrix": re.compile(r"\bLDSM\b"),
     "16-byte loads": re.compile(r"\bLD[GS]?\.(?:\w+\.)*128\b|\bLDGSTS\.(?:\w+\.)*128\b"),
 }
+# what it may count; "from zero": the accumulator is the constant register
+COUNTED = {
+    "HMMA": re.compile(r"\bHMMA\b"),
+    "HMMA from zero": re.compile(r"\bHMMA\b.*, RZ\b"),
+    "LDSM": re.compile(r"\bLDSM\b"),
+    "LDGSTS": re.compile(r"\bLDGSTS\b"),
+}
+MOST_SPILLED = 24  # bytes: two or three local accesses beside hundreds of tensor-core instructions
 
 
 @dataclass
@@ -93,10 +103,25 @@ def header(source: Path) -> str:
 
 def stated_budget(text: str) -> dict[str, int]:
     """``registers: <= 128, fold_kernel <= 40`` -> {"": 128, "fold_kernel": 40}; empty when nothing is stated."""
-    match = re.search(r"^registers:(.*)$", text, flags=re.MULTILINE)
-    if not match:
-        return {}
-    return {name: int(limit) for name, limit in re.findall(r"(\w*)\s*<=\s*(\d+)", match[1])}
+    return _stated(text, "registers")
+
+
+def stated_spills(text: str) -> dict[str, int]:
+    """Bytes by kernel, as `stated_budget`; empty when nothing may spill."""
+    return _stated(text, "spills")
+
+
+def _stated(text: str, what: str) -> dict[str, int]:
+    match = re.search(rf"^{what}:(.*)$", text, flags=re.MULTILINE)
+    return {name: int(limit) for name, limit in re.findall(r"(\w*)\s*<=\s*(\d+)", match[1])} if match else {}
+
+
+def stated_instructions(text: str) -> dict[str, dict[str, int]]:
+    """``instructions: NAME 96 HMMA, 16 LDSM`` (a line for each kernel) -> {"NAME": {"HMMA": 96, "LDSM": 16}}."""
+    found = {}
+    for name, counts in re.findall(r"^instructions:\s*(\w+) (.*)$", text, flags=re.MULTILINE):
+        found[name] = {what.strip(): int(count) for count, what in re.findall(r"(\d+) ([^,]+)", counts)}
+    return found
 
 
 def read_ptxas(report: str) -> dict[tuple[str, str], Usage]:
@@ -120,16 +145,16 @@ def read_ptxas(report: str) -> dict[tuple[str, str], Usage]:
 
 
 def count_instructions(listing: str) -> dict[tuple[str, str], dict[str, int]]:
-    """{(mangled kernel, architecture): {claim: occurrences}} from ``cuobjdump -sass``."""
+    """{(mangled kernel, architecture): {claim or instruction: occurrences}} from ``cuobjdump -sass``."""
     found: dict[tuple[str, str], dict[str, int]] = {}
     architecture, counts = "", None
     for line in listing.splitlines():
         if match := re.match(r"\s*arch = (sm_\d+)", line):
             architecture = match[1]
         elif match := re.match(r"\s*Function : (\w+)", line):
-            counts = found.setdefault((match[1], architecture), dict.fromkeys(CLAIMS, 0))
+            counts = found.setdefault((match[1], architecture), dict.fromkeys([*CLAIMS, *COUNTED], 0))
         elif counts is not None:
-            for claim, pattern in CLAIMS.items():
+            for claim, pattern in (CLAIMS | COUNTED).items():
                 counts[claim] += pattern.search(line) is not None
     return found
 
@@ -182,15 +207,22 @@ def disassemble(target: Path) -> str:
 def complaints(source: Path, kernels: list[Kernel]) -> list[str]:
     """What the header promises and the machine code does not keep."""
     text, found = header(source), []
-    budget = stated_budget(text)
+    budget, spills, instructions = stated_budget(text), stated_spills(text), stated_instructions(text)
+    if max(spills.values(), default=0) > MOST_SPILLED:
+        found.append(f"{source.name}: its header admits spills of more than {MOST_SPILLED} bytes")
+    known = {kernel.name for kernel in kernels}
+    found += [f"{source.name}: its header speaks of {k}, which is no kernel" for k in {*spills, *instructions} - known]
     if not budget:
         found.append(f"{source.name}: its header states no budget (// registers: <= N)")
     for kernel in kernels:
         limit = budget.get(kernel.name, budget.get("", 255))
         for architecture, usage in kernel.usage.items():
             where = f"{source.name}: {kernel.name} on {architecture}"
-            if usage.spilled:
+            if usage.spilled > spills.get(kernel.name, 0):
                 found.append(f"{where} spills {usage.spilled} bytes")
+            for what, count in instructions.get(kernel.name, {}).items():
+                if (has := kernel.instructions[architecture].get(what)) != count * len(kernel.instances):
+                    found.append(f"{where}: {has} {what} in {len(kernel.instances)} instances of {count}, as stated")
             if usage.registers > limit:
                 found.append(f"{where} uses {usage.registers} registers, its header states <= {limit}")
     for claim in CLAIMS:

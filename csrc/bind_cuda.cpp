@@ -10,10 +10,14 @@
 #include <optional>
 #include <tuple>
 
+#include "bind_cuda_split.h"
+
 namespace bertft::binding {
 namespace {
 
 constexpr int kRankBins = 1 << 16;
+// Of entries at once. Ranks make them three times where these are not all.
+constexpr long long kSumBytes = 1ll << 29, kRankBytes = 1ll << 31;
 constexpr int64_t kChunk = 4096;  // rows of one float32 product; further sums are double
 
 // Statistics that the metric needs of the rows of x (B, N, D); without elements where it needs none.
@@ -38,6 +42,9 @@ Tensor pairwise_distance(Tensor x, std::optional<Tensor> y, int64_t metric, bool
   x = torch::stable::contiguous(x);
   if (y) y = torch::stable::contiguous(*y);
   const int64_t B = x.size(0), N = x.size(1), M = y ? y->size(1) : N, D = x.size(2);
+  if (B > 0 && Metric(metric) != Metric::manhattan && split_core(x, std::min(N, M), D, on.stream)) {
+    return split_distance(x, y, metric, condensed, check, on.stream);
+  }
   const Tensor bad = empty(x, {2}, ScalarType::Long);
   const Tensor stats_x = statistics(x, metric, check ? &bad : nullptr, on.stream);
   if (check) refuse("pairwise_distance", bad, N);
@@ -48,8 +55,8 @@ Tensor pairwise_distance(Tensor x, std::optional<Tensor> y, int64_t metric, bool
   if (out.numel() == 0) return out;
   check_launch("pairwise_distance",
                pairwise_distance_launch(x.const_data_ptr(), y ? y->const_data_ptr() : nullptr, pointer(stats_x),
-                                        pointer(stats_y), out.mutable_data_ptr(), code(x), int(metric), int(B), N, M,
-                                        int(D), condensed, on.stream));
+                                        pointer(stats_y), out.mutable_data_ptr(), nullptr, 0, code(x), int(metric),
+                                        int(B), N, M, int(D), condensed, on.stream));
   return out;
 }
 
@@ -117,7 +124,7 @@ void cross_moments_add(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::op
   if (y) y = torch::stable::contiguous(*y), mean_y = torch::stable::contiguous(*mean_y);
   for (const Tensor* t : {&gram_x, &stats_x, &cross, &stats_xy, &gram_y, &stats_y}) {
     BERTFT_CHECK(t->numel() == 0 || (t->is_contiguous() && t->scalar_type() == ScalarType::Double),
-                    "cross_moments: a sum has the wrong type or layout");
+                 "cross_moments: a sum has the wrong type or layout");
     if (t->numel()) check_beside("cross_moments", x, {t});
   }
   const int64_t n = x.size(0), d = x.size(1), e = y ? y->size(1) : 0;
@@ -139,11 +146,22 @@ void cross_moments_add(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::op
                  space_sums_launch(rows.u.const_data_ptr(), data<double>(rows.a), data<double>(rows.p),
                                    data<double>(partial), data<double>(stats), code(rows.u), n, int(width), on.stream));
   };
-  if (gram_x.numel()) add_product(of_x.u, of_x.u, gram_x, on.stream);
+  std::optional<SplitColumns> cut_x, cut_y;
+  if (!wide && split_core(of_x.u, n, y ? std::min(d, e) : d, on.stream)) {
+    cut_x = split_columns(of_x.u, on.stream);
+    if (of_y) cut_y = split_columns(of_y->u, on.stream);
+  }
+  const auto own = [&](const Rows& rows, const std::optional<SplitColumns>& cut, const Tensor& total) {
+    if (total.numel() == 0) return;
+    cut ? add_split(*cut, nullptr, total, on.stream) : add_product(rows.u, rows.u, total, on.stream);
+  };
+  own(of_x, cut_x, gram_x);
   space(of_x, stats_x, d);
   if (!of_y) return;
-  if (cross.numel()) add_product(of_x.u, of_y->u, cross, on.stream);
-  if (gram_y.numel()) add_product(of_y->u, of_y->u, gram_y, on.stream);
+  if (cross.numel()) {
+    cut_x ? add_split(*cut_x, &*cut_y, cross, on.stream) : add_product(of_x.u, of_y->u, cross, on.stream);
+  }
+  own(*of_y, cut_y, gram_y);
   space(*of_y, stats_y, e);
   if (stats_xy.numel()) {
     check_launch("cross_moments", pair_sums_launch(of_x.u.const_data_ptr(), of_y->u.const_data_ptr(),
@@ -177,15 +195,17 @@ Tensor rdm_tiles(Tensor x, std::optional<Tensor> y, int64_t metric_x, int64_t me
   x = torch::stable::contiguous(x);
   if (y) y = torch::stable::contiguous(*y);
   BERTFT_CHECK(!y || y->scalar_type() == x.scalar_type(), "rdm_tiles: x and y must be of one type");
+  const auto by_products = [](int64_t metric) { return Metric(metric) != Metric::manhattan; };
+  if (path < 0) path = by_products(metric_x) && (!y || by_products(metric_y)) && split_core(x, y, on.stream);
   const int64_t L = x.size(0), M = y ? y->size(0) : L, N = x.size(1);
   Tensor out = empty(x, {L, M}, ScalarType::Double), bad = empty(x, {2, 2}, ScalarType::Long);
   long long bytes = 0;
   const auto launch = [&](void* workspace) {
     check_launch("rdm_tiles",
                  rdm_correlation_launch(x.const_data_ptr(), y ? y->const_data_ptr() : nullptr, data<double>(out),
-                                        data<long long>(bad), workspace, &bytes, code(x), int(path), int(metric_x),
-                                        int(metric_y), int(compare), int(L), int(M), N, int(x.size(2)),
-                                        int(y ? y->size(2) : x.size(2)), kRankBins, on.stream));
+                                        data<long long>(bad), workspace, &bytes, compare > 1 ? kRankBytes : kSumBytes,
+                                        code(x), int(path), int(metric_x), int(metric_y), int(compare), int(L), int(M),
+                                        N, int(x.size(2)), int(y ? y->size(2) : x.size(2)), kRankBins, on.stream));
   };
   launch(nullptr);
   const Tensor workspace = empty(x, {std::max<int64_t>(bytes, 1)}, ScalarType::Byte);
@@ -209,9 +229,9 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss(Tensor h, Tensor weight, int64_t d
   for (int64_t s = 0; s < S; ++s) words += n[s], pairs += n[s] * n[s], sentences += n[s] > 0;
   BERTFT_CHECK(words == T, "probe_loss: lengths sum to ", words, ", but h has ", T, " words");
   BERTFT_CHECK(distance_rank == 0 || distances.numel() == pairs, "probe_loss: distances has ", distances.numel(),
-                  " entries, expected ", pairs);
+               " entries, expected ", pairs);
   BERTFT_CHECK(distance_rank == R || depths.numel() == T, "probe_loss: depths has ", depths.numel(),
-                  " entries, expected ", T);
+               " entries, expected ", T);
 
   int counts[3];
   const auto* host_lengths = reinterpret_cast<const long long*>(n);
@@ -220,7 +240,9 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss(Tensor h, Tensor weight, int64_t d
   probe_loss_plan(host_lengths, S, tiles.mutable_data_ptr(), counts);
   tiles = torch::stable::to(tiles, weight.device());
 
-  const Tensor p = torch::stable::contiguous(torch::stable::matmul(h, weight));
+  const bool on_core = type == ScalarType::Float && R >= kLeastColumns && split_core(h, T, D, on.stream);
+  const Tensor p = on_core ? project_split("probe_loss", h, weight, on.stream)
+                           : torch::stable::contiguous(torch::stable::matmul(h, weight));
   const bool with_gradient = with_weight || with_h;
   Tensor dp = empty(p, {with_gradient ? L : 0, T, R}, type), loss = empty(p, {L, 2}, type);
   const Tensor partial = empty(p, {L, counts[0], 2}, ScalarType::Double);
@@ -229,8 +251,11 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss(Tensor h, Tensor weight, int64_t d
                                                code(p), distance_rank ? code(distances) : code(p), int(L), T, int(R),
                                                int(distance_rank), with_gradient ? dp.mutable_data_ptr() : nullptr,
                                                data<double>(partial), loss.mutable_data_ptr(), on.stream));
-  Tensor grad_weight =
-      with_weight ? torch::stable::matmul(torch::stable::transpose(h, 1, 2), dp) : empty(p, {0, D, R}, type);
+  Tensor grad_weight = empty(p, {0, D, R}, type);
+  if (with_weight) {
+    grad_weight =
+        on_core ? project_back_split(h, dp, on.stream) : torch::stable::matmul(torch::stable::transpose(h, 1, 2), dp);
+  }
   Tensor grad_h = empty(p, {with_h ? kinds : 0, L, T, D}, type);
   int64_t slot = 0;
   for (int kind = 0; with_h && kind < 2; ++kind) {
@@ -250,11 +275,17 @@ using namespace bertft::binding;
 
 STABLE_TORCH_LIBRARY_FRAGMENT(bertft, m) {
   // x (L, N, D), y (M, N, E) -> (L, M) float64: rdm_correlation by tiles of pairs. metric_x, metric_y: index in
-  // ops/metrics.py; compare: too (no kendall); path: 0 FFMA, 1 tf32 in three terms, 2 bfloat16.
+  // ops/metrics.py; compare: too (no kendall); path: 0 FFMA, 1 split rows, -1 the better of them on this card.
   m.def("rdm_tiles(Tensor x, Tensor? y, int metric_x, int metric_y, int compare, int path, bool check) -> Tensor");
+  // Whether products of the rows of x (L, N, D), and of y (M, N, E), go over split rows on this card.
+  m.def("split_core(Tensor x, Tensor? y) -> bool");
+  // a b' (B, N, M) of a (B, N, K) and b (B, M, K) float32, over split rows.
+  m.def("split_product(Tensor a, Tensor b) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(bertft, CUDA, m) {
+  m.impl("split_core", TORCH_BOX(&core_serves));
+  m.impl("split_product", TORCH_BOX(&product));
   m.impl("probe_loss", TORCH_BOX(&probe_loss));
   m.impl("pairwise_distance", TORCH_BOX(&pairwise_distance));
   m.impl("pairwise_distance_backward", TORCH_BOX(&pairwise_distance_backward));

@@ -5,14 +5,14 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include "bad_row.h"
-#include "check.h"
-#include "metric_codes.h"
-
 #include <initializer_list>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "bad_row.h"
+#include "check.h"
+#include "metric_codes.h"
 
 typedef struct CUstream_st* cudaStream_t;
 extern "C" const char* cudaGetErrorString(int error);
@@ -22,11 +22,25 @@ extern "C" {
 int row_statistics_launch(const void* x, void* stats, long long* bad, int dtype, int metric, long long rows, int d,
                           cudaStream_t stream);
 int pairwise_distance_launch(const void* x, const void* y, const void* stats_x, const void* stats_y, void* out,
-                             int dtype, int metric, int batch, long long n, long long m, int d, int condensed,
-                             cudaStream_t stream);
+                             const int* listed, int most, int dtype, int metric, int batch, long long n, long long m,
+                             int d, int condensed, cudaStream_t stream);
 int pairwise_gradient_launch(const void* x, const void* y, const void* stats_x, const void* stats_y, const void* g,
                              const void* dist, void* grad, int dtype, int metric, int batch, long long n, long long m,
                              int d, int condensed, int transposed, cudaStream_t stream);
+int split_core_serves(int* yes);
+int core_rate_launch(long long* cycles, float* sink, cudaStream_t stream);
+int split_mean_launch(const void* x, double* mean, double* square, int dtype, int metric, int layers, long long n,
+                      int d, cudaStream_t stream);
+int split_rows_bytes(long long* bytes, int layers, long long n, int d);
+int split_rows_launch(const void* x, const double* mean, void* rows, float* stats, long long* bad, int dtype,
+                      int metric, int layers, long long n, int d, cudaStream_t stream);
+int split_gram_launch(const void* x, const void* y, void* rows_x, void* rows_y, const double* square, float* out,
+                      int* count, int* pairs, int capacity, int dtype, int metric, int batch, long long n, long long m,
+                      int d, int condensed, cudaStream_t stream);
+int split_columns_bytes(long long* bytes, int* rows_of_range, long long n, int d);
+int split_columns_launch(const float* u, void* halves, unsigned* largest, long long n, int d, cudaStream_t stream);
+int split_moments_launch(const void* u, const void* v, const unsigned* largest_u, const unsigned* largest_v,
+                         float* partial, int most, double* total, long long n, int d, int e, cudaStream_t stream);
 int prepare_rows_launch(const void* x, const double* mean, void* u, double* a, double* p, long long* bad, int dtype,
                         int u_dtype, int metric, long long n, int d, cudaStream_t stream);
 int moment_rows_of_block(int* rows);
@@ -36,8 +50,9 @@ int pair_sums_launch(const void* u, const void* v, const double* a, const double
                      double* partial, double* stats, int u_dtype, long long n, int d, int e, cudaStream_t stream);
 int accumulate_launch(const void* product, double* total, int dtype, long long size, cudaStream_t stream);
 int rdm_correlation_launch(const void* x, const void* y, double* out, long long* bad, void* workspace,
-                           long long* workspace_bytes, int dtype, int path, int metric_x, int metric_y, int compare,
-                           int layers_x, int layers_y, long long n, int d, int e, int bins, cudaStream_t stream);
+                           long long* workspace_bytes, long long entries_bytes, int dtype, int path, int metric_x,
+                           int metric_y, int compare, int layers_x, int layers_y, long long n, int d, int e, int bins,
+                           cudaStream_t stream);
 int probe_loss_plan(const long long* lengths, long long sentences, void* tiles, int* counts);
 int probe_loss_launch(const void* p, const void* distances, const void* depths, const void* tiles, int num_tiles,
                       int long_tiles, int longest, long long sentences, int dtype, int distance_dtype, int layers,
@@ -68,7 +83,7 @@ struct OnDevice {
 void check_beside(const char* op, const Tensor& first, std::initializer_list<const Tensor*> others) {
   for (const Tensor* t : others) {
     BERTFT_CHECK(!t || (t->is_cuda() && t->get_device_index() == first.get_device_index()), op,
-                    ": tensors must be on one device");
+                 ": tensors must be on one device");
   }
 }
 
@@ -102,7 +117,10 @@ ScalarType sum_type(const Tensor& x) {
   return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
-template <class T> T* data(const Tensor& t) { return static_cast<T*>(t.mutable_data_ptr()); }
+template <class T>
+T* data(const Tensor& t) {
+  return static_cast<T*>(t.mutable_data_ptr());
+}
 
 // Raises the first bad row; waits for the device. bad: (2,) int64 of the side named, or (2, 2) of x and of y; rows: of
 // a layer, 0 where the op takes one layer only.

@@ -21,7 +21,7 @@
 #define BERTFT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   (kernel)<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
 #define BERTFT_SHARED(type, name, ...) __shared__ type name __VA_ARGS__
-#define BERTFT_DYN_SHARED(type, name)                                   \
+#define BERTFT_DYN_SHARED(type, name)                                     \
   extern __shared__ __align__(16) unsigned char bertft_dynamic_shared_[]; \
   type* name = reinterpret_cast<type*>(bertft_dynamic_shared_)
 
@@ -69,10 +69,22 @@ static __device__ __forceinline__ void bertft_mma_m16n8k16_bf16(float (&d)[4], c
 static __device__ __forceinline__ void bertft_mma_m16n8k16_f16(float (&d)[4], const unsigned (&a)[4],
                                                                const unsigned (&b)[2]) {
 #if __CUDA_ARCH__ >= 800
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  __trap();  // launchers offer tensor cores from compute capability 8.0 on
+#endif
+}
+
+// The same with D = A B: the accumulator is the instruction's constant zero, so that no register has to be cleared.
+static __device__ __forceinline__ void bertft_mma_m16n8k16_f16_first(float (&d)[4], const unsigned (&a)[4],
+                                                                     const unsigned (&b)[2]) {
+#if __CUDA_ARCH__ >= 800
   asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+      : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(0.f));
 #else
   __trap();  // launchers offer tensor cores from compute capability 8.0 on
 #endif
@@ -113,10 +125,10 @@ static __device__ __forceinline__ void bertft_ldmatrix_x4_trans(unsigned (&r)[4]
 
 #define BERTFT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   ::executor::launch(#kernel, (kernel), (grid), (block), (shared_bytes), (stream), ##__VA_ARGS__)
-#define BERTFT_SHARED(type, name, ...)                                                                       \
-  typedef type name##_shared_type_ __VA_ARGS__;                                                              \
-  static const char name##_shared_key_ = 0;                                                                  \
-  name##_shared_type_& name = *static_cast<name##_shared_type_*>(::executor::static_shared(                  \
+#define BERTFT_SHARED(type, name, ...)                                                      \
+  typedef type name##_shared_type_ __VA_ARGS__;                                             \
+  static const char name##_shared_key_ = 0;                                                 \
+  name##_shared_type_& name = *static_cast<name##_shared_type_*>(::executor::static_shared( \
       &name##_shared_key_, sizeof(name##_shared_type_), alignof(name##_shared_type_), #name))
 #define BERTFT_DYN_SHARED(type, name) type* name = static_cast<type*>(::executor::dynamic_shared())
 

@@ -35,13 +35,11 @@ class Lora(Experiment):
 
     def stages(self, study: RepeatedStudy) -> list[Stage]:
         """Return the stages ``model``, ``similarity`` and ``words`` for every seed, after the study's models."""
-        options = study.options("lora", "seeds", "task", "changes", "text", "tokens", "sentences")
-        found = study.study_stages("models", seeds=options["seeds"])
-        for seed in options["seeds"]:
+        settings = {"lora": study.options("lora", "seeds", "task", "changes", "text", "tokens", "sentences")}
+        found = study.study_stages("models", seeds=settings["lora"]["seeds"])
+        for seed in settings["lora"]["seeds"]:
             for name, work in (("model", train), ("similarity", compare), ("words", words)):
-                found.append(
-                    study.stage(f"lora/seed{seed}/{name}", seed, {"lora": options}, partial(work, study, seed))
-                )
+                found.append(study.stage(f"lora/seed{seed}/{name}", seed, settings, partial(work, study, seed)))
         return found
 
     def figures(self, rows: Sequence[Row], context: Context) -> list[Figure]:
@@ -50,8 +48,7 @@ class Lora(Experiment):
         return layered_figures(
             "lora",
             f"Full fine-tuning and LoRA on {options['task']}",
-            f"Similarity of each layer on {options['text']}; over the words of a treebank, the correlation of how far "
-            "each one moved.",
+            f"Similarity on {options['text']}; over a treebank's words, the correlation of how far each moved.",
             [*lines(rows, "rsa"), *(line for line in words if line.measure == ALIKE)],
             panel=lambda line: "the same words?" if line.measure == ALIKE else PANELS[line.model == BOTH],
             ylabel=lambda line: "correlation of local RSA" if line.measure == ALIKE else "RSA (cosine, Pearson)",
@@ -90,22 +87,11 @@ def words(study: RepeatedStudy, seed: int) -> list[Row]:
     sentences = study.inputs(seed).trees("dev")[: study.options("lora")["sentences"]]
     base, both = study.encoder(seed, "base"), tuned(study, seed)
     moved = words_that_moved(base, both, sentences, ("upos",), progress=study.progress)
-    rows = [
-        Row(
-            name,
-            "words",
-            "trees",
-            m.layer,
-            str(MeasureName("local_rsa", label=m.label)),
-            m.value,
-            m.low,
-            m.high,
-            m.n,
-            seed,
-        )
-        for name, found in moved.items()
-        for m in found.by["upos"]
-    ]
+    rows = []
+    for name, found in moved.items():
+        for m in found.by["upos"]:
+            measure = str(MeasureName("local_rsa", label=m.label))
+            rows.append(Row(name, "words", "trees", m.layer, measure, m.value, m.low, m.high, m.n, seed))
     for a in words_agree(base, both["full"], both["LoRA"], sentences, seed=seed, progress=study.progress):
         rows.append(Row(BOTH, "words", "trees", a.layer, ALIKE, a.value, a.low, a.high, a.n, seed))
     return rows

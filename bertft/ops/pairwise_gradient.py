@@ -5,8 +5,8 @@ With G the gradient of a distance, and W the derivative of an entry along the di
     dot:  u_i gets  sum_j G_ij v_j  (cosine, correlation: minus that)
     else: x_i gets  sum_j W_ij (x_i - y_j),  W = 2 G (sqeuclidean) or G / d, 0 where d = 0 (euclidean)
 
-On a GPU a library's product is several times faster than a kernel that recomputes each W, at the price of memory of the
-size of the distances.
+On a GPU a product is several times faster than a kernel that recomputes each W, at the price of memory of the size of
+the distances: a library's, or one over tensor cores (`bertft.ops.tensor_cores`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 from bertft.ops.full_precision import full_precision
 from bertft.ops.metrics import NORMALISED
 from bertft.ops.reference import metric_rows
+from bertft.ops.tensor_cores import product
 
 PRODUCTS = ("dot", "cosine", "correlation", "sqeuclidean", "euclidean")
 
@@ -33,13 +34,13 @@ def by_products(grad: Tensor, x: Tensor, y: Tensor | None, out: Tensor, metric: 
         if metric in ("dot", *NORMALISED):
             weight = -grad if metric in NORMALISED else grad
             if v is None:
-                return torch.bmm(weight + weight.mT, u), nothing
-            return torch.bmm(weight, v), torch.bmm(weight.mT, u)
+                return product(weight + weight.mT, u), nothing
+            return product(weight, v), product(weight.mT, u)
         weight = 2 * grad if metric == "sqeuclidean" else torch.where(out > 0, grad / out, 0)
         centre = u.mean(1, keepdim=True)  # leaves differences unchanged, and less cancels
         u, v = u - centre, None if v is None else v - centre
         if v is None:
             weight = weight + weight.mT
-            return weight.sum(-1, keepdim=True) * u - torch.bmm(weight, u), nothing
-        first = weight.sum(-1, keepdim=True) * u - torch.bmm(weight, v)
-        return first, weight.sum(1).unsqueeze(-1) * v - torch.bmm(weight.mT, u)
+            return weight.sum(-1, keepdim=True) * u - product(weight, u), nothing
+        first = weight.sum(-1, keepdim=True) * u - product(weight, v)
+        return first, weight.sum(1).unsqueeze(-1) * v - product(weight.mT, u)

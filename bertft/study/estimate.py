@@ -90,7 +90,6 @@ def estimate_study(config: StudyConfig, out: str | os.PathLike[str], *, progress
     Times are for an idle machine. Those of probes are upper limits, because probes may stop early.
     """
     config = begun_with(config, out)
-    config = begun_with(config, out)
     folder = RunFolder(out, config.to_yaml())
     folder.check()
     inputs = Inputs(config, folder.path, progress)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -89,33 +86,6 @@ def seconds_of(work: Callable[[], object]) -> float:
         clock, processor = time.perf_counter() - start, time.process_time() - used
         found.append(clock if gpu else min(clock, processor))
     return max(min(found), 1e-9)
-
-
-def resident() -> int:
-    """Return the bytes of memory that this process holds now, or its peak where the system does not say."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return fullest()
-
-
-def fullest() -> int:
-    """Return the peak memory of this process in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def memory_of_machine() -> int:
-    """Return the bytes of memory of this machine, or 0 where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 0
-
-
-def memory_of_gpu() -> int:
-    """Return the bytes of the GPU in use, or 0 without one."""
-    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
 
 
 def placed(held: int, moved: int) -> tuple[int, int]:

@@ -17,13 +17,16 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr long long kNoRow = 0x7f7f7f7f7f7f7f7fll;  // "no offending row": what memset(0x7f) leaves
 
 // Sums run in float for float, half and bfloat16 inputs, in double for double.
-template <class T> struct ComputeOf {
+template <class T>
+struct ComputeOf {
   using type = float;
 };
-template <> struct ComputeOf<double> {
+template <>
+struct ComputeOf<double> {
   using type = double;
 };
-template <class T> using Compute = typename ComputeOf<T>::type;
+template <class T>
+using Compute = typename ComputeOf<T>::type;
 
 __device__ __forceinline__ float to_compute(float v) { return v; }
 __device__ __forceinline__ double to_compute(double v) { return v; }
@@ -41,7 +44,8 @@ __device__ __forceinline__ float root(float v) { return sqrtf(v); }
 __device__ __forceinline__ double root(double v) { return sqrt(v); }
 
 // Calls f with a value of the element type that `dtype` names.
-template <class F> int with_dtype(int dtype, F&& f) {
+template <class F>
+int with_dtype(int dtype, F&& f) {
   switch (dtype) {
     case kFloat32:
       return f(float{});
@@ -56,14 +60,16 @@ template <class F> int with_dtype(int dtype, F&& f) {
   }
 }
 
-template <class C> __device__ __forceinline__ C warp_sum(C v) {
+template <class C>
+__device__ __forceinline__ C warp_sum(C v) {
 #pragma unroll
   for (int o = 16; o > 0; o >>= 1) v += __shfl_xor_sync(kAllLanes, v, o);
   return v;
 }
 
 // Sum over a block of NT threads in a fixed order; `scratch` holds NT / 32 values; every thread gets the sum.
-template <int NT, class C> __device__ __forceinline__ C block_sum(C v, C* scratch) {
+template <int NT, class C>
+__device__ __forceinline__ C block_sum(C v, C* scratch) {
   const int t = static_cast<int>(threadIdx.x);
   v = warp_sum(v);
   __syncthreads();  // an earlier use of scratch has been read
@@ -75,7 +81,7 @@ template <int NT, class C> __device__ __forceinline__ C block_sum(C v, C* scratc
   return sum;
 }
 
-// Four consecutive values of shared memory, 16-byte aligned for float, by the widest loads.
+// Four consecutive values of memory, 16-byte aligned, by the widest loads.
 __device__ __forceinline__ void load4(const float* p, float* v) {
   const float4 q = *reinterpret_cast<const float4*>(p);
   v[0] = q.x, v[1] = q.y, v[2] = q.z, v[3] = q.w;
@@ -83,6 +89,15 @@ __device__ __forceinline__ void load4(const float* p, float* v) {
 __device__ __forceinline__ void load4(const double* p, double* v) {
   const double2 a = *reinterpret_cast<const double2*>(p), b = *reinterpret_cast<const double2*>(p + 2);
   v[0] = a.x, v[1] = a.y, v[2] = b.x, v[3] = b.y;
+}
+
+// The same four to memory, likewise aligned.
+__device__ __forceinline__ void store4(float* p, const float* v) {
+  *reinterpret_cast<float4*>(p) = make_float4(v[0], v[1], v[2], v[3]);
+}
+__device__ __forceinline__ void store4(double* p, const double* v) {
+  *reinterpret_cast<double2*>(p) = make_double2(v[0], v[1]);
+  *reinterpret_cast<double2*>(p + 2) = make_double2(v[2], v[3]);
 }
 
 // Tile `t` of an upper triangle of `tiles` x `tiles`, row by row: (0,0) (0,1) ... (1,1) (1,2) ...
@@ -99,8 +114,28 @@ __device__ __forceinline__ void triangle_tile(long long t, int tiles, int& row, 
 inline long long ceil_div(long long a, long long b) { return (a + b - 1) / b; }
 __host__ __device__ inline int at_most(long long v, long long limit) { return static_cast<int>(v < limit ? v : limit); }
 
+// Parts of a workspace, each on a 256-byte boundary with a gap behind it; with a null base only the size counts.
+struct Carver {
+  char* base;
+  size_t used = 0;
+  template <class V>
+  V* take(long long count) {
+    V* part = base ? reinterpret_cast<V*>(base + used) : nullptr;
+    used += (static_cast<size_t>(count) * sizeof(V) + 511) / 256 * 256;
+    return part;
+  }
+};
+
+inline int device_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&value, attribute, device);
+  return value;
+}
+
 // Dynamic shared memory above 48 KiB has to be asked for.
-template <class K> int allow_shared(K kernel, size_t bytes) {
+template <class K>
+int allow_shared(K kernel, size_t bytes) {
   if (bytes <= 48 * 1024) return 0;
   return static_cast<int>(
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));

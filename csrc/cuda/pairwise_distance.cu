@@ -26,17 +26,20 @@ namespace {
 
 using namespace pairwise;
 
-template <class C> __device__ __forceinline__ C finish(C v, int metric) {
+template <class C>
+__device__ __forceinline__ C finish(C v, int metric) {
   if (scales_rows(metric)) return v < C(1) ? C(1) - v : v == v ? C(0) : v;  // never below 0; NaN stays
   return metric == kEuclidean ? root(v) : v;
 }
 
-template <class T, int KIND, int R> __global__ void __launch_bounds__(NT, 2)
+template <class T, int KIND, int R>
+__global__ void __launch_bounds__(NT, 2)
     pairwise_distance_kernel(const T* __restrict__ x, const T* __restrict__ y, const Compute<T>* __restrict__ stats_x,
-                             const Compute<T>* __restrict__ stats_y, Compute<T>* __restrict__ out, Shape s) {
+                             const Compute<T>* __restrict__ stats_y, Compute<T>* __restrict__ out, Shape s,
+                             const int* __restrict__ listed, int most) {
+  if (listed && listed[blockIdx.y] <= most) return;  // split_gram.cu has done this layer
   using C = Compute<T>;
   using P = Panel<T, R>;
-  constexpr int kUnroll = KIND == kProduct ? 2 : 1;  // more keeps so many operands alive that accumulators spill
   BERTFT_SHARED(__align__(16) C, stage, [2][2][KC * P::kStride]);
   const int t = static_cast<int>(threadIdx.x), tx = t % 16, ty = t / 16;
   const int tiles = static_cast<int>((s.m + P::kRows - 1) / P::kRows);
@@ -54,42 +57,8 @@ template <class T, int KIND, int R> __global__ void __launch_bounds__(NT, 2)
   const T *xb = x + (b * s.n + i0) * s.d, *yb = y + (b * s.m + j0) * s.d;
   const C* sx = stats_x ? stats_x + 2 * (b * s.n + i0) : nullptr;
   const C* sy = stats_y ? stats_y + 2 * (b * s.m + j0) : nullptr;
-  C acc[R][R], a_next[P::kEach], b_next[P::kEach];
-#pragma unroll
-  for (int r = 0; r < R; ++r)
-#pragma unroll
-    for (int c = 0; c < R; ++c) acc[r][c] = 0;
-  P::fetch(a_next, xb, sx, rows, 0, s.d);
-  P::fetch(b_next, yb, sy, cols, 0, s.d);
-  for (int k0 = 0, now = 0; k0 < s.d; k0 += KC, now ^= 1) {
-    P::put(stage[now][0], a_next);
-    P::put(stage[now][1], b_next);
-    __syncthreads();  // this stage is full, and nobody reads the other one any more
-    if (k0 + KC < s.d) {
-      P::fetch(a_next, xb, sx, rows, k0 + KC, s.d);
-      P::fetch(b_next, yb, sy, cols, k0 + KC, s.d);
-    }
-#pragma unroll kUnroll
-    for (int k = 0; k < KC; ++k) {
-      C a[R], c[R];
-#pragma unroll
-      for (int q = 0; q < R; q += 4) {
-        load4(&stage[now][0][k * P::kStride + owned(ty, q)], a + q);
-        load4(&stage[now][1][k * P::kStride + owned(tx, q)], c + q);
-      }
-#pragma unroll
-      for (int r = 0; r < R; ++r)
-#pragma unroll
-        for (int q = 0; q < R; ++q) {
-          if constexpr (KIND == kProduct)
-            acc[r][q] += a[r] * c[q];
-          else if constexpr (KIND == kSquare)
-            acc[r][q] += (a[r] - c[q]) * (a[r] - c[q]);
-          else
-            acc[r][q] += absolute(a[r] - c[q]);
-        }
-    }
-  }
+  C acc[R][R];
+  tile_sums<KIND>(acc, stage, xb, yb, sx, sy, rows, cols, s.d);
   C* direct = out + b * per_batch + (s.condensed ? 0 : i0 * s.m + j0);  // offsets within a tile fit 32 bits
   C* mirror = out + b * per_batch + j0 * s.m + i0;
   const int stride = static_cast<int>(s.m);
@@ -112,34 +81,37 @@ template <class T, int KIND, int R> __global__ void __launch_bounds__(NT, 2)
   }
 }
 
-template <class T> int row_statistics_of(const void* x, long long rows, int d, int metric, void* stats, BadRows* bad,
-                                         cudaStream_t stream) {
+template <class T>
+int row_statistics_of(const void* x, long long rows, int d, int metric, void* stats, BadRows* bad,
+                      cudaStream_t stream) {
   BERTFT_LAUNCH((row_statistics_kernel<T>), dim3(at_most(ceil_div(rows, 8), 1 << 16)), dim3(256), 0, stream,
                 static_cast<const T*>(x), rows, d, metric, static_cast<Compute<T>*>(stats), bad);
   return static_cast<int>(cudaGetLastError());
 }
 
-template <class T, int KIND> int forward(const T* x, const T* y, const Compute<T>* sx, const Compute<T>* sy,
-                                         Compute<T>* out, Shape s, cudaStream_t stream) {
+template <class T, int KIND>
+int forward(const T* x, const T* y, const Compute<T>* sx, const Compute<T>* sy, Compute<T>* out, Shape s,
+            const int* listed, int most, cudaStream_t stream) {
   constexpr int R = sizeof(Compute<T>) == 8 ? 4 : 8;
   const long long rows = ceil_div(s.n, 16 * R), cols = ceil_div(s.m, 16 * R);
   const long long tiles = s.symmetric ? rows * (rows + 1) / 2 : rows * cols;
   if (tiles > 0x7fffffffll || s.n > 1 << 23 || s.m > 1 << 23 || s.d > 1 << 23) return kInvalid;
   BERTFT_LAUNCH((pairwise_distance_kernel<T, KIND, R>), dim3(unsigned(tiles), unsigned(s.batch)), dim3(NT), 0, stream,
-                x, y, sx, sy, out, s);
+                x, y, sx, sy, out, s, listed, most);
   return static_cast<int>(cudaGetLastError());
 }
 
-template <class T, int KIND> int gradient(const T* x, const T* y, const Compute<T>* sy, const Compute<T>* g,
-                                          const Compute<T>* dist, Compute<T>* grad, Shape s, bool transposed,
-                                          cudaStream_t stream) {
+template <class T, int KIND>
+int gradient(const T* x, const T* y, const Compute<T>* sy, const Compute<T>* g, const Compute<T>* dist,
+             Compute<T>* grad, Shape s, bool transposed, cudaStream_t stream) {
   const dim3 grid(unsigned(ceil_div(s.n, 64)), unsigned(ceil_div(s.d, 64)), unsigned(s.batch));
   BERTFT_LAUNCH((pairwise_gradient_kernel<T, KIND>), grid, dim3(NT), 0, stream, x, y, sy, g, dist, grad, s, transposed);
   return static_cast<int>(cudaGetLastError());
 }
 
 // Calls f with the kind of term that a metric sums.
-template <class F> int with_kind(int metric, F&& f) {
+template <class F>
+int with_kind(int metric, F&& f) {
   if (metric < kDot || metric > kManhattan) return kInvalid;
   if (metric == kManhattan) return f(std::integral_constant<int, kAbsolute>{});
   if (metric == kSqEuclidean || metric == kEuclidean) return f(std::integral_constant<int, kSquare>{});
@@ -164,10 +136,11 @@ extern "C" int row_statistics_launch(const void* x, void* stats, long long* bad,
 }
 
 // y null: pairs among the rows of x (m is ignored). stats_x, stats_y: from row_statistics_launch for cosine and
-// correlation, else null; stats_y of an absent y is stats_x.
+// correlation, else null; stats_y of an absent y is stats_x. listed (batch): unless it is null, only layers for which
+// it is greater than `most` are computed.
 extern "C" int pairwise_distance_launch(const void* x, const void* y, const void* stats_x, const void* stats_y,
-                                        void* out, int dtype, int metric, int batch, long long n, long long m, int d,
-                                        int condensed, cudaStream_t stream) {
+                                        void* out, const int* listed, int most, int dtype, int metric, int batch,
+                                        long long n, long long m, int d, int condensed, cudaStream_t stream) {
   if (batch < 0 || batch > 65535 || n < 0 || m < 0 || d < 0 || (condensed && y) ||
       scales_rows(metric) != (stats_x != nullptr)) {
     return kInvalid;
@@ -181,7 +154,7 @@ extern "C" int pairwise_distance_launch(const void* x, const void* y, const void
     const C* sx = static_cast<const C*>(stats_x);
     const C* sy = y ? static_cast<const C*>(stats_y) : sx;
     return with_kind(metric, [&](auto kind) {
-      return forward<T, decltype(kind)::value>(px, py, sx, sy, static_cast<C*>(out), s, stream);
+      return forward<T, decltype(kind)::value>(px, py, sx, sy, static_cast<C*>(out), s, listed, most, stream);
     });
   });
 }

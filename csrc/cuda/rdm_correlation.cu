@@ -1,194 +1,208 @@
-// rdm_correlation: correlations of the dissimilarity matrices of all layers of two models, no matrix ever stored.
+// rdm_correlation: correlations of the dissimilarity matrices of all layers of two models, a group of tiles at a time.
 //
 //   out[l, m] = compare over pairs i < j of ( d(x[l, i], x[l, j]), d(y[m, i], y[m, j]) )
 //   x (L, N, D), y (M, N, E) or absent (y = x), out (L, M) double; six metrics; pearson, cosine, spearman, rho_a
-// Types: float, double, half, bfloat16. Rows are first brought into the metric's form less a provisional mean, in float
-//   (double; bfloat16 for path kBf16), so that an entry is scale (u_i.u_j + p_i + p_j) + offset (rows.cuh).
-// Work split: blocks of 256 threads walk tiles of 64 x TJ pairs on and above the diagonal. For a tile a block makes the
-//   values of *all* layers, one layer after the other, in a ring of three stages filled by cp.async (16-byte loads),
-//   16 columns a stage (bf16: 32), and keeps them in shared memory. Then warps take 4 x 4 layer pairs each and add up
-//   products over the tile: 16 in float, further in double. One partial sum a block, folded in a fixed order: same
-//   card, same bits.
-//   Products: FFMA, or tensor cores (mma.m16n8k8 tf32, three terms to a product: float accuracy; mma.m16n8k16 bf16).
-//   Spearman: two passes before (range, histogram), then ranks take the values' place (rdm_ranks.cuh).
-// Shared memory: 256 TJ bytes a layer (double twice), 12.8 to 30.7 KB of stages; TJ = 64, 32 or 16 is the largest that
-//   fits; layers that do not fit at TJ = 16 are compared group by group.
-// registers: <= 64, rdm_tiles_kernel <= 224 (double; float at TJ = 64 below 192; else 128, two blocks a processor)
-// Expected limit: (L + M) N^2 D / 2 multiply-adds; a tile reads (64 + TJ) D floats a layer from L2. BERT-base, L = M =
-//   13, N = 5000, on paper on an H100: 2.5e11, 7.5 ms of FFMA (67 TFLOP/s) or 3 ms of three-term tf32 (495 TFLOP/s);
-//   47 GB of L2 traffic at TJ = 32, 8.5 ms at 5.5 TB/s: the traffic is the limit there.
-// Measured on an H200 (docs/gpu.md): 60 ms, float or tf32, 27 ms bf16: 26 layers leave TJ = 16, and the time goes into
-//   waiting for stages of 16 columns. Products of blocks of rows (ops/rdm_products.py) serve what ranks do not need.
-// Presumption: N in the thousands; below N of about L D tiles beat the linear-time route for all layers against all.
+// Types: float, double, half, bfloat16; entries float (double for double). Rows are first brought into the metric's
+//   form less a provisional mean, in double, so that an entry is scale (u_i.u_j + p_i + p_j) + offset.
+// Work split: (1) blocks make the entries of a tile of 128 x 128 pairs of one layer (rdm_entries.cuh): products of
+//   split rows on tensor cores, exact to float32 (split_tile.cuh), or FFMA and DFMA, which manhattan needs. All layers
+//   of a tile lie one after the other in a workspace; tiles on and above the diagonal go in groups that it holds.
+//   (2) blocks of 256 threads take 512 entries of all layers at a time by cp.async, two such slices in flight; warps
+//   take 4 x 4 layer pairs each: 16 products in float, further in double. One partial sum a block, folded in a fixed
+//   order: same card, same bits. Layers that do not fit into shared memory are compared group by group.
+//   Ranks: before (2) the range of each layer, a histogram in shared memory, and ranks in the entries' place
+//   (rdm_ranks.cuh). Entries are made once if the workspace holds them all, else anew for each of the three.
+// Shared memory: split rows 32 KB a stage; else 16.9 KB (double 17.4); slices 4 KB a layer (double 8); histogram what
+//   there is.
+// registers: <= 80, split_entries_kernel <= 255, plain_entries_kernel <= 128
+// spills: split_entries_kernel <= 24
+// instructions: split_entries_kernel 96 HMMA, 32 HMMA from zero, 16 LDSM, 32 LDGSTS
+// tensor cores, cp.async, ldmatrix, 16-byte loads
+// Expected limit: split rows: tensor cores, 3 (L + M) N^2 D / 2 multiply-adds of float16; plain: FFMA, a third of them;
+//   then memory, 2 (L + M) N^2 bytes written and read again. Target on an H200 for BERT-base, L = M = 13, N = 5000:
+//   4.8 ms, if tensor cores give 400 TFLOP/s of float16. Not measured.
+// Presumption: N in the thousands; below N of about L D this beats the linear-time route for all layers against all.
 #include <algorithm>
+#include <limits>
 
 #include "rdm_moments.cuh"
+#include "rdm_prepare.cuh"
+#include "rdm_ranks.cuh"
 
 namespace bertft {
 namespace {
 
 using namespace rdm;
 
-template <class E, class C, int TJ> size_t shared_bytes(const Group& g) {
-  return sizeof(E) * kStages * Stage<E, TJ>::kSize + sizeof(C) * g.all() * kRows * TJ +
-         std::max(sizeof(double) * g.sums(), sizeof(C) * 2 * g.all());
-}
+// Workspace and steps of a comparison, once rows are prepared.
+template <class C, class S>
+struct Run {
+  const Problem& q;
+  S sides[2];
+  Group most;       // of layers that slices of shared memory hold at once
+  long long tiles;  // of a group, as many as entries_bytes hold, one at least
+  int blocks;       // that take slices
+  C *entries, *ranges, *range_partial, *table;
+  Bin* histogram;
+  double *partial, *sums;
 
-int device_attribute(cudaDeviceAttr attribute) {
-  int device = 0, value = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&value, attribute, device);
-  return value;
-}
+  // Calls f(layers, place of their partial sums) for each group of layers; the number of all their sums.
+  template <class F>
+  long long each_group(F&& f) const {
+    const int width = q.self() ? q.layers[0] : q.layers[1];
+    const bool split = most.nx < q.layers[0] || most.others() < width;
+    long long place = 0;
+    for (int x0 = 0; x0 < q.layers[0]; x0 += most.nx) {
+      for (int y0 = q.self() ? x0 : 0; y0 < width; y0 += split ? most.others() : width) {
+        Group g{x0, std::min(most.nx, q.layers[0] - x0), y0, std::min(split ? most.others() : width, width - y0)};
+        if (q.self() && x0 == y0) g.ny = 0;
+        f(g, place);
+        place += g.sums();
+      }
+    }
+    return place;
+  }
 
-// Columns of the widest tile at which the group's values fit into shared memory, 0 if none.
-template <class E, class C> int tile_columns(const Group& g) {
-  const size_t limit = static_cast<size_t>(device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
-  if (shared_bytes<E, C, 64>(g) <= limit) return 64;
-  if (shared_bytes<E, C, 32>(g) <= limit) return 32;
-  return shared_bytes<E, C, 16>(g) <= limit ? 16 : 0;
-}
+  void carve(Carver& carver) {
+    const size_t limit = static_cast<size_t>(device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
+    const int width = q.self() ? q.layers[0] : q.layers[1];
+    most = {0, q.layers[0], 0, q.self() ? 0 : q.layers[1]};
+    for (int size = std::max(most.nx, most.ny); slice_bytes<C>(most) > limit && size > 1;) {
+      --size;
+      most = {0, std::min(q.layers[0], size), 0, std::min(width, size)};
+    }
+    const long long bytes = static_cast<long long>(sizeof(C)) * std::max(1, q.all()) * kPairs;
+    tiles = std::max(1ll, std::min(q.tiles(), q.entries_bytes / bytes));
+    blocks = at_most(tiles * (kPairs / kSlice), 2 * device_attribute(cudaDevAttrMultiProcessorCount));
+    entries = carver.take<C>(tiles * q.all() * kPairs);
+    const long long all = each_group([](const Group&, long long) {});
+    partial = carver.take<double>(blocks * all);
+    sums = carver.take<double>(all);
+    const long long ranked = q.ranked() ? q.all() : 0;
+    ranges = carver.take<C>(ranked * 2);
+    range_partial = carver.take<C>(ranked * 2 * blocks);
+    histogram = carver.take<Bin>(ranked * q.bins);
+    table = carver.take<C>(ranked * q.bins * 3);
+  }
 
-template <class E, class C, int PATH> struct Run {
-  Side<E, C> x, y;
-  long long n;
-  int blocks;
-  Work<C> work;
-  cudaStream_t stream;
+  // Calls f(number of tiles, whether they are the first) for each group of tiles, whose entries are then there.
+  template <class F>
+  int each_tiles(F&& f, bool& made) const {
+    for (long long first = 0; first < q.tiles(); first += tiles) {
+      const long long count = std::min(tiles, q.tiles() - first);
+      for (int s = 0; s < (q.self() ? 1 : 2) && !made; ++s) {
+        const C nothing = q.ranked() ? std::numeric_limits<C>::quiet_NaN() : C(0);
+        const Target<C> to{entries, first, q.n, q.all(), s ? q.layers[0] : 0, !q.ranked(), nothing};
+        if (q.layers[s] == 0) continue;
+        if (int rc = make_entries(sides[s], to, count, q.stream)) return rc;
+      }
+      f(count, first == 0);
+      if (int rc = static_cast<int>(cudaGetLastError())) return rc;
+    }
+    made = tiles == q.tiles();
+    return 0;
+  }
 
-  template <int TJ> int tiles(const Group& g, Pass pass) const {
-    const size_t bytes = shared_bytes<E, C, TJ>(g);
-    if (int rc = allow_shared(rdm_tiles_kernel<E, C, TJ, PATH>, bytes)) return rc;
-    BERTFT_LAUNCH((rdm_tiles_kernel<E, C, TJ, PATH>), dim3(blocks), dim3(NT), bytes, stream, x, y, g, n, pass, work);
+  // Ranges, histograms and tables of ranks; entries stay as they are.
+  int count_ranks(bool& made) const {
+    const int layers = q.all(), part = bins_of_part(q.bins), shares = at_most(tiles, blocks);
+    const size_t bytes = sizeof(unsigned) * 2 * part;
+    if (part == 0) return kInvalid;
+    if (int rc = allow_shared(count_kernel<C>, bytes)) return rc;
+    if (int rc = each_tiles(
+            [&](long long count, bool anew) {
+              BERTFT_LAUNCH((range_kernel<C>), dim3(shares, layers), dim3(NT), 0, q.stream, entries, count, anew,
+                            range_partial);
+            },
+            made)) {
+      return rc;
+    }
+    BERTFT_LAUNCH((fold_ranges_kernel<C>), dim3(layers), dim3(32), 0, q.stream, range_partial, shares, q.bins, ranges);
+    const size_t all = sizeof(Bin) * layers * q.bins;
+    if (int rc = static_cast<int>(cudaMemsetAsync(histogram, 0, all, q.stream))) return rc;
+    if (int rc = each_tiles(
+            [&](long long count, bool) {
+              const dim3 grid(unsigned(ceil_div(count, kTilesOfBlock)), layers, unsigned(ceil_div(q.bins, part)));
+              BERTFT_LAUNCH((count_kernel<C>), grid, dim3(kCountThreads), bytes, q.stream, entries, count, ranges,
+                            q.bins, part, histogram);
+            },
+            made)) {
+      return rc;
+    }
+    const double pairs = 0.5 * static_cast<double>(q.n) * static_cast<double>(q.n - 1);
+    BERTFT_LAUNCH((rank_table_kernel<C>), dim3(layers), dim3(NT), 0, q.stream, histogram, q.bins, pairs, table);
     return static_cast<int>(cudaGetLastError());
   }
-  int tiles(const Group& g, Pass pass) const {
-    switch (tile_columns<E, C>(g)) {
-      case 64:
-        return tiles<64>(g, pass);
-      case 32:
-        return tiles<32>(g, pass);
-      case 16:
-        return tiles<16>(g, pass);
-      default:
-        return kInvalid;
+
+  int add_up() const {
+    bool made = false;
+    if (q.ranked() && q.n > 0) {
+      if (int rc = count_ranks(made)) return rc;
     }
+    return each_tiles(
+        [&](long long count, bool anew) {
+          if (q.ranked()) {
+            BERTFT_LAUNCH((rank_kernel<C>), dim3(unsigned(count), q.all()), dim3(NT), 0, q.stream, entries, ranges,
+                          table, q.bins);
+          }
+          each_group([&](const Group& g, long long place) {
+            BERTFT_LAUNCH((slice_moments_kernel<C>), dim3(blocks), dim3(NT), slice_bytes<C>(g), q.stream, entries,
+                          count, q.all(), q.self() ? 0 : q.layers[0], g, anew, partial + place * blocks);
+          });
+        },
+        made);
   }
-  // The sums of a group's layers, ranked first where that is asked for, and from them the correlations.
-  int group(const Group& g, int compare, double* sums, const double* square_x, const double* square_y, double* out,
-            int width, bool mirrored) const {
-    const bool ranked = compare == kSpearman || compare == kRhoA;
-    const double pairs = 0.5 * static_cast<double>(n) * static_cast<double>(n - 1);
-    if (ranked) {
-      if (int rc = tiles(g, kRange)) return rc;
-      BERTFT_LAUNCH((fold_ranges_kernel<C>), dim3(g.all()), dim3(32), 0, stream, work.range_partial, blocks, work.bins,
-                    work.ranges);
-      const size_t bytes = sizeof(Bin) * g.all() * work.bins;
-      if (int rc = static_cast<int>(cudaMemsetAsync(work.histogram, 0, bytes, stream))) return rc;
-      if (int rc = tiles(g, kHistogram)) return rc;
-      BERTFT_LAUNCH((rank_table_kernel<C>), dim3(g.all()), dim3(NT), 0, stream, work.histogram, work.bins, pairs,
-                    work.table);
-    }
-    if (int rc = tiles(g, ranked ? kRankMoments : kMoments)) return rc;
-    BERTFT_LAUNCH(fold_sums_kernel, dim3(g.sums()), dim3(NT), 0, stream, work.partial, blocks, sums);
-    BERTFT_LAUNCH((compare_kernel<C>), dim3(ceil_div(g.nx * g.others(), NT)), dim3(NT), 0, stream, sums, g, compare,
-                  pairs, Entries<C>{x.metric, x.shift, square_x}, Entries<C>{y.metric, y.shift, square_y}, out, width,
-                  mirrored);
+
+  int correlate() const {
+    const size_t bytes = slice_bytes<C>(most);
+    if (bytes > static_cast<size_t>(device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin))) return kInvalid;
+    if (int rc = allow_shared(slice_moments_kernel<C>, bytes)) return rc;
+    if (int rc = add_up()) return rc;
+    const double pairs = 0.5 * static_cast<double>(q.n) * static_cast<double>(q.n - 1);
+    const S &x = sides[0], &y = sides[q.self() ? 0 : 1];
+    each_group([&](const Group& g, long long place) {
+      BERTFT_LAUNCH(fold_sums_kernel, dim3(g.sums()), dim3(NT), 0, q.stream, partial + place * blocks,
+                    q.tiles() ? blocks : 0, sums + place);
+      BERTFT_LAUNCH((compare_kernel<C>), dim3(unsigned(ceil_div(g.nx * g.others(), NT))), dim3(NT), 0, q.stream,
+                    sums + place, g, q.compare, pairs, Entries<C>{x.metric, x.shift, x.square},
+                    Entries<C>{y.metric, y.shift, y.square}, q.out, y.layers, q.self());
+    });
     return static_cast<int>(cudaGetLastError());
   }
-};
-
-// Parts of the workspace, each on a 256-byte boundary with a gap behind it; with a null base only the size counts.
-struct Carver {
-  char* base;
-  size_t used = 0;
-  template <class V> V* take(long long count) {
-    V* part = base ? reinterpret_cast<V*>(base + used) : nullptr;
-    used += (static_cast<size_t>(count) * sizeof(V) + 511) / 256 * 256;
-    return part;
-  }
-};
-
-struct Problem {
-  const void *x, *y;
-  double* out;
-  long long* bad;
-  int metric[2], compare, layers[2], d[2], bins;
-  long long n;
-  cudaStream_t stream;
 };
 
 // Prepares the rows of both sides and compares all their layers; with a null workspace only measures it.
-template <class T, class E, int PATH> int correlate(const Problem& q, char* workspace, size_t* bytes) {
-  using C = Compute<E>;
+template <class T, class C, class S>
+int correlate(const Problem& q, char* workspace, size_t* bytes) {
   Carver carver{workspace};
-  const bool self = q.y == nullptr;
-  const long long blocks = std::max(1ll, ceil_div(q.n, kRows)), padded = blocks * kRows;
-  Run<E, C, PATH> run;
-  run.n = q.n;
-  run.stream = q.stream;
-  run.blocks = at_most(blocks * (blocks + 1) * 2, 2 * device_attribute(cudaDevAttrMultiProcessorCount));
-  const double* squares[2];
-  Side<E, C> sides[2];
-  for (int s = 0; s < (self ? 1 : 2); ++s) {
-    constexpr int kChunk = Stage<E, 16>::kChunk;
-    const int layers = q.layers[s], ld = static_cast<int>(std::max(1ll, ceil_div(q.d[s], kChunk))) * kChunk;
-    E* rows = carver.take<E>(layers * padded * ld);
-    C *p = carver.take<C>(layers * padded), *shift = carver.take<C>(layers);
-    double *mean = carver.take<double>(static_cast<long long>(layers) * q.d[s]), *square = carver.take<double>(layers);
-    sides[s] = {rows, p, shift, padded, ld, layers, q.metric[s]};
-    squares[s] = square;
-    if (!workspace || layers == 0) continue;
-    const T* from = static_cast<const T*>(s ? q.y : q.x);
-    BERTFT_LAUNCH((sample_mean_kernel<T>), dim3(layers), dim3(NT), 0, q.stream, from, q.n, q.d[s], q.metric[s], mean,
-                  square);
-    BERTFT_LAUNCH((prepare_rows_kernel<T, E, C>), dim3(at_most(padded / 8, 4096), layers), dim3(NT), 0, q.stream, from,
-                  q.n, q.d[s], q.metric[s], mean, rows, padded, ld, static_cast<double*>(nullptr), p,
-                  reinterpret_cast<BadRows*>(q.bad) + s);
-    BERTFT_LAUNCH((shift_kernel<E, C>), dim3(layers), dim3(NT), 0, q.stream, sides[s], q.n, shift);
-    if (int rc = static_cast<int>(cudaGetLastError())) return rc;
-  }
-  if (self) sides[1] = sides[0], squares[1] = squares[0];
-  run.x = sides[0];
-  run.y = sides[1];
-
-  // all layers at once if they fit, else groups of as many of each side as do
-  const int width = self ? q.layers[0] : q.layers[1];
-  Group whole{0, q.layers[0], 0, self ? 0 : q.layers[1]}, most = whole;
-  for (int size = std::max(whole.nx, whole.ny); tile_columns<E, C>(most) == 0 && size > 1;) {
-    --size;
-    most = {0, std::min(whole.nx, size), 0, std::min(width, size)};
-  }
-  const bool split = most.nx < whole.nx || most.ny < whole.ny;
-  run.work.bins = q.bins;
-  run.work.ranges = carver.take<C>(most.all() * 2);
-  run.work.range_partial = carver.take<C>(static_cast<long long>(run.blocks) * most.all() * 2);
-  run.work.partial = carver.take<double>(static_cast<long long>(run.blocks) * most.sums());
-  double* sums = carver.take<double>(most.sums());
-  const bool ranked = q.compare == kSpearman || q.compare == kRhoA;
-  run.work.histogram = carver.take<Bin>(ranked ? static_cast<long long>(most.all()) * q.bins : 0);
-  run.work.table = carver.take<C>(ranked ? static_cast<long long>(most.all()) * q.bins * 3 : 0);
-  *bytes = carver.used;
-  if (!workspace || whole.nx == 0 || width == 0) return 0;
-  if (tile_columns<E, C>(most) == 0) return kInvalid;
-  for (int x0 = 0; x0 < whole.nx; x0 += most.nx) {
-    for (int y0 = self ? x0 : 0; y0 < width; y0 += split ? most.ny : width) {
-      Group g{x0, std::min(most.nx, whole.nx - x0), y0, std::min(split ? most.ny : width, width - y0)};
-      if (self && x0 == y0) g.ny = 0;
-      const int rc = run.group(g, q.compare, sums, squares[0], squares[1], q.out, width, self);
-      if (rc) return rc;
+  Run<C, S> run{q};
+  for (int s = 0; s < (q.self() ? 1 : 2); ++s) {
+    S& side = run.sides[s];
+    double* mean = carver.take<double>(static_cast<long long>(q.layers[s]) * q.d[s]);
+    side.square = carver.take<double>(q.layers[s]);
+    side.shift = carver.take<C>(q.layers[s]);
+    if (workspace && q.layers[s] > 0) {
+      BERTFT_LAUNCH((sample_mean_kernel<T>), dim3(q.layers[s]), dim3(NT), 0, q.stream,
+                    static_cast<const T*>(s ? q.y : q.x), q.n, q.d[s], q.metric[s], mean, side.square);
+    }
+    if (int rc = prepare<T, C>(q, s, carver, mean, side)) return rc;
+    if (workspace && q.layers[s] > 0) {
+      BERTFT_LAUNCH((shift_kernel<S>), dim3(q.layers[s]), dim3(NT), 0, q.stream, side, q.n);
+      if (int rc = static_cast<int>(cudaGetLastError())) return rc;
     }
   }
-  return 0;
+  run.carve(carver);
+  *bytes = carver.used;
+  if (!workspace || q.layers[0] == 0 || q.layers[q.self() ? 0 : 1] == 0) return 0;
+  return run.correlate();
 }
 
 int dispatch(int dtype, int path, const Problem& q, char* workspace, size_t* bytes) {
-  if (dtype == kFloat64) return correlate<double, double, kPlain>(q, workspace, bytes);
+  if (dtype == kFloat64) return correlate<double, double, PlainSide<double>>(q, workspace, bytes);
   return with_dtype(dtype, [&](auto zero) {
     using T = std::conditional_t<sizeof(zero) == 8, float, decltype(zero)>;
-    if (path == kBf16) return correlate<T, __nv_bfloat16, kBf16>(q, workspace, bytes);
-    if (path == kTf32) return correlate<T, float, kTf32>(q, workspace, bytes);
-    return correlate<T, float, kPlain>(q, workspace, bytes);
+    if (path == kSplit) return correlate<T, float, SplitSide>(q, workspace, bytes);
+    return correlate<T, float, PlainSide<float>>(q, workspace, bytes);
   });
 }
 
@@ -198,21 +212,24 @@ int dispatch(int dtype, int path, const Problem& q, char* workspace, size_t* byt
 using namespace bertft;
 
 // x (L, N, D) and y (M, N, E) of type dtype, y null: x with itself; out (L, M); bad (2, 2): see row_statistics_launch,
-// of x and of y. path: kPlain, kTf32 or kBf16 (rdm_tile.cuh), without effect on double and manhattan. With a null
-// workspace only *workspace_bytes is written; else it says how large the workspace is.
+// of x and of y. path: kPlain or kSplit (rdm_entries.cuh), which is not for double and manhattan. entries_bytes: what
+// the entries of a group of tiles may take. With a null workspace only *workspace_bytes is written; else it says how
+// large the workspace is.
 extern "C" int rdm_correlation_launch(const void* x, const void* y, double* out, long long* bad, void* workspace,
-                                      long long* workspace_bytes, int dtype, int path, int metric_x, int metric_y,
-                                      int compare, int layers_x, int layers_y, long long n, int d, int e, int bins,
-                                      cudaStream_t stream) {
+                                      long long* workspace_bytes, long long entries_bytes, int dtype, int path,
+                                      int metric_x, int metric_y, int compare, int layers_x, int layers_y, long long n,
+                                      int d, int e, int bins, cudaStream_t stream) {
   const bool known = metric_x >= kDot && metric_x <= kManhattan && metric_y >= kDot && metric_y <= kManhattan;
-  if (!known || compare < kPearson || compare > kRhoA || path < kPlain || path > kBf16 || layers_x < 0 ||
-      layers_y < 0 || layers_x > 65535 || layers_y > 65535 || n < 0 || n > 1 << 23 || d < 0 || e < 0 || bins < 1) {
+  if (!known || compare < kPearson || compare > kRhoA || path < kPlain || path > kSplit || layers_x < 0 ||
+      layers_y < 0 || layers_x + layers_y > 65535 || n < 0 || n > 1 << 21 || d < 0 || e < 0 || bins < 1) {
     return kInvalid;
   }
-  if (metric_x == kManhattan || metric_y == kManhattan) path = kPlain;
-  if (path != kPlain && device_attribute(cudaDevAttrComputeCapabilityMajor) < 8) return kInvalid;
-  const Problem q{x,      y,    out, bad,   {metric_x, y ? metric_y : metric_x}, compare, {layers_x, layers_y},
-                  {d, e}, bins, n,   stream};
+  if (path == kSplit && (dtype == kFloat64 || metric_x == kManhattan || metric_y == kManhattan || d < 1 || e < 1)) {
+    return kInvalid;
+  }
+  const Problem q{
+      x,      y,    out, bad,   entries_bytes, {metric_x, y ? metric_y : metric_x}, compare, {layers_x, layers_y},
+      {d, e}, bins, n,   stream};
   size_t bytes = 0;
   if (workspace) {
     if (int rc = dispatch(dtype, path, q, nullptr, &bytes)) return rc;

@@ -1,43 +1,20 @@
-// What comes before and after the tiles of rdm_correlation: a typical value of each layer, sums into correlations.
+// What comes after the entries of rdm_correlation: sums into correlations.
 #pragma once
-#include "rdm_tile.cuh"
+#include "rdm_entries.cuh"
 
 namespace bertft {
 namespace rdm {
 
 enum Compare : int { kPearson = 0, kCosineOf = 1, kSpearman = 2, kRhoA = 3 };  // index in ops/rdm_correlation.py
 
-// Which layers a tile holds: nx of x from x0, then ny of y from y0; ny = 0 compares those of x with one another.
+// Which layers are compared at once: nx of x from x0, then ny of y from y0; ny = 0 compares those of x with one
+// another.
 struct Group {
   int x0, nx, y0, ny;
   __host__ __device__ int all() const { return nx + ny; }
   __host__ __device__ int others() const { return ny ? ny : nx; }
   __host__ __device__ int sums() const { return nx * others() + 2 * all(); }  // products | sums | squares
 };
-
-// shift[l]: mean entry of 128 pairs of neighbours, one block a layer. Products are taken of entries less it.
-template <class E, class C> __global__ void __launch_bounds__(NT)
-    shift_kernel(Side<E, C> side, long long n, C* __restrict__ shift) {
-  BERTFT_SHARED(double, scratch, [NT / 32]);
-  const int layer = static_cast<int>(blockIdx.x), lane = static_cast<int>(threadIdx.x) % 32;
-  const int sample = static_cast<int>(min(n - 1, 128ll));
-  const E* rows = side.rows + layer * side.padded * side.ld;
-  const C* p = side.p + layer * side.padded;
-  double total = 0;
-  for (int s = static_cast<int>(threadIdx.x) / 32; s < sample; s += NT / 32) {
-    const long long i = s * (n - 1) / sample;
-    const E *a = rows + i * side.ld, *b = a + side.ld;
-    C sum = 0;
-    for (int k = lane; k < side.ld; k += 32) {
-      const C u = to_compute(a[k]), v = to_compute(b[k]);
-      sum += side.metric == kManhattan ? absolute(u - v) : u * v;
-    }
-    sum = warp_sum(sum);
-    if (lane == 0) total += entry(sum, p[i], p[i + 1], side.metric);
-  }
-  total = block_sum<NT>(total, scratch);
-  if (threadIdx.x == 0) shift[layer] = static_cast<C>(sample ? total / sample : 0.0);
-}
 
 // sums[e] of partial (blocks, gridDim.x), always in the same order.
 static __global__ void __launch_bounds__(NT)
@@ -52,7 +29,8 @@ static __global__ void __launch_bounds__(NT)
 }
 
 // From entries less their shift to the metric's own values: scale * (entry - shift) + origin.
-template <class C> struct Entries {
+template <class C>
+struct Entries {
   int metric;
   const C* shift;        // (layers)
   const double* square;  // (layers) |m|^2 of the provisional mean
@@ -64,7 +42,8 @@ template <class C> struct Entries {
 };
 
 // out (.., width): correlations of the group's pairs of layers; mirrored: y's layers are x's, out is symmetric.
-template <class C> __global__ void __launch_bounds__(NT)
+template <class C>
+__global__ void __launch_bounds__(NT)
     compare_kernel(const double* __restrict__ sums, Group g, int compare, double pairs, Entries<C> x, Entries<C> y,
                    double* __restrict__ out, int width, bool mirrored) {
   const int e = static_cast<int>(blockIdx.x) * NT + static_cast<int>(threadIdx.x), others = g.others();
@@ -79,7 +58,8 @@ template <class C> __global__ void __launch_bounds__(NT)
   const double sign = x.scale() * y.scale() < 0 ? -1.0 : 1.0;
   double value;
   if (compare == kRhoA) {
-    value = sign * 12 * ab * pairs / (pairs * pairs - 1);  // ranks are centred and divided by the number of pairs
+    // ranks are centred and divided by the number of pairs
+    value = pairs > 1 ? sign * 12 * ab * pairs / (pairs * pairs - 1) : nan("");
   } else if (compare == kCosineOf) {
     const double ca = x.scale(), cb = y.scale(), oa = x.origin(g.x0 + l), ob = y.origin((own ? g.x0 : g.y0) + m);
     const double products = ca * cb * ab + ca * ob * sa + cb * oa * sb + pairs * oa * ob;

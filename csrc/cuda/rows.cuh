@@ -13,8 +13,9 @@ struct BadRows {
 
 // (mean, 1 / |row - mean|) of a row as the metric needs them, else (0, 1), by all lanes of a warp. Sums in double about
 // the row's first value, so that a constant row has norm exactly 0 (and scale infinity, which makes NaN of the row).
-template <class T> __device__ __forceinline__ void row_statistics(const T* row, long long r, int d, int metric,
-                                                                  BadRows* bad, double& mean, double& scale) {
+template <class T>
+__device__ __forceinline__ void row_statistics(const T* row, long long r, int d, int metric, BadRows* bad, double& mean,
+                                               double& scale) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const bool centre = metric == kCorrelation && d > 0;
   const double origin = centre ? static_cast<double>(to_compute(row[0])) : 0.0;
@@ -41,9 +42,9 @@ template <class T> __device__ __forceinline__ void row_statistics(const T* row, 
 }
 
 // stats[r] = (mean, scale) of rows r < rows of x (rows, d); stats and bad may be null.
-template <class T> __global__ void __launch_bounds__(256)
-    row_statistics_kernel(const T* __restrict__ x, long long rows, int d, int metric, Compute<T>* __restrict__ stats,
-                          BadRows* bad) {
+template <class T>
+__global__ void __launch_bounds__(256) row_statistics_kernel(const T* __restrict__ x, long long rows, int d, int metric,
+                                                             Compute<T>* __restrict__ stats, BadRows* bad) {
   const int lane = static_cast<int>(threadIdx.x) % 32, warps = static_cast<int>(blockDim.x) / 32;
   const long long step = static_cast<long long>(gridDim.x) * warps;
   for (long long r = static_cast<long long>(blockIdx.x) * warps + threadIdx.x / 32; r < rows; r += step) {
@@ -57,12 +58,12 @@ template <class T> __global__ void __launch_bounds__(256)
 }
 
 // Provisional mean m (L, D) double, rounded to float: of `sample` rows evenly spread, in the metric's form, one block
-// per layer of x (L, N, D). square[l] = |m|^2. Any m will do; without one float products of encoders' vectors lose
-// digits.
+// per layer of x (L, N, D); what is not finite counts as 0. square[l] = |m|^2. Any m will do; without one float
+// products of encoders' vectors lose digits.
 constexpr int kMeanRows = 64;
-template <class T> __global__ void __launch_bounds__(256, 2)
-    sample_mean_kernel(const T* __restrict__ x, long long n, int d, int metric, double* __restrict__ mean,
-                       double* __restrict__ square) {
+template <class T>
+__global__ void __launch_bounds__(256, 2) sample_mean_kernel(const T* __restrict__ x, long long n, int d, int metric,
+                                                             double* __restrict__ mean, double* __restrict__ square) {
   BERTFT_SHARED(double, stats, [kMeanRows][2]);
   BERTFT_SHARED(double, scratch, [8]);
   const int t = static_cast<int>(threadIdx.x), sample = static_cast<int>(min(n, static_cast<long long>(kMeanRows)));
@@ -77,9 +78,10 @@ template <class T> __global__ void __launch_bounds__(256, 2)
   for (int k = t; k < d; k += 256) {
     double sum = 0;
     for (int s = 0; s < sample; ++s) {
-      sum += (static_cast<double>(to_compute(rows[s * n / sample * d + k])) - stats[s][0]) * stats[s][1];
+      const double v = (static_cast<double>(to_compute(rows[s * n / sample * d + k])) - stats[s][0]) * stats[s][1];
+      sum += v - v == 0 ? v : 0;
     }
-    const double m = static_cast<double>(static_cast<float>(sum / sample));
+    const double m = sample ? static_cast<double>(static_cast<float>(sum / sample)) : 0;
     mean[static_cast<long long>(blockIdx.x) * d + k] = m;
     norm += m * m;
   }
@@ -90,7 +92,8 @@ template <class T> __global__ void __launch_bounds__(256, 2)
 // u (L, padded_n, ld): the rows of x (L, N, D) in the metric's form less the mean m (L, D), zeros beyond N and D, in
 // the type E that products run in; a = |u|^2 and p = m.u (sqeuclidean and its root: -a / 2), (L, padded_n), of u as
 // rounded. Block row y is the layer. a may be null.
-template <class T, class E, class P> __global__ void __launch_bounds__(256)
+template <class T, class E, class P>
+__global__ void __launch_bounds__(256)
     prepare_rows_kernel(const T* __restrict__ x, long long n, int d, int metric, const double* __restrict__ mean,
                         E* __restrict__ u, long long padded_n, int ld, double* __restrict__ a, P* __restrict__ p,
                         BadRows* bad) {

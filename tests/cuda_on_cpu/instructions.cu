@@ -24,6 +24,9 @@ __global__ void bf16_kernel(const unsigned* a, const unsigned* b, float* d) {
 __global__ void f16_kernel(const unsigned* a, const unsigned* b, float* d) {
   on_registers<4, 2, 4>(a, b, d, [](auto& rd, auto& ra, auto& rb) { bertft_mma_m16n8k16_f16(rd, ra, rb); });
 }
+__global__ void f16_first_kernel(const unsigned* a, const unsigned* b, float* d) {
+  on_registers<4, 2, 4>(a, b, d, [](auto& rd, auto& ra, auto& rb) { bertft_mma_m16n8k16_f16_first(rd, ra, rb); });
+}
 __global__ void f64_kernel(const double* a, const double* b, double* d) {
   on_registers<1, 1, 2>(a, b, d, [](auto& rd, auto& ra, auto& rb) { bertft_mma_m8n8k4_f64(rd, ra[0], rb[0]); });
 }
@@ -51,6 +54,7 @@ __global__ void tf32_bits_kernel(const float* x, unsigned* bits) { bits[threadId
 LAUNCHER(tf32, unsigned, float)
 LAUNCHER(bf16, unsigned, float)
 LAUNCHER(f16, unsigned, float)
+LAUNCHER(f16_first, unsigned, float)
 LAUNCHER(f64, double, double)
 
 extern "C" int run_ldmatrix(const unsigned short* rows, unsigned* out, int transposed, cudaStream_t stream) {

@@ -10,7 +10,7 @@ from gpu_executor import Kernels, Uninitialised
 from bertft.ops import reference
 from bertft.ops.metrics import COMPARISONS, NORMALISED
 
-PATHS = {"plain": 0, "tf32": 1, "bf16": 2}
+PATHS = {"plain": 0, "split": 1}
 
 
 def correlate(
@@ -23,9 +23,13 @@ def correlate(
     metric_y=None,
     path="plain",
     bins=1 << 16,
+    entries_bytes=1 << 25,
     **options,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return out (L, M) float64 and the first bad rows (2, 2), from x (L, N, D) and y (M, N, E) or None as `stored`."""
+    """Return out (L, M) float64 and the first bad rows (2, 2), from x (L, N, D) and y (M, N, E) or None as `stored`.
+
+    ``entries_bytes`` bounds the entries in the workspace at once; a tile of one layer takes 64 KB.
+    """
     (layers, n, d), other = x.shape, x if y is None else y
     out, bad = np.empty((layers, len(other))), np.zeros((2, 2), np.int64)
     size = np.zeros(1, np.int64)
@@ -33,9 +37,11 @@ def correlate(
         CODES[dtype], PATHS[path], METRICS.index(metric), METRICS.index(metric_y or metric), COMPARISONS.index(compare),
         layers, 0 if y is None else len(y), n, d, other.shape[2], bins,
     )  # fmt: skip
-    kernels.rdm_correlation_launch(x, y, out, bad, None, size, *numbers, **options)
+    kernels.rdm_correlation_launch(x, y, out, bad, None, size, entries_bytes, *numbers, **options)
     workspace = np.empty(int(size[0]), np.uint8)
-    kernels.rdm_correlation_launch(x, y, Uninitialised(out), bad, Uninitialised(workspace), size, *numbers, **options)
+    kernels.rdm_correlation_launch(
+        x, y, Uninitialised(out), bad, Uninitialised(workspace), size, entries_bytes, *numbers, **options
+    )
     return out, bad
 
 

@@ -28,6 +28,7 @@ arch = sm_80
         /*0010*/                   LDG.E R4, [R2.64] ;
         /*0020*/                   LDGSTS.E.BYPASS.128 [R5], [R2.64] ;
         /*0030*/                   HMMA.1688.F32.TF32 R8, R4, R6, R8 ;
+        /*0038*/                   HMMA.16816.F32 R8, R4, R6, RZ ;
         /*0040*/                   LDSM.16.M88.4 R8, [R4] ;
         /*0050*/                   STG.E.128 [R2.64], R4 ;
 """
@@ -52,12 +53,43 @@ def test_ptxas(budget):
 
 def test_machine_code(budget):
     counts = budget.count_instructions(SASS)
-    assert counts == {("_Z4gramPKf", "sm_80"): {"tensor cores": 1, "cp.async": 1, "ldmatrix": 1, "16-byte loads": 2}}
+    claims = {"tensor cores": 2, "cp.async": 1, "ldmatrix": 1, "16-byte loads": 2}
+    assert counts == {("_Z4gramPKf", "sm_80"): claims | {"HMMA": 2, "HMMA from zero": 1, "LDSM": 1, "LDGSTS": 1}}
 
 
 def test_stated_budget(budget):
     assert budget.stated_budget("out = x\nregisters: <= 128, fold_kernel <= 40\n") == {"": 128, "fold_kernel": 40}
     assert budget.stated_budget("uses 128 registers: many") == {}
+
+
+def test_stated_spills_and_instructions(budget):
+    text = (
+        "registers: <= 9\nspills: gram <= 8\ninstructions: gram 96 HMMA, 32 HMMA from zero\ninstructions: fold 1 LDSM\n"
+    )
+    assert budget.stated_spills(text) == {"gram": 8}
+    assert budget.stated_instructions(text) == {"gram": {"HMMA": 96, "HMMA from zero": 32}, "fold": {"LDSM": 1}}
+    assert budget.stated_spills("registers: <= 9") == budget.stated_instructions("registers: <= 9") == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("spills: gram <= 16", None),
+        ("spills: gram <= 15", "gram on sm_80 spills 16 bytes"),
+        ("spills: gram <= 25", "admits spills of more than 24 bytes"),
+        ("spills: gram <= 16, lost <= 4", "speaks of lost, which is no kernel"),
+        ("spills: gram <= 16\n// instructions: gram 2 HMMA, 1 HMMA from zero", None),
+        ("spills: gram <= 16\n// instructions: gram 3 HMMA", "2 HMMA in 1 instances of 3"),
+    ],
+)
+def test_what_a_header_admits(budget, tmp_path, line, complaint):
+    source = tmp_path / "gram.cu"
+    source.write_text(f"// gram\n// registers: <= 40\n// {line}\n", "utf-8")
+    kernel = budget.Kernel("gram.cu", "gram", {"_Z4gramPKf"})
+    kernel.usage["sm_80"] = budget.read_ptxas(PTXAS)["_Z4gramPKf", "sm_80"]
+    kernel.instructions["sm_80"] |= budget.count_instructions(SASS)["_Z4gramPKf", "sm_80"]
+    found = budget.complaints(source, [kernel])
+    assert any(complaint in text for text in found) if complaint else not found
 
 
 def test_complaints(budget, tmp_path):

@@ -40,7 +40,7 @@ def forward(kernels, x, y, dtype, metric, condensed=False, **options):
     stats_y = None if y is None else statistics(kernels, y, dtype, metric, **options)[0]
     assert zero == NO_ROW
     kernels.pairwise_distance_launch(
-        x, y, stats_x, stats_y, Uninitialised(out), CODES[dtype], METRICS.index(metric), batch, n, m, d,
+        x, y, stats_x, stats_y, Uninitialised(out), None, 0, CODES[dtype], METRICS.index(metric), batch, n, m, d,
         int(condensed), **options
     )  # fmt: skip
     return out
@@ -204,9 +204,20 @@ def test_first_bad_rows_are_found(mode):
         assert bad.tolist() == [3, 9 + 4 if metric == "correlation" else NO_ROW]
 
 
+def test_only_layers_with_a_long_list_are_computed():
+    kernels, x = Kernels("pairwise_distance.cu", "checked"), data((3, 70, None, 9), "float32")[0][0]
+    whole = forward(kernels, x, None, "float32", "sqeuclidean")
+    out = np.full_like(whole, 7)
+    kernels.pairwise_distance_launch(
+        x, None, None, None, out, np.array([4, 5, 6], np.int32), 4, 0, METRICS.index("sqeuclidean"), 3, 70, 70, 9, 0
+    )
+    assert (out[0] == 7).all()
+    assert np.array_equal(out[1:], whole[1:])
+
+
 def test_bad_arguments_are_refused():
     kernels = Kernels("pairwise_distance.cu", "checked")
     x, out = np.ones((1, 2, 2), np.float32), np.ones((1, 2, 2), np.float32)
     for dtype, metric, condensed in ((9, 0, 0), (0, 6, 0), (0, -1, 0), (0, 1, 0), (0, 0, 1)):
         with pytest.raises(KernelError):
-            kernels.pairwise_distance_launch(x, x, None, None, out, dtype, metric, 1, 2, 2, 2, condensed)
+            kernels.pairwise_distance_launch(x, x, None, None, out, None, 0, dtype, metric, 1, 2, 2, 2, condensed)

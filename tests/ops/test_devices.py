@@ -10,9 +10,22 @@ from bertft.errors import BertftError
 from bertft.ops import reference
 from bertft.ops.metrics import LINEAR, METRICS
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+# device, and on a GPU how float32 products are formed: by its float32 units, or from halves whatever their size
+DEVICES = [
+    pytest.param(("cpu", None), id="cpu"),
+    pytest.param(("cuda", "plain"), id="cuda-plain", marks=pytest.mark.gpu),
+    pytest.param(("cuda", "split"), id="cuda-split", marks=pytest.mark.gpu),
+]
 TYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-pytestmark = pytest.mark.parametrize("device", DEVICES)
+pytestmark = pytest.mark.parametrize("device", DEVICES, indirect=True)
+
+
+@pytest.fixture
+def device(request, monkeypatch):
+    name, core = request.param
+    if core is not None:
+        monkeypatch.setenv("BERTFT_CORE", core)
+    return name
 
 
 def draw(*shape, seed=0, dtype=torch.float32):

@@ -148,8 +148,9 @@ def test_summary_names_what_does_not_fit():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="claims a GPU where there is none")
 def test_gpu_memory_is_counted_apart(study, tiny_model, monkeypatch, capsys):
     """With a pretended GPU, models and activations are counted there, and no byte twice."""
+    from bertft.runs.process import memory_of_gpu
     from bertft.study.analyses import edge, finetuning, rsa, structural, weights
-    from bertft.study.timing import memory_of_gpu, placed
+    from bertft.study.timing import placed
 
     assert placed(5, 7) == (12, 0)
     with monkeypatch.context() as patch:

@@ -9,6 +9,8 @@ nvidia-cuda-cccl. Otherwise `status` gives the reason in a sentence, one warning
 Environment:
     TORCH_CUDA_ARCH_LIST   architectures, such as ``8.0;9.0+PTX``; default: those of the visible GPUs, and 8.0, 9.0,
                            10.0 and PTX when none is visible
+    BERTFT_CORE            ``split`` takes float16 tensor cores for float32 products wherever they can serve, ``plain``
+                           never does; default: where a card's are fast enough (docs/gpu.md)
     BERTFT_KERNELS, BERTFT_CACHE, CXX, CXXFLAGS, MAX_JOBS   as in `bertft.ops.native.cpu`
 """
 
@@ -45,7 +47,7 @@ NVCC_FLAGS = [
 
 def sources(root: Path) -> list[Path]:
     """Return the files of the CUDA library, headers included, in a fixed order."""
-    own = [*root.glob("bind_cuda.*"), *(file for name in build.SHARED for file in root.glob(name)), root / "gpu.h"]
+    own = [*root.glob("bind_cuda*"), *(file for name in build.SHARED for file in root.glob(name)), root / "gpu.h"]
     return sorted([*own, *root.glob("cuda/*.cu"), *root.glob("cuda/*.cuh")])
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops import reference
+from bertft.ops import reference, tensor_cores
 from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS, RANKS
 from bertft.ops.moments.formulas import PairSums, compare_sums, rsa_from_moments
 from bertft.ops.moments.layer_pairs import compare_layers
@@ -142,7 +142,8 @@ def _tiles(
     codes = (METRICS.index(metrics[0]), METRICS.index(metrics[1]))
     x, y = x.detach(), None if y is None else y.detach()
     served, ranks, L, n = _served(x, y), compare in RANKS, len(x), x.shape[1]
-    if x.is_cuda and compare not in RANKS and rdm_products.serves(metrics):
+    on_core = route.dtype == torch.float32 and served and tensor_cores.serve(x, y)
+    if x.is_cuda and compare not in RANKS and rdm_products.serves(metrics) and not on_core:
         sums, products, shifts = rdm_products.rdm_moments(x, y, *metrics, route.dtype, check=check)
     elif served and x.is_cuda:
         return _tiles_on_gpu(route, x, y, codes, compare, check), route
@@ -176,12 +177,11 @@ def _tiles(
 def _tiles_on_gpu(
     route: Route, x: Tensor, y: Tensor | None, codes: tuple[int, int], compare: str, check: bool
 ) -> Tensor:
-    """Compare in one pass over tiles of pairs of all layers, with no matrix in memory (ranks: three passes)."""
+    """Compare all layers of both sides, a group of tiles of pairs at a time, with no whole matrix in memory."""
     if route.dtype == torch.float64 or (y is not None and y.dtype != x.dtype):
         x, y = x.to(route.dtype), None if y is None else y.to(route.dtype)
-    path = 1 if torch.cuda.get_device_capability(x.device) >= (8, 0) else 0  # three-term tf32: float32 accuracy
-    op = torch.ops.bertft.rdm_tiles
-    return raising_bad_row(lambda: op(x, y, *codes, COMPARISONS.index(compare), path, check))
+    op, best = torch.ops.bertft.rdm_tiles, -1  # split rows on tensor cores where the card's pay, else FFMA
+    return raising_bad_row(lambda: op(x, y, *codes, COMPARISONS.index(compare), best, check))
 
 
 def _register_on_gpu() -> None:

@@ -154,7 +154,6 @@ def finetuning_cost(
         timed = _Timed(task, model, tokenizer, config, device)
         step, saved = timed.steps(training.features)
         forward = timed.evaluation(evaluation)
-
     steps = math.ceil(training.count / config.batch_size) * config.epochs
     select = min(config.max_select or len(dev), len(dev)) / len(dev)
     evaluations = config.epochs * select + 1

@@ -14,7 +14,7 @@ struct Site {
 
 enum class Barrier { sync, count, all, any };
 enum class WarpOp { sync, shuffle, shuffle_up, shuffle_down, shuffle_xor, ballot, reduce_add, mma, fragment, ldmatrix };
-enum class MmaShape { m16n8k8_tf32, m16n8k16, m8n8k4_f64, wmma };
+enum class MmaShape { m16n8k8_tf32, m16n8k16, m16n8k16_f16, m8n8k4_f64, wmma };
 
 uint3 thread_index() __attribute__((const));
 uint3 block_index() __attribute__((const));

@@ -1,7 +1,7 @@
 // tensor_cores.h -- the warp-wide matrix instructions that csrc/gpu.h declares for nvcc, and ldmatrix.
 //
-// The register layouts are in ../runtime/mma_layouts.h. Products are exact and summed in float64, then rounded once:
-// the order and the truncation inside a real tensor core are not documented and not modelled.
+// The register layouts are in ../runtime/mma_layouts.h. float16 products have the bits of A100's and H100's cores
+// (../runtime/core_arithmetic.cpp); those of other types are exact, summed in float64 and rounded once.
 #pragma once
 
 #include "half_types.h"
@@ -28,11 +28,11 @@ EXECUTOR_UNCHECKED inline void mma_float(MmaShape shape, float (&d)[D], const do
 }
 
 template <class Half, int D>
-EXECUTOR_UNCHECKED inline void mma_16bit(float (&d)[D], const unsigned (&a)[4], const unsigned (&b)[2], Site site) {
+EXECUTOR_UNCHECKED inline void mma_16bit(MmaShape shape, float (&d)[D], const unsigned (&a)[4], const unsigned (&b)[2], Site site) {
   double fa[8], fb[4];
   for (int i = 0; i < 8; ++i) fa[i] = to_float(Half{(uint16_t)(a[i / 2] >> (16 * (i % 2)))});
   for (int i = 0; i < 4; ++i) fb[i] = to_float(Half{(uint16_t)(b[i / 2] >> (16 * (i % 2)))});
-  mma_float(MmaShape::m16n8k16, d, fa, fb, site);
+  mma_float(shape, d, fa, fb, site);
 }
 
 }  // namespace executor
@@ -46,11 +46,16 @@ EXECUTOR_UNCHECKED static inline void bertft_mma_m16n8k8_tf32(float (&d)[4], con
 }
 static inline void bertft_mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
                                             EXECUTOR_CALLER) {
-  executor::mma_16bit<__nv_bfloat16>(d, a, b, EXECUTOR_SITE);
+  executor::mma_16bit<__nv_bfloat16>(executor::MmaShape::m16n8k16, d, a, b, EXECUTOR_SITE);
 }
 static inline void bertft_mma_m16n8k16_f16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
                                            EXECUTOR_CALLER) {
-  executor::mma_16bit<__half>(d, a, b, EXECUTOR_SITE);
+  executor::mma_16bit<__half>(executor::MmaShape::m16n8k16_f16, d, a, b, EXECUTOR_SITE);
+}
+static inline void bertft_mma_m16n8k16_f16_first(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
+                                                 EXECUTOR_CALLER) {
+  for (float& v : d) v = 0;
+  executor::mma_16bit<__half>(executor::MmaShape::m16n8k16_f16, d, a, b, EXECUTOR_SITE);
 }
 EXECUTOR_UNCHECKED static inline void bertft_mma_m8n8k4_f64(double (&d)[2], double a, double b, EXECUTOR_CALLER) {
   const double c[2] = {d[0], d[1]};

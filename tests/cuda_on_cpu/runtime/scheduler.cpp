@@ -205,6 +205,7 @@ int device_attribute(int attribute, int* value) {
     case 16: return *value = state.options.multiprocessors, 0;
     case 75: return *value = state.options.compute_capability / 10, 0;
     case 76: return *value = state.options.compute_capability % 10, 0;
+    case 81: return *value = state.options.shared_limit + 1024, 0;  // a block needs 1 KB more than it asks for
     case 97: return *value = state.options.shared_limit, 0;
   }
   return kInvalidValue;

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "core_arithmetic.h"
 #include "mma_layouts.h"
 #include "state.h"
 
@@ -28,6 +29,41 @@ double dot(const Matrices& m, int row, int column, int K, double sum) {
   return sum;
 }
 
+// Which lane and value hold an element of A (16 x 16) or B (16 x 8) of m16n8k16.
+struct Owner {
+  int lane, value;
+};
+struct Owners {
+  Owner a[16][16], b[16][8];
+  Owners() {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      for (int v = 0; v < kM16N8K16.a_values; ++v) {
+        const Place p = kM16N8K16.a(lane, v);
+        a[p.row][p.column] = {lane, v};
+      }
+      for (int v = 0; v < kM16N8K16.b_values; ++v) {
+        const Place p = kM16N8K16.b(lane, v);
+        b[p.row][p.column] = {lane, v};
+      }
+    }
+  }
+};
+
+// A lane's share of d, from the rows and columns it needs.
+void float16_products(int base, int lane, const double* c, double* d) {
+  static const Owners owners;
+  for (int v = 0; v < kM16N8K16.c_values; ++v) {
+    const Place p = kM16N8K16.c(lane, v);
+    double row[kCoreColumns], column[kCoreColumns];
+    for (int k = 0; k < kCoreColumns; ++k) {
+      const Owner a = owners.a[p.row][k], b = owners.b[k][p.column];
+      row[k] = state.thread[base + a.lane].a[a.value];
+      column[k] = state.thread[base + b.lane].b[b.value];
+    }
+    d[v] = core_products(row, column, (float)c[v], state.options.compute_capability);
+  }
+}
+
 }  // namespace
 
 void mma(MmaShape shape, int M, int N, int K, const double* a, const double* b, const double* c, double* d, Site site) {
@@ -38,7 +74,9 @@ void mma(MmaShape shape, int M, int N, int K, const double* a, const double* b, 
   warp_operation(WarpOp::mma, 0xffffffffu, 0, 0, kLanes,
                  site);  // all have arrived, their fragments are on their stacks
   Matrices m;
-  if (shape == MmaShape::wmma) {  // row-major over the lanes, as device/wmma.h loads and stores
+  if (shape == MmaShape::m16n8k16_f16) {
+    float16_products(base, lane, c, d);
+  } else if (shape == MmaShape::wmma) {  // row-major over the lanes, as device/wmma.h loads and stores
     for (int e = 0; e < M * K; ++e)
       m.a[e / K][e % K] = state.thread[base + e / (M * K / kLanes)].a[e % (M * K / kLanes)];
     for (int e = 0; e < K * N; ++e)

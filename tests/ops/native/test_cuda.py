@@ -49,7 +49,7 @@ def test_binding_compiles_against_the_stable_abi_without_cuda():
 def test_binding_declares_the_launchers_as_the_kernels_define_them():
     def declarations(text: str) -> dict[str, str]:
         text = re.sub(r"//.*", "", text)
-        found = re.findall(r"\bint (\w+_(?:launch|plan|of_block))\(([^)]*)\)\s*[;{]", text)
+        found = re.findall(r"\bint (\w+_(?:launch|plan|of_block|bytes|serves))\(([^)]*)\)\s*[;{]", text)
         return {name: " ".join(parameters.split()) for name, parameters in found}
 
     root = build.source_root()
@@ -57,7 +57,7 @@ def test_binding_declares_the_launchers_as_the_kernels_define_them():
     defined = {}
     for file in root.glob("cuda/*.cu"):
         defined |= declarations(file.read_text())
-    assert declared == defined and len(declared) == 11
+    assert declared == defined and len(declared) == 20
 
 
 def test_schemas_of_the_binding_exist_on_the_cpu_too():

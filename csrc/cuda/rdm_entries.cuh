@@ -1,0 +1,163 @@
+// Entries of the dissimilarity matrices of rdm_correlation, tile by tile, all layers in the same order.
+//
+// entries (tiles of a group, layers, 128, 128): of pairs i < j < n what entry() says, less the layer's shift where that
+// is asked for; elsewhere `nothing`. Made from products of split rows, or from rows as they are.
+#pragma once
+#include "pairwise_tile.cuh"
+#include "split_tile.cuh"
+
+namespace bertft {
+namespace rdm {
+
+using split::kTile;
+
+constexpr int NT = 256;
+constexpr int kPairs = kTile * kTile;  // entries of a tile and layer
+
+// How entries come about: FFMA or DFMA, the only way for manhattan and double | split rows on tensor cores.
+enum Path : int { kPlain = 0, kSplit = 1 };
+
+// The layers of one side. Rows as they are: (layers, padded, d) in the metric's form less m, zeros beyond n.
+template <class C>
+struct PlainSide {
+  C *rows, *p, *shift;  // p (layers, padded); shift (layers): a value typical of the layer
+  double* square;       // (layers) |m|^2
+  long long padded;
+  int d, layers, metric;
+};
+struct SplitSide {
+  split::Rows rows;
+  float* shift;
+  double* square;
+  int layers, metric;
+  __device__ __forceinline__ float p(long long row) const {
+    return metric == kSqEuclidean || metric == kEuclidean ? -rows.square[row] / 2 : rows.along[row];
+  }
+};
+
+// Where entries go: `all` layers a tile, those of this side from `layer` on; the group's first tile of the triangle.
+template <class C>
+struct Target {
+  C* entries;
+  long long first_tile, n;
+  int all, layer;
+  bool shifted;
+  C nothing;
+  __device__ __forceinline__ C* tile(long long t) const { return entries + (t * all + layer + blockIdx.y) * kPairs; }
+};
+
+// Entry of the matrix that statistics are taken of, from sum and p: u.v + p_i + p_j, the root for euclidean. The
+// metric's own value is scale * entry + offset, with scale and offset from rdm_finish.cuh.
+template <class C>
+__device__ __forceinline__ C entry(C sum, C pi, C pj, int metric) {
+  if (metric == kManhattan) return sum;
+  const C k = sum + pi + pj;
+  return metric == kEuclidean ? root(k < 0 ? -2 * k : C(0)) : k;
+}
+
+// Entry of rows i and i + 1 of a layer, by all lanes of a warp.
+template <class C>
+__device__ __forceinline__ C neighbours(const PlainSide<C>& side, int layer, long long i) {
+  const long long at = layer * side.padded + i;
+  const C *a = side.rows + at * side.d, *b = a + side.d;
+  C sum = 0;
+  for (int k = static_cast<int>(threadIdx.x) % 32; k < side.d; k += 32) {
+    sum += side.metric == kManhattan ? absolute(a[k] - b[k]) : a[k] * b[k];
+  }
+  return entry(warp_sum(sum), side.p[at], side.p[at + 1], side.metric);
+}
+__device__ __forceinline__ float neighbours(const SplitSide& side, int layer, long long i) {
+  const long long at = layer * side.rows.padded + i;
+  const int lane = static_cast<int>(threadIdx.x) % 32, width = side.rows.chunks * split::kLine;
+  const __half *a = side.rows.halves + at * width + lane, *b = a + width;
+  const auto both = [](const __half* v) { return __half2float(v[0]) + __half2float(v[split::kChunk]); };
+  float sum = 0;
+  for (int k = 0; k < width; k += split::kLine) sum += both(a + k) * both(b + k);
+  sum = warp_sum(sum) * side.rows.scale[at] * side.rows.scale[at + 1];
+  return entry(sum, side.p(at), side.p(at + 1), side.metric);
+}
+
+// side.shift[l]: mean entry of 128 pairs of neighbours, one block a layer. Products are taken of entries less it.
+template <class S>
+__global__ void __launch_bounds__(NT) shift_kernel(S side, long long n) {
+  BERTFT_SHARED(double, scratch, [NT / 32]);
+  const int sample = static_cast<int>(min(n - 1, 128ll)), lane = static_cast<int>(threadIdx.x) % 32;
+  double total = 0;
+  for (int s = static_cast<int>(threadIdx.x) / 32; s < sample; s += NT / 32) {
+    const auto v = neighbours(side, static_cast<int>(blockIdx.x), s * (n - 1) / sample);
+    if (lane == 0) total += static_cast<double>(v);
+  }
+  total = block_sum<NT>(total, scratch);
+  if (threadIdx.x == 0) side.shift[blockIdx.x] = sample > 0 ? total / sample : 0.0;
+}
+
+// Block (tile of the group, or a quarter of it for double, layer of the side).
+template <class C, int KIND>
+__global__ void __launch_bounds__(NT, 2) plain_entries_kernel(PlainSide<C> side, Target<C> to) {
+  constexpr int R = sizeof(C) == 8 ? 4 : 8;
+  using P = pairwise::Panel<C, R>;
+  constexpr int kParts = kTile / P::kRows;  // a side of the tile
+  BERTFT_SHARED(__align__(16) C, stage, [2][2][pairwise::KC * P::kStride]);
+  const int t = static_cast<int>(threadIdx.x), part = static_cast<int>(blockIdx.x) % (kParts * kParts);
+  const long long tile = blockIdx.x / (kParts * kParts), rows = blockIdx.y * side.padded;
+  int bi, bj;
+  triangle_tile(to.first_tile + tile, static_cast<int>(side.padded / kTile), bi, bj);
+  const int i0 = bi * kTile + part / kParts * P::kRows, j0 = bj * kTile + part % kParts * P::kRows;
+  C acc[R][R];
+  pairwise::tile_sums<KIND>(acc, stage, side.rows + (rows + i0) * side.d, side.rows + (rows + j0) * side.d,
+                            static_cast<const C*>(nullptr), static_cast<const C*>(nullptr), P::kRows, P::kRows, side.d);
+  const C shift = to.shifted ? side.shift[blockIdx.y] : C(0);
+  C* out = to.tile(tile) + part / kParts * P::kRows * kTile + part % kParts * P::kRows;
+#pragma unroll
+  for (int r = 0; r < R; ++r) {
+    const int row = pairwise::owned(t / 16, r), i = i0 + row;
+    const C pi = side.p[rows + i];
+#pragma unroll
+    for (int q = 0; q < R; q += 4) {
+      const int col = pairwise::owned(t % 16, q);
+      C v[4];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int j = j0 + col + e;
+        v[e] = i < j && j < to.n ? entry(acc[r][q + e], pi, side.p[rows + j], side.metric) - shift : to.nothing;
+      }
+      store4(out + row * kTile + col, v);
+    }
+  }
+}
+
+// Block (tile of the group, layer of the side).
+template <int STAGES>
+__global__ void __launch_bounds__(split::kThreads, 2) split_entries_kernel(SplitSide side, Target<float> to) {
+  BERTFT_DYN_SHARED(__half, ring);
+  BERTFT_SHARED(split::Place, place, [1]);
+  const long long rows = blockIdx.y * side.rows.padded;
+  if (threadIdx.x == 0) {
+    int bi, bj;
+    triangle_tile(to.first_tile + blockIdx.x, static_cast<int>(side.rows.padded / kTile), bi, bj);
+    const int width = side.rows.chunks * split::kLine;
+    place[0] = {side.rows.halves + (rows + bi * kTile) * width, side.rows.halves + (rows + bj * kTile) * width,
+                bi * kTile, bj * kTile};
+  }
+  const float* sums = split::tile_products<STAGES>(ring, place[0], side.rows.chunks);
+  const int t = split::thread_anew(), i0 = place[0].row, col = t % 32 * 4, j0 = place[0].col + col;
+  const float shift = to.shifted ? side.shift[blockIdx.y] : 0.f;
+  float scale[4], p[4];
+#pragma unroll
+  for (int e = 0; e < 4; ++e) scale[e] = side.rows.scale[rows + j0 + e], p[e] = side.p(rows + j0 + e);
+  float* out = to.tile(blockIdx.x) + col;
+  for (int row = t / 32; row < kTile; row += split::kThreads / 32) {
+    const int i = i0 + row;
+    const float left = side.rows.scale[rows + i], pi = side.p(rows + i);
+    float v[4];
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const float sum = sums[split::pair_at(row, col + e)] * left * scale[e];
+      v[e] = i < j0 + e && j0 + e < to.n ? entry(sum, pi, p[e], side.metric) - shift : to.nothing;
+    }
+    store4(out + row * kTile, v);
+  }
+}
+
+}  // namespace rdm
+}  // namespace bertft

@@ -1,0 +1,192 @@
+// Products of split rows (split_line.cuh) to float32 accuracy: a tile of 128 x 128 pairs on float16 tensor cores.
+//
+//   u.v = lo.hi + hi.lo + hi.hi: of two halves to a number the product of the low parts, below 2^-22, is left out
+// After 16 columns the three products of a piece leave the tensor core and are added outside, rounded to nearest: cores
+// cut towards zero, and a long sum inside them would drift.
+// Work split: 4 warps of 64 x 64 pairs each, in 4 x 8 pieces of mma.m16n8k16. A ring of stages of 32 columns is filled
+// by cp.async; fragments come by ldmatrix from lines whose 16-byte pieces are exchanged by the row number
+// (piece ^ row % 8): no bank conflicts, and one address from which all others follow by exchanging bits.
+#pragma once
+#include "split_line.cuh"
+
+namespace bertft {
+namespace split {
+
+constexpr int kThreads = 128;
+constexpr int kStage = 2 * kTile * kLine;  // halves: a line of each row of the tile, then of each of its columns
+
+template <int STAGES>
+constexpr size_t kRing = sizeof(__half) * STAGES * kStage;  // bytes: 32 KB a stage
+
+// What the threads of a block must agree on, in shared memory: registers are the scarce thing.
+struct Place {
+  const __half *left, *right;  // the lines of the tile's first row and first column
+  int row, col;                // their numbers
+};
+
+// Where 16-byte piece q of a row's line lies in a stage, in halves: pieces 0..3 are high parts, 4..7 low parts.
+__device__ __forceinline__ int at(int row, int q) { return row * kLine + ((q ^ (row & 7)) << 3); }
+
+// threadIdx.x, asked anew: what follows from it need not stay in registers while products run.
+__device__ __forceinline__ int thread_anew() {
+  int t = static_cast<int>(threadIdx.x);
+#if defined(__CUDACC__)
+  asm volatile("" : "+r"(t));
+#endif
+  return t;
+}
+
+// Starts the copies of chunk `chunk` of all rows and columns of the tile. Eight threads copy a line; the lines of a
+// thread are 16 apart, so that the row number's last three bits, and with them its place in a line, stay the same.
+__device__ __forceinline__ void copy_stage(__half* stage, const Place& place, int chunk, int chunks) {
+  constexpr int kStep = kThreads / 8;
+  const int t = thread_anew();
+  __half* to = stage + at(t / 8, t % 8);
+  const unsigned step = kStep * 8u * chunks;  // offsets count 16-byte pieces: 32 bits are enough
+  for (int side = 0; side < 2; ++side) {
+    const __half* from = side ? place.right : place.left;
+    unsigned piece = static_cast<unsigned>(t / 8) * 8u * chunks + chunk * 8u + t % 8;
+#pragma unroll
+    for (int e = 0; e < kTile / kStep; ++e, piece += step) {
+      __pipeline_memcpy_async(to + (side * kTile + e * kStep) * kLine, from + piece * 8ull, 16);
+    }
+  }
+}
+
+// A warp's 64 x 64 sums: a thread has 8 rows and 16 columns, in pieces laid out as the PTX manual says.
+struct Sums {
+  float v[4][8][4];  // [piece of 16 rows][piece of 8 columns][value]
+
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (int e = 0; e < 128; ++e) v[e / 32][e / 4 % 8][e % 4] = 0;
+  }
+
+  // Adds the products of 16 columns. rows(m, hi, lo) brings the fragments of 16 rows, columns(pair, hi, lo) those of
+  // two times 8 columns.
+  template <class R, class C>
+  __device__ __forceinline__ void add_columns(R&& rows, C&& columns) {
+    unsigned a_hi[4][4], a_lo[4][4];
+#pragma unroll
+    for (int m = 0; m < 4; ++m) rows(m, a_hi[m], a_lo[m]);
+#pragma unroll
+    for (int pair = 0; pair < 4; ++pair) {
+      unsigned hi[4], lo[4];
+      columns(pair, hi, lo);
+#pragma unroll
+      for (int side = 0; side < 2; ++side) {
+        const unsigned b_hi[2] = {hi[2 * side], hi[2 * side + 1]}, b_lo[2] = {lo[2 * side], lo[2 * side + 1]};
+        float inside[4][4];
+#pragma unroll
+        for (int m = 0; m < 4; ++m) bertft_mma_m16n8k16_f16_first(inside[m], a_lo[m], b_hi);  // small terms first
+#pragma unroll
+        for (int m = 0; m < 4; ++m) bertft_mma_m16n8k16_f16(inside[m], a_hi[m], b_lo);
+#pragma unroll
+        for (int m = 0; m < 4; ++m) bertft_mma_m16n8k16_f16(inside[m], a_hi[m], b_hi);
+#pragma unroll
+        for (int m = 0; m < 4; ++m)
+#pragma unroll
+          for (int e = 0; e < 4; ++e) v[m][2 * pair + side][e] += inside[m][e];
+      }
+    }
+  }
+
+  // Adds the products of a stage, 32 columns. a, b: where the lane's first row of either operand begins for ldmatrix.
+  __device__ __forceinline__ void add_stage(const __half* stage, int a, int b) {
+#pragma unroll 1  // both halves at once would keep the fragments of both alive
+    for (int k = 0; k < 2; ++k) {
+      const int high = 2 * k << 3, low = (4 + 2 * k) << 3;  // 16 columns are two pieces, the low parts four further on
+      add_columns(
+          [&](int m, unsigned (&hi)[4], unsigned (&lo)[4]) {
+            bertft_ldmatrix_x4(hi, stage + (a ^ high) + m * 16 * kLine);
+            bertft_ldmatrix_x4(lo, stage + (a ^ low) + m * 16 * kLine);
+          },
+          [&](int pair, unsigned (&hi)[4], unsigned (&lo)[4]) {
+            bertft_ldmatrix_x4(hi, stage + (b ^ high) + pair * 16 * kLine);
+            bertft_ldmatrix_x4(lo, stage + (b ^ low) + pair * 16 * kLine);
+          });
+    }
+  }
+};
+
+// Where pair (i, j) of a tile lies once its sums are in shared memory. Rows, columns and fragments are all written and
+// read without bank conflicts: the low five bits of j are exchanged by those of i, in another order.
+__device__ __forceinline__ int pair_at(int i, int j) {
+  return i * kTile + (j ^ ((i & 1) | (i & 6) << 2 | (i & 24) >> 2));
+}
+
+// Leaves the sums in shared memory, in place of the ring (pair_at). Begins and ends with a barrier.
+__device__ __forceinline__ float* leave(const Sums& sums, __half* ring) {
+  __syncthreads();  // the last stage has been read
+  float* tile = reinterpret_cast<float*>(ring);
+  const int t = thread_anew(), i = t / 64 * 64 + t % 32 / 4, j = t / 32 % 2 * 64 + t % 4 * 2;
+#pragma unroll
+  for (int e = 0; e < 128; ++e) {  // as the PTX manual lays out a piece of 16 x 8
+    const int m = e / 32, n = e / 4 % 8, q = e % 4;
+    tile[pair_at(i + m * 16 + q / 2 * 8, j + n * 8 + q % 2)] = sums.v[m][n][q];
+  }
+  __syncthreads();
+  return tile;
+}
+
+// Fills a ring of stages and takes them in turn: copy(stage, step) starts the copies of a step, take(stage) uses what
+// has arrived. Begins with a barrier. `steps` may lie in shared memory, to be asked anew at every step.
+template <int STAGES, class F, class G>
+__device__ __forceinline__ void through_ring(__half* ring, const int& steps, F&& copy, G&& take) {
+  __syncthreads();
+#pragma unroll 1
+  for (int s = 0; s < STAGES - 1; ++s) {
+    if (s < steps) copy(ring + s * kStage, s);
+    __pipeline_commit();
+  }
+  int now = 0;
+#pragma unroll 1
+  for (int step = 0; step < steps; ++step) {
+    __pipeline_wait_prior(STAGES - 2);
+    __syncthreads();  // everybody's copies of this stage are there, and the stage before it has been read
+    const int ahead = step + STAGES - 1, before = now == 0 ? STAGES - 1 : now - 1;
+    if (ahead < steps) copy(ring + before * kStage, ahead);
+    __pipeline_commit();  // empty at the end, so that the count of groups in flight stays the same
+    take(ring + now * kStage);
+    now = now + 1 == STAGES ? 0 : now + 1;
+  }
+}
+
+// The products of a tile over all columns, left in shared memory. Begins with a barrier, behind which `place` is known,
+// and ends with one.
+template <int STAGES>
+__device__ __forceinline__ float* tile_products(__half* ring, const Place& place, int chunks) {
+  Sums sums;
+  sums.clear();
+  const int t = static_cast<int>(threadIdx.x), warp = t / 32, lane = t % 32;
+  // ldmatrix: lanes 0..15 give 16 rows of a and 16..31 their next 8 columns; of b lanes 0..7 and 16..23 are rows.
+  const int a = at(warp / 2 * 64 + lane % 16, lane / 16);
+  const int b = at(kTile + warp % 2 * 64 + lane / 16 * 8 + lane % 8, lane / 8 % 2);
+  through_ring<STAGES>(
+      ring, chunks, [&](__half* stage, int chunk) { copy_stage(stage, place, chunk, chunks); },
+      [&](const __half* stage) { sums.add_stage(stage, a, b); });
+  return leave(sums, ring);
+}
+
+// Stages of the ring: three, or two where only so two blocks fit on a multiprocessor. 0: there is no room for two.
+inline int ring_stages() {
+  const auto fits = [](int stages, cudaDeviceAttr where, int blocks) {
+    return blocks * (stages * static_cast<int>(kRing<1>) + 1024) <= device_attribute(where);
+  };
+  constexpr auto kProcessor = cudaDevAttrMaxSharedMemoryPerMultiprocessor,
+                 kBlock = cudaDevAttrMaxSharedMemoryPerBlockOptin;
+  if (fits(3, kProcessor, 2) || (fits(3, kBlock, 1) && !fits(2, kProcessor, 2))) return 3;
+  return fits(2, kBlock, 1) ? 2 : 0;
+}
+
+// Calls f with the number of stages as a constant.
+template <class F>
+int with_stages(F&& f) {
+  if (device_attribute(cudaDevAttrComputeCapabilityMajor) < 8) return kInvalid;
+  const int stages = ring_stages();
+  if (stages == 3) return f(std::integral_constant<int, 3>{});
+  return stages == 2 ? f(std::integral_constant<int, 2>{}) : kInvalid;
+}
+
+}  // namespace split
+}  // namespace bertft
