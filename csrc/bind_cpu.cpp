@@ -18,9 +18,9 @@
 #include <tuple>
 #include <vector>
 
+#include "bind_rows.h"
 #include "cpu/gemm.h"
 #include "cpu/parallel.h"
-#include "bind_rows.h"
 #include "cpu/probe_loss.h"
 
 using torch::headeronly::ScalarType;
@@ -67,9 +67,9 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss(const Tensor& h, const Tensor& wei
   }
   BERTFT_CHECK(words == T_, "probe_loss: lengths sum to ", words, ", but h has ", T_, " words");
   BERTFT_CHECK(distance_rank == 0 || distances.numel() == pairs, "probe_loss: distances has ", distances.numel(),
-                  " entries, expected ", pairs);
+               " entries, expected ", pairs);
   BERTFT_CHECK(distance_rank == R || depths.numel() == T_, "probe_loss: depths has ", depths.numel(),
-                  " entries, expected ", T_);
+               " entries, expected ", T_);
   Tensor loss = empty(h, {L, 2}, type);
   Tensor grad_weight = empty(h, {with_weight ? L : 0, D, R}, type);
   Tensor grad_h = empty(h, {with_h ? kinds : 0, L, T_, D}, type);
@@ -100,22 +100,22 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss_dispatch(Tensor h, Tensor weight, 
                                                        Tensor depths, Tensor lengths, bool with_weight, bool with_h) {
   const ScalarType type = weight.scalar_type();
   BERTFT_CHECK(h.dim() == 3 && weight.dim() == 3 && h.size(0) == weight.size(0) && h.size(2) == weight.size(1),
-                  "probe_loss: h must be (L, T, D) and weight (L, D, R)");
+               "probe_loss: h must be (L, T, D) and weight (L, D, R)");
   BERTFT_CHECK(type == ScalarType::Float || type == ScalarType::Double,
-                  "probe_loss: weight must be float32 or float64");
-  BERTFT_CHECK(h.scalar_type() == type || h.scalar_type() == ScalarType::BFloat16 ||
-                      h.scalar_type() == ScalarType::Half,
-                  "probe_loss: h must have the type of weight or a half type");
+               "probe_loss: weight must be float32 or float64");
+  BERTFT_CHECK(
+      h.scalar_type() == type || h.scalar_type() == ScalarType::BFloat16 || h.scalar_type() == ScalarType::Half,
+      "probe_loss: h must have the type of weight or a half type");
   BERTFT_CHECK(depths.scalar_type() == type && lengths.scalar_type() == ScalarType::Long &&
-                      (distances.scalar_type() == type || distances.scalar_type() == ScalarType::Byte),
-                  "probe_loss: distances, depths or lengths have a wrong type");
+                   (distances.scalar_type() == type || distances.scalar_type() == ScalarType::Byte),
+               "probe_loss: distances, depths or lengths have a wrong type");
   BERTFT_CHECK(distance_rank >= 0 && distance_rank <= weight.size(2), "probe_loss: distance_rank out of range");
   if (h.numel() > 0 && ((h.size(2) > 1 && h.stride(2) != 1) || (h.size(1) > 1 && h.stride(1) < h.size(2))))
     h = torch::stable::contiguous(h);
   for (Tensor* t : {&weight, &distances, &depths, &lengths})
     if (!t->is_contiguous()) *t = torch::stable::contiguous(*t);  // a dispatcher call even if nothing is to do
-  return (type == ScalarType::Float ? probe_loss<float> : probe_loss<double>)(
-      h, weight, distance_rank, distances, depths, lengths, with_weight, with_h);
+  return (type == ScalarType::Float ? probe_loss<float> : probe_loss<double>)(h, weight, distance_rank, distances,
+                                                                              depths, lengths, with_weight, with_h);
 }
 
 // x (B, N, D), y (B, M, D) or none; all rows of one type, halves give float32.
@@ -126,8 +126,9 @@ Tensor pairwise_distance(Tensor x, std::optional<Tensor> y, int64_t metric, bool
   const int64_t B = x.size(0), N = x.size(1), M = y ? y->size(1) : N;
   const ScalarType type = bertft::binding::result_type(x);
   Tensor out = condensed ? empty(x, {B, bertft::binding::pairs(N)}, type) : empty(x, {B, N, M}, type);
-  (type == ScalarType::Double ? bertft::binding::pairwise_distance<double> : bertft::binding::pairwise_distance<float>)(
-      x, y, metric, condensed, check, out, torch_pool());
+  (type == ScalarType::Double
+       ? bertft::binding::pairwise_distance<double>
+       : bertft::binding::pairwise_distance<float>)(x, y, metric, condensed, check, out, torch_pool());
   return out;
 }
 
@@ -138,15 +139,15 @@ std::tuple<Tensor, Tensor> pairwise_distance_backward(Tensor grad, Tensor x, std
   const int64_t B = x.size(0), N = x.size(1), D = x.size(2);
   const int64_t each = condensed ? bertft::binding::pairs(N) : N * (y ? y->size(1) : N);
   BERTFT_CHECK(grad.scalar_type() == type && out.scalar_type() == type && grad.dim() == (condensed ? 2 : 3) &&
-                      grad.size(0) == B && grad.numel() == B * each && out.numel() == grad.numel(),
-                  "pairwise_distance_backward: grad must be like the output");
+                   grad.size(0) == B && grad.numel() == B * each && out.numel() == grad.numel(),
+               "pairwise_distance_backward: grad must be like the output");
   x = bertft::binding::rows_in_order(x);
   if (y) y = bertft::binding::rows_in_order(*y);
   out = torch::stable::contiguous(out);
   Tensor grad_x = empty(x, {B, N, D}, type), grad_y = empty(x, {y ? B : 0, y ? y->size(1) : 0, D}, type);
   (type == ScalarType::Double ? bertft::binding::pairwise_distance_backward<double>
-                              : bertft::binding::pairwise_distance_backward<float>)(
-      grad, x, y, out, metric, condensed, grad_x, grad_y, torch_pool());
+                              : bertft::binding::pairwise_distance_backward<float>)(grad, x, y, out, metric, condensed,
+                                                                                    grad_x, grad_y, torch_pool());
   return {grad_x, grad_y};
 }
 
@@ -171,9 +172,9 @@ SixTensors cross_moments(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::
   return {m.gram_x, m.stats_x, m.cross, m.stats_xy, m.gram_y, m.stats_y};
 }
 
-void cross_moments_add(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::optional<Tensor> mean_y,
-                       int64_t metric_x, int64_t metric_y, bool float64, bool check, Tensor gram_x, Tensor stats_x,
-                       Tensor cross, Tensor stats_xy, Tensor gram_y, Tensor stats_y) {
+void cross_moments_add(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::optional<Tensor> mean_y, int64_t metric_x,
+                       int64_t metric_y, bool float64, bool check, Tensor gram_x, Tensor stats_x, Tensor cross,
+                       Tensor stats_xy, Tensor gram_y, Tensor stats_y) {
   bertft::binding::MomentTensors m{gram_x, stats_x, cross, stats_xy, gram_y, stats_y};
   bertft::binding::cross_moments(x, y, mean_x, mean_y, metric_x, metric_y, float64, check, true, m, torch_pool());
 }
@@ -182,8 +183,9 @@ void nearest(Tensor tile, Tensor value, Tensor place, int64_t first, Tensor down
              int64_t down_first) {
   const ScalarType type = tile.scalar_type();
   BERTFT_CHECK(type == ScalarType::Double || type == ScalarType::Float, "nearest: tile must be float32 or float64");
-  (type == ScalarType::Double ? bertft::binding::nearest<double> : bertft::binding::nearest<float>)(
-      tile, value, place, first, down_value, down_place, down_first, torch_pool());
+  (type == ScalarType::Double
+       ? bertft::binding::nearest<double>
+       : bertft::binding::nearest<float>)(tile, value, place, first, down_value, down_place, down_first, torch_pool());
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> rdm_moments(Tensor x, std::optional<Tensor> y, int64_t metric_x,
@@ -221,7 +223,8 @@ STABLE_TORCH_LIBRARY(bertft, m) {
       "Tensor(f!) stats_y) -> ()");
   // Merges a tile of similarities into the lists of the largest of its rows, and of its columns unless those are empty.
   m.def(
-      "nearest(Tensor tile, Tensor(a!) value, Tensor(b!) place, int first, Tensor(c!) down_value, Tensor(d!) down_place, "
+      "nearest(Tensor tile, Tensor(a!) value, Tensor(b!) place, int first, Tensor(c!) down_value, Tensor(d!) "
+      "down_place, "
       "int down_first) -> ()");
   // x (L, N, D), y (M, N, E) -> second moments of entries, or of their ranks, over the pairs of stimuli i < j, of P = L
   // + M layers: sums (P,), products (P, P), shifts (P,), within (P,); see cpu/rdm_correlation.h.

@@ -40,11 +40,19 @@ inline Matrix matrix(const Tensor& x, int64_t layer = 0) {  // x (N, D), or (L, 
   if (!m.data) m.data = &nothing;  // an empty tensor has no address, and null means that there is no such matrix
   int64_t bytes = 4;
   switch (x.scalar_type()) {
-    case ScalarType::Float: break;
-    case ScalarType::Double: m.element = Element::float64, bytes = 8; break;
-    case ScalarType::BFloat16: m.element = Element::bfloat16, bytes = 2; break;
-    case ScalarType::Half: m.element = Element::float16, bytes = 2; break;
-    default: BERTFT_CHECK(false, "rows must be float64, float32, bfloat16 or float16");
+    case ScalarType::Float:
+      break;
+    case ScalarType::Double:
+      m.element = Element::float64, bytes = 8;
+      break;
+    case ScalarType::BFloat16:
+      m.element = Element::bfloat16, bytes = 2;
+      break;
+    case ScalarType::Half:
+      m.element = Element::float16, bytes = 2;
+      break;
+    default:
+      BERTFT_CHECK(false, "rows must be float64, float32, bfloat16 or float16");
   }
   if (k == 3) m.data = static_cast<const char*>(m.data) + layer * x.stride(0) * bytes;
   return m;
@@ -64,8 +72,9 @@ inline int64_t pairs(int64_t n) { return n * (n - 1) / 2; }
 
 inline void check_pair(const char* op, const Tensor& x, const std::optional<Tensor>& y, int64_t metric) {
   BERTFT_CHECK(x.dim() == 3 && metric >= 0 && metric <= 5, op, ": x must be (B, N, D)");
-  BERTFT_CHECK(!y || (y->dim() == 3 && y->size(0) == x.size(0) && y->size(2) == x.size(2) &&
-                         result_type(*y) == result_type(x)), op, ": y must be (B, M, D) of the type of x");
+  BERTFT_CHECK(
+      !y || (y->dim() == 3 && y->size(0) == x.size(0) && y->size(2) == x.size(2) && result_type(*y) == result_type(x)),
+      op, ": y must be (B, M, D) of the type of x");
 }
 
 template <class T>
@@ -86,12 +95,16 @@ void pairwise_distance_backward(const Tensor& grad, const Tensor& x, const std::
                                 int64_t metric, bool condensed, Tensor& grad_x, Tensor& grad_y, const Pool& pool) {
   const int64_t n = x.size(1), m = y ? y->size(1) : n, d = x.size(2), each = condensed ? pairs(n) : n * m;
   for (int64_t b = 0; b < x.size(0) && d > 0; ++b) {
-    const PairwiseDistanceGrad<T> problem{
-        matrix(x, b), y ? matrix(*y, b) : Matrix{}, Metric(metric), condensed,
-        static_cast<const T*>(grad.const_data_ptr()) + b * grad.stride(0),
-        condensed ? 0 : grad.stride(1), grad.stride(condensed ? 1 : 2),
-        static_cast<const T*>(out.const_data_ptr()) + b * each, static_cast<T*>(grad_x.mutable_data_ptr()) + b * n * d,
-        static_cast<T*>(grad_y.mutable_data_ptr()) + (y ? b * m * d : 0)};
+    const PairwiseDistanceGrad<T> problem{matrix(x, b),
+                                          y ? matrix(*y, b) : Matrix{},
+                                          Metric(metric),
+                                          condensed,
+                                          static_cast<const T*>(grad.const_data_ptr()) + b * grad.stride(0),
+                                          condensed ? 0 : grad.stride(1),
+                                          grad.stride(condensed ? 1 : 2),
+                                          static_cast<const T*>(out.const_data_ptr()) + b * each,
+                                          static_cast<T*>(grad_x.mutable_data_ptr()) + b * n * d,
+                                          static_cast<T*>(grad_y.mutable_data_ptr()) + (y ? b * m * d : 0)};
     pairwise_distance_backward_cpu(problem, pool);
   }
 }
@@ -104,7 +117,7 @@ struct MomentTensors {
 inline double* target(Tensor& t, int64_t elements) {
   if (t.numel() == 0) return nullptr;
   BERTFT_CHECK(t.numel() == elements && t.is_contiguous() && t.scalar_type() == ScalarType::Double,
-                  "cross_moments: a sum has the wrong size, type or layout");
+               "cross_moments: a sum has the wrong size, type or layout");
   return static_cast<double*>(t.mutable_data_ptr());
 }
 
@@ -112,10 +125,11 @@ inline void cross_moments(const Tensor& x_in, const std::optional<Tensor>& y_in,
                           const std::optional<Tensor>& mean_y, int64_t metric_x, int64_t metric_y, bool float64,
                           bool check, bool add, MomentTensors& sums, const Pool& pool) {
   BERTFT_CHECK(x_in.dim() == 2 && mean_x.is_contiguous() && mean_x.numel() == x_in.size(1) &&
-                  mean_x.scalar_type() == ScalarType::Double, "cross_moments: x must be (n, D), mean_x (D,) float64");
+                   mean_x.scalar_type() == ScalarType::Double,
+               "cross_moments: x must be (n, D), mean_x (D,) float64");
   BERTFT_CHECK(!y_in || (y_in->dim() == 2 && y_in->size(0) == x_in.size(0) && mean_y && mean_y->is_contiguous() &&
-                  mean_y->numel() == y_in->size(1) && mean_y->scalar_type() == ScalarType::Double),
-                  "cross_moments: y must be (n, E), mean_y (E,) float64");
+                         mean_y->numel() == y_in->size(1) && mean_y->scalar_type() == ScalarType::Double),
+               "cross_moments: y must be (n, E), mean_y (E,) float64");
   BERTFT_CHECK(metric_x >= 0 && metric_x <= 3 && metric_y >= 0 && metric_y <= 3, "cross_moments: unknown metric");
   const Tensor x = rows_in_order(x_in), y = y_in ? rows_in_order(*y_in) : x;
   const int64_t d = x.size(1), e = y_in ? y.size(1) : 0;
@@ -137,16 +151,14 @@ inline void cross_moments(const Tensor& x_in, const std::optional<Tensor>& y_in,
 
 // Sums (P,), products (P, P), shifts (P,), within (P,) of P = L + M layers.
 inline std::tuple<Tensor, Tensor, Tensor, Tensor> rdm_moments(const Tensor& x_in, const std::optional<Tensor>& y_in,
-                                                            int64_t metric_x, int64_t metric_y, bool ranks,
-                                                            bool float64, bool check, const Pool& pool) {
+                                                              int64_t metric_x, int64_t metric_y, bool ranks,
+                                                              bool float64, bool check, const Pool& pool) {
   BERTFT_CHECK(x_in.dim() == 3 && (!y_in || (y_in->dim() == 3 && y_in->size(1) == x_in.size(1))),
-                  "rdm_moments: x must be (L, N, D), y (M, N, E)");
+               "rdm_moments: x must be (L, N, D), y (M, N, E)");
   BERTFT_CHECK(metric_x >= 0 && metric_x <= 5 && metric_y >= 0 && metric_y <= 5, "rdm_moments: unknown metric");
   const Tensor x = rows_in_order(x_in), y = y_in ? rows_in_order(*y_in) : x;
   const int64_t L = x.size(0), M = y_in ? y.size(0) : 0, P = L + M;
-  const auto zeros = [&](std::vector<int64_t> sizes) {
-    return torch::stable::new_zeros(x, sizes, ScalarType::Double);
-  };
+  const auto zeros = [&](std::vector<int64_t> sizes) { return torch::stable::new_zeros(x, sizes, ScalarType::Double); };
   Tensor sums = zeros({P}), products = zeros({P, P}), shifts = zeros({P}), within = zeros({P});
   const auto pointer = [](Tensor& t) { return static_cast<double*>(t.mutable_data_ptr()); };
   RdmTiles problem{{}, {}, {}, L, ranks, pointer(sums), pointer(products), pointer(shifts), pointer(within)};
@@ -182,10 +194,11 @@ void nearest(const Tensor& tile, Tensor& value, Tensor& place, int64_t first, Te
     return t.dim() == 2 && t.size(0) == lines && t.size(1) == k && t.is_contiguous() && t.scalar_type() == type;
   };
   BERTFT_CHECK(k > 0 && tile.is_contiguous() && fits(value, m, tile.scalar_type()) &&
-                      fits(place, m, ScalarType::Long) &&
-                      (!both || (fits(down_value, n, tile.scalar_type()) && fits(down_place, n, ScalarType::Long))),
-                  "nearest: lists must be contiguous (lines, k)");
-  const Best<T> across{static_cast<T*>(value.mutable_data_ptr()), static_cast<int64_t*>(place.mutable_data_ptr()), first};
+                   fits(place, m, ScalarType::Long) &&
+                   (!both || (fits(down_value, n, tile.scalar_type()) && fits(down_place, n, ScalarType::Long))),
+               "nearest: lists must be contiguous (lines, k)");
+  const Best<T> across{static_cast<T*>(value.mutable_data_ptr()), static_cast<int64_t*>(place.mutable_data_ptr()),
+                       first};
   Best<T> down{nullptr, nullptr, down_first};
   if (both) {
     down.value = static_cast<T*>(down_value.mutable_data_ptr());

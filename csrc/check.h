@@ -11,11 +11,13 @@ namespace bertft::checks {
 
 inline void append(std::string& text, const char* part) { text += part; }
 inline void append(std::string& text, const std::string& part) { text += part; }
-template <class T, std::enable_if_t<std::is_integral_v<T>, int> = 0> void append(std::string& text, T part) {
+template <class T, std::enable_if_t<std::is_integral_v<T>, int> = 0>
+void append(std::string& text, T part) {
   text += std::to_string(part);
 }
 
-template <class... Parts> std::string sentence(const Parts&... parts) {
+template <class... Parts>
+std::string sentence(const Parts&... parts) {
   std::string text;
   (append(text, parts), ...);
   return text;
@@ -23,7 +25,7 @@ template <class... Parts> std::string sentence(const Parts&... parts) {
 
 }  // namespace bertft::checks
 
-#define BERTFT_CHECK(condition, ...)                                                      \
-  do {                                                                                    \
+#define BERTFT_CHECK(condition, ...)                                                     \
+  do {                                                                                   \
     if (!(condition)) throw std::runtime_error(::bertft::checks::sentence(__VA_ARGS__)); \
   } while (false)

@@ -137,7 +137,7 @@ def validated(kind: Any, value: object, file: str, key: str = "") -> Any:
     try:
         return _adapter(kind).validate_json(text)  # JSON: strict, yet a list may become a tuple
     except ValidationError as error:
-        sentence = _sentence(kind, value, error.errors(include_url=False), key)
+        sentence = _sentence(kind, json.loads(text), error.errors(include_url=False), key)
         raise BertftError(f"{file}: {sentence}") from None
 
 
@@ -182,8 +182,6 @@ def _place(value: Any, error: Any) -> list[str | int]:
     """Return the keys that lead to an error, without pydantic's names for the members of a union."""
     place: list[str | int] = []
     for step in error["loc"]:
-        if isinstance(value, dict):
-            value = {str(key): entry for key, entry in value.items()}
         inside = isinstance(value, dict) and step in value
         inside |= isinstance(value, (list, tuple)) and isinstance(step, int)
         if inside:

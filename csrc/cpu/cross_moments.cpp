@@ -16,10 +16,10 @@
 namespace bertft {
 namespace {
 
-constexpr int64_t kChunk = 2048;          // rows: 12 MB of prepared rows at d = 768 for two spaces
-constexpr int64_t kChunksPerFlush = 4;    // T accumulates this many chunks before double takes over
-constexpr int64_t kBlock = 128;           // rows of a preparation task
-constexpr int64_t kShort = 16;            // rows summed in T before double takes over
+constexpr int64_t kChunk = 2048;        // rows: 12 MB of prepared rows at d = 768 for two spaces
+constexpr int64_t kChunksPerFlush = 4;  // T accumulates this many chunks before double takes over
+constexpr int64_t kBlock = 128;         // rows of a preparation task
+constexpr int64_t kShort = 16;          // rows summed in T before double takes over
 
 // One space of the chunk.
 template <class T>
@@ -39,7 +39,8 @@ struct Side {
     BadRow first;
     for (int64_t r = 0; r < count; r += kGroupRows) {
       const int64_t rows = std::min(kGroupRows, count - r);
-      const BadRow bad = prepare_group(*x, row + r, rows, metric, mean, buffer, u.place(at + r), &a[at + r], &p[at + r]);
+      const BadRow bad =
+          prepare_group(*x, row + r, rows, metric, mean, buffer, u.place(at + r), &a[at + r], &p[at + r]);
       if (first.row < 0) first = bad;
     }
     if (metric == Metric::sqeuclidean)
@@ -170,7 +171,8 @@ struct Stats {
 template <class T>
 BadRow cross_moments_cpu(const CrossMoments& m, bool check, const Pool& pool) {
   const int64_t n = m.x.rows, d = m.x.dim, e = m.y.data ? m.y.dim : 0;
-  if (check && n > kChunk * kChunksPerFlush) {  // fewer rows are checked below, because nothing is added before the flush
+  if (check &&
+      n > kChunk * kChunksPerFlush) {  // fewer rows are checked below, because nothing is added before the flush
     BadRow bad = find_bad_row(m.x, m.metric_x, pool);
     if (bad.row < 0 && m.y.data && (bad = find_bad_row(m.y, m.metric_y, pool)).row >= 0) bad.row += n;
     if (bad.row >= 0) return bad;
@@ -204,7 +206,7 @@ BadRow cross_moments_cpu(const CrossMoments& m, bool check, const Pool& pool) {
         found[side * tasks + task] = bad;
       }
       double *of_x = m.stats_x ? sums : nullptr, *of_y = m.stats_y ? sums + stats.of_x : nullptr;
-      double *of_xy = m.stats_xy ? sums + stats.of_x + stats.of_y : nullptr;
+      double* of_xy = m.stats_xy ? sums + stats.of_x + stats.of_y : nullptr;
       vector_stats(x, of_xy ? &y : nullptr, at, count, of_x, of_xy);
       if (m.y.data) vector_stats(y, of_xy ? &x : nullptr, at, count, of_y, of_xy ? of_xy + 2 * d : nullptr);
       if (of_x) space_scalars(x, at, count, of_x + 3 * d);
@@ -221,7 +223,8 @@ BadRow cross_moments_cpu(const CrossMoments& m, bool check, const Pool& pool) {
     parallel_tasks(pool, int64_t(blocks.size()), [&](int, int64_t task) {
       const Block& block = blocks[task];
       multiply(products[block.product], block.i, block.j, rows, !first);
-      if (last) flush(products[block.product], block.i, block.j, m.add || index >= kChunksPerFlush, start + kChunk >= n);
+      if (last)
+        flush(products[block.product], block.i, block.j, m.add || index >= kChunksPerFlush, start + kChunk >= n);
     });
     if (last) stats.flush(pending, m);
   }

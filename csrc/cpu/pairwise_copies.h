@@ -39,6 +39,8 @@ inline int64_t tile_edge(int64_t n, int64_t m, int threads) {
   return edge;
 }
 
-inline int64_t condensed_row(int64_t i, int64_t n) { return i * n - i * (i + 1) / 2 - i - 1; }  // + j is the place of (i, j)
+inline int64_t condensed_row(int64_t i, int64_t n) {
+  return i * n - i * (i + 1) / 2 - i - 1;
+}  // + j is the place of (i, j)
 
 }  // namespace bertft

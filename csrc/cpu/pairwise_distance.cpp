@@ -1,7 +1,8 @@
 // out[i, j] = d(x_i, y_j).
 //
 // dot is u.v. The quadratic kinds share one form: with rows u, v in the metric's form less a common vector,
-//   |u_i - v_j|^2 = a_i + b_j - 2 u_i.v_j      sqeuclidean; euclidean is its root; cosine and correlation are half of it
+//   |u_i - v_j|^2 = a_i + b_j - 2 u_i.v_j      sqeuclidean; euclidean is its root; cosine and correlation are half of
+//   it
 // Subtracting the common vector (the mean of a sample) avoids most of the cancellation. Entries that are small beside
 // a_i + b_j even so (`kNear`) are summed again directly from the differences, so that equal rows are exactly 0 apart.
 // manhattan works row by row, with blocks of 2 x 4 pairs in registers.
@@ -25,7 +26,7 @@
 namespace bertft {
 namespace {
 
-constexpr int64_t kManhattanBlock = 64;   // rows of y that stay in the second-level cache
+constexpr int64_t kManhattanBlock = 64;  // rows of y that stay in the second-level cache
 
 template <class T>
 double direct_square(const T* u, const T* v, int64_t d) {
@@ -198,9 +199,9 @@ BadRow pairwise_distance_cpu(const PairwiseDistance<T>& p, const Pool& pool) {
   return copies.bad;
 }
 
-#define BERTFT_INSTANTIATE(T)                                                                                       \
+#define BERTFT_INSTANTIATE(T)                                                                                        \
   template void distance_tile<T>(const Prepared<T>&, int64_t, int64_t, const Prepared<T>&, int64_t, int64_t, Metric, \
-                                 bool, T*, int64_t);                                                                \
+                                 bool, T*, int64_t);                                                                 \
   template BadRow pairwise_distance_cpu<T>(const PairwiseDistance<T>&, const Pool&);
 BERTFT_INSTANTIATE(float)
 BERTFT_INSTANTIATE(double)

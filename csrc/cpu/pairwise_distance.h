@@ -15,9 +15,9 @@ struct Prepared {
   int64_t rows, dim;
 };
 
-constexpr int64_t kTile = 512;    // rows and columns of a tile: long enough for the BLAS, small enough for the cache
+constexpr int64_t kTile = 512;      // rows and columns of a tile: long enough for the BLAS, small enough for the cache
 constexpr double kNear = 1.0 / 32;  // entries below this share of a_i + b_j are summed again: 1e-5 relative in float32
-constexpr int64_t kStrip = 64;    // a diagonal tile is computed in strips of this many rows, right of the diagonal only
+constexpr int64_t kStrip = 64;  // a diagonal tile is computed in strips of this many rows, right of the diagonal only
 
 // out (m, w) = d(x[i0 + i], y[j0 + j]). `diagonal`: x is y and i0 = j0; then only j >= i is computed, the diagonal is
 // set to 0 (|u|^2 for dot), and entries below it are undefined.
@@ -43,7 +43,7 @@ struct PairwiseDistanceGrad {
   bool condensed;
   const T* grad;  // of out, with strides in elements (condensed: only col_stride)
   int64_t row_stride, col_stride;
-  const T* out;  // contiguous; read for euclidean only
+  const T* out;        // contiguous; read for euclidean only
   T *grad_x, *grad_y;  // (N, D), (M, D): with respect to the rows in their metric's form
 };
 

@@ -37,7 +37,8 @@ class PanelRows {
 
   // Rows of x become columns `at`.., a multiple of a panel's. A panel's rows are prepared one after another, then
   // transposed together, so that writes are contiguous.
-  void prepare(const Matrix& x, Metric metric, const double* mean, const Form* forms, int64_t at, RowScratch<T>& scratch) {
+  void prepare(const Matrix& x, Metric metric, const double* mean, const Form* forms, int64_t at,
+               RowScratch<T>& scratch) {
     const int64_t width = scratch.padded_dim(dim_);
     double square[kGroupRows] = {}, unused[kGroupRows];
     for (int64_t i = 0; i < x.rows; i += kPanel<T>) {
@@ -91,11 +92,13 @@ Vector<T> direct_squares(const PanelRows<T>& x, int64_t i, const PanelRows<T>& y
 // Turns the products g_j = u_i.v_j of a row, begin <= j < w, into distances less `shift`, and the rest of the row up to
 // whole vectors into 0. Returns the sum.
 template <class T>
-double finish_row(const PanelRows<T>& x, int64_t i, const PanelRows<T>& y, int64_t begin, int64_t w, Metric metric, T shift,
-                  T* g) {
+double finish_row(const PanelRows<T>& x, int64_t i, const PanelRows<T>& y, int64_t begin, int64_t w, Metric metric,
+                  T shift, T* g) {
   const T a = x.squares()[i], near = T(kNear), *b = y.squares();
   const int64_t first = begin / kLanes<T> * kLanes<T>;
-  const auto inside = [&](int64_t j) { return first_lanes<T>(w - j) & ~first_lanes<T>(std::max<int64_t>(0, begin - j)); };
+  const auto inside = [&](int64_t j) {
+    return first_lanes<T>(w - j) & ~first_lanes<T>(std::max<int64_t>(0, begin - j));
+  };
   if (metric != Metric::dot) {
     Mask<T> close = {};
     for (int64_t j = first; j < w; j += kLanes<T>) {

@@ -153,11 +153,11 @@ class Pass {
       if (p.distance_rank > 0) {
         const T scale = T(2 / (count * double(n) * double(n)));
         if (p.distances_are_bytes)
-          loss[0] = probe_distances(n, p.distance_rank, points, ld,
-                                    static_cast<const uint8_t*>(p.distances) + gold, scale, scratch);
-        else
-          loss[0] = probe_distances(n, p.distance_rank, points, ld, static_cast<const T*>(p.distances) + gold,
+          loss[0] = probe_distances(n, p.distance_rank, points, ld, static_cast<const uint8_t*>(p.distances) + gold,
                                     scale, scratch);
+        else
+          loss[0] = probe_distances(n, p.distance_rank, points, ld, static_cast<const T*>(p.distances) + gold, scale,
+                                    scratch);
         loss[0] /= double(n) * double(n);
       }
       if (p.distance_rank < p.rank)

@@ -90,8 +90,8 @@ inline void gradient_block(int64_t n, const T* matrix, int64_t width, const T* p
 
 // points := scale times matrix (symmetric) times points, for `columns` of their coordinates, at most C vectors.
 template <class T, int C>
-inline void gradient_panel(int64_t n, const T* matrix, int64_t width, T* points, int64_t ld, int64_t columns,
-                           T scale, T* panel) {
+inline void gradient_panel(int64_t n, const T* matrix, int64_t width, T* points, int64_t ld, int64_t columns, T scale,
+                           T* panel) {
   for (int64_t j = 0; j < n; ++j)
     for (int c = 0; c < C; ++c) {
       const int64_t left = columns - c * kLanes<T>;
@@ -105,12 +105,23 @@ inline void gradient_panel(int64_t n, const T* matrix, int64_t width, T* points,
     const T* rows = matrix + i;
     T* out = points + i * ld;
     switch (block) {
-      case 6: gradient_block<T, 6, C>(n, rows, width, panel, out, ld, columns, scale); break;
-      case 5: gradient_block<T, 5, C>(n, rows, width, panel, out, ld, columns, scale); break;
-      case 4: gradient_block<T, 4, C>(n, rows, width, panel, out, ld, columns, scale); break;
-      case 3: gradient_block<T, 3, C>(n, rows, width, panel, out, ld, columns, scale); break;
-      case 2: gradient_block<T, 2, C>(n, rows, width, panel, out, ld, columns, scale); break;
-      default: gradient_block<T, 1, C>(n, rows, width, panel, out, ld, columns, scale);
+      case 6:
+        gradient_block<T, 6, C>(n, rows, width, panel, out, ld, columns, scale);
+        break;
+      case 5:
+        gradient_block<T, 5, C>(n, rows, width, panel, out, ld, columns, scale);
+        break;
+      case 4:
+        gradient_block<T, 4, C>(n, rows, width, panel, out, ld, columns, scale);
+        break;
+      case 3:
+        gradient_block<T, 3, C>(n, rows, width, panel, out, ld, columns, scale);
+        break;
+      case 2:
+        gradient_block<T, 2, C>(n, rows, width, panel, out, ld, columns, scale);
+        break;
+      default:
+        gradient_block<T, 1, C>(n, rows, width, panel, out, ld, columns, scale);
     }
     i += block;
   }

@@ -1,10 +1,11 @@
 // Second moments of entries, or of ranks of entries.
 //
-//   moments  sum e and sum e e' of e = d - shift, shift being the mean of a sample of entries; in T over a few rows of a
+//   moments  sum e and sum e e' of e = d - shift, shift being the mean of a sample of entries; in T over a few rows of
+//   a
 //            tile and in double beyond
 //   ranks    the entries are counted in kCells cells that divide the central range of a sample evenly; the mid-rank of
-//            a cell then replaces its entries. Two passes: counts, then moments of the looked-up ranks. A single pair of
-//            layers takes one pass instead: a joint table over kBins x kBins bins of equal mass (by the sample)
+//            a cell then replaces its entries. Two passes: counts, then moments of the looked-up ranks. A single pair
+//            of layers takes one pass instead: a joint table over kBins x kBins bins of equal mass (by the sample)
 //
 // Ranks inside a bin of c of the P entries deviate from its mid-rank with variance (c^2 - 1) / 12 at most; `within` is
 // the share of the variance of all ranks that this makes, v = sum c (c^2 - 1) / P^3 (1 / bins^2 for bins of equal
@@ -21,8 +22,8 @@
 namespace bertft {
 namespace {
 
-constexpr int64_t kShiftRows = 48;            // rows whose pairs give the shift
-constexpr int64_t kRankRows = 512;            // rows whose pairs give the range of the cells
+constexpr int64_t kShiftRows = 48;  // rows whose pairs give the shift
+constexpr int64_t kRankRows = 512;  // rows whose pairs give the range of the cells
 constexpr int64_t kCells = 1 << 16;
 constexpr int64_t kBins = 2048;               // of the joint table
 constexpr double kTail = 5e-4;                // share of the sample beyond either end of the cells' range

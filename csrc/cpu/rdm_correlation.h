@@ -11,10 +11,10 @@ namespace bertft {
 
 // P = L + M matrices of the same N stimuli: those of x, then those of y. Pairs are i < j.
 struct RdmTiles {
-  std::vector<Matrix> layers;  // P
-  std::vector<Metric> metrics;  // P
+  std::vector<Matrix> layers;            // P
+  std::vector<Metric> metrics;           // P
   std::vector<std::vector<Form>> forms;  // P x N, of row_forms
-  int64_t first_y;             // L; = P where x is compared with itself
+  int64_t first_y;                       // L; = P where x is compared with itself
   bool ranks;
   // Out, all double, with e the entry less its layer's shift, or the centred rank over the number of pairs:
   double* sums;      // (P,) sum e

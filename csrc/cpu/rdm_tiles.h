@@ -18,7 +18,7 @@ namespace bertft {
 constexpr int64_t kTileMemory = 44 << 20;  // bytes for the block, all strips and tiles together
 constexpr int64_t kStep = 48;              // strips are multiples of it: whole panels in every type and width
 constexpr int64_t kMostStrip = 4 * kStep, kMostStrips = 10;  // rows of a strip, strips to a block
-constexpr int64_t kMeanRows = 256;         // rows whose mean is subtracted from all rows of a layer
+constexpr int64_t kMeanRows = 256;                           // rows whose mean is subtracted from all rows of a layer
 
 template <class T>
 class Tiles {
@@ -92,7 +92,8 @@ class Tiles {
             w.rows.use(p_.layers[l].dim);
             prepare(l, start, rows, w.rows, 0, w.scratch);
           }
-          tile(l, inside ? block_rows_[l] : w.rows, inside ? start - from : 0, rows, block_rows_[l], columns, inside, w);
+          tile(l, inside ? block_rows_[l] : w.rows, inside ? start - from : 0, rows, block_rows_[l], columns, inside,
+               w);
         }
         f(worker, done + task, w.tiles, w.sums, rows, columns, inside ? start - from + 1 : -n_);
       });
@@ -150,7 +151,8 @@ class Tiles {
     prepare_rows(m, p_.metrics[l], means_[l].data(), to.plain.data() + at * m.dim, squares, serial());
   }
 
-  void tile(int64_t l, const Rows& u, int64_t i0, int64_t rows, const Rows& v, int64_t columns, bool diagonal, Worker& w) {
+  void tile(int64_t l, const Rows& u, int64_t i0, int64_t rows, const Rows& v, int64_t columns, bool diagonal,
+            Worker& w) {
     const Metric metric = p_.metrics[l];
     const T shift = T(p_.shifts[l]);
     T* const out = w.tiles[l].data();

@@ -83,7 +83,8 @@ bool all_finite(const S* row, int64_t d) {
 
 template <class S>
 Form unit_norm(const S* row, int64_t d, Metric metric, double total) {
-  if (metric == Metric::cosine) return total > 0 ? Form{1 / std::sqrt(total), 0, BadRow::none} : Form{kNaN, 0, BadRow::no_norm};
+  if (metric == Metric::cosine)
+    return total > 0 ? Form{1 / std::sqrt(total), 0, BadRow::none} : Form{kNaN, 0, BadRow::no_norm};
   const double centre = sum(row, d) / double(d), centred = squares(row, d, centre);
   if (!(centred > kConstantRow * kConstantRow * total)) return {kNaN, 0, BadRow::no_norm};
   return {1 / std::sqrt(centred), centre, BadRow::none};
@@ -141,7 +142,8 @@ void fetch_next(const Matrix& x, int64_t i, int64_t begin, int64_t count) {
 
 // to[k] = form of row[k] less mean[k], k < count.
 template <class T, class S>
-[[gnu::always_inline]] inline void fill_run(const S* row, Form form, const double* mean, int64_t count, T* to, Sums& sums) {
+[[gnu::always_inline]] inline void fill_run(const S* row, Form form, const double* mean, int64_t count, T* to,
+                                            Sums& sums) {
   Vector<double> s[2] = {}, t[2] = {};
   int64_t k = 0;
   for (; k + 2 * W <= count; k += 2 * W)

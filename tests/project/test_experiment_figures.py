@@ -19,16 +19,16 @@ def panels(figure) -> dict[str, list[str]]:
 
 
 def test_an_encoder_whose_name_contains_and_is_compared_with_the_base():
-    lab = SimpleNamespace(options=lambda *_: {"text": "plain", "task": "mnli"})
-    (figure,) = lora.figures(similar("brand", "LoRA", "LoRA and full"), lab)
+    about = SimpleNamespace(config={"options": {"lora": {"text": "plain", "task": "mnli"}}})
+    (figure,) = lora.EXPERIMENT.figures(similar("brand", "LoRA", "LoRA and full"), about)
     assert panels(figure) == {"to the base encoder": ["brand", "LoRA"], "one to the other": ["LoRA and full"]}
 
 
 @pytest.mark.parametrize("task", ["a and base", "x, two seeds"])
 def test_kinds_of_pairs_do_not_depend_on_the_name_of_a_task(task):
-    lab = SimpleNamespace(setting=SimpleNamespace(study=SimpleNamespace(tasks=["mnli", task])))
+    about = SimpleNamespace(config={"tasks": ["mnli", task]})
     rows = similar(f"mnli and {task}", f"{task} and base", f"{task}, two seeds")
-    (figure,) = noise_ceiling.figures(rows, lab)
+    (figure,) = noise_ceiling.EXPERIMENT.figures(rows, about)
     assert panels(figure) == {
         "two tasks": [f"mnli and {task}"], "a task and the base": [task], "one task, two seeds": [task],
     }  # fmt: skip

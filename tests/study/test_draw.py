@@ -53,7 +53,7 @@ def study_rows(tmp_path, tiny_model, tuned, draw=None):
     encoders = {"base": Encoder.from_pretrained(str(tiny_model))}
     encoders |= dict.fromkeys(config.tasks, Encoder.from_pretrained(tuned))
     materials.encoder = encoders.__getitem__
-    stage = next(stage for stage in study_stages(config, materials) if stage.name == "rsa/wiki")
+    stage = next(stage for stage in study_stages(materials) if stage.name == "rsa/wiki")
     return [row for row in stage.work() if row.model == "dep" and row.measure == "rsa_cosine_pearson"]
 
 
