@@ -49,7 +49,7 @@ CLAIMS = {
     "ldmatrix": re.compile(r"\bLDSM\b"),
     "16-byte loads": re.compile(r"\bLD[GS]?\.(?:\w+\.)*128\b|\bLDGSTS\.(?:\w+\.)*128\b"),
 }
-# what it may count; "from zero": the accumulator is the constant register
+# instructions that a header may count; "from zero": the accumulator is the constant register
 COUNTED = {
     "HMMA": re.compile(r"\bHMMA\b"),
     "HMMA from zero": re.compile(r"\bHMMA\b.*, RZ\b"),

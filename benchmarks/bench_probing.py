@@ -118,8 +118,8 @@ def step_products(batch: SpanBatch, probes: int, labels: int, attended: bool) ->
     """Return the products (heads, rows, inner, columns) of one step, in the cheapest order.
 
     Each role multiplies its distinct spans by the projection and its half of the hidden layer, one after the other, or,
-    for more spans than dimensions, by both as one matrix. Vectors of single words need no gradient. Not counted are
-    those of the mixes, some of which do, and the products within the attention.
+    for more spans than dimensions, by both as one matrix. Vectors of single words need no gradient. The gradients of
+    the mixes and the products within the attention are not counted.
     """
     found = []
     for sizes in batch.sizes:
