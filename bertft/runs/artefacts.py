@@ -1,9 +1,10 @@
 """Tensors kept in a file with their settings and digest.
 
-An artefact is one safetensors file. Its metadata are four texts: ``format``, ``settings`` and ``record`` (both JSON),
-and ``sha256``, a digest of the tensors and of the other metadata. The settings are everything that the tensors depend
-on, so a file of equal settings can replace the work that made it. The record holds the other results of that work. The
-file is renamed into place when it is complete, so a reader finds the old file or the new one, never half of either.
+An artefact is one safetensors file. Its metadata have one entry, ``bertft``, a JSON object with ``format``,
+``settings``, ``record`` and ``sha256``, a digest of the tensors and of the other three. (One entry, because the library
+writes several in random order.) The settings are everything that the tensors depend on, so a file of equal settings can
+replace the work that made it. The record holds the other results of that work. The file is renamed into place when it
+is complete, so a reader finds the old file or the new one, never half of either.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import json
 import math
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,26 +21,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.runs.differences import first_difference
-from bertft.runs.digests import bytes_of, digest
-from bertft.runs.files import allocate, appearing_file
+from bertft.runs.digests import digest
+from bertft.runs.files import appearing_path
 
 FORMAT = "bertft.artefact/1"
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
+_NO_DIGEST = "0" * 64  # as long as every digest
 
 
 class DamagedArtefact(BertftError):
@@ -113,14 +106,8 @@ class Artefact:
         labels: Mapping[str, str] | None = None,
     ) -> None:
         """Write ``tensors`` from any device, JSON values ``record``, and texts ``labels`` for other readers."""
-        metadata = {
-            **(labels or {}),
-            "format": self.format,
-            "settings": json.dumps(self.settings, sort_keys=True),
-            "record": json.dumps(record or {}),
-        }
-        metadata["sha256"] = digest(tensors, json.dumps(metadata, sort_keys=True))
-        write_tensors(self.path, tensors, metadata)
+        about = {**(labels or {}), **self._about(record or {})}
+        write_tensors(self.path, tensors, _sealed(about, digest(tensors, _text(about))))
 
     @contextlib.contextmanager
     def filled(self, name: str, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
@@ -131,24 +118,23 @@ class Artefact:
         Raises:
             OSError: before the block, if the disk has no room.
         """
-        metadata = {"format": self.format, "settings": json.dumps(self.settings, sort_keys=True), "record": "{}"}
-        size = 4 * math.prod(shape)
-        entry = {"dtype": "F32", "shape": list(shape), "data_offsets": [0, size]}
-
-        def header(sha256: str) -> bytes:
-            text = json.dumps({"__metadata__": {**metadata, "sha256": sha256}, name: entry}).encode()
-            text += b" " * (-len(text) % 8)
-            return len(text).to_bytes(8, "little") + text
-
-        with appearing_file(self.path) as file:
-            start = len(header("0" * 64))  # every digest is as long
-            allocate(file, start + size)
-            table = np.memmap(file, np.float32, "r+", offset=start, shape=shape)
+        about = self._about({})
+        with appearing_path(self.path) as path:
+            with tempfile.TemporaryFile(dir=path.parent) as empty:  # sparse: it takes no room
+                zeros = np.memmap(empty, np.float32, "w+", shape=shape)
+                save_file({name: torch.from_numpy(zeros)}, path, _sealed(about, _NO_DIGEST))
+                del zeros
+            start = path.stat().st_size - 4 * math.prod(shape)
+            table = np.memmap(path, np.float32, "r+", offset=start, shape=shape)
             yield table
             table.flush()
-            sha256 = digest({name: torch.from_numpy(table)}, json.dumps(metadata, sort_keys=True))
-            file.seek(0)
-            file.write(header(sha256))
+            sha256 = digest({name: torch.from_numpy(table)}, _text(about))
+            with path.open("r+b") as file:
+                file.seek(file.read(start).index(_NO_DIGEST.encode()))
+                file.write(sha256.encode())
+
+    def _about(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        return {"format": self.format, "settings": self.settings, "record": record}
 
     def remove(self) -> None:
         """Remove the file if it exists."""
@@ -163,18 +149,34 @@ def read_artefact(path: str | os.PathLike[str], format: str = FORMAT) -> Content
         DamagedArtefact: if it is no safetensors file, has another format, or has changed since it was written.
     """
     tensors, metadata = read_tensors(path)
-    if metadata.get("format") != format:
-        raise DamagedArtefact(f"{path}: expected the format {format}, found {metadata.get('format')!r}")
-    written = metadata.pop("sha256", None)
-    if written != digest(tensors, json.dumps(metadata, sort_keys=True)):
+    about = about_of(path, metadata)
+    if about.get("format") != format:
+        raise DamagedArtefact(f"{path}: expected the format {format}, found {about.get('format')!r}")
+    written = about.pop("sha256", None)
+    if written != digest(tensors, _text(about)):
         raise DamagedArtefact(f"{path}: damaged: the content is not what was written")
-    return Contents(tensors, json.loads(metadata["settings"]), json.loads(metadata["record"]))
+    return Contents(tensors, about["settings"], about["record"])
+
+
+def about_of(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return the JSON object in an artefact's metadata; for a file of an earlier version, its metadata."""
+    try:
+        about = json.loads(metadata["bertft"]) if "bertft" in metadata else dict(metadata)
+    except ValueError:
+        raise DamagedArtefact(f"{path}: damaged: its metadata are not JSON") from None
+    return about if isinstance(about, dict) else {}
+
+
+def _text(about: Mapping[str, Any]) -> str:
+    return json.dumps(about, sort_keys=True)
+
+
+def _sealed(about: Mapping[str, Any], sha256: str) -> dict[str, str]:
+    return {"bertft": _text({**about, "sha256": sha256})}
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file; raises as `read_artefact` does."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(os.fspath(path), "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
@@ -185,23 +187,10 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
 
 
 def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, one tensor after the other, so that no second copy of them all is in memory.
-
-    The library's own writer makes that copy before version 0.8, and a checkpoint of a long stream has gigabytes.
-    """
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that offsets are aligned
-    stop = 0
-    for name in order:
-        tensor = tensors[name]
-        start, stop = stop, stop + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, stop]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with appearing_file(path) as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in order:
-            file.write(bytes_of(tensors[name]))
+    """Write a safetensors file of tensors from any device; no second copy of those on the CPU is made."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with appearing_path(path) as temporary:
+        save_file(whole, temporary, dict(metadata))
 
 
 class Unfinished:

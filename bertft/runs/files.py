@@ -31,36 +31,34 @@ def write_bytes_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def appearing_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a temporary file for writing, and rename it to ``path`` when the block ends.
+def appearing_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield the name of a temporary file to write, and rename it to ``path`` when the block ends.
 
     If the block raises, the temporary file is removed and ``path`` stays as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
+    os.close(handle)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
-def allocate(file: BinaryIO, size: int) -> None:
-    """Make ``file`` at least ``size`` bytes long and allocate its disk space; raise ``OSError`` if the disk is full.
-
-    A write to a memory map of a sparse file that finds the disk full would end the process by a signal.
-    """
-    file.truncate(size)
-    if hasattr(os, "posix_fallocate"):  # not on macOS
-        os.posix_fallocate(file.fileno(), 0, size)
+@contextlib.contextmanager
+def appearing_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a temporary file for writing, and rename it to ``path`` when the block ends, as `appearing_path` does."""
+    with appearing_path(path) as temporary, temporary.open("wb") as file:
+        yield file
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from bertft.data.location import data_name, pin
 from bertft.data.sampling import stimuli_order
@@ -22,6 +21,7 @@ from bertft.models.encoder import Encoder
 from bertft.models.fingerprint import fingerprint, sampled_fingerprint
 from bertft.ops.metrics import LINEAR
 from bertft.runs import process
+from bertft.runs.artefacts import DamagedArtefact, about_of, read_tensors
 from bertft.runs.checkpoint import Checkpoint, team_sizes
 from bertft.runs.folder import CONFIG, LOCK, RunFolder, Stage
 from bertft.runs.progress import SILENT, Progress
@@ -227,7 +227,7 @@ def _weights_of(folder: Path, encoders: dict[str, Encoder]) -> dict[str, str]:
     if markers:
         sampled = {name: sampled_fingerprint(encoder) for name, encoder in encoders.items()}
         for path in markers:
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, SafetensorError):  # reported later
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, DamagedArtefact):  # reported later
                 if _settings_in(path)["weights"] == sampled:
                     return sampled
     return {name: fingerprint(encoder) for name, encoder in encoders.items()}
@@ -237,8 +237,7 @@ def _settings_in(path: Path) -> Any:
     """Return the settings that a stage's marker or a checkpoint was written with."""
     if path.suffix == ".json":
         return json.loads(path.read_text(encoding="utf8"))["settings"]
-    with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["settings"])
+    return about_of(path, read_tensors(path)[1])["settings"]
 
 
 @contextlib.contextmanager

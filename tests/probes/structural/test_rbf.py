@@ -137,9 +137,9 @@ def test_rbf_probes_have_rows_and_files(tiny_model, tmp_path, monkeypatch):
     measures = {r.measure for r in rows}
     assert {"dspr_rank2", "dspr_rbf", "control_uuas_rbf", "uuas_selectivity_rbf", "root_accuracy_rbf"} <= measures
     with safe_open(tmp_path / "base.rbf.safetensors", framework="pt") as file:
-        assert file.metadata()["kind"] == "rbf"
+        assert json.loads(file.metadata()["bertft"])["kind"] == "rbf"
     with safe_open(tmp_path / "base.rank4.safetensors", framework="pt") as file:
-        assert file.metadata()["kind"] == "linear"
+        assert json.loads(file.metadata()["bertft"])["kind"] == "linear"
     kept, record = load_file(tmp_path / "base.rbf.safetensors"), json.loads((tmp_path / "base.rbf.json").read_text())
     assert kept["distance"].shape == (4, 32, 4) and kept["widths"].shape == (2, 4)
     assert record["config"]["rank"] == "4, RBF kernel" and record["widths"]["depth"] == kept["widths"][1].tolist()
