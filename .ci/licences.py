@@ -1,4 +1,4 @@
-"""Licences of the installed dependencies, as the packages state them.
+"""Licences of the installed dependencies.
 
 python .ci/licences.py --write docs/licences.md     write the page
 python .ci/licences.py --check docs/licences.md     list the differences; fail if a licence is not stated or binds
