@@ -1,6 +1,7 @@
-"""Build script: a pure wheel that carries the kernels' sources, compiled at first use.
+"""Build script.
 
-``BERTFT_AOT=1 pip install --no-build-isolation .`` compiles the CPU kernels while building instead.
+The wheel is pure Python with the kernels' sources, which are compiled at first use. ``BERTFT_AOT=1 pip install
+--no-build-isolation .`` compiles the CPU kernels during the build instead.
 """
 
 import os

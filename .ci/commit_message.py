@@ -1,6 +1,7 @@
-"""Check of a commit's subject: python .ci/commit_message.py FILE, as a commit-msg hook calls it.
+"""Check of a commit's subject.
 
-A subject names its area, is imperative and has at most 65 characters: ``report: omit the seed line``.
+A commit-msg hook calls ``python .ci/commit_message.py FILE``. A subject names its area, is imperative and has at most
+65 characters: ``report: omit the seed line``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def fault(message: str) -> str | None:
 
 
 def main() -> int:
-    """Print the fault of the message in the given file, if any; return 1 then."""
+    """Print the fault of the message in the given file, if any, and return 1; else return 0."""
     found = fault(Path(sys.argv[1]).read_text(encoding="utf8"))
     if found:
         print(f"commit message: {found}", file=sys.stderr)

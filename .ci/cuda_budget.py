@@ -1,12 +1,14 @@
-"""Compiles every csrc/cuda/*.cu for real GPUs, without one, and holds the kernels to what their headers state.
+"""Resource checks of the compiled CUDA kernels.
+
+Every csrc/cuda/*.cu is compiled for real GPUs, which need not be present, and compared with its header:
 
     python .ci/cuda_budget.py [FILE.cu ...] [--write docs/cuda_resources.md]
 
 For sm_80, sm_90 and sm_100, with the defines under which torch builds extensions:
 - ptxas: no more registers than the header's ``// registers: <= N`` (``NAME <= N`` for a single kernel); no spills, or
-  as many bytes, up to 24, as ``// spills: NAME <= N`` admits;
-- machine code: a file whose header speaks of tensor cores, cp.async, ldmatrix or 16-byte loads holds them; a kernel has
-  as many instructions as ``// instructions: NAME 96 HMMA, 32 HMMA from zero, 16 LDSM, 32 LDGSTS`` states.
+  at most the bytes, up to 24, in ``// spills: NAME <= N``;
+- machine code: contains the tensor cores, cp.async, ldmatrix or 16-byte loads that the header mentions, and as many
+  instructions as ``// instructions: NAME 96 HMMA, 32 HMMA from zero, 16 LDSM, 32 LDGSTS`` states.
 
 nvcc: $CUDA_HOME, PATH, or the PyPI packages nvidia-cuda-nvcc, nvidia-cuda-crt, nvidia-nvvm, nvidia-cuda-runtime and
 nvidia-cuda-cccl (13.0). Machine code is read by cuobjdump and nvdisasm (system, or PyPI's nvidia-cuda-cuobjdump and
@@ -47,7 +49,7 @@ CLAIMS = {
     "ldmatrix": re.compile(r"\bLDSM\b"),
     "16-byte loads": re.compile(r"\bLD[GS]?\.(?:\w+\.)*128\b|\bLDGSTS\.(?:\w+\.)*128\b"),
 }
-# what it may count; "from zero": the accumulator is the constant register
+# instructions that a header may count; "from zero": the accumulator is the constant register
 COUNTED = {
     "HMMA": re.compile(r"\bHMMA\b"),
     "HMMA from zero": re.compile(r"\bHMMA\b.*, RZ\b"),
@@ -79,7 +81,7 @@ class Kernel:
 
 
 def find_tool(name: str) -> str | None:
-    """Path of a tool of the CUDA toolkit: CUDA_HOME, PATH, or a package from PyPI."""
+    """Return the path of a tool of the CUDA toolkit, in CUDA_HOME, PATH, or a package from PyPI."""
     if (home := os.environ.get("CUDA_HOME")) and (path := Path(home) / "bin" / name).exists():
         return str(path)
     if path := shutil.which(name):
@@ -92,7 +94,7 @@ def find_tool(name: str) -> str | None:
 
 
 def header(source: Path) -> str:
-    """The comment that a kernel file opens with."""
+    """Return the comment at the top of a kernel file."""
     lines = []
     for line in source.read_text(encoding="utf-8").splitlines():
         if not line.startswith("//"):
@@ -102,12 +104,12 @@ def header(source: Path) -> str:
 
 
 def stated_budget(text: str) -> dict[str, int]:
-    """``registers: <= 128, fold_kernel <= 40`` -> {"": 128, "fold_kernel": 40}; empty when nothing is stated."""
+    """Return {"": 128, "fold_kernel": 40} from ``registers: <= 128, fold_kernel <= 40``; empty if nothing is stated."""
     return _stated(text, "registers")
 
 
 def stated_spills(text: str) -> dict[str, int]:
-    """Bytes by kernel, as `stated_budget`; empty when nothing may spill."""
+    """Return bytes by kernel, as `stated_budget`; empty if nothing may spill."""
     return _stated(text, "spills")
 
 
@@ -117,7 +119,7 @@ def _stated(text: str, what: str) -> dict[str, int]:
 
 
 def stated_instructions(text: str) -> dict[str, dict[str, int]]:
-    """``instructions: NAME 96 HMMA, 16 LDSM`` (a line for each kernel) -> {"NAME": {"HMMA": 96, "LDSM": 16}}."""
+    """Return {"NAME": {"HMMA": 96, "LDSM": 16}} from lines ``instructions: NAME 96 HMMA, 16 LDSM``."""
     found = {}
     for name, counts in re.findall(r"^instructions:\s*(\w+) (.*)$", text, flags=re.MULTILINE):
         found[name] = {what.strip(): int(count) for count, what in re.findall(r"(\d+) ([^,]+)", counts)}
@@ -125,7 +127,7 @@ def stated_instructions(text: str) -> dict[str, dict[str, int]]:
 
 
 def read_ptxas(report: str) -> dict[tuple[str, str], Usage]:
-    """{(mangled kernel, architecture): usage} from what ``ptxas -v`` prints."""
+    """Return {(mangled kernel, architecture): usage} from the output of ``ptxas -v``."""
     found: dict[tuple[str, str], Usage] = {}
     key = None
     for line in report.splitlines():
@@ -145,7 +147,7 @@ def read_ptxas(report: str) -> dict[tuple[str, str], Usage]:
 
 
 def count_instructions(listing: str) -> dict[tuple[str, str], dict[str, int]]:
-    """{(mangled kernel, architecture): {claim or instruction: occurrences}} from ``cuobjdump -sass``."""
+    """Return {(mangled kernel, architecture): {claim or instruction: occurrences}} from ``cuobjdump -sass``."""
     found: dict[tuple[str, str], dict[str, int]] = {}
     architecture, counts = "", None
     for line in listing.splitlines():
@@ -160,7 +162,7 @@ def count_instructions(listing: str) -> dict[tuple[str, str], dict[str, int]]:
 
 
 def kernel_names(mangled: Iterable[str]) -> dict[str, str]:
-    """{mangled: function name without namespace, template arguments and parameters}."""
+    """Return {mangled: function name without namespace, template arguments and parameters}."""
     words = sorted(set(mangled))
     if not words:
         return {}
@@ -172,7 +174,7 @@ def kernel_names(mangled: Iterable[str]) -> dict[str, str]:
 
 
 def compile_file(source: Path, nvcc: str, scratch: Path) -> tuple[list[Kernel], list[str]]:
-    """The kernels of one file and what is wrong with them."""
+    """Return the kernels of one file and their faults."""
     target = scratch / f"{source.stem}.o"
     command = [nvcc, *FLAGS, f"-I{CSRC}", f"-I{source.parent}", "-c", str(source), "-o", str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -194,7 +196,7 @@ def compile_file(source: Path, nvcc: str, scratch: Path) -> tuple[list[Kernel], 
 
 
 def disassemble(target: Path) -> str:
-    """Machine code of all architectures in an object file."""
+    """Return the machine code of all architectures in an object file."""
     cuobjdump, nvdisasm = find_tool("cuobjdump"), find_tool("nvdisasm")
     if not cuobjdump or not nvdisasm:
         raise SystemExit("no cuobjdump or nvdisasm: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
@@ -205,7 +207,7 @@ def disassemble(target: Path) -> str:
 
 
 def complaints(source: Path, kernels: list[Kernel]) -> list[str]:
-    """What the header promises and the machine code does not keep."""
+    """Return the statements of the header that the machine code does not meet."""
     text, found = header(source), []
     budget, spills, instructions = stated_budget(text), stated_spills(text), stated_instructions(text)
     if max(spills.values(), default=0) > MOST_SPILLED:
@@ -235,7 +237,7 @@ def complaints(source: Path, kernels: list[Kernel]) -> list[str]:
 
 
 def table(kernels: list[Kernel]) -> str:
-    """Markdown: the largest figure of a kernel's instances on each architecture, instruction counts summed (sm_80)."""
+    """Return Markdown with the largest figure of a kernel's instances, and instruction counts summed (sm_80)."""
     rows = [
         ["file", "kernel", "instances", "registers (80 / 90 / 100)", "spilled bytes", "static shared bytes", *CLAIMS]
     ]
@@ -253,7 +255,7 @@ def table(kernels: list[Kernel]) -> str:
 
 
 def page(kernels: list[Kernel], compiler: str) -> str:
-    """The generated page of the documentation."""
+    """Return the generated page of the documentation."""
     return (
         "# What the CUDA kernels use\n\n"
         "Written by `python .ci/cuda_budget.py --write docs/cuda_resources.md`; do not edit.\n"

@@ -1,6 +1,7 @@
-"""Builds the reference of the Python interface: python .ci/docs.py FOLDER. Warnings are errors.
+"""Reference of the Python interface.
 
-Every public name (`bertft.__all__` and its packages' own) must say in a docstring what it is.
+``python .ci/docs.py FOLDER`` writes it; warnings are errors. Every public name (`bertft.__all__` and those of its
+packages) must have a docstring.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ PACKAGES = (
 
 
 def silent_names() -> list[str]:
-    """Public functions and classes without a docstring of their own."""
+    """Return the public functions and classes without a docstring."""
     import importlib
 
     found = []
@@ -57,7 +58,7 @@ def main() -> int:
 
     out = Path(sys.argv[1])
     warnings.simplefilter("error")
-    # pdoc cannot follow what NamedTuple makes of annotations; mypy checks them.
+    # pdoc cannot read the annotations of a NamedTuple; mypy checks them.
     warnings.filterwarnings("ignore", message="Error parsing type annotation ForwardRef")
     warnings.filterwarnings("ignore", message="'bertft' may refer to either")  # installed from this checkout
     pdoc.render.configure(docformat="markdown", search=True)

@@ -1,6 +1,7 @@
-"""Measures of the package's structure: python .ci/house.py [-v] prints each with its bound; exit 1 beyond one.
+"""Measures of the package's structure.
 
-The floors and the rules of imports are contracts of import-linter (pyproject.toml). This counts what contracts do not.
+``python .ci/house.py [-v]`` prints each with its bound and exits with 1 if one is exceeded. The floors and the rules of
+imports are contracts of import-linter (pyproject.toml); these are the other measures.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def circles(edges: set[tuple[str, str]]) -> list[str]:
 
 
 def reachable(node: str, edges: dict[str, set[str]]) -> set[str]:
-    """Return the nodes that a path of at least one edge leads to."""
+    """Return the nodes at the end of a path of at least one edge."""
     seen: set[str] = set()
     waiting = [*edges.get(node, ())]
     while waiting:
@@ -130,7 +131,7 @@ def reachable(node: str, edges: dict[str, set[str]]) -> set[str]:
 
 
 def measure() -> dict[str, list[str]]:
-    """Return what was counted: for each measure, the places."""
+    """Return the places of each measure."""
     paths = sorted(PACKAGE.rglob("*.py"))
     modules = {name_of(path) for path in paths}
     found: dict[str, list[str]] = {name: [] for name in BOUNDS}
@@ -152,7 +153,7 @@ def measure() -> dict[str, list[str]]:
 
 
 def main() -> int:
-    """Print every measure with its bound; return 1 where one is exceeded."""
+    """Print every measure with its bound; return 1 if one is exceeded."""
     found = measure()
     packages = sum((PACKAGE / entry / "__init__.py").is_file() for entry in found["entries of the root"])
     print(f"{'packages':40} {packages:4}")

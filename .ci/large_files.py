@@ -1,4 +1,7 @@
-"""Refusal of large files in a commit: python .ci/large_files.py FILE ..."""
+"""Refusal of large files in a commit.
+
+``python .ci/large_files.py FILE ...`` prints the files that are too large and exits with 1 if there are any.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ LARGEST = 400_000  # bytes
 
 
 def large(paths: list[str]) -> list[str]:
-    """Return a line for each file that is larger than a commit may hold."""
+    """Return a line for each file that is too large for a commit."""
     sizes = {path: Path(path).stat().st_size for path in paths if Path(path).is_file()}
     return [f"{path}: expected at most {LARGEST} bytes, found {size}" for path, size in sizes.items() if size > LARGEST]
 

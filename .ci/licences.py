@@ -1,8 +1,8 @@
-"""The licence of everything that installing bertft installs, from what the packages say themselves.
+"""Licences of the installed dependencies.
 
-python .ci/licences.py --write docs/licences.md     writes the page
-python .ci/licences.py --check docs/licences.md     says where it differs; fails where a licence is not stated or
-                                                    binds those who build on bertft
+python .ci/licences.py --write docs/licences.md     write the page
+python .ci/licences.py --check docs/licences.md     list the differences; fail if a licence is not stated or binds
+                                                    those who build on bertft
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 EXTRAS = ("demo", "peft")
-"""The extras that users install; the tools of tests, benchmarks and CI are not part of anything that is given away."""
+"""The extras that users install; the tools of tests, benchmarks and CI are not distributed."""
 UNSTATED = {"UNKNOWN": "not stated", "": "not stated"}
 BINDING = re.compile(r"\b(A?GPL|SSPL)|Affero|GNU General Public")  # not the LGPL, which lets others link
 
 
 def closure(root: str, extras: tuple[str, ...]) -> list[importlib.metadata.Distribution]:
-    """``root``'s installed dependencies, and theirs, by name, without ``root``."""
+    """Return the installed direct and indirect dependencies of ``root``, by name, without ``root``."""
     found: dict[str, importlib.metadata.Distribution] = {}
     waiting = [(root, frozenset(extras))]
     while waiting:
@@ -47,7 +47,7 @@ def closure(root: str, extras: tuple[str, ...]) -> list[importlib.metadata.Distr
 
 
 def licences(names: list[str]) -> dict[str, str]:
-    """Return the licence of each package, as pip-licenses reads it from what the package says of itself."""
+    """Return the licence of each package, as pip-licenses reads it from the package's metadata."""
     command = [sys.executable, "-m", "piplicenses", "--from", "mixed", "--format", "json", "--with-system"]
     done = subprocess.run([*command, "--packages", *names], capture_output=True, text=True, check=True)
     found = {package["Name"]: " ".join(package["License"].split()) for package in json.loads(done.stdout)}
@@ -55,7 +55,7 @@ def licences(names: list[str]) -> dict[str, str]:
 
 
 def page(distributions: list[importlib.metadata.Distribution]) -> str:
-    """The generated page of the documentation."""
+    """Return the generated page of the documentation."""
     of = licences([str(d.metadata["Name"]) for d in distributions])
     rows = [f"| {d.metadata['Name']} | {d.version} | {of[d.metadata['Name']]} |" for d in distributions]
     return (
@@ -67,7 +67,7 @@ def page(distributions: list[importlib.metadata.Distribution]) -> str:
 
 
 def differences(held: str, now: str) -> list[str]:
-    """What packages, with what licences, one page has and the other has not; their versions may differ."""
+    """Return the differences of two pages in packages and licences; versions may differ."""
 
     def rows(text: str) -> dict[str, str]:
         cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
@@ -92,7 +92,7 @@ def main() -> int:
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     wrong = [f"{line}: no licence" for line in lines if line.endswith("| not stated |")]
     wrong += [f"{line}: binds those who build on bertft" for line in lines if BINDING.search(line.split(" | ")[-1])]
-    if given.check:  # registries move on: a new release's dependency is no fault of a change
+    if given.check:  # a new release may bring a dependency, which is not the fault of a change
         noted = differences(given.check.read_text(encoding="utf-8"), text)
         print(*(f"note: {line}" for line in noted), sep="\n", file=sys.stderr)
     print("\n".join(wrong), file=sys.stderr)

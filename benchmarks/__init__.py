@@ -1,1 +1,4 @@
-"""Microbenchmarks: ``pytest benchmarks`` verifies, then times every op beside its peers and the machine's own limit."""
+"""Microbenchmarks of every op.
+
+``pytest benchmarks`` verifies each op, then times it beside its peers and the measured limit of the machine.
+"""

@@ -1,10 +1,10 @@
-"""What streamed similarity costs beside what it cannot do without.
+"""Costs of streamed similarity.
 
-python benchmarks/bench_corpus.py sums --stimuli 1000000      sums of one layer pair against the GEMM limit, memory
-python benchmarks/bench_corpus.py stream --text FILE          two encoders alone against RSA and CKA (--measures) too
+python benchmarks/bench_corpus.py sums --stimuli 1000000      sums of one layer pair against the GEMM limit; memory
+python benchmarks/bench_corpus.py stream --text FILE          two encoders alone, and with RSA and CKA (--measures)
 python benchmarks/bench_corpus.py processes --text FILE       two processes against one with two threads
-python benchmarks/bench_corpus.py error --text FILE           every layer's real vectors against float64 brute force
-python benchmarks/bench_corpus.py knn                         mutual nearest neighbours against the dense way
+python benchmarks/bench_corpus.py error --text FILE           every layer's real vectors against all pairs in float64
+python benchmarks/bench_corpus.py knn                         mutual nearest neighbours against dense matrices
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 
 def peak() -> float:
-    """Peak resident memory of this process so far, MB."""
+    """Return the peak resident memory of this process so far, MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def chunks(d: int, rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Eight different chunks (1, rows, d), over and over: drawing a million rows would cost more than summing them."""
+    """Repeat eight different chunks (1, rows, d), because drawing a million rows would cost more than summing them."""
     g = torch.Generator().manual_seed(0)
     held = []
     for _ in range(8):
@@ -46,7 +46,10 @@ def chunks(d: int, rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def sums(stimuli: int, d: int, rows: int) -> None:
-    """Sums of one layer pair (2 d^2 multiply-adds a stimulus: U'V, and U'U and V'V at half) against products alone."""
+    """Time the sums of one layer pair against its products alone.
+
+    A stimulus takes 2 d^2 multiply-adds: U'V, and U'U and V'V at half cost.
+    """
     source = chunks(d, rows)
     moments = CrossMoments(1, 1, "cosine").update(*next(source))
     x, y = (t[0] for t in next(source))
@@ -61,7 +64,7 @@ def sums(stimuli: int, d: int, rows: int) -> None:
             best = min(best, time.perf_counter() - begun)
         return best
 
-    # the limit: as many multiply-adds in plain products of the same shapes; both are medians over the run
+    # The limit is the same number of multiply-adds in plain products; both times are medians over the run.
     products()
     limits, each, before, count = [products()], [], peak(), stimuli // rows
     for turn in range(count):
@@ -79,7 +82,7 @@ def sums(stimuli: int, d: int, rows: int) -> None:
 
 
 def lines_of(text: Path, encoder: Encoder, tokens: int) -> list[str]:
-    """The first lines of a file, until they hold so many tokens."""
+    """Return the first lines of a file that have at least ``tokens`` tokens together."""
     from bertft.similarity.compare.stimuli import count_stimuli
 
     with gzip.open(text, "rt", encoding="utf8") if text.suffix == ".gz" else text.open(encoding="utf8") as file:
@@ -89,7 +92,7 @@ def lines_of(text: Path, encoder: Encoder, tokens: int) -> list[str]:
 
 
 def stream(text: Path, base: str, tuned: str, tokens: int, sample: int, measures: str) -> None:
-    """Two encoders over the same batches, alone and with the measures (RSA by cosine) of all layers, in turn."""
+    """Time two encoders on the same batches, and the measures (RSA by cosine) of all layers, in turn."""
     from bertft.models.encoder import Encoder
     from bertft.similarity.compare.stimuli import side_by_side
 
@@ -121,7 +124,7 @@ def stream(text: Path, base: str, tuned: str, tokens: int, sample: int, measures
 
 
 def _share(text: Path, names: list[str], tokens: int, threads: int, part: int, parts: int, start, done) -> None:
-    """One process's part of the lines: encoders and sums; puts its tokens and seconds into ``done``."""
+    """Encode and sum one process's part of the lines; put its tokens and seconds into ``done``."""
     from bertft.models.encoder import Encoder
     from bertft.similarity.compare.stimuli import side_by_side
 
@@ -141,7 +144,7 @@ def _share(text: Path, names: list[str], tokens: int, threads: int, part: int, p
 
 
 def processes(text: Path, base: str, tuned: str, tokens: int) -> None:
-    """The same lines by one process with two threads and by two processes with one, in turn, twice."""
+    """Time one process with two threads and two processes with one on the same lines, in turn, twice."""
     context = torch.multiprocessing.get_context("spawn")
     rates: dict[int, list[float]] = {1: [], 2: []}
     for count in (1, 2, 1, 2):
@@ -161,7 +164,7 @@ def processes(text: Path, base: str, tuned: str, tokens: int) -> None:
 
 
 def error(text: Path, base: str, tuned: str, tokens: int) -> None:
-    """RSA and debiased CKA of every layer from streamed sums against all pairs in float64."""
+    """Compare RSA and debiased CKA of every layer from streamed sums with all pairs in float64."""
     from bertft.models.encoder import Encoder
 
     kept = []
@@ -181,7 +184,7 @@ def error(text: Path, base: str, tuned: str, tokens: int) -> None:
         return squares[:, None] + squares - 2 * (rows @ rows.T)
 
     def hsic(k: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """Song et al. 2012, of matrices with zero diagonals."""
+        """Return debiased HSIC (Song et al. 2012) of matrices with zero diagonals."""
         n = len(k)
         rows, columns = k.sum(1), other.sum(1)
         cross = (k * other).sum() + k.sum() * other.sum() / ((n - 1) * (n - 2)) - 2 * (rows @ columns) / (n - 2)
@@ -214,7 +217,7 @@ def error(text: Path, base: str, tuned: str, tokens: int) -> None:
 
 
 def knn(n: int, d: int, k: int) -> None:
-    """Mutual nearest neighbours by tiles against the dense matrix and topk."""
+    """Time mutual nearest neighbours by tiles against dense matrices and topk."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(n, d, generator=g)
     y = x + torch.randn(n, d, generator=g)
@@ -229,7 +232,7 @@ def knn(n: int, d: int, k: int) -> None:
         return (found[0].unsqueeze(2) == found[1].unsqueeze(1)).any(2).double().mean(1)
 
     tiles, whole = mutual_knn(x, y, k), dense()
-    assert (tiles - whole).abs().mean() < 1e-4, "tiles and dense way disagree"
+    assert (tiles - whole).abs().mean() < 1e-4, "tiles and dense matrices disagree"
     seconds: dict[str, list[float]] = {"tiles": [], "dense": []}
     for name, function in 3 * [("tiles", lambda: mutual_knn(x, y, k)), ("dense", dense)]:
         begun = time.perf_counter()

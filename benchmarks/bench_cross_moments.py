@@ -1,4 +1,4 @@
-"""What follows from the moments: CKA, and RSA as a loss."""
+"""CKA and RSA as a loss, from moments."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def test_debiased_cka(run_race):
 def gradient(
     similarity: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], x: torch.Tensor, y: torch.Tensor
 ) -> torch.Tensor:
-    """Of the similarity of x and y with respect to x."""
+    """Return the gradient of the similarity of x and y with respect to x."""
     leaf = x.clone().requires_grad_()
     return torch.autograd.grad(similarity(leaf, y).sum(), leaf)[0]
 
 
 @functools.cache
 def exact_gradient() -> torch.Tensor:
-    """Of RSA by plain PyTorch in float64."""
+    """Return the gradient of RSA by plain PyTorch in float64."""
     x, y = isotropic(N, D)
     return gradient(lambda z, w: torch_as_written(z, w, "cosine"), x.double(), y.double())
 

@@ -1,7 +1,8 @@
-"""The feature store beside plain NumPy on the same bytes: written to disk, and read in batches of random sentences.
+"""The feature store beside plain NumPy.
 
-What the encoder does is left out: only the store's own work is timed, that is the journal, checksums, a flush a part
-and the turning of batches. What is read lies in the system's page cache for all, as it does while probes train.
+Both write the same bytes, and read them in batches of random sentences. Only the store's own work is timed, without the
+encoder: the journal, checksums, a flush for each part, and the transposition of batches. All reads come from the
+system's page cache, as in the training of probes.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ SENTENCES, LAYERS, DIM, BATCH = 1024, 7, 384, 20
 
 @pytest.fixture(scope="module")
 def material():
-    """Lengths of sentences as a treebank has them, and float16 vectors of their words."""
+    """Return lengths of sentences as in a treebank, and float16 vectors of their words."""
     lengths = sentence_lengths(SENTENCES, seed=0)
     generator = torch.Generator().manual_seed(0)
     return np.asarray(lengths), torch.randn(int(sum(lengths)), LAYERS, DIM, generator=generator).half()
 
 
 def written(folder, lengths: np.ndarray, vectors: torch.Tensor) -> _Entry:
-    """A fresh store of ``vectors``, written part by part as the encoder's come."""
+    """Return a new store of ``vectors``, written part by part as during extraction."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     entry = _Entry(folder, {"shape": list(vectors.shape), "dtype": "float16"}, lengths, vectors.dtype)

@@ -1,9 +1,10 @@
-"""Verify and time every CUDA kernel: ``python -m benchmarks.bench_gpu``.
+"""Checks and timings of every CUDA kernel.
 
-Each kernel is checked against float64, then timed with CUDA events, with the L2 cache flushed before every run. The
-table compares it with plain PyTorch (cuBLAS for products) and with the card's measured GEMM rates and memory bandwidth.
-Without a GPU the program exits with code 1 and a message. ``--dry-run`` needs no GPU: it runs every work at a tiny size
-on the CPU, checks its result, and prints no times. One H200 took 22 s, and 14 s more to compile the kernels.
+``python -m benchmarks.bench_gpu`` runs them. Each kernel is checked against float64, then timed with CUDA events, with
+the L2 cache flushed before every run. The table compares it with plain PyTorch (cuBLAS for products) and with the
+card's measured GEMM rates and memory bandwidth. Without a GPU the program exits with code 1 and a message.
+``--dry-run`` needs no GPU: it runs every op at a tiny size on the CPU, checks its result, and prints no times. One H200
+took 22 s, and 14 s more to compile the kernels.
 """
 
 from __future__ import annotations

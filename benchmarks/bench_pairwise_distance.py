@@ -1,4 +1,4 @@
-"""The distance matrix itself: forward and backward."""
+"""The distance matrix, forward and backward."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_forward(run_race):
 
 
 def test_forward_of_few_dimensions(run_race):
-    """Where writing the matrix takes longer than the products."""
+    """Time sizes at which writing the matrix takes longer than the products."""
     x, _ = isotropic(N, 8)
     truth = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")
     run_race(
@@ -59,14 +59,14 @@ def test_forward_of_few_dimensions(run_race):
 
 @functools.cache
 def exact_gradient() -> torch.Tensor:
-    """Of sum_ij w_ij |x_i - x_j|, by its formula in float64: sum_j (w_ij + w_ji) (x_i - x_j) / |x_i - x_j|."""
+    """Return the gradient of sum_ij w_ij |x_i - x_j| in float64: sum_j (w_ij + w_ji) (x_i - x_j) / |x_i - x_j|."""
     x, pull = isotropic(N, D)[0].double(), weight().double()
     pull = (pull + pull.T) / torch.cdist(x, x).fill_diagonal_(1)
     return pull.sum(1, keepdim=True) * x - pull @ x
 
 
 def weight() -> torch.Tensor:
-    """What comes down to the distances; nothing to the diagonal, where torch.cdist is not differentiable."""
+    """Return the gradient of the distances, 0 on the diagonal, where torch.cdist is not differentiable."""
     return torch.rand(N, N, generator=torch.Generator().manual_seed(3)).fill_diagonal_(0)
 
 

@@ -1,4 +1,4 @@
-"""One training step of the structural distance probe: loss and gradient of the weights."""
+"""One training step of the structural distance probe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LAYERS = 7
 
 
 def test_all_layers_step(run_race):
-    """As probes are trained: every layer in one call, so that what a call costs is shared."""
+    """Time all layers in one call, as in training, so that they share the cost of the call."""
     d, r, batch = 384, 128, 20
     lengths = sentence_lengths(batch, seed=batch)
     words = int(lengths.sum())

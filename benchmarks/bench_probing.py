@@ -1,7 +1,7 @@
-"""One epoch of training: all layers' structural probes against their two GEMMs, all edge probes against theirs.
+"""One epoch of training of structural and edge probes.
 
-The structural epoch also against plain PyTorch, a layer and a kind at a time as the published code has it, on batches
-that are padded beforehand.
+All layers are trained together and timed against the GEMMs alone. The structural epoch is also timed against plain
+PyTorch, which trains one layer and one kind at a time, as in the published code, on batches padded in advance.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LAYERS, DIM = 7, 384
 
 
 def corpus(sentences: int) -> tuple[WordVectors, list[Sentence]]:
-    """float16 vectors of sentences of a treebank's lengths, and chains as their trees: the cost is any tree's."""
+    """Return float16 vectors of sentences of a treebank's lengths, with chains as trees: all trees cost the same."""
     lengths = sentence_lengths(sentences, seed=sentences).tolist()
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn(sum(lengths), LAYERS, DIM, generator=generator, dtype=torch.float32).half()
@@ -44,7 +44,7 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def padded_batches(data: WordVectors, trees: structural_training.Trees) -> list[Batch]:
-    """Vectors (L, S, n, D), distances (S, n, n), depths (S, n), lengths (S,) of the batches in our order."""
+    """Return vectors (L, S, n, D), distances (S, n, n), depths (S, n) and lengths (S,) of the batches in our order."""
     order = np.random.default_rng(0).permutation(len(data.lengths))
     batches = []
     for first in range(0, len(order), structural_training.BATCH):
@@ -57,7 +57,7 @@ def padded_batches(data: WordVectors, trees: structural_training.Trees) -> list[
 
 
 def plain_epoch(batches: list[Batch], rank: int, distance_loss: Callable[..., torch.Tensor]) -> torch.Tensor:
-    """One epoch in plain PyTorch: (2, L, D, R)."""
+    """Return the weights (2, L, D, R) after one epoch in plain PyTorch."""
     start = (torch.rand(2, 1, DIM, rank, generator=torch.Generator().manual_seed(0)) - 0.5) / 10
 
     def depth_loss(vectors, depths, lengths, weight):
@@ -115,11 +115,11 @@ def test_structural_epoch(run_race, rank):
 
 
 def step_products(batch: SpanBatch, probes: int, labels: int, attended: bool) -> list[tuple[int, int, int, int]]:
-    """The products (heads, rows, inner, columns) of one step, with no more work than these ways to order it need.
+    """Return the products (heads, rows, inner, columns) of one step, in the cheapest order.
 
-    Of each role, over its distinct spans: projection and its half of the hidden layer one after the other, or, for
-    more spans than dimensions, both as one matrix. A single word's vector needs no gradient (that of the mixes, of
-    which some do, is not counted); what the attention itself multiplies is not counted either.
+    Each role multiplies its distinct spans by the projection and its half of the hidden layer, one after the other, or,
+    for more spans than dimensions, by both as one matrix. Vectors of single words need no gradient. The gradients of
+    the mixes and the products within the attention are not counted.
     """
     found = []
     for sizes in batch.sizes:
@@ -136,7 +136,10 @@ def step_products(batch: SpanBatch, probes: int, labels: int, attended: bool) ->
 
 @pytest.mark.parametrize("longest", [1, 8])
 def test_edge_epoch(run_race, longest):
-    """Two-span targets, one a word: single words as in dependency labelling, or spans as in role labelling."""
+    """Time targets of two spans, one for each word.
+
+    The spans are single words, as in dependency labelling, or longer, as in role labelling.
+    """
     data, sentences = corpus(160)
     rng = np.random.default_rng(0)
     texts = []

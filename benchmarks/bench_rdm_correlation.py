@@ -1,4 +1,4 @@
-"""Representational similarity: one pair of spaces, all layers against all, Spearman."""
+"""RSA of a pair of spaces and of all layers; neighbours."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ N, D, LAYERS = 5000, 768, 13
 
 @functools.cache  # the same for every number of threads
 def exact(stimuli: Callable[[int, int], tuple[torch.Tensor, torch.Tensor]], metric: str) -> float:
-    """Pearson over all pairs in float64, by plain PyTorch."""
+    """Return Pearson over all pairs in float64, by plain PyTorch."""
     x, y = (z.double() for z in stimuli(N, D))
     return torch_as_written(x, y, metric).item()
 
 
 def layers() -> torch.Tensor:
-    """(13, n, d) that share much of their variance."""
+    """Return 13 layers (13, n, d) that share much of their variance."""
     return torch.stack([isotropic(N, D, seed, 0.7)[1] + isotropic(N, D, 99)[0] for seed in range(LAYERS)])
 
 
 @functools.cache
 def exact_layers(metric: str) -> torch.Tensor:
-    """(13, 13) in float64, by plain PyTorch."""
+    """Return the correlations (13, 13) in float64, by plain PyTorch."""
     rows = torch.empty(LAYERS, N * (N - 1) // 2, dtype=torch.float64)
     for row, triangle in zip(rows, condensed(layers().double(), N, metric), strict=True):
         row[:] = triangle - triangle.mean()
@@ -110,7 +110,7 @@ def test_all_layers(run_race, metric):
 
 @functools.cache
 def exact_spearman() -> float:
-    """By PyTorch's matrices in float64 and SciPy's ranks."""
+    """Return Spearman from PyTorch's matrices in float64 and SciPy's ranks."""
     triangles = condensed((z.double() for z in bert_like(N, D)), N, "cosine")
     return float(spearmanr(*(triangle.numpy() for triangle in triangles)).statistic)
 
@@ -140,7 +140,7 @@ K = 10
 
 @functools.cache
 def exact_knn() -> float:
-    """Mean share of common neighbours, by the dense way in float64."""
+    """Return the mean share of common neighbours from dense matrices in float64."""
     x, y = (z.double() for z in isotropic(N, D))
     return float(dense_knn(x, y, K).mean())
 
@@ -160,6 +160,6 @@ def test_mutual_knn(run_race):
         contenders,
         GemmLimit(2 * N * N * D),
         error=lambda r: abs(float(r.mean()) - truth),
-        tolerance=10 / (N * K),  # neighbours that float32 takes for others: a few of all
+        tolerance=10 / (N * K),  # float32 may exchange a few neighbours
         rounds=3,
     )

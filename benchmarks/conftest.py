@@ -1,4 +1,7 @@
-"""``pytest benchmarks [--threads 1,2] [--results DIR]``: run the races, then write one table."""
+"""Options and the table of the benchmarks.
+
+``pytest benchmarks [--threads 1,2] [--results DIR]`` runs the races, then writes one table.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ RECORDS: list[Record] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Thread counts and where the table goes."""
+    """Add options for the thread counts and the folder of the table."""
     parser.addoption("--threads", default=None, help="thread counts, comma-separated; default: 1 and all")
     parser.addoption("--results", default="benchmarks/results", help="folder of the table (default: %(default)s)")
 
@@ -32,7 +35,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def run_race(benchmark, threads):
-    """``race`` with its record kept for the table; pytest-benchmark gets our contender's rounds."""
+    """Return `race` with its record kept for the table; pytest-benchmark gets our contender's rounds."""
 
     def run(op, work, contenders, limit, *, rounds=7, **arguments):
         record = race(op, work, contenders, limit, threads=threads, rounds=rounds, **arguments)
@@ -56,7 +59,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
-    """Print the table and where it is."""
+    """Print the table and its path."""
     if RECORDS:
         terminalreporter.write_line(markdown(RECORDS))
         for path in config.stash.get(PATHS, []):

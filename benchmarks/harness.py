@@ -1,7 +1,8 @@
-"""Verify, then time: one call runs every contender of a piece of work in turn, round by round, in one process.
+"""Verification and timing of contenders.
 
-Absolute seconds on a shared machine mean little, so each work also measures the machine: the GEMM rate or the memory
-bandwidth, between the contenders' rounds. What is reported are ratios inside one run.
+One call runs every contender in turn, round by round, in one process, and verifies each before timing. Absolute seconds
+on a shared machine mean little, so the GEMM rate or the memory bandwidth is measured between the rounds. Reported
+ratios are within one run.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from pathlib import Path
 import torch
 
 OURS = "bertft"
-SHORT = 0.02  # seconds up to which a round repeats a short piece of work, as a loop of training does
-SLOW = 3.0  # seconds from which on the verified run counts as a timed one
-LONG = 10.0  # and from which on it is the only one
+SHORT = 0.02  # seconds; a round repeats shorter work up to this time, as a training loop does
+SLOW = 3.0  # seconds from which the verified run counts as a timed one
+LONG = 10.0  # seconds from which the verified run is the only one
 
 
 @dataclass
 class Contender:
-    """One way to do the work. ``run`` returns the result; ``rounds`` caps how often a slow one is timed.
+    """One implementation. ``run`` returns the result; ``rounds`` limits how often a slow one is timed.
 
-    ``one_core``: it uses no more than one, and is left out where more are given.
+    A contender with ``one_core`` uses one core and is omitted with more threads.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Contender:
 
 @dataclass
 class Measurement:
-    """Seconds of one contender, and what its result and its memory cost."""
+    """Seconds, memory and error of one contender."""
 
     name: str
     median: float
@@ -52,7 +53,7 @@ class Measurement:
 
 @dataclass
 class Record:
-    """All contenders of one work at one number of threads."""
+    """All contenders of one benchmark at one number of threads."""
 
     op: str
     work: str
@@ -63,11 +64,11 @@ class Record:
     rows: list[Measurement] = field(default_factory=list)
 
     def seconds(self, name: str) -> float:
-        """Median seconds of a contender."""
+        """Return the median seconds of a contender."""
         return next(row.median for row in self.rows if row.name == name)
 
     def as_dict(self) -> dict[str, object]:
-        """Plain data for JSON, with each contender's ratio to ours and ours to the limit."""
+        """Return plain data for JSON, with each contender's ratio to ours and ours to the limit."""
         data = asdict(self)
         data["of_limit"] = self.limit_seconds / self.seconds(OURS)
         data["times_faster_than"] = {r.name: r.median / self.seconds(OURS) for r in self.rows if r.name != OURS}
@@ -75,7 +76,7 @@ class Record:
 
 
 def gemm_seconds(m: int, n: int, k: int, dtype: torch.dtype = torch.float32) -> float:
-    """Seconds of one m x k by k x n product."""
+    """Return the seconds of one m x k by k x n product."""
     a, b = _operands(m, n, k, dtype)
     start = time.perf_counter()
     torch.mm(a, b)
@@ -97,7 +98,7 @@ def _operands(m: int, n: int, k: int, dtype: torch.dtype) -> tuple[torch.Tensor,
 
 
 class GemmLimit:
-    """The necessary floating-point operations at the GEMM rate: the median rate of a 1536-cube over the run."""
+    """Limit by the necessary floating-point operations at the GEMM rate, the median of a 1536-cube over the run."""
 
     label = "GEMM"
 
@@ -106,18 +107,18 @@ class GemmLimit:
         self.side = 1536
 
     def sample(self) -> None:
-        """Measure the rate once more: the best of three, since a disturbed product is no limit."""
+        """Measure the rate once more, as the best of three products, because disturbances are no limit."""
         seconds = min(gemm_seconds(self.side, self.side, self.side, self.dtype) for _ in range(3))
         self.rates.append(2 * self.side**3 / seconds)
 
     def result(self) -> tuple[float, float]:
-        """(seconds, flop/s)."""
+        """Return (seconds, flop/s)."""
         rate = statistics.median(self.rates)
         return self.flops / rate, rate
 
 
 class BandwidthLimit:
-    """The necessary bytes at the median rate of a copy of 256 MiB over the run, counted once read and once written."""
+    """Limit by the necessary bytes at the median rate of copying 256 MiB, counted as read and as written."""
 
     label = "memory"
 
@@ -133,20 +134,20 @@ class BandwidthLimit:
         self.rates.append(2 * self.source.nbytes / (time.perf_counter() - start))
 
     def result(self) -> tuple[float, float]:
-        """(seconds, byte/s)."""
+        """Return (seconds, byte/s)."""
         rate = statistics.median(self.rates)
         return self.bytes / rate, rate
 
 
 def watched(run: Callable[[], object]) -> tuple[object, float, float | None]:
-    """(result, seconds, MiB that ``run`` needs beyond what is resident before it, its result included).
+    """Return (result, seconds, MiB) of a run.
 
-    Memory is None without Linux's counters.
+    The memory is the peak above the resident memory before the run, result included; None without Linux's counters.
     """
     reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # or memory freed by the last run would be reused unseen
+        ctypes.CDLL(None).malloc_trim(0)  # else memory freed by the last run would be reused unnoticed
     before = None
     if status.exists():
         with contextlib.suppress(OSError):
@@ -187,25 +188,25 @@ def race(
         times: dict[str, list[float]] = {c.name: [] for c in contenders}
         for contender in contenders:
             if contender.name == OURS:
-                contender.run()  # whatever is set up once is not the work's memory
+                contender.run()  # one-time setup does not count as memory of the run
             result, seconds, peaks[contender.name] = watched(contender.run)
             errors[contender.name] = error(result) if contender.verify else None
             del result
             bound = tolerance if contender.name == OURS else peers_tolerance
             found = errors[contender.name]
             assert found is None or found <= bound, f"{work}: {contender.name} errs by {found:.2e}, bound {bound:.0e}"
-            if seconds > SLOW:  # warming up is nothing beside it
+            if seconds > SLOW:  # warming up is negligible then
                 times[contender.name].append(seconds)
             timed[contender.name] = 1 if seconds > LONG else contender.rounds
             repeats[contender.name] = max(1, round(SHORT / seconds))
         gc.collect()
-        gc.disable()  # or a collection of the test runner's objects falls into somebody's time
+        gc.disable()  # a collection of the test runner's objects would distort a timing
         for _ in range(rounds):
             limit.sample()
             for contender in contenders:
                 if len(times[contender.name]) < timed[contender.name]:
                     if repeats[contender.name] > 1:
-                        contender.run()  # short work starts warm, whoever ran before
+                        contender.run()  # warm up short work after another contender
                     start = time.perf_counter()
                     for _ in range(repeats[contender.name]):
                         contender.run()

@@ -1,6 +1,7 @@
-"""How the same numbers are computed today: pure PyTorch as people write it and as well as it can be, and libraries.
+"""The same results by PyTorch and by other libraries.
 
-Libraries are optional (``pip install '.[bench]'``); one that is absent is left out of the table.
+PyTorch is used both in its common form and at its best. Libraries are optional (``pip install '.[bench]'``); the table
+omits absent ones.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from benchmarks.harness import Contender
 
 
 def have(module: str) -> bool:
-    """Whether a peer is installed."""
+    """Return whether a peer is installed."""
     return importlib.util.find_spec(module) is not None
 
 
@@ -24,36 +25,36 @@ def have(module: str) -> bool:
 
 
 def prepare(x: torch.Tensor, metric: str) -> torch.Tensor:
-    """Rows whose inner products are the cosines or correlations."""
+    """Return rows whose inner products are the cosines or correlations."""
     if metric == "correlation":
         x = x - x.mean(-1, keepdim=True)
     return normalize(x, dim=-1) if metric in ("cosine", "correlation") else x
 
 
 def full_matrix(x: torch.Tensor, metric: str) -> torch.Tensor:
-    """All n x n entries of one space, by the shortest PyTorch."""
+    """Return all n x n entries of one space by the shortest PyTorch."""
     return torch.cdist(x, x) if metric == "euclidean" else 1 - prepare(x, metric) @ prepare(x, metric).T
 
 
 def condensed(spaces: Iterable[torch.Tensor], n: int, metric: str) -> Iterator[torch.Tensor]:
-    """The upper triangle of each space's matrix, by index."""
+    """Return the upper triangle of each space's matrix, by index."""
     i, j = torch.triu_indices(n, n, 1)
     return (full_matrix(x, metric)[i, j] for x in spaces)
 
 
 def torch_as_written(x: torch.Tensor, y: torch.Tensor, metric: str) -> torch.Tensor:
-    """Two n x n matrices, their upper triangles by index, ``torch.corrcoef``."""
+    """Return Pearson from two n x n matrices, their upper triangles by index, and ``torch.corrcoef``."""
     return torch.corrcoef(torch.stack([*condensed((x, y), len(x), metric)]))[0, 1]
 
 
 def torch_spearman(x: torch.Tensor, y: torch.Tensor, metric: str) -> torch.Tensor:
-    """The same of ranks by sorting twice; equal entries get different ranks."""
+    """Return Spearman with ranks by sorting twice; equal entries get different ranks."""
     ranks = [triangle.argsort().argsort().float() for triangle in condensed((x, y), len(x), metric)]
     return torch.corrcoef(torch.stack(ranks))[0, 1]
 
 
 def torch_at_best(x: torch.Tensor, y: torch.Tensor, metric: str) -> torch.Tensor:
-    """Two n x n products and whole-matrix sums: no index, no copy of the triangle, the constant diagonal taken off."""
+    """Return Pearson from two n x n products and sums over whole matrices, without their constant diagonals."""
     a, b = full_matrix(x, metric), full_matrix(y, metric)
     n = len(x)
     a.fill_diagonal_(0)
@@ -67,12 +68,12 @@ def torch_at_best(x: torch.Tensor, y: torch.Tensor, metric: str) -> torch.Tensor
 
 
 def torch_layers(x: torch.Tensor, metric: str) -> torch.Tensor:
-    """All layers against all layers: every n x n matrix stored, then one ``corrcoef``."""
+    """Return the correlations of all layers with all layers: every triangle is stored, then one ``corrcoef``."""
     return torch.corrcoef(torch.stack([*condensed(x, x.shape[1], metric)]))
 
 
 def scipy_rsa(x: np.ndarray, y: np.ndarray, metric: str, compare: str = "pearson") -> float:
-    """``pdist`` and ``pearsonr`` or ``spearmanr``."""
+    """Return the correlation by SciPy's ``pdist`` and ``pearsonr`` or ``spearmanr``."""
     from scipy.spatial.distance import pdist
     from scipy.stats import pearsonr, spearmanr
 
@@ -81,7 +82,7 @@ def scipy_rsa(x: np.ndarray, y: np.ndarray, metric: str, compare: str = "pearson
 
 
 def sklearn_rsa(x: np.ndarray, y: np.ndarray, metric: str) -> float:
-    """``pairwise_distances`` and ``np.corrcoef`` of the upper triangles."""
+    """Return the correlation by scikit-learn's ``pairwise_distances`` and ``np.corrcoef`` of the upper triangles."""
     from sklearn.metrics import pairwise_distances
 
     i, j = np.triu_indices(len(x), 1)
@@ -101,7 +102,7 @@ def rsatoolbox_rsa(x: np.ndarray, y: np.ndarray, metric: str, compare: str = "co
 
 
 def mne_rsa_rsa(x: np.ndarray, y: np.ndarray, metric: str, compare: str = "pearson") -> float:
-    """mne-rsa: ``compute_rdm`` and ``rsa``."""
+    """Return the correlation by mne-rsa's ``compute_rdm`` and ``rsa``."""
     import mne_rsa
 
     return float(
@@ -112,7 +113,7 @@ def mne_rsa_rsa(x: np.ndarray, y: np.ndarray, metric: str, compare: str = "pears
 
 
 def library_contenders(x: torch.Tensor, y: torch.Tensor, metric: str, compare: str = "pearson") -> list[Contender]:
-    """Every installed library that computes this RSA; each is timed once or twice, since one run takes seconds."""
+    """Return every installed library that computes this RSA, timed once or twice because a run takes seconds."""
     a, b = x.numpy(), y.numpy()
     found: list[tuple[str, str, Callable[[], object]]] = [
         ("scipy", "SciPy", lambda: scipy_rsa(a, b, metric, compare)),
@@ -130,7 +131,7 @@ def library_contenders(x: torch.Tensor, y: torch.Tensor, metric: str, compare: s
 
 
 def feature_space_cka(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Debiased linear CKA by the best plain PyTorch: no n x n matrix (Song et al. 2012 in the feature space)."""
+    """Return debiased linear CKA by plain PyTorch without n x n matrices (Song et al. 2012 in the feature space)."""
     n = len(x)
 
     def hsic(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -144,14 +145,14 @@ def feature_space_cka(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def pytorch_cka(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """pytorch-cka: debiased linear CKA from two n x n Gram matrices."""
+    """Return debiased linear CKA by pytorch-cka, from two n x n Gram matrices."""
     from cka import cka_from_features
 
     return cka_from_features(x, y)
 
 
 def dense_knn(x: torch.Tensor, y: torch.Tensor, k: int) -> torch.Tensor:
-    """Share of common nearest neighbours (n,): two n x n matrices of cosines and ``topk``."""
+    """Return the shares of common nearest neighbours (n,), from two n x n matrices of cosines and ``topk``."""
     nearest = [
         (prepare(z, "cosine") @ prepare(z, "cosine").T).fill_diagonal_(-2).topk(k, dim=1).indices for z in (x, y)
     ]
@@ -159,7 +160,7 @@ def dense_knn(x: torch.Tensor, y: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def sklearn_knn(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
-    """The same by ``NearestNeighbors``."""
+    """Return the shares of common nearest neighbours (n,), by scikit-learn's ``NearestNeighbors``."""
     from sklearn.neighbors import NearestNeighbors
 
     a, b = (NearestNeighbors(n_neighbors=k, metric="cosine").fit(z).kneighbors(return_distance=False) for z in (x, y))
@@ -170,7 +171,7 @@ def sklearn_knn(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
 
 
 def keops_row_sums(x: torch.Tensor) -> torch.Tensor:
-    """Row sums of the Euclidean distance matrix with KeOps, which reduces and never stores the matrix."""
+    """Return row sums of the Euclidean distance matrix by KeOps, which never stores the matrix."""
     from pykeops.torch import LazyTensor
 
     return ((LazyTensor(x[:, None, :]) - LazyTensor(x[None, :, :])) ** 2).sum(-1).sqrt().sum(1)
@@ -180,7 +181,7 @@ def keops_row_sums(x: torch.Tensor) -> torch.Tensor:
 
 
 def pad(h: torch.Tensor, distances: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Packed vectors (T, D) and packed distances to padded (S, n, D) and (S, n, n) with -1 outside the sentence."""
+    """Pad packed vectors (T, D) to (S, n, D) and packed distances to (S, n, n), with -1 outside the sentence."""
     size = int(lengths.max())
     vectors = h.new_zeros(len(lengths), size, h.shape[-1])
     gold = h.new_full((len(lengths), size, size), -1.0)
@@ -199,7 +200,7 @@ def _padded_loss(predicted: torch.Tensor, gold: torch.Tensor, lengths: torch.Ten
 
 
 def expand_loss(vectors: torch.Tensor, gold: torch.Tensor, lengths: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The published code's way: transform, expand to (S, n, n, R), subtract, square, sum."""
+    """Return the loss as the published code does: transform, expand to (S, n, n, R), subtract, square, sum."""
     p = vectors @ weight
     size = p.shape[1]
     p = p.unsqueeze(2).expand(-1, -1, size, -1)
@@ -209,7 +210,7 @@ def expand_loss(vectors: torch.Tensor, gold: torch.Tensor, lengths: torch.Tensor
 def padded_gram_loss(
     vectors: torch.Tensor, gold: torch.Tensor, lengths: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
-    """The best plain PyTorch: a padded batched Gram matrix."""
+    """Return the loss by the fastest plain PyTorch, a padded batched Gram matrix."""
     p = vectors @ weight
     gram = p @ p.transpose(1, 2)
     norms = gram.diagonal(dim1=1, dim2=2)

@@ -1,4 +1,4 @@
-"""Inputs of the benchmarks: isotropic and BERT-like vectors, sentence lengths."""
+"""Vectors and sentence lengths for the benchmarks."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import torch
 
 
 def isotropic(n: int, d: int, seed: int = 0, share: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two (n, d) spaces of Gaussian vectors that share part of their variance."""
+    """Return two (n, d) spaces of Gaussian vectors that share part of their variance."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, d, generator=generator)
     return x, share * x + (1 - share) * torch.randn(n, d, generator=generator)
 
 
 def bert_like(n: int, d: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """As ``isotropic``, with a large common mean and two huge dimensions, as the vectors of BERT have them."""
+    """Return spaces as `isotropic`, with a large common mean and two huge dimensions, as in vectors of BERT."""
     x, y = isotropic(n, d, seed)
     generator = torch.Generator().manual_seed(seed + 1)
     mean = 2.0 * torch.randn(d, generator=generator)
@@ -24,13 +24,13 @@ def bert_like(n: int, d: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor
 
 
 def sentence_lengths(count: int, seed: int = 0) -> torch.Tensor:
-    """Lengths as in a web treebank: log-normal, median 13, mean near 16, 1 to 100 words."""
+    """Return lengths as in a web treebank: log-normal, median 13, mean near 16, 1 to 100 words."""
     draws = np.random.default_rng(seed).lognormal(2.56, 0.75, count)
     return torch.from_numpy(np.clip(np.rint(draws), 1, 100).astype(np.int64))
 
 
 def tree_distances(lengths: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    """Packed distances (sum of squared lengths,) uint8 in random trees of these sizes."""
+    """Return packed distances (sum of squared lengths,) uint8 in random trees of these sizes."""
     random = np.random.default_rng(seed)
     packed = []
     for n in lengths.tolist():

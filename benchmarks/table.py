@@ -18,7 +18,7 @@ HEADER = (
 
 
 def markdown(records: list[Record]) -> str:
-    """One table; the limit's measured rate stands in the row of our own op."""
+    """Return one table; the measured rate of the limit is in the row of our own op."""
     lines = []
     for record in records:
         ours = record.seconds(OURS)
@@ -40,7 +40,7 @@ def markdown(records: list[Record]) -> str:
 
 
 def write(records: list[Record], folder: Path) -> list[Path]:
-    """Write benchmarks.md, benchmarks.json and benchmarks.png/.svg into ``folder``; returns their paths."""
+    """Write benchmarks.md, benchmarks.json and benchmarks.png/.svg into ``folder``; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     text = (
         f"Measured on {_machine()}. Ratios are of one run; each result was verified before it was timed.\n\n"

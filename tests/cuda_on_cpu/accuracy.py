@@ -11,7 +11,7 @@ METRICS = ("dot", "cosine", "correlation", "sqeuclidean", "euclidean", "manhatta
 
 
 def assert_as_exact(result, plain, exact, *, roundings: float = 4.0, size=None) -> None:
-    """``result`` and ``plain`` (PyTorch, same type) against ``exact`` (float64), each by its largest error.
+    """Compare ``result`` and ``plain`` (PyTorch, same type) with ``exact`` (float64) by their largest errors.
 
     ``roundings`` units in the last place of the largest value are always allowed: plain may be right by luck. For sums
     whose terms cancel, ``size`` says what is the largest: the sums of absolute terms.

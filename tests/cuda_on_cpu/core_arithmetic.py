@@ -60,6 +60,6 @@ def _shifted(integers: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def _cut(integers: np.ndarray, exponents: np.ndarray) -> np.ndarray:
-    """Integer * 2^exponent with its 24 leading bits."""
+    """Return integer * 2^exponent, cut to its 24 leading bits."""
     surplus = np.maximum(np.frexp(integers.astype(np.float64))[1].astype(np.int64) - 24, 0)
     return np.ldexp(_shifted(integers, surplus).astype(np.float64), exponents + surplus).astype(np.float32)

@@ -14,7 +14,7 @@ Nested = int | tuple["Nested", ...]
 
 
 def headers() -> Path | None:
-    """The folder of CuTe's headers, or None when the package is not installed."""
+    """Return the folder of CuTe's headers, or None if the package is not installed."""
     spec = importlib.util.find_spec("cutlass_library")  # found, not imported: it needs more packages than its headers
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -23,7 +23,7 @@ def headers() -> Path | None:
 
 
 class Layout:
-    """(thread, value) -> index."""
+    """A map from (thread, value) to an index."""
 
     def __init__(self, shape: Nested, stride: Nested):
         (self.thread_shape, self.value_shape), (self.thread_stride, self.value_stride) = shape, stride
@@ -36,7 +36,7 @@ class Layout:
 
 
 def traits(header: str, struct: str) -> dict[str, Layout]:
-    """The layouts (ALayout, BLayout, CLayout, SrcLayout, DstLayout) of one ``MMA_Traits``/``Copy_Traits`` struct."""
+    """Return the layouts (ALayout and so on, SrcLayout, DstLayout) of a ``MMA_Traits`` or ``Copy_Traits`` struct."""
     text = re.sub(r"//.*", "", (headers() / header).read_text(encoding="utf-8"))
     named = {m[1]: m[2] for m in re.finditer(r"^using (\w+)\s*=\s*(Layout<.*?);", text, flags=re.DOTALL | re.MULTILINE)}
     wanted, found = struct, {}

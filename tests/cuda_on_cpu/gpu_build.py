@@ -58,12 +58,12 @@ class BuildError(RuntimeError):
 
 
 def compiler() -> list[str]:
-    """The command of the C++ compiler: ``$CXX`` (which may be of several words), else g++."""
+    """Return the command of the C++ compiler: ``$CXX``, which may have several words, else g++."""
     return shlex.split(os.environ.get("CXX", "")) or ["g++"]
 
 
 def unavailable() -> str | None:
-    """Why kernels cannot be executed on this machine, or None when they can."""
+    """Return why kernels cannot be executed on this machine, or None if they can."""
     if not sys.platform.startswith("linux"):
         return f"the CUDA executor needs Linux, this is {sys.platform}"
     if shutil.which(compiler()[0]) is None:
@@ -74,7 +74,7 @@ def unavailable() -> str | None:
 
 
 def cache_folder() -> Path:
-    """Where compiled files are kept; created when missing."""
+    """Return the folder of compiled files; create it if it is missing."""
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bertft"
     folder = Path(os.environ.get("BERTFT_CACHE") or user) / "cuda_on_cpu"
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def cache_folder() -> Path:
 
 @functools.cache
 def runtime() -> ModuleType:
-    """The executor's runtime as an imported module; built at first use."""
+    """Return the executor's runtime as an imported module; build it at first use."""
     spec = importlib.util.spec_from_file_location(RUNTIME_MODULE, runtime_library())
     module = importlib.util.module_from_spec(spec)
     sys.modules[RUNTIME_MODULE] = module
@@ -92,7 +92,7 @@ def runtime() -> ModuleType:
 
 
 def runtime_library() -> Path:
-    """The file of the executor's runtime: a Python module, and the library that compiled kernels are linked with."""
+    """Return the file of the executor's runtime, a Python module and the library that kernels are linked with."""
     sources = sorted((HERE / "runtime").glob("*.cpp"))
     headers = [*(HERE / "runtime").glob("*.h"), HERE / "device" / "runtime_api.h", HERE / "device" / "language.h"]
     import pybind11
@@ -180,7 +180,7 @@ def _digest(files: Iterable[Path], words: Iterable[str]) -> str:
 
 
 def _cached(name: str, build: Callable[[Path, Path], None]) -> Path:
-    """The file ``name`` of the cache, made by ``build(target, scratch folder)`` -> scratch/out when missing."""
+    """Return the file ``name`` of the cache; if it is missing, ``build(target, scratch folder)`` makes scratch/out."""
     folder = cache_folder()
     target = folder / name
     if not target.exists():

@@ -83,7 +83,7 @@ class _Copy:
         return self.memory.ctypes.data + self.start
 
     def check(self) -> str | None:
-        """What the kernel did that it must not have done, or None."""
+        """Return the forbidden write of the kernel, or None."""
         before, after = self.memory[: self.start], self.memory[self.start + self.array.nbytes :]
         if (before != POISON).any() or (after != POISON).any():
             return f"OUT OF BOUNDS write beside '{self.name}' ({self.array.nbytes} bytes)"
@@ -129,7 +129,7 @@ class Kernels:
         return lambda *arguments, **options: self.call(name, *arguments, **options)
 
     def call(self, name: str, *arguments, order: str = "ascending", seed: int = 0) -> None:
-        """Calls launcher ``name``; threads and blocks run in ``order``. Raises KernelError on any fault."""
+        """Call launcher ``name`` with threads and blocks in ``order``; raise KernelError on any fault."""
         address, parameters = self.launchers[name]
         copies: list[_Copy] = []
         slots = _slots(name, parameters, arguments, copies)
@@ -204,7 +204,7 @@ def _kernel_error(fault: dict, launcher: str) -> KernelError:
 
 
 def _source_line(library: str, offset: int) -> tuple[str, int] | tuple[None, None]:
-    """The innermost line outside the executor's own headers that was compiled to the machine code before ``offset``."""
+    """Return the innermost source line, outside the executor's headers, of the machine code before ``offset``."""
     command = ["addr2line", "-i", "-e", library, hex(offset - 1)]
     try:
         frames = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")

@@ -28,7 +28,7 @@ def correlate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return out (L, M) float64 and the first bad rows (2, 2), from x (L, N, D) and y (M, N, E) or None as `stored`.
 
-    ``entries_bytes`` bounds the entries that the workspace holds at once; a tile of one layer takes 64 KB.
+    ``entries_bytes`` bounds the entries in the workspace at once; a tile of one layer takes 64 KB.
     """
     (layers, n, d), other = x.shape, x if y is None else y
     out, bad = np.empty((layers, len(other))), np.zeros((2, 2), np.int64)
@@ -60,7 +60,7 @@ def layers(case: tuple, dtype="float32", seed=0, mean=2.0):
 
 
 def plain_torch(x, y, kind: torch.dtype, metric: str, compare="pearson", metric_y=None) -> np.ndarray:
-    """The textbook lines in one type: x, y (as float64) -> (L, M), full matrices compared in float64."""
+    """Return (L, M) by the textbook formulas in one type, with full matrices compared in float64."""
 
     def matrices(x, metric):
         x = torch.tensor(x, dtype=kind)
@@ -78,6 +78,6 @@ def plain_torch(x, y, kind: torch.dtype, metric: str, compare="pearson", metric_
 
 
 def exact_torch(x, y, metric: str, compare="pearson", metric_y=None) -> np.ndarray:
-    """The same in float64."""
+    """Return (L, M) in float64."""
     inputs = torch.tensor(x), None if y is None else torch.tensor(y)
     return reference.rdm_correlation(*inputs, metric=metric, metric_y=metric_y, compare=compare).numpy()

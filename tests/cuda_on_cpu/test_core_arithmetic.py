@@ -14,7 +14,7 @@ INSTRUCTIONS = Path(__file__).parent / "instructions.cu"
 
 
 def instruction(kernels: Kernels, a: np.ndarray, b: np.ndarray, c: np.ndarray, name: str = "run_f16") -> np.ndarray:
-    """C (16, 8) + a (16, 16) b' (8, 16), in fragments as the PTX manual lays them out (``test_instructions.py``)."""
+    """Return c (16, 8) + a (16, 16) b' (8, 16) from fragments in the layout of the PTX manual (`test_instructions`)."""
     group, quad = LANES[:, None] // 4, LANES[:, None] % 4
     v = np.arange(8)
     of_a = np.ascontiguousarray(a[group + 8 * (v // 2 % 2), 2 * quad + v % 2 + 8 * (v // 4)])

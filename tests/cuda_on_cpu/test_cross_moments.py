@@ -32,7 +32,7 @@ def scratch(kernels, n, width):
 
 
 def moments(kernels, x, y, mean_x, mean_y, dtype, metric_x, metric_y, totals, u_type=np.float32, **options):
-    """The op as the binding composes it, products by NumPy in the type of u; added to ``totals``."""
+    """Add moments to ``totals`` as the binding does, with products by NumPy in the type of u."""
     (n, d), e, code = x.shape, y.shape[1], CODES[np.dtype(u_type).name]
     u, a, p, bad_x = prepare(kernels, x, mean_x, dtype, metric_x, u_type, **options)
     v, b, q, bad_y = prepare(kernels, y, mean_y, dtype, metric_y, u_type, **options)
@@ -82,7 +82,7 @@ def pieces(of_x, of_y):
 
 
 def split(totals):
-    """The same of what the kernels wrote."""
+    """Split the kernels' results into the same pieces."""
     gram_x, stats_x, cross, stats_xy, gram_y, stats_y = totals
     d, e = cross.shape
     vectors = np.split(stats_x, [d, 2 * d, 3 * d]), np.split(stats_y, [e, 2 * e, 3 * e])

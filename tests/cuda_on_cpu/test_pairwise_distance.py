@@ -59,7 +59,7 @@ def gradient(kernels, x, y, g, dist, dtype, metric, condensed=False, transposed=
 
 
 def plain(x, y, metric, condensed):
-    """The textbook lines in the type of x, differentiable."""
+    """Return the distances by the textbook formulas in the type of x, differentiable."""
     z = x if y is None else y
     if metric in ("dot", *NORMALISED):
         u, v = reference.metric_rows(x, metric), reference.metric_rows(z, metric)

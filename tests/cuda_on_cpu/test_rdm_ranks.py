@@ -26,7 +26,7 @@ RANK_ROUNDING = 2.0**-25 * 12**0.5  # ranks in units of P, within 1/2 and rounde
 
 
 def entries(x: np.ndarray, metric: str) -> list[np.ndarray]:
-    """What the kernel ranks: distances in float64, similarities where the metric is one less a similarity."""
+    """Return the values that the kernel ranks in float64: distances, or similarities if the metric is 1 minus one."""
     matrices = reference.pairwise_distance(torch.tensor(x, dtype=torch.float64), metric=metric, condensed=True).numpy()
     if (x == np.round(x)).all() and metric != "euclidean":
         matrices = np.round(matrices)  # of integers: equal ones are equal
@@ -34,13 +34,13 @@ def entries(x: np.ndarray, metric: str) -> list[np.ndarray]:
 
 
 def of_ranks(a: np.ndarray, b: np.ndarray, compare: str) -> float:
-    """Correlation of ranks as they are."""
+    """Return the correlation of ranks as they are."""
     how = "pearson" if compare == "spearman" else "rho_a of ranks"
     return float(reference.compare_matrices(torch.tensor(a), torch.tensor(b), how))
 
 
 def compare_with_formula(kernels, x, dtype, metric, compare, bins, **options):
-    """The kernel's correlations of layers with themselves against those of `binned_ranks`."""
+    """Compare the kernel's correlations of layers with themselves with those of `binned_ranks`."""
     out, _ = correlate(kernels, x, None, dtype, metric, compare, bins=bins, **options)
     kind, values = np.dtype(dtype).type, entries(x, metric)
     ranks, bound = [binned_ranks(v, bins) for v in values], [rounding_bound(v, bins, kind) for v in values]

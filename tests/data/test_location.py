@@ -12,7 +12,7 @@ from bertft.data.location import HubName, Source
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a file ``squad``, a folder ``org/saved`` and a file ``org/x.json``."""
+    """Make a working folder with a file ``squad``, a folder ``org/saved`` and a file ``org/x.json``."""
     (tmp_path / "org" / "saved").mkdir(parents=True)
     (tmp_path / "org" / "x.json").touch()
     (tmp_path / "squad").touch()

@@ -53,10 +53,13 @@ def run(study: RepeatedStudy, script: str):
     return table
 
 
-def test_every_script_is_short_and_every_setting_reads(tmp_path):
+def test_every_script_has_at_most_100_lines():
     assert len(PAPER) == 6
     for path in (ROOT / "experiments").glob("*.py"):
         assert len(path.read_text(encoding="utf8").splitlines()) <= 100, path.name
+
+
+def test_settings_are_read_by_name(tmp_path):
     for name in ("tiny", "full"):
         assert read_setting(SETTINGS, name, data=tmp_path).seeds
     with pytest.raises(BertftError, match="no setting 'huge', it has: tiny, minilm, minilm_full, full"):
@@ -266,11 +269,15 @@ def test_a_dry_run_lists_every_stage_and_writes_nothing(main, tiny_model, tmp_pa
     assert "fig9: no such analysis" in capsys.readouterr().err
 
 
-def test_experiments_are_chosen_by_name_or_module_and_all_run_in_order(main):
+def test_experiments_are_chosen_by_name_or_module(main):
     choose = sys.modules["experiments.__main__"].choose
     assert [chosen.name for chosen in choose(["measures", "other_measures", "model_scores", "fig4_truncation"])] == [
         "measures", "measures", "models", "fig4_truncation",
     ]  # fmt: skip
+
+
+def test_all_adds_every_experiment_in_order(main):
+    choose = sys.modules["experiments.__main__"].choose
     assert [chosen.name for chosen in choose(["fig2_rsa", "all"])] == [
         "models", "fig2_rsa", "fig5_domains", "weight_distance", "measures", "rsa_heatmap", "noise_ceiling", "lora",
         "prefix_time", "fig1_structural_probes", "fig3_freezing", "fig4_truncation", "along_training",
@@ -287,7 +294,7 @@ def test_experiments_are_chosen_by_name_or_module_and_all_run_in_order(main):
         (KeyboardInterrupt(), 130, "To resume: python -m experiments models --setting tiny --model "),
     ],
 )
-def test_errors_have_the_sentences_of_bertft(main, tiny_model, tmp_path, monkeypatch, capsys, error, code, words):
+def test_errors_are_reported_as_by_bertft(main, tiny_model, tmp_path, monkeypatch, capsys, error, code, words):
     def fail(*_):
         raise error
 

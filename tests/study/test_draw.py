@@ -31,7 +31,7 @@ def tuned(tiny_model, tmp_path) -> str:
 
 @pytest.fixture
 def encoded(monkeypatch) -> list[list[str]]:
-    """The texts of every call of `Encoder.stream`, in order."""
+    """Return the texts of every call of `Encoder.stream`, in order."""
     calls: list[list[str]] = []
     stream = Encoder.stream
 
@@ -44,7 +44,7 @@ def encoded(monkeypatch) -> list[list[str]]:
 
 
 def study_rows(tmp_path, tiny_model, tuned, draw=None):
-    """The rows of the stage ``rsa/wiki`` of a study, without its fine-tuning."""
+    """Return the rows of the stage ``rsa/wiki`` of a study, without its fine-tuning."""
     rsa = {"tokens": TOKENS, **({"draw": draw} if draw else {})}
     stimuli = {"wiki": {"source": "wiki.txt"}}
     tree = changed(model=str(tiny_model), seed=SEED, rsa=rsa, stimuli=stimuli)

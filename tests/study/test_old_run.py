@@ -36,7 +36,7 @@ class Lines:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The old run, with its encoder's path written in; a marker's key is the digest of its settings, as then."""
+    """Return the old run with the path of its encoder; a marker's key is the digest of its settings, as before."""
     shutil.copytree(OLD, tmp_path / "old")
     encoder = str((tmp_path / "old" / "encoder").resolve())
     run = tmp_path / "old" / "run"

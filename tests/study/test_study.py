@@ -35,7 +35,7 @@ def config(tiny_model, tmp_path_factory) -> StudyConfig:
 
 @pytest.fixture(scope="module")
 def finished(config, tmp_path_factory):
-    """A study that was interrupted twice and resumed."""
+    """Return a study that was interrupted twice and resumed."""
     out = tmp_path_factory.mktemp("runs") / "study"
     for analysis in (Rsa, Structural):
         with pytest.MonkeyPatch.context() as patch:

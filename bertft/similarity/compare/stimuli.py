@@ -45,7 +45,7 @@ def choose(
 
 
 def taken(encoder: Encoder, texts: Iterable[Any], *, tokens: int | None, unit: str) -> list[Any]:
-    """Those of ``texts`` that a comparison of ``tokens`` stimuli takes from their beginning, the last one whole."""
+    """Return the ``texts`` that a comparison of ``tokens`` stimuli takes from their beginning, the last one whole."""
     if tokens is None:
         return list(texts)
     chosen: list[Any] = []

@@ -130,7 +130,7 @@ class StreamRun:
                 yield place, (places[index], lengths, spaces)
 
     def _start(self, head: list[Any]) -> None:
-        """Means from the text's first batch, the same in every process."""
+        """Fix the means by the first batch of the text, the same in every process."""
         examples = inputs_of(head, self.options["unit"])
         counts = self._wanted(examples)
         for _, (index, lengths, spaces) in self._spaces(examples, counts, 0):

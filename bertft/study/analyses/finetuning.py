@@ -179,7 +179,7 @@ def finetuning_cost(
 
 @contextlib.contextmanager
 def _without_prefix(model: TaskModel, config: FinetuneConfig, tokenizer: Any) -> Iterator[None]:
-    """Inside, run the model as training does: without the frozen blocks if their output is cached."""
+    """Run the model as training does inside the block: without the frozen blocks if their output is cached."""
     if config.prefix_cache is None or config.freeze < 1:
         yield
         return

@@ -55,7 +55,7 @@ def by_csgraph(matrix: np.ndarray, kept: np.ndarray) -> set[tuple[int, int]]:
 
 
 def nopunct_argmin(prediction: np.ndarray, mask: np.ndarray) -> int:
-    """The published search for the root: skip the shallowest word while it is punctuation."""
+    """Return the root by the published search, which skips the shallowest word while it is punctuation."""
     left = prediction.astype(float)
     for _ in left:
         word = int(np.argmin(left))

@@ -21,7 +21,7 @@ from bertft.similarity.compare.stimuli import choose, side_by_side
 
 @pytest.fixture(scope="module")
 def encoders(tiny_model, disturbed):
-    """A base encoder and one whose upper blocks are disturbed."""
+    """Return a base encoder and one whose upper blocks are disturbed."""
     return Encoder.from_pretrained(str(tiny_model)), disturbed(0)
 
 
