@@ -12,9 +12,10 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import mmap
 import os
-import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,10 +121,8 @@ class Artefact:
         """
         about = self._about({})
         with appearing_path(self.path) as path:
-            with tempfile.TemporaryFile(dir=path.parent) as empty:  # sparse: it takes no room
-                zeros = np.memmap(empty, np.float32, "w+", shape=shape)
-                save_file({name: torch.from_numpy(zeros)}, path, _sealed(about, _NO_DIGEST))
-                del zeros
+            # written, not only allocated: a memory map of a sparse file that finds the disk full ends the process
+            save_file({name: _zeros(shape)}, path, _sealed(about, _NO_DIGEST))
             start = path.stat().st_size - 4 * math.prod(shape)
             table = np.memmap(path, np.float32, "r+", offset=start, shape=shape)
             yield table
@@ -139,6 +138,14 @@ class Artefact:
     def remove(self) -> None:
         """Remove the file if it exists."""
         self.path.unlink(missing_ok=True)
+
+
+def _zeros(shape: tuple[int, ...]) -> Tensor:
+    """Return float32 zeros that take no memory: a read-only map of anonymous pages, all one page of zeros."""
+    pages = mmap.mmap(-1, 4 * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that the array is not writable
+        return torch.frombuffer(pages, dtype=torch.float32).view(shape)
 
 
 def read_artefact(path: str | os.PathLike[str], format: str = FORMAT) -> Contents:
