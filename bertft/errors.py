@@ -1,4 +1,4 @@
-"""User errors: a sentence that says what is wrong and where."""
+"""User errors: one sentence with the problem and its place."""
 
 from __future__ import annotations
 

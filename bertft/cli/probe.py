@@ -1,4 +1,4 @@
-"""The commands ``bertft probe structural`` and ``bertft probe edge``."""
+"""``bertft probe structural`` and ``bertft probe edge``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Examples that readers yield and tasks take, and what an encoder reads of them."""
+"""Examples of a corpus, and their input to an encoder.
+
+Readers yield them, and tasks take them.
+"""
 
 from __future__ import annotations
 

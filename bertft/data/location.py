@@ -1,4 +1,4 @@
-"""Where a source or a model lives: package, disk or hub.
+"""Locations of sources and models: package, disk or hub.
 
 `Source.parse` reads a name once; everything else about the name follows from the parsed `Source`.
 """

@@ -1,4 +1,6 @@
-"""Gradient of `bertft.ops.pairwise_distance` by matrix products, for GPUs.
+"""Gradient of distances by matrix products, for GPUs.
+
+The distances are those of `bertft.ops.pairwise_distance`.
 
 With G the gradient of a distance, and W the derivative of an entry along the difference of its two rows,
 

@@ -1,4 +1,7 @@
-"""Losses of structural probes, with fused gradients (Hewitt and Manning 2019)."""
+"""Losses of structural probes, with fused gradients.
+
+Source: Hewitt and Manning 2019.
+"""
 
 from __future__ import annotations
 

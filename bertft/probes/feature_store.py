@@ -1,4 +1,4 @@
-"""Store of word vectors, extracted once and read by memory map.
+"""Word vectors extracted once and read by memory map.
 
 ```
 folder/<key>/vectors.bin     (T, L, D) in float16 or float32, row by row, all words of all sentences in order

@@ -1,4 +1,7 @@
-"""Tables of ``python -m experiments``, which hold several seeds and analyses."""
+"""Tables of ``python -m experiments``.
+
+They hold several seeds and analyses.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""RSA of stimuli in memory, with bootstrap interval and permutation test.
+"""RSA of stimuli in memory, with interval and test.
+
+The interval is by bootstrap, the test by permutation.
 
 Any metric and comparison, for some thousand stimuli: all n (n - 1) / 2 pairs are visited in tiles, and only the
 permutation test holds them in memory. `bertft.similarity.CrossMoments` handles corpora; its intervals need no pairs.

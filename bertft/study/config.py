@@ -1,4 +1,4 @@
-"""Settings of a study, as its YAML file holds them.
+"""Settings of a study's YAML file.
 
 ```yaml
 name: merchant2020_minilm          # title of the page

@@ -1,4 +1,4 @@
-"""The command ``bertft rsa``: encoders compared over any text."""
+"""The command ``bertft rsa``: encoders compared on any text."""
 
 from __future__ import annotations
 

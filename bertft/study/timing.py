@@ -1,4 +1,4 @@
-"""Stage costs, extrapolated linearly from small timed samples."""
+"""Stage costs, extrapolated linearly from timed samples."""
 
 from __future__ import annotations
 

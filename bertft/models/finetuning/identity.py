@@ -1,4 +1,4 @@
-"""What makes two fine-tuning runs the same run."""
+"""Identity of fine-tuning runs: settings and digests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Parts of the Trainer: batches, optimiser, evaluation, callbacks."""
+"""Parts of the Trainer.
+
+Batches, optimiser, evaluation and callbacks.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes to compare dissimilarity matrices, and their choice by cost.
+"""Routes to compare dissimilarity matrices, chosen by cost.
 
 ===========  ============================================================================================
 route        what it does

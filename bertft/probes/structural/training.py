@@ -1,4 +1,7 @@
-"""Training of linear structural probes (Hewitt and Manning 2019)."""
+"""Training of linear structural probes.
+
+Source: Hewitt and Manning 2019.
+"""
 
 from __future__ import annotations
 

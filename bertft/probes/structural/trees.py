@@ -1,4 +1,4 @@
-"""Targets of structural probes: distances and depths in dependency trees."""
+"""Targets of structural probes: tree distances and depths."""
 
 from __future__ import annotations
 

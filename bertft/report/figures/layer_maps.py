@@ -1,4 +1,4 @@
-"""Heat maps of all layers of the base encoder against all layers of a tuned one."""
+"""Heat maps of all layers, base against tuned."""
 
 from __future__ import annotations
 

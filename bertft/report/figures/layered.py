@@ -1,4 +1,7 @@
-"""Any measures by layer, with panels and labels chosen by the caller."""
+"""Any measures by layer.
+
+The caller chooses panels and labels.
+"""
 
 from __future__ import annotations
 

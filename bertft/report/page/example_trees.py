@@ -1,4 +1,4 @@
-"""Page section: example sentences with gold and predicted trees."""
+"""Page section: sentences with gold and predicted trees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Page section of one figure: panels, downloads and tables of its numbers."""
+"""Page section: one figure, its downloads and its numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All-pairs measures on the sampled stimuli, with a forecast of their time.
+"""All-pairs measures on the sample, with a time forecast.
 
 They work in tiles instead of whole matrices.
 """

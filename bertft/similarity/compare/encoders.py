@@ -1,4 +1,6 @@
-"""Comparison of encoders: of a sample of texts in memory, or of a text of any length.
+"""Comparison of encoders on a text.
+
+`compare_encoders` draws a sample of texts into memory; `compare_stream` reads a text of any length.
 
 `compare_stream` keeps nothing but sums and a sample, and resumes after an interruption. Process r of N takes buffers r,
 r + N, ... of the text. All sums are about the means of the text's first batch, which every process encodes, so that

@@ -1,4 +1,4 @@
-"""Stimuli of several encoders, side by side over the same texts."""
+"""The same stimuli of several encoders, side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The walk of encoders through a text, from one checkpoint to the next.
+"""Resumable pass of encoders through a text.
 
 The text is taken in buffers of `BUFFER` examples, each sorted by length and encoded in batches. A run resumes between
 two batches and then computes exactly what it would have computed without the interruption, so that the results agree to

@@ -1,4 +1,7 @@
-"""Processes that share one comparison, and their exchange at its end."""
+"""Processes that share one comparison.
+
+They exchange their sums at its end.
+"""
 
 from __future__ import annotations
 
