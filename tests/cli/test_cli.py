@@ -1,4 +1,7 @@
-"""The command line: help, exit codes, errors on one line, interruption, and the README."""
+"""Command line: help, exit codes, errors, interruption.
+
+Errors take one line. The commands of the README run too.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Output of the command line: progress, JSON and warnings; time to answer."""
+"""Output and speed of the command line.
+
+Progress, JSON and warnings.
+"""
 
 from __future__ import annotations
 

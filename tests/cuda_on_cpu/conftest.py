@@ -1,4 +1,7 @@
-"""Skips where kernels cannot be executed, leaves plain mode to .ci/run, and compiles ahead of the tests."""
+"""Skips and early compilation of the executed kernels.
+
+Tests are skipped where kernels cannot be executed. Plain mode is left to .ci/run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Runs the launchers of a .cu file on NumPy arrays, on the CPU, under a checker.
+"""Launchers of a .cu file on NumPy arrays, under a checker.
+
+They run on the CPU.
 
 >>> kernels = Kernels("csrc/cuda/pairwise_distance.cu", mode="checked")
 >>> kernels.pairwise_distance_f32(x, n, d, Uninitialised(out), order="random", seed=3)    # doctest: +SKIP

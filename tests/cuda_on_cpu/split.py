@@ -1,4 +1,7 @@
-"""Rows split into two halves (csrc/cuda/split_rows.cu) on NumPy arrays."""
+"""Rows split into two halves, on NumPy arrays.
+
+The kernels are those of csrc/cuda/split_rows.cu.
+"""
 
 from __future__ import annotations
 

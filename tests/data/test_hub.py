@@ -1,4 +1,7 @@
-"""Names on the hub and their commits, offline, in a cache laid out like that of the hub's client."""
+"""Names on the hub and their commits, offline.
+
+The cache is laid out as the hub's client does it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Streamed vectors against plain forward passes; freezing, truncating, reinitialising."""
+"""Streamed vectors against plain forward passes.
+
+Freezing, truncating and reinitialising too.
+"""
 
 from __future__ import annotations
 

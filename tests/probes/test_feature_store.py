@@ -1,4 +1,7 @@
-"""The feature store returns the encoder's vectors, resumes after a kill, and never uses stale vectors."""
+"""Feature store: vectors, resuming and stale entries.
+
+It returns the encoder's vectors, resumes after a kill, and never uses stale vectors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Interrupted training resumes after the last complete epoch and gives the same probes bit for bit."""
+"""Interrupted training of probes.
+
+It resumes after the last complete epoch and gives the same probes bit for bit.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks of folders, and the sweep of unfinished files around them."""
+"""Locks of folders, and the sweep of unfinished files."""
 
 from __future__ import annotations
 

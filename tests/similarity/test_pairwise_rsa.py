@@ -1,4 +1,7 @@
-"""rsa: estimates against SciPy, bootstrap against explicit weights, size of the permutation test."""
+"""rsa: estimates, bootstrap and permutation test.
+
+Against SciPy, explicit weights and the nominal size of the test.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Sweeps: freezing, truncation, resuming and the figure; LoRA and snapshots."""
+"""Sweeps, LoRA and snapshots.
+
+Freezing, truncation, resuming and the figure of a sweep.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""rdm_correlation: every comparison and route against brute force, accuracy, gradients, compile, bad input."""
+"""rdm_correlation: every comparison and route.
+
+Against brute force: accuracy, gradients, compile and bad input.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Edge probes: heads, training, scores, controls and the driver."""
+"""Edge probes: heads, training, scores, controls, driver."""
 
 from __future__ import annotations
 

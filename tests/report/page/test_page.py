@@ -1,4 +1,7 @@
-"""The page: self-contained, escaped, complete. `test_browser.py` opens it in a browser."""
+"""The page: self-contained, escaped, complete.
+
+`test_browser.py` opens it in a browser.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Measures over pairs of sampled stimuli: paired differences, sampling errors, forecast of time."""
+"""Measures over pairs of sampled stimuli.
+
+Paired differences, sampling errors and the forecast of time.
+"""
 
 from __future__ import annotations
 

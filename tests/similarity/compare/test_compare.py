@@ -1,4 +1,7 @@
-"""compare_encoders: brute force on the vectors themselves, selection of stimuli, refusals."""
+"""compare_encoders.
+
+Brute force on the vectors themselves, selection of stimuli, refusals.
+"""
 
 from __future__ import annotations
 

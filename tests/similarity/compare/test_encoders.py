@@ -1,4 +1,7 @@
-"""compare_stream: values, resuming to the same bits, checkpoints, refusals."""
+"""compare_stream: values, resuming, checkpoints, refusals.
+
+Resumed runs end with the same bits.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Words that moved: local RSA of all vectors at once, labels, words in context."""
+"""Words that moved.
+
+Local RSA of all vectors at once, labels, words in context.
+"""
 
 from __future__ import annotations
 
