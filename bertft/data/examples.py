@@ -12,12 +12,12 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 from bertft.errors import BertftError
 
 UNITS = ("token", "word")
-"""What gets a vector of its own: a word piece (``token``) or a word (``word``)."""
+"""Units that get a vector of their own: a word piece (``token``) or a word (``word``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What an encoder reads of one example, with its kind declared.
+    """An encoder's input from one example, with its kind declared.
 
     - ``words``: ``parts`` are words, each cut into pieces on its own;
     - ``text``: ``parts`` is one running text;

@@ -35,11 +35,11 @@ _NO_DIGEST = "0" * 64  # as long as every digest
 
 
 class DamagedArtefact(BertftError):
-    """A file is no artefact of the expected format, or has changed since it was written."""
+    """File that is no artefact of the expected format, or has changed since it was written."""
 
 
 class OtherSettings(BertftError):
-    """An artefact is intact, but was made with other settings; the message names the first that differs."""
+    """Intact artefact made with other settings; the message names the first that differs."""
 
 
 class Contents(NamedTuple):

@@ -88,7 +88,7 @@ class StimuliConfig(Settings):
 
 @dataclass(frozen=True)
 class RsaConfig(Settings):
-    """How the encoders are compared: the number of tokens of each text, and the dissimilarity of two tokens.
+    """Comparison of the encoders: the number of tokens of each text, and the dissimilarity of two tokens.
 
     ``layers: all`` also compares every layer of the base with every layer of a tuned encoder, on one text
     (`StudyConfig.crossed_text`). ``by`` holds labels of `bertft.similarity.words.moved`, separated by commas, by which

@@ -61,7 +61,7 @@ class Misaligned:
 
 @dataclass(frozen=True)
 class Device:
-    """What the launcher is told about the GPU."""
+    """Properties of the GPU that the launcher receives."""
 
     multiprocessors: int = 4
     compute_capability: int = 90

@@ -32,7 +32,7 @@ class Killed(Exception):
 
 
 class Cut(Unfinished):
-    """Raises after it has kept the epoch ``last``."""
+    """State of a training that is killed once the epoch ``last`` is stored."""
 
     last = 0
 

@@ -25,7 +25,7 @@ STAGES = 15
 
 
 class Lines:
-    """A progress that keeps what is said."""
+    """A progress that keeps its messages."""
 
     def __init__(self):
         from bertft.runs.progress import SILENT

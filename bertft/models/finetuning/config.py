@@ -17,7 +17,7 @@ PRECISIONS = ("bf16", "fp16", "tf32")
 
 @dataclass(frozen=True)
 class FinetuneConfig(Settings):
-    """What to fine-tune, on what, and how.
+    """Settings of a fine-tuning run.
 
     Args:
         task: one of ``bertft.models.tasks.names()``.

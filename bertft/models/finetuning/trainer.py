@@ -153,7 +153,7 @@ def make_optimizer(model: TaskModel, config: FinetuneConfig) -> torch.optim.Adam
 
 
 class Reporter(TrainerCallback):
-    """Advance the progress bar, and keep the seconds spent in the file ``clock``, across interruptions."""
+    """Callback that advances the progress bar and stores the seconds spent in ``clock``, across interruptions."""
 
     def __init__(self, progress: Progress, name: str, clock: Path, measure: str) -> None:
         self.progress, self.name, self.clock, self.measure = progress, name, clock, measure
@@ -201,7 +201,7 @@ class Reporter(TrainerCallback):
 
 
 class Snapshots(TrainerCallback):
-    """Save the encoder as a model folder after each percentage of the steps in ``config.snapshots``."""
+    """Callback that saves the encoder as a model folder after each percentage of steps in ``config.snapshots``."""
 
     def __init__(self, config: FinetuneConfig, encoder: Any, tokenizer: Any) -> None:
         self.config, self.encoder, self.tokenizer = config, encoder, tokenizer

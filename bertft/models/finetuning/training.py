@@ -34,7 +34,7 @@ from bertft.runs.versions import package_versions
 
 @dataclass
 class _Prepared:
-    """All that training needs, made before anything is written."""
+    """Inputs of the training, made before anything is written."""
 
     task: Task
     config: FinetuneConfig

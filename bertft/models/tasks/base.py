@@ -23,7 +23,7 @@ ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How inputs are cut.
+    """Size and stride of the windows of inputs.
 
     ``max_length`` is the most pieces of an input, special tokens included; ``stride`` the number of pieces that
     neighbouring windows of one passage share (QA).

@@ -38,7 +38,7 @@ EXACT_RANKS = 1024  # up to here, all pairs of a layer are half a million number
 
 
 class Route(NamedTuple):
-    """How a comparison was computed."""
+    """Route of a computed comparison, with its reason, cost and error."""
 
     name: str  # linear, tiles, exact or sampled
     reason: str  # in words

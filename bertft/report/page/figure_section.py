@@ -41,7 +41,7 @@ class Table:
 
 @dataclass(frozen=True)
 class FigureSection:
-    """What the template ``sections/figure.html.j2`` shows. ``picture`` is for readers without scripts."""
+    """Content of the template ``sections/figure.html.j2``. ``picture`` is for readers without scripts."""
 
     name: str
     title: str
