@@ -178,7 +178,7 @@ class Encoder:
         done = [example for example in examples if isinstance(example, Encoded)]
         if done:
             if len(done) < len(examples):
-                raise BertftError("stream: expected examples of one kind, found tokenised examples beside others")
+                raise BertftError("stream: expected examples of one kind, found tokenised examples among others")
             return [dataclasses.replace(item, index=start + row) for row, item in enumerate(done)]
         given = cast("Sequence[RawInput]", examples)
         if unit == "word" and any(texts := [isinstance(example, str) for example in given]):
@@ -188,7 +188,7 @@ class Encoder:
         inputs = inputs_of(given, unit)
         kinds = {item.kind for item in inputs}
         if len(kinds) > 1:
-            raise BertftError("stream: expected examples of one kind, found texts beside word sequences or pairs")
+            raise BertftError("stream: expected examples of one kind, found texts among word sequences or pairs")
         return (
             self._pieces_of_words(inputs, start, unit) if kinds == {"words"} else self._pieces_of_texts(inputs, start)
         )

@@ -151,7 +151,7 @@ class _Entry:
                 if zlib.crc32(file.read(self.edges[part + 1] - self.edges[part])) != written[part]:
                     damaged.append(part)
         if damaged:
-            progress.say(f"{self.file}: {len(damaged)} damaged part(s) are extracted anew")
+            progress.say(f"{self.file}: {len(damaged)} damaged part(s) are extracted again")
         return [p for p in parts if p not in written or p in damaged]
 
     def _written(self) -> dict[int, int]:

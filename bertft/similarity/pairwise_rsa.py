@@ -134,8 +134,8 @@ def _check_tests(compare: str, sizes: np.ndarray, bootstrap: int, permutations: 
         raise BertftError(f"rsa: an interval or test needs at least 2 groups, found {len(sizes)}")
     if permutations and len(set(sizes.tolist())) == len(sizes):
         raise BertftError(
-            f"rsa: groups are permuted among those of one size, but each of the {len(sizes)} has a size of its own; "
-            "give more groups, or as many stimuli of each"
+            f"rsa: the test permutes groups of equal size, but the sizes of the {len(sizes)} groups all differ; "
+            "give more groups, or groups of equal size"
         )
     if permutations and n > LARGEST:
         raise BertftError(f"rsa: the permutation test takes at most {LARGEST} stimuli, found {n}; sample them")

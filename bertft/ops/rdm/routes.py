@@ -77,7 +77,9 @@ def choose_route(
     grad = torch.is_grad_enabled() and (x.requires_grad or (y is not None and y.requires_grad))
     if wanted != "auto":
         if not can[wanted]:
-            raise BertftError(f"rdm_correlation: route={wanted!r} does not serve {compare} of {' and '.join(metrics)}")
+            raise BertftError(
+                f"rdm_correlation: route={wanted!r} does not support {compare} of {' and '.join(metrics)}"
+            )
         name, reason = wanted, "as asked"
     elif compare == "kendall":
         name, reason = "sampled", "pairs of pairs are too many to enumerate"

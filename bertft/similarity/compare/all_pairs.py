@@ -94,7 +94,7 @@ def rows(
     all_pairs = n * (n - 1) // 2
     if plan.tested and len(sizes.unique()) == len(sizes):
         plan = dataclasses.replace(plan, permutations=0)
-        progress.say(f"{data}: no permutation test, each of the {len(sizes)} sampled texts has a size of its own")
+        progress.say(f"{data}: no permutation test, the sizes of the {len(sizes)} sampled texts all differ")
     for (name, space), kind in itertools.product(tuned.items(), pair_measures(plan)):
         errors: list[Row] = []
         with progress.step(f"{kind.measure} of {name}", total=min(len(base), len(space)), unit="layers") as step:

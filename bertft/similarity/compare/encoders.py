@@ -111,7 +111,7 @@ def compare_encoders(
 
 def _say_if_fewer(found: int, wanted: int | None, units: str, data: str, progress: Progress) -> None:
     if wanted is not None and found < wanted:
-        progress.say(f"{data}: {found} {units} in all, fewer than the {wanted} asked for")
+        progress.say(f"{data}: {found} {units} in all, fewer than the {wanted} requested")
 
 
 def _add(
@@ -246,7 +246,7 @@ def _asked_to_stop() -> Iterator[list[int]]:
 def _stop(number: int, team: Team, checkpoint: Checkpoint | None) -> None:
     if number == signal.SIGTERM and team.size > 1 and checkpoint:
         raise BertftError(
-            f"process {team.rank} of {team.size} was told to stop, as happens when another process is lost; its sums "
+            f"process {team.rank} of {team.size} was stopped, as happens when another process is lost; its sums "
             f"are kept in {checkpoint.folder}; rerun the same command to resume"
         )
     raise KeyboardInterrupt

@@ -180,4 +180,4 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _skip(source: Iterator[Any], count: int) -> None:
     found = sum(1 for _ in itertools.islice(source, count))
     if found < count:
-        raise BertftError(f"similarity: the text has {found} examples, but the checkpoint is after {count}: it changed")
+        raise BertftError(f"similarity: the text changed, it has {found} examples and the checkpoint is after {count}")
