@@ -61,12 +61,12 @@ class Example(Protocol):
         ...
 
     def input(self, unit: str) -> Input:
-        """Return what an encoder reads of the example to give vectors of a ``unit``, ``token`` or ``word``."""
+        """Return the encoder's input from the example for vectors of a ``unit``, ``token`` or ``word``."""
         ...
 
 
 RawInput: TypeAlias = Input | Example | str | Sequence[str]
-"""What stands for an input in the public interface: an example, a text, a word sequence or a tuple of two texts."""
+"""An input in the public interface: an example, a text, a word sequence or a tuple of two texts."""
 
 
 def inputs_of(examples: Sequence[RawInput], unit: str) -> list[Input]:

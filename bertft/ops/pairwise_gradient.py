@@ -25,7 +25,7 @@ PRODUCTS = ("dot", "cosine", "correlation", "sqeuclidean", "euclidean")
 
 
 def by_products(grad: Tensor, x: Tensor, y: Tensor | None, out: Tensor, metric: str) -> tuple[Tensor, Tensor]:
-    """Return what the op ``pairwise_distance_backward`` returns: gradients of the rows in the metric's form.
+    """Return the result of the op ``pairwise_distance_backward``: gradients of the rows in the metric's form.
 
     grad, out (B, N, M); x (B, N, D); y (B, M, D), or None for x with itself, whose second gradient is empty.
     """

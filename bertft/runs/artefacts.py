@@ -57,7 +57,7 @@ class Artefact:
         path: the file.
         settings: JSON values, all that the tensors depend on.
         format: the name and number of the file's layout; a file with another one counts as damaged.
-        older: reads what an earlier version wrote, and returns None if there is nothing; called if ``path`` holds no
+        older: reads the file of an earlier version, and returns None if there is nothing; called if ``path`` holds no
             intact artefact of this ``format``.
     """
 

@@ -112,7 +112,7 @@ class Inputs:
         return self._encoders[name]
 
     def encoders(self, *, base: bool = False, random: bool = False) -> dict[str, Encoder]:
-        """Return the tuned encoders by task, after the ``base`` and before the ``random`` one where asked for."""
+        """Return the tuned encoders by task, after the ``base`` and before the ``random`` one if requested."""
         names = [*(["base"] if base else []), *self.config.tasks, *([RANDOM] if random else [])]
         return {name: self.encoder(name) for name in names}
 

@@ -129,7 +129,7 @@ class TaskTrainer(Trainer):
             seal(os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}"))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Save only the weights; the finished folder gets the rest."""
+        """Save only the weights; other files are written with the finished folder."""
         if self.args.should_save:
             from safetensors.torch import save_file
 

@@ -138,7 +138,7 @@ def _card(
     log: Sequence[dict[str, float]],
     seconds: float,
 ) -> dict[str, Any]:
-    """Return what ``bertft.json`` holds, without the digests of the folder's files."""
+    """Return the content of ``bertft.json``, without the digests of the folder's files."""
     versions = package_versions(("bertft", "torch", "transformers", "accelerate", "tokenizers", "numpy"))
     return {
         "format": FORMAT,

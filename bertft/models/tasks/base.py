@@ -75,7 +75,7 @@ class Task(Protocol):
     max_length: int  # default for the most pieces of an input
 
     def spec(self, train: Sequence[Any]) -> dict[str, Any]:
-        """Return what the head needs to know of the training data (its label set), as JSON values."""
+        """Return the head's facts about the training data (its label set), as JSON values."""
         ...
 
     def head(self, model: Any, spec: Mapping[str, Any]) -> Head:

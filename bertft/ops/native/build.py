@@ -39,7 +39,7 @@ class BuildError(Exception):
     """Failure to compile the kernels here; the message gives the reason in one sentence."""
 
 
-# What goes into a build ------------------------------------------------------------------------------------------
+# Inputs of a build -----------------------------------------------------------------------------------------------
 
 
 def source_root() -> Path:

@@ -110,7 +110,7 @@ def run_route(
     samples: int,
     seed: int,
 ) -> tuple[Tensor, Route]:
-    """Return the comparison (L, M) by ``route``, and the route with the errors found on the way."""
+    """Return the comparison (L, M) by ``route``, and the route with the errors of the comparison."""
     if route.name == "sampled":
         return _sampled(route, x, y, metrics, check, samples, seed)
     if route.name == "linear":

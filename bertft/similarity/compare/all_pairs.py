@@ -76,7 +76,7 @@ def rows(
 
     Intervals are clustered by sentence: 95 % percentiles over resampled sentences for RSA, influences for the others.
     Then come the differences of each two tuned encoders over the same resamples or sentences. If pairs were drawn
-    (kendall) or ranks binned, ``<measure>_error`` says how much that moves the value (kendall: a standard error), with
+    (kendall) or ranks binned, ``<measure>_error`` is the resulting error of the value (kendall: a standard error), with
     the number of pairs as its ``n``. If no two sentences have the same size, nothing can be permuted, and ``progress``
     gets a message.
 

@@ -47,7 +47,7 @@ class StreamRun:
         self.alike = len(windows) == 1 and all(vocabulary == tokenizers[0] for vocabulary in tokenizers)
         self.shared = [encoder.reads_like(base) for encoder in self.encoders]
         self.encoded: list[Encoded] = []  # the buffer's examples as pieces, for the encoders that read like the base
-        self.buffer = self.batch = 0  # what comes next
+        self.buffer = self.batch = 0  # the next to process
         self.first = 0  # the buffer's first example
         self.taken = 0  # stimuli of all processes in earlier buffers
         self.left: list[int] | None = None  # remaining stimuli of each of the buffer's examples
