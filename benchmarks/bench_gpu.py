@@ -50,7 +50,7 @@ class Work:
 
 
 class WrongResult(Exception):
-    """The error of a kernel's result exceeds its tolerance."""
+    """Error of a kernel's result beyond its tolerance."""
 
 
 @dataclass

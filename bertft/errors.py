@@ -1,4 +1,4 @@
-"""User errors: a sentence that says what is wrong and where."""
+"""User errors: one sentence with the problem and its place."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class BertftError(Exception):
     """Bad input or an impossible request.
 
-    The message is one sentence that names the file and line, or the argument, what was expected and what was
-    found. The command line prints it after ``error:`` and exits with code 2; nothing is left half-written.
+    The message is one sentence that names the file and line, or the argument, the expected value and the
+    value found. The command line prints it after ``error:`` and exits with code 2; nothing is left half-written.
     """
 
 

@@ -1,4 +1,4 @@
-// What the bindings of bind_cuda.cpp share: the launchers, the device and its stream, types, checks, sentences.
+// Common parts of the bindings of bind_cuda.cpp: the launchers, the device and its stream, types, checks, sentences.
 #pragma once
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>

@@ -1,4 +1,4 @@
-"""How far is each layer of one encoder from the same layer of another?
+"""Similarity of two encoders, layer by layer.
 
 python examples/compare_two_models.py google-bert/bert-base-uncased textattack/bert-base-uncased-MNLI
 """

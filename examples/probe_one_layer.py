@@ -1,4 +1,6 @@
-"""How much of a sentence's tree does a linear probe read from one layer (Hewitt and Manning 2019)?
+"""Trees that a linear probe reads from one layer.
+
+Source: Hewitt and Manning 2019.
 
 python examples/probe_one_layer.py builtin:minilm --layer 4 --train en_ewt-ud-train.conllu --dev en_ewt-ud-dev.conllu
 """

@@ -1,4 +1,4 @@
-"""Full fine-tuning and LoRA: do they change the same layers?"""
+"""Full fine-tuning and LoRA, compared layer by layer."""
 
 from __future__ import annotations
 

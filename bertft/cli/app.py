@@ -1,4 +1,7 @@
-"""Commands: options in, one library call, location of the results out."""
+"""Commands of ``bertft``.
+
+Each turns its options into one library call and prints where the results are.
+"""
 
 from __future__ import annotations
 

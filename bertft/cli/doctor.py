@@ -1,4 +1,7 @@
-"""Report of ``bertft doctor``: versions, devices, tools, kernels, models."""
+"""Report of ``bertft doctor`` on this machine.
+
+Versions, devices, tools, kernels and models.
+"""
 
 from __future__ import annotations
 

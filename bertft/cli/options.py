@@ -1,4 +1,7 @@
-"""Options: from settings, from a file, and those that commands share."""
+"""Options of the commands.
+
+They come from settings and from a file; some are shared by several commands.
+"""
 
 from __future__ import annotations
 
@@ -202,7 +205,7 @@ Config = Annotated[
 ]  # fmt: skip
 
 
-# What commands do with them ------------------------------------------------------------------------------------------
+# Use by the commands -----------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The commands ``bertft probe structural`` and ``bertft probe edge``."""
+"""``bertft probe structural`` and ``bertft probe edge``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VECTORS_HELP = {
     "features": None,
     "dtype": "Precision of stored vectors: float16 or float32.",
     "stream": "Store no vectors; run the encoder for every batch (slow).",
-    "window": "What to do with sentences longer than the encoder's window: refuse or split.",
+    "window": "Handling of sentences longer than the encoder's window: refuse or split.",
     "seed": SEED_HELP,
 }
 STRUCTURAL_HELP = {

@@ -64,7 +64,7 @@ def align_words(
         tokenizer: a fast tokenizer of transformers.
         sentences: word sequences.
         max_length: the most pieces a sentence may have, special tokens included; None for no limit.
-        names: what errors call the sentences; default their index from 0.
+        names: names of the sentences in errors; default their index from 0.
 
     Raises:
         BertftError: for a slow tokenizer, a word without a piece if the vocabulary has no unknown token, a word with

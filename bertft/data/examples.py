@@ -1,4 +1,7 @@
-"""Examples that readers yield and tasks take, and what an encoder reads of them."""
+"""Examples of a corpus, and their input to an encoder.
+
+Readers yield them, and tasks take them.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 from bertft.errors import BertftError
 
 UNITS = ("token", "word")
-"""What gets a vector of its own: a word piece (``token``) or a word (``word``)."""
+"""Units that get a vector of their own: a word piece (``token``) or a word (``word``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What an encoder reads of one example, with its kind declared.
+    """An encoder's input from one example, with its kind declared.
 
     - ``words``: ``parts`` are words, each cut into pieces on its own;
     - ``text``: ``parts`` is one running text;
@@ -58,12 +61,12 @@ class Example(Protocol):
         ...
 
     def input(self, unit: str) -> Input:
-        """Return what an encoder reads of the example to give vectors of a ``unit``, ``token`` or ``word``."""
+        """Return the encoder's input from the example for vectors of a ``unit``, ``token`` or ``word``."""
         ...
 
 
 RawInput: TypeAlias = Input | Example | str | Sequence[str]
-"""What stands for an input in the public interface: an example, a text, a word sequence or a tuple of two texts."""
+"""An input in the public interface: an example, a text, a word sequence or a tuple of two texts."""
 
 
 def inputs_of(examples: Sequence[RawInput], unit: str) -> list[Input]:

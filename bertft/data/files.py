@@ -64,7 +64,7 @@ def check_text(value: object, name: str, where: str) -> str:
     """Return ``value`` if it is a string that UTF-8 can encode, unlike the lone surrogates of some JSON escapes.
 
     Raises:
-        BertftError: for anything else; ``where`` opens its sentence and ``name`` says what the value is.
+        BertftError: for anything else; ``where`` opens its sentence and ``name`` names the value.
     """
     if not isinstance(value, str):
         found = "nothing" if value is None else type(value).__name__

@@ -1,4 +1,4 @@
-"""Where a source or a model lives: package, disk or hub.
+"""Locations of sources and models: package, disk or hub.
 
 `Source.parse` reads a name once; everything else about the name follows from the parsed `Source`.
 """
@@ -49,7 +49,7 @@ class HubName:
 class Source:
     """A parsed name of a corpus (``kind`` ``dataset``) or of a model.
 
-    ``place`` says where the source lives:
+    ``place`` is the location of the source:
 
     - ``builtin``: made by the package or installed beside it, ``builtin:name?key=value``;
     - ``folder``: an existing folder;

@@ -17,7 +17,7 @@ SHUFFLED = 65_536
 """Examples that `drawn` holds at once; a shorter source is shuffled as a whole."""
 
 DRAWS = ("stream", "permutation")
-"""How stimuli are drawn: ``stream`` as in `drawn`; ``permutation`` as run folders did before `drawn` served studies."""
+"""Ways to draw stimuli: ``stream`` as in `drawn`; ``permutation`` as run folders did before `drawn` served studies."""
 
 _BLOCK = 256  # examples that `until` counts at once
 

@@ -50,7 +50,7 @@ def load(
     """Return the examples of a ``kind`` (``dep``, ``nli``, ``qa``, ``text``, ``spans``) that ``source`` names.
 
     Args:
-        kind: what the examples are, which also chooses the reader of a file.
+        kind: kind of the examples; it also chooses the reader of a file.
         source: a name, tried in this order:
 
             - ``builtin:synthetic``, optionally with ``?split=train&size=N&seed=S`` (see ``bertft.data.synthetic``);

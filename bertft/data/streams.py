@@ -22,7 +22,7 @@ from bertft.errors import BertftError
 
 
 class Stream:
-    """The examples of a source, in order, read anew on every iteration.
+    """The examples of a source, in order, read again on every iteration.
 
     ``digest`` changes with the source as far as names, sizes and the first bytes of files can tell, without reading
     it. ``count`` is the number of examples if it is known in advance, else None.

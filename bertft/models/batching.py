@@ -69,8 +69,8 @@ def length_sorted_batches(items: Sequence[Any], batch_tokens: int) -> Iterator[l
 def pad_inputs(inputs: Sequence[dict[str, list[int]]], tokenizer: Any) -> dict[str, Tensor]:
     """Return all inputs padded to the longest, as int64 tensors (B, P) by name, and ``attention_mask``.
 
-    Padding is on the right whatever the tokenizer's own side, so that positions count from the start of the text in
-    decoders too. If the tokenizer has no padding token, index 0 is used, which the mask hides.
+    Padding is on the right, whichever side the tokenizer pads, so that positions count from the start of the text
+    in decoders too. If the tokenizer has no padding token, index 0 is used, which the mask hides.
     """
     padding = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
     padded = {key: pad([row[key] for row in inputs], padding.get(key, 0)) for key in inputs[0]}

@@ -47,7 +47,7 @@ BUFFER = 2048
 class Batch:
     """Vectors of some examples, packed without padding.
 
-    - ``vectors``: (L, T, D), in the encoder's dtype and on its device; the layers are those asked for, in that order.
+    - ``vectors``: (L, T, D), in the encoder's dtype and on its device; the layers are those requested, in that order.
     - ``lengths``: (S,) int64, the number of consecutive vectors of each example; T is their sum.
     - ``index``: (S,) int64, the position of each example in the input. With ``window="split"`` a long example has
       several entries with the same index.
@@ -126,7 +126,7 @@ class Encoder:
             unit: ``word`` gives one vector for each word, the mean over its pieces, and ``token`` one for each piece.
             layers: layers to return, all by default. Blocks above the highest one do not run.
             batch_tokens: largest number of pieces of a batch, padding included.
-            window: what to do with an example longer than the model's window: ``refuse`` it with ``BertftError``, or
+            window: handling of an example longer than the model's window: ``refuse`` it with ``BertftError``, or
                 ``split`` a word sequence or text into consecutive windows.
             skip: number of batches to leave out, without their forward passes, to resume an interrupted stream.
             progress: reports the examples encoded.
@@ -178,7 +178,7 @@ class Encoder:
         done = [example for example in examples if isinstance(example, Encoded)]
         if done:
             if len(done) < len(examples):
-                raise BertftError("stream: expected examples of one kind, found tokenised examples beside others")
+                raise BertftError("stream: expected examples of one kind, found tokenised examples among others")
             return [dataclasses.replace(item, index=start + row) for row, item in enumerate(done)]
         given = cast("Sequence[RawInput]", examples)
         if unit == "word" and any(texts := [isinstance(example, str) for example in given]):
@@ -188,7 +188,7 @@ class Encoder:
         inputs = inputs_of(given, unit)
         kinds = {item.kind for item in inputs}
         if len(kinds) > 1:
-            raise BertftError("stream: expected examples of one kind, found texts beside word sequences or pairs")
+            raise BertftError("stream: expected examples of one kind, found texts among word sequences or pairs")
         return (
             self._pieces_of_words(inputs, start, unit) if kinds == {"words"} else self._pieces_of_texts(inputs, start)
         )
@@ -262,7 +262,7 @@ class Encoder:
 
 
 def _rules(tokenizer: Any) -> tuple[Any, ...]:
-    """Return what decides how a tokenizer cuts text; truncation and padding, which `Encoder` never uses, do not."""
+    """Return the settings that decide how a tokenizer cuts text, without truncation and padding (never used here)."""
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     return tokenizer.model_input_names, {key: rules[key] for key in rules if key not in ("truncation", "padding")}
 

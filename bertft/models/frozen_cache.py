@@ -133,7 +133,7 @@ class FrozenCache:
                 table = _read(artefact)  # another process may have computed it while this one waited
                 if table is None:
                     if artefact.path.exists():
-                        self.progress.say(f"{artefact.path}: damaged; it is made anew")
+                        self.progress.say(f"{artefact.path}: damaged; it is recomputed")
                     self._fill(inputs, features)
                     table = _read(artefact)
         if table is None:

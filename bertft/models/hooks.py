@@ -14,7 +14,7 @@ from bertft.models.blocks import blocks, find_blocks, set_module
 
 
 class _Placeholder(nn.Module):
-    """Take a block's place: return the input, or the result of ``source``, in the form of the block's output.
+    """Stand-in for a block: its output is the input, or the result of ``source``, in the form of the block's.
 
     Attributes are looked up on the block (some encoders read them), but its parameters are not registered.
     """
@@ -72,7 +72,7 @@ def _extra_outputs(model: nn.Module, block: nn.Module) -> int | None:
 
 
 class Stopped(Exception):
-    """A forward pass was ended by `stopping_at`."""
+    """End of a forward pass by `stopping_at`."""
 
 
 @contextlib.contextmanager

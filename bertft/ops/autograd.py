@@ -1,4 +1,4 @@
-"""Registration of compiled ops with autograd and torch.compile.
+"""Compiled ops registered with autograd and torch.compile.
 
 Also the tools of their gradients: products that autocast leaves alone, and an error for missing second derivatives.
 """

@@ -1,4 +1,7 @@
-"""Lists of the k largest entries per row and column of a tiled matrix."""
+"""The k largest entries per row and column of a matrix.
+
+The matrix comes tile by tile.
+"""
 
 from __future__ import annotations
 

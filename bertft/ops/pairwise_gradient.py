@@ -1,4 +1,6 @@
-"""Gradient of `bertft.ops.pairwise_distance` by matrix products, for GPUs.
+"""Gradient of distances by matrix products, for GPUs.
+
+The distances are those of `bertft.ops.pairwise_distance`.
 
 With G the gradient of a distance, and W the derivative of an entry along the difference of its two rows,
 
@@ -23,7 +25,7 @@ PRODUCTS = ("dot", "cosine", "correlation", "sqeuclidean", "euclidean")
 
 
 def by_products(grad: Tensor, x: Tensor, y: Tensor | None, out: Tensor, metric: str) -> tuple[Tensor, Tensor]:
-    """Return what the op ``pairwise_distance_backward`` returns: gradients of the rows in the metric's form.
+    """Return the result of the op ``pairwise_distance_backward``: gradients of the rows in the metric's form.
 
     grad, out (B, N, M); x (B, N, D); y (B, M, D), or None for x with itself, whose second gradient is empty.
     """

@@ -1,4 +1,4 @@
-"""Errors about results that are not finite and about probe losses."""
+"""Checks of probe losses, and errors of non-finite results."""
 
 from __future__ import annotations
 

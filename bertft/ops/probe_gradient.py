@@ -1,4 +1,7 @@
-"""Shape rule and gradient of ``bertft::probe_loss``, whose forward computes the gradients."""
+"""Shape rule and gradient of ``bertft::probe_loss``.
+
+Its forward pass computes the gradients.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Losses of structural probes, with fused gradients (Hewitt and Manning 2019)."""
+"""Losses of structural probes, with fused gradients.
+
+Source: Hewitt and Manning 2019.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +104,7 @@ def probe_loss_and_gradient(
             raise BertftError("probe_loss: distance_rank is needed unless exactly one of distances and depths is given")
         distance_rank = 0 if distances is None else weight.shape[-1]
     if not 0 <= distance_rank <= weight.shape[-1] or (distances is None and distance_rank > 0):
-        raise BertftError(f"probe_loss: distance_rank {distance_rank} does not go with the weight and golds given")
+        raise BertftError(f"probe_loss: distance_rank {distance_rank} does not match the given weight and targets")
     if depths is None and distance_rank < weight.shape[-1]:
         raise BertftError(f"probe_loss: depths are needed for the columns of weight from {distance_rank} on")
     if not dispatch.serves(h):

@@ -1,4 +1,4 @@
-"""Checks of rows, and the gradient of preparing them for a metric."""
+"""Checks of rows, and the gradient of preparing them."""
 
 from __future__ import annotations
 

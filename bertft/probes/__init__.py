@@ -1,4 +1,4 @@
-"""Probes: what can be read off an encoder's frozen vectors."""
+"""Probes of an encoder's frozen vectors."""
 
 import lazy_loader
 

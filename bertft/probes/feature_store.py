@@ -1,4 +1,4 @@
-"""Store of word vectors, extracted once and read by memory map.
+"""Word vectors extracted once and read by memory map.
 
 ```
 folder/<key>/vectors.bin     (T, L, D) in float16 or float32, row by row, all words of all sentences in order
@@ -7,8 +7,8 @@ folder/<key>/vectors.bin     (T, L, D) in float16 or float32, row by row, all wo
 ```
 A part is flushed to the disk before its line is written, so a process that was killed is resumed after the last line.
 Parts are encoded independently, so the vectors are the same bit for bit. The key depends on the encoder's weights, its
-tokenizer, the words, the versions of the libraries and the source code that makes a vector. Whatever changes gives
-another key, so stale vectors are never used.
+tokenizer, the words, the versions of the libraries and the source code that makes a vector. A change of
+any of them gives another key, so stale vectors are never used.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
 
 PART = 512  # sentences in a part
-# What makes a vector in this package, beside the encoder.
+# Modules that make a vector, besides those of the encoder.
 OWN_SOURCES = ("probes/vectors.py", "probes/feature_store.py")
 
 
@@ -81,7 +81,7 @@ class FeatureStore:
             sentences: the words of each sentence.
             kept: for each sentence the numbers of the words to keep, ascending; default: all.
             names: names of the sentences in error messages.
-            progress: receives progress, and beforehand the size of the file.
+            progress: receives the size of the file first, then progress.
 
         Raises:
             BertftError: if the disk is too small or a sentence too long; no vectors are written then.
@@ -151,7 +151,7 @@ class _Entry:
                 if zlib.crc32(file.read(self.edges[part + 1] - self.edges[part])) != written[part]:
                     damaged.append(part)
         if damaged:
-            progress.say(f"{self.file}: {len(damaged)} damaged part(s) are extracted anew")
+            progress.say(f"{self.file}: {len(damaged)} damaged part(s) are extracted again")
         return [p for p in parts if p not in written or p in damaged]
 
     def _written(self) -> dict[int, int]:

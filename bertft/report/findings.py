@@ -188,7 +188,7 @@ def _domains(similar: Sequence[Line], differences: Sequence[Line], context: Cont
 def _words(local: Sequence[Line]) -> list[str]:
     """Return each encoder's word classes that moved most and least at the top layer.
 
-    The classes are those of the first grouping that was asked for. Classes of fewer than `FEW` words are omitted.
+    The classes are those of the first requested grouping. Classes of fewer than `FEW` words are omitted.
     """
     sentences = []
     for model in dict.fromkeys(line.model for line in local):

@@ -43,7 +43,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Context:
-    """What the configuration says about the rows: the order of the encoders and the text of each encoder's task."""
+    """Facts from the configuration: the order of the encoders and the text of each encoder's task."""
 
     models: tuple[str, ...]
     own_text: Mapping[str, str] = field(default_factory=dict)

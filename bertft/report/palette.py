@@ -1,4 +1,4 @@
-"""Colours and markers that colour-blind readers can tell apart.
+"""Colours and markers that colour-blind readers distinguish.
 
 The colours extend those of Okabe and Ito (2008). From the seventh series on, the first colours repeat with hollow
 markers of other shapes.

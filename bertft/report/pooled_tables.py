@@ -1,4 +1,7 @@
-"""Tables of ``python -m experiments``, which hold several seeds and analyses."""
+"""Tables of ``python -m experiments``.
+
+They hold several seeds and analyses.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def read_tables(folder: Path, tasks: Collection[str]) -> tuple[list[Row], list[i
 
 
 def noted(figure: Figure, rows: Sequence[Row]) -> Figure:
-    """Return a figure whose caption says so if its numbers are means over seeds."""
+    """Return a figure with a note in its caption if its numbers are means over seeds."""
     pooled = {(row.model, row.data, row.measure) for row in rows if row.seed is None}
     if not pooled & {(line.model, line.data, line.measure) for line in shown_lines(figure.panels)}:
         return figure

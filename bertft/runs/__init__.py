@@ -1,1 +1,1 @@
-"""What a run writes down: rows, intervals, kept tensors, locks, stages."""
+"""Records of a run: rows, intervals, tensors, locks, stages."""

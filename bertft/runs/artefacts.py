@@ -36,11 +36,11 @@ _NO_DIGEST = "0" * 64  # as long as every digest
 
 
 class DamagedArtefact(BertftError):
-    """A file is no artefact of the expected format, or has changed since it was written."""
+    """File that is no artefact of the expected format, or has changed since it was written."""
 
 
 class OtherSettings(BertftError):
-    """An artefact is intact, but was made with other settings; the message names the first that differs."""
+    """Intact artefact made with other settings; the message names the first that differs."""
 
 
 class Contents(NamedTuple):
@@ -58,7 +58,7 @@ class Artefact:
         path: the file.
         settings: JSON values, all that the tensors depend on.
         format: the name and number of the file's layout; a file with another one counts as damaged.
-        older: reads what an earlier version wrote, and returns None if there is nothing; called if ``path`` holds no
+        older: reads the file of an earlier version, and returns None if there is nothing; called if ``path`` holds no
             intact artefact of this ``format``.
     """
 

@@ -87,7 +87,7 @@ class RunFolder:
         try:
             lock.acquire(poll_interval=MOMENT / 2)  # retry, as `bertft.runs.locks.claimed` does
         except Timeout:
-            raise BertftError(f"--out {self.path}: another bertft process is at work in this folder") from None
+            raise BertftError(f"--out {self.path}: another bertft process is using this folder") from None
         try:
             self.check()
             sweep_unfinished(self.path)

@@ -1,4 +1,4 @@
-"""Confidence intervals, paired differences and corrected p-values.
+"""Intervals, paired differences and corrected p-values.
 
 Every interval is one of 95 %. Three schemes serve different kinds of numbers:
 

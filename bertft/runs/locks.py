@@ -34,7 +34,7 @@ def claimed(out: str | os.PathLike[str]) -> Iterator[None]:
     try:
         own = _acquired(lock)
         if own is None:
-            raise BertftError(f"{out}: another bertft process is at work on it")
+            raise BertftError(f"{out}: another bertft process is writing it")
         try:
             yield
         finally:

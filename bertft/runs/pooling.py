@@ -1,4 +1,4 @@
-"""Rows of several seeds or texts combined: means and differences."""
+"""Rows pooled over seeds or texts: means and differences."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def validated(kind: Any, value: object, file: str, key: str = "") -> Any:
         key: the key of ``value`` in that file; "" where it is the whole file.
 
     Raises:
-        BertftError: names the key, what was expected and what was found.
+        BertftError: names the key, the expected value and the value found.
     """
     from pydantic import ValidationError
 
@@ -156,7 +156,7 @@ def _adapter(kind: Any) -> Any:
 
 
 def _sentence(kind: Any, value: object, errors: Sequence[Any], key: str) -> str:
-    """Return the first unknown key as a sentence, else the error that lies deepest."""
+    """Return the first unknown key as a sentence, else the most deeply nested error."""
     places = [_place(value, error) for error in errors]
     unknown = [i for i, error in enumerate(errors) if error["type"] == "unexpected_keyword_argument"]
     chosen = unknown[0] if unknown else max(range(len(errors)), key=lambda i: len(places[i]))

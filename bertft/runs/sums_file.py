@@ -28,8 +28,8 @@ def read_sums(
     """Return the tensors and the configuration that `write_sums` wrote, now or in an earlier version.
 
     Raises:
-        BertftError: if the file is missing or damaged, or if its tensors are neither ``names``, with or without
-            ``optional``, nor none.
+        BertftError: if the file is missing or damaged, or if it has only some of ``names``, or tensors other
+            than ``names`` and ``optional``.
     """
     try:
         tensors, config, _ = read_artefact(path, FORMAT)

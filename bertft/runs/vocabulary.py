@@ -1,6 +1,6 @@
 """Names of measures, analyses and encoders in results tables.
 
-A measure's name in ``results.csv`` has these parts, of which only the base is required:
+A measure's name in ``results.csv`` has these parts; only the base is required:
 
     [mix_|cat_] [control_] base [_selectivity|_difference|_difference_p|_p|_error] [_rank8|_orthogonal|_rbf] [_base3]
 
@@ -90,7 +90,7 @@ class MeasureName:
 
     Attributes:
         base: An entry of `CATALOGUE`.
-        input: What an edge probe reads: one layer (None), the mix of layers 0..k (``mix``), or layer 0 beside layer k
+        input: The input of an edge probe: one layer (None), the mix of layers 0..k (``mix``), or layer 0 beside layer k
             (``cat``).
         control: The same probe on control labels or control trees.
         derived: A value computed from scores (``selectivity``, ``difference``, ``difference_p``), the p-value of a
@@ -98,7 +98,7 @@ class MeasureName:
         probe: The kind of a structural probe.
         base_layer: The layer of the base encoder, in comparisons of all layers with all.
         label: One class of words or targets.
-        grouping: What groups words into classes (``upos``, ``relation``, ...).
+        grouping: The property that groups words into classes (``upos``, ``relation``, ...).
 
     Raises:
         BertftError: No name expresses these parts.
@@ -317,7 +317,7 @@ def pair(first: str, second: str) -> str:
 
 
 def operands(name: str, known: Collection[str] = ()) -> tuple[str, str]:
-    """Return what `pair` joined. Names that contain `` - `` themselves must be among ``known``."""
+    """Return the two names that `pair` joined. Names that contain `` - `` themselves must be among ``known``."""
     parts = name.split(PAIR)
     splits = [(PAIR.join(parts[:i]), PAIR.join(parts[i:])) for i in range(1, len(parts))]
     both = (split for split in splits if set(split) <= set(known))

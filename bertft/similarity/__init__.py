@@ -1,4 +1,6 @@
-"""Similarity of two spaces: RSA, CKA, CCA and relatives, with intervals.
+"""Similarity of two spaces, with intervals.
+
+RSA, CKA, CCA and related measures.
 
 compare.encoders            drivers: compare_encoders (a sample of texts), compare_stream (a text of any length)
  +-- compare.plan           which similarities to measure

@@ -1,4 +1,6 @@
-"""Augmented rows, in which everything about pairs of stimuli is bilinear.
+"""Augmented rows.
+
+Everything about pairs of stimuli is bilinear in them.
 
 With the prepared rows u_i = row_i - mean, a_i = |u_i|^2 and p_i of `bertft.ops.moments.layout`, write
 

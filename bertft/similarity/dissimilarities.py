@@ -1,4 +1,4 @@
-"""Dissimilarity matrices as NumPy arrays, to and from rsatoolbox.
+"""Dissimilarity matrices as arrays, to and from rsatoolbox.
 
 rsatoolbox is optional. It calls squared Euclidean distances divided by the number of channels ``squared euclidean``
 (its method ``euclidean``), whereas ``sqeuclidean`` here is not divided, so conversion changes these values by that

@@ -1,4 +1,6 @@
-"""Intervals for streamed similarity by the infinitesimal jackknife.
+"""Jackknife intervals of streamed similarity.
+
+The jackknife is the infinitesimal one.
 
 RSA and CKA are smooth functions f of averages S_k over pairs (CKA also over triples) of stimuli. Given the final sums,
 the projection of stimulus i on each average is exact in D^2 work, for instance

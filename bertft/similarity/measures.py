@@ -1,4 +1,4 @@
-"""Measures of linear similarity as functions of centred scatter matrices.
+"""Linear similarity measures from centred scatter matrices.
 
 RSA and CKA over all pairs are in `bertft.ops.moments.formulas`; this module has the measures that follow from second
 moments alone. With X (n, D) and Y (n, E) the rows less their column means, every function takes

@@ -1,4 +1,4 @@
-"""CrossMoments: exact similarity of two spaces over all pairs of stimuli.
+"""CrossMoments: exact similarity over all pairs of stimuli.
 
 It follows from sums over stimuli (`bertft.similarity.accumulator`).
 """

@@ -89,7 +89,7 @@ def rbf_cka(
 
 
 def rbf_alignment(x: Tensor, y: Tensor, *, sigma: float = 0.5, influences: bool = True) -> tuple[float, Tensor | None]:
-    """Return the CKA of `rbf_cka`, NaN if a kernel is constant, and the stimuli's influences (n,) if asked for."""
+    """Return the CKA of `rbf_cka`, NaN if a kernel is constant, and the stimuli's influences (n,) on request."""
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 3:
         raise BertftError(f"rbf_cka: expected x (n, D) and y (n, E), n >= 3, found {tuple(x.shape)}, {tuple(y.shape)}")
     for rows, name in ((x, "x"), (y, "y")):

@@ -1,4 +1,6 @@
-"""RSA of stimuli in memory, with bootstrap interval and permutation test.
+"""RSA of stimuli in memory, with interval and test.
+
+The interval is by bootstrap, the test by permutation.
 
 Any metric and comparison, for some thousand stimuli: all n (n - 1) / 2 pairs are visited in tiles, and only the
 permutation test holds them in memory. `bertft.similarity.CrossMoments` handles corpora; its intervals need no pairs.
@@ -132,8 +134,8 @@ def _check_tests(compare: str, sizes: np.ndarray, bootstrap: int, permutations: 
         raise BertftError(f"rsa: an interval or test needs at least 2 groups, found {len(sizes)}")
     if permutations and len(set(sizes.tolist())) == len(sizes):
         raise BertftError(
-            f"rsa: groups are permuted among those of one size, but each of the {len(sizes)} has a size of its own; "
-            "give more groups, or as many stimuli of each"
+            f"rsa: the test permutes groups of equal size, but the sizes of the {len(sizes)} groups all differ; "
+            "give more groups, or groups of equal size"
         )
     if permutations and n > LARGEST:
         raise BertftError(f"rsa: the permutation test takes at most {LARGEST} stimuli, found {n}; sample them")

@@ -1,4 +1,4 @@
-"""Random sample of whole sentences from a stream of any length."""
+"""Random sample of whole sentences from a stream."""
 
 from __future__ import annotations
 

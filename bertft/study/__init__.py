@@ -1,4 +1,4 @@
-"""Studies: questions to answers."""
+"""Studies: analyses in one resumable run folder."""
 
 import lazy_loader
 

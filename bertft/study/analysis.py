@@ -32,7 +32,7 @@ from bertft.runs.versions import versions
 from bertft.study.timing import StageCost
 
 Material = TypeVar("Material", contravariant=True)
-"""What an analysis works on: settings, corpora and encoders."""
+"""Inputs of an analysis: settings, corpora and encoders."""
 
 
 class Analysis(Protocol[Material]):
@@ -134,7 +134,7 @@ def where_results_are(out: Path) -> str:
 def run_analysis(
     analysis: Analysis[Material], inputs: Material, folder: RunFolder, title: str, *, progress: Progress = SILENT
 ) -> list[Row]:
-    """Run or resume one analysis in a run folder of its own; return the rows of its table."""
+    """Run or resume one analysis in its own run folder; return the rows of its table."""
     stages = analysis.stages(inputs)
     with folder.claim():
         rows = folder.run(stages, title, progress=progress)

@@ -1,4 +1,4 @@
-"""Settings of a study, as its YAML file holds them.
+"""Settings of a study's YAML file.
 
 ```yaml
 name: merchant2020_minilm          # title of the page
@@ -47,10 +47,10 @@ OLDER_DRAW = "permutation"
 
 @dataclass(frozen=True)
 class TaskConfig(Settings):
-    """One fine-tuning run: settings of `FinetuneConfig`, of which None keeps the default.
+    """One fine-tuning run: settings of `FinetuneConfig`; None keeps the default.
 
-    ``task`` defaults to the name of the run. ``train`` and ``dev`` are sources of `bertft.data.sources.load`, of which
-    ``max_train`` and ``max_dev`` examples are used.
+    ``task`` defaults to the name of the run. ``train`` and ``dev`` are sources of `bertft.data.sources.load`;
+    ``max_train`` and ``max_dev`` limit the number of their examples.
     """
 
     train: str
@@ -88,7 +88,7 @@ class StimuliConfig(Settings):
 
 @dataclass(frozen=True)
 class RsaConfig(Settings):
-    """How the encoders are compared: the number of tokens of each text, and the dissimilarity of two tokens.
+    """Comparison of the encoders: the number of tokens of each text, and the dissimilarity of two tokens.
 
     ``layers: all`` also compares every layer of the base with every layer of a tuned encoder, on one text
     (`StudyConfig.crossed_text`). ``by`` holds labels of `bertft.similarity.words.moved`, separated by commas, by which
@@ -118,8 +118,8 @@ class ProbesConfig(Settings):
     """Structural probes of every layer of the base and every tuned encoder; ``control`` adds a random encoder.
 
     ``rank`` is one rank or a list. ``control_trees``, ``orthogonal`` and ``rbf`` are the arguments ``control``,
-    ``orthogonal`` and ``rbf`` of `bertft.probes.structural.driver.structural_probes`. ``window`` says whether to refuse
-    or split sentences longer than the encoder's window; ``dtype`` is that of the stored vectors.
+    ``orthogonal`` and ``rbf`` of `bertft.probes.structural.driver.structural_probes`. ``window`` is to refuse or to
+    split sentences longer than the encoder's window; ``dtype`` is that of the stored vectors.
     """
 
     train: str
@@ -316,7 +316,7 @@ class RsaOptions(Settings):
 class StructuralCommand(Settings):
     """Options of ``bertft probe structural``.
 
-    ``random`` and ``control`` are what `ProbesConfig` calls ``control`` and ``control_trees``. ``stream`` runs the
+    ``random`` and ``control`` are ``control`` and ``control_trees`` of `ProbesConfig`. ``stream`` runs the
     encoder for every batch instead of storing vectors.
     """
 

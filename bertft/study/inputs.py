@@ -112,7 +112,7 @@ class Inputs:
         return self._encoders[name]
 
     def encoders(self, *, base: bool = False, random: bool = False) -> dict[str, Encoder]:
-        """Return the tuned encoders by task, after the ``base`` and before the ``random`` one where asked for."""
+        """Return the tuned encoders by task, after the ``base`` and before the ``random`` one if requested."""
         names = [*(["base"] if base else []), *self.config.tasks, *([RANDOM] if random else [])]
         return {name: self.encoder(name) for name in names}
 
@@ -130,7 +130,7 @@ def randomised(encoder: Encoder, seed: int) -> Encoder:
 def load_encoders(models: dict[str, str], random: bool, seed: int) -> dict[str, Encoder]:
     """Return the encoders by name and, with ``random``, the first one with weights drawn from ``seed``."""
     if random and RANDOM in models:
-        raise BertftError(f"--random: an encoder is called {RANDOM!r} already; give it another name with NAME=encoder")
+        raise BertftError(f"--random: an encoder is already named {RANDOM!r}; rename it with NAME=encoder")
     encoders = {name: Encoder.from_pretrained(source) for name, source in models.items()}
     if random:
         encoders[RANDOM] = randomised(next(iter(encoders.values())), seed)

@@ -179,7 +179,7 @@ class RepeatedStudy:
         for other in folders:
             seed = read_study(other).seed
             if seed not in self.seeds:
-                raise BertftError(f"{other}: is of seed {seed}, expected one of {', '.join(map(str, self.seeds))}")
+                raise BertftError(f"{other}: has seed {seed}, expected one of {', '.join(map(str, self.seeds))}")
             taken = self.folder.adopt(
                 self.study_stages("rsa", "probes", "differences", seeds=[seed]), other, f"seed{seed}"
             )

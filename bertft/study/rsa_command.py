@@ -1,4 +1,4 @@
-"""The command ``bertft rsa``: encoders compared over any text."""
+"""The command ``bertft rsa``: encoders compared on any text."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ class _Run:
             if other != members.size:
                 raise BertftError(
                     f"{folder}: holds the sums of {other} processes, found {members.size}; "
-                    "start as many again, or remove it"
+                    "rerun with that many, or remove it"
                 )
         name = f"{members.rank}-of-{members.size}"
         return Checkpoint(folder, {**self.depends, "processes": members.size}, name)

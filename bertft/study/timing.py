@@ -1,4 +1,4 @@
-"""Stage costs, extrapolated linearly from small timed samples."""
+"""Stage costs, extrapolated linearly from timed samples."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 def placed(held: int, moved: int) -> tuple[int, int]:
-    """Return a stage's ``memory`` and ``gpu``, of which the ``moved`` bytes are on the GPU where there is one."""
+    """Return a stage's memory on the CPU and on the GPU; the ``moved`` bytes are on the GPU if there is one."""
     return (held, moved) if torch.cuda.is_available() else (held + moved, 0)
 
 

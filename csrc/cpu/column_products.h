@@ -82,7 +82,7 @@ inline void fetch_share(const T* slab, int64_t turn, int64_t turns) {
     __builtin_prefetch(lines + at * kLine, 0, 2);
 }
 
-// Panels i0..i1-1 of A by j0..j1-1 of B: C = or += A'B over `rows` rows. C lies in whole panels with row stride ldc;
+// Panels i0..i1-1 of A by j0..j1-1 of B: C = or += A'B over `rows` rows. C is whole panels with row stride ldc;
 // its first row is that of panel i0, its first column that of panel 0. With `upper` only panels on and above the
 // diagonal are touched.
 template <class T>

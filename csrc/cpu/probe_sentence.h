@@ -62,8 +62,8 @@ inline void gram_rows(int64_t n, int64_t rank, const T* points, int64_t ld, int6
     gram_block<T, U>(rank, points + i * ld, points + j * ld, ld, gram + i * width + j, width);
 }
 
-// out[u, :] = scale * sum_j matrix[j, u] panel[j, :] for U words and a panel of C vectors, the last of which may be
-// cut.
+// out[u, :] = scale * sum_j matrix[j, u] panel[j, :] for U words and a panel of C vectors; the last one may
+// be cut.
 template <class T, int U, int C>
 inline void gradient_block(int64_t n, const T* matrix, int64_t width, const T* panel, T* out, int64_t ld,
                            int64_t columns, T scale) {

@@ -1,4 +1,4 @@
-// What the forward and the gradient kernel of pairwise_distance share: shapes, stages of shared memory, ownership.
+// Common parts of the forward and the gradient kernel of pairwise_distance: shapes, stages of shared memory, ownership.
 #pragma once
 #include "rows.cuh"
 

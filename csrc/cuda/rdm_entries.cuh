@@ -1,7 +1,7 @@
 // Entries of the dissimilarity matrices of rdm_correlation, tile by tile, all layers in the same order.
 //
-// entries (tiles of a group, layers, 128, 128): of pairs i < j < n what entry() says, less the layer's shift where that
-// is asked for; elsewhere `nothing`. Made from products of split rows, or from rows as they are.
+// entries (tiles of a group, layers, 128, 128): for pairs i < j < n the result of entry(), less the layer's shift if
+// that is requested; elsewhere `nothing`. Made from products of split rows, or from rows as they are.
 #pragma once
 #include "pairwise_tile.cuh"
 #include "split_tile.cuh"

@@ -1,4 +1,4 @@
-// What comes after the entries of rdm_correlation: sums into correlations.
+// Last step of rdm_correlation: from sums over entries to correlations.
 #pragma once
 #include "rdm_entries.cuh"
 

@@ -63,7 +63,7 @@ size_t slice_bytes(const Group& g) {
   return sizeof(C) * 2 * g.all() * kSlice + sizeof(double) * g.sums();
 }
 
-// partial (blocks, sums) += sums over the slices of entries (tiles, layers, kPairs) of the group's layers, y's of which
+// partial (blocks, sums) += sums over the slices of entries (tiles, layers, kPairs) of the group's layers; those of y
 // begin at `first_y`; `anew`: partial holds nothing yet. Two slices are in flight.
 template <class C>
 __global__ void __launch_bounds__(NT)

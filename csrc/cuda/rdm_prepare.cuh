@@ -1,4 +1,4 @@
-// What is asked of rdm_correlation, and the launches that prepare its rows and make its entries.
+// Arguments of rdm_correlation, and the launches that prepare its rows and make its entries.
 #pragma once
 #include "rdm_entries.cuh"
 #include "rdm_finish.cuh"

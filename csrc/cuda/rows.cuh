@@ -6,7 +6,7 @@ namespace bertft {
 
 __host__ __device__ __forceinline__ bool scales_rows(int metric) { return metric == kCosine || metric == kCorrelation; }
 
-// What a row's statistics found wrong: the least row of each kind, kNoRow if there is none.
+// Bad rows found by the row statistics: the least row of each kind, kNoRow if there is none.
 struct BadRows {
   long long not_finite, no_direction;
 };

@@ -7,9 +7,9 @@
 //   out as pairwise_distance.cu has it: (B, N, M), without y symmetric with a diagonal of zeros, or condensed
 // Types: x, y float, half, bfloat16; out float.
 // Near rows: below 1/32 of beta_i + beta_j a difference of products has lost digits. Such pairs go onto a list (one
-//   atomic a warp) and a second kernel takes them anew from x and y by differences, in double, a warp a pair: equal
-//   rows are at distance exactly 0. So do pairs whose v is no number. A layer with more of them than the list holds is
-//   left to pairwise_distance_launch, which is told the count.
+//   atomic a warp) and a second kernel recomputes them from x and y by differences, in double, a warp a pair: equal
+//   rows are at distance exactly 0. So do pairs whose v is no number. If a layer has more of them than fit on the
+//   list, pairwise_distance_launch computes it; it reads the count.
 // Work split: a block owns 128 x 128 pairs; without y on and above the diagonal, written twice.
 // Shared memory: 32 KB a stage, two or three stages.
 // registers: <= 255, repair_kernel <= 64
@@ -19,7 +19,7 @@
 // Expected limit: tensor cores. 3 N M D multiply-adds of float16 (half of that without y); a tile reads 32 KB from L2
 //   for 32 columns, 1.6e6 multiply-adds. Target on an H200 for 4 x 4,096 x 768: 0.5 ms, if tensor cores give
 //   400 TFLOP/s of float16. Not measured.
-// Presumption: hundreds of rows and columns or more; pairwise_distance.cu serves what is smaller.
+// Presumption: hundreds of rows and columns or more; pairwise_distance.cu is for smaller inputs.
 #include "pairwise_tile.cuh"
 #include "split_tile.cuh"
 

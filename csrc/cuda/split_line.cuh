@@ -1,4 +1,4 @@
-// How rows that are split into two halves lie in memory; made by split_rows.cu, read by split_tile.cuh.
+// Memory layout of rows that are split into two halves; made by split_rows.cu, read by split_tile.cuh.
 #pragma once
 #include "rows.cuh"
 
@@ -19,7 +19,7 @@ struct Rows {
   int chunks;
 };
 
-// Where the parts lie in one allocation, whose size is *bytes.
+// The parts of one allocation; *bytes is its size.
 inline Rows rows_at(void* base, long long layers, long long n, int d, size_t* bytes = nullptr) {
   Carver carver{static_cast<char*>(base)};
   Rows rows;

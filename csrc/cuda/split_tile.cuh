@@ -18,16 +18,16 @@ constexpr int kStage = 2 * kTile * kLine;  // halves: a line of each row of the 
 template <int STAGES>
 constexpr size_t kRing = sizeof(__half) * STAGES * kStage;  // bytes: 32 KB a stage
 
-// What the threads of a block must agree on, in shared memory: registers are the scarce thing.
+// Values that the threads of a block share, in shared memory because registers are scarce.
 struct Place {
   const __half *left, *right;  // the lines of the tile's first row and first column
   int row, col;                // their numbers
 };
 
-// Where 16-byte piece q of a row's line lies in a stage, in halves: pieces 0..3 are high parts, 4..7 low parts.
+// Offset of 16-byte piece q of a row's line in a stage, in halves: pieces 0..3 are high parts, 4..7 low parts.
 __device__ __forceinline__ int at(int row, int q) { return row * kLine + ((q ^ (row & 7)) << 3); }
 
-// threadIdx.x, asked anew: what follows from it need not stay in registers while products run.
+// threadIdx.x, read again so that values derived from it need not stay in registers while products run.
 __device__ __forceinline__ int thread_anew() {
   int t = static_cast<int>(threadIdx.x);
 #if defined(__CUDACC__)

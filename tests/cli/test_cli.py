@@ -1,4 +1,7 @@
-"""The command line: help, exit codes, errors on one line, interruption, and the README."""
+"""Command line: help, exit codes, errors, interruption.
+
+Errors take one line. The commands of the README run too.
+"""
 
 from __future__ import annotations
 
@@ -177,7 +180,7 @@ def test_a_folder_without_a_model_is_refused(capsys, here):
     options = ["--text", "builtin:synthetic?size=9", "--out", "run"]
     fails(["rsa", "--base", "thing", "--tuned", "thing", *options], capsys, "thing", "not a model folder")
     fails(["study", "quickstart", "--model", "./thing", "--out", "run"], capsys, "thing", "not a model folder")
-    missing = ["no such folder, and not to be had from the Hugging Face hub", "runs/nothing"]
+    missing = ["no such folder, and not available from the Hugging Face hub", "runs/nothing"]
     fails(["rsa", "--base", "runs/nothing", "--tuned", "thing", *options], capsys, *missing)
     assert not (here / "run").exists()
 

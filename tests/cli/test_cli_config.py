@@ -1,4 +1,7 @@
-"""``--config``: options from a file, such as the record of another run."""
+"""``--config``: options from a file.
+
+The file may be the record of another run.
+"""
 
 from __future__ import annotations
 

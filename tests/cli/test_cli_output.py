@@ -1,4 +1,7 @@
-"""Output of the command line: progress, JSON and warnings; time to answer."""
+"""Output and speed of the command line.
+
+Progress, JSON and warnings.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +119,7 @@ def test_a_download_is_announced_and_shows_the_hubs_bars(monkeypatch):
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", fetch)
     progress, written = screen_of(terminal=False)
     for watched in (progress, contextlib.nullcontext()):
-        with watched, pytest.raises(BertftError, match="not to be had from the Hugging Face hub"):
+        with watched, pytest.raises(BertftError, match="not available from the Hugging Face hub"):
             load_pretrained("someone/no-such-encoder")
     assert seen == [("someone/no-such-encoder", False), ("someone/no-such-encoder", True)]
     assert written.getvalue() == "downloading someone/no-such-encoder from the Hugging Face hub\n"

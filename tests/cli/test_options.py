@@ -1,4 +1,7 @@
-"""Options made from settings: types, defaults, bounds, order, and the check of what was typed."""
+"""Options made from settings.
+
+Types, defaults, bounds, order and checks of the typed values.
+"""
 
 from __future__ import annotations
 

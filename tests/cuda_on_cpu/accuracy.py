@@ -1,4 +1,7 @@
-"""How exact a kernel must be: at most twice the error of plain PyTorch in the same type, both against float64."""
+"""Accuracy that a kernel must reach.
+
+Its error may be at most twice that of plain PyTorch in the same type, both against float64.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Ranks by bins as csrc/cuda/rdm_ranks.cuh defines them, in float64, and how far correlations of them may be off.
+"""Ranks by bins, and bounds on correlations of them.
+
+They are in float64 and as csrc/cuda/rdm_ranks.cuh defines them.
 
 A bin of c values gives the rank  before + (c + 1) / 2 + c (f - mean f)  to the value at the fraction f of the bin.
 Correlations of ranks (P values, variance P^2 / 12 if few are equal) are compared; a bound on them is a sum over both

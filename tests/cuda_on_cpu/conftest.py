@@ -1,4 +1,7 @@
-"""Skips where kernels cannot be executed, leaves plain mode to .ci/run, and compiles ahead of the tests."""
+"""Skips and early compilation of the executed kernels.
+
+Tests are skipped where kernels cannot be executed. Plain mode is left to .ci/run.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Compiles in the background what the selected tests will ask for; whoever comes first waits for the file."""
+    """Compile the libraries of the selected tests in the background; the first test to need one waits for it."""
     if session.config.option.collectonly or unavailable():
         return
     wanted: dict[tuple[Path, str], None] = {}

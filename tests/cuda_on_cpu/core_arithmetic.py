@@ -1,4 +1,6 @@
-"""Products of float16 on the tensor cores of A100 and H100, emulated in NumPy: what the executor must compute.
+"""Tensor-core products of float16, emulated in NumPy.
+
+The executor must compute these products of A100 and H100.
 
 The parameters are those of ``runtime/core_arithmetic.cpp``, which names their source; the formula is written anew here,
 for arrays, so that a slip in one of the two shows.

@@ -1,4 +1,6 @@
-"""CUTLASS's own tables of tensor-core fragments, read from the headers of the PyPI package ``nvidia-cutlass``.
+"""CUTLASS's own tables of tensor-core fragments.
+
+They are read from the headers of the PyPI package ``nvidia-cutlass``.
 
 A CuTe layout maps coordinates to an index by nested shapes and strides; (thread, value) coordinates are counted with
 the leftmost mode fastest, as the header's ``Layout<Shape<...>, Stride<...>>`` writes them.

@@ -1,4 +1,6 @@
-"""Compiles CUDA sources, and the runtime that executes them, with g++; results are cached per user.
+"""Cached compilation of CUDA sources with g++.
+
+The runtime that executes them is compiled too. Results are cached per user.
 
 Cache: ``cuda_on_cpu`` in ``$BERTFT_CACHE``, else in ``bertft`` of ``$XDG_CACHE_HOME`` (``~/.cache``). A file's name
 holds a digest of everything that went into it, so nothing is ever stale; processes that want the same file at once

@@ -1,4 +1,6 @@
-"""Runs the launchers of a .cu file on NumPy arrays, on the CPU, under a checker.
+"""Launchers of a .cu file on NumPy arrays, under a checker.
+
+They run on the CPU.
 
 >>> kernels = Kernels("csrc/cuda/pairwise_distance.cu", mode="checked")
 >>> kernels.pairwise_distance_f32(x, n, d, Uninitialised(out), order="random", seed=3)    # doctest: +SKIP
@@ -59,7 +61,7 @@ class Misaligned:
 
 @dataclass(frozen=True)
 class Device:
-    """What the launcher is told about the GPU."""
+    """Properties of the GPU that the launcher receives."""
 
     multiprocessors: int = 4
     compute_capability: int = 90

@@ -1,4 +1,7 @@
-"""Rows split into two halves (csrc/cuda/split_rows.cu) on NumPy arrays."""
+"""Rows split into two halves, on NumPy arrays.
+
+The kernels are those of csrc/cuda/split_rows.cu.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from gpu_executor import Kernels, Uninitialised
 
 from bertft.ops.metrics import NORMALISED
 
-PRODUCTS = METRICS[:-1]  # whose entries follow from products of rows
+PRODUCTS = METRICS[:-1]  # their entries follow from products of rows
 LINE, TILE = 32, 128
 
 
 class Split(NamedTuple):
-    """What ``split_rows_launch`` makes of layers (L, n, d)."""
+    """Output of ``split_rows_launch`` for layers (L, n, d)."""
 
     memory: np.ndarray  # as launchers take it; the next four are views into it
     halves: np.ndarray  # (L, padded, lines, 2, 32) float16

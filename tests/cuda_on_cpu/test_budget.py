@@ -1,4 +1,4 @@
-"""The static budget (.ci/cuda_budget.py): what it reads, and what it complains about."""
+"""Static budget of .ci/cuda_budget.py: input and complaints."""
 
 from __future__ import annotations
 

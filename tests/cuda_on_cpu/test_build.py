@@ -1,4 +1,7 @@
-"""The cache of compiled kernels: built once by many, never stale, not blocked by a build that died."""
+"""Cache of compiled kernels.
+
+Many processes build it once; it is never stale, and a build that died does not block it.
+"""
 
 from __future__ import annotations
 

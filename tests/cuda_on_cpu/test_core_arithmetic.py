@@ -1,4 +1,7 @@
-"""float16 products of the executor have the bits of A100's and H100's tensor cores (runtime/core_arithmetic.cpp)."""
+"""Bits of the executor's float16 products.
+
+They are those of A100's and H100's tensor cores (runtime/core_arithmetic.cpp).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""csrc/cuda/core_rate.cu, executed on the CPU: that it measures what it says; time itself is not modelled."""
+"""csrc/cuda/core_rate.cu, executed on the CPU.
+
+The kernel measures what its comments claim; time itself is not modelled.
+"""
 
 from __future__ import annotations
 

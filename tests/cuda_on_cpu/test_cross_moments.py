@@ -1,4 +1,4 @@
-"""csrc/cuda/cross_moments.cu, executed on the CPU, against float64."""
+"""csrc/cuda/cross_moments.cu on the CPU, against float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The driver: how arguments reach a launcher, what comes back, and what may not be touched."""
+"""Driver of the executor.
+
+Arguments of a launcher, results, and memory that may not be touched.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Register layouts of the executor's tensor-core instructions against CUTLASS's tables, and tf32 rounding.
+"""Register layouts against CUTLASS's tables, tf32 rounding.
 
-Kernel and executor could share one misreading of the PTX manual; CUTLASS's tables run on GPUs every day.
+The layouts are those of the executor's tensor-core instructions. Kernel and executor could share one misreading of the
+PTX manual; CUTLASS's tables run on GPUs every day.
 """
 
 from __future__ import annotations

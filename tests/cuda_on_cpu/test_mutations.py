@@ -1,4 +1,7 @@
-"""Small faults in the kernels on tensor cores, one at a time: the tests' own criteria must notice each."""
+"""Small faults in the kernels on tensor cores.
+
+The tests' own criteria must notice each of them.
+"""
 
 from __future__ import annotations
 

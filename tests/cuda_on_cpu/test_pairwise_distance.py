@@ -1,4 +1,7 @@
-"""csrc/cuda/pairwise_distance.cu, executed on the CPU, against float64."""
+"""csrc/cuda/pairwise_distance.cu on the CPU.
+
+The reference is float64.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Smallest legal and illegal uses of barriers, warps, atomics, shared memory and launches (planted/patterns.cu)."""
+"""Smallest legal and illegal uses of CUDA primitives.
+
+Barriers, warps, atomics, shared memory and launches; the kernels are in planted/patterns.cu.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The checker checked: every planted bug is caught, in every thread order; without a bug nothing is reported."""
+"""Planted bugs, each caught in every thread order.
+
+Without a bug nothing is reported.
+"""
 
 from __future__ import annotations
 

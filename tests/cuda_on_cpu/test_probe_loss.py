@@ -1,4 +1,4 @@
-"""csrc/cuda/probe_loss.cu, executed on the CPU, against float64."""
+"""csrc/cuda/probe_loss.cu on the CPU, against float64."""
 
 from __future__ import annotations
 

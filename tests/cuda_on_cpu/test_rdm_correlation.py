@@ -1,4 +1,7 @@
-"""csrc/cuda/rdm_correlation.cu, executed on the CPU, against float64."""
+"""csrc/cuda/rdm_correlation.cu on the CPU.
+
+The reference is float64.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Spearman and rho_a of csrc/cuda/rdm_correlation.cu, executed on the CPU: ranks by bins."""
+"""Spearman and rho_a of csrc/cuda/rdm_correlation.cu.
+
+The kernel is executed on the CPU and ranks by bins.
+"""
 
 from __future__ import annotations
 

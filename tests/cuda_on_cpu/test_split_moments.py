@@ -1,4 +1,7 @@
-"""csrc/cuda/split_moments.cu, executed on the CPU with the arithmetic of tensor cores, against float64."""
+"""csrc/cuda/split_moments.cu on the CPU, against float64.
+
+It is executed with the arithmetic of tensor cores.
+"""
 
 from __future__ import annotations
 

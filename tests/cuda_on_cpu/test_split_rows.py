@@ -1,4 +1,4 @@
-"""csrc/cuda/split_rows.cu, executed on the CPU, against float64."""
+"""csrc/cuda/split_rows.cu on the CPU, against float64."""
 
 from __future__ import annotations
 

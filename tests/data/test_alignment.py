@@ -1,4 +1,4 @@
-"""Alignment of words and pieces for small tokenizers of every family."""
+"""Words and pieces aligned, for every family of tokenizers."""
 
 from __future__ import annotations
 

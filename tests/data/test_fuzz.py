@@ -1,4 +1,4 @@
-"""Fuzzed inputs: every reader returns data or a one-line error."""
+"""Fuzzed inputs: data or a one-line error from every reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Names on the hub and their commits, offline, in a cache laid out like that of the hub's client."""
+"""Names on the hub and their commits, offline.
+
+The cache is laid out as the hub's client does it.
+"""
 
 from __future__ import annotations
 
@@ -92,9 +95,9 @@ def test_a_model_resolves_to_its_commit(cache, tiny_model):
     weights = [next(load_pretrained(name)[0].parameters()) for name in (str(tiny_model), "org/tiny@v1", "org/tiny")]
     assert torch.equal(weights[0], weights[1]) and torch.equal(weights[0] + 1, weights[2])
     assert resolve_model("org/tiny@v3") == "org/tiny@v3" and resolve_model("org/other") == "org/other"
-    with pytest.raises(BertftError, match=r"model org/tiny@v3: no such folder, and not to be had from the"):
+    with pytest.raises(BertftError, match=r"model org/tiny@v3: no such folder, and not available from the"):
         load_pretrained("org/tiny@v3")
-    with pytest.raises(BertftError, match="no hub id either"):
+    with pytest.raises(BertftError, match="and not a hub id"):
         resolve_model("org/tiny:config")
 
 

@@ -1,4 +1,4 @@
-"""Readers on real corpora, against the counts of their documentation."""
+"""Real corpora, against the counts of their documentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams of examples, against the readers that load sources as a whole."""
+"""Streams of examples, against readers of whole sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Synthetic corpora: trees, agreement, labels, spans and reproducibility."""
+"""Synthetic corpora.
+
+Trees, agreement, labels, spans and reproducibility.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Streamed vectors against plain forward passes; freezing, truncating, reinitialising."""
+"""Streamed vectors against plain forward passes.
+
+Freezing, truncating and reinitialising too.
+"""
 
 from __future__ import annotations
 
@@ -230,7 +233,7 @@ def test_what_is_tokenised_is_streamed_as_the_examples_are(encoder, sentences):
             found = gather(encoder.stream([encoded[i] for i in order], unit=unit), len(order))
             expected = gather(encoder.stream([examples[i] for i in order], unit=unit), len(order))
             assert all(torch.equal(found[i], expected[i]) for i in range(len(order)))
-    with pytest.raises(BertftError, match="tokenised examples beside others"):
+    with pytest.raises(BertftError, match="tokenised examples among others"):
         encoder.tokenise([encoded[0], texts[0]], "token")
 
 

@@ -1,4 +1,4 @@
-"""Families of models: streamed vectors, adapters, half precision."""
+"""Families of models: vectors, adapters, half precision."""
 
 from __future__ import annotations
 

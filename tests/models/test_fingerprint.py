@@ -1,4 +1,4 @@
-"""What changes the digest of an encoder, and what does not."""
+"""Changes that an encoder's digest detects or ignores."""
 
 from __future__ import annotations
 

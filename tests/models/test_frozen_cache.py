@@ -1,4 +1,7 @@
-"""Cached output of frozen blocks: the same vectors and the same training as without it."""
+"""Cached output of frozen blocks.
+
+Vectors and training are the same as without it.
+"""
 
 from __future__ import annotations
 

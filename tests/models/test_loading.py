@@ -37,8 +37,8 @@ def test_a_model_name_resolves_or_is_refused(tmp_path: Path, tiny_model: Path) -
     (copy / "config.json").unlink()
     assert message(copy) == f"{copy}: not a model folder, expected a config.json in it"
     assert message(tiny_model / "config.json").endswith("expected a model folder or a hub id, found a file")
-    assert message("./nope") == "'./nope': no such model folder, and no hub id either"
-    assert message("a\0b").endswith("no such model folder, and no hub id either")
+    assert message("./nope") == "'./nope': no such model folder, and not a hub id"
+    assert message("a\0b").endswith("no such model folder, and not a hub id")
     assert message("builtin:bert") == "unknown built-in model 'builtin:bert', expected builtin:minilm"
 
 

@@ -1,4 +1,4 @@
-"""Mixed precision: bfloat16, and settings this machine does not support."""
+"""Mixed precision: bfloat16, and unsupported settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Ops inside ``torch.autocast``: values and gradients equal those outside, by kernel and by reference."""
+"""Ops inside ``torch.autocast``.
+
+Values and gradients equal those outside, by kernel and by reference.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Ops on every available device against float64 on the CPU: values, gradients, errors."""
+"""Ops on every device against float64 on the CPU.
+
+Values, gradients and errors.
+"""
 
 from __future__ import annotations
 

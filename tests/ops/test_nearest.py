@@ -1,4 +1,4 @@
-"""Lists of the largest entries, tile by tile, against the sorted matrix."""
+"""Largest entries tile by tile, against the sorted matrix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""pairwise_distance: values, gradients, compile, properties, bad input."""
+"""pairwise_distance.
+
+Values, gradients, compile, properties and bad input.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Gradient of distances by products, as on a GPU, against autograd in float64."""
+"""Gradient of distances by products, as on a GPU.
+
+The reference is autograd in float64.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Structural-probe losses: values, gradients, compile, properties, bad input."""
+"""Structural-probe losses.
+
+Values, gradients, compile, properties and bad input.
+"""
 
 from __future__ import annotations
 

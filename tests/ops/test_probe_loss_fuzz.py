@@ -1,4 +1,6 @@
-"""Probe losses of any shapes, strides, types, lengths and broken numbers: equal to the reference, or refused.
+"""Fuzzed probe losses: equal to the reference or refused.
+
+Shapes, strides, types, lengths and broken numbers are drawn at random.
 
 Under ``.ci/sanitize`` the same examples also prove that the kernel stays inside its memory.
 """

@@ -1,4 +1,7 @@
-"""Bad rows: the fields that kernels and the reference report, and the sentence made from them."""
+"""Bad rows: fields reported, and the sentence made from them.
+
+Kernels and the reference report the same fields.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Products that a GPU forms from halves: when they are asked for, and how operands go over."""
+"""Products that a GPU forms from halves.
+
+When they are asked for, and how the operands are passed.
+"""
 
 from __future__ import annotations
 

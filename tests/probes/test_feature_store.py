@@ -1,4 +1,7 @@
-"""The feature store returns the encoder's vectors, resumes after a kill, and never uses stale vectors."""
+"""Feature store: vectors, resuming and stale entries.
+
+It returns the encoder's vectors, resumes after a kill, and never uses stale vectors.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(module, "PART", 8)
 
 
-class Said:
+class Messages:
     """A progress that keeps its messages."""
 
     def __init__(self) -> None:
@@ -65,7 +68,7 @@ def entry(folder: Path) -> Path:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_stored_vectors_equal_those_of_the_encoder(encoder, words, tmp_path, dtype):
-    said = Said()
+    said = Messages()
     stored = FeatureStore(tmp_path, dtype=dtype).vectors(encoder, words, progress=said)
     total = sum(map(len, words))
     size = total * 4 * 32 * (2 if dtype == torch.float16 else 4)
@@ -75,7 +78,7 @@ def test_stored_vectors_equal_those_of_the_encoder(encoder, words, tmp_path, dty
     tolerance = 2e-3 if dtype == torch.float16 else 1e-5
     torch.testing.assert_close(stored.batch(range(50)).float(), memory.batch(range(50)), rtol=0, atol=tolerance)
     assert stored.lengths.tolist() == [len(w) for w in words]
-    again = Said()
+    again = Messages()
     second = FeatureStore(tmp_path, dtype=dtype).vectors(encoder, words, progress=again)
     assert again.lines == [] and torch.equal(second.vectors, stored.vectors)
 
@@ -150,7 +153,7 @@ def test_damaged_and_missing_parts_are_extracted_again(encoder, words, tmp_path)
     (place / "vectors.bin").write_bytes(data)
     lines = (place / "journal.jsonl").read_text().splitlines(keepends=True)
     (place / "journal.jsonl").write_text("".join(lines[1:-1]) + lines[-1][:4])  # one line missing, one truncated
-    said = Said()
+    said = Messages()
     assert torch.equal(FeatureStore(tmp_path).vectors(encoder, words, progress=said).vectors, first)
     assert "1 damaged part(s)" in said.lines[0] and "4 of 7 parts are there" in said.lines[1]
     (place / "vectors.bin").write_bytes(data[:-10])
@@ -182,7 +185,7 @@ def test_a_killed_extraction_is_resumed(encoder, words, tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     assert process.wait(60) == -signal.SIGKILL
-    said = Said()
+    said = Messages()
     resumed = FeatureStore(tmp_path / "a").vectors(encoder, words, progress=said)
     assert "3 of 7 parts are there" in said.lines[0] and said.lines[1].endswith(": 4 parts")
     assert torch.equal(resumed.vectors, FeatureStore(tmp_path / "b").vectors(encoder, words).vectors)

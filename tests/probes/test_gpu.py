@@ -1,4 +1,7 @@
-"""Probes trained on a GPU equal those trained on a CPU, up to accumulated rounding."""
+"""Probes trained on a GPU, against those of a CPU.
+
+They are equal up to accumulated rounding.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Probes kept by earlier versions are loaded and not trained again."""
+"""Probes of earlier versions, loaded and not trained again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Losses on real sentences equal those of NumPy in float64, computed pair by pair."""
+"""Losses on real sentences, against NumPy pair by pair.
+
+The reference is in float64.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Interrupted training resumes after the last complete epoch and gives the same probes bit for bit."""
+"""Interrupted training of probes.
+
+It resumes after the last complete epoch and gives the same probes bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class Killed(Exception):
 
 
 class Cut(Unfinished):
-    """Raises after it has kept the epoch ``last``."""
+    """State of a training that is killed once the epoch ``last`` is stored."""
 
     last = 0
 

@@ -223,7 +223,7 @@ def test_finished_stages_are_taken_from_a_study_of_the_same_settings(tiny_model,
     assert (here.out / "seed1" / "models" / "dep" / "bertft.json").stat().st_mtime_ns == stamp
     assert {row.key for row in rows} <= {row.key for row in read_results(there / "results.csv")}
     other = RepeatedStudy(dataclasses.replace(here.setting, seeds=(2,)), tmp_path / "other")
-    with other.folder.claim(), pytest.raises(BertftError, match="is of seed 1, expected one of 2"):
+    with other.folder.claim(), pytest.raises(BertftError, match="has seed 1, expected one of 2"):
         other.take([there])
     shorter = dataclasses.replace(small, tasks={"dep": dataclasses.replace(small.tasks["dep"], epochs=2)})
     changed = RepeatedStudy(dataclasses.replace(here.setting, study=shorter), tmp_path / "changed")

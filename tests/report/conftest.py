@@ -1,4 +1,7 @@
-"""A study's results table with known numbers, and its folder and page."""
+"""Results table of a study with known numbers.
+
+Its folder and its page too.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Findings: every sentence against numbers known by construction."""
+"""Findings, against numbers known by construction."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ CORPORA = ["--train", "builtin:synthetic?size=8", "--dev", "builtin:synthetic?sp
 
 
 class _Trap:
-    """Make a folder when unpickled."""
+    """Object that makes a folder when unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark

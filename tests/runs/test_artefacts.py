@@ -1,4 +1,4 @@
-"""Artefacts of every kind are read back whole, or not at all."""
+"""Artefacts of every kind, read back whole or not at all."""
 
 from __future__ import annotations
 

@@ -72,5 +72,5 @@ def test_second_process_cannot_claim_a_folder(tmp_path):
     code = f"from bertft.runs.folder import RunFolder\nwith RunFolder({str(out)!r}, 'a: 1').claim(): pass"
     with RunFolder(out, "a: 1").claim():
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "another bertft process is at work in this folder" in done.stderr
+    assert "another bertft process is using this folder" in done.stderr
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

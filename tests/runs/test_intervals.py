@@ -1,4 +1,4 @@
-"""Intervals and p-values are those of independent computations."""
+"""Intervals and p-values, against independent computations."""
 
 from __future__ import annotations
 

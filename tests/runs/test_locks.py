@@ -1,4 +1,4 @@
-"""Locks of folders, and the sweep of unfinished files around them."""
+"""Locks of folders, and the sweep of unfinished files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_second_claim_is_refused_and_leaves_nothing(tmp_path):
     lock = out.parent / ".out.lock"
     with claimed(out):
         assert is_held(lock)
-        with pytest.raises(BertftError, match=r"for/out: another bertft process is at work on it"), claimed(out):
+        with pytest.raises(BertftError, match=r"for/out: another bertft process is writing it"), claimed(out):
             pass
         assert is_held(lock)  # the refused claim does not release it
         with claimed(out.with_name("other")):
@@ -133,7 +133,7 @@ def test_a_second_process_cannot_fine_tune_into_the_same_folder(tiny_model, tmp_
     with subprocess.Popen(command, cwd=here, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout.readline() == "training\n"
         assert sorted(path.name for path in out.parent.iterdir()) == [".mnli.lock", ".mnli.training"]
-        with pytest.raises(BertftError, match=r"models/mnli: another bertft process is at work on it"):
+        with pytest.raises(BertftError, match=r"models/mnli: another bertft process is writing it"):
             finetune(dataclasses.replace(config, seed=2))  # with other settings it would have started over
         (out.parent / ".mnli.part").mkdir()  # as while the first process writes its result
         with RunFolder(tmp_path, "").claim():  # a study around it

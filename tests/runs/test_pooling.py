@@ -1,4 +1,7 @@
-"""Pooled seeds and differences of texts: formulas by hand, coverage by simulation."""
+"""Pooled seeds and differences of texts.
+
+Formulas by hand, coverage by simulation.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Results tables: exact round trips, one-sentence errors for damaged files."""
+"""Results tables: round trips and damaged files.
+
+Round trips are exact; damage gives one sentence.
+"""
 
 from __future__ import annotations
 

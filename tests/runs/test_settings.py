@@ -1,4 +1,7 @@
-"""Validation of settings: what is accepted, and one sentence with file and key for everything else."""
+"""Validation of settings.
+
+Valid settings are accepted; anything else gives one sentence with file and key.
+"""
 
 from __future__ import annotations
 

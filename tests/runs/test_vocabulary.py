@@ -1,4 +1,7 @@
-"""Names of measures: round trips over the catalogue and over every published table."""
+"""Round trips of the names of measures.
+
+Over the catalogue and over every published table.
+"""
 
 from __future__ import annotations
 

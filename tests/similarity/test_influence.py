@@ -1,4 +1,7 @@
-"""Intervals of streamed similarity: influences against leaving stimuli out, and simulated coverage."""
+"""Intervals of streamed similarity.
+
+Influences against leaving stimuli out, and simulated coverage.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Invariances of every measure: what it ignores and what it does not, for either side."""
+"""Invariances of every measure.
+
+What it ignores and what it does not, for either side.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CCA and relatives: direct computation on the data, invariances."""
+"""CCA and related measures: direct computation, invariances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""CrossMoments against float64 brute force: values, merging, saving, processes, bad input."""
+"""CrossMoments against float64 brute force.
+
+Values, merging, saving, processes and bad input.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Mutual nearest neighbours and RBF CKA: dense matrices, golden values, leaving stimuli out."""
+"""Mutual nearest neighbours and RBF CKA.
+
+Dense matrices, golden values and leaving stimuli out.
+"""
 
 from __future__ import annotations
 

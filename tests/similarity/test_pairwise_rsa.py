@@ -1,4 +1,7 @@
-"""rsa: estimates against SciPy, bootstrap against explicit weights, size of the permutation test."""
+"""rsa: estimates, bootstrap and permutation test.
+
+Against SciPy, explicit weights and the nominal size of the test.
+"""
 
 from __future__ import annotations
 
@@ -148,7 +151,7 @@ def test_bad_input():
         rsa(x[:2], y[:2])
     with pytest.raises(BertftError, match="groups must name"):
         rsa(x, y, groups=[1, 2])
-    with pytest.raises(BertftError, match="each of the 3 has a size of its own"):
+    with pytest.raises(BertftError, match="the sizes of the 3 groups all differ"):
         rsa(x[:6], y[:6], groups=[0, 1, 1, 2, 2, 2], permutations=9)
     with pytest.raises(BertftError, match="at least 2 groups, found 1"):
         rsa(x, y, groups=[1] * 40, bootstrap=10)

@@ -1,4 +1,7 @@
-"""Agreement with other tools of the same definitions, on plain and on awkward data."""
+"""Agreement with other tools of the same definitions.
+
+On plain and on awkward data.
+"""
 
 from __future__ import annotations
 

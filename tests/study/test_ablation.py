@@ -1,4 +1,7 @@
-"""Sweeps: freezing, truncation, resuming and the figure; LoRA and snapshots."""
+"""Sweeps, LoRA and snapshots.
+
+Freezing, truncation, resuming and the figure of a sweep.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +106,7 @@ def test_sweep_refuses_bad_settings(config, tmp_path):
         sweep_stages("freeze", config, tmp_path, depths_wanted=[4])
     with pytest.raises(BertftError, match="expected one of freeze, truncate, found 'melt'"):
         sweep_stages("melt", config, tmp_path)
-    with pytest.raises(BertftError, match="lora trains every block, found freeze 1"):
+    with pytest.raises(BertftError, match="lora trains every block, so it excludes freeze, found freeze 1"):
         finetune(dataclasses.replace(config, lora=2, freeze=1))
     with pytest.raises(BertftError, match="lora: expected a number above 0, found 0"):
         finetune(dataclasses.replace(config, lora=0))

@@ -1,4 +1,7 @@
-"""The YAML file of a study: defaults, variants, settings, paths and errors."""
+"""YAML file of a study.
+
+Defaults, variants, settings, paths and errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One draw of stimuli: a study and ``bertft rsa`` take the same tokens of the same text."""
+"""One draw of stimuli for a study and ``bertft rsa``.
+
+Both take the same tokens of the same text.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Edge probes in a study: YAML, refusals, and the stage of a task."""
+"""Edge probes in a study: YAML, refusals and stage."""
 
 from __future__ import annotations
 

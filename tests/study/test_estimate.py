@@ -1,4 +1,7 @@
-"""Dry runs: forecasts that write nothing, compared with the cost measured."""
+"""Dry runs.
+
+Forecasts write nothing and are compared with the measured cost.
+"""
 
 from __future__ import annotations
 

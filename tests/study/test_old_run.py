@@ -1,4 +1,6 @@
-"""A run folder written by an earlier version opens, reports and resumes.
+"""Run folder written by an earlier version.
+
+It opens, reports and resumes.
 
 ``old_run`` holds a whole small study of an encoder of 2 x 16, as the version before the packages were separated wrote
 it: config, rows, markers, models and structural probes; figures, page, trees and edge probes are left out. ENCODER
@@ -23,7 +25,7 @@ STAGES = 15
 
 
 class Lines:
-    """A progress that keeps what is said."""
+    """A progress that keeps its messages."""
 
     def __init__(self):
         from bertft.runs.progress import SILENT

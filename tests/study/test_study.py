@@ -1,4 +1,4 @@
-"""A whole small study that is interrupted, resumed and repeated."""
+"""A small study, interrupted, resumed and repeated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Natural language inference files of MultiNLI, SNLI and GLUE."""
+"""Natural language inference files: MultiNLI, SNLI, GLUE."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQuAD v1.1 files: questions answered by a span of a passage."""
+"""SQuAD v1.1 files: questions answered by a passage's span."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ _SUBORDINATORS = ("because", "when", "while", "although", "if", "before", "after
 
 
 class Grammar(Phrases):
-    """Draws sentences of one ``domain``; ``mix`` weights the kinds of main clauses."""
+    """Generator of sentences of one ``domain``; ``mix`` weights the kinds of main clauses."""
 
     def __init__(self, draw: Draw, domain: Domain, mix: Mapping[str, float] = EVERYDAY_MIX) -> None:
         super().__init__(draw, domain)

@@ -1,4 +1,4 @@
-"""Synthetic inference pairs, labelled by the meaning of events.
+"""Synthetic inference pairs, labelled by event meaning.
 
 The hypothesis is drawn first, independently of the label; then a premise is built that yields the label. The hypothesis
 alone therefore carries no information about the label. In the premise, negation and words of belief and choice are

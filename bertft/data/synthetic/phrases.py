@@ -54,7 +54,7 @@ MAX_DEPTH = 2
 
 
 class Draw:
-    """Random choices from ``random.Random.random`` alone, whose sequence is the same in every version of Python."""
+    """Random choices from ``random.Random.random`` alone, the same in every version of Python."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed).random
@@ -88,7 +88,7 @@ class Draw:
 
 
 class Phrases:
-    """Draws noun phrases and adjuncts of one ``domain``."""
+    """Generator of noun phrases and adjuncts of one ``domain``."""
 
     def __init__(self, draw: Draw, domain: Domain) -> None:
         self.draw = draw

@@ -57,7 +57,7 @@ def model_card(card: Mapping[str, Any]) -> str:
     title = f"{config['model']} fine-tuned on {_task_name(card)}"
     data = ModelCardData(
         library_name="transformers",
-        pipeline_tag="feature-extraction",  # what transformers makes of the folder: an encoder without the head
+        pipeline_tag="feature-extraction",  # transformers loads the folder as an encoder without the head
         tags=["bertft", card["task"]],
         base_model=hub["model"]["id"] if "model" in hub else None,
         datasets=[hub["train"]["id"]] if "train" in hub else None,

@@ -17,7 +17,7 @@ PRECISIONS = ("bf16", "fp16", "tf32")
 
 @dataclass(frozen=True)
 class FinetuneConfig(Settings):
-    """What to fine-tune, on what, and how.
+    """Settings of a fine-tuning run.
 
     Args:
         task: one of ``bertft.models.tasks.names()``.
@@ -97,9 +97,9 @@ def check_config(config: FinetuneConfig) -> None:
     if config.bf16 and config.fp16:
         raise BertftError("finetune: expected bf16 or fp16, found both")
     if config.lora is not None and config.freeze >= 0:
-        raise BertftError(f"finetune: lora trains every block, found freeze {config.freeze} beside it")
+        raise BertftError(f"finetune: lora trains every block, so it excludes freeze, found freeze {config.freeze}")
     if config.snapshots and (config.lora is not None or config.prefix_cache is not None):
-        raise BertftError("finetune: snapshots are of whole encoders: not with lora or prefix_cache")
+        raise BertftError("finetune: snapshots save whole encoders, so they exclude lora and prefix_cache")
 
 
 def pinned(config: FinetuneConfig) -> FinetuneConfig:

@@ -1,4 +1,4 @@
-"""What makes two fine-tuning runs the same run."""
+"""Identity of fine-tuning runs: settings and digests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bertft.data.location import at_home, hub_of
 from bertft.models.finetuning.config import PRECISIONS, REPORTING, FinetuneConfig, default_length
 from bertft.models.fingerprint import model_fingerprint
 
-# Settings that say where something is, what it is called or which part is read. The model and the examples themselves
+# Settings that name something, locate it or select a part of it. The model and the examples themselves
 # are compared by their digests instead.
 LOCATION_SETTINGS = ("out", "model", "train", "dev", "dev_name", "dev_split", "max_train", "max_dev", "prefix_cache")
 # Settings that are newer than existing folders; omitted at their defaults, so that those folders still match.

@@ -1,4 +1,6 @@
-"""Fine-tuning of an encoder on any task of ``bertft.models.tasks``.
+"""Fine-tuning of an encoder on any task.
+
+The tasks are those of ``bertft.models.tasks``.
 
 A finished folder holds the encoder (``AutoModel.from_pretrained`` loads it), its tokenizer, ``head.safetensors`` and
 ``bertft.json`` with configuration, label set, scores, versions and duration. It appears complete or not at all. During

@@ -1,4 +1,7 @@
-"""Parts of the Trainer: batches, optimiser, evaluation, callbacks."""
+"""Parts of the Trainer.
+
+Batches, optimiser, evaluation and callbacks.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +129,7 @@ class TaskTrainer(Trainer):
             seal(os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}"))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Save only the weights; the finished folder gets the rest."""
+        """Save only the weights; other files are written with the finished folder."""
         if self.args.should_save:
             from safetensors.torch import save_file
 
@@ -150,7 +153,7 @@ def make_optimizer(model: TaskModel, config: FinetuneConfig) -> torch.optim.Adam
 
 
 class Reporter(TrainerCallback):
-    """Advance the progress bar, and keep the seconds spent in the file ``clock``, across interruptions."""
+    """Callback that advances the progress bar and stores the seconds spent in ``clock``, across interruptions."""
 
     def __init__(self, progress: Progress, name: str, clock: Path, measure: str) -> None:
         self.progress, self.name, self.clock, self.measure = progress, name, clock, measure
@@ -198,7 +201,7 @@ class Reporter(TrainerCallback):
 
 
 class Snapshots(TrainerCallback):
-    """Save the encoder as a model folder after each percentage of the steps in ``config.snapshots``."""
+    """Callback that saves the encoder as a model folder after each percentage of steps in ``config.snapshots``."""
 
     def __init__(self, config: FinetuneConfig, encoder: Any, tokenizer: Any) -> None:
         self.config, self.encoder, self.tokenizer = config, encoder, tokenizer

@@ -34,7 +34,7 @@ from bertft.runs.versions import package_versions
 
 @dataclass
 class _Prepared:
-    """All that training needs, made before anything is written."""
+    """Inputs of the training, made before anything is written."""
 
     task: Task
     config: FinetuneConfig
@@ -138,7 +138,7 @@ def _card(
     log: Sequence[dict[str, float]],
     seconds: float,
 ) -> dict[str, Any]:
-    """Return what ``bertft.json`` holds, without the digests of the folder's files."""
+    """Return the content of ``bertft.json``, without the digests of the folder's files."""
     versions = package_versions(("bertft", "torch", "transformers", "accelerate", "tokenizers", "numpy"))
     return {
         "format": FORMAT,

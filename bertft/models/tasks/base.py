@@ -23,7 +23,7 @@ ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How inputs are cut.
+    """Size and stride of the windows of inputs.
 
     ``max_length`` is the most pieces of an input, special tokens included; ``stride`` the number of pieces that
     neighbouring windows of one passage share (QA).
@@ -75,7 +75,7 @@ class Task(Protocol):
     max_length: int  # default for the most pieces of an input
 
     def spec(self, train: Sequence[Any]) -> dict[str, Any]:
-        """Return what the head needs to know of the training data (its label set), as JSON values."""
+        """Return the head's facts about the training data (its label set), as JSON values."""
         ...
 
     def head(self, model: Any, spec: Mapping[str, Any]) -> Head:

@@ -101,7 +101,7 @@ class NliTask:
         if cut := sum(bool(pair.overflowing) for pair in encodings):
             warnings.warn(
                 f"mnli: {cut:,} of {len(examples):,} pairs are longer than {window.max_length} pieces: the longer text "
-                "lost its end (max_length)",
+                "was truncated (max_length)",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -184,7 +184,7 @@ def _cut_questions(tokenizer: Any, questions: list[str], longest: int) -> list[s
     encoding = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True, truncation=False)
     if cut := sum(len(offsets) > longest for offsets in encoding["offset_mapping"]):
         warnings.warn(
-            f"squad: {cut:,} of {len(questions):,} questions are longer than {longest} pieces and lost their end",
+            f"squad: {cut:,} of {len(questions):,} questions are longer than {longest} pieces and were truncated",
             RuntimeWarning,
             stacklevel=3,
         )

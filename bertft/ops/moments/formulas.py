@@ -1,4 +1,4 @@
-"""Statistics over all pairs of stimuli as functions of `Moments`.
+"""Statistics over all pairs of stimuli from `Moments`.
 
 No pair is enumerated. Everything is float64, differentiable, and free in leading dimensions: moments of L stacked
 layers give (L,). With K_ij = u_i.u_j + p_i + p_j and sums over the P = n (n - 1) ordered pairs i != j,

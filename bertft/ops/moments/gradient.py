@@ -1,6 +1,6 @@
-"""Gradients of the sums of `bertft.ops.moments.layout` with respect to the rows.
+"""Gradients of the sums with respect to the rows.
 
-They take n d^2 work in plain matrix products.
+The sums are those of `bertft.ops.moments.layout`. The gradients take n d^2 work in plain matrix products.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def pair_xy(m: Moments) -> Pair:
 
 def present(sums: Tensor | None) -> Tensor:
     """Return sums that the caller knows are present."""
-    assert sums is not None, "these sums were not asked for"
+    assert sums is not None, "these sums were not requested"
     return sums
 
 

@@ -1,4 +1,4 @@
-"""Linear centred kernel alignment of all layers, a similarity or a loss."""
+"""Linear CKA of all layers, as a similarity or a loss."""
 
 from __future__ import annotations
 

@@ -36,10 +36,10 @@ TAKES = {"cpu": "about 20 s of one core", "cuda": "some minutes"}  # to compile 
 
 
 class BuildError(Exception):
-    """The kernels cannot be compiled here; the message says why in one sentence."""
+    """Failure to compile the kernels here; the message gives the reason in one sentence."""
 
 
-# What goes into a build ------------------------------------------------------------------------------------------
+# Inputs of a build -----------------------------------------------------------------------------------------------
 
 
 def source_root() -> Path:

@@ -42,7 +42,7 @@ NVCC_FLAGS = [
 ]
 
 
-# What goes into a build ------------------------------------------------------------------------------------------
+# Inputs of a build -----------------------------------------------------------------------------------------------
 
 
 def sources(root: Path) -> list[Path]:
@@ -119,7 +119,7 @@ def architectures() -> list[str]:
     for entry in filter(None, asked.split(";")):
         match = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", entry)
         if match is None:
-            raise BuildError(f"TORCH_CUDA_ARCH_LIST holds {entry!r}; it must be numbers such as 8.0;9.0+PTX")
+            raise BuildError(f"TORCH_CUDA_ARCH_LIST contains {entry!r}; it must be numbers such as 8.0;9.0+PTX")
         number = "".join(match.group(1, 2, 3))
         flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
         if match[4]:

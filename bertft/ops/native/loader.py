@@ -1,4 +1,7 @@
-"""Loading of a kernel library once per process, with registration hooks."""
+"""Loading of a kernel library once per process.
+
+Registration hooks run once it is loaded.
+"""
 
 from __future__ import annotations
 

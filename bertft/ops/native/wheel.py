@@ -27,7 +27,7 @@ LIBRARY = PACKAGE / "_kernels_aot.so"
 
 
 def manifest(root: Path) -> dict[str, object]:
-    """Return what a library compiled here and now from ``root`` depends on."""
+    """Return all that a library compiled here and now from ``root`` depends on."""
     return {
         "sources": digest(sources(root), root),
         "machine": platform.machine(),

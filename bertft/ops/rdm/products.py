@@ -1,4 +1,4 @@
-"""Sums over all pairs of stimuli by matrix products, for GPUs.
+"""Sums over all pairs by matrix products, for GPUs.
 
 A library's product is several times faster there than a tile that keeps the entries of all layers at hand. It takes
 memory for the entries of a block of rows. With rows u, v in the metric's form less a provisional mean, and further

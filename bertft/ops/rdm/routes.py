@@ -1,4 +1,4 @@
-"""Routes to compare dissimilarity matrices, and their choice by cost.
+"""Routes to compare dissimilarity matrices, chosen by cost.
 
 ===========  ============================================================================================
 route        what it does
@@ -38,7 +38,7 @@ EXACT_RANKS = 1024  # up to here, all pairs of a layer are half a million number
 
 
 class Route(NamedTuple):
-    """How a comparison was computed."""
+    """Route of a computed comparison, with its reason, cost and error."""
 
     name: str  # linear, tiles, exact or sampled
     reason: str  # in words
@@ -77,7 +77,9 @@ def choose_route(
     grad = torch.is_grad_enabled() and (x.requires_grad or (y is not None and y.requires_grad))
     if wanted != "auto":
         if not can[wanted]:
-            raise BertftError(f"rdm_correlation: route={wanted!r} does not serve {compare} of {' and '.join(metrics)}")
+            raise BertftError(
+                f"rdm_correlation: route={wanted!r} does not support {compare} of {' and '.join(metrics)}"
+            )
         name, reason = wanted, "as asked"
     elif compare == "kendall":
         name, reason = "sampled", "pairs of pairs are too many to enumerate"
@@ -108,7 +110,7 @@ def run_route(
     samples: int,
     seed: int,
 ) -> tuple[Tensor, Route]:
-    """Return the comparison (L, M) by ``route``, and the route with the errors found on the way."""
+    """Return the comparison (L, M) by ``route``, and the route with the errors of the comparison."""
     if route.name == "sampled":
         return _sampled(route, x, y, metrics, check, samples, seed)
     if route.name == "linear":

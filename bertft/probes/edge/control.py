@@ -1,4 +1,4 @@
-"""Controls of edge probes: control labels and the online code."""
+"""Controls of edge probes: control labels and online code."""
 
 from __future__ import annotations
 

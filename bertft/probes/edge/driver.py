@@ -88,7 +88,7 @@ def edge_probes(
         BertftError: without an encoder, or if the corpora cannot be probed together (`checked`).
     """
     if not encoders:
-        raise BertftError("edge probes: encoders holds no encoder")
+        raise BertftError("edge probes: encoders is empty")
     training = training or EdgeTraining()
     settings = _Settings(training, code_length, store or FeatureStore(), None if out is None else Path(out), progress)
     corpora = checked(train, dev, test)

@@ -8,7 +8,7 @@ and then added to its targets. There is no nonlinearity between W_r and H_r. If 
 dimensions of an input vector, one product with C_r = W_r H_r replaces two.
 
 The gradients are written out from the same sums. Only the pooling (attention and mixes, which cost little beside the
-products) uses autograd, with leaves of its own: the directions W_r a_r of the attention and the weights of the mixes.
+products) uses autograd, with its own leaves: the directions W_r a_r of the attention and the weights of the mixes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Heads of edge probes (Tenney et al. 2019, jiant v1), stacked.
+"""Stacked heads of edge probes.
+
+Source: Tenney et al. 2019, as jiant v1 implements it.
 
 For a span with words t, input vectors x_t and one head:
     e_t = a'(W'x_t + b),  alpha = softmax of e over the words of the span,  r = sum_t alpha_t (W'x_t + b)

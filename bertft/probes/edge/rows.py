@@ -97,7 +97,7 @@ def _class_1(part: Measured | None, inventory: Sequence[str], weights: np.ndarra
 
 @dataclass
 class _Table:
-    """Rows in the making. ``weights`` (B + 1, S) are the resamples of the texts."""
+    """Table of rows under construction. ``weights`` (B + 1, S) are the resamples of the texts."""
 
     data: str
     texts: int

@@ -1,4 +1,7 @@
-"""Optimiser and schedule of edge probes, for each probe independently."""
+"""Optimiser and schedule of edge probes.
+
+They treat each probe independently.
+"""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ def label_inventory(texts: Sequence[SpanText]) -> list[str]:
     """
     labels = sorted({label for text in texts for target in text.targets for label in target.labels})
     if not labels:
-        raise BertftError("edge probes: the targets of the training data carry no label at all")
+        raise BertftError("edge probes: the targets of the training data have no labels")
     return labels
 
 

@@ -120,10 +120,10 @@ def structural_probes(
 def _check_corpora(encoders: Mapping[str, Encoder], train: Sequence[Sentence], dev: Sequence[Sentence]) -> None:
     for name, sentences in (("train", train), ("dev", dev)):
         if not sentences:
-            raise BertftError(f"structural probes: {name} holds no sentence")
+            raise BertftError(f"structural probes: {name} has no sentences")
     check_scorable(dev)
     if not encoders:
-        raise BertftError("structural probes: encoders holds no encoder")
+        raise BertftError("structural probes: encoders is empty")
 
 
 @dataclass(frozen=True)

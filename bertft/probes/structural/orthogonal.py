@@ -1,4 +1,6 @@
-"""Orthogonal structural probes (Limisiewicz and Marecek 2021).
+"""Orthogonal structural probes.
+
+Source: Limisiewicz and Marecek 2021.
 
 A layer's distance and depth probes share one rotation and have a scale vector each:
 

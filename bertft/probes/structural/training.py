@@ -1,4 +1,7 @@
-"""Training of linear structural probes (Hewitt and Manning 2019)."""
+"""Training of linear structural probes.
+
+Source: Hewitt and Manning 2019.
+"""
 
 from __future__ import annotations
 
@@ -236,7 +239,7 @@ def fit(
         measure: returns the dev losses (P,) after an epoch.
         epochs: most epochs.
         seed: seed of the order of batches.
-        title: what the progress is called.
+        title: title of the progress bar.
         progress: receives progress.
         unfinished: where the state is kept after each epoch.
     """

@@ -1,4 +1,4 @@
-"""Targets of structural probes: distances and depths in dependency trees."""
+"""Targets of structural probes: tree distances and depths."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def check_scorable(sentences: Sequence[Sentence]) -> None:
     )
     if fitting < 2:
         raise BertftError(
-            f"structural probes: expected at least 2 dev sentences of {SHORTEST} to {LONGEST} words, 2 of these no "
-            f"punctuation, found {fitting} of {len(sentences)}"
+            f"structural probes: expected at least 2 dev sentences of {SHORTEST} to {LONGEST} words, "
+            f"at least 2 of them not punctuation, found {fitting} of {len(sentences)}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Figures on screen: each panel as plotly traces in plain JSON.
+"""Figures on screen: panels as plotly traces in JSON.
 
 Colours are slots (``c0``, ``ink``, ...). ``page.js`` resolves them from the page's style, so one description serves
 the light and the dark page.

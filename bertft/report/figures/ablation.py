@@ -1,4 +1,7 @@
-"""Scores of freezing and truncation by k, as Figures 3 and 4 of Merchant et al. (2020)."""
+"""Scores of freezing and truncation by k.
+
+As in Figures 3 and 4 of Merchant et al. (2020).
+"""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def by_layer(similar: Sequence[Line], context: Context, *, main: bool) -> Figure
     return Figure(
         f"{'rsa' if main and rsa else name}_by_layer",
         f"{'Representational similarity' if rsa else 'CKA'} of each layer to the base encoder",
-        f"1 = the layer is as before fine-tuning. {interval(shown_lines(panels), 'sentence')}",
+        f"1 = the layer is unchanged by fine-tuning. {interval(shown_lines(panels), 'sentence')}",
         panels,
     )
 

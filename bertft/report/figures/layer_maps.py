@@ -1,4 +1,4 @@
-"""Heat maps of all layers of the base encoder against all layers of a tuned one."""
+"""Heat maps of all layers, base against tuned."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def layer_maps(rows: Sequence[Row]) -> list[HeatMap]:
 
 
 def layer_map(model: str, own: Sequence[Line]) -> Matrix:
-    """Return the panel of one encoder: a row per layer of the base encoder, a column per layer of its own."""
+    """Return the panel of one encoder: a row per layer of the base encoder, a column per layer of the encoder."""
     cells = {
         (line.name.base_layer or 0, layer): value
         for line in own

@@ -1,4 +1,7 @@
-"""Any measures by layer, with panels and labels chosen by the caller."""
+"""Any measures by layer.
+
+The caller chooses panels and labels.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ SLOTS = (*(f"c{place}" for place in range(SERIES)), "muted", "ink")
 
 @dataclass(frozen=True)
 class Layout:
-    """How lines become panels and curves.
+    """Panels and labels of lines.
 
     ``panel``, ``ylabel`` and ``label`` give a line's panel title, y axis and curve label. ``cluster`` is what the
     intervals resample (``sentence``, ``seed``, ...).

@@ -1,4 +1,4 @@
-"""Scores of structural and edge probes by layer, beside their controls."""
+"""Scores of probes by layer, beside their controls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Similarity to the base encoder at moments of the fine-tuning."""
+"""Similarity to the base encoder during fine-tuning."""
 
 from __future__ import annotations
 

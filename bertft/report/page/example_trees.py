@@ -1,4 +1,4 @@
-"""Page section: example sentences with gold and predicted trees."""
+"""Page section: sentences with gold and predicted trees."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class TreeSection:
-    """What the template ``sections/example_trees.html.j2`` shows."""
+    """Content of the template ``sections/example_trees.html.j2``."""
 
     columns: list[str]
     sentences: list[Sentence]

@@ -1,4 +1,4 @@
-"""Page section of one figure: panels, downloads and tables of its numbers."""
+"""Page section: one figure, its downloads and its numbers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Table:
 
 @dataclass(frozen=True)
 class FigureSection:
-    """What the template ``sections/figure.html.j2`` shows. ``picture`` is for readers without scripts."""
+    """Content of the template ``sections/figure.html.j2``. ``picture`` is for readers without scripts."""
 
     name: str
     title: str

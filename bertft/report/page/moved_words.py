@@ -84,7 +84,7 @@ class EncoderWords:
 
 @dataclass(frozen=True)
 class WordSection:
-    """What the template ``sections/moved_words.html.j2`` shows."""
+    """Content of the template ``sections/moved_words.html.j2``."""
 
     encoders: list[EncoderWords]
     downloads: list[Download]

@@ -1,4 +1,4 @@
-"""Which files the texts of a run come from."""
+"""Sources of the texts of a run."""
 
 from __future__ import annotations
 

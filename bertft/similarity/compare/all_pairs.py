@@ -1,4 +1,4 @@
-"""All-pairs measures on the sampled stimuli, with a forecast of their time.
+"""All-pairs measures on the sample, with a time forecast.
 
 They work in tiles instead of whole matrices.
 """
@@ -76,7 +76,7 @@ def rows(
 
     Intervals are clustered by sentence: 95 % percentiles over resampled sentences for RSA, influences for the others.
     Then come the differences of each two tuned encoders over the same resamples or sentences. If pairs were drawn
-    (kendall) or ranks binned, ``<measure>_error`` says how much that moves the value (kendall: a standard error), with
+    (kendall) or ranks binned, ``<measure>_error`` is the resulting error of the value (kendall: a standard error), with
     the number of pairs as its ``n``. If no two sentences have the same size, nothing can be permuted, and ``progress``
     gets a message.
 
@@ -94,7 +94,7 @@ def rows(
     all_pairs = n * (n - 1) // 2
     if plan.tested and len(sizes.unique()) == len(sizes):
         plan = dataclasses.replace(plan, permutations=0)
-        progress.say(f"{data}: no permutation test, each of the {len(sizes)} sampled texts has a size of its own")
+        progress.say(f"{data}: no permutation test, the sizes of the {len(sizes)} sampled texts all differ")
     for (name, space), kind in itertools.product(tuned.items(), pair_measures(plan)):
         errors: list[Row] = []
         with progress.step(f"{kind.measure} of {name}", total=min(len(base), len(space)), unit="layers") as step:

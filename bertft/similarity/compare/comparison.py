@@ -1,4 +1,4 @@
-"""Comparison of a base encoder with tuned ones, fed batch by batch."""
+"""Comparison of a base encoder with tuned ones, by batches."""
 
 from __future__ import annotations
 

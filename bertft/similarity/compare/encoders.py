@@ -1,4 +1,6 @@
-"""Comparison of encoders: of a sample of texts in memory, or of a text of any length.
+"""Comparison of encoders on a text.
+
+`compare_encoders` draws a sample of texts into memory; `compare_stream` reads a text of any length.
 
 `compare_stream` keeps nothing but sums and a sample, and resumes after an interruption. Process r of N takes buffers r,
 r + N, ... of the text. All sums are about the means of the text's first batch, which every process encodes, so that
@@ -109,7 +111,7 @@ def compare_encoders(
 
 def _say_if_fewer(found: int, wanted: int | None, units: str, data: str, progress: Progress) -> None:
     if wanted is not None and found < wanted:
-        progress.say(f"{data}: {found} {units} in all, fewer than the {wanted} asked for")
+        progress.say(f"{data}: {found} {units} in all, fewer than the {wanted} requested")
 
 
 def _add(
@@ -244,7 +246,7 @@ def _asked_to_stop() -> Iterator[list[int]]:
 def _stop(number: int, team: Team, checkpoint: Checkpoint | None) -> None:
     if number == signal.SIGTERM and team.size > 1 and checkpoint:
         raise BertftError(
-            f"process {team.rank} of {team.size} was told to stop, as happens when another process is lost; its sums "
+            f"process {team.rank} of {team.size} was stopped, as happens when another process is lost; its sums "
             f"are kept in {checkpoint.folder}; rerun the same command to resume"
         )
     raise KeyboardInterrupt

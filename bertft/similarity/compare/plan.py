@@ -1,4 +1,4 @@
-"""The choice of similarities to measure."""
+"""Choice of the similarities to measure."""
 
 from __future__ import annotations
 

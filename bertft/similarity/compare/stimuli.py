@@ -1,4 +1,4 @@
-"""Stimuli of several encoders, side by side over the same texts."""
+"""The same stimuli of several encoders, side by side."""
 
 from __future__ import annotations
 
@@ -106,17 +106,19 @@ def side_by_side(streams: Sequence[Iterator[Batch]]) -> Iterator[tuple[torch.Ten
             parts = batch.vectors.split(batch.lengths.tolist(), dim=1)
             for index, part in zip(batch.index.tolist(), parts, strict=True):
                 if index in waiting_parts:
-                    raise BertftError("similarity: a text is longer than the window of encoders that differ")
+                    raise BertftError(
+                        "similarity: a text is longer than the window, which differs between the encoders"
+                    )
                 waiting_parts[index] = part
         ready = [index for index in waiting[0] if all(index in waiting_parts for waiting_parts in waiting[1:])]
         if ready:
             groups = [[waiting_parts.pop(index) for index in ready] for waiting_parts in waiting]
             lengths = [part.shape[1] for part in groups[0]]
             if any([part.shape[1] for part in parts] != lengths for parts in groups[1:]):
-                raise BertftError("similarity: the encoders cut a text into different numbers of stimuli")
+                raise BertftError("similarity: the encoders split a text into different numbers of stimuli")
             yield torch.tensor(ready), torch.tensor(lengths), [torch.cat(parts, dim=1) for parts in groups]
     if any(waiting):
-        raise BertftError("similarity: the encoders' streams do not hold the same texts")
+        raise BertftError("similarity: the encoders' streams differ in their texts")
 
 
 def cut(

@@ -1,4 +1,4 @@
-"""The walk of encoders through a text, from one checkpoint to the next.
+"""Resumable pass of encoders through a text.
 
 The text is taken in buffers of `BUFFER` examples, each sorted by length and encoded in batches. A run resumes between
 two batches and then computes exactly what it would have computed without the interruption, so that the results agree to
@@ -47,7 +47,7 @@ class StreamRun:
         self.alike = len(windows) == 1 and all(vocabulary == tokenizers[0] for vocabulary in tokenizers)
         self.shared = [encoder.reads_like(base) for encoder in self.encoders]
         self.encoded: list[Encoded] = []  # the buffer's examples as pieces, for the encoders that read like the base
-        self.buffer = self.batch = 0  # what comes next
+        self.buffer = self.batch = 0  # the next to process
         self.first = 0  # the buffer's first example
         self.taken = 0  # stimuli of all processes in earlier buffers
         self.left: list[int] | None = None  # remaining stimuli of each of the buffer's examples
@@ -180,4 +180,4 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _skip(source: Iterator[Any], count: int) -> None:
     found = sum(1 for _ in itertools.islice(source, count))
     if found < count:
-        raise BertftError(f"similarity: the text has {found} examples, but the checkpoint is after {count}: it changed")
+        raise BertftError(f"similarity: the text changed, it has {found} examples and the checkpoint is after {count}")

@@ -1,4 +1,7 @@
-"""Processes that share one comparison, and their exchange at its end."""
+"""Processes that share one comparison.
+
+They exchange their sums at its end.
+"""
 
 from __future__ import annotations
 
@@ -59,8 +62,8 @@ class Team:
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:120]
             raise BertftError(
-                f"process {self.rank} of {self.size}: another process was lost while sums were added up ({reason}); "
-                f"the sums of each are kept in {kept}; rerun the same command to resume"
+                f"process {self.rank} of {self.size}: another process was lost while the sums were added ({reason}); "
+                f"the sums of every process are kept in {kept}; rerun the same command to resume"
             ) from None
 
 
@@ -83,7 +86,7 @@ def team() -> Iterator[Team]:
     try:
         dist.init_process_group("gloo", rank=rank, world_size=size, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
-        raise BertftError(f"process {rank} of {size}: cannot meet the others ({error})") from None
+        raise BertftError(f"process {rank} of {size}: cannot connect to the others ({error})") from None
     try:
         yield Team(rank, size)
     finally:

@@ -65,11 +65,11 @@ def labels_of(by: Sequence[str], sentences: Sequence[Sentence | Text]) -> dict[s
             labels = LABELS[name](sentence, counts) if name in LABELS else _entries(sentence, name)
             if len(labels) != len(sentence.words):
                 raise BertftError(
-                    f"words: the text does not carry {name!r} (sentence {sentence.id}); give a CoNLL-U file"
+                    f"words: the text does not have {name!r} (sentence {sentence.id}); give a CoNLL-U file"
                 )
             found += labels
         if name not in LABELS and set(found) == {ABSENT}:
-            raise BertftError(f"words: no word of the text carries {name!r}")
+            raise BertftError(f"words: no word of the text has {name!r}")
         table[name] = found
     return table
 

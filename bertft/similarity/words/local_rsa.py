@@ -1,4 +1,4 @@
-"""Local RSA: the similarity of two spaces seen from each stimulus.
+"""Local RSA: similarity of two spaces from each stimulus.
 
 The local RSA of stimulus i is the Pearson correlation of its row of one dissimilarity matrix with its row of the other,
 over all other stimuli. It follows from the final sums in d^2 work. The stimuli must be among those summed up, so they

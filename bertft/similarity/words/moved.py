@@ -1,4 +1,4 @@
-"""Words and sentences that moved most and least between two encoders.
+"""Words that moved most and least between two encoders.
 
 The local RSA of every word gives means by label and by sentence, and the extremes in context.
 """

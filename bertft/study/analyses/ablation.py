@@ -110,7 +110,7 @@ class SweepInputs:
 
 
 class Sweep(Analysis[SweepInputs]):
-    """One sweep in a run folder of its own; it keeps the models."""
+    """One sweep in its own run folder; it keeps the models."""
 
     name, order, tasks = "sweep", 0, KINDS
 
@@ -121,7 +121,7 @@ class Sweep(Analysis[SweepInputs]):
         return sweep_stages(inputs.kind, inputs.config, out, **settings, progress=inputs.progress)
 
     def clean(self, inputs: SweepInputs) -> None:
-        """Remove the output of frozen blocks unless it is in a folder of its own."""
+        """Remove the output of frozen blocks unless it is in a separate folder."""
         shutil.rmtree(Path(inputs.config.out) / "prefix", ignore_errors=True)
 
     def cost(self, inputs: SweepInputs, stages: Sequence[Stage], held: int) -> Iterator[StageCost]:

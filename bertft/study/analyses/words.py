@@ -80,4 +80,4 @@ def find_words(
 
 def located(out: Path, files: Sequence[str]) -> str:
     """Return the line that locates the files of `write_moved`."""
-    return f"Which words moved is in {(out / files[0]).resolve()}, {files[1]} and {files[2]} beside it\n"
+    return f"The words that moved are in {(out / files[0]).resolve()}, {files[1]} and {files[2]}\n"

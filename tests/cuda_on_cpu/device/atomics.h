@@ -1,4 +1,4 @@
-// atomics.h -- fibers are never pre-empted, so a plain update is atomic; the race checker is told that it was one.
+// atomics.h -- fibers are never pre-empted, so a plain update is atomic; the race checker records that it was one.
 #pragma once
 
 #include <type_traits>

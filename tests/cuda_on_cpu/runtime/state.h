@@ -135,7 +135,7 @@ extern State state;
 // scheduler.cpp
 uint32_t random_bits();
 void make_ready(unsigned linear);
-void park();  // the current thread waits (or is finished); another one goes on
+void park();  // the current thread waits (or is finished); another one continues
 void run_block();
 void release_barrier();
 void abandon_block();  // leave the fiber for good, back to the host

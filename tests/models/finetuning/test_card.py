@@ -39,7 +39,7 @@ def test_card_states_what_is_known_and_no_licence():
     }  # fmt: skip
     assert "# org/encoder@0123 fine-tuned on natural language inference\n" in card
     assert "| accuracy | 0.6658 [0.6381, 0.6944] (n = 1,155) |" in card
-    assert "on train.jsonl.gz; scores on builtin:synthetic?split=dev, square brackets" in card
+    assert "on train.jsonl.gz. Scores on builtin:synthetic?split=dev, with 95 % intervals" in card
     assert "epochs 3, learning_rate 8e-05, freeze -1, seed 7." in card and "truncate" not in card
     assert len(index) == 1
 

@@ -1,4 +1,7 @@
-"""Finished folders: scores and written parses against the official evaluation."""
+"""Scores and written parses of finished folders.
+
+The official evaluation is the reference.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Fine-tuning: folders, resuming, freezing, refusals, several processes."""
+"""Fine-tuning.
+
+Folders, resuming, freezing, refusals and several processes.
+"""
 
 from __future__ import annotations
 

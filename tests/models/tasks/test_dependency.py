@@ -1,4 +1,4 @@
-"""The parser: features, loss, tree decoding and attachment scores."""
+"""Parser: features, loss, decoding and attachment scores."""
 
 from __future__ import annotations
 

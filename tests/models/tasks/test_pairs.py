@@ -1,4 +1,4 @@
-"""Pairs of texts cut to a window, with tokenizers of every family."""
+"""Pairs of texts cut to a window, for every tokenizer family."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_an_answer_cut_by_a_window_points_at_the_first_piece(tokenizer):
 
 def test_a_long_question_is_cut_and_leaves_room(tokenizer):
     example = question("the cat sat on the mat", "cat", text="why " * 300)
-    with pytest.warns(RuntimeWarning, match="squad: 1 of 1 questions are longer than 48 pieces and lost their end"):
+    with pytest.warns(RuntimeWarning, match="squad: 1 of 1 questions are longer than 48 pieces and were truncated"):
         (feature,) = TASK.features(tokenizer, [example], {}, Window(100, 32), training=False)
     assert len(feature) <= 100
     assert example.context[feature.starts[feature.target[0]] : feature.ends[feature.target[1]]] == "cat"

@@ -1,4 +1,7 @@
-"""linear_cka: values against kernels in memory, golden values, gradients, compile, bad input."""
+"""linear_cka: values, gradients, compile, bad input.
+
+The values are compared with kernels in memory and with golden values.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Sums over stimuli of any shapes, strides, types and broken numbers: equal to brute force, or refused.
+"""Fuzzed sums over stimuli: equal to brute force or refused.
+
+Shapes, strides, types and broken numbers are drawn at random.
 
 Under ``.ci/sanitize`` the same examples also prove that the kernels stay inside their memory.
 """

@@ -1,4 +1,7 @@
-"""Building the kernels: once for all processes, never left broken, again after any change."""
+"""Builds of the kernels.
+
+One for all processes, never left broken, repeated after any change.
+"""
 
 from __future__ import annotations
 

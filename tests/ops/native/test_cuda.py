@@ -1,4 +1,7 @@
-"""Building the CUDA kernels, as far as it needs no GPU and no CUDA build of torch."""
+"""Builds of the CUDA kernels, without a GPU.
+
+A CUDA build of torch is not needed either.
+"""
 
 from __future__ import annotations
 

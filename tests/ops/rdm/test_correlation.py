@@ -1,4 +1,7 @@
-"""rdm_correlation: every comparison and route against brute force, accuracy, gradients, compile, bad input."""
+"""rdm_correlation: every comparison and route.
+
+Against brute force: accuracy, gradients, compile and bad input.
+"""
 
 from __future__ import annotations
 
@@ -268,8 +271,8 @@ def test_fuzz_tiles_against_reference(n, layers, dims, metric, compare, bad, see
         ({"metric": "l1"}, "metric must be one of"),
         ({"compare": "tau"}, "compare must be one of pearson, cosine, spearman, rho_a, kendall, not 'tau'"),
         ({"route": "fast"}, "route must be one of auto, linear, tiles, exact, sampled"),
-        ({"route": "linear", "metric": "euclidean"}, "route='linear' does not serve pearson of euclidean"),
-        ({"route": "sampled"}, "route='sampled' does not serve pearson"),
+        ({"route": "linear", "metric": "euclidean"}, "route='linear' does not support pearson of euclidean"),
+        ({"route": "sampled"}, "route='sampled' does not support pearson"),
         ({"x": torch.zeros(4, 3)}, r"x must be floating \(L, N, D\)"),
         ({"y": torch.ones(1, 5, 3)}, "found 4 on cpu and 5 on cpu"),
         ({"y": None, "metric_y": "dot"}, "metric_y needs y"),

@@ -1,4 +1,7 @@
-"""Sums over all pairs by products of blocks of rows, as on a GPU, against float64."""
+"""Sums over all pairs by products of blocks of rows.
+
+As on a GPU, against float64.
+"""
 
 from __future__ import annotations
 

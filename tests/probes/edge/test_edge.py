@@ -1,4 +1,4 @@
-"""Edge probes: heads, training, scores, controls and the driver."""
+"""Edge probes: heads, training, scores, controls, driver."""
 
 from __future__ import annotations
 
@@ -381,12 +381,12 @@ def test_bad_corpora_and_settings_are_refused(encoder):
         edge.edge_probes({"base": encoder}, empty, texts)
     with pytest.raises(BertftError, match="the dev data has targets of 1 span"):
         edge.edge_probes({"base": encoder}, texts, corpus(5, 2, roles=1))
-    with pytest.raises(BertftError, match="holds no encoder"):
+    with pytest.raises(BertftError, match="encoders is empty"):
         edge.edge_probes({}, texts, texts)
     with pytest.raises(BertftError, match="learning_rate must be positive, found 0"):
         EdgeTraining(learning_rate=0)
     unlabelled = [SpanText("1", ("a",), (SpanTarget((0, 1), (0, 1), ()),))] * 2
-    with pytest.raises(BertftError, match="carry no label"):
+    with pytest.raises(BertftError, match="have no labels"):
         edge.edge_probes({"base": encoder}, unlabelled, texts)
 
 

@@ -1,4 +1,4 @@
-"""Scores equal a plain implementation of the published evaluation with SciPy."""
+"""Scores against the published evaluation with SciPy."""
 
 from __future__ import annotations
 

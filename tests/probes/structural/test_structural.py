@@ -273,9 +273,9 @@ def test_vectors_on_disk_equal_those_in_memory_and_are_removed(sentences, encode
 
 
 def test_bad_corpora_and_settings_are_refused(sentences, encoder):
-    with pytest.raises(BertftError, match="train holds no sentence"):
+    with pytest.raises(BertftError, match="train has no sentences"):
         structural_probes({"base": encoder}, [], sentences)
-    with pytest.raises(BertftError, match="dev holds no sentence"):
+    with pytest.raises(BertftError, match="dev has no sentences"):
         structural_probes({"base": encoder}, sentences, [])
     with pytest.raises(BertftError, match="no encoder"):
         structural_probes({}, sentences, sentences)

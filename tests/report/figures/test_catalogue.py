@@ -1,4 +1,7 @@
-"""Figures of a run: which exist, their content, and their drawing on paper and screen."""
+"""Figures of a run.
+
+Which exist, their content, and their drawing on paper and screen.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heat maps of all layers against all: cells, files and drawing."""
+"""Heat maps of all layers: cells, files and drawing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Figures of probes: controls beside scores, no differences, the highest rank of a sweep."""
+"""Figures of probes.
+
+Controls beside scores, no differences, the highest rank of a sweep.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The page in Chromium: both themes, small screens, keyboard, hostile text."""
+"""The page in Chromium.
+
+Both themes, small screens, keyboard and hostile text.
+"""
 
 from __future__ import annotations
 

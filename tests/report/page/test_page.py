@@ -1,4 +1,7 @@
-"""The page: self-contained, escaped, complete. `test_browser.py` opens it in a browser."""
+"""The page: self-contained, escaped, complete.
+
+`test_browser.py` opens it in a browser.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
 class Balanced(HTMLParser):
-    """Fail on tags that do not nest; collect text, tags and attributes."""
+    """Parser that fails on tags that do not nest, and collects text, tags and attributes."""
 
     def __init__(self):
         super().__init__()

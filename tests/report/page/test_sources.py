@@ -1,4 +1,7 @@
-"""Sources of the texts: recorded in run.json, or read from a configuration."""
+"""Sources of the texts.
+
+They are recorded in run.json or read from a configuration.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Measures over pairs of sampled stimuli: paired differences, sampling errors, forecast of time."""
+"""Measures over pairs of sampled stimuli.
+
+Paired differences, sampling errors and the forecast of time.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from bertft.similarity.compare.comparison import Comparison
 from bertft.similarity.compare.plan import Plan
 
 
-class Told:
+class Messages:
     """A progress that keeps its messages."""
 
     def __init__(self) -> None:
@@ -89,12 +92,14 @@ def test_no_difference_without_intervals():
 def test_sampling_error_is_a_row_and_a_message():
     """Kendall has one from drawn pairs and Spearman one from binned ranks; measures of all pairs have none."""
     groups, base, tuned = spaces(1200, 6)
-    told, only = Told(), {"a": tuned["a"]}
+    progress, only = Messages(), {"a": tuned["a"]}
     plan = Plan(compares=("kendall", "spearman"), intervals=False)
-    rows = {row.measure: row for row in sampled.rows("toy", plan, groups, base, only, progress=told) if row.layer == 1}
+    rows = {
+        row.measure: row for row in sampled.rows("toy", plan, groups, base, only, progress=progress) if row.layer == 1
+    }
     drawn, binned = rows["rsa_cosine_kendall_error"], rows.get("rsa_cosine_spearman_error")
     assert (drawn.task, drawn.n) == ("precision", 100_000) and drawn.value == pytest.approx(2 / 3 / 100_000**0.5)
-    assert any("100,000 pairs drawn" in line and "kendall" in line for line in told.said)
+    assert any("100,000 pairs drawn" in line and "kendall" in line for line in progress.said)
     assert (binned is not None) == cpu.load()
     if binned is not None:  # with the kernels: the reference ranks all pairs exactly
         assert binned.n == 1200 * 1199 // 2 and 0 < binned.value < 1e-2
@@ -104,11 +109,11 @@ def test_sampling_error_is_a_row_and_a_message():
 
 def test_permutation_needs_two_texts_of_one_size():
     _, base, tuned = spaces()
-    told = Told()
+    progress = Messages()
     groups = torch.repeat_interleave(torch.arange(3), torch.tensor([100, 90, 50]))
     plan = Plan(permutations=9, intervals=False)
-    assert sampled.rows("toy", plan, groups, base, tuned, progress=told) == []
-    assert "no permutation test" in told.said[0] and "3 sampled texts" in told.said[0]
+    assert sampled.rows("toy", plan, groups, base, tuned, progress=progress) == []
+    assert "no permutation test" in progress.said[0] and "3 sampled texts" in progress.said[0]
     rows = sampled.rows("toy", plan, torch.arange(240) // 4, base, tuned)
     assert [row.measure for row in rows] == ["rsa_cosine_pearson_p"] * 4 and all(row.value == 0.1 for row in rows)
 

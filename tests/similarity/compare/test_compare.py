@@ -1,4 +1,7 @@
-"""compare_encoders: brute force on the vectors themselves, selection of stimuli, refusals."""
+"""compare_encoders.
+
+Brute force on the vectors themselves, selection of stimuli, refusals.
+"""
 
 from __future__ import annotations
 
@@ -214,7 +217,7 @@ def test_an_encoder_that_gives_nan_is_named(encoders, texts, tiny_model):
 
 def test_streams_that_do_not_match_are_an_error(encoders, texts):
     base, tuned = encoders
-    with pytest.raises(BertftError, match="do not hold the same texts"):
+    with pytest.raises(BertftError, match="differ in their texts"):
         list(side_by_side([base.stream(texts[:5], unit="token"), tuned.stream(texts[:4], unit="token")]))
 
 

@@ -1,4 +1,7 @@
-"""compare_stream: values, resuming to the same bits, checkpoints, refusals."""
+"""compare_stream: values, resuming, checkpoints, refusals.
+
+Resumed runs end with the same bits.
+"""
 
 from __future__ import annotations
 
@@ -197,7 +200,7 @@ def test_a_shortened_text_is_refused_on_resume(encoders, tmp_path):
     base, tuned, _ = encoders
     with pytest.raises(Cut):
         compare_stream(base, {"t": tuned}, cut_after(40), FULL, checkpoint=Checkpoint(tmp_path, {}), every=0, **OPTIONS)
-    with pytest.raises(BertftError, match="it changed"):
+    with pytest.raises(BertftError, match="the text changed"):
         compare_stream(base, {"t": tuned}, TEXTS[:10], FULL, checkpoint=Checkpoint(tmp_path, {}), **OPTIONS)
 
 

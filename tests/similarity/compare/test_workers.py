@@ -1,4 +1,7 @@
-"""bertft rsa in several processes under torchrun: equality with one process, lost processes."""
+"""bertft rsa in several processes under torchrun.
+
+Equality with one process, and lost processes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Agreement of two encoders on moved words: values, unmoved layers, width of the interval."""
+"""Agreement of two encoders on moved words.
+
+Values, unmoved layers and the width of the interval.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Words that moved: local RSA of all vectors at once, labels, words in context."""
+"""Words that moved.
+
+Local RSA of all vectors at once, labels, words in context.
+"""
 
 from __future__ import annotations
 
@@ -117,15 +120,15 @@ def test_keys_of_conllu_columns():
     [
         ("colour", "by must be some of upos.*'colour'"),
         ("feats:", "by must be some of upos.*'feats:'"),
-        ("feats:Number", "does not carry 'feats:Number'"),
+        ("feats:Number", "does not have 'feats:Number'"),
     ],
 )
 def test_missing_labels_are_refused(encoders, by, words):
     base, tuned = encoders
     with pytest.raises(BertftError, match=words):
         words_that_moved(base, {"t": tuned}, SENTENCES, [by])
-    with pytest.raises(BertftError, match="does not carry 'upos'"):
+    with pytest.raises(BertftError, match="does not have 'upos'"):
         labels_of(["upos"], [Text("1", "the dogs saw them")])
     sentence = Sentence("a", ("x",), (0,), ("root",), ("X",), ("X",), ("_",), ("SpaceAfter=No",))
-    with pytest.raises(BertftError, match="no word of the text carries 'misc:Gloss'"):
+    with pytest.raises(BertftError, match="no word of the text has 'misc:Gloss'"):
         labels_of(["misc:Gloss"], [sentence])
