@@ -269,9 +269,9 @@ def doctor(
 
 def _version(show: bool) -> None:
     if show:
-        import importlib.metadata
+        from bertft import __version__
 
-        print(f"bertft {importlib.metadata.version('bertft')}")
+        print(f"bertft {__version__}")
         raise typer.Exit()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import importlib.metadata
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import bertft
 from bertft.cli.main import run
 from bertft.runs.rows import Row, read_results
 
@@ -91,6 +93,15 @@ def test_help_loads_nothing_heavy():
 def test_version_and_module_entry():
     done = subprocess.run([sys.executable, "-m", "bertft", "--version"], capture_output=True, text=True, check=True)
     assert re.fullmatch(r"bertft \d+\.\d+\.\d+\n", done.stdout)
+
+
+def test_version_of_a_source_tree_that_is_not_installed(monkeypatch, capsys):
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"bertft {bertft.__version__}\n"
 
 
 # Errors ------------------------------------------------------------------------------------------------------------
