@@ -269,9 +269,9 @@ def doctor(
 
 def _version(show: bool) -> None:
     if show:
-        from bertft import __version__
+        from bertft.runs.versions import package_versions
 
-        print(f"bertft {__version__}")
+        print(f"bertft {package_versions(['bertft'])['bertft']}")
         raise typer.Exit()
 
 
