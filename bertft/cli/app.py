@@ -272,9 +272,9 @@ def doctor(
 
 def _version(show: bool) -> None:
     if show:
-        import importlib.metadata
+        from bertft.runs.versions import package_versions
 
-        print(f"bertft {importlib.metadata.version('bertft')}")
+        print(f"bertft {package_versions(['bertft'])['bertft']}")
         raise typer.Exit()
 
 

@@ -127,6 +127,8 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         if value is None:
             continue
         if name in params:
+            if params[name].multiple and not isinstance(value, (list, tuple, Mapping)):
+                value = [value]  # once, of what may be repeated
             if _plain(hints.get(name, str))[0] is not str:
                 value = validated(hints[name], value, str(path), str(given))
             found[name] = _as_typed(context, params[name], value, f"{path}: {given}")
@@ -177,8 +179,6 @@ def _as_typed(context: typer.Context, param: Any, value: Any, where: str) -> Any
     if isinstance(value, (list, tuple)):
         entries = [str(entry) for entry in value]
         value = entries if param.multiple else ",".join(entries)
-    elif param.multiple:
-        value = [str(value)]
     elif not isinstance(value, bool):
         value = str(value)
     try:

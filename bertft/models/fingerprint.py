@@ -21,6 +21,7 @@ SOURCES = (
     "models/hooks.py",
     "models/loading.py",
     "data/alignment.py",
+    "data/examples.py",
 )
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bertft.errors import BertftError
 from bertft.runs.differences import first_difference
@@ -21,6 +21,8 @@ from bertft.runs.files import appearing_folder, sweep_unfinished, write_text_ato
 from bertft.runs.locks import MOMENT
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row, merge_rows, read_results, write_results
+
+T = TypeVar("T")
 
 CONFIG, RESULTS, RUN, LOCK = "config.yaml", "results.csv", "run.json", ".lock"
 
@@ -182,18 +184,19 @@ class RunFolder:
 
     def seconds(self, stages: Sequence[Stage]) -> dict[str, float]:
         """Return the seconds of each finished stage."""
-        return {name: round(float(seconds), 2) for name, seconds in self._marked(stages, "seconds").items()}
+        return {name: round(seconds, 2) for name, seconds in self._marked(stages, "seconds", float).items()}
 
     def finished(self, stages: Sequence[Stage]) -> str | None:
         """Return when the last stage was finished (UTC), not when its results were last written."""
-        return max(map(str, self._marked(stages, "finished").values()), default=None)
+        return max(self._marked(stages, "finished", str).values(), default=None)
 
-    def _marked(self, stages: Sequence[Stage], key: str) -> dict[str, Any]:
-        """Return the entry ``key`` of the markers of finished stages."""
+    def _marked(self, stages: Sequence[Stage], key: str, kind: Callable[[Any], T]) -> dict[str, T]:
+        """Return the entry ``key`` of the markers of finished stages, as ``kind``; skip unusable markers."""
         found = {}
         for stage in stages:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                found[stage.name] = json.loads((self.path / f"{stage.name}.done.json").read_text(encoding="utf8"))[key]
+                mark = json.loads((self.path / f"{stage.name}.done.json").read_text(encoding="utf8"))
+                found[stage.name] = kind(mark[key])
         return found
 
     def write_table(self, rows: Sequence[Row]) -> None:

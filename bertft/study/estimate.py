@@ -128,7 +128,7 @@ def _estimate(analyses: Iterable[Analysis[Any]], inputs: Any, folder: RunFolder,
             costs = analysis.cost(inputs, left, held)
             for stage in stages:
                 bar.note(stage.name)
-                found.append(next(costs) if stage in left else _finished(folder, stage))
+                found.append(next(costs, _unknown(stage)) if stage in left else _finished(folder, stage))
                 bar.advance()
     return Estimate(found, _free(folder.path), memory_of_machine(), memory_of_gpu())
 
@@ -139,6 +139,10 @@ def _free(place: Path) -> int:
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
+
+
+def _unknown(stage: Stage) -> StageCost:
+    return StageCost(stage.name, "not estimated", 0.0)
 
 
 def _finished(folder: RunFolder, stage: Stage) -> StageCost:

@@ -21,7 +21,7 @@ from bertft.models.encoder import Encoder
 from bertft.models.fingerprint import fingerprint, sampled_fingerprint
 from bertft.ops.metrics import LINEAR
 from bertft.runs import process
-from bertft.runs.artefacts import DamagedArtefact, about_of, read_tensors
+from bertft.runs.artefacts import DamagedArtefact, about_of, read_metadata
 from bertft.runs.checkpoint import Checkpoint, team_sizes
 from bertft.runs.folder import CONFIG, LOCK, RunFolder, Stage
 from bertft.runs.progress import SILENT, Progress
@@ -237,7 +237,7 @@ def _settings_in(path: Path) -> Any:
     """Return the settings that a stage's marker or a checkpoint was written with."""
     if path.suffix == ".json":
         return json.loads(path.read_text(encoding="utf8"))["settings"]
-    return about_of(path, read_tensors(path)[1])["settings"]
+    return about_of(path, read_metadata(path))["settings"]
 
 
 @contextlib.contextmanager

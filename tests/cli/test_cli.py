@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import importlib.metadata
 import json
 import os
 import re
@@ -94,6 +95,15 @@ def test_help_loads_nothing_heavy():
 def test_version_and_module_entry():
     done = subprocess.run([sys.executable, "-m", "bertft", "--version"], capture_output=True, text=True, check=True)
     assert re.fullmatch(r"bertft \d+\.\d+\.\d+\n", done.stdout)
+
+
+def test_version_of_a_source_tree_that_is_not_installed(monkeypatch, capsys):
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == "bertft source tree\n"
 
 
 # Errors ------------------------------------------------------------------------------------------------------------

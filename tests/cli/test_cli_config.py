@@ -107,6 +107,14 @@ def test_probes_and_sweeps_run_again_from_their_config(here, tiny_model):
         assert read_results(f"again{number}/results.csv") == read_results(f"run{number}/results.csv")
 
 
+def test_a_setting_that_may_be_repeated_is_given_once(here, tiny_model):
+    """``rank: 2`` and ``model: x=...`` stand for a list of one."""
+    file = write(here / "c.yaml", model=f"x={tiny_model}", rank=2, train=TRAIN, dev=DEV, epochs=1)
+    assert run(["probe", "structural", "--config", file, "--out", "run", "--quiet"]) == 0
+    config = yaml.safe_load((here / "run" / "config.yaml").read_text(encoding="utf8"))
+    assert config["rank"] == [2] and config["models"] == {"x": str(tiny_model)}
+
+
 def test_an_unusable_file_is_one_sentence(here, capsys):
     base = {"task": "mnli", "model": "m", "train": "t", "dev": "d"}
     refused(["finetune", "--config", "none.yaml", "--out", "o"], capsys, "none.yaml")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
+import bertft
 from bertft.models.encoder import Encoder
-from bertft.models.fingerprint import code_digest, fingerprint, model_fingerprint, sampled_fingerprint
+from bertft.models.fingerprint import SOURCES, code_digest, fingerprint, model_fingerprint, sampled_fingerprint
 
 
 @pytest.fixture
@@ -83,6 +86,17 @@ def test_code_digest_changes_with_sources_and_versions(monkeypatch):
     assert code_digest(("models/encoder.py",)) != before == code_digest()
     monkeypatch.setattr(torch, "__version__", "0")
     assert code_digest() != before
+
+
+def test_code_digest_covers_what_an_encoder_imports():
+    """Of the modules that see text or vectors, only those that refuse text and name a device are left out."""
+    package = Path(bertft.__file__).parent
+    tree = ast.parse((package / "models" / "encoder.py").read_text(encoding="utf8"))
+    modules = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+    used = {f"{name.removeprefix('bertft.').replace('.', '/')}.py" for name in modules if name.startswith("bertft.")}
+    assert {"data/examples.py", "models/batching.py"} <= used
+    left_out = {name for name in used if name.startswith(("data/", "models/"))} - set(SOURCES)
+    assert left_out == {"data/files.py", "models/devices.py"}
 
 
 def test_digests_in_existing_folders_still_match(encoder):

@@ -13,7 +13,15 @@ import torch
 from safetensors.torch import load_file, save
 
 from bertft.errors import BertftError
-from bertft.runs.artefacts import Artefact, DamagedArtefact, OtherSettings, Unfinished, write_tensors
+from bertft.runs.artefacts import (
+    Artefact,
+    DamagedArtefact,
+    OtherSettings,
+    Unfinished,
+    about_of,
+    read_metadata,
+    write_tensors,
+)
 from bertft.runs.checkpoint import Checkpoint, team_sizes
 from bertft.runs.differences import first_difference
 from bertft.runs.digests import digest
@@ -177,6 +185,20 @@ def test_settings_and_record_are_json_and_survive(tmp_path):
     artefact.save({}, {"loss": [0.1 + 0.2]}, labels={"kind": "linear"})
     contents = artefact.load()
     assert contents == ({}, {"metric": ["cosine"], "rank": None}, {"loss": [0.1 + 0.2]})
+
+
+def test_metadata_are_read_without_the_tensors(tmp_path):
+    path = tmp_path / "a.safetensors"
+    Artefact(path, {"seed": 1}).save(TENSORS)
+    with path.open("r+b") as file:  # the last tensor is lost, which the metadata do not notice
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\xff")
+    assert about_of(path, read_metadata(path))["settings"] == {"seed": 1}
+    path.write_bytes(b"no tensors")
+    with pytest.raises(DamagedArtefact, match="not a safetensors file"):
+        read_metadata(path)
+    with pytest.raises(FileNotFoundError):
+        read_metadata(tmp_path / "none")
 
 
 def test_tensors_of_every_kind_are_written(tmp_path):

@@ -74,3 +74,12 @@ def test_second_process_cannot_claim_a_folder(tmp_path):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "another bertft process is using this folder" in done.stderr
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("mark", ['{"seconds": null, "finished": "x"}', '{"seconds": "long"}', "[]", "{"])
+def test_a_marker_without_usable_times_is_skipped(tmp_path, mark):
+    folder, stages = RunFolder(tmp_path, ""), [Stage(name, {}, lambda: ROWS) for name in ("good", "bad")]
+    folder.finish(stages[0], ROWS, 1.234)
+    (tmp_path / "bad.done.json").write_text(mark, encoding="utf8")
+    assert folder.seconds(stages) == {"good": 1.23}
+    assert folder.finished(stages[:1]) is not None

@@ -17,6 +17,7 @@ from bertft.models.finetuning.config import FinetuneConfig
 from bertft.runs.folder import RunFolder
 from bertft.runs.rows import Row
 from bertft.study.analyses.structural import ProbingCost
+from bertft.study.analyses.weights import Weights
 from bertft.study.estimate import Estimate, estimate_study, estimate_sweep
 from bertft.study.inputs import Inputs
 from bertft.study.reader import read_study
@@ -77,6 +78,14 @@ def test_study_is_estimated_stage_by_stage_without_writing(study, capsys):
     assert sweep["kept"] == 0 and sweep["scratch"] > whole["kept"]
     assert estimate["to_do"]["seconds"] == pytest.approx(sum(stage["seconds"] for stage in estimate["stages"]))
     assert estimate["to_do"]["disk"] >= estimate["to_do"]["kept"] > 8e6
+
+
+def test_an_analysis_without_a_cost_is_listed_without_one(study, monkeypatch):
+    monkeypatch.delattr(Weights, "cost")
+    config = dataclasses.replace(read_study(study), rsa=None, probes=None, edge={}, ablate={})
+    found = {cost.stage: cost for cost in estimate_study(config, study.parent / "run").stages}
+    assert found["weights/blocks"] == StageCost("weights/blocks", "not estimated", 0.0)
+    assert found["models/dep"].seconds > 0
 
 
 def test_finished_stages_are_listed_as_done(study, capsys):
