@@ -6,6 +6,7 @@ command that resumes.
 
 from __future__ import annotations
 
+import atexit
 import os
 import shlex
 import sys
@@ -27,7 +28,15 @@ _SMALLER_STUDY = "--set and a smaller batch_size or max_train of a task, rsa.tok
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code."""
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+    code = run(list(sys.argv[1:] if arguments is None else arguments))
+    if code == INTERRUPTED:
+        # Python ends by the signal instead of this code if the interrupt met a string that was being executed, as the
+        # import of a dataclass does, although the interrupt was handled.
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:

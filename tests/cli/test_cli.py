@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -258,6 +259,22 @@ def test_interruption_prints_the_command_that_resumes(monkeypatch, capsys, here)
     monkeypatch.setattr(bertft.study.run, "run_study", interrupted)
     assert run(["study", "quickstart", "--out", "a folder"]) == 130
     assert capsys.readouterr().err.strip().endswith("To resume: bertft study quickstart --out 'a folder'")
+
+
+def test_an_interrupt_inside_a_string_that_is_executed_exits_with_130():
+    """Python itself would end by the signal, although the interrupt was handled."""
+    code = """
+        import bertft.cli.main as module
+        def run(arguments):
+            try:
+                exec("raise KeyboardInterrupt")
+            except KeyboardInterrupt:
+                return module.INTERRUPTED
+        module.run = run
+        module.main([])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    assert subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False).returncode == 130
 
 
 def test_ctrl_c_exits_with_130_and_the_command_that_resumes(tiny_model, tmp_path):

@@ -9,6 +9,7 @@ stands for the encoder's path.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -59,6 +60,15 @@ def test_every_stage_of_an_old_run_is_done(folder):
     assert lines.said[0].startswith(f"{STAGES} of {STAGES} stages were done before")
     assert (folder / "results.csv").read_bytes() == before
     assert "squad" in page.read_text(encoding="utf8")
+
+
+def test_an_old_run_keeps_its_draw_and_says_so(folder):
+    config = read_study(folder)
+    newer = dataclasses.replace(config, rsa=dataclasses.replace(config.rsa, draw="stream"))
+    lines = Lines()
+    run_study(newer, folder, progress=lines)
+    assert lines.said[0] == f"{folder}: begun with rsa.draw: permutation, and resumed with it"
+    assert lines.said[1].startswith(f"{STAGES} of {STAGES} stages were done before")
 
 
 def test_an_old_run_is_reported_without_its_encoder(folder):

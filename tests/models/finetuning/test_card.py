@@ -59,7 +59,7 @@ def test_card_lists_each_measure_and_quotes_names_unchanged():
     name = "builtin:synthetic?split=train&size=100000&seed=1 <b>{{ it's }}</b> " + "long " * 30
     card = model_card({**CARD, "task": "squad", "config": {**CARD["config"], "train": name}, "scores": scores})
     table = ["| measure | value |", "|---|---|", "| em | 0.5 [0, 1] (n = 12) |", "| f1 | 0.25 [0, 1] (n = 12) |", ""]
-    assert "\n".join(table) in card and f"question answering on {name};" in card
+    assert "\n".join(table) in card and f"question answering on {name}." in card
     assert card.startswith("---\n") and card.endswith("`bertft.json`.\n")
     (result,) = yaml.safe_load(card.split("---\n")[1])["model-index"][0]["results"]
     assert [(m["name"], m["type"], m["value"]) for m in result["metrics"]] == [("em", "em", 0.5), ("f1", "f1", 0.25)]

@@ -277,7 +277,7 @@ def test_bad_corpora_and_settings_are_refused(sentences, encoder):
         structural_probes({"base": encoder}, [], sentences)
     with pytest.raises(BertftError, match="dev has no sentences"):
         structural_probes({"base": encoder}, sentences, [])
-    with pytest.raises(BertftError, match="no encoder"):
+    with pytest.raises(BertftError, match="encoders is empty"):
         structural_probes({}, sentences, sentences)
     with pytest.raises(BertftError, match="rank and epochs must be positive"):
         structural_probes({"base": encoder}, sentences[:5], sentences[5:], rank=0)
