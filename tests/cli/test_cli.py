@@ -261,8 +261,8 @@ def test_interruption_prints_the_command_that_resumes(monkeypatch, capsys, here)
     assert capsys.readouterr().err.strip().endswith("To resume: bertft study quickstart --out 'a folder'")
 
 
-def test_an_interrupt_inside_a_string_that_is_executed_exits_with_130():
-    """Python itself would end by the signal, although the interrupt was handled."""
+def test_an_interrupt_inside_a_string_that_is_executed_exits_with_130(tmp_path):
+    """Python itself would end such a module by the signal, although the interrupt was handled."""
     code = """
         import bertft.cli.main as module
         def run(arguments):
@@ -273,8 +273,10 @@ def test_an_interrupt_inside_a_string_that_is_executed_exits_with_130():
         module.run = run
         module.main([])
     """
-    command = [sys.executable, "-c", textwrap.dedent(code)]
-    assert subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False).returncode == 130
+    (tmp_path / "interrupted.py").write_text(textwrap.dedent(code), encoding="utf8")
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    done = subprocess.run([sys.executable, "-m", "interrupted"], env=environment, check=False)
+    assert done.returncode == 130
 
 
 def test_ctrl_c_exits_with_130_and_the_command_that_resumes(tiny_model, tmp_path):
