@@ -7,6 +7,7 @@ command that resumes.
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import shlex
 import sys
@@ -57,10 +58,21 @@ def run(arguments: list[str]) -> int:
         except Exception as error:
             if not hasattr(error, "format_message"):  # typer's usage errors have it, in every version
                 raise
-            raise BertftError(f"{error.format_message()} (see `{' '.join(['bertft', *names])} --help`)") from None
+            found = _found(error, arguments)
+            raise BertftError(
+                f"{error.format_message()}{found} (see `{' '.join(['bertft', *names])} --help`)"
+            ) from None
         return code if isinstance(code, int) else 0
 
     return answer(work, again=shlex.join(["bertft", *arguments]), smaller=_smaller(chosen))
+
+
+def _found(error: Any, arguments: Sequence[str]) -> str:
+    """Return ``, found VALUE`` for a refused option whose message does not quote the value."""
+    names = getattr(getattr(error, "param", None), "opts", ())
+    pairs = itertools.chain(itertools.pairwise(arguments), (word.split("=", 1) for word in arguments if "=" in word))
+    values = [value for name, value in pairs if name in names]
+    return f", found {values[-1]!r}" if values and values[-1] not in error.format_message() else ""
 
 
 def answer(work: Callable[[], int], *, again: str, smaller: str) -> int:

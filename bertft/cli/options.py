@@ -20,7 +20,7 @@ from typer.models import OptionInfo
 
 from bertft.errors import BertftError
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.settings import Settings, Within, suggestion, validated
+from bertft.runs.settings import Settings, suggestion, validated
 
 MODEL_HELP = "Hugging Face id (or id@revision), folder, or builtin:minilm."
 SOURCE_HELP = "File (may end in .gz), folder of a saved dataset, hub dataset id (or id@revision), or builtin:synthetic."
@@ -70,10 +70,10 @@ def options(settings: type[Settings], help: Mapping[str, str | OptionInfo | None
 
 def _option(field: Any, hint: Any, text: str | OptionInfo) -> inspect.Parameter:
     """Return the parameter from which typer makes the option of a setting."""
-    kind, least = _plain(hint)
+    kind = _plain(hint)
     default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     flag = [f"--{field.name.replace('_', '-')}"] if kind is bool and not default else []
-    option = text if isinstance(text, OptionInfo) else typer.Option(*flag, min=least, help=text)
+    option = text if isinstance(text, OptionInfo) else typer.Option(*flag, help=text)
     optional = default is None or typing.get_origin(kind) is list
     return inspect.Parameter(
         field.name,
@@ -83,21 +83,16 @@ def _option(field: Any, hint: Any, text: str | OptionInfo) -> inspect.Parameter:
     )
 
 
-def _plain(hint: Any) -> tuple[Any, float | None]:
-    """Return the type that typer reads for an annotation, and its least whole number."""
+def _plain(hint: Any) -> Any:
+    """Return the type that typer reads for an annotation; bounds are checked by `validated`, which names the value."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         return _plain(arguments[0])
     if origin is list:
-        kind, least = _plain(arguments[0])
-        return list[kind], least  # type: ignore[valid-type]
+        return list[_plain(arguments[0])]  # type: ignore[misc]
     if origin is Literal:
-        return str, None
-    if origin is not Annotated:
-        return hint, None
-    bounds = {name: bound for entry in arguments if isinstance(entry, Within) for name, bound in entry.bounds.items()}
-    least = bounds["gt"] + 1 if "gt" in bounds else bounds.get("ge")
-    return arguments[0], least if arguments[0] is int else None
+        return str
+    return arguments[0] if origin is Annotated else hint
 
 
 # Options from a file -------------------------------------------------------------------------------------------------

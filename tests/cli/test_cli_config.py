@@ -129,3 +129,16 @@ def test_an_unusable_file_is_one_sentence(here, capsys):
     refused(["finetune", "--config", write(here / "c.yaml", task="mnli"), "--out", "o"], capsys, "--model")
     refused(["rsa", "--config", write(here / "d.yaml", warmup=0.1), "--out", "o"], capsys, "warmup", "bertft rsa")
     assert not (here / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [(["--epochs", "0"], "found 0"), (["--epochs", "few"], "found 'few'"), (["--epochs=few"], "found 'few'"),
+     (["--batch-size", "-3"], "found -3")],
+)  # fmt: skip
+def test_a_refused_option_is_named_with_its_value(typed, found, here, capsys):
+    task = ["--task", "mnli", "--model", "m", "--train", TRAIN, "--dev", DEV, "--out", "o"]
+    refused(
+        ["finetune", *task, *typed], capsys, typed[0].split("=")[0], "expected" if "few" not in found else "", found
+    )
+    assert not (here / "o").exists()
