@@ -22,6 +22,9 @@ hypothesis.settings.load_profile(os.environ.get("BERTFT_FUZZ", "bertft"))
 # Set before transformers or datasets is imported, so that no test uses the network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# One thread for each of pytest-xdist's processes: threads of several processes that wait for each other spin.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -314,7 +314,7 @@ def test_the_readme_starts_with_the_two_commands():
         LINES[0]
         == "python -m pip install -c constraints.txt '.[demo]' && bertft study quickstart --out runs/quickstart"
     )
-    assert LINES[1] == "python -m pip install -c constraints.txt '.[demo,test]' && pytest"
+    assert LINES[1] == "python -m pip install -c constraints.txt '.[demo,test]' && pytest -n 2 --dist worksteal"
 
 
 def test_the_readme_names_every_command_and_no_other():
