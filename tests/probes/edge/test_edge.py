@@ -16,11 +16,10 @@ from bertft.models.encoder import Encoder
 from bertft.probes.edge import control as edge_control
 from bertft.probes.edge import driver as edge
 from bertft.probes.edge import scores as edge_scores
-from bertft.probes.edge import training as edge_train
 from bertft.probes.edge.forward import through
 from bertft.probes.edge.head import Heads, Input, all_inputs
 from bertft.probes.edge.targets import EdgeTargets, label_inventory, with_targets
-from bertft.probes.edge.training import Corpus, Counts, EdgeTraining, train_heads
+from bertft.probes.edge.training import Corpus, Counts, EdgeTraining, code_bits, count, dev_f1, train_heads
 from bertft.probes.feature_store import FeatureStore
 from bertft.probes.vectors import WordVectors
 
@@ -219,9 +218,9 @@ def test_dev_f1_equals_that_of_the_counts():
     data = vectors(targets)
     heads = Heads(all_inputs(3), 3, 12, 2, 2, seed=0)
     chosen = [0, 1, 3, 4, 5]
-    counts = edge_train.count(heads, chosen, data, targets)
+    counts = count(heads, chosen, data, targets)
     wanted = edge_scores.micro_f1(counts, np.ones((1, len(targets.texts))))[:, 0]
-    assert edge_train.dev_f1(heads, chosen, data, targets).tolist() == wanted.tolist()
+    assert dev_f1(heads, chosen, data, targets).tolist() == wanted.tolist()
     assert len(set(wanted)) > 1 and int(targets.unseen_per_text.sum()) > 0
 
 
@@ -286,7 +285,7 @@ def test_the_code_of_an_untrained_probe_is_the_uniform_one(monkeypatch):
         patch.setattr(edge_control, "train_heads", lambda *_, **__: Untrained)
         code = edge_control.online_code(inputs, data, data, EdgeTraining())
     assert code.uniform == pytest.approx(len(targets) * math.log2(3)) and code.bits[0] == pytest.approx(code.uniform)
-    assert edge_train.code_bits(Untrained.heads, [0], *data)[0] == pytest.approx(len(targets) * math.log2(3))
+    assert code_bits(Untrained.heads, [0], *data)[0] == pytest.approx(len(targets) * math.log2(3))
     config = EdgeTraining(learning_rate=2e-3, batch=8, interval=10, steps=40)
     code = edge_control.online_code([Input("layer", 0), Input("layer", 2)], data, data, config)
     assert code.compression[0] > max(1.0, code.compression[1])  # noise takes bits
