@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
 from pathlib import Path
 
-import pytest
+from documented import marks
 
 TESTS = Path(__file__).parents[1]
 PAGE = (TESTS.parent / "docs" / "faults.md").read_text(encoding="utf8")
 ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and "::" in line]
 NAMED = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
-
-
-def marks(file: str, name: str) -> list[pytest.Mark]:
-    """Return the marks of a test."""
-    spec = importlib.util.spec_from_file_location(f"faults_{Path(file).stem}", TESTS / file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return getattr(getattr(module, name), "pytestmark", [])
 
 
 def test_every_row_names_a_test_and_its_cases():
