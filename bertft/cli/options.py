@@ -124,7 +124,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         if name in params:
             if params[name].multiple and not isinstance(value, (list, tuple, Mapping)):
                 value = [value]  # once, of what may be repeated
-            if _plain(hints.get(name, str))[0] is not str:
+            if _plain(hints.get(name, str)) is not str:
                 value = validated(hints[name], value, str(path), str(given))
             found[name] = _as_typed(context, params[name], value, f"{path}: {given}")
         elif name in further:

@@ -94,7 +94,7 @@ def test_values_of_another_type_and_unknown_options_are_usage_errors(option):
     [
         (["--kind", "c"], "--kind: expected a or b, found 'c'"),
         (["--size", "0"], "--size: expected a number above 0, found 0"),
-        (["--ranks", "0"], "--ranks: expected a number above 0, found 0"),
+        (["--ranks", "0"], "--ranks: [0]: expected a number above 0, found 0"),
         (["--least", "-2"], "--least: expected a number of at least -1, found -2"),
         (["--rate", "0"], "--rate: expected a number above 0, found 0.0"),
         (["--rate", "nan"], "--rate: expected a number above 0, found nan"),
