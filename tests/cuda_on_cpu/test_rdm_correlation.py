@@ -89,6 +89,7 @@ def test_layers_that_do_not_fit_are_compared_in_groups(limit):
         check(scarce, case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 def test_tiles_that_do_not_fit_go_in_groups(path):
     """Six tiles of three layers: all at once, four and two, one at a time."""

@@ -100,6 +100,7 @@ def test_products_of_rows_about_no_mean():
     assert not count.any()
 
 
+@pytest.mark.slow
 def test_same_bits_in_every_order():
     (x, _), (y, _) = data((2, 140, 129, 100), seed=1)
     for second in (None, y):
@@ -134,6 +135,7 @@ def test_bits_of_the_card(capability):
     assert np.array_equal(out[0][upper], expected[upper])
 
 
+@pytest.mark.slow
 def test_large_mean_and_rogue_dimensions():
     """Where plain float32 loses digits. Bounds: the accuracy table of the scheme, with a margin of two."""
     (x, _), _ = data((1, 150, None, 768), mean=1.0, seed=3)

@@ -76,6 +76,7 @@ def test_any_range_of_values(factor):
     check(sums(Kernels("split_moments.cu", "plain"), u)[0], u)
 
 
+@pytest.mark.slow
 def test_many_rows_with_a_large_mean():
     """What truncation inside the cores would spoil: products that all have one sign."""
     kernels, u = Kernels("split_moments.cu", "plain"), rows(3000, 8) * np.float32(0.1) + 1

