@@ -45,6 +45,14 @@ def spaces(tiny_model):
     return rows, found[0], found[1], ids, groups
 
 
+def equal(found, expected, within, ends):
+    """Compare rows; 1e-14 leaves the last digits, which depend on where in memory the vectors lie."""
+    assert [(r.key, r.n, r.seed) for r in found] == [(r.key, r.n, r.seed) for r in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.value == pytest.approx(other.value, abs=within)
+        assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=ends)
+
+
 def npy(path, vectors, ids, groups):
     np.save(path.with_suffix(".npy"), vectors.numpy())
     beside(path, ids, groups)
@@ -120,11 +128,8 @@ def test_every_form_has_the_rows_of_the_models(form, spaces, tmp_path, monkeypat
     files = [form(tmp_path / name, vectors, ids, groups) for name, vectors in (("base", base), ("tuned", tuned))]
     found = compare_vectors(*files, PLAN, data="x")
     plain = compare_vectors(base, tuned, PLAN, groups=groups, data="x")
-    assert [dict(vars(row)) for row in found] == [dict(vars(row)) for row in plain]
-    assert [(r.key, r.n) for r in found] == [(r.key, r.n) for r in rows]
-    for one, other in zip(found, rows, strict=True):
-        assert one.value == pytest.approx(other.value, abs=1e-6)
-        assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=1e-5)
+    equal(found, plain, 1e-14, 1e-12)
+    equal(found, rows, 1e-6, 1e-3)  # float32 sums about another mean; influences in float32 give three digits
 
 
 def test_a_killed_comparison_resumes_to_the_same_rows(spaces, tmp_path, monkeypatch):
@@ -154,7 +159,7 @@ def test_a_killed_comparison_resumes_to_the_same_rows(spaces, tmp_path, monkeypa
         base, tuned, PLAN, groups=groups, checkpoint=Checkpoint(tmp_path, {}), every=0, progress=Told()
     )
     assert saves == [30, 60] and said == ["vectors: resuming after 60 stimuli"]
-    assert [vars(row) for row in again] == [vars(row) for row in whole]
+    equal(again, whole, 1e-14, 1e-12)
 
 
 def test_some_layers_keep_their_numbers(spaces, tmp_path):
@@ -341,10 +346,9 @@ def test_the_command_compares_files_and_resumes(spaces, tmp_path, monkeypatch, c
     assert [row.value for row in rows] == pytest.approx([row.value for row in plain], abs=1e-12)
     assert (tmp_path / "run" / "report.html").exists() and not (tmp_path / "run" / "checkpoint").exists()
     capsys.readouterr()
-    assert run([*command, "--out", "run"]) == 0
+    assert run(["rsa", "--config", "run/config.yaml", "--out", "run"]) == 0
     assert "done before with the same settings" in capsys.readouterr().err
-    assert run(["rsa", "--config", "run/config.yaml", "--out", "again", "--quiet"]) == 0
-    assert [vars(r) for r in read_results(tmp_path / "again" / "results.csv")] == [vars(r) for r in rows]
+    assert read_results(tmp_path / "run" / "results.csv") == rows
     marker = json.loads(next((tmp_path / "run" / "rsa").glob("*.done.json")).read_text())
     assert set(marker["settings"]["files"]) == {"", "t"}
 
