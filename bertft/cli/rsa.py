@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import dataclasses
+from functools import partial
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -11,6 +13,7 @@ from bertft.cli.options import (
     SEED_HELP,
     SOURCE_HELP,
     Config,
+    DryRun,
     Json,
     Out,
     Quiet,
@@ -36,6 +39,12 @@ RSA_HELP = {
     "tuned": None,
     "text": f"Plain text with one sentence per line, or a folder of it. {SOURCE_HELP}",
     "out": None,
+    "base_vectors": (
+        "Vectors to compare with, in place of --base and --text: .npy, .npz, .safetensors, .parquet, .arrow, or a "
+        "folder saved by datasets, with ids and groups."
+    ),
+    "tuned_vectors": None,
+    "pair_by": "ids refuses vectors whose ids are not the base's in the same order; rows pairs them by position.",
     "tokens": "Number of stimuli, from texts drawn at random; or all.",
     "unit": "token or word. Encoders with different tokenizers need word.",
     "metric": "cosine, dot, correlation, sqeuclidean, euclidean or manhattan; separate several by commas.",
@@ -47,7 +56,8 @@ RSA_HELP = {
     "sample": "Number of stimuli for intervals and for measures over all pairs.",
     "intervals": "95 % confidence intervals, clustered by text.",
     "layers": (
-        "paired, or all to compare every layer of the base with every layer of a tuned encoder as well (heat map)."
+        "paired; or all to compare every layer of the base with every layer of a tuned encoder as well (heat map); or "
+        "the numbers of some layers, such as 0,8,16."
     ),
     "permutations": "Permutations of a Mantel test of each RSA on the sample (rows <measure>_p); 0 for none.",
     "by": (
@@ -55,6 +65,7 @@ RSA_HELP = {
         "xpos, relation, depth, feats:KEY, misc:KEY. Skips euclidean and manhattan."
     ),
     "dtype": "Precision of the encoders: float32, bfloat16 or float16.",
+    "device_map": "one device for each encoder, or auto to spread its blocks over GPUs and CPU (accelerate).",
     "precision": (
         "Precision of products: float32 (summed in float64, error 1e-7) or float64 (1e-12, half as fast); cca, pwcca "
         "and linear_r2 always use float64."
@@ -67,9 +78,17 @@ RSA_HELP = {
 @options(RsaOptions, RSA_HELP)
 def rsa(
     chosen: dict[str, Any],
-    tuned: Annotated[list[str], typer.Option(help="Tuned encoder, or NAME=encoder; may be repeated.")],
     out: Out,
+    tuned: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Tuned encoder, or NAME=encoder; may be repeated."),
+    ] = None,
+    tuned_vectors: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Vectors of a tuned encoder, or NAME=file; may be repeated."),
+    ] = None,
     config: Config = None,
+    dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -77,18 +96,53 @@ def rsa(
 
     Memory does not grow with the number of tokens. Rerun to resume.
     """
-    from bertft.study.rsa_command import RsaCommand, run_rsa
-
     arguments: dict[str, Any] = {
-        "tuned": named_encoders(tuned), "tokens": parse_tokens(chosen.pop("tokens")),
         "metrics": listed(chosen.pop("metric")), "compares": listed(chosen.pop("compare")),
-        "measures": measures_of(chosen.pop("measures")), "by": listed(chosen.pop("by")),
+        "measures": measures_of(chosen.pop("measures")),
     }  # fmt: skip
-    command = RsaCommand(**chosen, **arguments)
+    of_files = bool(tuned_vectors or chosen["base_vectors"])
+    run = (_of_files if of_files else _of_encoders)({**chosen, **arguments}, tuned or [], tuned_vectors or [])
+    if dry_run:
+        if of_files:
+            raise BertftError("--dry-run: has no meaning for files of vectors, which need about 1 GB")
+        from bertft.cli.console import shown
+        from bertft.study.rsa_cost import estimate_rsa
+
+        print(shown(estimate_rsa(run.args[0], out), json))
+        return
     with showing_progress(quiet) as progress:
-        line = run_rsa(command, out, progress)
+        line = run(out, progress)
     if line:
         tell(line, out, json)
+
+
+def _of_encoders(chosen: dict[str, Any], tuned: list[str], _: list[str]) -> partial[str]:
+    """Return the comparison of encoders that the options ask for."""
+    from bertft.study.rsa_command import RsaCommand, run_rsa
+
+    for name, value in (("base", chosen["base"]), ("tuned", tuned), ("text", chosen["text"])):
+        if not value:
+            raise BertftError(f"--{name}: missing (or compare files by --base-vectors and --tuned-vectors)")
+    for name in ("base_vectors", "pair_by"):
+        del chosen[name]
+    tokens, by = parse_tokens(chosen.pop("tokens")), listed(chosen.pop("by"))
+    command = RsaCommand(**chosen, tuned=named_encoders(tuned), tokens=tokens, by=by)
+    return partial(run_rsa, command)
+
+
+def _of_files(chosen: dict[str, Any], tuned: list[str], files: list[str]) -> partial[str]:
+    """Return the comparison of files of vectors that the options ask for."""
+    from bertft.study.vectors_command import VectorsCommand, run_vectors
+
+    for name, value in (("base-vectors", chosen["base_vectors"]), ("tuned-vectors", files)):
+        if not value:
+            raise BertftError(f"--{name}: missing")
+    for name, value in (("base", chosen["base"]), ("tuned", tuned), ("text", chosen["text"]), ("by", chosen["by"])):
+        if value:
+            raise BertftError(f"--{name}: has no meaning for files of vectors (--base-vectors), found {value!r}")
+    names = {field.name for field in dataclasses.fields(VectorsCommand)}
+    own = {name: value for name, value in chosen.items() if name in names}
+    return partial(run_vectors, VectorsCommand(**own, tuned_vectors=named_encoders(files)))
 
 
 def parse_tokens(text: str) -> int | None:

@@ -11,25 +11,37 @@ from torch import nn
 
 from bertft.errors import BertftError
 
+CARRYING = {"t5", "mt5"}  # kinds of models whose first block computes the position bias of all others
+
 
 def blocks(model: nn.Module) -> nn.ModuleList:
     """Return the encoder's blocks: the first ``ModuleList`` with one entry for each hidden layer.
 
-    Raises ``BertftError`` if there is none.
+    A model that calls one block for several layers (ALBERT) has it several times in the list, which is then not the
+    model's own. Raises ``BertftError`` if there is none.
     """
     return find_blocks(model)[1]
 
 
 def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """Return the name of the list of blocks within ``model``, and the list; see `blocks`."""
-    count = getattr(model.config, "num_hidden_layers", None)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return name, module
-    raise BertftError(
-        f"{type(model).__name__}: expected an encoder with a list of {count} blocks, found none"
-        " (models that share one block between layers are not supported)"
-    )
+    config: Any = model.config
+    count, groups = getattr(config, "num_hidden_layers", None), getattr(config, "num_hidden_groups", None)
+    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    for name, module in lists:
+        if len(module) == (count if groups is None else groups):
+            return name, module if groups is None else _repeated(module, config.num_hidden_layers)
+    raise BertftError(f"{type(model).__name__}: expected an encoder with a list of {count} blocks, found none")
+
+
+def _repeated(groups: nn.ModuleList, count: int) -> nn.ModuleList:
+    """Return the block of each of ``count`` layers, where each of ``groups`` serves as many layers in a row."""
+    return nn.ModuleList(groups[int(layer / (count / len(groups)))] for layer in range(count))
+
+
+def shares_blocks(model: nn.Module) -> bool:
+    """Return whether several layers of ``model`` are computed by one block."""
+    return getattr(model.config, "num_hidden_groups", None) is not None
 
 
 def set_module(model: nn.Module, name: str, value: nn.Module) -> None:
@@ -38,14 +50,15 @@ def set_module(model: nn.Module, name: str, value: nn.Module) -> None:
     setattr(model.get_submodule(parent), leaf, value)
 
 
-def _of_transformers(model: nn.Module) -> Any:
-    """Return ``model`` as Any: type checkers do not know the attributes that transformers adds to ``nn.Module``."""
-    return model
+def _of_transformers(value: Any) -> Any:
+    """Return ``value`` as Any: type checkers do not know the attributes that transformers adds to ``nn.Module``."""
+    return value
 
 
 def embedding_modules(model: nn.Module) -> list[nn.Module]:
     """Return the modules that compute layer 0."""
     modules = [getattr(model, name, None) for name in ("embeddings", "embeddings_project")]
+    modules.append(getattr(getattr(model, "encoder", None), "embedding_hidden_mapping_in", None))
     return [module for module in modules if isinstance(module, nn.Module)] or [
         _of_transformers(model).get_input_embeddings()
     ]
@@ -62,11 +75,16 @@ def freeze(model: nn.Module, k: int) -> nn.Module:
 
     ``k = -1`` freezes nothing, ``k = 0`` only the embeddings. Frozen parameters do not require a gradient, so the
     optimiser leaves them out and they stay bitwise the same. The modules that must stay in evaluation mode during
-    training are `frozen_modules`. Raises ``BertftError`` for a ``k`` outside -1..number of blocks.
+    training are `frozen_modules`.
+
+    Raises ``BertftError`` for a ``k`` outside -1..number of blocks, and above 0 if the blocks are not separate.
     """
-    stack = blocks(model)
+    stack, config = blocks(model), _of_transformers(model.config)
     if not -1 <= k <= len(stack):
         raise BertftError(f"freeze: k must lie in -1..{len(stack)}, found {k}")
+    if k > 0 and (shares_blocks(model) or config.model_type in CARRYING):
+        why = "one block serves several layers" if shares_blocks(model) else "the first block serves all others"
+        raise BertftError(f"freeze: k must be -1 or 0 for {type(model).__name__}, where {why}, found {k}")
     if k >= 0:
         for parameter in embedding_parameters(model):
             parameter.requires_grad_(False)
@@ -102,11 +120,17 @@ def truncate(model: nn.Module, k: int) -> nn.Module:
     name, stack = find_blocks(model)
     if not 0 <= k <= len(stack):
         raise BertftError(f"truncate: k must lie in 0..{len(stack)}, found {k}")
-    set_module(model, name, stack[:k])
+    if not shares_blocks(model):
+        set_module(model, name, stack[:k])
+    elif len(set(stack)) > 1:
+        raise BertftError(f"truncate: expected blocks of their own or one for all layers, found {type(model).__name__}")
     config: Any = copy.deepcopy(model.config)
     config.num_hidden_layers = k
     if getattr(config, "layer_types", None):
         config.layer_types = list(config.layer_types)[:k]
+    for module in model.modules():  # some blocks' owners read it
+        if getattr(module, "config", None) is model.config and module is not model:
+            module.config = config
     model.config = config
     return model
 
@@ -116,10 +140,12 @@ def reinitialise(model: nn.Module, seed: int) -> nn.Module:
 
     Device, dtype and training mode are those of ``model``, which does not change.
     """
-    from transformers import AutoModel
+    from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, AutoModel, AutoModelForTextEncoding
 
+    encodes: Any = MODEL_FOR_TEXT_ENCODING_MAPPING.get(type(model.config), None) is type(model)
+    kind: Any = AutoModelForTextEncoding if encodes else AutoModel
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = AutoModel.from_config(copy.deepcopy(model.config), trust_remote_code=False)
+        fresh = kind.from_config(copy.deepcopy(model.config), trust_remote_code=False)
     example = next(model.parameters())
     return fresh.to(device=example.device, dtype=example.dtype).train(model.training)

@@ -1,8 +1,13 @@
-"""Default device."""
+"""Devices of models and of their layers."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import nn
+
+from bertft.models.blocks import blocks
 
 
 def device_of(asked: torch.device | str | None = None) -> torch.device:
@@ -14,3 +19,26 @@ def device_of(asked: torch.device | str | None = None) -> torch.device:
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device
+
+
+def main_device(model: nn.Module) -> torch.device:
+    """Return the device that a model's inputs and results are on: that of its first weights.
+
+    Weights that accelerate keeps on the CPU or the disk, and moves for each pass, count for the first GPU.
+    """
+    device = next(model.parameters()).device
+    placed: Any = getattr(model, "hf_device_map", None)
+    return device_of("cuda") if device.type == "meta" or (placed and _offloaded(placed, device)) else device
+
+
+def _offloaded(placed: dict[str, Any], device: torch.device) -> bool:
+    return device.type == "cpu" and any(isinstance(where, int) for where in placed.values())
+
+
+def layer_devices(model: nn.Module) -> list[torch.device]:
+    """Return the device of each layer 0..L of a model that accelerate may have spread over several."""
+    main, found = main_device(model), [main_device(model)]
+    for block in blocks(model):
+        own = next(block.parameters()).device
+        found.append(main if own.type in ("meta", "cpu") else own)
+    return found

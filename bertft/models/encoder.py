@@ -1,7 +1,8 @@
 """Word and token vectors of the layers of an encoder.
 
 Layer 0 is the output of the embeddings and layer k the output of block k (``hidden_states[k]`` of Hugging Face). The
-vector of a word is the mean of the vectors of its word pieces. Special tokens and padding have no vectors.
+last layer is the model's output: in decoders that end in a normalisation it comes after that. The vector of a word is
+the mean of the vectors of its word pieces. Special tokens and padding have no vectors.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from bertft.models.batching import (
     word_pieces,
 )
 from bertft.models.blocks import blocks, freeze, reinitialise, truncate
-from bertft.models.devices import device_of
+from bertft.models.devices import device_of, layer_devices, main_device
 from bertft.models.hooks import listening
 from bertft.models.loading import load_pretrained, quiet_transformers, window_size
 from bertft.runs.progress import SILENT, Progress
@@ -68,7 +69,12 @@ class Encoder:
 
     @classmethod
     def from_pretrained(
-        cls, name: str, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+        cls,
+        name: str,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        device_map: str | None = None,
     ) -> Encoder:
         """Load an encoder. Only safetensors are read, and code that comes with a model is never run.
 
@@ -76,12 +82,14 @@ class Encoder:
             name: a folder, a Hugging Face id or ``id@revision``, or ``builtin:minilm``.
             device: defaults to the current GPU if there is one, else the CPU.
             dtype: of the weights, float32 by default.
+            device_map: ``auto`` spreads the blocks over all GPUs and, if they do not fit, the CPU (accelerate); then
+                ``device`` is not used.
 
         Raises:
             BertftError: if there is no such model, or it is not a BERT-like encoder with a fast tokenizer.
         """
-        model, tokenizer = load_pretrained(name, dtype=dtype or torch.float32)
-        return cls(model.to(device_of(device)), tokenizer, name=str(name))
+        model, tokenizer = load_pretrained(name, dtype=dtype or torch.float32, device_map=device_map)
+        return cls(model if device_map else model.to(device_of(device)), tokenizer, name=str(name))
 
     @property
     def num_layers(self) -> int:
@@ -96,8 +104,13 @@ class Encoder:
 
     @property
     def device(self) -> torch.device:
-        """Device of the model."""
-        return next(self.model.parameters()).device
+        """Device of the model's inputs and of its vectors."""
+        return main_device(self.model)
+
+    @property
+    def layer_devices(self) -> list[torch.device]:
+        """Device of each layer, 0 to the last."""
+        return layer_devices(self.model)
 
     @property
     def max_length(self) -> int:
@@ -253,10 +266,11 @@ class Encoder:
 
         def keep(layer: int, hidden: Tensor) -> None:
             if layer in wanted:
-                found[layer] = pool_words(hidden, pieces, offsets)
+                here = pool_words(hidden, pieces.to(hidden.device), offsets.to(hidden.device))
+                found[layer] = here.to(self.device)
 
-        with listening(self.model, max(wanted), keep) as model:
-            model(**{key: value.to(self.device) for key, value in inputs.items()})
+        with listening(self.model, max(wanted), keep) as run:
+            run(**{key: value.to(self.device) for key, value in inputs.items()})
         index = torch.tensor([item.index for item in group])
         return Batch(vectors=torch.stack([found[layer] for layer in wanted]), lengths=lengths, index=index)
 

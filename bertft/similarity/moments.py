@@ -24,7 +24,8 @@ class CrossMoments(Sums):
     """Cross moments of the layers of one space with those of another, and the similarities that follow from them.
 
     The sums (`bertft.ops.moments.layout`) are taken about the mean of the first update's prepared rows; accumulators
-    about different means merge exactly. They take (L D^2 + M E^2 + P D E) x 8 bytes for P pairs of layers.
+    about different means merge exactly. They take about (L D^2 / 2 + M E^2 / 2 + P D E) x 8 bytes for P pairs of layers
+    (`bertft.similarity.placed_sums.bytes_of_sums`).
 
     Args:
         layers_x: number L of layers of x. The widths D and E follow from the first `update` and may differ.

@@ -2,54 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
+from bertft.ops.moments.packed import packed_size
+
+CPU = torch.device("cpu")
+
 
 class PlacedSums:
-    """Tensors by name, on the CPU or, newer than those, on the GPU that adds rows to them.
+    """Tensors by name with layers in front, on the CPU or, layer by layer, on the GPUs that add rows to them.
 
-    The sums of a chunk take too many bytes to move from a GPU at each update, so that they stay there until they are
+    The sums of a layer take too many bytes to move from a GPU at each update, so that they stay there until they are
     needed on the CPU.
     """
 
-    def __init__(self, tensors: dict[str, Tensor] | None = None) -> None:
-        self._settled = tensors or {}
-        self._ahead: dict[str, Tensor] = {}
+    def __init__(self, tensors: Mapping[str, Tensor] | None = None) -> None:
+        self._settled = dict(tensors or {})
+        self._ahead: dict[str, list[Tensor]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._settled)
+        return bool(self._settled or self._ahead)
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the newest sums are on a GPU."""
+        """Whether any of the sums are on a GPU."""
         return bool(self._ahead)
 
-    def latest(self, name: str) -> Tensor:
-        """Return the newest tensor of this name, wherever it is."""
-        return (self._ahead or self._settled)[name]
+    def first(self, name: str) -> Tensor:
+        """Return the first layer's tensor of this name, wherever it is."""
+        return (self._ahead or self._settled)[name][0]
 
     def settle(self) -> dict[str, Tensor]:
-        """Return the sums on the CPU, fetched from the GPU if they are ahead there.
+        """Return the sums on the CPU, fetched from the GPUs if they are there.
 
-        Drops the GPU's tensors, because the caller may change those returned.
+        Drops the GPUs' tensors, because the caller may change those returned.
         """
-        if self._ahead:
-            self._settled.update({name: tensor.cpu() for name, tensor in self._ahead.items()})
-            self._ahead = {}
+        while self._ahead:
+            name, layers = next(iter(self._ahead.items()))
+            self._settled[name] = torch.stack([layer.cpu() for layer in layers])
+            del self._ahead[name]
         return self._settled
 
-    def on(self, device: torch.device) -> dict[str, Tensor]:
-        """Return the sums to which rows on ``device`` are added.
+    def on(self, devices: Sequence[torch.device]) -> Mapping[str, Tensor | list[Tensor]]:
+        """Return the sums to which rows of layer k on ``devices[k]`` are added, by name and layer.
 
-        Those are on the CPU if the device is, or if they would take more than a quarter of a GPU's free memory.
+        Those are on the CPU if the device is, or if the layers of one GPU would take more than a quarter of its free
+        memory. Sums of more layers than ``devices`` are on the last one.
         """
-        if device.type == "cpu" or (self._ahead and self.latest("mean_x").device != device):
-            self.settle()
-        if device.type == "cpu":
+        placed = [self._ahead["mean_x"][k].device for k in range(len(devices))] if self._ahead else []
+        if placed == list(devices):
+            return self._ahead
+        self.settle()
+        used = {device for device in devices if device != CPU and self._fits(device, devices)}
+        if not used:
             return self._settled
-        if not self._ahead:
-            if sum(tensor.nbytes for tensor in self._settled.values()) > torch.cuda.mem_get_info(device)[0] // 4:
-                return self._settled
-            self._ahead = {name: tensor.to(device) for name, tensor in self._settled.items()}
+        own = [device if device in used else CPU for device in devices]
+        for name in list(self._settled):
+            layers = self._settled.pop(name)
+            self._ahead[name] = [layer.to(own[min(k, len(own) - 1)]) for k, layer in enumerate(layers)]
         return self._ahead
+
+    def _fits(self, device: torch.device, devices: Sequence[torch.device]) -> bool:
+        layers = [k for k, own in enumerate(devices) if own == device]
+        needed = sum(tensor[k].nbytes for tensor in self._settled.values() for k in layers if k < len(tensor))
+        return needed <= torch.cuda.mem_get_info(device)[0] // 4
+
+
+def shapes_of_sums(layers: tuple[int, int], widths: tuple[int, int], pairs: str) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the six sums and the two means of ``layers`` (L, M) of ``widths`` (D, E), all float64."""
+    (first, second), (d, e) = layers, widths
+    lead = (first,) if pairs == "diagonal" else layers
+    return {
+        "gram_x": (first, packed_size(d)),
+        "stats_x": (first, 3 * d + 6),
+        "cross": (*lead, d, e),
+        "stats_xy": (*lead, 2 * d + 2 * e + 4),
+        "gram_y": (second, packed_size(e)),
+        "stats_y": (second, 3 * e + 6),
+        "mean_x": (first, d),
+        "mean_y": (second, e),
+    }
+
+
+def bytes_of_sums(layers: tuple[int, int], widths: tuple[int, int], pairs: str = "diagonal") -> int:
+    """Return the bytes that the sums of `bertft.similarity.CrossMoments` take, from their first update on."""
+    total = 0
+    for shape in shapes_of_sums(layers, widths, pairs).values():
+        entries = 8
+        for size in shape:
+            entries *= size
+        total += entries
+    return total

@@ -31,11 +31,38 @@ from typing import Annotated, Any, Literal
 from bertft.runs.settings import Amount, Count, OneOf, Positive, Settings, Share, Size, Within
 
 Unit = Literal["token", "word"]
-Layers = Literal["paired", "all"]
 Window = Literal["refuse", "split"]
 StoredAs = Literal["float16", "float32"]
 LoadedAs = Literal["float32", "bfloat16", "float16"]
 Precision = Literal["float32", "float64"]
+DeviceMap = Literal["one", "auto"]
+
+
+class _Chosen:
+    """The texts that ``rsa.layers`` may be."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import PydanticCustomError, core_schema
+
+        def check(value: str) -> str:
+            if value not in ("paired", "all") and layer_numbers(value) is None:
+                expected = "paired, all or layers such as 0,8,16"
+                raise PydanticCustomError("literal_error", "expected {expected}", {"expected": expected})
+            return value
+
+        return core_schema.no_info_after_validator_function(check, handler(source))
+
+
+Layers = Annotated[str, _Chosen()]
+"""``paired``, ``all``, or the numbers of the layers to compare, separated by commas."""
+
+
+def layer_numbers(text: str) -> tuple[int, ...] | None:
+    """Return the layers that ``rsa.layers`` lists, in ascending order; None if it is not a list of numbers."""
+    entries = [entry.strip() for entry in text.split(",")]
+    if not all(entry.isascii() and entry.isdigit() and len(entry) < 6 for entry in entries):
+        return None
+    return tuple(sorted(set(map(int, entries))))
 
 
 LATER = {"later": True}
@@ -90,9 +117,10 @@ class StimuliConfig(Settings):
 class RsaConfig(Settings):
     """Comparison of the encoders: the number of tokens of each text, and the dissimilarity of two tokens.
 
-    ``layers: all`` also compares every layer of the base with every layer of a tuned encoder, on one text
-    (`StudyConfig.crossed_text`). ``by`` holds labels of `bertft.similarity.words.moved`, separated by commas, by which
-    to list the words of a treebank (`StudyConfig.treebank`) that moved.
+    ``layers`` is ``paired`` or the numbers of some layers, such as ``0,8,16``; ``all`` also compares every layer of the
+    base with every layer of a tuned encoder, on one text (`StudyConfig.crossed_text`). ``by`` holds
+    labels of `bertft.similarity.words.moved`, separated by commas, by which to list the words of a treebank
+    (`StudyConfig.treebank`) that moved.
 
     ``draw`` is how tokens are drawn (`bertft.data.sampling.DRAWS`). A new study draws as ``bertft rsa`` does, with
     ``stream``. A run folder keeps its draw: one whose ``config.yaml`` lacks ``draw`` is older and used ``permutation``.
@@ -291,11 +319,18 @@ class FinetuneCommand(TaskConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class RsaOptions(Settings):
-    """Options of ``bertft rsa``; lists are texts, separated by commas."""
+    """Options of ``bertft rsa``; lists are texts, separated by commas.
 
-    base: str
-    tuned: dict[str, str]
-    text: str
+    ``base_vectors``, ``tuned_vectors`` and ``pair_by`` are arguments of `bertft.similarity.compare_vectors`, which take
+    the place of ``base``, ``tuned`` and ``text``.
+    """
+
+    base: str | None = None
+    tuned: dict[str, str] = field(default_factory=dict)
+    text: str | None = None
+    base_vectors: str | None = None
+    tuned_vectors: dict[str, str] = field(default_factory=dict)
+    pair_by: Literal["ids", "rows"] = "ids"
     tokens: str = "5000"
     unit: Unit = "token"
     metric: str = "cosine"
@@ -307,6 +342,7 @@ class RsaOptions(Settings):
     permutations: Count = 0
     by: str = ""
     dtype: LoadedAs = "float32"
+    device_map: DeviceMap = "one"
     precision: Precision = "float32"
     split: str | None = None
     seed: int = 1337

@@ -103,7 +103,7 @@ def estimate_finetune(config: FinetuneConfig, *, progress: Progress = SILENT) ->
     train, dev = read_examples(config)
     with progress.step("estimate", unit="stages"):
         cost = finetuning_cost(config, train, dev, stage=Path(config.out).name, held=resident())
-    return Estimate([cost], _free(Path(config.out)), memory_of_machine(), memory_of_gpu())
+    return estimate_of([cost], Path(config.out))
 
 
 def estimate_sweep(
@@ -130,7 +130,12 @@ def _estimate(analyses: Iterable[Analysis[Any]], inputs: Any, folder: RunFolder,
                 bar.note(stage.name)
                 found.append(next(costs, _unknown(stage)) if stage in left else _finished(folder, stage))
                 bar.advance()
-    return Estimate(found, _free(folder.path), memory_of_machine(), memory_of_gpu())
+    return estimate_of(found, folder.path)
+
+
+def estimate_of(stages: list[StageCost], place: Path) -> Estimate:
+    """Return the forecast of these stages in a folder on this machine."""
+    return Estimate(stages, _free(place), memory_of_machine(), memory_of_gpu())
 
 
 def _free(place: Path) -> int:

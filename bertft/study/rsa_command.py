@@ -35,7 +35,7 @@ from bertft.similarity.words.moved import FILES, write_moved
 from bertft.study.analyses.rsa import Rsa
 from bertft.study.analyses.words import find_words, located
 from bertft.study.analysis import close_folder, open_folder
-from bertft.study.config import Layers, LoadedAs, Precision, Unit
+from bertft.study.config import DeviceMap, Layers, LoadedAs, Precision, Unit, layer_numbers
 from bertft.study.inputs import RANDOM, pinned_models
 
 CHECKPOINTS = "checkpoint"
@@ -52,9 +52,10 @@ class RsaCommand(Settings):
         text: source of the text.
         tokens: number of stimuli, None for the whole text.
         unit: token or word.
-        layers: paired or all.
+        layers: paired, all, or the numbers of the layers to compare, separated by commas.
         by: labels of words to list the words that moved by.
         dtype: of the encoders' weights.
+        device_map: one device for each encoder, or auto to spread its blocks over several (accelerate).
         precision: of the sums' products, float32 or float64.
         split: of a data set.
         seed: of the order in which texts are drawn, and of the sample.
@@ -74,6 +75,7 @@ class RsaCommand(Settings):
     permutations: Count
     by: list[str]
     dtype: LoadedAs
+    device_map: DeviceMap
     precision: Precision
     split: str | None
     seed: int
@@ -86,9 +88,12 @@ class RsaCommand(Settings):
         plan = Plan(
             tuple(self.metrics), tuple(self.compares), tuple(self.measures), self.intervals, self.sample, self.seed,
             self.layers == "all", float64=self.precision == "float64", permutations=self.permutations,
+            layers=layer_numbers(self.layers) or (),
         )  # fmt: skip
         if unknown := [name for name in self.by if not is_label(name)]:
             raise BertftError(f"--by: expected some of {', '.join(LABELS)}, feats:KEY, misc:KEY, found {unknown[0]!r}")
+        if self.by and plan.layers:
+            raise BertftError(f"--by: lists words in all layers, found --layers {self.layers}")
         if self.by and not self.local:
             raise BertftError(f"--by: needs a --metric among {', '.join(LINEAR)}, found {', '.join(self.metrics)}")
         return plan
@@ -117,7 +122,8 @@ class RsaCommand(Settings):
             "compare": self.compares, "measures": self.measures, "sample": self.sample, "intervals": self.intervals,
             "by": self.by, "dtype": self.dtype, "seed": self.seed,
             **({"precision": self.precision} if self.precision != "float32" else {}),
-            **({"layers": "all"} if self.layers == "all" else {}),
+            **({"layers": self.layers} if self.layers != "paired" else {}),
+            **({"device_map": self.device_map} if self.device_map != "one" else {}),
             **({"permutations": self.permutations} if self.permutations else {}),
         }  # fmt: skip
 
@@ -132,7 +138,7 @@ def run_rsa(command: RsaCommand, out: Path, progress: Progress) -> str:
     folder = open_folder(out, command.to_tree())
     process.keep_steady()
     run = _Run(command, plan, out, progress)
-    with team() as members, _claimed(folder, members.leads):
+    with team() as members, claimed(folder, members.leads):
         rows, text = folder.done(run.stage), ""
         if rows is not None and members.leads:
             progress.say(f"{run.data} was done before with the same settings")
@@ -159,8 +165,8 @@ class _Run:
     def __init__(self, command: RsaCommand, plan: Plan, out: Path, progress: Progress) -> None:
         self.command, self.plan, self.out, self.progress = command, plan, out, progress
         self.source = stream("dep" if command.on_trees else "text", command.text, split=command.split)
-        self.base = _load(command.base, command.dtype)
-        self.tuned = {name: _load(model, command.dtype) for name, model in command.tuned.items()}
+        self.base = _load(command.base, command)
+        self.tuned = {name: _load(model, command) for name, model in command.tuned.items()}
         weights = _weights_of(out, {"": self.base, **self.tuned})
         self.depends: dict[str, Any] = {**command.to_tree(), "source": self.source.digest, "weights": weights}
         if not plan.float64 and any(map(plan.in_float64, plan.preparations)):
@@ -212,9 +218,10 @@ class _Run:
         return located(self.out, FILES)
 
 
-def _load(name: str, dtype: str) -> Encoder:
-    """Return an encoder on this process's own device."""
-    return Encoder.from_pretrained(name, dtype=DTYPES[dtype], device=own_device())
+def _load(name: str, command: RsaCommand) -> Encoder:
+    """Return an encoder on this process's own device, or spread over all."""
+    spread = None if command.device_map == "one" else command.device_map
+    return Encoder.from_pretrained(name, dtype=DTYPES[command.dtype], device=own_device(), device_map=spread)
 
 
 def _weights_of(folder: Path, encoders: dict[str, Encoder]) -> dict[str, str]:
@@ -241,7 +248,7 @@ def _settings_in(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _claimed(folder: RunFolder, leads: bool) -> Iterator[None]:
+def claimed(folder: RunFolder, leads: bool) -> Iterator[None]:
     """Claim the folder for the leading process; remove it again after an error before the first checkpoint."""
     if not leads:
         yield

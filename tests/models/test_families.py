@@ -8,10 +8,11 @@ import peft
 import pytest
 import torch
 import transformers
-from families import FAMILIES, save
+from families import FAMILIES, MORE, save
 
 from bertft.data import synthetic
 from bertft.errors import BertftError
+from bertft.models.blocks import blocks, freeze, reinitialise, truncate
 from bertft.models.encoder import Encoder
 from bertft.similarity import compare_encoders
 
@@ -37,7 +38,7 @@ def alone(encoder: Encoder, ids: list[int]) -> torch.Tensor:
     return torch.stack(output.hidden_states)[:, 0]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *MORE])
 def test_vectors_equal_those_of_the_unpadded_model(family, folder_of):
     encoder = Encoder.from_pretrained(str(folder_of(family)), device="cpu")
     assert (encoder.num_layers, encoder.dim) == (3, 16)
@@ -52,7 +53,71 @@ def test_vectors_equal_those_of_the_unpadded_model(family, folder_of):
     for batch in encoder.stream(SENTENCES, batch_tokens=400):
         lengths.update(zip(batch.index.tolist(), batch.lengths.tolist(), strict=True))
         assert torch.isfinite(batch.vectors).all()
+    below = next(encoder.stream(SENTENCES, batch_tokens=400, layers=[1, 0])).vectors
+    assert torch.equal(below, next(encoder.stream(SENTENCES, batch_tokens=400)).vectors[[1, 0]])
     assert lengths == {i: len(words) for i, words in enumerate(SENTENCES)}
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("family", "norm"), [("llama", "norm"), ("gemma2", "norm"), ("gpt-neox", "final_layer_norm")])
+def test_last_layer_of_a_decoder_is_after_the_final_norm(family, norm, folder_of):
+    encoder = Encoder.from_pretrained(str(folder_of(family)), device="cpu")
+    before = []
+    encoder.model.get_submodule(norm).register_forward_pre_hook(lambda _, args: before.append(args[0]))
+    batch = next(encoder.stream([SENTENCES[0]], unit="token"))
+    whole = encoder.model.get_submodule(norm)(before[0])[0, -batch.vectors.shape[1] :]
+    torch.testing.assert_close(batch.vectors[-1], whole, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(batch.vectors[-1], before[0][0, -batch.vectors.shape[1] :], atol=1e-2)
+
+
+def test_reinitialised_t5_encoder_is_an_encoder(folder_of):
+    encoder = Encoder.from_pretrained(str(folder_of("t5")), device="cpu")
+    fresh = reinitialise(encoder.model, seed=1)
+    assert type(fresh) is type(encoder.model) is transformers.T5EncoderModel
+    assert blocks(fresh)[0] is not blocks(encoder.model)[0]
+
+
+def test_albert_can_lose_layers_but_not_freeze_some(folder_of):
+    encoder = Encoder.from_pretrained(str(folder_of("albert")), device="cpu")
+    whole = next(encoder.stream(SENTENCES)).vectors
+    with pytest.raises(BertftError, match="k must be -1 or 0 for AlbertModel, where one block serves several layers"):
+        freeze(encoder.model, 1)
+    freeze(encoder.model, 0)
+    frozen = {name for name, weight in encoder.model.named_parameters() if not weight.requires_grad}
+    assert {name.split(".")[0] for name in frozen} == {"embeddings", "encoder"}
+    assert not any("albert_layer_groups" in name for name in frozen)
+    truncate(encoder.model, 1)
+    assert torch.equal(next(encoder.stream(SENTENCES)).vectors, whole[:2])
+
+
+def test_t5_blocks_cannot_be_frozen(folder_of):
+    model = Encoder.from_pretrained(str(folder_of("t5")), device="cpu").model
+    with pytest.raises(BertftError, match="T5EncoderModel, where the first block serves all others"):
+        freeze(model, 1)
+
+
+OTHER_KINDS = {
+    "vit": (transformers.ViTConfig(), "found ViTModel, which reads images"),
+    "wav2vec2": (transformers.Wav2Vec2Config(), "found Wav2Vec2Model, which reads audio"),
+    "clip": (transformers.CLIPConfig(), "found CLIPModel, which reads images and text"),
+    "whisper": (transformers.WhisperConfig(), "found WhisperModel, which reads audio and text"),
+    "bart": (transformers.BartConfig(), "expected an encoder or a decoder, found BartModel, which is both"),
+    "opt-350m": (
+        transformers.OPTConfig(hidden_size=16, word_embed_proj_dim=8),
+        "found OPTModel, whose last layer has 8 dimensions and the others 16",
+    ),
+    "decoder": (transformers.BertConfig(is_decoder=True), "found BertModel with is_decoder in its config"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_other_kinds_of_models_are_refused_in_one_sentence(kind, tmp_path):
+    config, message = OTHER_KINDS[kind]
+    config.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")  # its weights are not reached
+    with pytest.raises(BertftError) as error:
+        Encoder.from_pretrained(str(tmp_path))
+    assert str(error.value).startswith(f"model {tmp_path}: expected ") and message in str(error.value)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

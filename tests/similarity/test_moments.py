@@ -19,7 +19,10 @@ from scipy.spatial.distance import pdist
 from scipy.stats import pearsonr
 
 from bertft.errors import BertftError
+from bertft.ops.moments.cross_moments import Moments, cross_moments
+from bertft.runs.artefacts import Artefact
 from bertft.similarity.moments import CrossMoments, merged
+from bertft.similarity.placed_sums import bytes_of_sums
 
 METRICS = ("dot", "cosine", "correlation", "sqeuclidean")
 SUMS = ("gram_x", "stats_x", "cross", "stats_xy", "gram_y", "stats_y")
@@ -157,6 +160,54 @@ def test_merge_of_sums_about_different_means(metric, pairs):
     expected = whole.about(parts[0].state["mean_x"], parts[0].state["mean_y"])
     for name in SUMS:
         torch.testing.assert_close(together.state[name], expected[name], rtol=1e-10, atol=1e-7)
+
+
+def test_sums_take_the_bytes_that_are_forecast():
+    """At four layers, and linear in the layers: 33 paired layers of 4,096 take less than 9 GB."""
+    x, y = torch.randn(2, 4, 5, 65).unbind()
+    for pairs in ("diagonal", "all"):
+        sums = CrossMoments(4, 4, "dot", pairs).start(x, y[..., :40])
+        kept = [t.untyped_storage().nbytes() for name, t in sums.state.items() if name != "noise"]
+        assert sums.nbytes == bytes_of_sums((4, 4), (65, 40), pairs) == sum(kept)
+    one, four, many = (bytes_of_sums((count, count), (4096, 4096)) for count in (1, 4, 33))
+    assert four == 4 * one and many == 33 * one and 8.8e9 < many < 9e9
+
+
+@pytest.mark.parametrize("pairs", ["diagonal", "all"])
+def test_long_updates_add_as_the_kernel_does_alone(pairs):
+    """Bit for bit, where the kernel adds to the sums several times."""
+    g = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(1, 20_000, width, generator=g) for width in (160, 150))
+    sums = CrossMoments(1, 1, "dot", pairs).update(x, y)
+    means = {name: sums.state[name][0] for name in ("mean_x", "mean_y")}
+    widths = (160, 160), (486,), (160, 150), (624,), (150, 150), (456,)
+    total = Moments(*(torch.zeros(shape, dtype=torch.float64) for shape in widths))
+    for rows in (slice(0, 8192), slice(8192, 16384), slice(16384, None)):
+        cross_moments(x[0, rows], y[0, rows], **means, metric="dot", out=total)
+    for name, found, expected in zip(SUMS, sums.moments(0, 0), total, strict=True):
+        assert torch.equal(found, expected), name
+
+
+@pytest.mark.parametrize("bad", ["x", "y"])
+def test_a_bad_row_far_into_an_update_is_named(bad):
+    rows = {"x": torch.ones(1, 9000, 4), "y": torch.ones(1, 9000, 4)}
+    rows[bad][0, 8500] = math.nan
+    with pytest.raises(BertftError, match=rf"row 8500 of {bad} in layer 0 "):
+        CrossMoments(1, 1).update(rows["x"], rows["y"])
+
+
+def test_sums_of_earlier_versions_are_read(tmp_path):
+    """Format 2 kept whole symmetric matrices."""
+    x, y = spaces("bert")
+    sums = stream(x, y, "cosine")
+    square = {
+        name: torch.stack([getattr(sums.moments(k, k), name) for k in range(2)]) if name.startswith("gram") else kept
+        for name, kept in sums.state.items()
+    }
+    Artefact(tmp_path / "sums.safetensors", sums.config, format="bertft.CrossMoments/2").save(square)
+    again = CrossMoments.load(tmp_path / "sums.safetensors", expect=sums)
+    assert all(torch.equal(again.state[name], kept) for name, kept in sums.state.items())
+    assert torch.equal(CrossMoments(2, 2).restore(square).rsa(), sums.rsa())  # as a checkpoint holds them
 
 
 def test_arrays_and_tensors_give_equal_results():
@@ -380,3 +431,14 @@ def test_measures_sensitive_to_little_variance_take_float64_products():
     assert plan.in_float64("dot") and not plan.in_float64("cosine")
     assert not Plan(measures=("rsa", "cka", "svcca", "procrustes")).in_float64("dot")
     assert Plan(measures=("rsa",), float64=True).in_float64("cosine")
+
+
+def test_only_the_sums_of_what_was_asked_are_kept():
+    from bertft.similarity.compare.comparison import Comparison
+    from bertft.similarity.compare.plan import Plan
+
+    def sets(*measures: str) -> list[str]:
+        return list(Comparison(Plan(measures=measures), {"a": (2, 2)}).sums["a"])
+
+    assert sets("rsa") == sets("anisotropy") == ["cosine"] and sets("cca") == sets("cka") == ["dot"]
+    assert sets("rsa", "cka", "cca") == ["cosine", "dot"]

@@ -100,13 +100,14 @@ def rows(
         with progress.step(f"{kind.measure} of {name}", total=min(len(base), len(space)), unit="layers") as step:
             for layer, (a, b) in enumerate(zip(base, space, strict=False)):
                 one = found[name, kind.measure, layer] = kind.work(a, b, groups)
+                number = plan.number(layer)
                 if not math.isfinite(one.value):
-                    where = f"{kind.measure} of {name} at layer {layer} on {data}"
+                    where = f"{kind.measure} of {name} at layer {number} on {data}"
                     raise BertftError(f"{where}: all dissimilarities are equal")
-                head = (name, kind.task, data, layer, kind.measure)
+                head = (name, kind.task, data, number, kind.measure)
                 table.append(Row(*head, one.value, one.low, one.high, n, plan.seed))
                 if one.route is not None and one.route.error:
-                    head = (name, "precision", data, layer, _error_of(kind.measure))
+                    head = (name, "precision", data, number, _error_of(kind.measure))
                     errors.append(Row(*head, one.route.error, n=one.route.pairs or all_pairs, seed=plan.seed))
                 step.advance()
         if errors:
@@ -140,7 +141,7 @@ def _differences(
                 _, low, high, _ = clustered_difference(a.value, b.value, (a.spread, b.spread), groups, **size)
             else:
                 low, high = np.nanpercentile(np.asarray(a.spread) - np.asarray(b.spread), ENDS).tolist()
-            head = (f"{first} - {second}", "difference", data, layer, measure)
+            head = (f"{first} - {second}", "difference", data, plan.number(layer), measure)
             yield Row(*head, a.value - b.value, low, high, len(groups), plan.seed)
 
 

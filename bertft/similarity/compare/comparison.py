@@ -102,6 +102,12 @@ class Comparison:
         """Return the number of stimuli so far."""
         return len(next(iter(next(iter(self.sums.values())).values())))
 
+    def place(self, devices: Sequence[torch.device]) -> None:
+        """Keep the sums of the layer at place k on ``devices[k]``."""
+        for table in self.sums.values():
+            for moments in table.values():
+                moments.place(devices[: moments.layers_x])
+
     def start(self, spaces: Sequence[Tensor]) -> None:
         """Fix the provisional means by these rows without adding them."""
         self._feed(spaces, CrossMoments.start)
@@ -129,11 +135,26 @@ class Comparison:
         except BadRow as bad:
             ends = lengths.cumsum(0)
             which = int(torch.searchsorted(ends, bad.row, right=True))
+            layer = None if bad.layer is None else self.plan.number(bad.layer)
             row, name = bad.row - int(ends[which] - lengths[which]), text(int(index[which]))
-            raise BertftError(
-                f"similarity: row {row} of {name}, in layer {bad.layer} of {bad.side}, {bad.why}"
-            ) from None
+            raise BertftError(f"similarity: row {row} of {name}, in layer {layer} of {bad.side}, {bad.why}") from None
         self.reservoir.offer(index, lengths, *spaces)
+
+    def state(self) -> tuple[dict[str, Tensor], float | None]:
+        """Return the tensors of sums and sample, and the sample's limit, for `restore`."""
+        kept, limit = self.reservoir.state()
+        tensors = {f"reservoir/{key}": tensor for key, tensor in kept.items()}
+        for name, table in self.sums.items():
+            for metric, moments in table.items():
+                tensors.update({f"sums/{name}/{metric}/{key}": tensor for key, tensor in moments.state.items()})
+        return tensors, limit
+
+    def restore(self, tensors: Mapping[str, Tensor], limit: float | None) -> None:
+        """Resume from a `state`."""
+        self.reservoir.restore(_under("reservoir/", tensors), limit)
+        for name, table in self.sums.items():
+            for metric, moments in table.items():
+                moments.restore(_under(f"sums/{name}/{metric}/", tensors))
 
     def _feed(self, spaces: Sequence[Tensor], method: Callable[[CrossMoments, Tensor, Tensor], object]) -> None:
         """Call ``method`` of every accumulator with its layers; a `BadRow` then names the encoder as its side."""
@@ -188,7 +209,7 @@ class Comparison:
         value: float,
         ends: tuple[float | None, float | None] = (None, None),
     ) -> Row:
-        return Row(model, task, data, layer, measure, value, *ends, len(self), self.plan.seed)
+        return Row(model, task, data, self.plan.number(layer), measure, value, *ends, len(self), self.plan.seed)
 
     def _estimates(self, data: str) -> tuple[list[_Estimate], list[Row]]:
         """Return the values of all measures from sums, and the rows that cross all layers."""
@@ -197,7 +218,7 @@ class Comparison:
         for (name, table), measure in itertools.product(self.sums.items(), list(self._measures())):
             values = measure.values(table[measure.metric])
             if not values.isfinite().all():
-                layer = int((~values.isfinite()).nonzero()[0, -1])
+                layer = self.plan.number(int((~values.isfinite()).nonzero()[0, -1]))
                 raise BertftError(f"{measure.name} of {name} at layer {layer} on {data}: all dissimilarities are equal")
             if self.plan.all_layers:
                 crossed += self._crossed(name, data, measure.name, values)
@@ -282,6 +303,10 @@ class Comparison:
                 in_noise = measure == "shape_distance" and max(a, b) < measures.SHAPE_FLOOR
                 ends = (None, None) if in_noise else _ends(apart)
                 yield self._row(f"{first} - {second}", "difference", data, layer, measure, apart.value, ends)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
 def _rsa(metric: str, compare: str) -> _Measure:

@@ -9,10 +9,6 @@ they add up to the sums of a single process except for the order of float64 addi
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +21,7 @@ from bertft.runs.checkpoint import Checkpoint
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
 from bertft.similarity.compare import all_pairs
+from bertft.similarity.compare.checkpoints import asked_to_stop, checkpointed
 from bertft.similarity.compare.comparison import Comparison
 from bertft.similarity.compare.plan import Plan
 from bertft.similarity.compare.stimuli import check_request, choose, cut, layer_counts, side_by_side
@@ -34,7 +31,7 @@ from bertft.similarity.compare.workers import ALONE, Team
 if TYPE_CHECKING:
     from bertft.models.encoder import Batch, Encoder
 
-EVERY = 60.0  # seconds between checkpoints
+EVERY = 60.0  # least seconds between checkpoints
 
 
 def compare_encoders(
@@ -52,6 +49,7 @@ def compare_encoders(
     batch_tokens: int = 4096,
     window: str = "split",
     all_layers: bool = False,
+    layers: Sequence[int] = (),
     progress: Progress = SILENT,
 ) -> list[Row]:
     """Compare each layer of ``base`` with the same layer of every encoder in ``tuned``, on a sample of ``texts``.
@@ -75,6 +73,7 @@ def compare_encoders(
         batch_tokens: tokens in a batch, padding included.
         window: how the encoder treats texts beyond its window (`bertft.models.encoder.Encoder.stream`).
         all_layers: also compare every layer with every layer of the base, in rows of the task ``heatmap``.
+        layers: the layers compared; () for all. Blocks above the highest one do not run.
         progress: receives the step.
 
     Returns:
@@ -96,11 +95,12 @@ def compare_encoders(
         raise BertftError(f"compare_encoders: needs at least 2 texts for an interval, found {len(chosen)} in {data}")
     _say_if_fewer(total, tokens, f"{unit}s", data, progress)
 
-    plan = Plan(metrics=(metric,), sample=reservoir, seed=seed, all_layers=all_layers)
-    comparison = Comparison(plan, layer_counts(base, tuned))
+    plan = Plan(metrics=(metric,), sample=reservoir, seed=seed, all_layers=all_layers, layers=tuple(layers))
+    comparison = Comparison(plan, layer_counts(base, tuned, layers))
     comparison.sentences = len(chosen)
     whole = [examples[place] for place in places]  # for encoders that cut texts otherwise
     settings: dict[str, Any] = {"unit": unit, "batch_tokens": batch_tokens, "window": window}
+    settings["layers"] = plan.layers or None
     encoders = (base, *tuned.values())
     streams = [encoder.stream(chosen if encoder.reads_like(base) else whole, **settings) for encoder in encoders]
     with progress.step(f"compare on {data}", total=total, unit=f"{unit}s") as step, torch.inference_mode():
@@ -158,9 +158,9 @@ def compare_stream(
         data: name of the texts in the rows.
         batch_tokens: tokens in a batch, padding included.
         window: how the encoder treats texts beyond its window (`bertft.models.encoder.Encoder.stream`).
-        checkpoint: where to save the state, and to resume from. It is saved every ``every`` seconds and on SIGINT and
-            SIGTERM.
-        every: seconds between checkpoints, by default `EVERY`.
+        checkpoint: where to save the state, and to resume from. It is saved every ``every`` seconds, less often if that
+            would take more than 2 % of the time, and on SIGINT and SIGTERM.
+        every: least seconds between checkpoints, by default `EVERY`; 0 saves after every batch.
         team: the processes that share the text.
         texts_in_all: number of texts, for the estimate of the time left.
         progress: receives steps and messages.
@@ -174,8 +174,10 @@ def compare_stream(
         KeyboardInterrupt: The run was interrupted; the checkpoint is saved first.
     """
     check_request(base, tuned, tokens, unit)
-    comparison = Comparison(plan, layer_counts(base, tuned))
-    options = {"unit": unit, "batch_tokens": batch_tokens, "window": window}
+    comparison = Comparison(plan, layer_counts(base, tuned, plan.layers))
+    options = {"unit": unit, "batch_tokens": batch_tokens, "window": window, "layers": plan.layers or None}
+    if len(set(base.layer_devices)) > 1:
+        comparison.place([base.layer_devices[plan.number(k)] for k in range(max(comparison.layers.values()))])
     run = StreamRun(base, tuned, comparison, tokens, options, team)
     if saved := checkpoint.load() if checkpoint else None:
         run.restore(*saved)
@@ -184,9 +186,11 @@ def compare_stream(
         progress.say(f"{data}: {line}")
     total, name = (tokens, f"{unit}s") if tokens is not None else (texts_in_all, "texts")
     shown = progress.step(f"compare on {data}", total=total, unit=name)
-    with shown as step, _asked_to_stop() as asked, torch.inference_mode():
+    with shown as step, asked_to_stop() as asked, torch.inference_mode():
         step.advance(run.taken if tokens is not None else run.first)
-        for seen, examples in _checkpointed(run, texts, checkpoint, EVERY if every is None else every, asked):
+        for seen, examples in checkpointed(
+            run, run.batches(texts), checkpoint, EVERY if every is None else every, asked
+        ):
             step.advance((seen if tokens is not None else examples) * team.size)
     if team.size > 1:
         if checkpoint:
@@ -203,50 +207,3 @@ def _forecast(comparison: Comparison, base: Encoder, tuned: Mapping[str, Encoder
     stimuli = comparison.plan.sample if tokens is None else min(comparison.plan.sample, tokens)
     compared = [(comparison.layers[name], (base.dim, encoder.dim)) for name, encoder in tuned.items()]
     return all_pairs.forecast_line(all_pairs.forecast(comparison.plan, stimuli, compared), stimuli)
-
-
-def _checkpointed(
-    run: StreamRun, texts: Iterable[Any], checkpoint: Checkpoint | None, every: float, asked: Sequence[int]
-) -> Iterator[tuple[int, int]]:
-    """Yield (stimuli, examples) of each batch.
-
-    Saves every ``every`` seconds, and saves and stops when ``asked`` holds a signal.
-    """
-    last = time.monotonic()
-    for batch in run.batches(texts):
-        yield batch
-        if checkpoint and (asked or time.monotonic() - last >= every):
-            checkpoint.save(*run.state())
-            last = time.monotonic()
-        if asked:
-            _stop(asked[0], run.team, checkpoint)
-
-
-@contextlib.contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    """Yield a list to which SIGINT and SIGTERM append their number; a second signal interrupts at once."""
-    asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def note(number: int, frame: object) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop(number: int, team: Team, checkpoint: Checkpoint | None) -> None:
-    if number == signal.SIGTERM and team.size > 1 and checkpoint:
-        raise BertftError(
-            f"process {team.rank} of {team.size} was stopped, as happens when another process is lost; its sums "
-            f"are kept in {checkpoint.folder}; rerun the same command to resume"
-        )
-    raise KeyboardInterrupt

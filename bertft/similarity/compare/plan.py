@@ -33,6 +33,7 @@ class Plan:
         float64: whether products behind the sums are taken in float64; those of cca, pwcca and linear_r2 always are.
         permutations: of the sampled sentences, for a Mantel test (`bertft.similarity.rsa`) of each kind of RSA except
             kendall; 0 for none.
+        layers: the layers compared, by their numbers in both encoders; () for all.
 
     Raises BertftError for unknown names, sizes out of range, and permutations without an RSA to test.
     """
@@ -46,6 +47,7 @@ class Plan:
     all_layers: bool = False
     float64: bool = False
     permutations: int = 0
+    layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name, chosen, allowed in (
@@ -58,6 +60,10 @@ class Plan:
                     raise BertftError(f"similarity: {name} must be one of {', '.join(allowed)}, found {entry!r}")
         if self.sample < 4:
             raise BertftError(f"similarity: sample must be at least 4, found {self.sample}")
+        if min(self.layers, default=0) < 0 or len(set(self.layers)) < len(self.layers):
+            raise BertftError(f"similarity: layers must be different numbers from 0 on, found {list(self.layers)}")
+        if self.layers and self.all_layers:
+            raise BertftError("similarity: chosen layers are compared with the same layers alone, found all_layers")
         if self.permutations < 0:
             raise BertftError(f"similarity: permutations must be at least 0, found {self.permutations}")
         if self.permutations and self.sample > LARGEST:
@@ -69,6 +75,10 @@ class Plan:
                 "similarity: permutations test rsa by pearson, cosine, spearman or rho_a, which the measures lack "
                 "(--measures, --compare)"
             )
+
+    def number(self, place: int) -> int:
+        """Return the number of the layer at ``place`` among those compared."""
+        return self.layers[place] if self.layers else place
 
     @property
     def streamed(self) -> list[tuple[str, str]]:

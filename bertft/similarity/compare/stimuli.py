@@ -19,8 +19,17 @@ if TYPE_CHECKING:
     from bertft.models.encoder import Batch, Encoder
 
 
-def layer_counts(base: Encoder, tuned: Mapping[str, Encoder]) -> dict[str, tuple[int, int]]:
-    """Return the numbers of layers (of the base, of the tuned encoder) by name."""
+def layer_counts(base: Encoder, tuned: Mapping[str, Encoder], layers: Sequence[int] = ()) -> dict[str, tuple[int, int]]:
+    """Return how many layers (of the base, of the tuned encoder) are compared, by name: all, or ``layers``.
+
+    Raises BertftError if an encoder lacks one of ``layers``.
+    """
+    for name, encoder in {"the base": base, **tuned}.items():
+        if layers and max(layers) >= encoder.num_layers:
+            last = encoder.num_layers - 1
+            raise BertftError(f"similarity: layers must lie in 0..{last} for {name}, found {max(layers)} (--layers)")
+    if layers:
+        return {name: (len(layers), len(layers)) for name in tuned}
     return {name: (base.num_layers, encoder.num_layers) for name, encoder in tuned.items()}
 
 

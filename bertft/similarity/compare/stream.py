@@ -140,11 +140,7 @@ class StreamRun:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return tensors and JSON values for `restore`."""
         comparison = self.comparison
-        kept, limit = comparison.reservoir.state()
-        tensors = {f"reservoir/{key}": tensor for key, tensor in kept.items()}
-        for name, table in comparison.sums.items():
-            for metric, moments in table.items():
-                tensors.update({f"sums/{name}/{metric}/{key}": tensor for key, tensor in moments.state.items()})
+        tensors, limit = comparison.state()
         record = {
             "buffer": self.buffer,
             "batch": self.batch,
@@ -163,18 +159,11 @@ class StreamRun:
         for name in ("buffer", "batch", "first", "taken", "left", "ended"):
             setattr(self, name, record[name])
         comparison.sentences = record["sentences"]
-        comparison.reservoir.restore(_under("reservoir/", tensors), record["limit"])
-        for name, table in comparison.sums.items():
-            for metric, moments in table.items():
-                moments.restore(_under(f"sums/{name}/{metric}/", tensors))
+        comparison.restore(tensors, record["limit"])
 
 
 def _cut_to(text: Input, part: Sequence[str]) -> Input:
     return Input(text.kind, (part,)) if isinstance(part, str) else Input(text.kind, part)
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
 def _skip(source: Iterator[Any], count: int) -> None:

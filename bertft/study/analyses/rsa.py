@@ -14,8 +14,9 @@ from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.similarity import compare_encoders
 from bertft.similarity.compare.stimuli import choose, count_stimuli
+from bertft.similarity.placed_sums import bytes_of_sums
 from bertft.study.analysis import Analysis
-from bertft.study.config import RsaConfig, settings_of
+from bertft.study.config import RsaConfig, layer_numbers, settings_of
 from bertft.study.inputs import Inputs, fitting
 from bertft.study.timing import (
     PIECES,
@@ -53,7 +54,8 @@ class Rsa(Analysis[Inputs]):
             stimuli = config.stimuli.get(text)
             own = inputs.tuned.get(text, {})
             read = settings_of(stimuli) if stimuli else {"own": own["dev"], "limit": own["max_dev"]}
-            layers = {"layers": "all"} if text == config.crossed_text else {}
+            crossed = rsa.layers == "all" and text != config.crossed_text
+            layers = {} if crossed or rsa.layers == "paired" else {"layers": rsa.layers}
             depends = {"rsa": {**common, **layers}, "text": read, "models": inputs.tuned, **inputs.seeds}
             found.append(Stage(f"rsa/{text}", depends, partial(self.work, inputs, text)))
         return found
@@ -78,6 +80,7 @@ class Rsa(Analysis[Inputs]):
             draw=rsa.draw,
             data=text,
             all_layers=text == config.crossed_text,
+            layers=layer_numbers(rsa.layers) or (),
             progress=inputs.progress,
         )
 
@@ -107,9 +110,17 @@ class ComparisonCost:
         self._lines: dict[bool, Line] = {}
 
     @property
+    def _layers(self) -> int:
+        return len(layer_numbers(self.config.layers) or range(self.base.num_layers))
+
+    @property
     def _row(self) -> int:
-        """Bytes of one stimulus in all layers."""
-        return self.base.num_layers * self.base.dim * 4
+        """Bytes of one stimulus in all layers that are compared."""
+        return self._layers * self.base.dim * 4
+
+    def _sums(self, pairs: str) -> int:
+        """Return the bytes of the sums of one metric with one tuned encoder."""
+        return bytes_of_sums((self._layers, self._layers), (self.base.dim, self.base.dim), pairs)
 
     @property
     def _encoders(self) -> int:
@@ -128,9 +139,7 @@ class ComparisonCost:
         encode = encoding_seconds(base, chosen, unit)
         compare = self._seconds(chosen, counts, encode, unit, all_layers)
         sample = tuned * 2 * min(total, RESERVOIR) * self._row
-        sums = tuned * 6 * base.dim * self._row
-        if all_layers:
-            sums += tuned * 4 * (base.num_layers - 1) * base.dim * self._row  # cross products of two metrics, float64
+        sums = tuned * 2 * self._sums("all" if all_layers else "diagonal")  # of RSA and of CKA
         seconds = (tuned + 1) * encode * pieces + tuned * compare.at(total)
         memory = placed(self.held + sample, self._encoders + sums)
         return StageCost(stage, f"{total:,} {unit}s, {tuned + 1} encoders", seconds, 0, 0, *memory)
@@ -142,7 +151,7 @@ class ComparisonCost:
         total, encode = sum(counts), encoding_seconds(base, texts, "word")
         compare = self._seconds(texts, counts, encode, "word", False)
         seconds = 2 * ((tuned + 1) * encode * corpus_pieces(base, sentences) + tuned * compare.at(total))
-        memory = placed(self.held, self._encoders + tuned * 3 * base.dim * self._row)
+        memory = placed(self.held, self._encoders + tuned * self._sums("diagonal"))
         return StageCost(stage, f"{total:,} words, {tuned + 1} encoders", seconds, 0, 0, *memory)
 
     def _seconds(self, texts: Sequence[Any], counts: Sequence[int], encode: float, unit: str, all_layers: bool) -> Line:
