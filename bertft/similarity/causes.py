@@ -22,7 +22,7 @@ from bertft.errors import BertftError
 from bertft.models.batching import length_sorted_batches
 from bertft.models.block_swap import BlockSwap
 from bertft.ops.metrics import LINEAR
-from bertft.runs.intervals import Interval, clustered_interval
+from bertft.runs.intervals import Interval, clustered_difference, clustered_interval
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
 from bertft.runs.vocabulary import MeasureName
@@ -50,6 +50,8 @@ class Causes:
         whole: the similarity of the top layers of base and tuned encoder.
         swap_in: by part, as the module's docstring defines.
         swap_out: likewise.
+        lead: how much further the base moves by its `strongest` part than by the next one, paired by stimulus; an
+            interval above 0 names one part. None if fewer than two parts differ.
     """
 
     measure: str
@@ -57,6 +59,7 @@ class Causes:
     whole: Interval
     swap_in: tuple[Interval, ...]
     swap_out: tuple[Interval, ...]
+    lead: Interval | None = None
 
     @property
     def strongest(self) -> int:
@@ -133,20 +136,27 @@ class _Run:
         values = (moments.cka() if measure == "cka_debiased" else moments.rsa())[0].tolist()
         influence_of = cka_influence if measure == "cka_debiased" else rsa_influence
         groups, (sampled,) = self.reservoir.contents()
-        intervals = []
+        counts: dict[str, Any] = {"groups": groups, "stimuli": len(moments), "sentences": self.texts}
+        influences, intervals = [], []
         for h, value in enumerate(values):
             pairs = zip((sampled[0], sampled[1 + h]), moments.means(0, h), strict=True)
             z, w = (augment(rows, mean, self.metrics[measure]).float() for rows, mean in pairs)
-            influence = influence_of(moments.moments(0, h), z, w)
-            intervals.append(clustered_interval(value, influence, groups, stimuli=len(moments), sentences=self.texts))
+            influences.append(influence_of(moments.moments(0, h), z, w))
+            intervals.append(clustered_interval(value, influences[h], **counts))
         whole, rest = intervals[0], intervals[1:]
         alone, without = dict(zip(run, rest, strict=False)), dict(zip(run, rest[len(run) :], strict=False))
+        lead = None
+        if len(run) > 1:
+            first, second = sorted(range(len(run)), key=lambda h: rest[h].value)[:2]
+            both = influences[1 + second], influences[1 + first]
+            lead = clustered_difference(rest[second].value, rest[first].value, both, **counts)
         return Causes(
             measure,
             len(moments),
             whole,
             tuple(alone.get(part, UNCHANGED) for part in range(parts)),
             tuple(without.get(part, whole) for part in range(parts)),
+            lead,
         )
 
 

@@ -13,12 +13,13 @@ whole texts. With c = d - m and v_j the eigenvector of e_j, a stimulus adds
     2 m.c to |m|^2        |c|^2 - t to t        (v_j.c)^2 - e_j to e_j        2 (c'Cc - sum e_j^2) to sum e_j^2
 
 The influence on e_j presumes that e_j is apart from its neighbours; of two nearly equal eigenvalues the larger one is
-overestimated, as in any PCA.
+overestimated, as in any PCA. With S texts the share of a mean shift near 0 is too large, and a rank near S too small,
+by more than their intervals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -128,6 +129,8 @@ def check_widths(base: str, width: int, tuned: str, other: int) -> None:
 class End:
     """A sampled stimulus at one end of a direction: its word, marked by ``[...]`` in its ``context``.
 
+    Each word is listed once at an end, where its projection is most extreme.
+
     ``direction`` counts from 1; 0 is the mean shift. ``value`` is the projection of d - m on the direction, and for the
     mean shift that of d.
     """
@@ -232,7 +235,7 @@ def directions_of_change(
         k: number of directions, at most `bertft.runs.vocabulary.DIRECTIONS`.
         draw: which stimuli of the texts to take.
         sample: stimuli in the sample behind intervals and words.
-        extremes: words at either end of a direction.
+        extremes: different words at either end of a direction.
         progress: receives the step.
 
     Raises:
@@ -254,9 +257,8 @@ def directions_of_change(
             step.advance(int(lengths.sum()))
     groups, sampled = reservoir.contents()
     places = [(text, place) for text, n in zip(reservoir.ids, reservoir.counts, strict=True) for place in range(n)]
-    found = {}
+    found: dict[str, list[LayerDirections]] = {name: [] for name in tuned}
     for name, changes in zip(tuned, sampled, strict=True):
-        found[name] = []
         for layer, change in enumerate(sums[name].changes()):
             one = directions_of_layer(change, groups, changes[layer], sentences=len(stimuli.counts), k=k, layer=layer)
             found[name].append(_with_ends(one, changes[layer], stimuli, places, extremes))
@@ -278,11 +280,25 @@ def _with_ends(
             ("high", values.argsort(descending=True, stable=True)),
             ("low", values.argsort(stable=True)),
         ):
-            for i in order[:count].tolist():
+            for i, word in _distinct(order.tolist(), stimuli, places, count):
                 text, place = places[i]
-                word, context = stimuli.in_context(text, place)
-                ends.append(End(number, end, float(values[i]), word, stimuli.names[text], context))
+                named = word, stimuli.names[text], stimuli.context(text, place)
+                ends.append(End(number, end, float(values[i]), *named))
     return replace(one, ends=tuple(ends))
+
+
+def _distinct(
+    order: Sequence[int], stimuli: Stimuli, places: Sequence[tuple[int, int]], count: int
+) -> Iterator[tuple[int, str]]:
+    """Yield the first ``count`` places of ``order`` whose words differ, with their words."""
+    seen = set[str]()
+    for i in order:
+        if len(seen) == count:
+            return
+        word = stimuli.word(*places[i])
+        if word.lower() not in seen:
+            seen.add(word.lower())
+            yield i, word
 
 
 def rows_of_directions(found: Mapping[str, Sequence[LayerDirections]], data: str, seed: int | None = None) -> list[Row]:

@@ -99,13 +99,16 @@ class Stimuli:
             lengths, spaces = cut(index, lengths, left, spaces)
             yield index, lengths, spaces
 
-    def in_context(self, text: int, stimulus: int) -> tuple[str, str]:
-        """Return a stimulus of a text, and the stimuli around it with this one marked by ``[...]``."""
+    def word(self, text: int, stimulus: int) -> str:
+        """Return a stimulus of a text as a string."""
+        return self._decoded(_ids(self.items[text])[stimulus : stimulus + 1])
+
+    def context(self, text: int, stimulus: int) -> str:
+        """Return a stimulus of a text, marked by ``[...]``, between those around it."""
         ids = _ids(self.items[text])
-        word = self._decoded(ids[stimulus : stimulus + 1])
         before = self._decoded(ids[max(0, stimulus - AROUND) : stimulus])
         after = self._decoded(ids[stimulus + 1 : stimulus + 1 + AROUND])
-        return word, " ".join(f"{before} [{word}] {after}".split())
+        return " ".join(f"{before} [{self.word(text, stimulus)}] {after}".split())
 
     def _decoded(self, ids: Sequence[Sequence[int]]) -> str:
         flat = [piece for pieces in ids for piece in pieces]

@@ -12,7 +12,7 @@ from bertft.models.blocks import blocks
 from bertft.models.encoder import Encoder
 from bertft.runs.progress import SILENT
 from bertft.runs.vocabulary import CATALOGUE, MeasureName
-from bertft.similarity import compare_encoders
+from bertft.similarity import Plan, compare_stream
 from bertft.similarity.causes import block_causes, rows_of_causes
 from bertft.similarity.paired_stimuli import Draw
 
@@ -26,11 +26,12 @@ def test_a_model_with_one_changed_block_names_it(tiny_model, disturbed):
         assert causes.strongest == 2 and causes.whole.value < 0.999
         assert causes.swap_in[2].value == pytest.approx(causes.whole.value, abs=1e-6)
         assert causes.swap_out[2].value == pytest.approx(1, abs=1e-6)
-        assert [causes.swap_in[part].value for part in (0, 1, 3)] == [1.0] * 3
+        assert [causes.swap_in[part].value for part in (0, 1, 3)] == [1.0] * 3 and causes.lead is None
         assert [causes.swap_out[part] for part in (0, 1, 3)] == [causes.whole] * 3
 
 
 def test_values_and_intervals_equal_those_of_whole_encoders(tiny_model, disturbed):
+    """The lead equals the paired difference of a comparison."""
     base, tuned = Encoder.from_pretrained(str(tiny_model)), disturbed(blocks=(0, 2))
     encoders = {"whole": tuned}
     for part in (1, 3):
@@ -38,12 +39,16 @@ def test_values_and_intervals_equal_those_of_whole_encoders(tiny_model, disturbe
             model = copy.deepcopy(host.model)
             blocks(model)[part - 1].load_state_dict(blocks(guest.model)[part - 1].state_dict())
             encoders[f"{way} {part}"] = Encoder(model, base.tokenizer)
-    expected = {
-        (row.model, row.measure): row
-        for row in compare_encoders(base, encoders, TEXTS, tokens=None, data="text")
-        if row.layer == 3
-    }
-    found = rows_of_causes(block_causes(base, {"t": tuned}, TEXTS, draw=Draw(None)), "text", 5)
+    rows = compare_stream(base, encoders, TEXTS, Plan(), data="text")
+    expected = {(row.model, row.measure): row for row in rows if row.layer == 3}
+    causes = block_causes(base, {"t": tuned}, TEXTS, draw=Draw(None))
+    for one in causes["t"]:
+        sign, second = (1, 1) if one.strongest == 3 else (-1, 3)
+        lead = expected["swap_in 1 - swap_in 3", one.measure]
+        assert one.lead.value == pytest.approx(sign * lead.value, abs=1e-6) and one.lead.value > 0
+        assert one.lead.high - one.lead.low == pytest.approx(lead.high - lead.low, abs=1e-5)
+        assert one.swap_in[second].value > one.swap_in[one.strongest].value
+    found = rows_of_causes(causes, "text", 5)
     seen = set()
     for row in found:
         way, measure = split(row.measure)
