@@ -187,6 +187,20 @@ def positive_interval(value: float, influence: Tensor, groups: Tensor, *, stimul
     return Interval(value, value / factor, value * factor, error)
 
 
+def share_interval(value: float, influence: Tensor, groups: Tensor, *, stimuli: int, sentences: int) -> Interval:
+    """Return the interval of a share, a ``value`` in 0..1, symmetric in the log odds.
+
+    The other arguments and the error are those of `clustered_error`. A share of 0 or 1 has no width.
+    """
+    error, t = clustered_error(influence, groups, stimuli, sentences)
+    room = value * (1 - value)
+    if room < 1e-12 or error < 1e-12:
+        return Interval(value, value, value, error)
+    odds, half = math.log(value / (1 - value)), t * error / room
+    low, high = (0.5 + 0.5 * math.tanh((odds + step) / 2) for step in (-half, half))
+    return Interval(value, low, high, error)
+
+
 def clustered_difference(
     first: float, second: float, influences: tuple[Tensor, Tensor], groups: Tensor, *, stimuli: int, sentences: int
 ) -> Interval:

@@ -29,10 +29,11 @@ __all__ = ["BASE", "CATALOGUE", "OWN_TEXT", "PAIRED", "RANDOM", "Measure", "Meas
 BASE, RANDOM = "base", "random"  # reserved names of encoders
 OWN_TEXT = "own_text"  # analysis: difference between two texts
 PAIRED = ("difference", "along")  # analyses whose ``model`` is no encoder: a pair, a moment of the training
+DIRECTIONS = 10  # most directions of a change that have rows, and singular values of a matrix
 
 Kind = Literal["share", "correlation", "distance", "count", "quantity", "p_value"]
 Derived = Literal["selectivity", "difference", "difference_p", "p", "error"]
-Family = Literal["RSA", "CKA", "space", "words", "structural", "edge", "task", "training"]
+Family = Literal["RSA", "CKA", "space", "words", "change", "structural", "edge", "task", "training"]
 
 # `bertft.ops.metrics` has the same names, but stands on the same floor as this package.
 METRICS = ("dot", "cosine", "correlation", "sqeuclidean", "euclidean", "manhattan")
@@ -144,6 +145,16 @@ class MeasureName:
         """Return the share of mutual ``k`` nearest neighbours."""
         return cls(f"mutual_knn_{k}")
 
+    @classmethod
+    def direction_share(cls, j: int) -> MeasureName:
+        """Return the share of the ``j``-th direction of a change, counted from 1."""
+        return cls(f"direction_share_{j}")
+
+    @classmethod
+    def swapped(cls, way: str, measure: str) -> MeasureName:
+        """Return a ``measure`` of the top layer with one block exchanged: ``way`` is ``swap_in`` or ``swap_out``."""
+        return cls(f"{way}_{measure}")
+
     def __str__(self) -> str:
         start = f"{self.input}_" if self.input else ""
         if self.label is not None and self.base == "label_f1":
@@ -232,6 +243,8 @@ def _entries() -> Iterator[Measure]:
     yield Measure("local_rsa", "words", "correlation", "local RSA")
     yield Measure("local_rsa_correlation", "words", "correlation", "correlation of local RSA")
 
+    yield from _of_changes()
+
     lengths = "(Spearman, mean of lengths 5–50)"
     yield Measure("dspr", "structural", "correlation", "Tree distances", "DSpr", f"DSpr {lengths}")
     yield Measure("uuas", "structural", "share", "Tree edges", "UUAS", "UUAS (share of gold edges)")
@@ -261,6 +274,26 @@ def _entries() -> Iterator[Measure]:
     yield Measure("relative_weight_distance", "training", "distance")
     for name in ("cpu_seconds", "cpu_seconds_kept", "cpu_seconds_filling", "time_ratio"):
         yield Measure(name, "training", "quantity")
+
+
+def _of_changes() -> Iterator[Measure]:
+    """Yield the measures of the change from one encoder to another."""
+    yield Measure("mean_shift_share", "change", "share", "Mean shift", axis="share of the change")
+    yield Measure("direction_rank", "change", "quantity", "Effective rank", axis="directions")
+    for j in range(1, DIRECTIONS + 1):
+        title = "First direction" if j == 1 else f"Direction {j}"
+        yield Measure(f"direction_share_{j}", "change", "share", title, axis="share of the variance of the change")
+    yield Measure("weight_change_rank", "change", "quantity", "Effective rank", axis="effective rank of W' - W")
+    share = "share of |W' - W|²"
+    yield Measure("weight_change_share_1", "change", "share", "First singular value", axis=share)
+    yield Measure("intruder_dimensions", "change", "count", "Intruder dimensions", axis="intruders among the first 10")
+    similarities = [f"rsa_{metric}_pearson" for metric in METRICS] + ["cka_debiased"]
+    for way, title in (("swap_in", "One tuned block in the base"), ("swap_out", "One base block in the tuned encoder")):
+        for name in similarities:
+            kind = "CKA" if name.startswith("cka") else "RSA"
+            yield Measure(
+                f"{way}_{name}", "change", "correlation", f"{title}: {kind}", axis=f"{kind} of the top layers"
+            )
 
 
 CATALOGUE = {measure.name: measure for measure in _entries()}

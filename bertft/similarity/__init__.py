@@ -18,6 +18,9 @@ vectors                     driver: compare_vectors (vectors in files); compare.
            +-- pairwise_rsa RSA with bootstrap and permutation test (bertft.ops.rdm)
            +-- neighbours   mutual nearest neighbours, CKA with a Gaussian kernel
 
+directions, direction_words                                    principal directions of a change, and their words
+causes                                                         which block, exchanged alone, moves the top layer
+paired_stimuli                                                 the drawn stimuli of both
 words.moved, words.agreement, words.local_rsa, words.labels    which words moved, from the same sums
 dissimilarities                                                matrices as arrays, to and from rsatoolbox
 """

@@ -1,6 +1,8 @@
+from .causes import block_causes as block_causes
 from .compare.encoders import compare_encoders as compare_encoders
 from .compare.encoders import compare_stream as compare_stream
 from .compare.plan import Plan as Plan
+from .directions import directions_of_change as directions_of_change
 from .dissimilarities import Rdms as Rdms
 from .dissimilarities import compare_rdms as compare_rdms
 from .dissimilarities import from_rsatoolbox as from_rsatoolbox
@@ -12,6 +14,7 @@ from .influence import rsa_intervals as rsa_intervals
 from .moments import CrossMoments as CrossMoments
 from .neighbours import mutual_knn as mutual_knn
 from .neighbours import rbf_cka as rbf_cka
+from .paired_stimuli import Draw as Draw
 from .pairwise_rsa import rsa as rsa
 from .reservoir import Reservoir as Reservoir
 from .vectors import compare_vectors as compare_vectors

@@ -15,6 +15,9 @@ edge:                              # edge-probing tasks by name, scored on test 
 ablate:                            # fine-tune a task for each k, with blocks 1..k frozen or only these kept
   mnli: {freeze: "-1,2,4", truncate: all}
 weights: true                      # how far the weights of each block moved
+spectra: true                      # rank and intruder dimensions of the change of every matrix
+directions: 3                      # principal directions of the change of vectors, with their words
+causes: 2000                       # which block changed the top layer, on as many tokens
 variants:                          # overrides by name, selected with --variant
   small: {tasks: {dep: {max_train: 2000}}}
 ```
@@ -29,6 +32,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from bertft.runs.settings import Amount, Count, OneOf, Positive, Settings, Share, Size, Within
+from bertft.runs.vocabulary import DIRECTIONS
 
 Unit = Literal["token", "word"]
 Window = Literal["refuse", "split"]
@@ -229,6 +233,9 @@ class StudyConfig(Settings):
     edge: dict[str, EdgeConfig] = field(default_factory=dict)
     ablate: dict[str, AblateConfig] = field(default_factory=dict)
     weights: bool = field(default=False, metadata=LATER)
+    spectra: bool = field(default=False, metadata=LATER)
+    directions: Annotated[int, Within(ge=0, le=DIRECTIONS)] = field(default=0, metadata=LATER)
+    causes: Count = field(default=0, metadata=LATER)
 
     @property
     def sources(self) -> list[str]:
@@ -255,6 +262,11 @@ class StudyConfig(Settings):
         """The text on which all pairs of layers are compared: the first of ``stimuli``, else that of the first task."""
         if self.rsa is None or self.rsa.layers != "all":
             return None
+        return self.main_text
+
+    @property
+    def main_text(self) -> str:
+        """The first of ``stimuli``, else the text of the first task."""
         return next(iter([*self.stimuli, *self.own_text.values()]))
 
     @property
@@ -273,7 +285,7 @@ class StudyConfig(Settings):
         tree["probes"] = self.probes and settings_of(self.probes)
         tree["edge"] = {name: settings_of(edge) for name, edge in self.edge.items()}
         tree["rsa"] = self.rsa and settings_of(self.rsa)
-        for key in ("edge", "ablate", "weights"):
+        for key in ("edge", "ablate", "weights", "spectra", "directions", "causes"):
             if not tree[key]:
                 del tree[key]  # older run folders lack the key; they must still match
         return tree

@@ -17,7 +17,8 @@ from bertft.models.loading import resolve_model
 from bertft.models.tasks import get_task
 from bertft.probes.edge.driver import checked
 from bertft.runs.progress import Progress
-from bertft.study.config import EdgeConfig, StudyConfig, settings_of
+from bertft.similarity.paired_stimuli import Draw
+from bertft.study.config import EdgeConfig, RsaConfig, StudyConfig, settings_of
 
 __all__ = ["RANDOM", "Inputs", "fitting", "load_encoders", "pinned_models"]
 
@@ -70,6 +71,21 @@ class Inputs:
         if len(examples) < 2:
             raise BertftError(f"{text}: RSA needs at least 2 different texts for an interval, found {len(examples)}")
         return examples
+
+    def source_of(self, text: str) -> dict[str, Any]:
+        """Return the settings of a text of `stimuli`, on which every stage that reads it depends."""
+        stimuli, own = self.config.stimuli.get(text), self.tuned.get(text, {})
+        return settings_of(stimuli) if stimuli else {"own": own["dev"], "limit": own["max_dev"]}
+
+    @property
+    def rsa(self) -> RsaConfig:
+        """The settings of similarity; those of a new study if it measures none."""
+        return self.config.rsa or RsaConfig()
+
+    def draw(self, tokens: int | None = None) -> Draw:
+        """Return the choice of stimuli that similarity takes, or of as many ``tokens``."""
+        rsa = self.rsa
+        return Draw(tokens or rsa.tokens, rsa.unit, self.config.seed, rsa.draw)
 
     def trees(self, role: str) -> list[Any]:
         """Return the ``train`` or ``dev`` treebank of the probes."""

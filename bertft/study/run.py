@@ -10,6 +10,9 @@ out/config.yaml  results.csv  run.json  report.html  figures/
     edge/<task>.csv, .labels.csv, <task>/    edge probes of every encoder on one task; .notes.txt notes on them
     freeze/<task>/k<k>.csv  truncate/...     scores of a task, fine-tuned for every k
     weights/blocks.csv                       distance of the weights to the base, block by block
+    weights/spectra.csv  matrices.csv        rank and intruder dimensions of the change, by block and by matrix
+    directions/<text>.csv  directions.csv  direction_tokens.csv   directions of the change, their words and vocabulary
+    causes/<text>.csv                        similarity of the top layer with one block exchanged
 ```
 Each stage has a ``.csv`` and a ``.done.json``, keyed by the settings that its rows depend on. An interrupted run
 resumes at the first stage without a current ``.done.json``.

@@ -15,6 +15,7 @@ from bertft.data.sampling import sample
 from bertft.models.encoder import Encoder
 from bertft.probes.vectors import WordVectors
 from bertft.similarity.compare.stimuli import count_stimuli
+from bertft.similarity.paired_stimuli import Draw
 
 REPEATS, BUDGET = 3, 1.5  # best of at most 3 runs within 1.5 s
 TEXTS = 32  # sampled to time the encoder
@@ -126,6 +127,18 @@ def encoding_seconds(encoder: Encoder, examples: Sequence[Any], unit: str) -> fl
 
     run()
     return seconds_of(run) / max(sum(counts[: len(chosen)]), 1)
+
+
+def corpus_cost(
+    stage: str, encoder: Encoder, examples: Sequence[Any], draw: Draw, *, passes: int, held: int, sums: int
+) -> StageCost:
+    """Return the cost of ``passes`` of an encoder over the drawn stimuli, with ``sums`` bytes beside two encoders."""
+    counts = piece_counts(encoder, examples, draw.unit)
+    total = min(sum(counts), draw.tokens or sum(counts))
+    seconds = passes * total * encoding_seconds(encoder, inputs_of(examples, draw.unit), draw.unit)
+    batch = draw.batch_tokens * encoder.num_layers * encoder.dim * 4
+    memory = placed(held, 2 * (weights_of(encoder.model) + batch) + sums)
+    return StageCost(stage, f"{total:,} {draw.unit}s, {passes} passes", seconds, 0, 0, *memory)
 
 
 def random_vectors(encoder: Encoder, texts: Sequence[Any], kept: Sequence[np.ndarray] | None = None) -> WordVectors:
