@@ -23,7 +23,7 @@ from bertft.ops.rdm.routes import Route
 from bertft.runs.intervals import ENDS, clustered_difference, clustered_interval
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
-from bertft.runs.vocabulary import MeasureName
+from bertft.runs.vocabulary import MeasureName, pairs_of_models
 from bertft.similarity import neighbours
 from bertft.similarity import pairwise_rsa as pairwise
 
@@ -131,7 +131,7 @@ def _differences(
 ) -> Iterator[Row]:
     """Yield first minus second of each two tuned encoders, measure by measure, with the paired interval."""
     size = {"stimuli": len(groups), "sentences": int(groups.max()) + 1}
-    for first, second in itertools.combinations(tuned, 2):
+    for first, second in pairs_of_models(tuned):
         for (name, measure, layer), a in found.items():
             b = found.get((second, measure, layer))
             if name != first or b is None or a.spread is None or b.spread is None:

@@ -30,6 +30,7 @@ from bertft.similarity.compare.plan import Plan
 from bertft.similarity.compare.stimuli import check_request, choose, cut, layer_counts, side_by_side
 from bertft.similarity.compare.stream import StreamRun
 from bertft.similarity.compare.workers import ALONE, Team
+from bertft.similarity.sinks import Place
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Batch, Encoder
@@ -52,6 +53,7 @@ def compare_encoders(
     batch_tokens: int = 4096,
     window: str = "split",
     all_layers: bool = False,
+    null: int = 0,
     progress: Progress = SILENT,
 ) -> list[Row]:
     """Compare each layer of ``base`` with the same layer of every encoder in ``tuned``, on a sample of ``texts``.
@@ -75,6 +77,7 @@ def compare_encoders(
         batch_tokens: tokens in a batch, padding included.
         window: how the encoder treats texts beyond its window (`bertft.models.encoder.Encoder.stream`).
         all_layers: also compare every layer with every layer of the base, in rows of the task ``heatmap``.
+        null: derangements of texts for the null of each measure, in rows of the task ``null``; 0 for none.
         progress: receives the step.
 
     Returns:
@@ -96,7 +99,7 @@ def compare_encoders(
         raise BertftError(f"compare_encoders: needs at least 2 texts for an interval, found {len(chosen)} in {data}")
     _say_if_fewer(total, tokens, f"{unit}s", data, progress)
 
-    plan = Plan(metrics=(metric,), sample=reservoir, seed=seed, all_layers=all_layers)
+    plan = Plan(metrics=(metric,), sample=reservoir, seed=seed, all_layers=all_layers, null=null)
     comparison = Comparison(plan, layer_counts(base, tuned))
     comparison.sentences = len(chosen)
     whole = [examples[place] for place in places]  # for encoders that cut texts otherwise
@@ -106,7 +109,7 @@ def compare_encoders(
     with progress.step(f"compare on {data}", total=total, unit=f"{unit}s") as step, torch.inference_mode():
         for stimuli in _add(streams, comparison, counts, places):
             step.advance(stimuli)
-    return [row for row in comparison.rows(data, progress=progress) if row.task in ("rsa", "heatmap")]
+    return [row for row in comparison.rows(data, progress=progress) if row.task in ("rsa", "heatmap", "null", "sinks")]
 
 
 def _say_if_fewer(found: int, wanted: int | None, units: str, data: str, progress: Progress) -> None:
@@ -143,6 +146,7 @@ def compare_stream(
     every: float | None = None,
     team: Team = ALONE,
     texts_in_all: int | None = None,
+    massive: list[Place] | None = None,
     progress: Progress = SILENT,
 ) -> list[Row] | None:
     """Compare each layer of ``base`` with the same layer of every encoder in ``tuned``, over all of ``texts``.
@@ -163,6 +167,7 @@ def compare_stream(
         every: seconds between checkpoints, by default `EVERY`.
         team: the processes that share the text.
         texts_in_all: number of texts, for the estimate of the time left.
+        massive: receives the places of massive activations (`bertft.similarity.sinks`).
         progress: receives steps and messages.
 
     Returns:
@@ -195,6 +200,8 @@ def compare_stream(
     if not team.leads:
         return None
     _say_if_fewer(len(comparison), tokens, f"{unit}s", data, progress)
+    if massive is not None:
+        massive += comparison.massive.places
     return comparison.rows(data, progress=progress)
 
 

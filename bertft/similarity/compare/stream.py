@@ -145,6 +145,7 @@ class StreamRun:
         for name, table in comparison.sums.items():
             for metric, moments in table.items():
                 tensors.update({f"sums/{name}/{metric}/{key}": tensor for key, tensor in moments.state.items()})
+        tensors.update({f"massive/{key}": tensor for key, tensor in comparison.massive.state().items()})
         record = {
             "buffer": self.buffer,
             "batch": self.batch,
@@ -167,6 +168,7 @@ class StreamRun:
         for name, table in comparison.sums.items():
             for metric, moments in table.items():
                 moments.restore(_under(f"sums/{name}/{metric}/", tensors))
+        comparison.massive.restore(_under("massive/", tensors))
 
 
 def _cut_to(text: Input, part: Sequence[str]) -> Input:
