@@ -8,7 +8,7 @@ variance (Kazi-Aoual et al. 1995). With q_i = |x_i|^2, T = sum q, T2 = |X'X|_F^2
            + (n(n+1) S2 - (n-1)(T^2 + 2 T2)) (n(n+1) R2 - (n-1)(U^2 + 2 U2)) / ((n+1) n (n-1)(n-2)(n-3))
 
 All of them follow from the sums of `CrossMoments`, so that no permutation is drawn. Tokens of one text are not
-exchangeable; `bertft.similarity.nulls` is their null.
+exchangeable; `bertft.similarity.compare.nulls` is their null.
 """
 
 from __future__ import annotations

@@ -92,7 +92,9 @@ class RsaConfig(Settings):
 
     ``layers: all`` also compares every layer of the base with every layer of a tuned encoder, on one text
     (`StudyConfig.crossed_text`). ``by`` holds labels of `bertft.similarity.words.moved`, separated by commas, by which
-    to list the words of a treebank (`StudyConfig.treebank`) that moved.
+    to list the words of a treebank (`StudyConfig.treebank`) that moved. ``null`` is the number of derangements of texts
+    behind the null of each measure (`bertft.similarity.compare.nulls`), 0 or at least 100. ``noise`` adds, for each
+    tuned encoder, the base with a random change of the same size (`bertft.models.noise`).
 
     ``draw`` is how tokens are drawn (`bertft.data.sampling.DRAWS`). A new study draws as ``bertft rsa`` does, with
     ``stream``. A run folder keeps its draw: one whose ``config.yaml`` lacks ``draw`` is older and used ``permutation``.
@@ -106,6 +108,8 @@ class RsaConfig(Settings):
     )
     layers: Layers = field(default="paired", metadata=LATER)
     by: str = field(default="", metadata=LATER)
+    null: Count = field(default=0, metadata=LATER)
+    noise: bool = field(default=False, metadata=LATER)
 
     @property
     def labels(self) -> list[str]:
@@ -305,6 +309,9 @@ class RsaOptions(Settings):
     intervals: bool = True
     layers: Layers = "paired"
     permutations: Count = 0
+    null: Count = 0
+    noise: bool = False
+    skip_first: str = "auto"
     by: str = ""
     dtype: LoadedAs = "float32"
     precision: Precision = "float32"

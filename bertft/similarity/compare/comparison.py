@@ -16,9 +16,9 @@ from bertft.runs.intervals import Interval, clustered_difference, clustered_inte
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
 from bertft.runs.vocabulary import MeasureName, pairs_of_models
-from bertft.similarity import measures, nulls
+from bertft.similarity import measures
 from bertft.similarity.augmented_rows import augment
-from bertft.similarity.compare import all_pairs
+from bertft.similarity.compare import all_pairs, nulls
 from bertft.similarity.compare.plan import SPACES, Plan
 from bertft.similarity.compare.streamed import StreamedMeasure, streamed_measures, task_of
 from bertft.similarity.influence import anisotropy_influence, dimension_influence

@@ -58,8 +58,7 @@ def compare_encoders(
 ) -> list[Row]:
     """Compare each layer of ``base`` with the same layer of every encoder in ``tuned``, on a sample of ``texts``.
 
-    All encoders run over the same batches, each text once per encoder. Only sums and a reservoir of whole sentences are
-    kept.
+    All encoders run over the same batches, once. Only sums and a reservoir of whole sentences are kept.
 
     Args:
         base: the encoder before fine-tuning.
@@ -77,7 +76,7 @@ def compare_encoders(
         batch_tokens: tokens in a batch, padding included.
         window: how the encoder treats texts beyond its window (`bertft.models.encoder.Encoder.stream`).
         all_layers: also compare every layer with every layer of the base, in rows of the task ``heatmap``.
-        null: derangements of texts for the null of each measure, in rows of the task ``null``; 0 for none.
+        null: derangements of texts for rows of the task ``null`` (`bertft.similarity.compare.nulls`); 0 for none.
         progress: receives the step.
 
     Returns:
@@ -86,8 +85,7 @@ def compare_encoders(
         clustered by example (infinitesimal jackknife, `bertft.similarity.influence`). ``n`` is the number of stimuli.
 
     Raises:
-        BertftError: The metric is unknown, there are fewer than two examples, tokenizers differ, or vectors are not
-            finite or have no direction.
+        BertftError: The metric is unknown, there is one example, tokenizers differ, or vectors cannot be compared.
     """
     if metric not in LINEAR:
         raise BertftError(f"compare_encoders: metric must be one of {', '.join(LINEAR)}, found {metric!r}")
@@ -162,8 +160,7 @@ def compare_stream(
         data: name of the texts in the rows.
         batch_tokens: tokens in a batch, padding included.
         window: how the encoder treats texts beyond its window (`bertft.models.encoder.Encoder.stream`).
-        checkpoint: where to save the state, and to resume from. It is saved every ``every`` seconds and on SIGINT and
-            SIGTERM.
+        checkpoint: where to save the state every ``every`` seconds and on SIGINT and SIGTERM, and to resume from.
         every: seconds between checkpoints, by default `EVERY`.
         team: the processes that share the text.
         texts_in_all: number of texts, for the estimate of the time left.
@@ -174,8 +171,7 @@ def compare_stream(
         Rows in the order of the plan; None in the processes that do not lead the team.
 
     Raises:
-        BertftError: There are fewer stimuli than the measures need, tokenizers differ, vectors are not finite or have
-            no direction, or another process was lost.
+        BertftError: Stimuli are too few, tokenizers differ, vectors cannot be compared, or a process was lost.
         KeyboardInterrupt: The run was interrupted; the checkpoint is saved first.
     """
     check_request(base, tuned, tokens, unit)

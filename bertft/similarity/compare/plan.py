@@ -42,7 +42,7 @@ class Plan:
         float64: whether products behind the sums are taken in float64; those of cca, pwcca and linear_r2 always are.
         permutations: of the sampled sentences, for a Mantel test (`bertft.similarity.rsa`) of each kind of RSA except
             kendall; 0 for none.
-        null: derangements of the sampled texts, for the null of each measure (`bertft.similarity.nulls`); 0 for none.
+        null: derangements of the sampled texts for the null of each measure (`bertft.similarity.compare.nulls`), or 0.
 
     Raises BertftError for unknown names, sizes out of range, permutations without an RSA to test, and a null without
     measures.

@@ -11,9 +11,10 @@ import torch
 from bertft.errors import BertftError
 from bertft.runs.progress import SILENT
 from bertft.runs.vocabulary import MeasureName
-from bertft.similarity import CrossMoments, mutual_knn, nulls, rbf_cka, rsa
+from bertft.similarity import CrossMoments, mutual_knn, rbf_cka, rsa
+from bertft.similarity.compare import nulls
+from bertft.similarity.compare.null_values import values
 from bertft.similarity.compare.plan import SCATTER, Plan
-from bertft.similarity.null_values import values
 from bertft.similarity.traded_texts import LEAST, TradedTexts, classes
 
 EVERY = Plan(

@@ -20,9 +20,9 @@ from bertft.errors import BertftError
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
 from bertft.runs.vocabulary import Derived, MeasureName
+from bertft.similarity.compare.null_values import values
 from bertft.similarity.compare.plan import Plan
 from bertft.similarity.compare.streamed import task_of
-from bertft.similarity.null_values import values
 from bertft.similarity.traded_texts import LEAST, TradedTexts
 
 TASK = "null"  # of the rows
@@ -127,8 +127,8 @@ def _named(measure: str, derived: Derived) -> str:
 
 def _bounded(head: Row, derived: Derived, layer: int | None, drawn: np.ndarray, sign: float) -> Row:
     bound = sign * upper_bound(sign * drawn)
-    end = {"high": bound} if sign > 0 else {"low": bound}
-    return replace(head, layer=layer, measure=_named(head.measure, derived), value=float(drawn.mean()), **end)
+    row = replace(head, layer=layer, measure=_named(head.measure, derived), value=float(drawn.mean()))
+    return replace(row, high=bound) if sign > 0 else replace(row, low=bound)
 
 
 def upper_bound(drawn: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -100,7 +100,7 @@ def values(plan: Plan, x: Tensor, y: Tensor, noise: float) -> Iterator[tuple[str
 
 
 def _rsa(pair: LinearPair, compare: str) -> Value:
-    settings = {"metric": pair.metric, "compare": compare, "mean_x": pair.x.mean, "mean_y": pair.y.mean}
+    settings: dict[str, Any] = {"metric": pair.metric, "compare": compare, "mean_x": pair.x.mean, "mean_y": pair.y.mean}
     return lambda order: float(rsa_from_moments(pair.at(order), **settings).clamp(-1, 1))
 
 
