@@ -50,8 +50,8 @@ RSA_HELP = {
     "metric": "cosine, dot, correlation, sqeuclidean, euclidean or manhattan; separate several by commas.",
     "compare": "pearson, cosine, spearman, rho_a or kendall; separate several by commas.",
     "measures": (
-        "rsa, cka, cca, svcca, pwcca, procrustes, shape_distance, r2, effective_dimension, anisotropy, knn, cka_rbf; "
-        "separate several by commas."
+        "rsa, cka, cka_biased, cca, svcca, pwcca, procrustes, shape_distance, r2, effective_dimension, anisotropy, "
+        "knn, cka_rbf; separate several by commas."
     ),
     "sample": "Number of stimuli for intervals and for measures over all pairs.",
     "intervals": "95 % confidence intervals, clustered by text.",
@@ -60,6 +60,15 @@ RSA_HELP = {
         "the numbers of some layers, such as 0,8,16."
     ),
     "permutations": "Permutations of a Mantel test of each RSA on the sample (rows <measure>_p); 0 for none.",
+    "null": (
+        "Derangements of the sampled texts, at least 100: what each measure is if texts trade places (rows "
+        "<measure>_null, <measure>_calibrated); 0 for none."
+    ),
+    "noise": "For each tuned encoder also compare the base with a random change of the same size.",
+    "skip_first": (
+        "Number of first tokens (or words) of every text to leave out. auto is 1 for a decoder whose tokenizer puts no "
+        "special token first, else 0: such a decoder's first token decides every sum."
+    ),
     "by": (
         "Labels by which to list the words and sentences that moved: position, frequency; for treebanks also upos, "
         "xpos, relation, depth, feats:KEY, misc:KEY. Skips euclidean and manhattan."
@@ -98,7 +107,7 @@ def rsa(
     """
     arguments: dict[str, Any] = {
         "metrics": listed(chosen.pop("metric")), "compares": listed(chosen.pop("compare")),
-        "measures": measures_of(chosen.pop("measures")),
+        "measures": measures_of(chosen.pop("measures")), "skip_first": parse_skip(chosen.pop("skip_first")),
     }  # fmt: skip
     of_files = bool(tuned_vectors or chosen["base_vectors"])
     run = (_of_files if of_files else _of_encoders)({**chosen, **arguments}, tuned or [], tuned_vectors or [])
@@ -151,6 +160,15 @@ def parse_tokens(text: str) -> int | None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 16 and int(text) >= 4):
         raise BertftError(f"--tokens: expected a number of at least 4 or all, found {text!r}")
+    return int(text)
+
+
+def parse_skip(text: str) -> int | None:
+    """Return the number that ``--skip-first`` gives, or None for auto."""
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 7):
+        raise BertftError(f"--skip-first: expected auto or a number of at least 0, found {text!r}")
     return int(text)
 
 

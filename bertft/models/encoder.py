@@ -35,6 +35,7 @@ from bertft.models.blocks import blocks, freeze, reinitialise, truncate
 from bertft.models.devices import device_of, layer_devices, main_device
 from bertft.models.hooks import listening
 from bertft.models.loading import load_pretrained, quiet_transformers, window_size
+from bertft.models.skipping import without_first
 from bertft.runs.progress import SILENT, Progress
 
 __all__ = ["Batch", "Encoder", "freeze", "reinitialise", "truncate"]
@@ -66,6 +67,7 @@ class Encoder:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.name = name
+        self.skip_first = 0  # vectors left out at the beginning of every example (`bertft.models.skipping`)
 
     @classmethod
     def from_pretrained(
@@ -202,9 +204,9 @@ class Encoder:
         kinds = {item.kind for item in inputs}
         if len(kinds) > 1:
             raise BertftError("stream: expected examples of one kind, found texts among word sequences or pairs")
-        return (
-            self._pieces_of_words(inputs, start, unit) if kinds == {"words"} else self._pieces_of_texts(inputs, start)
-        )
+        words = kinds == {"words"}
+        found = self._pieces_of_words(inputs, start, unit) if words else self._pieces_of_texts(inputs, start)
+        return [without_first(item, self.skip_first) for item in found] if self.skip_first else found
 
     def reads_like(self, other: Encoder) -> bool:
         """Return whether both tokenizers cut every text alike, into the same inputs of the model."""
@@ -284,8 +286,8 @@ def _rules(tokenizer: Any) -> tuple[Any, ...]:
 def _split(item: Encoded, limit: int) -> list[Encoded]:
     """Cut an example between words into consecutive windows of at most ``limit`` pieces, each with special tokens."""
     slots = item.slots
-    head = next(i for i, slot in enumerate(slots) if slot >= 0)
-    tail = len(slots) - next(i for i, slot in enumerate(reversed(slots)) if slot >= 0)
+    head = next(i for i, slot in enumerate(slots) if slot != -1)
+    tail = len(slots) - next(i for i, slot in enumerate(reversed(slots)) if slot != -1)
     room = limit - head - (len(slots) - tail)
     parts = []
     start = head
@@ -297,7 +299,7 @@ def _split(item: Encoded, limit: int) -> list[Encoded]:
             raise BertftError(f"stream: example {item.index} has a word of more than {room} pieces, the window's room")
         keep = [*range(head), *range(start, stop), *range(tail, len(slots))]
         inputs = {key: [values[i] for i in keep] for key, values in item.inputs.items()}
-        first = slots[start]
+        first = max(slots[start], 0)
         parts.append(Encoded(item.index, inputs, [slots[i] - first if slots[i] >= 0 else -1 for i in keep]))
         start = stop
     return parts

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from bertft.report.lines import Context, Line, count
 from bertft.report.palette import SERIES
-from bertft.runs.vocabulary import BASE, RANDOM
+from bertft.runs.vocabulary import BASE, RANDOM, is_noise
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def slot(model: str, context: Context) -> str:
     """Return the colour of an encoder, the same in every figure."""
     if model == BASE:
         return "ink"
-    if model == RANDOM:
+    if model == RANDOM or is_noise(model):
         return "muted"
     return f"c{context.tuned.index(model) % SERIES}"
 

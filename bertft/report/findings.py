@@ -9,6 +9,7 @@ from typing import Any
 
 from bertft.report.figures.ablation import ablated
 from bertft.report.figures.probes import STRUCTURAL
+from bertft.report.left_out import left_out
 from bertft.report.lines import Context, Line, apart, lines, number, point, score
 from bertft.runs.pooling import less
 from bertft.runs.rows import Row
@@ -30,6 +31,7 @@ def headline(rows: Sequence[Row], context: Context) -> list[tuple[str, list[str]
         ("What changed", _changed(similar, context)),
         ("Which of two encoders changed more", _pairs(lines(rows, "difference"), context)),
         ("Own text against other text", _domains(similar, lines(rows, OWN_TEXT), context)),
+        ("What decides the sums", left_out(rows)),
         ("Which words moved", _words(lines(rows, "local"))),
         ("What structural probes find", _probes(lines(rows, "structural"), context)),
         ("What edge probes find", _edges(lines(rows, "edge"), context)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bertft.runs.rows import Row
-from bertft.runs.vocabulary import BASE, PAIRED, RANDOM, MeasureName
+from bertft.runs.vocabulary import BASE, PAIRED, RANDOM, MeasureName, is_noise
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Context:
 
     @property
     def tuned(self) -> tuple[str, ...]:
-        """Return the encoders without the base and the random one."""
-        return tuple(model for model in self.models if model not in (BASE, RANDOM))
+        """Return the encoders without the base, the random one and those of noise."""
+        return tuple(model for model in self.models if model not in (BASE, RANDOM) and not is_noise(model))
 
     def relation(self, model: str, data: str) -> str:
         """Return ``own`` for the text of the encoder's task, ``other`` for another task's, ``out`` for any other."""

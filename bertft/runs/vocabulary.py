@@ -2,7 +2,9 @@
 
 A measure's name in ``results.csv`` has these parts; only the base is required:
 
-    [mix_|cat_] [control_] base [_selectivity|_difference|_difference_p|_p|_error] [_rank8|_orthogonal|_rbf] [_base3]
+    [mix_|cat_] [control_] base [_derived] [_rank8|_orthogonal|_rbf] [_base3]
+
+with ``derived`` one of selectivity, difference, difference_p, p, error, null, null_max, calibrated and with_massive.
 
 `MeasureName.parse` splits a name into its parts, and ``str`` joins them again. Three bases are irregular:
 
@@ -16,23 +18,42 @@ Any other name is an unknown base. It has no bounds, and the name is its own tit
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from bertft.errors import BertftError
 
-__all__ = ["BASE", "CATALOGUE", "OWN_TEXT", "PAIRED", "RANDOM", "Measure", "MeasureName", "Probe", "operands", "pair"]
+__all__ = [
+    "BASE",
+    "CATALOGUE",
+    "NOISE",
+    "OWN_TEXT",
+    "PAIRED",
+    "RANDOM",
+    "Measure",
+    "MeasureName",
+    "Probe",
+    "is_noise",
+    "noise_of",
+    "operands",
+    "pair",
+    "pairs_of_models",
+]
 
 BASE, RANDOM = "base", "random"  # reserved names of encoders
+NOISE = "noise of "  # begins the reserved names of encoders with random changes
 OWN_TEXT = "own_text"  # analysis: difference between two texts
 PAIRED = ("difference", "along")  # analyses whose ``model`` is no encoder: a pair, a moment of the training
 DIRECTIONS = 10  # most directions of a change that have rows, and singular values of a matrix
 
 Kind = Literal["share", "correlation", "distance", "count", "quantity", "p_value"]
-Derived = Literal["selectivity", "difference", "difference_p", "p", "error"]
+Derived = Literal[
+    "selectivity", "difference", "difference_p", "p", "error", "null", "null_max", "calibrated", "with_massive"
+]
 Family = Literal["RSA", "CKA", "space", "words", "change", "structural", "edge", "task", "training"]
 
 # `bertft.ops.metrics` has the same names, but stands on the same floor as this package.
@@ -95,7 +116,9 @@ class MeasureName:
             (``cat``).
         control: The same probe on control labels or control trees.
         derived: A value computed from scores (``selectivity``, ``difference``, ``difference_p``), the p-value of a
-            permutation test (``p``), or the error of an estimate (``error``).
+            permutation test (``p``), the error of an estimate (``error``), the value when texts trade places
+            (``null``), its maximum over layers (``null_max``), the value on the scale from that null to 1
+            (``calibrated``), or the value with massive activations (``with_massive``).
         probe: The kind of a structural probe.
         base_layer: The layer of the base encoder, in comparisons of all layers with all.
         label: One class of words or targets.
@@ -179,14 +202,15 @@ class MeasureName:
     @property
     def kind(self) -> Kind:
         """Return the kind of the value: the base's kind unless the value is derived."""
-        if self.derived is None:
+        if self.derived is None or self.derived in _OF_THE_SAME_KIND:
             return self.measure.kind
         return "p_value" if self.derived in ("p", "difference_p") else "quantity"
 
     @property
     def bounds(self) -> tuple[float, float]:
         """Return the smallest and largest possible value. Differences have no bounds worth enforcing."""
-        return self.measure.bounds if self.derived is None else (-math.inf, math.inf)
+        same = self.derived is None or self.derived in _OF_THE_SAME_KIND
+        return self.measure.bounds if same else (-math.inf, math.inf)
 
     @property
     def percent(self) -> bool:
@@ -223,6 +247,7 @@ class MeasureName:
 
 _SELECTIVITY = {"micro_f1": "selectivity", "class_1_f1": "class_1_selectivity"}  # irregular names
 _LABELLED = ("label_f1", "local_rsa")  # bases of one class of targets or words
+_OF_THE_SAME_KIND = ("null", "null_max", "with_massive")  # derived values that are values of the base
 
 
 def _entries() -> Iterator[Measure]:
@@ -234,12 +259,16 @@ def _entries() -> Iterator[Measure]:
     cka = "linear CKA, debiased (1 = same geometry)"
     yield Measure("cka_debiased", "CKA", "correlation", "CKA", "CKA", cka)
     yield Measure("cka_rbf", "CKA", "correlation", "CKA", "CKA")
+    yield Measure("cka_biased", "CKA", "share", "CKA", "CKA", "linear CKA as first published (biased)")
     for name in ("cca", "svcca", "pwcca", "procrustes"):
         yield Measure(name, "space", "share")
     yield Measure("shape_distance", "space", "distance")
     yield Measure("linear_r2", "space", "quantity")
     yield Measure("effective_dimension", "space", "count")
     yield Measure("anisotropy", "space", "quantity")
+    yield Measure("massive_stimuli", "space", "count")
+    yield Measure("largest_dimension_share", "space", "share")
+    yield Measure("largest_dimension", "space", "count")
     yield Measure("local_rsa", "words", "correlation", "local RSA")
     yield Measure("local_rsa_correlation", "words", "correlation", "correlation of local RSA")
 
@@ -304,7 +333,7 @@ _REGULAR = "|".join(name for name in CATALOGUE if name not in _LABELLED)
 _GRAMMAR = re.compile(
     rf"(?:(?P<input>mix|cat)_)?(?P<control>control_)?"
     rf"(?:(?P<irregular>{'|'.join(_SELECTIVITY.values())})"
-    rf"|(?P<base>{_REGULAR}|{_NEIGHBOURS})(?:_(?P<derived>selectivity|difference|difference_p|p|error))?)"
+    rf"|(?P<base>{_REGULAR}|{_NEIGHBOURS})(?:_(?P<derived>{'|'.join(get_args(Derived))}))?)"
     rf"(?:_(?:rank(?P<rank>\d+)|(?P<probe>orthogonal|rbf)))?(?:_base(?P<base_layer>\d+))?"
 )
 _LABEL_F1 = re.compile(r"(?:(?P<input>mix|cat)_)?f1\[(?P<label>.*)\]", re.DOTALL)
@@ -339,6 +368,24 @@ def _parts(name: str) -> MeasureName | None:
         parts = found.groupdict()
         return MeasureName("local_rsa", **parts)
     return None
+
+
+def noise_of(model: str) -> str:
+    """Return the name of the encoder that differs from the base by noise of the size of ``model``'s change."""
+    return f"{NOISE}{model}"
+
+
+def is_noise(model: str) -> bool:
+    """Return whether ``model`` is a name that `noise_of` gives."""
+    return model.startswith(NOISE)
+
+
+def pairs_of_models(models: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield each two of ``models`` whose difference is of interest: noise differs from its own encoder only."""
+    for first, second in itertools.combinations(models, 2):
+        apart = not (is_noise(first) or is_noise(second))
+        if apart or first == noise_of(second) or second == noise_of(first):
+            yield first, second
 
 
 PAIR = " - "

@@ -8,6 +8,7 @@ from .dissimilarities import compare_rdms as compare_rdms
 from .dissimilarities import from_rsatoolbox as from_rsatoolbox
 from .dissimilarities import rdms as rdms
 from .dissimilarities import to_rsatoolbox as to_rsatoolbox
+from .exact_null import cka_null as cka_null
 from .influence import Interval as Interval
 from .influence import cka_intervals as cka_intervals
 from .influence import rsa_intervals as rsa_intervals

@@ -36,7 +36,7 @@ def scatter(m: Moments) -> tuple[Tensor, Tensor, Tensor]:
     return centred(gram_x, m.x, m.x), centred(gram_y, m.y, m.y), centred(cross, m.x, m.y)
 
 
-def _whitener(c: Tensor, noise: float, variance: float | None = None) -> Tensor:
+def whitener(c: Tensor, noise: float, variance: float | None = None) -> Tensor:
     """Return W (D, k) with W'cW = I: the leading eigenvectors of c over the roots of their eigenvalues.
 
     Directions below ``noise`` are dropped. With ``variance``, only the leading ones with this share of it are kept.
@@ -57,7 +57,12 @@ def canonical_correlations(
 
     Directions of a space whose variance is below ``noise`` times its largest are left out, here and below.
     """
-    left, right = _whitener(xx, noise, variance), _whitener(yy, noise, variance)
+    left, right = whitener(xx, noise, variance), whitener(yy, noise, variance)
+    return correlations_of(left, right, xy)
+
+
+def correlations_of(left: Tensor, right: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `canonical_correlations` does, from the whiteners of both spaces."""
     u, s, _ = torch.linalg.svd(left.mT @ xy @ right, full_matrices=False)
     return s.clamp(max=1.0), left @ u
 
@@ -86,9 +91,22 @@ def pwcca(xx: Tensor, yy: Tensor, xy: Tensor, *, noise: float = NOISE) -> Tensor
     Its weights are sum_j |h_i . x_j| over the columns x_j of X, with h_i = X a_i. Not symmetric. Ignores any invertible
     linear map of Y and an isotropic scale of X, but not rotation of X.
     """
-    correlations, projections = canonical_correlations(xx, yy, xy, noise=noise)
+    return weighted_correlation(*canonical_correlations(xx, yy, xy, noise=noise), xx)
+
+
+def weighted_correlation(correlations: Tensor, projections: Tensor, xx: Tensor) -> Tensor:
+    """Return `pwcca` from the results of `canonical_correlations`."""
     weights = (projections.mT @ xx).abs().sum(1)
     return (weights * correlations).sum() / weights.sum()
+
+
+def cka_biased(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
+    """Return |X'Y|^2 / (|X'X| |Y'Y|), linear CKA as first published (Kornblith et al. 2019).
+
+    Its value for unrelated spaces grows as n falls (`bertft.similarity.exact_null`). Ignores rotation, reflection and
+    isotropic scale of either space.
+    """
+    return xy.square().sum() / (xx.square().sum() * yy.square().sum()).sqrt()
 
 
 def procrustes(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
@@ -116,7 +134,7 @@ def linear_r2(xx: Tensor, yy: Tensor, xy: Tensor, ridge: float = 0.0, *, noise: 
     ridge 0), and rotation and isotropic scale of Y.
     """
     if ridge == 0.0:
-        return (_whitener(xx, noise).mT @ xy).square().sum() / yy.trace()
+        return (whitener(xx, noise).mT @ xy).square().sum() / yy.trace()
     penalty = ridge * xx.trace() / xx.shape[0]
     w = torch.linalg.solve(xx + penalty * torch.eye(xx.shape[0], dtype=xx.dtype), xy)
     return (2 * (w * xy).sum() - (w * (xx @ w)).sum()) / yy.trace()

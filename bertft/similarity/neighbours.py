@@ -116,6 +116,13 @@ def rbf_alignment(x: Tensor, y: Tensor, *, sigma: float = 0.5, influences: bool 
     return value, influence.cpu() if influences and not math.isnan(value) else None
 
 
+def gaussian_kernel(x: Tensor, *, sigma: float = 0.5) -> Tensor:
+    """Return the kernel (N, N) float64 of `rbf_cka` of x (N, D), with rows and columns centred."""
+    kernel = _Gaussian(x.double() - x.double().mean(0), sigma)(slice(0, len(x)))
+    kernel -= kernel.mean(0)
+    return kernel - kernel.mean(1, keepdim=True)
+
+
 class _Gaussian:
     """A kernel matrix whose rows are computed on demand."""
 

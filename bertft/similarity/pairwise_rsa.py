@@ -107,7 +107,7 @@ def rsa(
         drawn = _resampled(x[order], y[order], metric, compare, sizes, bootstrap, generator)
         low, high = (float(v) for v in np.nanpercentile(drawn, ENDS))
     if permutations:
-        a, b = (_matrix(t[order], metric, compare) for t in (x, y))
+        a, b = (matrix(t[order], metric, compare) for t in (x, y))
         p_value = _permutation_test(a, b, compare, sizes, permutations, generator)
     return Rsa(estimate, low, high, p_value, len(x), len(sizes), route, drawn)
 
@@ -170,7 +170,7 @@ def _check(x: Tensor, y: Tensor, metric: str, compare: str, groups: Any) -> tupl
     return sizes[np.argsort(first)], torch.from_numpy(np.argsort(ids, kind="stable"))
 
 
-def _matrix(x: Tensor, metric: str, compare: str) -> np.ndarray:
+def matrix(x: Tensor, metric: str, compare: str) -> np.ndarray:
     """Return dissimilarities or their ranks (N, N) float64 with a zero diagonal, centred unless compared by cosine."""
     from scipy.spatial.distance import squareform
 

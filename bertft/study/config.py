@@ -121,10 +121,11 @@ class StimuliConfig(Settings):
 class RsaConfig(Settings):
     """Comparison of the encoders: the number of tokens of each text, and the dissimilarity of two tokens.
 
-    ``layers`` is ``paired`` or the numbers of some layers, such as ``0,8,16``; ``all`` also compares every layer of the
-    base with every layer of a tuned encoder, on one text (`StudyConfig.crossed_text`). ``by`` holds
-    labels of `bertft.similarity.words.moved`, separated by commas, by which to list the words of a treebank
-    (`StudyConfig.treebank`) that moved.
+    ``layers``: ``paired``; the numbers of some layers, such as ``0,8,16``; or ``all``, to compare every layer of the base
+    with every layer of a tuned encoder on one text (`StudyConfig.crossed_text`) as well. ``by``: labels of
+    `bertft.similarity.words.moved`, separated by commas, of the words of a treebank (`StudyConfig.treebank`) that
+    moved. ``null``: the derangements of texts behind the null of each measure, 0 or at least 100. ``noise``: whether to
+    compare the base with a random change of the size of each tuned encoder's (`bertft.models.noise`).
 
     ``draw`` is how tokens are drawn (`bertft.data.sampling.DRAWS`). A new study draws as ``bertft rsa`` does, with
     ``stream``. A run folder keeps its draw: one whose ``config.yaml`` lacks ``draw`` is older and used ``permutation``.
@@ -138,6 +139,8 @@ class RsaConfig(Settings):
     )
     layers: Layers = field(default="paired", metadata=LATER)
     by: str = field(default="", metadata=LATER)
+    null: Count = field(default=0, metadata=LATER)
+    noise: bool = field(default=False, metadata=LATER)
 
     @property
     def labels(self) -> list[str]:
@@ -352,6 +355,9 @@ class RsaOptions(Settings):
     intervals: bool = True
     layers: Layers = "paired"
     permutations: Count = 0
+    null: Count = 0
+    noise: bool = False
+    skip_first: str = "auto"
     by: str = ""
     dtype: LoadedAs = "float32"
     device_map: DeviceMap = "one"

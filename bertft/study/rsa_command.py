@@ -19,17 +19,22 @@ from bertft.data.streams import stream
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
 from bertft.models.fingerprint import fingerprint, sampled_fingerprint
+from bertft.models.noise import noise_encoders
+from bertft.models.skipping import first_tokens
 from bertft.ops.metrics import LINEAR
 from bertft.runs import process
 from bertft.runs.artefacts import DamagedArtefact, about_of, read_metadata
 from bertft.runs.checkpoint import Checkpoint, team_sizes
+from bertft.runs.files import write_text_atomically
 from bertft.runs.folder import CONFIG, LOCK, RunFolder, Stage
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
 from bertft.runs.settings import Count, Settings, Within, check
+from bertft.runs.vocabulary import is_noise
 from bertft.similarity import Plan, compare_stream
-from bertft.similarity.compare.stimuli import taken
+from bertft.similarity.compare.stimuli import taken, token_at
 from bertft.similarity.compare.workers import Team, own_device, team
+from bertft.similarity.sinks import Place
 from bertft.similarity.words.labels import LABELS, OF_WORDS, is_label, labels_of
 from bertft.similarity.words.moved import FILES, write_moved
 from bertft.study.analyses.rsa import Rsa
@@ -39,6 +44,7 @@ from bertft.study.config import DeviceMap, Layers, LoadedAs, Precision, Unit, la
 from bertft.study.inputs import RANDOM, pinned_models
 
 CHECKPOINTS = "checkpoint"
+MASSIVE = "massive.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -53,6 +59,8 @@ class RsaCommand(Settings):
         tokens: number of stimuli, None for the whole text.
         unit: token or word.
         layers: paired, all, or the numbers of the layers to compare, separated by commas.
+        noise: also compare the base with a random change of the size of each tuned encoder's.
+        skip_first: tokens to leave out at the beginning of every text, None to choose by the base encoder.
         by: labels of words to list the words that moved by.
         dtype: of the encoders' weights.
         device_map: one device for each encoder, or auto to spread its blocks over several (accelerate).
@@ -73,6 +81,9 @@ class RsaCommand(Settings):
     intervals: bool
     layers: Layers
     permutations: Count
+    null: Count
+    noise: bool
+    skip_first: Count | None
     by: list[str]
     dtype: LoadedAs
     device_map: DeviceMap
@@ -83,12 +94,12 @@ class RsaCommand(Settings):
     def checked(self) -> Plan:
         """Return the plan of the comparison; raise ``BertftError`` for a setting with no meaning."""
         check(self, "bertft rsa")
-        if reserved := {"base", RANDOM} & set(self.tuned):
+        if reserved := [name for name in self.tuned if name in ("base", RANDOM) or is_noise(name)]:
             raise BertftError(f"--tuned: {reserved.pop()!r} is reserved in the results; choose another name")
         plan = Plan(
             tuple(self.metrics), tuple(self.compares), tuple(self.measures), self.intervals, self.sample, self.seed,
             self.layers == "all", float64=self.precision == "float64", permutations=self.permutations,
-            layers=layer_numbers(self.layers) or (),
+            layers=layer_numbers(self.layers) or (), null=self.null,
         )  # fmt: skip
         if unknown := [name for name in self.by if not is_label(name)]:
             raise BertftError(f"--by: expected some of {', '.join(LABELS)}, feats:KEY, misc:KEY, found {unknown[0]!r}")
@@ -125,6 +136,9 @@ class RsaCommand(Settings):
             **({"layers": self.layers} if self.layers != "paired" else {}),
             **({"device_map": self.device_map} if self.device_map != "one" else {}),
             **({"permutations": self.permutations} if self.permutations else {}),
+            **({"null": self.null} if self.null else {}),
+            **({"noise": True} if self.noise else {}),
+            **({"skip_first": self.skip_first} if self.skip_first else {}),
         }  # fmt: skip
 
 
@@ -135,9 +149,12 @@ def run_rsa(command: RsaCommand, out: Path, progress: Progress) -> str:
     """
     plan = command.checked()
     command = command.pinned()
-    folder = open_folder(out, command.to_tree())
     process.keep_steady()
-    run = _Run(command, plan, out, progress)
+    base = _load(command.base, command)
+    if command.skip_first is None:
+        command = dataclasses.replace(command, skip_first=first_tokens(base))
+    folder = open_folder(out, command.to_tree())
+    run = _Run(command, plan, base, out, progress)
     with team() as members, claimed(folder, members.leads):
         rows, text = folder.done(run.stage), ""
         if rows is not None and members.leads:
@@ -150,6 +167,7 @@ def run_rsa(command: RsaCommand, out: Path, progress: Progress) -> str:
             labels_of(command.by, sentences)  # refuse labels that the text lacks before the work starts
             rows = run.compare(members)
             if rows is not None:
+                run.write_massive()
                 folder.finish(run.stage, rows, time.monotonic() - begun)
                 run.checkpoint(members).remove()
                 text = run.write_words(sentences) if command.by else ""
@@ -162,15 +180,19 @@ def run_rsa(command: RsaCommand, out: Path, progress: Progress) -> str:
 class _Run:
     """The encoders and the text of a comparison."""
 
-    def __init__(self, command: RsaCommand, plan: Plan, out: Path, progress: Progress) -> None:
+    def __init__(self, command: RsaCommand, plan: Plan, base: Encoder, out: Path, progress: Progress) -> None:
         self.command, self.plan, self.out, self.progress = command, plan, out, progress
         self.source = stream("dep" if command.on_trees else "text", command.text, split=command.split)
-        self.base = _load(command.base, command)
+        self.base = base
         self.tuned = {name: _load(model, command) for name, model in command.tuned.items()}
         weights = _weights_of(out, {"": self.base, **self.tuned})
         self.depends: dict[str, Any] = {**command.to_tree(), "source": self.source.digest, "weights": weights}
         if not plan.float64 and any(map(plan.in_float64, plan.preparations)):
             self.depends["products"] = "float64 where cca, pwcca or linear_r2 need them"
+        self.compared = {**self.tuned, **(noise_encoders(self.base, self.tuned, plan.seed) if command.noise else {})}
+        for encoder in (self.base, *self.compared.values()):
+            encoder.skip_first = command.skip_first or 0
+        self.massive: list[Place] = []
         self.data = data_name(command.text)
         self.stage = Stage(f"rsa/{self.data}", self.depends, list)
 
@@ -198,7 +220,7 @@ class _Run:
         """Return the rows, or None in a process that does not lead."""
         return compare_stream(
             self.base,
-            self.tuned,
+            self.compared,
             self.texts(),
             self.plan,
             tokens=self.command.tokens,
@@ -207,11 +229,33 @@ class _Run:
             checkpoint=self.checkpoint(members),
             team=members,
             texts_in_all=self.source.count,
+            massive=self.massive,
             progress=self.progress if members.leads else SILENT,
         )
 
+    def write_massive(self) -> None:
+        """Write ``massive.json``, the places and tokens of massive activations, if there are any."""
+        if not self.massive:
+            return
+        wanted = {place.text for place in self.massive}
+        texts = {i: text for i, text in zip(range(max(wanted) + 1), self.texts(), strict=False) if i in wanted}
+        names = ["base", *self.compared]
+        table = [
+            {
+                "encoder": names[place.encoder], "text": place.text,
+                "layers": [self.plan.number(layer) for layer in (place.first_layer, place.last_layer)],
+                "position": place.stimulus + (self.command.skip_first or 0),
+                "token": token_at(self.base, texts[place.text], self.command.unit, place.stimulus),
+            }
+            for place in self.massive
+        ]  # fmt: skip
+        lines = ",\n".join(f" {json.dumps(entry, ensure_ascii=False)}" for entry in table)
+        write_text_atomically(self.out / MASSIVE, f"[\n{lines}\n]\n")
+
     def write_words(self, sentences: list[Any]) -> str:
         """Write the words of ``sentences`` that moved; return the line that locates the files."""
+        for encoder in (self.base, *self.tuned.values()):
+            encoder.skip_first = 0  # local RSA is of every word
         settings: dict[str, Any] = {"float64": self.plan.float64, "progress": self.progress}
         found = find_words(self.base, self.tuned, sentences, self.command.by, self.command.local, **settings)
         write_moved(found, self.out, self.data)

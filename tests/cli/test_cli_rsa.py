@@ -153,6 +153,8 @@ def test_a_layer_of_nan_or_zero_rows_is_refused(here, tiny_model, capsys, value)
         (["--compare", "tau"], ["compare must be one of", "'tau'"]),
         (["--measures", "rsa,cosinus"], ["measures must be one of", "'cosinus'"]),
         (["--dtype", "int8"], ["--dtype", "'int8'"]),
+        (["--null", "50"], ["null must be 0 or at least 100, found 50 (--null)"]),
+        (["--skip-first", "some"], ["--skip-first: expected auto or a number of at least 0, found 'some'"]),
     ],
 )
 def test_a_bad_option_is_one_sentence(here, tiny_model, capsys, options, words):
@@ -161,7 +163,8 @@ def test_a_bad_option_is_one_sentence(here, tiny_model, capsys, options, words):
 
 
 def test_reserved_names_are_refused(here, tiny_model, capsys):
-    fails(capsys, rsa(tiny_model, f"base={tiny_model}"), "--tuned", "'base'")
+    for name in ("base", "noise of a"):
+        fails(capsys, rsa(tiny_model, f"{name}={tiny_model}"), "--tuned", f"{name!r} is reserved")
     assert not (here / "run").exists()
 
 
@@ -308,7 +311,7 @@ def test_precision_is_recorded_and_identifies_a_run(here, tiny_model, capsys, mo
     monkeypatch.setattr(CrossMoments, "__init__", noting)
     options = ["--tokens", "200", "--by", "position", "--no-intervals"]
     assert rsa(tiny_model, tiny_model, *options, "--precision", "float64") == 0
-    assert len(made) == 3 and all(made)  # RSA's, CKA's and the words' sums
+    assert len(made) == 5 and all(made)  # RSA's and CKA's, those of massive stimuli, and the words' sums
     config = yaml.safe_load((here / "run" / "config.yaml").read_text(encoding="utf8"))
     assert config["precision"] == "float64" and capsys.readouterr().err == ""
     fails(capsys, rsa(tiny_model, tiny_model, *options), "precision is set only there")

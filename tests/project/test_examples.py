@@ -44,6 +44,15 @@ def test_two_models_are_compared(tiny_model, other_model, capsys):
     assert len(lines) == 8 and all(re.match(r"layer +\d  \w+ +-?0\.\d+ \[", line) for line in lines)
 
 
+def test_measures_of_unrelated_texts_are_a_table(tiny_model, tmp_path, capsys):
+    main_of("unrelated_texts")([str(tiny_model), "--texts", "30"])
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["30 unrelated texts, 4 layers", "lowest", "highest"] and len(lines) == 14
+    found = {name: (float(low), float(high)) for name, low, high in lines[2:]}
+    biased, debiased = found["linear CKA, biased"], found["linear CKA, debiased"]
+    assert biased[0] > 0.1 > debiased[1] and -0.2 < debiased[0] <= debiased[1]
+
+
 def test_one_layer_is_probed(tiny_model, capsys):
     texts = ["--train", "builtin:synthetic?size=20", "--dev", "builtin:synthetic?split=dev&size=12"]
     main_of("probe_one_layer")([str(tiny_model), "--layer", "3", "--epochs", "1", *texts])

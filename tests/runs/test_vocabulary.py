@@ -10,6 +10,7 @@ import csv
 import math
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,17 @@ from hypothesis import strategies as st
 
 from bertft.errors import BertftError
 from bertft.ops.metrics import COMPARISONS, METRICS
-from bertft.runs.vocabulary import CATALOGUE, MeasureName, Probe, operands, pair
+from bertft.runs.vocabulary import (
+    CATALOGUE,
+    Derived,
+    MeasureName,
+    Probe,
+    is_noise,
+    noise_of,
+    operands,
+    pair,
+    pairs_of_models,
+)
 from bertft.runs.vocabulary import COMPARISONS as NAMED_COMPARISONS
 from bertft.runs.vocabulary import METRICS as NAMED_METRICS
 from bertft.similarity.neighbours import K
@@ -31,7 +42,7 @@ REGULAR = st.builds(
     st.sampled_from([name for name in CATALOGUE if name not in ("label_f1", "local_rsa")] + ["mutual_knn_10"]),
     input=st.sampled_from([None, "mix", "cat"]),
     control=st.booleans(),
-    derived=st.sampled_from([None, "selectivity", "difference", "difference_p", "p", "error"]),
+    derived=st.sampled_from([None, *get_args(Derived)]),
     probe=st.none() | PROBES,
     base_layer=st.none() | st.integers(0, 99),
 )
@@ -86,6 +97,10 @@ def test_every_published_name_is_in_the_catalogue():
         ("rsa_euclidean_rho_a_error", MeasureName("rsa_euclidean_rho_a", derived="error")),
         ("rsa_cosine_pearson_base11", MeasureName("rsa_cosine_pearson", base_layer=11)),
         ("cka_rbf", MeasureName("cka_rbf")),
+        ("rsa_cosine_pearson_null_max", MeasureName("rsa_cosine_pearson", derived="null_max")),
+        ("mutual_knn_10_calibrated", MeasureName("mutual_knn_10", derived="calibrated")),
+        ("cka_biased_null", MeasureName("cka_biased", derived="null")),
+        ("cka_debiased_with_massive", MeasureName("cka_debiased", derived="with_massive")),
         ("mix_f1[nmod:poss]", MeasureName("label_f1", input="mix", label="nmod:poss")),
         ("local_rsa_xpos==", MeasureName("local_rsa", grouping="xpos", label="=")),
         ("local_rsa_NOUN", MeasureName("local_rsa", label="NOUN")),
@@ -201,3 +216,15 @@ def test_no_other_module_builds_or_splits_names_of_measures():
     files = [*(ROOT / "bertft").rglob("*.py"), *(ROOT / "experiments").glob("*.py")]
     found = {path.relative_to(ROOT): handmade(path.read_text(encoding="utf8")) for path in files}
     assert {str(path): lines for path, lines in found.items() if lines and path.name != "vocabulary.py"} == {}
+
+
+def test_a_null_is_a_value_of_its_measure_and_a_calibrated_value_is_not():
+    assert MeasureName.parse("cka_biased_null").bounds == MeasureName.parse("cka_biased").bounds == (0.0, 1.0)
+    assert MeasureName.parse("shape_distance_null_max").kind == "distance"
+    assert MeasureName.parse("cka_biased_calibrated").kind == "quantity"
+
+
+def test_noise_is_subtracted_from_its_own_encoder_only():
+    models = ["a", "b", noise_of("a"), noise_of("b")]
+    assert [is_noise(model) for model in models] == [False, False, True, True]
+    assert list(pairs_of_models(models)) == [("a", "b"), ("a", "noise of a"), ("b", "noise of b")]

@@ -12,7 +12,7 @@ from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
 from bertft.errors import BertftError
-from bertft.similarity.pairwise_rsa import _bootstrap, _matrix, block_sums, rsa
+from bertft.similarity.pairwise_rsa import _bootstrap, block_sums, matrix, rsa
 
 
 def data(n: int = 40, seed: int = 0, noise: float = 1.0):
@@ -63,7 +63,7 @@ def test_bootstrap_counts_no_pair_of_copies(compare):
     x, y = data(12)
     sizes = np.array([3, 1, 4, 2, 2])
     group = np.repeat(np.arange(5), sizes)
-    a, b = _matrix(x, "sqeuclidean", compare), _matrix(y, "sqeuclidean", compare)
+    a, b = matrix(x, "sqeuclidean", compare), matrix(y, "sqeuclidean", compare)
     blocks = block_sums(x, y, "sqeuclidean", compare, sizes)
     drawn = _bootstrap(blocks, compare, sizes, 50, np.random.default_rng(2))
     draws = np.random.default_rng(2).multinomial(5, np.full(5, 0.2), size=50)
@@ -164,4 +164,4 @@ def test_bad_input():
 
 def test_matrix_equals_squareform():
     x, _ = data(10)
-    assert _matrix(x, "cosine", "cosine") == pytest.approx(squareform(pdist(x.numpy(), "cosine")), abs=1e-12)
+    assert matrix(x, "cosine", "cosine") == pytest.approx(squareform(pdist(x.numpy(), "cosine")), abs=1e-12)

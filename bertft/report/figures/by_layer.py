@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from bertft.report.figure import Curve, Figure, Panel, in_order, interval, shown_lines, slot
 from bertft.report.lines import Context, Line
 
+NULL_CAPTION = "Grey: mean and 95 % bound if texts trade places, the largest of the encoders."
 
-def by_layer(similar: Sequence[Line], context: Context, *, main: bool) -> Figure:
+
+def by_layer(similar: Sequence[Line], context: Context, *, main: bool, nulls: Sequence[Line] = ()) -> Figure:
     """Return one panel per text that belongs to no task, or per text if every one belongs to a task.
 
-    All lines are of one measure. The ``main`` measure of a run, if it is RSA, is called ``rsa`` in the file's name.
+    All lines are of one measure. Of ``nulls``, the lines of ``<measure>_null`` become one grey band a panel. The
+    ``main`` measure of a run, if it is RSA, is called ``rsa`` in the file's name.
     """
     name = similar[0].name
+    null = dataclasses.replace(name, derived="null")
     rsa = name.measure.family == "RSA"
     texts = list(dict.fromkeys(line.data for line in similar))
     of_tasks = set(context.own_text.values())
@@ -22,16 +27,36 @@ def by_layer(similar: Sequence[Line], context: Context, *, main: bool) -> Figure
         Panel(
             f"on {text}",
             name.axis,
-            tuple(Curve(line.model, line, slot(line.model, context)) for line in in_order(similar, context, data=text)),
+            (
+                *(Curve(line.model, line, slot(line.model, context)) for line in in_order(similar, context, data=text)),
+                *_null_band([line for line in nulls if line.data == text and line.name == null]),
+            ),
         )
         for text in outside
     )
+    shown = [line for line in shown_lines(panels) if line.name == name]
+    grey = f" {NULL_CAPTION}" if len(shown) < len(shown_lines(panels)) else ""
     return Figure(
         f"{'rsa' if main and rsa else name}_by_layer",
         f"{'Representational similarity' if rsa else 'CKA'} of each layer to the base encoder",
-        f"1 = the layer is unchanged by fine-tuning. {interval(shown_lines(panels), 'sentence')}",
+        f"1 = the layer is unchanged by fine-tuning. {interval(shown, 'sentence')}{grey}",
         panels,
     )
+
+
+def _null_band(nulls: Sequence[Line]) -> list[Curve]:
+    """Return one curve of the largest null mean and bound among the encoders, or none."""
+    if not nulls:
+        return []
+    longest = max(nulls, key=lambda line: len(line.layers))
+    means, highs = [], []
+    for layer in longest.layers:
+        at = [(line, place) for line in nulls if (place := line.at(layer)) is not None]
+        means.append(max(line.values[place] for line, place in at))
+        highs.append(max((high for line, place in at if (high := line.highs[place]) is not None), default=None))
+    lows = tuple(None if high is None else mean for mean, high in zip(means, highs, strict=True))
+    band = dataclasses.replace(longest, model="null", values=tuple(means), lows=lows, highs=tuple(highs))
+    return [Curve("null", band, "muted", "dot", False)]
 
 
 def domains(similar: Sequence[Line], context: Context) -> Figure | None:

@@ -23,14 +23,15 @@ def figures(rows: Sequence[Row], context: Context) -> list[Figure]:
         by_measure.setdefault(line.measure, []).append(line)
     main, *others = by_measure.values() or [[]]
     found: list[Figure | None] = []
+    nulls = lines(rows, "null")
     if main:
-        found += [by_layer(main, context, main=True), domains(main, context)]
+        found += [by_layer(main, context, main=True, nulls=nulls), domains(main, context)]
     if probed := lines(rows, "structural"):
         found += [structural_figure(probed, context), rank_figure(probed, context)]
     if edges := lines(rows, "edge"):
         found.append(edge_figure(edges, context))
     found += [ablation_figure(kind, swept, context) for kind in ("freeze", "truncate") if (swept := lines(rows, kind))]
-    found += [by_layer(similar, context, main=False) for similar in others]
+    found += [by_layer(similar, context, main=False, nulls=nulls) for similar in others]
     if moments := lines(rows, "along"):
         found.append(film(moments))
     return [figure for figure in found if figure is not None]

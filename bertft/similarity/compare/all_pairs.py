@@ -23,7 +23,7 @@ from bertft.ops.rdm.routes import Route
 from bertft.runs.intervals import ENDS, clustered_difference, clustered_interval
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
-from bertft.runs.vocabulary import MeasureName
+from bertft.runs.vocabulary import MeasureName, pairs_of_models
 from bertft.similarity import neighbours
 from bertft.similarity import pairwise_rsa as pairwise
 
@@ -72,7 +72,7 @@ def rows(
     *,
     progress: Progress = SILENT,
 ) -> list[Row]:
-    """Return the pairwise measures of ``plan`` between the base and each tuned encoder, layer by layer.
+    """Return the pairwise measures of ``plan`` between the base and each tuned encoder, by the place of the layer.
 
     Intervals are clustered by sentence: 95 % percentiles over resampled sentences for RSA, influences for the others.
     Then come the differences of each two tuned encoders over the same resamples or sentences. If pairs were drawn
@@ -100,14 +100,13 @@ def rows(
         with progress.step(f"{kind.measure} of {name}", total=min(len(base), len(space)), unit="layers") as step:
             for layer, (a, b) in enumerate(zip(base, space, strict=False)):
                 one = found[name, kind.measure, layer] = kind.work(a, b, groups)
-                number = plan.number(layer)
                 if not math.isfinite(one.value):
-                    where = f"{kind.measure} of {name} at layer {number} on {data}"
+                    where = f"{kind.measure} of {name} at layer {plan.number(layer)} on {data}"
                     raise BertftError(f"{where}: all dissimilarities are equal")
-                head = (name, kind.task, data, number, kind.measure)
+                head = (name, kind.task, data, layer, kind.measure)
                 table.append(Row(*head, one.value, one.low, one.high, n, plan.seed))
                 if one.route is not None and one.route.error:
-                    head = (name, "precision", data, number, _error_of(kind.measure))
+                    head = (name, "precision", data, layer, _error_of(kind.measure))
                     errors.append(Row(*head, one.route.error, n=one.route.pairs or all_pairs, seed=plan.seed))
                 step.advance()
         if errors:
@@ -132,7 +131,7 @@ def _differences(
 ) -> Iterator[Row]:
     """Yield first minus second of each two tuned encoders, measure by measure, with the paired interval."""
     size = {"stimuli": len(groups), "sentences": int(groups.max()) + 1}
-    for first, second in itertools.combinations(tuned, 2):
+    for first, second in pairs_of_models(tuned):
         for (name, measure, layer), a in found.items():
             b = found.get((second, measure, layer))
             if name != first or b is None or a.spread is None or b.spread is None:
@@ -141,7 +140,7 @@ def _differences(
                 _, low, high, _ = clustered_difference(a.value, b.value, (a.spread, b.spread), groups, **size)
             else:
                 low, high = np.nanpercentile(np.asarray(a.spread) - np.asarray(b.spread), ENDS).tolist()
-            head = (f"{first} - {second}", "difference", data, plan.number(layer), measure)
+            head = (f"{first} - {second}", "difference", data, layer, measure)
             yield Row(*head, a.value - b.value, low, high, len(groups), plan.seed)
 
 

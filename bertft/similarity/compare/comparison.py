@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,41 +15,23 @@ from bertft.errors import BadRow, BertftError
 from bertft.runs.intervals import Interval, clustered_difference, clustered_interval, positive_interval
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
-from bertft.runs.vocabulary import MeasureName
+from bertft.runs.vocabulary import MeasureName, pairs_of_models
 from bertft.similarity import measures
 from bertft.similarity.augmented_rows import augment
-from bertft.similarity.compare import all_pairs
-from bertft.similarity.compare.plan import SCATTER, SPACES, Plan
-from bertft.similarity.influence import (
-    angle_interval,
-    anisotropy_influence,
-    augmented_rows,
-    cka_influence,
-    dimension_influence,
-    entries,
-    rsa_influence,
-    scatter_influence,
-    shape_influence,
-)
-from bertft.similarity.moments import CrossMoments
+from bertft.similarity.compare import all_pairs, nulls
+from bertft.similarity.compare.plan import SPACES, Plan
+from bertft.similarity.compare.streamed import StreamedMeasure, streamed_measures, task_of
+from bertft.similarity.influence import anisotropy_influence, dimension_influence
+from bertft.similarity.moments import CrossMoments, merged
 from bertft.similarity.reservoir import Reservoir
-
-
-class _Measure(NamedTuple):
-    """A measure that follows from the sums of one pair of layers."""
-
-    name: str
-    metric: str  # of the sums that it takes
-    values: Callable[[CrossMoments], Tensor]
-    influence: Callable[[CrossMoments, int, Tensor, Tensor], Tensor]
-    interval: Callable[..., Interval] = clustered_interval
+from bertft.similarity.sinks import TASK, Massive, Tables, dimension_rows
 
 
 class _Estimate(NamedTuple):
     """The value of a measure at one layer of a tuned encoder."""
 
     encoder: str
-    measure: _Measure
+    measure: StreamedMeasure
     layer: int
     value: float
 
@@ -86,7 +66,15 @@ class Comparison:
 
     def __init__(self, plan: Plan, layers: Mapping[str, tuple[int, int]]) -> None:
         self.plan, self.layers = plan, {name: min(both) for name, both in layers.items()}
-        self.sums = {
+        self.sums = self._tables(layers)
+        self.massive = Massive(["base", *layers], self._tables(layers))
+        self.reservoir = Reservoir(plan.sample, plan.seed)
+        self.sentences = 0
+
+    def _tables(self, layers: Mapping[str, tuple[int, int]]) -> Tables:
+        """Return empty sums by name of the tuned encoder and metric."""
+        plan = self.plan
+        return {
             name: {
                 metric: CrossMoments(*both, metric, "all", float64=plan.in_float64(metric))
                 if plan.all_layers
@@ -95,11 +83,14 @@ class Comparison:
             }
             for name, both in layers.items()
         }
-        self.reservoir = Reservoir(plan.sample, plan.seed)
-        self.sentences = 0
 
     def __len__(self) -> int:
-        """Return the number of stimuli so far."""
+        """Return the number of stimuli so far, massive ones included."""
+        return self.ordinary + len(self.massive)
+
+    @property
+    def ordinary(self) -> int:
+        """The number of stimuli behind all measures: those massive in no layer (`bertft.similarity.sinks`)."""
         return len(next(iter(next(iter(self.sums.values())).values())))
 
     def place(self, devices: Sequence[torch.device]) -> None:
@@ -109,8 +100,13 @@ class Comparison:
                 moments.place(devices[: moments.layers_x])
 
     def start(self, spaces: Sequence[Tensor]) -> None:
-        """Fix the provisional means by these rows without adding them."""
-        self._feed(spaces, CrossMoments.start)
+        """Fix the provisional means and the thresholds of massive activations by these rows without adding them."""
+        self.massive.fit(spaces)
+        layers = self.massive.layers_of(spaces)
+        if layers is not None:
+            ordinary = ~torch.stack([massive.any(0) for massive in layers]).any(0)
+            spaces = [space[:, ordinary.to(space.device)] for space in spaces] if ordinary.any() else spaces
+        self._feed(self.sums, spaces, CrossMoments.start)
 
     def update(
         self,
@@ -130,23 +126,33 @@ class Comparison:
         Raises BertftError for a row that is not finite or has no direction, with its encoder, layer, text and place in
         the text. In a text that was cut into windows, the place is that in the window.
         """
-        try:
-            self._feed(spaces, CrossMoments.update)
-        except BadRow as bad:
-            ends = lengths.cumsum(0)
-            which = int(torch.searchsorted(ends, bad.row, right=True))
-            layer = None if bad.layer is None else self.plan.number(bad.layer)
-            row, name = bad.row - int(ends[which] - lengths[which]), text(int(index[which]))
-            raise BertftError(f"similarity: row {row} of {name}, in layer {layer} of {bad.side}, {bad.why}") from None
+        self.massive.fit(spaces)
+        layers = self.massive.layers_of(spaces)
+        kept: list[tuple[Tables, Tensor | None]] = [(self.sums, None)]
+        if layers is not None:
+            massive = self.massive.note(layers, index, lengths)
+            kept = [(self.sums, (~massive).nonzero()[:, 0]), (self.massive.sums, massive.nonzero()[:, 0])]
+        for sums, rows in kept:
+            chosen = spaces if rows is None else [space[:, rows.to(space.device)] for space in spaces]
+            try:
+                self._feed(sums, chosen, CrossMoments.update)
+            except BadRow as bad:
+                ends, at = lengths.cumsum(0), bad.row if rows is None else int(rows[bad.row])
+                which = int(torch.searchsorted(ends, at, right=True))
+                layer = None if bad.layer is None else self.plan.number(bad.layer)
+                row, name = at - int(ends[which] - lengths[which]), text(int(index[which]))
+                where = f"similarity: row {row} of {name}, in layer {layer} of {bad.side}"
+                raise BertftError(f"{where}, {bad.why}") from None
         self.reservoir.offer(index, lengths, *spaces)
 
     def state(self) -> tuple[dict[str, Tensor], float | None]:
-        """Return the tensors of sums and sample, and the sample's limit, for `restore`."""
+        """Return the tensors of sums, sample and massive activations, and the sample's limit, for `restore`."""
         kept, limit = self.reservoir.state()
         tensors = {f"reservoir/{key}": tensor for key, tensor in kept.items()}
         for name, table in self.sums.items():
             for metric, moments in table.items():
                 tensors.update({f"sums/{name}/{metric}/{key}": tensor for key, tensor in moments.state.items()})
+        tensors.update({f"massive/{key}": tensor for key, tensor in self.massive.state().items()})
         return tensors, limit
 
     def restore(self, tensors: Mapping[str, Tensor], limit: float | None) -> None:
@@ -155,10 +161,13 @@ class Comparison:
         for name, table in self.sums.items():
             for metric, moments in table.items():
                 moments.restore(_under(f"sums/{name}/{metric}/", tensors))
+        self.massive.restore(_under("massive/", tensors))
 
-    def _feed(self, spaces: Sequence[Tensor], method: Callable[[CrossMoments, Tensor, Tensor], object]) -> None:
+    def _feed(
+        self, sums: Tables, spaces: Sequence[Tensor], method: Callable[[CrossMoments, Tensor, Tensor], object]
+    ) -> None:
         """Call ``method`` of every accumulator with its layers; a `BadRow` then names the encoder as its side."""
-        for (name, table), space in zip(self.sums.items(), spaces[1:], strict=True):
+        for (name, table), space in zip(sums.items(), spaces[1:], strict=True):
             for moments in table.values():
                 try:
                     method(moments, spaces[0][: moments.layers_x], space[: moments.layers_y])
@@ -169,10 +178,17 @@ class Comparison:
 
     def rows(self, data: str, *, progress: Progress = SILENT) -> list[Row]:
         """Return every measure of every encoder and layer and, of several tuned encoders, their differences."""
+        return [
+            row if row.layer is None else dataclasses.replace(row, layer=self.plan.number(row.layer))
+            for row in self._rows(data, progress)
+        ]
+
+    def _rows(self, data: str, progress: Progress) -> list[Row]:
+        """Return the rows of `rows` with the places of the layers among those compared as their numbers."""
         plan = self.plan
         if plan.intervals and self.sentences < 2:
             raise BertftError(f"similarity: needs at least 2 texts for an interval, found {self.sentences} in {data}")
-        sample = self._sample() if plan.intervals or plan.over_pairs else None
+        sample = self._sample() if plan.intervals or plan.over_pairs or plan.null else None
         estimates, crossed = self._estimates(data)
         rows: list[Row] = []
         influences: dict[str, dict[tuple[str, int], tuple[float, Tensor]]] = {name: {} for name in self.sums}
@@ -183,21 +199,54 @@ class Comparison:
                 influence = measure.influence(sums, layer, x, y)
                 influences[name][measure.name, layer] = value, influence
                 ends = _ends(measure.interval(value, influence, sample.groups, **self._size))
-            rows.append(self._row(name, _task(measure.name), data, layer, measure.name, value, ends))
+            rows.append(self._row(name, task_of(measure.name), data, layer, measure.name, value, ends))
+        rows += self._with_massive(data, rows, progress)
         rows += self._of_spaces(data, sample)
         if plan.intervals and sample is not None:
             rows += self._differences(influences, sample.groups, data)
         if plan.over_pairs and sample is not None:
             rows += all_pairs.rows(data, plan, sample.groups, sample.base, sample.tuned, progress=progress)
+        if plan.null and sample is not None:
+            noise = max(table[metric].noise for table in self.sums.values() for metric in table)
+            known = {row.key: row for row in rows}
+            spaces = sample.groups, sample.base, sample.tuned
+            rows += nulls.rows(data, plan, *spaces, known, noise=noise, progress=progress)
         return rows + crossed
 
+    def _with_massive(self, data: str, rows: Sequence[Row], progress: Progress) -> list[Row]:
+        """Return how many stimuli are massive, and the measures of all stimuli that leave the interval of ``rows``."""
+        size: dict[str, Any] = {"n": len(self), "seed": self.plan.seed}
+        found = self.massive.rows(data, **size)
+        if found:
+            progress.say(
+                f"{data}: {len(self.massive):,} of {len(self):,} stimuli are massive activations and left out "
+                "(<measure>_with_massive counts them in)"
+            )
+            known = {(row.model, row.measure, row.layer): row for row in rows}
+            for name, measure in itertools.product(self.sums, list(streamed_measures(self.plan))):
+                both = merged([sums[name][measure.metric] for sums in (self.sums, self.massive.sums)])
+                values = measure.values(both)
+                for layer, value in enumerate((values.diagonal() if self.plan.all_layers else values).tolist()):
+                    row = known[name, measure.name, layer]
+                    low, high = (row.value if end is None else end for end in (row.low, row.high))
+                    if math.isfinite(value) and not low <= value <= high:
+                        named = str(dataclasses.replace(MeasureName.parse(measure.name), derived="with_massive"))
+                        found.append(Row(name, TASK, data, layer, named, value, **size))
+        return found + dimension_rows(self.sums, data, self.ordinary, self.plan.seed)
+
     def _sample(self) -> _Sample:
-        groups, (base, *tuned) = self.reservoir.contents()
+        """Return the ordinary stimuli of the reservoir."""
+        groups, spaces = self.reservoir.contents()
+        layers = self.massive.layers_of(spaces)
+        if layers is not None:
+            ordinary = (~torch.stack([massive.any(0) for massive in layers]).any(0)).nonzero()[:, 0]
+            groups, spaces = groups[ordinary].unique(return_inverse=True)[1], [space[:, ordinary] for space in spaces]
+        base, *tuned = spaces
         return _Sample(groups, base, dict(zip(self.sums, tuned, strict=True)))
 
     @property
     def _size(self) -> dict[str, int]:
-        return {"stimuli": len(self), "sentences": self.sentences}
+        return {"stimuli": self.ordinary, "sentences": self.sentences}
 
     def _row(
         self,
@@ -209,13 +258,13 @@ class Comparison:
         value: float,
         ends: tuple[float | None, float | None] = (None, None),
     ) -> Row:
-        return Row(model, task, data, self.plan.number(layer), measure, value, *ends, len(self), self.plan.seed)
+        return Row(model, task, data, layer, measure, value, *ends, self.ordinary, self.plan.seed)
 
     def _estimates(self, data: str) -> tuple[list[_Estimate], list[Row]]:
         """Return the values of all measures from sums, and the rows that cross all layers."""
         estimates: list[_Estimate] = []
         crossed: list[Row] = []
-        for (name, table), measure in itertools.product(self.sums.items(), list(self._measures())):
+        for (name, table), measure in itertools.product(self.sums.items(), list(streamed_measures(self.plan))):
             values = measure.values(table[measure.metric])
             if not values.isfinite().all():
                 layer = self.plan.number(int((~values.isfinite()).nonzero()[0, -1]))
@@ -232,21 +281,6 @@ class Comparison:
             for layer, value in enumerate(of_tuned):
                 named = str(dataclasses.replace(MeasureName.parse(measure), base_layer=of_base))
                 yield self._row(name, "heatmap", data, layer, named, value)
-
-    def _measures(self) -> Iterator[_Measure]:
-        """Yield the measures that follow from sums, in the order of the plan."""
-        raw = self.plan.of_raw_rows if {"cka", *SCATTER} & set(self.plan.measures) else ""
-        for measure in self.plan.measures:
-            if measure == "rsa":
-                yield from (_rsa(metric, compare) for metric, compare in self.plan.streamed)
-            elif measure == "cka":
-                values = operator.methodcaller("cka", debiased=True)
-                yield _Measure("cka_debiased", raw, values, partial(_influence, cka_influence))
-            elif measure == "shape_distance":
-                influence = partial(_influence, shape_influence)
-                yield _Measure(measure, raw, operator.methodcaller(measure), influence, angle_interval)
-            elif measure in SCATTER:
-                yield _Measure(measure, raw, operator.methodcaller(measure), partial(_of_scatter, measure))
 
     def _of_spaces(self, data: str, sample: _Sample | None) -> list[Row]:
         """Return the measures of single spaces: the base's once, then each tuned encoder's."""
@@ -294,7 +328,7 @@ class Comparison:
         self, influences: Mapping[str, Mapping[tuple[str, int], tuple[float, Tensor]]], groups: Tensor, data: str
     ) -> Iterator[Row]:
         """Yield first minus second of each two tuned encoders, measure by measure, with the paired interval."""
-        for first, second in itertools.combinations(influences, 2):
+        for first, second in pairs_of_models(influences):
             for measure, layer in influences[first]:
                 if (measure, layer) not in influences[second]:
                     continue
@@ -309,29 +343,6 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
-def _rsa(metric: str, compare: str) -> _Measure:
-    def influence(m: CrossMoments, k: int, x: Tensor, y: Tensor) -> Tensor:
-        form = entries(m, k) if compare == "cosine" else None
-        return rsa_influence(m.moments(k, k), *augmented_rows(m, k, x, y), form)
-
-    return _Measure(str(MeasureName.rsa(metric, compare)), metric, lambda m: m.rsa(compare), influence)
-
-
-def _influence(function: Callable[..., Tensor], m: CrossMoments, k: int, x: Tensor, y: Tensor) -> Tensor:
-    return function(m.moments(k, k), *augmented_rows(m, k, x, y))
-
-
-def _of_scatter(measure: str, m: CrossMoments, k: int, x: Tensor, y: Tensor) -> Tensor:
-    function = getattr(measures, measure)
-    settings = {} if measure == "procrustes" else {"noise": m.noise}
-    return _influence(partial(scatter_influence, partial(function, **settings)), m, k, x, y)
-
-
 def _ends(interval: Interval) -> tuple[float | None, float | None]:
     """Return the ends of an interval, or None for both if it has none."""
     return (None, None) if math.isnan(interval.low) else (interval.low, interval.high)
-
-
-def _task(measure: str) -> str:
-    """Return ``rsa`` for RSA and CKA, which the report draws; other measures appear in the table only."""
-    return "rsa" if MeasureName.parse(measure).measure.family in ("RSA", "CKA") else "similarity"

@@ -27,6 +27,7 @@ from bertft.similarity.compare.plan import Plan
 from bertft.similarity.compare.stimuli import check_request, choose, cut, layer_counts, side_by_side
 from bertft.similarity.compare.stream import StreamRun
 from bertft.similarity.compare.workers import ALONE, Team
+from bertft.similarity.sinks import Place
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Batch, Encoder
@@ -50,12 +51,12 @@ def compare_encoders(
     window: str = "split",
     all_layers: bool = False,
     layers: Sequence[int] = (),
+    null: int = 0,
     progress: Progress = SILENT,
 ) -> list[Row]:
     """Compare each layer of ``base`` with the same layer of every encoder in ``tuned``, on a sample of ``texts``.
 
-    All encoders run over the same batches, each text once per encoder. Only sums and a reservoir of whole sentences are
-    kept.
+    All encoders run over the same batches, once. Only sums and a reservoir of whole sentences are kept.
 
     Args:
         base: the encoder before fine-tuning.
@@ -74,6 +75,7 @@ def compare_encoders(
         window: how the encoder treats texts beyond its window (`bertft.models.encoder.Encoder.stream`).
         all_layers: also compare every layer with every layer of the base, in rows of the task ``heatmap``.
         layers: the layers compared; () for all. Blocks above the highest one do not run.
+        null: derangements of texts for rows of the task ``null`` (`bertft.similarity.compare.nulls`); 0 for none.
         progress: receives the step.
 
     Returns:
@@ -82,8 +84,7 @@ def compare_encoders(
         clustered by example (infinitesimal jackknife, `bertft.similarity.influence`). ``n`` is the number of stimuli.
 
     Raises:
-        BertftError: The metric is unknown, there are fewer than two examples, tokenizers differ, or vectors are not
-            finite or have no direction.
+        BertftError: The metric is unknown, there is one example, tokenizers differ, or vectors cannot be compared.
     """
     if metric not in LINEAR:
         raise BertftError(f"compare_encoders: metric must be one of {', '.join(LINEAR)}, found {metric!r}")
@@ -95,7 +96,7 @@ def compare_encoders(
         raise BertftError(f"compare_encoders: needs at least 2 texts for an interval, found {len(chosen)} in {data}")
     _say_if_fewer(total, tokens, f"{unit}s", data, progress)
 
-    plan = Plan(metrics=(metric,), sample=reservoir, seed=seed, all_layers=all_layers, layers=tuple(layers))
+    plan = Plan(metrics=(metric,), sample=reservoir, seed=seed, all_layers=all_layers, layers=tuple(layers), null=null)
     comparison = Comparison(plan, layer_counts(base, tuned, layers))
     comparison.sentences = len(chosen)
     whole = [examples[place] for place in places]  # for encoders that cut texts otherwise
@@ -106,7 +107,7 @@ def compare_encoders(
     with progress.step(f"compare on {data}", total=total, unit=f"{unit}s") as step, torch.inference_mode():
         for stimuli in _add(streams, comparison, counts, places):
             step.advance(stimuli)
-    return [row for row in comparison.rows(data, progress=progress) if row.task in ("rsa", "heatmap")]
+    return [row for row in comparison.rows(data, progress=progress) if row.task in ("rsa", "heatmap", "null", "sinks")]
 
 
 def _say_if_fewer(found: int, wanted: int | None, units: str, data: str, progress: Progress) -> None:
@@ -143,6 +144,7 @@ def compare_stream(
     every: float | None = None,
     team: Team = ALONE,
     texts_in_all: int | None = None,
+    massive: list[Place] | None = None,
     progress: Progress = SILENT,
 ) -> list[Row] | None:
     """Compare each layer of ``base`` with the same layer of every encoder in ``tuned``, over all of ``texts``.
@@ -163,14 +165,14 @@ def compare_stream(
         every: least seconds between checkpoints, by default `EVERY`; 0 saves after every batch.
         team: the processes that share the text.
         texts_in_all: number of texts, for the estimate of the time left.
+        massive: receives the places of massive activations (`bertft.similarity.sinks`).
         progress: receives steps and messages.
 
     Returns:
         Rows in the order of the plan; None in the processes that do not lead the team.
 
     Raises:
-        BertftError: There are fewer stimuli than the measures need, tokenizers differ, vectors are not finite or have
-            no direction, or another process was lost.
+        BertftError: Stimuli are too few, tokenizers differ, vectors cannot be compared, or a process was lost.
         KeyboardInterrupt: The run was interrupted; the checkpoint is saved first.
     """
     check_request(base, tuned, tokens, unit)
@@ -199,6 +201,8 @@ def compare_stream(
     if not team.leads:
         return None
     _say_if_fewer(len(comparison), tokens, f"{unit}s", data, progress)
+    if massive is not None:
+        massive += comparison.massive.places
     return comparison.rows(data, progress=progress)
 
 

@@ -9,11 +9,20 @@ from bertft.errors import BertftError
 from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS
 from bertft.similarity.pairwise_rsa import LARGEST
 
-SCATTER = ("cca", "svcca", "pwcca", "procrustes", "shape_distance", "linear_r2")  # of centred scatter matrices
+SCATTER = (
+    "cka_biased",
+    "cca",
+    "svcca",
+    "pwcca",
+    "procrustes",
+    "shape_distance",
+    "linear_r2",
+)  # of centred scatter matrices
 WHITENED = {"cca", "pwcca", "linear_r2"}  # depend on directions of little variance, which float32 products blur
 SPACES = ("effective_dimension", "anisotropy")  # of each encoder alone
 PAIRS = ("mutual_knn", "cka_rbf")  # of the sampled stimuli
 MEASURES = ("rsa", "cka", *SCATTER, *SPACES, *PAIRS)
+FEWEST = 100  # derangements of a null
 
 
 @dataclass(frozen=True)
@@ -34,8 +43,10 @@ class Plan:
         permutations: of the sampled sentences, for a Mantel test (`bertft.similarity.rsa`) of each kind of RSA except
             kendall; 0 for none.
         layers: the layers compared, by their numbers in both encoders; () for all.
+        null: derangements of the sampled texts for the null of each measure (`bertft.similarity.compare.nulls`), or 0.
 
-    Raises BertftError for unknown names, sizes out of range, and permutations without an RSA to test.
+    Raises BertftError for unknown names, sizes out of range, permutations without an RSA to test, and a null without
+    measures.
     """
 
     metrics: tuple[str, ...] = ("cosine",)
@@ -48,6 +59,7 @@ class Plan:
     float64: bool = False
     permutations: int = 0
     layers: tuple[int, ...] = ()
+    null: int = 0
 
     def __post_init__(self) -> None:
         for name, chosen, allowed in (
@@ -75,6 +87,23 @@ class Plan:
                 "similarity: permutations test rsa by pearson, cosine, spearman or rho_a, which the measures lack "
                 "(--measures, --compare)"
             )
+        self._check_null()
+
+    def _check_null(self) -> None:
+        if self.null and self.null < FEWEST:
+            raise BertftError(f"similarity: null must be 0 or at least {FEWEST}, found {self.null} (--null)")
+        if self.null and not (self.streamed or self._others or any(kind[1] != "kendall" for kind in self.pairwise)):
+            raise BertftError("similarity: a null needs a measure of two encoders except kendall (--null, --measures)")
+        if self.null and self.over_pairs and self.sample > LARGEST:
+            raise BertftError(
+                f"similarity: the null of measures over pairs takes a sample of at most {LARGEST} stimuli, found "
+                f"{self.sample} (--sample)"
+            )
+
+    @property
+    def _others(self) -> set[str]:
+        """The measures of two encoders other than RSA."""
+        return {"cka", *SCATTER, *PAIRS} & set(self.measures)
 
     def number(self, place: int) -> int:
         """Return the number of the layer at ``place`` among those compared."""

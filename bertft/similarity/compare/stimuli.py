@@ -71,8 +71,20 @@ def taken(encoder: Encoder, texts: Iterable[Any], *, tokens: int | None, unit: s
 def count_stimuli(encoder: Encoder, examples: Sequence[Any], unit: str) -> list[int]:
     """Return how many stimuli each of ``examples`` holds: word pieces without special tokens, or words."""
     if unit == "word" and not any(isinstance(example, Encoded) for example in examples):
-        return [len(item.parts) for item in inputs_of(examples, unit)]  # every word has a vector
+        skipped = encoder.skip_first  # every other word has a vector
+        return [max(0, len(item.parts) - skipped) for item in inputs_of(examples, unit)]
     return [item.count for item in encoder.tokenise(examples, unit)]
+
+
+def token_at(encoder: Encoder, text: Any, unit: str, stimulus: int) -> str | None:
+    """Return the token or word of a ``stimulus`` of a text; None in a text that is cut into windows."""
+    if unit == "word":
+        parts = inputs_of([text], unit)[0].parts[encoder.skip_first :]
+        return parts[stimulus] if stimulus < len(parts) else None
+    item = encoder.tokenise(inputs_of([text], unit), unit)[0]
+    if len(item) > encoder.max_length or stimulus >= item.count:
+        return None
+    return str(encoder.tokenizer.convert_ids_to_tokens(item.inputs["input_ids"][item.slots.index(stimulus)]))
 
 
 def check_request(base: Encoder, tuned: Mapping[str, Encoder], tokens: int | None, unit: str) -> None:

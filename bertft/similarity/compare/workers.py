@@ -50,6 +50,7 @@ class Team:
             for table in comparison.sums.values():
                 for moments in table.values():
                     moments.all_reduce()
+            comparison.massive.add_up()
             reservoir = comparison.reservoir
             lists: list[Any] = [None] * self.size
             dist.all_gather_object(lists, (comparison.sentences, reservoir.listing()))

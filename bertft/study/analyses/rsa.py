@@ -10,9 +10,10 @@ import numpy as np
 
 from bertft.data.examples import inputs_of
 from bertft.models.encoder import Encoder
+from bertft.models.noise import noise_encoders
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
-from bertft.similarity import compare_encoders
+from bertft.similarity import Plan, compare_encoders
 from bertft.similarity.compare.stimuli import choose, count_stimuli
 from bertft.similarity.placed_sums import bytes_of_sums
 from bertft.study.analysis import Analysis
@@ -40,14 +41,14 @@ class Rsa(Analysis[Inputs]):
     Settings: `RsaConfig` (``rsa``) and the texts of ``stimuli``; every task's own dev text is added.
     """
 
-    name, order, tasks = "rsa", 20, ("rsa", "heatmap")
+    name, order, tasks = "rsa", 20, ("rsa", "heatmap", "null")
 
     def stages(self, inputs: Inputs) -> list[Stage]:
         """Return a stage ``rsa/<text>`` for every text."""
         config, rsa = inputs.config, inputs.config.rsa
         if rsa is None:
             return []
-        shared = ("metric", "tokens", "unit", "draw")
+        shared = ("metric", "tokens", "unit", "draw", "null", "noise")
         common = {key: value for key, value in settings_of(rsa).items() if key in shared}
         found = []
         for text in _texts(inputs):
@@ -61,7 +62,9 @@ class Rsa(Analysis[Inputs]):
         return found
 
     def check(self, inputs: Inputs) -> None:
-        """Read every text."""
+        """Read every text; refuse a null of too few derangements."""
+        if inputs.config.rsa:
+            Plan(metrics=(inputs.config.rsa.metric,), null=inputs.config.rsa.null)
         for text in _texts(inputs):
             inputs.stimuli(text)
 
@@ -69,9 +72,10 @@ class Rsa(Analysis[Inputs]):
         """Return the rows of one text."""
         config, rsa, base = inputs.config, inputs.config.rsa, inputs.encoder("base")
         assert rsa is not None
+        tuned = inputs.encoders()
         return compare_encoders(
             base,
-            inputs.encoders(),
+            {**tuned, **(noise_encoders(base, tuned, config.seed) if rsa.noise else {})},
             fitting(base, inputs.stimuli(text)),
             metric=rsa.metric,
             tokens=rsa.tokens,
@@ -81,6 +85,7 @@ class Rsa(Analysis[Inputs]):
             data=text,
             all_layers=text == config.crossed_text,
             layers=layer_numbers(rsa.layers) or (),
+            null=rsa.null,
             progress=inputs.progress,
         )
 
@@ -106,7 +111,8 @@ class ComparisonCost:
         assert inputs.config.rsa is not None
         self.config: RsaConfig = inputs.config.rsa
         self.base: Encoder = inputs.encoder("base")
-        self.tuned, self.seed, self.held = len(inputs.config.tasks), inputs.config.seed, held
+        self.tuned = len(inputs.config.tasks) * (2 if self.config.noise else 1)
+        self.seed, self.held = inputs.config.seed, held
         self._lines: dict[bool, Line] = {}
 
     @property

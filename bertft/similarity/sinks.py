@@ -1,0 +1,186 @@
+"""Massive activations: stimuli that would decide every sum alone.
+
+Decoders put enormous activations on a few tokens, above all on the first one of a text. In a layer, a stimulus x is
+massive if |x - m|^2 exceeds `TIMES` times the median of the layer. Mean m and median are those of the first batch of
+the text, the same in every process, and then stay fixed. The mean leaves out what is far from it, so that it is that of
+ordinary stimuli even if one in five is massive.
+
+A stimulus that is massive in any layer of any encoder compared goes into sums of its own, with all its layers. All
+layers of all encoders are thus compared on the same stimuli, and both sums together are those of all stimuli.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bertft.runs.rows import Row
+from bertft.similarity.moments import CrossMoments
+
+TIMES = 100.0  # the layer's median of |x - m|^2
+FAR = 4.0  # times the median: not counted in the mean
+LISTED = 1000  # most stimuli that are listed with their place
+TASK = "sinks"  # of the rows
+QUARTER = 0.25  # share of a layer's variance from which a dimension is named
+
+Tables = dict[str, dict[str, CrossMoments]]  # sums by name of the tuned encoder and metric
+
+
+class Place(NamedTuple):
+    """Where a massive stimulus is: its text, its number among the text's stimuli, the encoder, and the layers."""
+
+    text: int
+    stimulus: int
+    encoder: int
+    first_layer: int
+    last_layer: int
+
+
+class Massive:
+    """Thresholds of every encoder's layers, and the sums, counts and places of the stimuli beyond them.
+
+    Args:
+        encoders: names of the encoders, the base first.
+        sums: empty accumulators, by name of the tuned encoder and metric.
+    """
+
+    def __init__(self, encoders: Sequence[str], sums: Tables) -> None:
+        self.encoders, self.sums = list(encoders), sums
+        self.centres: list[Tensor] = []  # (L, D) of each encoder
+        self.limits: list[Tensor] = []  # (L,) largest |x - m| of an ordinary stimulus
+        self.counts: list[Tensor] = []  # (L,) int64 massive stimuli
+        self.places: list[Place] = []
+        self.off = False  # in a run that an older version began without thresholds
+
+    def __len__(self) -> int:
+        """Return the number of stimuli that are massive in any layer of any encoder."""
+        return len(next(iter(next(iter(self.sums.values())).values())))
+
+    def fit(self, spaces: Sequence[Tensor]) -> None:
+        """Fix the thresholds by the rows (L, T, D) of each encoder; does nothing once they are fixed."""
+        if self.limits or self.off or not spaces[0].shape[1]:
+            return
+        for space in spaces:
+            fitted = [_threshold(layer) for layer in space]
+            self.centres.append(torch.stack([centre for centre, _ in fitted]))
+            self.limits.append(torch.tensor([limit for _, limit in fitted], dtype=torch.float64))
+            self.counts.append(torch.zeros(len(space), dtype=torch.int64))
+
+    def layers_of(self, spaces: Sequence[Tensor]) -> list[Tensor] | None:
+        """Return which rows of each encoder's layers are massive, (L, T) bool each, or None if none is."""
+        if not self.limits:
+            return None
+        found, beyond = [], False
+        for space, centre, limit in zip(spaces, self.centres, self.limits, strict=True):
+            away = torch.stack([
+                torch.linalg.vector_norm(layer - mean, dim=1)
+                for layer, mean in zip(space, centre.to(space.device), strict=True)
+            ])  # fmt: skip
+            found.append((away > limit.to(away)[:, None]) & away.isfinite())
+            beyond = beyond or bool(found[-1].any())
+        return [layers.cpu() for layers in found] if beyond else None
+
+    def note(self, layers: Sequence[Tensor], index: Tensor, lengths: Tensor) -> Tensor:
+        """Count the massive rows of a batch (`layers_of`) of texts; return which are massive anywhere, (T,) bool."""
+        starts = lengths.cumsum(0) - lengths
+        owner = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+        for encoder, massive in enumerate(layers):
+            self.counts[encoder] += massive.sum(1)
+            for row in massive.any(0).nonzero().flatten().tolist():
+                if len(self.places) < LISTED:
+                    where = massive[:, row].nonzero().flatten().tolist()
+                    text = int(owner[row])
+                    place = int(index[text]), row - int(starts[text])
+                    self.places.append(Place(*place, encoder, where[0], where[-1]))
+        return torch.stack([massive.any(0) for massive in layers]).any(0)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return tensors for `restore`."""
+        tensors: dict[str, Tensor] = {}
+        for i, (centre, limit, count) in enumerate(zip(self.centres, self.limits, self.counts, strict=True)):
+            tensors |= {f"centre/{i}": centre.cpu(), f"limit/{i}": limit, f"count/{i}": count}
+        if self.places:
+            tensors["places"] = torch.tensor(self.places, dtype=torch.int64)
+        for name, table in self.sums.items():
+            for metric, moments in table.items():
+                tensors.update({f"sums/{name}/{metric}/{key}": tensor for key, tensor in moments.state.items()})
+        return tensors
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Resume from a `state`. Without one, as in a checkpoint of an older version, nothing will be massive."""
+        self.off = not tensors
+        read = lambda kind: [tensors[f"{kind}/{i}"] for i in range(len(self.encoders))] if tensors else []
+        self.centres, self.limits, self.counts = read("centre"), read("limit"), read("count")
+        self.places = [Place(*place) for place in tensors["places"].tolist()] if "places" in tensors else []
+        for name, table in self.sums.items():
+            for metric, moments in table.items():
+                head = f"sums/{name}/{metric}/"
+                moments.restore({key.removeprefix(head): t for key, t in tensors.items() if key.startswith(head)})
+
+    def add_up(self) -> None:
+        """Sum over the processes of torch.distributed; all must call it."""
+        import torch.distributed as dist
+
+        for table in self.sums.values():
+            for moments in table.values():
+                moments.all_reduce()
+        parts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, (self.counts, self.places))
+        if counts := [counts for counts, _ in parts if counts]:
+            self.counts = [torch.stack(layers).sum(0) for layers in zip(*counts, strict=True)]
+        self.places = sorted(place for _, places in parts for place in places)[:LISTED]
+
+    def rows(self, data: str, n: int, seed: int) -> list[Row]:
+        """Return ``massive_stimuli`` of every encoder and layer of ``n`` stimuli, if there are any."""
+        if not len(self):
+            return []
+        return [
+            Row(name, TASK, data, layer, "massive_stimuli", float(count), n=n, seed=seed)
+            for name, counts in zip(self.encoders, self.counts, strict=True)
+            for layer, count in enumerate(counts.tolist())
+        ]
+
+
+def _threshold(rows: Tensor) -> tuple[Tensor, float]:
+    """Return the mean of ordinary rows (T, D) and the largest ordinary distance from it; infinite without spread."""
+    rows = rows.double() if rows.dtype == torch.float64 else rows.float()
+    centre = rows.mean(0)
+    for _ in range(2):
+        squares = (rows - centre).square().sum(1)
+        near = squares <= FAR * squares.median()
+        centre = rows[near].mean(0)
+    median = float((rows - centre).square().sum(1).median())
+    return centre, math.sqrt(TIMES * median) if math.isfinite(median) and median > 0 else math.inf
+
+
+def dimension_rows(sums: Tables, data: str, n: int, seed: int) -> list[Row]:
+    """Return the dimension of every layer that carries more than a quarter of the layer's variance.
+
+    ``largest_dimension_share`` is its share, ``largest_dimension`` its number from 0. They are of the raw vectors:
+    sums of a metric that changes rows give none.
+    """
+    found: dict[tuple[str, int], list[Row]] = {}
+    for name, table in sums.items():
+        moments = next((m for metric, m in table.items() if metric in ("dot", "sqeuclidean")), None)
+        if moments is None:
+            continue
+        for side, model in enumerate(("base", name)):
+            layers = (moments.layers_x, moments.layers_y)[side]
+            for layer in range(layers):
+                other = layer if moments.pairs == "diagonal" else 0
+                m = moments.moments(*((layer, other) if side == 0 else (other, layer)))
+                gram, space = ((m.gram_x, m.x), (m.gram_y, m.y))[side]
+                assert gram is not None
+                variance = gram.diagonal() - space.s.square() / space.n
+                share, dimension = (variance / variance.sum()).max(0)
+                if float(share) > QUARTER:
+                    head = (model, TASK, data, layer)
+                    found[model, layer] = [
+                        Row(*head, "largest_dimension_share", float(share), n=n, seed=seed),
+                        Row(*head, "largest_dimension", float(dimension), n=n, seed=seed),
+                    ]
+    return [row for rows in found.values() for row in rows]
