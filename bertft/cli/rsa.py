@@ -51,8 +51,8 @@ RSA_HELP = {
     ),
     "permutations": "Permutations of a Mantel test of each RSA on the sample (rows <measure>_p); 0 for none.",
     "by": (
-        "Labels by which to list the words and sentences that moved: position, frequency; for treebanks also upos, "
-        "xpos, relation, depth, feats:KEY, misc:KEY. Skips euclidean and manhattan."
+        "Labels by which to list the words and sentences that moved: position, frequency, form; for treebanks also "
+        "upos, xpos, relation, depth, feats:KEY, misc:KEY. Skips euclidean and manhattan."
     ),
     "dtype": "Precision of the encoders: float32, bfloat16 or float16.",
     "precision": (
