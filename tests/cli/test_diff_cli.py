@@ -55,7 +55,7 @@ def test_a_folder_gets_results_configuration_and_page(here, tiny_model, tuned, c
     text = page.read_text(encoding="utf8")
     assert '<section class="answer"' in text and text.index("a changed: its similarity") < text.index("data-figure")
     drawn = [page[page.index("<dl>") : page.index("<dt>cost")] for page in (first, text)]
-    assert drawn[0] == drawn[1] and drawn[0].count("<dt>") == 9
+    assert drawn[0] == drawn[1] and drawn[0].count("<dd>") == 9
 
 
 def test_json_has_verdict_and_rows(here, tiny_model, tuned, capsys):

@@ -23,16 +23,14 @@ from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.runs.vocabulary import MeasureName
 from bertft.similarity import Plan, compare_stream
-from bertft.similarity.words.labels import RARE
 from bertft.similarity.words.moved import FILES, Moved, words_that_moved, write_moved
 from bertft.study.analyses.weights import MEASURE, Weights
 from bertft.study.analysis import Analysis
 from bertft.study.diff.models import Compared, MovedWord
-from bertft.study.diff.verdict import HARDLY, NOISE, SHOWN, Found, is_changed
+from bertft.study.diff.verdict import FORM, HARDLY, NOISE, SHOWN, Found, half, is_changed
 
 METRIC = "cosine"
 WORDS = 2000  # words that are looked at one by one
-FORM = "form"  # the grouping of words of a plain text
 CONTEXT = 7  # words shown on either side of a word that moved
 
 
@@ -107,6 +105,11 @@ class Similarity(Part):
         return f"{text} A random change of the same size leaves it at {point(noise, there)}."
 
 
+def percent(share: float) -> str:
+    """Return a share in percent with two digits after the point."""
+    return f"{100 * share:.2f} %"
+
+
 def _where(line: Line) -> str:
     """Return the most changed layers, noting neighbours whose intervals overlap, and where half of it is reached."""
     order = sorted(range(len(line.values)), key=line.values.__getitem__)[:SHOWN]
@@ -114,9 +117,8 @@ def _where(line: Line) -> str:
     for before, at in itertools.pairwise(order):
         remark = " (intervals overlap)" if apart(line, before, line, at) is False else ""
         parts.append(f"layer {line.layers[at]} {point(line, at)}{remark}")
-    lost = [1 - value for value in line.values]
-    half = next(i for i, loss in enumerate(lost) if loss >= max(lost) / 2)
-    return f"{', '.join(parts)}; half of the change is reached at layer {line.layers[half]} of {line.layers[-1]}."
+    reached = f"half of the change is reached at layer {line.layers[half(line)]} of {line.layers[-1]}"
+    return f"{', '.join(parts)}; {reached}."
 
 
 class Words(Part):
@@ -164,7 +166,7 @@ class Words(Part):
             if line is None or 1 - min(line.values) < HARDLY:
                 continue
             layer, start = line.layers[line.lowest()], f"{name}: " if several else ""
-            forms = _forms(found.rows, name, layer)
+            forms = found.forms(name, layer)
             if count := min(SHOWN, len(forms) // 2):
                 most = ", ".join(_form(row) for row in forms[:count])
                 least = ", ".join(_form(row) for row in forms[-count:][::-1])
@@ -208,13 +210,6 @@ def read_words(folder: Path) -> list[MovedWord]:
             for row in csv.DictReader(file)
             if row["moved"] == "most"
         ]
-
-
-def _forms(rows: Sequence[Row], model: str, layer: int) -> list[Row]:
-    """Return the rows of word forms at a layer, those that moved most first."""
-    named = ((row, MeasureName.parse(row.measure)) for row in rows if row.model == model and row.layer == layer)
-    found = [row for row, name in named if name.grouping == FORM and name.label != RARE]
-    return sorted(found, key=lambda row: row.value)
 
 
 def _form(row: Row) -> str:
@@ -275,8 +270,8 @@ class WeightsMoved(Part):
                 continue
             start = f"{line.model}: " if len(found.tuned) > 1 else ""
             order = sorted(range(1, len(line.values)), key=lambda i: -line.values[i])[:SHOWN]
-            most = ", ".join(f"block {line.layers[i]} {line.values[i]:.2%}" for i in order)
-            said.append(Said("weights", f"{start}moved most in {most}; embeddings {line.values[0]:.2%}.", rank=1))
+            most = ", ".join(f"block {line.layers[i]} {percent(line.values[i])}" for i in order)
+            said.append(Said("weights", f"{start}moved most in {most}; embeddings {percent(line.values[0])}.", rank=1))
         return said
 
     def figures(self, rows: Sequence[Row], context: Context) -> Sequence[Figure | HeatMap]:

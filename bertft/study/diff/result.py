@@ -41,9 +41,11 @@ class Difference:
 
     @property
     def verdict(self) -> list[str]:
-        """The verdict, line by line."""
+        """The verdict, line by line; a key word stands on the first line of several."""
         width = max(len(line.term) for line in self.said) + GAP
-        return [f"{line.term:{width}}{line.text}" for line in self.said]
+        terms = ["", *(line.term for line in self.said)]
+        heads = ["" if line.term == before else line.term for line, before in zip(self.said, terms, strict=False)]
+        return [f"{head:{width}}{line.text}" for head, line in zip(heads, self.said, strict=True)]
 
     @property
     def changed(self) -> dict[str, bool]:

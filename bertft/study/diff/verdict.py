@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bertft.report.lines import Context, Line, lines, point
+from bertft.data.location import encoder_name
+from bertft.report.lines import Context, Line, lines, number, point
 from bertft.report.page.answer import Answer, Number, Said
 from bertft.report.page.figure_section import Cell
 from bertft.runs.rows import Row
+from bertft.runs.vocabulary import MeasureName
+from bertft.similarity.words.labels import RARE
 from bertft.study.diff.models import MovedWord
 
 MOST = 12  # lines
@@ -18,6 +21,7 @@ NUMBERS = 6  # rows of the table
 ROUNDING = 1e-6  # sums of float32 products move a similarity of 1 by less
 HARDLY = 0.0005  # a loss that three digits do not show
 NOISE = "noise of "  # begins the name of an encoder with a random change of the same size
+FORM = "form"  # the grouping of words of a plain text
 SHOWN = 3  # layers, words and blocks that a line names
 
 
@@ -39,8 +43,9 @@ class Found:
 
     @property
     def base(self) -> str:
-        """The base as the user named it."""
-        return str(self.context.config.get("base", "the base"))
+        """The name of the base, or "the base" if a tuned encoder has the same name."""
+        name = encoder_name(str(self.context.config.get("base", "")))
+        return "the base" if name in ("", *self.tuned) else name
 
     @property
     def tuned(self) -> list[str]:
@@ -61,8 +66,20 @@ class Found:
         """Return another measure of the same encoder."""
         return next((other for other in self._lines() if other.measure == measure and other.model == line.model), None)
 
+    def forms(self, model: str, layer: int) -> list[Row]:
+        """Return the rows of word forms at a layer, those that moved most first."""
+        named = ((row, MeasureName.parse(row.measure)) for row in self.rows if (row.model, row.layer) == (model, layer))
+        found = [row for row, name in named if name.grouping == FORM and name.label != RARE]
+        return sorted(found, key=lambda row: row.value)
+
     def _lines(self) -> list[Line]:
         return [line for task in dict.fromkeys(row.task for row in self.rows) for line in lines(self.rows, task)]
+
+
+def half(line: Line) -> int:
+    """Return the position of the first layer at which half of the largest change is reached."""
+    lost = [1 - value for value in line.values]
+    return next(i for i, loss in enumerate(lost) if loss >= max(lost) / 2)
 
 
 def lowest(found: Found, model: str) -> float:
@@ -105,22 +122,28 @@ def numbers(found: Found) -> list[Number]:
         place = line.lowest()
         layer = line.layers[place]
         of_model = "" if len(found.tuned) == 1 else f"{model}: "
-        table.append(_number(f"{of_model}{line.name.short}, layer {layer} (most changed)", line, place))
+        table.append(_number(f"{of_model}{line.name.short}, layer {layer} (lowest)", line, place))
         if of_model:
             continue
         noise = found.similarity(f"{NOISE}{model}")
+        middle = half(line)
+        if middle != place:
+            table.append(_number(f"{line.name.short}, layer {line.layers[middle]} (half of the change)", line, middle))
         others = [
-            (f"{line.name.short}, layer {line.layers[-1]} (top)", line if place < len(line.layers) - 1 else None),
-            ("the same, noise of the same size", noise),
-            ("the same, unrelated texts", found.derived(line, "null")),
-            ("the same, calibrated", found.derived(line, "calibrated")),
+            ("the same layer, noise of the same size", noise),
+            ("the same layer, unrelated texts", found.derived(line, "null")),
+            ("the same layer, calibrated", found.derived(line, "calibrated")),
             ("debiased CKA, the same layer", found.beside(line, "cka_debiased")),
             ("weights of that block, |W' − W| / |W|", found.beside(line, "relative_weight_distance")),
         ]
         for name, other in others:
-            at = None if other is None else (len(line.layers) - 1 if other is line else other.at(layer))
+            at = None if other is None else other.at(layer)
             if other is not None and at is not None:
                 table.append(_number(name, other, at))
+        for row in found.forms(model, layer)[:1]:
+            value, _, interval = number(row.value, row.low, row.high).partition(" ")
+            label = MeasureName.parse(row.measure).label
+            table.append(Number(f"local RSA of {label!r}, the form that moved most", Cell(value, interval)))
     return table
 
 
