@@ -16,3 +16,7 @@ __all__ += ["__version__"]
 # Written model cards name `bertft.evaluation.load_finetuned`.
 sys.modules["bertft.evaluation"] = evaluation = types.ModuleType("bertft.evaluation")
 evaluation.__getattr__, _, _ = lazy_loader.attach(__name__, None, {"models.finetuning.evaluation": ["load_finetuned"]})
+
+# Trainers look for callbacks in a module of integrations.
+sys.modules["bertft.integrations"] = integrations = types.ModuleType("bertft.integrations")
+integrations.__getattr__, _, _ = lazy_loader.attach(__name__, None, {"study.drift": ["DriftCallback"]})

@@ -17,6 +17,8 @@ from .runs.rows import to_arrow as to_arrow
 from .runs.rows import to_pandas as to_pandas
 from .runs.rows import write_results as write_results
 from .study.config import StudyConfig as StudyConfig
+from .study.diff.result import Difference as Difference
+from .study.diff.run import diff as diff
 from .study.run import run_study as run_study
 
 __version__: str

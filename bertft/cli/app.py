@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from bertft.cli.diff import DIFF_EXAMPLES, diff
 from bertft.cli.options import (
     MODEL_HELP,
     SEED_HELP,
@@ -216,6 +217,7 @@ def ablate(
 
 
 app.command(epilog=RSA_EXAMPLES)(rsa)
+app.command(epilog=DIFF_EXAMPLES)(diff)
 
 
 @app.command(
@@ -234,9 +236,10 @@ def report(
         return
     from bertft.study.analyses import ANALYSES
     from bertft.study.analysis import write_page
+    from bertft.study.diff.run import is_diff, redraw
 
     with showing_progress(quiet) as progress:
-        page = write_page(folder, ANALYSES, progress=progress)
+        page = redraw(folder, progress=progress) if is_diff(folder) else write_page(folder, ANALYSES, progress=progress)
     print(f"The page is at {page.resolve()}")
 
 

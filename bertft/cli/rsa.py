@@ -70,8 +70,8 @@ RSA_HELP = {
         "special token first, else 0: such a decoder's first token decides every sum."
     ),
     "by": (
-        "Labels by which to list the words and sentences that moved: position, frequency; for treebanks also upos, "
-        "xpos, relation, depth, feats:KEY, misc:KEY. Skips euclidean and manhattan."
+        "Labels by which to list the words and sentences that moved: position, frequency, form; for treebanks also "
+        "upos, xpos, relation, depth, feats:KEY, misc:KEY. Skips euclidean and manhattan."
     ),
     "dtype": "Precision of the encoders: float32, bfloat16 or float16.",
     "device_map": "one device for each encoder, or auto to spread its blocks over GPUs and CPU (accelerate).",

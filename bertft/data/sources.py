@@ -8,6 +8,7 @@ from typing import Any
 
 from bertft.data import synthetic
 from bertft.data.datasets import load_folder, load_hub, rows_of
+from bertft.data.english import ENGLISH, english
 from bertft.data.examples import Example
 from bertft.data.files import shorten
 from bertft.data.location import Source
@@ -54,6 +55,7 @@ def load(
         source: a name, tried in this order:
 
             - ``builtin:synthetic``, optionally with ``?split=train&size=N&seed=S`` (see ``bertft.data.synthetic``);
+            - ``builtin:english``, text only: the prose of Python's documentation (`bertft.data.english`);
             - a folder written by ``save_to_disk`` of ``datasets``;
             - a file, read by the kind's reader; a file is one split, and ``split`` is ignored;
             - a data set id on the hub: ``id``, ``id:config``, or with a branch, tag or commit ``id@revision`` and
@@ -72,7 +74,8 @@ def load(
         raise BertftError(f"limit: expected a positive number of examples or none, found {shorten(limit)}")
     parsed = Source.parse(source)
     if parsed.place == "builtin":
-        return sample(_synthetic(kind, parsed, split, seed), limit, seed)
+        own = kind == "text" and parsed.text == ENGLISH
+        return sample(english() if own else _synthetic(kind, parsed, split, seed), limit, seed)
     if "\0" in parsed.text:
         raise BertftError(f"source: expected a path or a data set id, found {shorten(parsed.text)}")
     if parsed.place == "folder":
@@ -85,7 +88,8 @@ def load(
 def _synthetic(kind: str, source: Source, split: str | None, seed: int) -> Sequence[Example]:
     name = source.text
     if source.builtin != _SYNTHETIC:
-        raise BertftError(f"unknown built-in data {shorten(source.builtin)}, expected {_SYNTHETIC}")
+        expected = f"{_SYNTHETIC} or {ENGLISH}" if kind == "text" else _SYNTHETIC
+        raise BertftError(f"unknown built-in data {shorten(source.builtin)}, expected {expected}")
     options = source.options
     if unknown := sorted(set(options) - {"split", "size", "seed"}):
         raise BertftError(f"{name}: unknown option {shorten(unknown[0])}, expected split, size or seed")

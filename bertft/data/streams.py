@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from bertft.data.datasets import is_saved, load_folder, load_hub, stream_rows
+from bertft.data.english import ENGLISH
 from bertft.data.examples import Example, Text
 from bertft.data.files import read_lines
 from bertft.data.location import Source
@@ -55,7 +56,8 @@ def stream(kind: str, source: str | os.PathLike[str], *, split: str | None = Non
     name, path = parsed.text, parsed.path
     if parsed.place == "builtin":
         examples = load(kind, name, split=split)
-        return Stream(name, lambda: iter(examples), _digest(name, split or ""), len(examples))
+        content = [example.text for example in examples] if name == ENGLISH else []  # depends on Python's version
+        return Stream(name, lambda: iter(examples), _digest(name, split or "", *content), len(examples))
     if parsed.place == "folder":
         if is_saved(path):
             table = load_folder(path, split)

@@ -17,6 +17,7 @@ from bertft.report.figure import Figure, HeatMap
 from bertft.report.figures.catalogue import figures
 from bertft.report.figures.layer_maps import layer_maps
 from bertft.report.lines import Context, context
+from bertft.report.page.answer import Answer
 from bertft.report.page.example_trees import example_trees
 from bertft.report.page.figure_section import Drawn
 from bertft.report.page.moved_words import moved_words
@@ -28,16 +29,22 @@ from bertft.runs.rows import Row, read_results
 
 Further = Callable[[Sequence[Row], Context], Sequence[Figure | HeatMap]]
 """Makes figures of rows, to add to the report's own."""
+Top = Callable[[Sequence[Row], Context, Mapping[str, Any]], Answer]
+"""Makes the answer at the top of the page of the rows, the configuration and ``run.json``."""
 
 
 def write_report(
-    folder: str | os.PathLike[str], *, further: Further | None = None, progress: Progress = SILENT
+    folder: str | os.PathLike[str],
+    *,
+    further: Further | None = None,
+    answer: Top | None = None,
+    progress: Progress = SILENT,
 ) -> Path:
     """Draw ``figures/*.png, *.svg, *.csv`` and ``report.html`` from ``results.csv`` and ``config.yaml``.
 
     ``folder`` is the folder of a study, finished or not, of a single command, or of ``python -m experiments``, whose
     tables are in ``results``. ``further`` returns figures to add to the report's own; of two with one name the first
-    is drawn.
+    is drawn. ``answer`` returns the answer at the top of the page.
 
     Returns:
         The path of the page.
@@ -77,7 +84,8 @@ def write_report(
             bar.advance()
         page = folder / "report.html"
         words, trees = moved_words(folder), example_trees(folder, described.models)
-        write_text_atomically(page, render(rows, described, drawn, record, words, trees))
+        top = answer(rows, described, record) if answer else None
+        write_text_atomically(page, render(rows, described, drawn, record, words, trees, top))
         bar.advance()
     return page
 

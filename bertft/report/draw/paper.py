@@ -33,11 +33,25 @@ OPEN_AXES: dict[str, Any] = {"axes.titlesize": 10, "axes.spines.top": False, "ax
 def draw(figure: Figure | HeatMap) -> tuple[bytes, bytes]:
     """Return the figure as PNG and as SVG. The same figure gives the same bytes."""
     import matplotlib
+
+    drawn = canvas(figure)
+    with matplotlib.rc_context(_style(figure)):
+        files = []
+        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+            file = io.BytesIO()
+            drawn.savefig(file, format=kind, dpi=DPI, metadata=metadata)
+            files.append(file.getvalue())
+    return files[0], files[1]
+
+
+def canvas(figure: Figure | HeatMap) -> Canvas:
+    """Return the figure as one of matplotlib, laid out."""
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
     panel_width, panel_height, margin = SIZES[type(figure)]
-    with matplotlib.rc_context(STYLE | (OPEN_AXES if isinstance(figure, Figure) else {})):
+    with matplotlib.rc_context(_style(figure)):
         columns = min(figure.columns, len(figure.panels))
         rows = math.ceil(len(figure.panels) / columns)
         size = (max(panel_width * columns, 5.6), panel_height * rows + margin)
@@ -58,12 +72,11 @@ def draw(figure: Figure | HeatMap) -> tuple[bytes, bytes]:
         canvas.supxlabel(caption, fontsize=8, color=SOFT, x=0.01, ha="left")
         canvas.draw_without_rendering()  # one layout for both files
         canvas.set_layout_engine("none")
-        files = []
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-            file = io.BytesIO()
-            canvas.savefig(file, format=kind, dpi=DPI, metadata=metadata)
-            files.append(file.getvalue())
-    return files[0], files[1]
+    return canvas
+
+
+def _style(figure: Figure | HeatMap) -> dict[str, Any]:
+    return STYLE | (OPEN_AXES if isinstance(figure, Figure) else {})
 
 
 def in_palette(png: bytes) -> bytes:

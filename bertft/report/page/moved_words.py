@@ -28,6 +28,7 @@ KINDS = {
     "depth": "depth in the tree (root 0)",
     "position": "position in the sentence (first 0)",
     "frequency": "frequency (log2 of the word form's count in this text)",
+    "form": "word form (those that this text has at least ten times)",
 }
 DARKEST = 0.6  # opacity of the shade under a word whose local RSA is 0 or less
 SHOWN = 5  # words at either end of a layer; the file has more

@@ -6,6 +6,7 @@ escape it.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from bertft.report.draw.screen import map_panels, panels
 from bertft.report.figure import Figure, HeatMap, shown_lines, slot
 from bertft.report.findings import cost, headline
 from bertft.report.lines import Context, score
+from bertft.report.page.answer import Answer
 from bertft.report.page.example_trees import TreeSection
 from bertft.report.page.figure_section import Drawn, figure_section
 from bertft.report.page.moved_words import WordSection
@@ -41,14 +43,16 @@ def render(
     record: Mapping[str, Any],
     words: WordSection | None = None,
     trees: TreeSection | None = None,
+    answer: Answer | None = None,
 ) -> str:
     """Return the page.
 
     ``drawn`` are the figures in order, ``record`` is the content of ``run.json``, ``words`` and ``trees`` are the
-    sections of `moved_words` and `example_trees`.
+    sections of `moved_words` and `example_trees`. An ``answer`` comes first, beside the figure that it names, and takes
+    the place of the findings.
     """
     config = context.config
-    title = str(config.get("name") or config.get("command") or "bertft run")
+    title = answer.title if answer else str(config.get("name") or config.get("command") or "bertft run")
     variant = f" ({config['variant']})" if config.get("variant") else ""
     versions = record.get("versions") or {}
     plots = {d.figure.name: map_panels(d.figure) if isinstance(d.figure, HeatMap) else panels(d.figure) for d in drawn}
@@ -62,9 +66,11 @@ def render(
             description=str(config.get("description") or "").strip(),
             notices=_notices(config, record),
             facts=_facts(context, record),
-            findings=_findings(rows, context, record),
+            answer=answer,
+            first=next((figure_section(one) for one in drawn if answer and one.figure.name == answer.figure), None),
+            findings=[] if answer else _findings(rows, context, record),
             toggles=_toggles(context, drawn),
-            figures=[figure_section(one) for one in drawn],
+            figures=[figure_section(one) for one in drawn if not (answer and one.figure.name == answer.figure)],
             words=words,
             trees=trees,
             measured=_measured(rows, Sources(config, record)),
@@ -77,6 +83,12 @@ def render(
             plotly=_plotly() if plots else "",
         )
     )
+
+
+def snippet(answer: Answer, png: bytes) -> str:
+    """Return an answer with its figure as HTML for a notebook."""
+    picture = base64.b64encode(png).decode()
+    return _templates().get_template("snippet.html.j2").render(answer=answer, picture=picture)
 
 
 def _templates() -> jinja2.Environment:

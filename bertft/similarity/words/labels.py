@@ -10,7 +10,8 @@ from typing import Any
 from bertft.data.examples import Sentence, Text
 from bertft.errors import BertftError
 
-OF_WORDS = ("position", "frequency")  # labels that need no tree
+OF_WORDS = ("position", "frequency", "form")  # labels that need no tree
+COMMON, RARE = 10, "(rarer words)"  # occurrences from which a form is a label of its own; the label of all others
 COLUMNS = ("feats", "misc")  # of CoNLL-U, whose entries are labels too
 ABSENT = "_"  # the label of a word without the entry
 
@@ -33,11 +34,13 @@ LABELS: dict[str, Callable[[Sentence, Counter[str]], Sequence[Any]]] = {
     "depth": lambda s, _: [min(depth, 10) for depth in _depths(s)],
     "position": lambda s, _: [min(i, 50) for i in range(len(s.words))],
     "frequency": lambda s, counts: [int(math.log2(counts[word.lower()])) for word in s.words],
+    "form": lambda s, counts: [form if counts[form] >= COMMON else RARE for word in s.words if (form := word.lower())],
 }
 """Labels of each word, from a sentence and the counts of lower-case forms in the text.
 
 ``relation`` omits the subtype. ``depth`` is that in the tree, at most 10. ``position`` counts from 0 in the sentence,
-up to 50. ``frequency`` is the integer part of log2 of the form's count. Further labels are ``feats:KEY`` and
+up to 50. ``frequency`` is the integer part of log2 of the form's count. ``form`` is the lower-case form if the text has
+it at least 10 times, else `RARE`. Further labels are ``feats:KEY`` and
 ``misc:KEY``: the entry of that key in CoNLL-U's column, or `ABSENT`.
 """
 

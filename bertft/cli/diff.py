@@ -1,0 +1,74 @@
+"""The command ``bertft diff``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from bertft.cli.options import MODEL_HELP, SEED_HELP, SOURCE_HELP, Quiet, named_encoders, options, showing_progress
+from bertft.cli.rsa import parse_tokens
+from bertft.errors import BertftError
+from bertft.study.diff.settings import DiffCommand, DiffOptions
+
+CHANGED = 1  # exit code of --fail-if-changed and --fail-if-unchanged
+
+DIFF_EXAMPLES = """[bold]Examples[/bold]\n
+    bertft diff builtin:minilm runs/dep\n
+    bertft diff runs/adapter    (its base is named in the adapter)\n
+    bertft diff gpt2 chat=runs/gpt2-chat code=runs/gpt2-code --text sentences.txt --out runs/diff\n
+    bertft diff builtin:minilm runs/dep --fail-if-changed 0.999 --json"""
+
+DIFF_HELP = {
+    "text": f"Plain text with one sentence per line, or a folder of it; default: English that comes with Python. "
+    f"{SOURCE_HELP}",
+    "tokens": "Number of stimuli, from texts drawn at random; or all.",
+    "unit": "token or word. Models with different tokenizers need word.",
+    "dtype": "Precision of the models: float32, bfloat16 or float16.",
+    "split": "Split of a dataset.",
+    "seed": SEED_HELP,
+}
+
+
+@options(DiffOptions, DIFF_HELP)
+def diff(
+    chosen: dict[str, Any],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="BASE TUNED [TUNED ...], each a model or NAME=model; adapters may stand without their base. "
+            f"{MODEL_HELP}",
+            metavar="BASE TUNED ...",
+        ),
+    ],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", "-o", help="Run folder with results.csv, figures and a page; default: only print."),
+    ] = None,
+    fail_if_changed: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Exit with code 1 if the similarity of any layer is below this.", metavar="T"),
+    ] = None,
+    fail_if_unchanged: Annotated[
+        bool, typer.Option("--fail-if-unchanged", help="Exit with code 1 if any tuned model is unchanged.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print verdict and rows as JSON.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say what changed between models: where, which words, which weights.
+
+    Without --out nothing is written. With it, an interrupted run resumes.
+    """
+    if fail_if_changed is not None and not -1 <= fail_if_changed <= 1:
+        raise BertftError(f"--fail-if-changed: expected a similarity from -1 to 1, found {fail_if_changed:g}")
+    tokens = parse_tokens(chosen.pop("tokens"))
+    with showing_progress(quiet) as progress:
+        from bertft.study.diff.run import base_and_tuned, run_diff
+
+        base, tuned = base_and_tuned(named_encoders(models[:1]), named_encoders(models[1:]))
+        found = run_diff(DiffCommand(base=base, tuned=tuned, tokens=tokens, **chosen), out, progress=progress)
+    print(found.to_json() if json else found)
+    below = fail_if_changed is not None and min(found.lowest.values()) < fail_if_changed
+    if below or (fail_if_unchanged and not all(found.changed.values())):
+        raise typer.Exit(CHANGED)

@@ -1,0 +1,283 @@
+"""The parts of a diff.
+
+Each gives stages (rows), lines of the verdict, and figures. To add a part, write a class and list it in ``PARTS``. A
+part reads the rows of other analyses by the vocabulary and gives nothing where they are absent.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bertft.data.examples import Sentence, Text
+from bertft.errors import BertftError
+from bertft.models.weight_distance import weight_distance
+from bertft.report.figure import Figure, HeatMap
+from bertft.report.lines import Context, Line, apart, lines, number, point
+from bertft.report.page.answer import Said
+from bertft.runs.checkpoint import Checkpoint
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
+from bertft.runs.vocabulary import MeasureName
+from bertft.similarity import Plan, compare_stream
+from bertft.similarity.words.moved import FILES, Moved, words_that_moved, write_moved
+from bertft.study.analyses.weights import MEASURE, Weights
+from bertft.study.analysis import Analysis
+from bertft.study.diff.models import Compared, MovedWord
+from bertft.study.diff.verdict import FORM, HARDLY, NOISE, SHOWN, Found, half, is_changed
+
+METRIC = "cosine"
+WORDS = 2000  # words that are looked at one by one
+CONTEXT = 7  # words shown on either side of a word that moved
+
+
+class Part(Analysis[Compared]):
+    """One question about a pair of models."""
+
+    def said(self, found: Found) -> list[Said]:
+        """Return the lines of the verdict; none where the rows are absent."""
+        return []
+
+
+class Similarity(Part):
+    """Rows ``rsa_cosine_pearson`` and ``cka_debiased`` of every layer, exact over all stimuli, with intervals.
+
+    Of an encoder that is the base by definition the rows are 1 and have no ``n``: nothing is measured.
+    """
+
+    name, order, tasks = "rsa", 10, ("rsa",)
+
+    def stages(self, inputs: Compared) -> list[Stage]:
+        """Return the stage ``rsa/<text>``."""
+        return [Stage(f"rsa/{inputs.data}", inputs.depends, lambda: self.work(inputs))]
+
+    def work(self, inputs: Compared) -> list[Row]:
+        """Return the rows of all encoders in the order of the command."""
+        command, plan = inputs.command, Plan(metrics=(METRIC,), seed=inputs.command.seed)
+        rows: list[Row] = []
+        if inputs.tuned:
+            checkpoint = Checkpoint(inputs.out / "checkpoint", inputs.depends) if inputs.out else None
+            rows = compare_stream(
+                inputs.base, inputs.tuned, inputs.texts(), plan, tokens=command.tokens, unit=command.unit,
+                data=inputs.data, checkpoint=checkpoint, texts_in_all=inputs.source.count, progress=inputs.progress,
+            ) or []  # fmt: skip
+            if checkpoint:
+                checkpoint.remove()
+        measures = (str(MeasureName.rsa(METRIC, "pearson")), str(MeasureName("cka_debiased")))
+        for name, measure in itertools.product(inputs.unchanged, measures):
+            layers = range(inputs.base.num_layers)
+            rows += [Row(name, "rsa", inputs.data, k, measure, 1.0, 1.0, 1.0, None, command.seed) for k in layers]
+        return rows
+
+    def said(self, found: Found) -> list[Said]:
+        """Return whether each encoder changed, and where most."""
+        said = []
+        for name in found.tuned:
+            line = found.similarity(name)
+            if line is not None:
+                said.append(Said("changed", self._changed(found, name, line)))
+        several = len(found.tuned) > 1
+        for name in found.tuned:
+            line = found.similarity(name)
+            if line is not None and 1 - min(line.values) >= HARDLY:
+                said.append(Said("where", (f"{name}: " if several else "") + _where(line), rank=1))
+        return said
+
+    def _changed(self, found: Found, name: str, line: Line) -> str:
+        at = line.lowest()
+        if name in found.unchanged:
+            return f"{name} is unchanged: {found.unchanged[name]}."
+        if not is_changed(found, name):
+            return f"{name} is unchanged: every layer has a similarity of 1 to {found.base}."
+        if 1 - line.values[at] < HARDLY:
+            return f"{name} hardly changed: its similarity to {found.base} is above {1 - HARDLY} at every layer."
+        text = (
+            f"{name} changed: its similarity to {found.base} falls to {point(line, at)} at layer {line.layers[at]} "
+            f"(1 = the same, 0 = unrelated)."
+        )
+        noise = found.similarity(f"{NOISE}{name}")
+        there = None if noise is None else noise.at(line.layers[at])
+        if noise is None or there is None:
+            return text
+        return f"{text} A random change of the same size leaves it at {point(noise, there)}."
+
+
+def percent(share: float) -> str:
+    """Return a share in percent with two digits after the point."""
+    return f"{100 * share:.2f} %"
+
+
+def _where(line: Line) -> str:
+    """Return the most changed layers, noting neighbours whose intervals overlap, and where half of it is reached."""
+    order = sorted(range(len(line.values)), key=line.values.__getitem__)[:SHOWN]
+    parts = [f"layer {line.layers[order[0]]} {point(line, order[0])}"]
+    for before, at in itertools.pairwise(order):
+        remark = " (intervals overlap)" if apart(line, before, line, at) is False else ""
+        parts.append(f"layer {line.layers[at]} {point(line, at)}{remark}")
+    reached = f"half of the change is reached at layer {line.layers[half(line)]} of {line.layers[-1]}"
+    return f"{', '.join(parts)}; {reached}."
+
+
+class Words(Part):
+    """Rows ``local_rsa_form=<form>``, the mean local RSA of the forms that are common in the text; words in context.
+
+    The files of `write_moved` appear in the run folder.
+    """
+
+    name, order, tasks = "words", 20, ("local",)
+
+    def stages(self, inputs: Compared) -> list[Stage]:
+        """Return the stage ``words/moved``, unless no encoder changed."""
+        if not inputs.tuned:
+            return []
+        depends = {**inputs.depends, "words": WORDS}
+        return [Stage("words/moved", depends, lambda: self.work(inputs), product=FILES[1])]
+
+    def work(self, inputs: Compared) -> list[Row]:
+        """Return the rows, and keep the words."""
+        sentences = _first_words(inputs.texts())
+        if len(sentences) < 2:
+            return []
+        try:
+            moved = words_that_moved(
+                inputs.base, inputs.tuned, sentences, (FORM,), metric=METRIC, progress=inputs.progress
+            )
+        except BertftError as error:
+            inputs.progress.say(f"words that moved are left out: {error}")
+            return []
+        inputs.words += [word for name, one in moved.items() for word in _listed(name, one)]
+        if inputs.out is not None:
+            write_moved({METRIC: moved}, inputs.out, inputs.data)
+        return [
+            Row(name, "local", inputs.data, r.layer, str(MeasureName("local_rsa", label=r.label, grouping=FORM)),
+                r.value, r.low, r.high, r.n, inputs.command.seed)
+            for name, one in moved.items() for r in one.by[FORM] if r.label and "=" not in r.label
+        ]  # fmt: skip
+
+    def said(self, found: Found) -> list[Said]:
+        """Return the forms that moved most and least, and words in their sentences."""
+        said = []
+        several = len(found.tuned) > 1
+        for name in found.tuned:
+            line = found.similarity(name)
+            if line is None or 1 - min(line.values) < HARDLY:
+                continue
+            layer, start = line.layers[line.lowest()], f"{name}: " if several else ""
+            forms = found.forms(name, layer)
+            if count := min(SHOWN, len(forms) // 2):
+                most = ", ".join(_form(row) for row in forms[:count])
+                least = ", ".join(_form(row) for row in forms[-count:][::-1])
+                said.append(Said("words", f"{start}at layer {layer} most {most}; least {least}.", rank=1))
+            for word in _in_context(found.words, name, layer):
+                said.append(Said("moved", f"{start}{number(word.value)} {word.context}", rank=2))
+        return said
+
+
+def _first_words(texts: Any) -> list[Sentence | Text]:
+    """Return the first texts that hold `WORDS` words."""
+    found: list[Sentence | Text] = []
+    count = 0
+    for text in texts:
+        sentence = text if isinstance(text, Sentence) else _as_text(text)
+        found.append(sentence)
+        count += len(sentence.words if isinstance(sentence, Sentence) else sentence.text.split())
+        if count >= WORDS:
+            break
+    return found
+
+
+def _as_text(text: Any) -> Text:
+    if isinstance(text, Text):
+        return text
+    return Text(getattr(text, "id", ""), " ".join(text.input("word").parts))
+
+
+def _listed(name: str, moved: Moved) -> list[MovedWord]:
+    return [MovedWord(name, word.layer, word.value, word.word, word.context) for word in moved.most]
+
+
+def read_words(folder: Path) -> list[MovedWord]:
+    """Return the words that moved most from the file of a run folder; none if there is no such file."""
+    path = folder / FILES[1]
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf8", newline="") as file:
+        return [
+            MovedWord(row["model"], int(row["layer"]), float(row["value"]), row["word"], row["context"])
+            for row in csv.DictReader(file)
+            if row["moved"] == "most"
+        ]
+
+
+def _form(row: Row) -> str:
+    return f"{MeasureName.parse(row.measure).label!r} {number(row.value, row.low, row.high, 2)}"
+
+
+def _in_context(words: Sequence[MovedWord], model: str, layer: int) -> list[MovedWord]:
+    """Return the words that moved most at a layer, each form once, in a short context."""
+    seen: dict[str, MovedWord] = {}
+    for word in words:
+        if word.model == model and word.layer == layer:
+            seen.setdefault(word.word.lower(), word)
+    return [
+        MovedWord(w.model, w.layer, w.value, w.word, _short(w.context, f"[{w.word}]")) for w in [*seen.values()][:SHOWN]
+    ]
+
+
+def _short(context: str, marked: str) -> str:
+    before, _, after = context.partition(marked)
+    left, right = before.split(), after.split()
+    start = "… " if len(left) > CONTEXT else ""
+    end = " …" if len(right) > CONTEXT else ""
+    return f"{start}{' '.join([*left[-CONTEXT:], marked, *right[:CONTEXT]])}{end}"
+
+
+class WeightsMoved(Part):
+    """Rows ``relative_weight_distance`` of the embeddings (layer 0) and every block; none where shapes differ."""
+
+    name, order, tasks = "weights", 70, ("weights",)
+
+    def stages(self, inputs: Compared) -> list[Stage]:
+        """Return the stage ``weights/blocks``."""
+        return [Stage("weights/blocks", {**inputs.depends, "measure": MEASURE}, lambda: self.work(inputs))]
+
+    def work(self, inputs: Compared) -> list[Row]:
+        """Return the distances |W' - W| / |W|, in Frobenius norms over all parameters of a block."""
+        rows = []
+        for name in inputs.command.tuned:
+            if name in inputs.unchanged:
+                distances = [0.0] * inputs.base.num_layers
+            else:
+                try:
+                    distances = weight_distance(inputs.base.model, inputs.tuned[name].model)
+                except BertftError:  # another architecture, or a larger vocabulary
+                    inputs.progress.say(f"{name}: its weights have other shapes and are not compared")
+                    continue
+            rows += [
+                Row(name, "weights", "weights", layer, MEASURE, value, seed=inputs.command.seed)
+                for layer, value in enumerate(distances)
+            ]
+        return rows
+
+    def said(self, found: Found) -> list[Said]:
+        """Return the blocks whose weights moved most."""
+        said = []
+        for line in lines(found.rows, "weights"):
+            if line.model not in found.tuned or line.measure != MEASURE or max(line.values) == 0:
+                continue
+            start = f"{line.model}: " if len(found.tuned) > 1 else ""
+            order = sorted(range(1, len(line.values)), key=lambda i: -line.values[i])[:SHOWN]
+            most = ", ".join(f"block {line.layers[i]} {percent(line.values[i])}" for i in order)
+            said.append(Said("weights", f"{start}moved most in {most}; embeddings {percent(line.values[0])}.", rank=1))
+        return said
+
+    def figures(self, rows: Sequence[Row], context: Context) -> Sequence[Figure | HeatMap]:
+        """Return the distances by block."""
+        return Weights().figures(rows, context)
+
+
+PARTS: list[Part] = sorted([Similarity(), Words(), WeightsMoved()], key=lambda part: part.order)
+"""Every part, in the order in which they run and speak."""
