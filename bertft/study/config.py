@@ -35,7 +35,7 @@ Layers = Literal["paired", "all"]
 Window = Literal["refuse", "split"]
 StoredAs = Literal["float16", "float32"]
 LoadedAs = Literal["float32", "bfloat16", "float16"]
-Precision = Literal["float32", "float64"]
+Precision = Literal["float32", "fast", "float64"]
 
 
 LATER = {"later": True}
@@ -92,7 +92,8 @@ class RsaConfig(Settings):
 
     ``layers: all`` also compares every layer of the base with every layer of a tuned encoder, on one text
     (`StudyConfig.crossed_text`). ``by`` holds labels of `bertft.similarity.words.moved`, separated by commas, by which
-    to list the words of a treebank (`StudyConfig.treebank`) that moved.
+    to list the words of a treebank (`StudyConfig.treebank`) that moved. ``precision`` is that of the products behind
+    the sums (`bertft.ops.precision`).
 
     ``draw`` is how tokens are drawn (`bertft.data.sampling.DRAWS`). A new study draws as ``bertft rsa`` does, with
     ``stream``. A run folder keeps its draw: one whose ``config.yaml`` lacks ``draw`` is older and used ``permutation``.
@@ -106,6 +107,7 @@ class RsaConfig(Settings):
     )
     layers: Layers = field(default="paired", metadata=LATER)
     by: str = field(default="", metadata=LATER)
+    precision: Precision = field(default="float32", metadata=LATER)
 
     @property
     def labels(self) -> list[str]:

@@ -79,7 +79,7 @@ def distances(source, x, metric, capacity=64):
     lists = np.empty(batch, np.int32), np.empty((batch, capacity, 2), np.int32)
     Kernels(source, "checked").split_gram_launch(
         x, None, found.memory, None, found.mean_square, out, *map(Uninitialised, lists), capacity, 0,
-        METRICS.index(metric), batch, n, n, d, 0,
+        METRICS.index(metric), batch, n, n, d, 0, 2,
     )  # fmt: skip
     return out
 

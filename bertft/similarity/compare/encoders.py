@@ -52,6 +52,7 @@ def compare_encoders(
     batch_tokens: int = 4096,
     window: str = "split",
     all_layers: bool = False,
+    precision: str = "float32",
     progress: Progress = SILENT,
 ) -> list[Row]:
     """Compare each layer of ``base`` with the same layer of every encoder in ``tuned``, on a sample of ``texts``.
@@ -75,6 +76,7 @@ def compare_encoders(
         batch_tokens: tokens in a batch, padding included.
         window: how the encoder treats texts beyond its window (`bertft.models.encoder.Encoder.stream`).
         all_layers: also compare every layer with every layer of the base, in rows of the task ``heatmap``.
+        precision: of the products behind the sums (`bertft.ops.precision`).
         progress: receives the step.
 
     Returns:
@@ -96,7 +98,7 @@ def compare_encoders(
         raise BertftError(f"compare_encoders: needs at least 2 texts for an interval, found {len(chosen)} in {data}")
     _say_if_fewer(total, tokens, f"{unit}s", data, progress)
 
-    plan = Plan(metrics=(metric,), sample=reservoir, seed=seed, all_layers=all_layers)
+    plan = Plan(metrics=(metric,), sample=reservoir, seed=seed, all_layers=all_layers, precision=precision)
     comparison = Comparison(plan, layer_counts(base, tuned))
     comparison.sentences = len(chosen)
     whole = [examples[place] for place in places]  # for encoders that cut texts otherwise

@@ -46,7 +46,7 @@ class Rsa(Analysis[Inputs]):
         config, rsa = inputs.config, inputs.config.rsa
         if rsa is None:
             return []
-        shared = ("metric", "tokens", "unit", "draw")
+        shared = ("metric", "tokens", "unit", "draw", "precision")
         common = {key: value for key, value in settings_of(rsa).items() if key in shared}
         found = []
         for text in _texts(inputs):
@@ -78,6 +78,7 @@ class Rsa(Analysis[Inputs]):
             draw=rsa.draw,
             data=text,
             all_layers=text == config.crossed_text,
+            precision=rsa.precision,
             progress=inputs.progress,
         )
 
