@@ -23,6 +23,14 @@ def bert_like(n: int, d: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor
     return x * scale + mean * scale, y * scale + mean * scale
 
 
+def rogue(n: int, d: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return spaces as `isotropic`, with a common mean that is large in two dimensions."""
+    x, y = isotropic(n, d, seed)
+    mean = torch.randn(d, generator=torch.Generator().manual_seed(seed + 1))
+    mean[3], mean[d // 2] = 40.0, -25.0
+    return x + mean, y + mean
+
+
 def sentence_lengths(count: int, seed: int = 0) -> torch.Tensor:
     """Return lengths as in a web treebank: log-normal, median 13, mean near 16, 1 to 100 words."""
     draws = np.random.default_rng(seed).lognormal(2.56, 0.75, count)

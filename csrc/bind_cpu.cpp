@@ -119,7 +119,7 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss_dispatch(Tensor h, Tensor weight, 
 }
 
 // x (B, N, D), y (B, M, D) or none; all rows of one type, halves give float32.
-Tensor pairwise_distance(Tensor x, std::optional<Tensor> y, int64_t metric, bool condensed, bool check) {
+Tensor pairwise_distance(Tensor x, std::optional<Tensor> y, int64_t metric, bool condensed, bool check, bool) {
   bertft::binding::check_pair("pairwise_distance", x, y, metric);
   x = bertft::binding::rows_in_order(x);
   if (y) y = bertft::binding::rows_in_order(*y);
@@ -154,7 +154,7 @@ std::tuple<Tensor, Tensor> pairwise_distance_backward(Tensor grad, Tensor x, std
 using SixTensors = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 SixTensors cross_moments(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::optional<Tensor> mean_y,
-                         int64_t metric_x, int64_t metric_y, bool grams, bool float64, bool check) {
+                         int64_t metric_x, int64_t metric_y, bool grams, bool float64, bool check, bool) {
   const int64_t D = x.size(1), E = y ? y->size(1) : 0;
   const auto zeros = [&](bool wanted, int64_t size) {
     return torch::stable::new_zeros(x, {wanted ? size : 0}, ScalarType::Double);
@@ -174,7 +174,7 @@ SixTensors cross_moments(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::
 
 void cross_moments_add(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::optional<Tensor> mean_y, int64_t metric_x,
                        int64_t metric_y, bool float64, bool check, Tensor gram_x, Tensor stats_x, Tensor cross,
-                       Tensor stats_xy, Tensor gram_y, Tensor stats_y) {
+                       Tensor stats_xy, Tensor gram_y, Tensor stats_y, bool) {
   bertft::binding::MomentTensors m{gram_x, stats_x, cross, stats_xy, gram_y, stats_y};
   bertft::binding::cross_moments(x, y, mean_x, mean_y, metric_x, metric_y, float64, check, true, m, torch_pool());
 }
@@ -205,8 +205,9 @@ STABLE_TORCH_LIBRARY(bertft, m) {
       "probe_loss(Tensor h, Tensor weight, int distance_rank, Tensor distances, Tensor depths, Tensor lengths, "
       "bool with_weight, bool with_h) -> (Tensor loss, Tensor grad_weight, Tensor grad_h)");
   // x (B, N, D), y (B, M, D) -> (B, N, M), or (B, N (N-1) / 2) when condensed; metric: index in ops/metrics.py; check:
-  // a row that is not finite, or has no norm where one is needed, is an error.
-  m.def("pairwise_distance(Tensor x, Tensor? y, int metric, bool condensed, bool check) -> Tensor");
+  // a row that is not finite, or has no norm where one is needed, is an error. Here and below fast: products of float16
+  // on tensor cores; the CPU has none and ignores it.
+  m.def("pairwise_distance(Tensor x, Tensor? y, int metric, bool condensed, bool check, bool fast=False) -> Tensor");
   // Gradients with respect to the rows in their metric's form.
   m.def(
       "pairwise_distance_backward(Tensor grad, Tensor x, Tensor? y, Tensor out, int metric, bool condensed) -> "
@@ -214,13 +215,14 @@ STABLE_TORCH_LIBRARY(bertft, m) {
   // x (n, D), y (n, E), mean_x (D,), mean_y (E,) -> the float64 sums of ops/moments/layout.py; empty if left out.
   m.def(
       "cross_moments(Tensor x, Tensor? y, Tensor mean_x, Tensor? mean_y, int metric_x, int metric_y, bool grams, bool "
-      "float64, bool check) -> (Tensor gram_x, Tensor stats_x, Tensor cross, Tensor stats_xy, Tensor gram_y, Tensor "
+      "float64, bool check, bool fast=False) -> (Tensor gram_x, Tensor stats_x, Tensor cross, Tensor stats_xy, Tensor "
+      "gram_y, Tensor "
       "stats_y)");
   // The same, added to existing sums; empty ones are left out.
   m.def(
       "cross_moments_add(Tensor x, Tensor? y, Tensor mean_x, Tensor? mean_y, int metric_x, int metric_y, bool float64, "
       "bool check, Tensor(a!) gram_x, Tensor(b!) stats_x, Tensor(c!) cross, Tensor(d!) stats_xy, Tensor(e!) gram_y, "
-      "Tensor(f!) stats_y) -> ()");
+      "Tensor(f!) stats_y, bool fast=False) -> ()");
   // Merges a tile of similarities into the lists of the largest of its rows, and of its columns unless those are empty.
   m.def(
       "nearest(Tensor tile, Tensor(a!) value, Tensor(b!) place, int first, Tensor(c!) down_value, Tensor(d!) "

@@ -36,14 +36,14 @@ Tensor statistics(const Tensor& x, int64_t metric, const Tensor* bad, cudaStream
 
 const Tensor* given(const std::optional<Tensor>& t) { return t ? &*t : nullptr; }
 
-Tensor pairwise_distance(Tensor x, std::optional<Tensor> y, int64_t metric, bool condensed, bool check) {
+Tensor pairwise_distance(Tensor x, std::optional<Tensor> y, int64_t metric, bool condensed, bool check, bool fast) {
   const OnDevice on(x);
   check_beside("pairwise_distance", x, {given(y)});
   x = torch::stable::contiguous(x);
   if (y) y = torch::stable::contiguous(*y);
   const int64_t B = x.size(0), N = x.size(1), M = y ? y->size(1) : N, D = x.size(2);
   if (B > 0 && Metric(metric) != Metric::manhattan && split_core(x, std::min(N, M), D, on.stream)) {
-    return split_distance(x, y, metric, condensed, check, on.stream);
+    return split_distance(x, y, metric, condensed, check, fast ? kHigh : kBoth, on.stream);
   }
   const Tensor bad = empty(x, {2}, ScalarType::Long);
   const Tensor stats_x = statistics(x, metric, check ? &bad : nullptr, on.stream);
@@ -116,7 +116,7 @@ void add_product(const Tensor& u, const Tensor& v, const Tensor& total, cudaStre
 
 void cross_moments_add(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::optional<Tensor> mean_y, int64_t metric_x,
                        int64_t metric_y, bool float64, bool check, Tensor gram_x, Tensor stats_x, Tensor cross,
-                       Tensor stats_xy, Tensor gram_y, Tensor stats_y) {
+                       Tensor stats_xy, Tensor gram_y, Tensor stats_y, bool fast) {
   const OnDevice on(x);
   check_beside("cross_moments", x, {given(y), &mean_x, given(mean_y)});
   x = torch::stable::contiguous(x);
@@ -148,8 +148,9 @@ void cross_moments_add(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::op
   };
   std::optional<SplitColumns> cut_x, cut_y;
   if (!wide && split_core(of_x.u, n, y ? std::min(d, e) : d, on.stream)) {
-    cut_x = split_columns(of_x.u, on.stream);
-    if (of_y) cut_y = split_columns(of_y->u, on.stream);
+    const int parts = fast ? kHigh : kBoth;
+    cut_x = split_columns(of_x.u, on.stream, parts);
+    if (of_y) cut_y = split_columns(of_y->u, on.stream, parts);
   }
   const auto own = [&](const Rows& rows, const std::optional<SplitColumns>& cut, const Tensor& total) {
     if (total.numel() == 0) return;
@@ -174,7 +175,7 @@ void cross_moments_add(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::op
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> cross_moments(Tensor x, std::optional<Tensor> y,
                                                                          Tensor mean_x, std::optional<Tensor> mean_y,
                                                                          int64_t metric_x, int64_t metric_y, bool grams,
-                                                                         bool float64, bool check) {
+                                                                         bool float64, bool check, bool fast) {
   const int64_t D = x.size(1), E = y ? y->size(1) : 0;
   const auto zeros = [&](bool wanted, std::vector<int64_t> sizes) {
     if (!wanted) sizes.assign(sizes.size(), 0);
@@ -184,12 +185,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> cross_moments(Tensor 
   Tensor gram_x = zeros(of_x, {D, D}), stats_x = zeros(of_x, {3 * D + 6}), cross = zeros(both, {D, E});
   Tensor stats_xy = zeros(both, {2 * (D + E) + 4}), gram_y = zeros(of_y, {E, E}), stats_y = zeros(of_y, {3 * E + 6});
   cross_moments_add(x, y, mean_x, mean_y, metric_x, metric_y, float64, check, gram_x, stats_x, cross, stats_xy, gram_y,
-                    stats_y);
+                    stats_y, fast);
   return {gram_x, stats_x, cross, stats_xy, gram_y, stats_y};
 }
 
 Tensor rdm_tiles(Tensor x, std::optional<Tensor> y, int64_t metric_x, int64_t metric_y, int64_t compare, int64_t path,
-                 bool check) {
+                 bool check, bool fast) {
   const OnDevice on(x);
   check_beside("rdm_tiles", x, {given(y)});
   x = torch::stable::contiguous(x);
@@ -197,6 +198,7 @@ Tensor rdm_tiles(Tensor x, std::optional<Tensor> y, int64_t metric_x, int64_t me
   BERTFT_CHECK(!y || y->scalar_type() == x.scalar_type(), "rdm_tiles: x and y must be of one type");
   const auto by_products = [](int64_t metric) { return Metric(metric) != Metric::manhattan; };
   if (path < 0) path = by_products(metric_x) && (!y || by_products(metric_y)) && split_core(x, y, on.stream);
+  if (path == 1 && fast) path = 2;
   const int64_t L = x.size(0), M = y ? y->size(0) : L, N = x.size(1);
   Tensor out = empty(x, {L, M}, ScalarType::Double), bad = empty(x, {2, 2}, ScalarType::Long);
   long long bytes = 0;
@@ -275,12 +277,15 @@ using namespace bertft::binding;
 
 STABLE_TORCH_LIBRARY_FRAGMENT(bertft, m) {
   // x (L, N, D), y (M, N, E) -> (L, M) float64: rdm_correlation by tiles of pairs. metric_x, metric_y: index in
-  // ops/metrics.py; compare: too (no kendall); path: 0 FFMA, 1 split rows, -1 the better of them on this card.
-  m.def("rdm_tiles(Tensor x, Tensor? y, int metric_x, int metric_y, int compare, int path, bool check) -> Tensor");
+  // ops/metrics.py; compare: too (no kendall); path: 0 FFMA, 1 split rows, -1 the better of them on this card; fast:
+  // split rows are their high parts alone.
+  m.def(
+      "rdm_tiles(Tensor x, Tensor? y, int metric_x, int metric_y, int compare, int path, bool check, bool fast=False) "
+      "-> Tensor");
   // Whether products of the rows of x (L, N, D), and of y (M, N, E), go over split rows on this card.
   m.def("split_core(Tensor x, Tensor? y) -> bool");
-  // a b' (B, N, M) of a (B, N, K) and b (B, M, K) float32, over split rows.
-  m.def("split_product(Tensor a, Tensor b) -> Tensor");
+  // a b' (B, N, M) of a (B, N, K) and b (B, M, K) float32, over split rows, or (fast) their high parts alone.
+  m.def("split_product(Tensor a, Tensor b, bool fast=False) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(bertft, CUDA, m) {

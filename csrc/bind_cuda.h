@@ -31,16 +31,18 @@ int split_core_serves(int* yes);
 int core_rate_launch(long long* cycles, float* sink, cudaStream_t stream);
 int split_mean_launch(const void* x, double* mean, double* square, int dtype, int metric, int layers, long long n,
                       int d, cudaStream_t stream);
-int split_rows_bytes(long long* bytes, int layers, long long n, int d);
+int split_rows_bytes(long long* bytes, int layers, long long n, int d, int parts);
 int split_rows_launch(const void* x, const double* mean, void* rows, float* stats, long long* bad, int dtype,
-                      int metric, int layers, long long n, int d, cudaStream_t stream);
+                      int metric, int layers, long long n, int d, int parts, cudaStream_t stream);
 int split_gram_launch(const void* x, const void* y, void* rows_x, void* rows_y, const double* square, float* out,
                       int* count, int* pairs, int capacity, int dtype, int metric, int batch, long long n, long long m,
-                      int d, int condensed, cudaStream_t stream);
-int split_columns_bytes(long long* bytes, int* rows_of_range, long long n, int d);
-int split_columns_launch(const float* u, void* halves, unsigned* largest, long long n, int d, cudaStream_t stream);
+                      int d, int condensed, int parts, cudaStream_t stream);
+int split_columns_bytes(long long* bytes, int* rows_of_range, long long n, int d, int parts);
+int split_columns_launch(const float* u, void* halves, unsigned* largest, long long n, int d, int parts,
+                         cudaStream_t stream);
 int split_moments_launch(const void* u, const void* v, const unsigned* largest_u, const unsigned* largest_v,
-                         float* partial, int most, double* total, long long n, int d, int e, cudaStream_t stream);
+                         float* partial, int most, double* total, long long n, int d, int e, int parts,
+                         cudaStream_t stream);
 int prepare_rows_launch(const void* x, const double* mean, void* u, double* a, double* p, long long* bad, int dtype,
                         int u_dtype, int metric, long long n, int d, cudaStream_t stream);
 int moment_rows_of_block(int* rows);

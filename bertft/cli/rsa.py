@@ -76,8 +76,9 @@ RSA_HELP = {
     "dtype": "Precision of the encoders: float32, bfloat16 or float16.",
     "device_map": "one device for each encoder, or auto to spread its blocks over GPUs and CPU (accelerate).",
     "precision": (
-        "Precision of products: float32 (summed in float64, error 1e-7) or float64 (1e-12, half as fast); cca, pwcca "
-        "and linear_r2 always use float64."
+        "Precision of products: float32 (summed in float64, error 1e-7), float64 (1e-12, half as fast), or fast "
+        "(vectors rounded to float16 on GPUs with fast tensor cores, else float32); cca, pwcca and linear_r2 always "
+        "use float64."
     ),
     "split": "Split of a dataset.",
     "seed": SEED_HELP,

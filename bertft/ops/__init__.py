@@ -17,6 +17,7 @@
           +-- moments.layer_pairs       all layers against all: moments.linear_cka, rdm.routes
     rdm.correlation -> rdm.routes       linear (moments), tiles (kernel or rdm.products), exact, sampled
     nearest                             running lists of nearest neighbours
+    precision, parts                    float32, fast or float64 products; those without a compiler
 
 The ops know nothing of models. ``torch.autocast`` does not change their results.
 """

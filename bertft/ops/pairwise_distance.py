@@ -6,16 +6,23 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops import reference
+from bertft.ops import parts, reference
 from bertft.ops.autograd import first_order
 from bertft.ops.metrics import METRICS, check_metric
 from bertft.ops.native import cpu, dispatch
 from bertft.ops.pairwise_gradient import PRODUCTS, by_products
+from bertft.ops.precision import check_precision
 from bertft.ops.rows import check_matrix, check_nan, check_rows, check_width, metric_rows_backward, raising_bad_row
 
 
 def pairwise_distance(
-    x: Tensor, y: Tensor | None = None, *, metric: str = "sqeuclidean", condensed: bool = False, nan: str = "raise"
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    metric: str = "sqeuclidean",
+    condensed: bool = False,
+    nan: str = "raise",
+    precision: str = "float32",
 ) -> Tensor:
     """Return ``out[..., i, j] = d(x[..., i, :], y[..., j, :])``.
 
@@ -30,20 +37,26 @@ def pairwise_distance(
         condensed: without y, return only the pairs i < j, row by row, in the order of SciPy's ``pdist``.
         nan: ``raise`` `BadRow` for a row that is not finite, or has norm 0 under cosine or correlation; or
             ``propagate`` NaN.
+        precision: ``float32``; ``fast``; or ``float64``, which converts the inputs (`bertft.ops.precision`). Errors, as
+            a share of the largest distance: float32 1e-6; fast 2e-4, and 2e-3 where two dimensions dominate, where
+            tensor cores serve, else as float32; float64 1e-14. Those of gradients: 1e-6, 1e-3, 1e-13.
 
     Returns:
-        (..., N, M) or (..., N (N-1) / 2); float64 if an input is, else float32 (halves are accumulated in float32).
-        Equal rows are exactly 0 apart. Small distances between large vectors keep 1e-5 relative in float32. Squares
-        beyond the largest float32 overflow. With D = 0 all entries are 0. Differentiable once, with finite gradients: 0
-        at zero distance under ``euclidean``, and for equal components under ``manhattan``. Neither pass holds N x M x D
-        numbers.
+        (..., N, M) or (..., N (N-1) / 2); float64 if an input or ``precision`` is, else float32 (halves are accumulated
+        in float32). Equal rows are exactly 0 apart. Small distances between large vectors keep 1e-5 relative in float32
+        (``fast`` 2e-3). Squares beyond the largest float32 overflow. With D = 0 all entries are 0. Differentiable once,
+        with finite gradients: 0 at zero distance under ``euclidean``, and for equal components under ``manhattan``.
+        Neither pass holds N x M x D numbers.
 
     Raises:
         BertftError: Shapes, types, devices or names do not fit, or D = 0 under cosine or correlation.
     """
     check_metric(metric, op="pairwise_distance")
     check = check_nan(nan, op="pairwise_distance")
+    check_precision(precision, op="pairwise_distance")
     _check_shapes(x, y, metric, condensed)
+    if precision == "float64":
+        x, y = x.double(), None if y is None else y.double()
     if y is not None and y.dtype != x.dtype:
         common = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
         x, y = x.to(common), y.to(common)
@@ -58,11 +71,17 @@ def pairwise_distance(
         if y3 is not None:
             check_rows(y3, metric, op="pairwise_distance", name="y")
     if served:
-        op = torch.ops.bertft.pairwise_distance
-        out = raising_bad_row(lambda: op(x3, y3, METRICS.index(metric), condensed, check))
+        op, fast = torch.ops.bertft.pairwise_distance, precision == "fast"
+        out = raising_bad_row(lambda: op(x3, y3, METRICS.index(metric), condensed, check, fast))
+    elif metric in PRODUCTS and not _needs_gradient(x, y) and parts.serve(x3, y3):
+        out = parts.distance(x3, y3, metric, condensed=condensed, fast=precision == "fast")
     else:
         out = reference.pairwise_distance(x3, y3, metric=metric, condensed=condensed)
     return out.reshape(*lead, *out.shape[1:])
+
+
+def _needs_gradient(x: Tensor, y: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and (x.requires_grad or (y is not None and y.requires_grad))
 
 
 def _check_shapes(x: Tensor, y: Tensor | None, metric: str, condensed: bool) -> None:
@@ -87,7 +106,7 @@ def _register() -> None:
     def result(x):
         return torch.float64 if x.dtype == torch.float64 else torch.float32
 
-    def fake(x, y, metric, condensed, check):
+    def fake(x, y, metric, condensed, check, fast=False):
         B, N, _ = x.shape
         shape = (B, N * (N - 1) // 2) if condensed else (B, N, N if y is None else y.shape[1])
         return x.new_empty(shape, dtype=result(x))
@@ -98,7 +117,7 @@ def _register() -> None:
         )
 
     def setup_context(ctx, inputs, output):
-        x, y, ctx.metric, ctx.condensed, _ = inputs
+        x, y, ctx.metric, ctx.condensed, _, ctx.fast = inputs
         ctx.save_for_backward(x, y, output if METRICS[ctx.metric] == "euclidean" else None)
 
     def backward(ctx, grad):
@@ -106,12 +125,12 @@ def _register() -> None:
         metric = METRICS[ctx.metric]
         out = grad if out is None else out
         if grad.is_cuda and metric in PRODUCTS and not ctx.condensed:
-            grads = by_products(grad, x, y, out, metric)
+            grads = by_products(grad, x, y, out, metric, fast=ctx.fast)
         else:
             grads = torch.ops.bertft.pairwise_distance_backward(grad, x, y, out, ctx.metric, ctx.condensed)
         grad_x = metric_rows_backward(x, grads[0], metric).to(x.dtype)
         grad_y = None if y is None else metric_rows_backward(y, grads[1], metric).to(y.dtype)
-        return *first_order("pairwise_distance", (grad_x, grad_y), (x, *(() if y is None else (y,)))), None, None, None
+        return *first_order("pairwise_distance", (grad_x, grad_y), (x, *(() if y is None else (y,)))), *[None] * 4
 
     torch.library.register_fake("bertft::pairwise_distance", fake)
     torch.library.register_fake("bertft::pairwise_distance_backward", fake_backward)

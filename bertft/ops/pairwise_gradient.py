@@ -13,6 +13,8 @@ the distances: a library's, or one over tensor cores (`bertft.ops.tensor_cores`)
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -24,11 +26,15 @@ from bertft.ops.tensor_cores import product
 PRODUCTS = ("dot", "cosine", "correlation", "sqeuclidean", "euclidean")
 
 
-def by_products(grad: Tensor, x: Tensor, y: Tensor | None, out: Tensor, metric: str) -> tuple[Tensor, Tensor]:
+def by_products(
+    grad: Tensor, x: Tensor, y: Tensor | None, out: Tensor, metric: str, *, fast: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return the result of the op ``pairwise_distance_backward``: gradients of the rows in the metric's form.
 
-    grad, out (B, N, M); x (B, N, D); y (B, M, D), or None for x with itself, whose second gradient is empty.
+    grad, out (B, N, M); x (B, N, D); y (B, M, D), or None for x with itself, whose second gradient is empty. ``fast``
+    is that of `bertft.ops.tensor_cores.product`.
     """
+    times = functools.partial(product, fast=fast)
     u = metric_rows(x.to(grad.dtype), metric)
     v = None if y is None else metric_rows(y.to(grad.dtype), metric)
     nothing = u.new_empty(0, 0, u.shape[-1])
@@ -36,13 +42,13 @@ def by_products(grad: Tensor, x: Tensor, y: Tensor | None, out: Tensor, metric: 
         if metric in ("dot", *NORMALISED):
             weight = -grad if metric in NORMALISED else grad
             if v is None:
-                return product(weight + weight.mT, u), nothing
-            return product(weight, v), product(weight.mT, u)
+                return times(weight + weight.mT, u), nothing
+            return times(weight, v), times(weight.mT, u)
         weight = 2 * grad if metric == "sqeuclidean" else torch.where(out > 0, grad / out, 0)
         centre = u.mean(1, keepdim=True)  # leaves differences unchanged, and less cancels
         u, v = u - centre, None if v is None else v - centre
         if v is None:
             weight = weight + weight.mT
-            return weight.sum(-1, keepdim=True) * u - product(weight, u), nothing
-        first = weight.sum(-1, keepdim=True) * u - product(weight, v)
-        return first, weight.sum(1).unsqueeze(-1) * v - product(weight.mT, u)
+            return weight.sum(-1, keepdim=True) * u - times(weight, u), nothing
+        first = weight.sum(-1, keepdim=True) * u - times(weight, v)
+        return first, weight.sum(1).unsqueeze(-1) * v - times(weight.mT, u)

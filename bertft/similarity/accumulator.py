@@ -22,6 +22,7 @@ from bertft.ops.moments.cross_moments import cross_moments, provisional_mean
 from bertft.ops.moments.layout import Moments, present
 from bertft.ops.moments.packed import add_packed, packed, unpacked
 from bertft.ops.native import dispatch
+from bertft.ops.precision import check_precision
 from bertft.ops.rows import as_tensor
 from bertft.runs.sums_file import read_sums, write_sums
 from bertft.similarity import measures
@@ -55,6 +56,7 @@ class Sums:
         pairs: str = "diagonal",
         *,
         float64: bool = False,
+        precision: str = "float32",
     ) -> None:
         metrics = (metric, metric) if isinstance(metric, str) else tuple(metric)
         for name in metrics:
@@ -67,7 +69,8 @@ class Sums:
                 f"CrossMoments: expected at least one layer on each side, and as many on both for pairs='diagonal', "
                 f"found {layers_x} and {layers_y}"
             )
-        self.layers_x, self.layers_y, self.pairs, self.float64 = layers_x, layers_y, pairs, float64
+        self.precision = check_precision(precision, op="CrossMoments", float64=float64)
+        self.layers_x, self.layers_y, self.pairs, self.float64 = layers_x, layers_y, pairs, self.precision == "float64"
         self.metric_x, self.metric_y = metrics
         self.noise = measures.NOISE  # share of the largest variance below which a direction may be rounding alone
         self._devices: list[torch.device] | None = None  # of each layer's sums, if not that of the rows
@@ -141,7 +144,7 @@ class Sums:
         mean_x, mean_y = ([mean.to(x.device) for mean in state[name]] for name in ("mean_x", "mean_y"))
         for side, rows, mean, metric in (("x", x, mean_x, self.metric_x), ("y", y, mean_y, self.metric_y)):
             for k, row in enumerate(rows):
-                kinds: dict[str, Any] = {"mean_x": mean[k], "metric": metric, "float64": self.float64}
+                kinds: dict[str, Any] = {"mean_x": mean[k], "metric": metric, "precision": self.precision}
                 with _in_layer(k, begin, side):
                     one = cross_moments(row, **kinds)
                 for name, own in ((f"gram_{side}", one.gram_x), (f"stats_{side}", one.stats_x)):
@@ -154,7 +157,7 @@ class Sums:
 
     @property
     def _kinds(self) -> dict[str, Any]:
-        return {"metric": self.metric_x, "metric_y": self.metric_y, "float64": self.float64}
+        return {"metric": self.metric_x, "metric_y": self.metric_y, "precision": self.precision}
 
     def _noise_of(self, x: Tensor, y: Tensor) -> float:
         """Return the floor set by the precision of the vectors and of their products (`bertft.similarity.measures`)."""
@@ -305,6 +308,7 @@ class Sums:
             "metric": [self.metric_x, self.metric_y],
             "pairs": self.pairs,
             "float64": self.float64,
+            **({"precision": "fast"} if self.precision == "fast" else {}),  # files of older versions lack it
         }
 
     @property
@@ -352,6 +356,7 @@ class Sums:
             metric=tuple(config["metric"]),
             pairs=config["pairs"],
             float64=config["float64"],
+            precision=config.get("precision", "float32"),
         )
         return moments.restore(state)
 

@@ -73,19 +73,20 @@ def rdms(
     *,
     spaces: Mapping[str, Sequence[Any]] | None = None,
     stimuli: Mapping[str, Sequence[Any]] | None = None,
+    precision: str = "float32",
 ) -> Rdms:
     """Return the dissimilarities of x, an array or tensor (L, N, D) of L spaces, or (N, D).
 
     ``spaces`` defaults to ``{"layer": [0, 1, ...]}``. Values are computed in float64 for float64 input, else in
-    float32. Raises BertftError for ``dot``, which is a similarity, and for rows that are not finite or have no
-    direction where the metric needs one.
+    ``precision`` (`bertft.ops.pairwise_distance`, which states its errors). Raises BertftError for ``dot``, which is a
+    similarity, and for rows that are not finite or have no direction where the metric needs one.
     """
     check_metric(metric, tuple(name for name in METRICS if name != "dot"), op="rdms")
     rows = torch.as_tensor(x)
     rows = rows.unsqueeze(0) if rows.ndim == 2 else rows
     if rows.ndim != 3 or rows.shape[1] < 2 or not rows.dtype.is_floating_point:
         raise BertftError(f"rdms: x must be float of shape (L, N, D), N > 1, found {rows.dtype} of {tuple(rows.shape)}")
-    values = pairwise_distance(rows.detach(), metric=metric, condensed=True).double().cpu().numpy()
+    values = pairwise_distance(rows.detach(), metric=metric, condensed=True, precision=precision).double().cpu().numpy()
     given = {"layer": list(range(len(rows)))} if spaces is None else spaces
     return Rdms(values, metric, rows.shape[2], given, stimuli or {})
 
@@ -94,7 +95,8 @@ def compare_rdms(a: Rdms, b: Rdms, compare: str = "pearson") -> np.ndarray:
     """Return the similarity (L, M) of each matrix of ``a`` with each of ``b``, of the same N stimuli in the same order.
 
     pearson, cosine, spearman, rho_a or kendall, as in `bertft.ops.reference.compare_matrices`. Kendall's tau-b takes
-    work and memory of the square of the number of pairs. NaN if all dissimilarities of a matrix are equal.
+    work and memory of the square of the number of pairs. NaN if all dissimilarities of a matrix are equal. Sums are
+    float64 whatever the ``precision`` of the matrices; one that is ``fast`` puts the result off by 3e-3 / N.
     """
     if compare not in COMPARISONS:
         raise BertftError(f"compare_rdms: compare must be one of {', '.join(COMPARISONS)}, found {compare!r}")

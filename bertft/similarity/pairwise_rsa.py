@@ -70,6 +70,7 @@ def rsa(
     bootstrap: int = 0,
     permutations: int = 0,
     seed: int = 0,
+    precision: str = "float32",
 ) -> Rsa:
     """Compare the dissimilarity matrices of x (N, D) and y (N, E), rows of the same stimuli.
 
@@ -92,6 +93,8 @@ def rsa(
             Groups swap places only with groups of the same size, so that stimuli of one group stay together on both
             sides and the test is exact; a group of unique size does not move. Not for kendall.
         seed: of bootstrap and permutations.
+        precision: of the estimate (`bertft.ops.rdm_correlation`, which states its errors); that of the interval and the
+            test, which vary by more, is float32.
 
     Raises:
         BertftError: Names are unknown, shapes do not fit, there are fewer than 3 stimuli, fewer than 2 groups for an
@@ -100,7 +103,7 @@ def rsa(
     x, y = as_tensor(x), as_tensor(y)
     sizes, order = _check(x, y, metric, compare, groups)
     _check_tests(compare, sizes, bootstrap, permutations)
-    estimate, route = _estimate(x, y, metric, compare)
+    estimate, route = _estimate(x, y, metric, compare, precision)
     low = high = p_value = drawn = None
     generator = np.random.default_rng(seed)
     if bootstrap:
@@ -112,8 +115,9 @@ def rsa(
     return Rsa(estimate, low, high, p_value, len(x), len(sizes), route, drawn)
 
 
-def _estimate(x: Tensor, y: Tensor, metric: str, compare: str) -> tuple[float, Route]:
-    found = rdm_correlation(x.unsqueeze(0), y.unsqueeze(0), metric=metric, compare=compare, return_route=True)
+def _estimate(x: Tensor, y: Tensor, metric: str, compare: str, precision: str) -> tuple[float, Route]:
+    how: dict[str, Any] = {"metric": metric, "compare": compare, "precision": precision, "return_route": True}
+    found = rdm_correlation(x.unsqueeze(0), y.unsqueeze(0), **how)
     assert isinstance(found, tuple)
     if not math.isfinite(float(found[0])):
         raise BertftError(

@@ -38,7 +38,7 @@ Unit = Literal["token", "word"]
 Window = Literal["refuse", "split"]
 StoredAs = Literal["float16", "float32"]
 LoadedAs = Literal["float32", "bfloat16", "float16"]
-Precision = Literal["float32", "float64"]
+Precision = Literal["float32", "fast", "float64"]
 DeviceMap = Literal["one", "auto"]
 
 
@@ -121,11 +121,12 @@ class StimuliConfig(Settings):
 class RsaConfig(Settings):
     """Comparison of the encoders: the number of tokens of each text, and the dissimilarity of two tokens.
 
-    ``layers``: ``paired``; the numbers of some layers, such as ``0,8,16``; or ``all``, to compare all layers with all on
-    one text (`StudyConfig.crossed_text`) as well. ``by``: labels of `bertft.similarity.words.moved`, separated by
+    ``layers``: ``paired``; the numbers of some layers, such as ``0,8,16``; or ``all``, to compare all with all as well, on
+    one text (`StudyConfig.crossed_text`). ``by``: labels of `bertft.similarity.words.moved`, separated by
     commas, of the words of a treebank (`StudyConfig.treebank`) that moved. ``null``: the derangements of texts behind
     the null of each measure, 0 or at least 100. ``noise``: whether to compare the base with a random change of the size
-    of each tuned encoder's (`bertft.models.noise`).
+    of each tuned encoder's (`bertft.models.noise`). ``precision``: of the products behind the sums
+    (`bertft.ops.precision`).
 
     ``draw`` is how tokens are drawn (`bertft.data.sampling.DRAWS`). A new study draws as ``bertft rsa`` does, with
     ``stream``. A run folder keeps its draw: one whose ``config.yaml`` lacks ``draw`` is older and used ``permutation``.
@@ -141,6 +142,7 @@ class RsaConfig(Settings):
     by: str = field(default="", metadata=LATER)
     null: Count = field(default=0, metadata=LATER)
     noise: bool = field(default=False, metadata=LATER)
+    precision: Precision = field(default="float32", metadata=LATER)
 
     @property
     def labels(self) -> list[str]:

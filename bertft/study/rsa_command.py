@@ -64,7 +64,7 @@ class RsaCommand(Settings):
         by: labels of words to list the words that moved by.
         dtype: of the encoders' weights.
         device_map: one device for each encoder, or auto to spread its blocks over several (accelerate).
-        precision: of the sums' products, float32 or float64.
+        precision: of the sums' products, float32, fast or float64.
         split: of a data set.
         seed: of the order in which texts are drawn, and of the sample.
     """
@@ -98,8 +98,8 @@ class RsaCommand(Settings):
             raise BertftError(f"--tuned: {reserved.pop()!r} is reserved in the results; choose another name")
         plan = Plan(
             tuple(self.metrics), tuple(self.compares), tuple(self.measures), self.intervals, self.sample, self.seed,
-            self.layers == "all", float64=self.precision == "float64", permutations=self.permutations,
-            layers=layer_numbers(self.layers) or (), null=self.null,
+            self.layers == "all", permutations=self.permutations, layers=layer_numbers(self.layers) or (),
+            null=self.null, precision=self.precision,
         )  # fmt: skip
         if unknown := [name for name in self.by if not is_label(name)]:
             raise BertftError(f"--by: expected some of {', '.join(LABELS)}, feats:KEY, misc:KEY, found {unknown[0]!r}")

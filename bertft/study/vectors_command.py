@@ -30,7 +30,7 @@ class VectorsCommand(Settings):
         tuned_vectors: the files to compare, by name.
         pair_by: as in `compare_vectors`.
         layers: paired, all, or the numbers of the layers to compare, separated by commas.
-        precision: of the sums' products, float32 or float64.
+        precision: of the sums' products, float32, fast or float64.
         seed: of the sample.
     """
 
@@ -54,7 +54,7 @@ class VectorsCommand(Settings):
             raise BertftError("--tuned-vectors: 'base' is reserved in the results; choose another name")
         return Plan(
             tuple(self.metrics), tuple(self.compares), tuple(self.measures), self.intervals, self.sample, self.seed,
-            self.layers == "all", float64=self.precision == "float64", permutations=self.permutations,
+            self.layers == "all", precision=self.precision, permutations=self.permutations,
             layers=layer_numbers(self.layers) or (),
         )  # fmt: skip
 

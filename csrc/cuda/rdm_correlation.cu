@@ -5,18 +5,19 @@
 // Types: float, double, half, bfloat16; entries float (double for double). Rows are first brought into the metric's
 //   form less a provisional mean, in double, so that an entry is scale (u_i.u_j + p_i + p_j) + offset.
 // Work split: (1) blocks make the entries of a tile of 128 x 128 pairs of one layer (rdm_entries.cuh): products of
-//   split rows on tensor cores, exact to float32 (split_tile.cuh), or FFMA and DFMA, which manhattan needs. All layers
-//   of a tile lie one after the other in a workspace; tiles on and above the diagonal go in groups that it holds.
-//   (2) blocks of 256 threads take 512 entries of all layers at a time by cp.async, two such slices in flight; warps
-//   take 4 x 4 layer pairs each: 16 products in float, further in double. One partial sum a block, folded in a fixed
-//   order: same card, same bits. Layers that do not fit into shared memory are compared group by group.
-//   Ranks: before (2) the range of each layer, a histogram in shared memory, and ranks in the entries' place
-//   (rdm_ranks.cuh). Entries are made once if the workspace holds them all, else anew for each of the three.
+//   split rows on tensor cores, of two parts or one (split_tile.cuh), or FFMA and DFMA, which manhattan needs. All
+//   layers of a tile lie one after the other in a workspace; tiles on and above the diagonal go in groups that it
+//   holds. (2) blocks of 256 threads take 512 entries of all layers at a time by cp.async, two such slices in flight;
+//   warps take 4 x 4 layer pairs each: 16 products in float, further in double. One partial sum a block, folded in a
+//   fixed order: same card, same bits. Layers that do not fit into shared memory are compared group by group. Ranks:
+//   before (2) the range of each layer, a histogram in shared memory, and ranks in the entries' place (rdm_ranks.cuh).
+//   Entries are made once if the workspace holds them all, else anew for each of the three.
 // Shared memory: split rows 32 KB a stage; else 16.9 KB (double 17.4); slices 4 KB a layer (double 8); histogram what
 //   there is.
-// registers: <= 80, split_entries_kernel <= 255, plain_entries_kernel <= 128
+// registers: <= 80, split_entries_kernel <= 255, high_entries_kernel <= 255, plain_entries_kernel <= 128
 // spills: split_entries_kernel <= 24
 // instructions: split_entries_kernel 96 HMMA, 32 HMMA from zero, 16 LDSM, 32 LDGSTS
+// instructions: high_entries_kernel 128 HMMA, 32 HMMA from zero, 32 LDSM, 32 LDGSTS
 // tensor cores, cp.async, ldmatrix, 16-byte loads
 // Expected limit: split rows: tensor cores, 3 (L + M) N^2 D / 2 multiply-adds of float16; plain: FFMA, a third of them;
 //   then memory, 2 (L + M) N^2 bytes written and read again. Target on an H200 for BERT-base, L = M = 13, N = 5000:
@@ -201,7 +202,7 @@ int dispatch(int dtype, int path, const Problem& q, char* workspace, size_t* byt
   if (dtype == kFloat64) return correlate<double, double, PlainSide<double>>(q, workspace, bytes);
   return with_dtype(dtype, [&](auto zero) {
     using T = std::conditional_t<sizeof(zero) == 8, float, decltype(zero)>;
-    if (path == kSplit) return correlate<T, float, SplitSide>(q, workspace, bytes);
+    if (path != kPlain) return correlate<T, float, SplitSide>(q, workspace, bytes);
     return correlate<T, float, PlainSide<float>>(q, workspace, bytes);
   });
 }
@@ -212,24 +213,25 @@ int dispatch(int dtype, int path, const Problem& q, char* workspace, size_t* byt
 using namespace bertft;
 
 // x (L, N, D) and y (M, N, E) of type dtype, y null: x with itself; out (L, M); bad (2, 2): see row_statistics_launch,
-// of x and of y. path: kPlain or kSplit (rdm_entries.cuh), which is not for double and manhattan. entries_bytes: what
-// the entries of a group of tiles may take. With a null workspace only *workspace_bytes is written; else it says how
-// large the workspace is.
+// of x and of y. path (rdm_entries.cuh): kPlain, or kSplit or kFast, which are not for double and manhattan.
+// entries_bytes: what the entries of a group of tiles may take. With a null workspace only *workspace_bytes is written;
+// else it says how large the workspace is.
 extern "C" int rdm_correlation_launch(const void* x, const void* y, double* out, long long* bad, void* workspace,
                                       long long* workspace_bytes, long long entries_bytes, int dtype, int path,
                                       int metric_x, int metric_y, int compare, int layers_x, int layers_y, long long n,
                                       int d, int e, int bins, cudaStream_t stream) {
   const bool known = metric_x >= kDot && metric_x <= kManhattan && metric_y >= kDot && metric_y <= kManhattan;
-  if (!known || compare < kPearson || compare > kRhoA || path < kPlain || path > kSplit || layers_x < 0 ||
+  if (!known || compare < kPearson || compare > kRhoA || path < kPlain || path > kFast || layers_x < 0 ||
       layers_y < 0 || layers_x + layers_y > 65535 || n < 0 || n > 1 << 21 || d < 0 || e < 0 || bins < 1) {
     return kInvalid;
   }
-  if (path == kSplit && (dtype == kFloat64 || metric_x == kManhattan || metric_y == kManhattan || d < 1 || e < 1)) {
+  if (path != kPlain && (dtype == kFloat64 || metric_x == kManhattan || metric_y == kManhattan || d < 1 || e < 1)) {
     return kInvalid;
   }
+  const int parts = path == kFast ? split::kHigh : split::kBoth;
   const Problem q{
-      x,      y,    out, bad,   entries_bytes, {metric_x, y ? metric_y : metric_x}, compare, {layers_x, layers_y},
-      {d, e}, bins, n,   stream};
+      x,      y,    out,   bad, entries_bytes, {metric_x, y ? metric_y : metric_x}, compare, {layers_x, layers_y},
+      {d, e}, bins, parts, n,   stream};
   size_t bytes = 0;
   if (workspace) {
     if (int rc = dispatch(dtype, path, q, nullptr, &bytes)) return rc;

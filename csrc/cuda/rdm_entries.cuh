@@ -14,8 +14,9 @@ using split::kTile;
 constexpr int NT = 256;
 constexpr int kPairs = kTile * kTile;  // entries of a tile and layer
 
-// How entries come about: FFMA or DFMA, the only way for manhattan and double | split rows on tensor cores.
-enum Path : int { kPlain = 0, kSplit = 1 };
+// How entries come about: FFMA or DFMA, the only way for manhattan and double | split rows on tensor cores | the same,
+// of their high parts alone.
+enum Path : int { kPlain = 0, kSplit = 1, kFast = 2 };
 
 // The layers of one side. Rows as they are: (layers, padded, d) in the metric's form less m, zeros beyond n.
 template <class C>
@@ -70,9 +71,12 @@ __device__ __forceinline__ float neighbours(const SplitSide& side, int layer, lo
   const long long at = layer * side.rows.padded + i;
   const int lane = static_cast<int>(threadIdx.x) % 32, width = side.rows.chunks * split::kLine;
   const __half *a = side.rows.halves + at * width + lane, *b = a + width;
-  const auto both = [](const __half* v) { return __half2float(v[0]) + __half2float(v[split::kChunk]); };
+  const bool high = side.rows.parts == split::kHigh;
+  const auto value = [&](const __half* v) {
+    return __half2float(v[0]) + (high ? 0.f : __half2float(v[split::kChunk]));
+  };
   float sum = 0;
-  for (int k = 0; k < width; k += split::kLine) sum += both(a + k) * both(b + k);
+  for (int k = 0; k < width; k += high ? split::kChunk : split::kLine) sum += value(a + k) * value(b + k);
   sum = warp_sum(sum) * side.rows.scale[at] * side.rows.scale[at + 1];
   return entry(sum, side.p(at), side.p(at + 1), side.metric);
 }
@@ -126,11 +130,10 @@ __global__ void __launch_bounds__(NT, 2) plain_entries_kernel(PlainSide<C> side,
   }
 }
 
-// Block (tile of the group, layer of the side).
-template <int STAGES>
-__global__ void __launch_bounds__(split::kThreads, 2) split_entries_kernel(SplitSide side, Target<float> to) {
-  BERTFT_DYN_SHARED(__half, ring);
-  BERTFT_SHARED(split::Place, place, [1]);
+// The entries of block (tile of the group, layer of the side).
+template <int STAGES, int PARTS>
+__device__ __forceinline__ void product_entries(__half* ring, split::Place* place, const SplitSide& side,
+                                                const Target<float>& to) {
   const long long rows = blockIdx.y * side.rows.padded;
   if (threadIdx.x == 0) {
     int bi, bj;
@@ -139,7 +142,7 @@ __global__ void __launch_bounds__(split::kThreads, 2) split_entries_kernel(Split
     place[0] = {side.rows.halves + (rows + bi * kTile) * width, side.rows.halves + (rows + bj * kTile) * width,
                 bi * kTile, bj * kTile};
   }
-  const float* sums = split::tile_products<STAGES>(ring, place[0], side.rows.chunks);
+  const float* sums = split::tile_products<STAGES, PARTS>(ring, place[0], side.rows.chunks);
   const int t = split::thread_anew(), i0 = place[0].row, col = t % 32 * 4, j0 = place[0].col + col;
   const float shift = to.shifted ? side.shift[blockIdx.y] : 0.f;
   float scale[4], p[4];
@@ -157,6 +160,20 @@ __global__ void __launch_bounds__(split::kThreads, 2) split_entries_kernel(Split
     }
     store4(out + row * kTile, v);
   }
+}
+
+template <int STAGES>
+__global__ void __launch_bounds__(split::kThreads, 2) split_entries_kernel(SplitSide side, Target<float> to) {
+  BERTFT_DYN_SHARED(__half, ring);
+  BERTFT_SHARED(split::Place, place, [1]);
+  product_entries<STAGES, split::kBoth>(ring, place, side, to);
+}
+
+template <int STAGES>
+__global__ void __launch_bounds__(split::kThreads, 2) high_entries_kernel(SplitSide side, Target<float> to) {
+  BERTFT_DYN_SHARED(__half, ring);
+  BERTFT_SHARED(split::Place, place, [1]);
+  product_entries<STAGES, split::kHigh>(ring, place, side, to);
 }
 
 }  // namespace rdm

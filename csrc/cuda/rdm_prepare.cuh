@@ -12,7 +12,7 @@ struct Problem {
   double* out;
   long long* bad;
   long long entries_bytes;
-  int metric[2], compare, layers[2], d[2], bins;
+  int metric[2], compare, layers[2], d[2], bins, parts;  // parts: of split rows
   long long n;
   cudaStream_t stream;
   bool self() const { return y == nullptr; }
@@ -41,8 +41,9 @@ template <class T, class C>
 int prepare(const Problem& q, int s, Carver& carver, double* mean, SplitSide& side) {
   side.layers = q.layers[s], side.metric = q.metric[s];
   size_t bytes = 0;
-  split::rows_at(nullptr, side.layers, q.n, q.d[s], &bytes);
-  side.rows = split::rows_at(carver.take<char>(static_cast<long long>(bytes)), side.layers, q.n, q.d[s]);
+  split::rows_at(nullptr, side.layers, q.n, q.d[s], &bytes, q.parts);
+  char* base = carver.take<char>(static_cast<long long>(bytes));
+  side.rows = split::rows_at(base, side.layers, q.n, q.d[s], nullptr, q.parts);
   if (!carver.base || side.layers == 0 || q.n == 0) return 0;
   BERTFT_LAUNCH((split::split_rows_kernel<T>), dim3(at_most(side.rows.padded / 8, 4096), side.layers), dim3(NT), 0,
                 q.stream, static_cast<const T*>(s ? q.y : q.x), q.n, q.d[s], side.metric, mean, side.rows,
@@ -54,7 +55,7 @@ int prepare(const Problem& q, int s, Carver& carver, double* mean, SplitSide& si
 template <class C>
 int make_entries(const PlainSide<C>& side, const Target<C>& to, long long count, cudaStream_t stream) {
   constexpr int kParts = sizeof(C) == 8 ? 4 : 1;
-  const dim3 grid(unsigned(count * kParts), unsigned(side.layers));
+  const auto grid = dim3(unsigned(count * kParts), unsigned(side.layers));
   if (side.metric == kManhattan) {
     BERTFT_LAUNCH((plain_entries_kernel<C, pairwise::kAbsolute>), grid, dim3(NT), 0, stream, side, to);
   } else {
@@ -65,9 +66,15 @@ int make_entries(const PlainSide<C>& side, const Target<C>& to, long long count,
 inline int make_entries(const SplitSide& side, const Target<float>& to, long long count, cudaStream_t stream) {
   return split::with_stages([&](auto stages) {
     constexpr int kStages = decltype(stages)::value;
-    if (int rc = allow_shared(split_entries_kernel<kStages>, split::kRing<kStages>)) return rc;
-    BERTFT_LAUNCH((split_entries_kernel<kStages>), dim3(unsigned(count), unsigned(side.layers)), dim3(split::kThreads),
-                  split::kRing<kStages>, stream, side, to);
+    const auto grid = dim3(unsigned(count), unsigned(side.layers));
+    constexpr size_t kBytes = split::kRing<kStages>;
+    if (side.rows.parts == split::kHigh) {
+      if (int rc = allow_shared(high_entries_kernel<kStages>, kBytes)) return rc;
+      BERTFT_LAUNCH((high_entries_kernel<kStages>), grid, dim3(split::kThreads), kBytes, stream, side, to);
+    } else {
+      if (int rc = allow_shared(split_entries_kernel<kStages>, kBytes)) return rc;
+      BERTFT_LAUNCH((split_entries_kernel<kStages>), grid, dim3(split::kThreads), kBytes, stream, side, to);
+    }
     return static_cast<int>(cudaGetLastError());
   });
 }

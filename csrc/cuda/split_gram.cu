@@ -4,6 +4,7 @@
 //     dot                  alpha  1, beta m.u, gamma |m|^2
 //     cosine, correlation  alpha -1, beta |u|^2 / 2: half the squared distance of unit rows
 //     sqeuclidean          alpha -2, beta |u|^2;  euclidean: its root
+//   rows in one part (fast): u, w = r hi in the product, the same beta and gamma
 //   out as pairwise_distance.cu has it: (B, N, M), without y symmetric with a diagonal of zeros, or condensed
 // Types: x, y float, half, bfloat16; out float.
 // Near rows: below 1/32 of beta_i + beta_j a difference of products has lost digits. Such pairs go onto a list (one
@@ -15,10 +16,11 @@
 // registers: <= 255, repair_kernel <= 64
 // spills: split_gram_kernel <= 24
 // instructions: split_gram_kernel 96 HMMA, 32 HMMA from zero, 16 LDSM, 32 LDGSTS
+// instructions: high_gram_kernel 128 HMMA, 32 HMMA from zero, 32 LDSM, 32 LDGSTS
 // tensor cores, cp.async, ldmatrix, 16-byte loads
 // Expected limit: tensor cores. 3 N M D multiply-adds of float16 (half of that without y); a tile reads 32 KB from L2
 //   for 32 columns, 1.6e6 multiply-adds. Target on an H200 for 4 x 4,096 x 768: 0.5 ms, if tensor cores give
-//   400 TFLOP/s of float16. Not measured.
+//   400 TFLOP/s of float16. Not measured. Rows in one part: a third of the multiply-adds, half the bytes.
 // Presumption: hundreds of rows and columns or more; pairwise_distance.cu is for smaller inputs.
 #include "pairwise_tile.cuh"
 #include "split_tile.cuh"
@@ -65,13 +67,12 @@ __device__ __forceinline__ void append(const Near& near, int layer, bool ask, in
   if (ask && at < near.capacity) near.pairs[static_cast<long long>(layer) * near.capacity + at] = make_int2(i, j);
 }
 
-// Block (tile, layer). square (layers): |m|^2, read for dot only.
-template <int STAGES>
-__global__ void __launch_bounds__(kThreads, 2)
-    split_gram_kernel(Rows x, Rows y, const float* __restrict__ beta_x, const float* __restrict__ beta_y,
-                      const double* __restrict__ square, float* __restrict__ out, Shape s, Form form, Near near) {
-  BERTFT_DYN_SHARED(__half, ring);
-  BERTFT_SHARED(Place, place, [1]);
+// The values of block (tile, layer). square (layers): |m|^2, read for dot only.
+template <int STAGES, int PARTS>
+__device__ __forceinline__ void gram_tile(__half* ring, Place* place, const Rows& x, const Rows& y,
+                                          const float* __restrict__ beta_x, const float* __restrict__ beta_y,
+                                          const double* __restrict__ square, float* __restrict__ out, const Shape& s,
+                                          const Form& form, const Near& near) {
   const int layer = static_cast<int>(blockIdx.y);
   if (threadIdx.x == 0) {
     const int tiles = static_cast<int>(y.padded / kTile);
@@ -80,7 +81,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     place[0] = {x.halves + (layer * x.padded + bi * kTile) * x.chunks * kLine,
                 y.halves + (layer * y.padded + bj * kTile) * y.chunks * kLine, bi * kTile, bj * kTile};
   }
-  const float* tile = tile_products<STAGES>(ring, place[0], x.chunks);
+  const float* tile = tile_products<STAGES, PARTS>(ring, place[0], x.chunks);
 
   const int t = thread_anew(), warp = t / 32, lane = t % 32, i0 = place[0].row, j0 = place[0].col;
   const int rows = at_most(s.n - i0, kTile), cols = at_most(s.m - j0, kTile);
@@ -111,6 +112,24 @@ __global__ void __launch_bounds__(kThreads, 2)
       if (r < rows && i < j) to[j * s.m + i] = finish(v, form);
     }
   }
+}
+
+template <int STAGES>
+__global__ void __launch_bounds__(kThreads, 2)
+    split_gram_kernel(Rows x, Rows y, const float* __restrict__ beta_x, const float* __restrict__ beta_y,
+                      const double* __restrict__ square, float* __restrict__ out, Shape s, Form form, Near near) {
+  BERTFT_DYN_SHARED(__half, ring);
+  BERTFT_SHARED(Place, place, [1]);
+  gram_tile<STAGES, kBoth>(ring, place, x, y, beta_x, beta_y, square, out, s, form, near);
+}
+
+template <int STAGES>
+__global__ void __launch_bounds__(kThreads, 2)
+    high_gram_kernel(Rows x, Rows y, const float* __restrict__ beta_x, const float* __restrict__ beta_y,
+                     const double* __restrict__ square, float* __restrict__ out, Shape s, Form form, Near near) {
+  BERTFT_DYN_SHARED(__half, ring);
+  BERTFT_SHARED(Place, place, [1]);
+  gram_tile<STAGES, kHigh>(ring, place, x, y, beta_x, beta_y, square, out, s, form, near);
 }
 
 // The pairs of the lists, a warp each, by differences of rows in their form, in double.
@@ -148,20 +167,21 @@ __global__ void __launch_bounds__(256)
 
 using namespace bertft;
 
-// rows_x, rows_y: split_rows_launch of x (batch, n, d) and, unless it is null, of y (batch, m, d), less the mean of
-// split_mean_launch of x, whose square (batch) is |mean|^2. count (batch) and pairs (batch, capacity, 2): the list of
-// near pairs; a layer whose count exceeds capacity is not complete.
+// rows_x, rows_y: split_rows_launch of x (batch, n, d) and, unless it is null, of y (batch, m, d), in `parts` parts,
+// less the mean of split_mean_launch of x, whose square (batch) is |mean|^2. count (batch) and pairs (batch, capacity,
+// 2): the list of near pairs; a layer whose count exceeds capacity is not complete.
 extern "C" int split_gram_launch(const void* x, const void* y, void* rows_x, void* rows_y, const double* square,
                                  float* out, int* count, int* pairs, int capacity, int dtype, int metric, int batch,
-                                 long long n, long long m, int d, int condensed, cudaStream_t stream) {
+                                 long long n, long long m, int d, int condensed, int parts, cudaStream_t stream) {
   const Shape s{n, y ? m : n, d, batch, metric, y == nullptr, condensed != 0};
   if (metric < kDot || metric > kEuclidean || batch < 0 || batch > 65535 || n < 0 || s.m < 0 || d < 1 || n > 1 << 23 ||
-      s.m > 1 << 23 || (condensed && y) || capacity < 1) {
+      s.m > 1 << 23 || (condensed && y) || capacity < 1 || (parts != kHigh && parts != kBoth)) {
     return kInvalid;
   }
   if (int rc = static_cast<int>(cudaMemsetAsync(count, 0, sizeof(int) * batch, stream))) return rc;
   if (s.n == 0 || s.m == 0 || batch == 0 || (condensed && n == 1)) return 0;
-  const Rows of_x = rows_at(rows_x, batch, n, d), of_y = y ? rows_at(rows_y, batch, m, d) : of_x;
+  const Rows of_x = rows_at(rows_x, batch, n, d, nullptr, parts);
+  const Rows of_y = y ? rows_at(rows_y, batch, m, d, nullptr, parts) : of_x;
   const long long rows = of_x.padded / kTile, cols = of_y.padded / kTile;
   const long long tiles = s.symmetric ? rows * (rows + 1) / 2 : rows * cols;
   if (tiles > 0x7fffffffll || kTile * 8ll * of_x.chunks > 0xffffffffll) return kInvalid;
@@ -170,10 +190,17 @@ extern "C" int split_gram_launch(const void* x, const void* y, void* rows_x, voi
   const Near near{count, reinterpret_cast<int2*>(pairs), capacity};
   if (int rc = with_stages([&](auto stages) {
         constexpr int kStages = decltype(stages)::value;
-        if (int rc = allow_shared(split_gram_kernel<kStages>, kRing<kStages>)) return rc;
-        BERTFT_LAUNCH((split_gram_kernel<kStages>), dim3(unsigned(tiles), unsigned(batch)), dim3(kThreads),
-                      kRing<kStages>, stream, of_x, of_y, dot ? of_x.along : of_x.square,
-                      dot ? of_y.along : of_y.square, square, out, s, form, near);
+        const auto grid = dim3(unsigned(tiles), unsigned(batch));
+        const float *beta_x = dot ? of_x.along : of_x.square, *beta_y = dot ? of_y.along : of_y.square;
+        if (parts == kHigh) {
+          if (int rc = allow_shared(high_gram_kernel<kStages>, kRing<kStages>)) return rc;
+          BERTFT_LAUNCH((high_gram_kernel<kStages>), grid, dim3(kThreads), kRing<kStages>, stream, of_x, of_y, beta_x,
+                        beta_y, square, out, s, form, near);
+        } else {
+          if (int rc = allow_shared(split_gram_kernel<kStages>, kRing<kStages>)) return rc;
+          BERTFT_LAUNCH((split_gram_kernel<kStages>), grid, dim3(kThreads), kRing<kStages>, stream, of_x, of_y, beta_x,
+                        beta_y, square, out, s, form, near);
+        }
         return static_cast<int>(cudaGetLastError());
       })) {
     return rc;

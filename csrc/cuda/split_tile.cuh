@@ -3,9 +3,11 @@
 //   u.v = lo.hi + hi.lo + hi.hi: of two halves to a number the product of the low parts, below 2^-22, is left out
 // After 16 columns the three products of a piece leave the tensor core and are added outside, rounded to nearest: cores
 // cut towards zero, and a long sum inside them would drift.
-// Work split: 4 warps of 64 x 64 pairs each, in 4 x 8 pieces of mma.m16n8k16. A ring of stages of 32 columns is filled
-// by cp.async; fragments come by ldmatrix from lines whose 16-byte pieces are exchanged by the row number
-// (piece ^ row % 8): no bank conflicts, and one address from which all others follow by exchanging bits.
+// Rows of high parts alone have one product, hi.hi, which leaves the core after 64 columns: what the parts lost
+// outweighs what cores cut by then. Work split: 4 warps of 64 x 64 pairs each, in 4 x 8 pieces of mma.m16n8k16. A ring
+// of stages of 32 columns is filled by cp.async; fragments come by ldmatrix from lines whose 16-byte pieces are
+// exchanged by the row number (piece ^ row % 8): no bank conflicts, and one address from which all others follow by
+// exchanging bits.
 #pragma once
 #include "split_line.cuh"
 
@@ -107,6 +109,45 @@ struct Sums {
           });
     }
   }
+
+  // The same of a stage of high parts alone, 64 columns.
+  __device__ __forceinline__ void add_high_stage(const __half* stage, int a, int b) {
+    unsigned rows[4][4][4];  // [16 columns][16 rows]
+#pragma unroll
+    for (int k = 0; k < 4; ++k)
+#pragma unroll
+      for (int m = 0; m < 4; ++m) bertft_ldmatrix_x4(rows[k][m], stage + (a ^ (2 * k << 3)) + m * 16 * kLine);
+#pragma unroll
+    for (int pair = 0; pair < 4; ++pair) {
+      unsigned columns[4][4];
+#pragma unroll
+      for (int k = 0; k < 4; ++k) bertft_ldmatrix_x4(columns[k], stage + (b ^ (2 * k << 3)) + pair * 16 * kLine);
+      add_high(rows, columns, pair);
+    }
+  }
+
+  // Adds the products of 64 columns: rows as above, and two times 8 columns.
+  __device__ __forceinline__ void add_high(const unsigned (&rows)[4][4][4], const unsigned (&columns)[4][4], int pair) {
+#pragma unroll
+    for (int side = 0; side < 2; ++side) {
+      float inside[4][4];
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const unsigned b[2] = {columns[k][2 * side], columns[k][2 * side + 1]};
+#pragma unroll
+        for (int m = 0; m < 4; ++m) {
+          if (k == 0)
+            bertft_mma_m16n8k16_f16_first(inside[m], rows[k][m], b);
+          else
+            bertft_mma_m16n8k16_f16(inside[m], rows[k][m], b);
+        }
+      }
+#pragma unroll
+      for (int m = 0; m < 4; ++m)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) v[m][2 * pair + side][e] += inside[m][e];
+    }
+  }
 };
 
 // Where pair (i, j) of a tile lies once its sums are in shared memory. Rows, columns and fragments are all written and
@@ -152,9 +193,9 @@ __device__ __forceinline__ void through_ring(__half* ring, const int& steps, F&&
   }
 }
 
-// The products of a tile over all columns, left in shared memory. Begins with a barrier, behind which `place` is known,
-// and ends with one.
-template <int STAGES>
+// The products of a tile over all columns, of rows in PARTS parts, left in shared memory. Begins with a barrier, behind
+// which `place` is known, and ends with one.
+template <int STAGES, int PARTS = kBoth>
 __device__ __forceinline__ float* tile_products(__half* ring, const Place& place, int chunks) {
   Sums sums;
   sums.clear();
@@ -164,7 +205,12 @@ __device__ __forceinline__ float* tile_products(__half* ring, const Place& place
   const int b = at(kTile + warp % 2 * 64 + lane / 16 * 8 + lane % 8, lane / 8 % 2);
   through_ring<STAGES>(
       ring, chunks, [&](__half* stage, int chunk) { copy_stage(stage, place, chunk, chunks); },
-      [&](const __half* stage) { sums.add_stage(stage, a, b); });
+      [&](const __half* stage) {
+        if constexpr (PARTS == kHigh)
+          sums.add_high_stage(stage, a, b);
+        else
+          sums.add_stage(stage, a, b);
+      });
   return leave(sums, ring);
 }
 

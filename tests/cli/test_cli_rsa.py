@@ -304,9 +304,9 @@ def test_precision_is_recorded_and_identifies_a_run(here, tiny_model, capsys, mo
     fails(capsys, rsa(tiny_model, tiny_model, "--precision", "half"), "--precision", "'half'")
     made, start = [], CrossMoments.__init__
 
-    def noting(self, *arguments, float64=False, **more):
-        made.append(float64)
-        start(self, *arguments, float64=float64, **more)
+    def noting(self, *arguments, **more):
+        start(self, *arguments, **more)
+        made.append(self.float64)
 
     monkeypatch.setattr(CrossMoments, "__init__", noting)
     options = ["--tokens", "200", "--by", "position", "--no-intervals"]

@@ -20,6 +20,9 @@ SOURCES = {  # where it is not csrc/cuda/<op>.cu of test_<op>.py
     "test_executor": ["planted/driver.cu"],
     "test_instructions": ["instructions.cu"],
     "test_core_arithmetic": ["instructions.cu"],
+    "test_fast_products": [
+        str(CSRC / "cuda" / f"{name}.cu") for name in ("split_rows", "split_gram", "split_moments", "rdm_correlation")
+    ],
     "test_split_gram": [str(CSRC / "cuda" / f"split_{name}.cu") for name in ("rows", "gram")],
 }
 

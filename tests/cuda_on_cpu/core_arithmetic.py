@@ -39,6 +39,18 @@ def split_products(hi: np.ndarray, lo: np.ndarray, capability: int, *, promoted:
     return total
 
 
+def high_products(hi: np.ndarray, capability: int) -> np.ndarray:
+    """Products (n, n) of rows of halves (n, K): 64 columns inside the core, their sums outside, rounded to nearest."""
+    total = np.zeros((len(hi), len(hi)), np.float32)
+    for chunk in range(0, hi.shape[1], 64):
+        inside = np.zeros_like(total)
+        for first in range(chunk, min(chunk + 64, hi.shape[1]), 16):
+            part = slice(first, first + 16)
+            inside = core_products(hi[:, None, part], hi[None, :, part], inside, capability)
+        total = total + inside
+    return total
+
+
 def _block(a: np.ndarray, b: np.ndarray, c: np.ndarray, extra: int) -> np.ndarray:
     x, y, start = _scaled(a, 10, -14), _scaled(b, 10, -14), _scaled(c, 23, -126)
     products, exponents = x[0] * y[0], x[1] + y[1]

@@ -10,7 +10,7 @@ from gpu_executor import Kernels, Uninitialised
 from bertft.ops import reference
 from bertft.ops.metrics import COMPARISONS, NORMALISED
 
-PATHS = {"plain": 0, "split": 1}
+PATHS = {"plain": 0, "split": 1, "fast": 2}
 
 
 def correlate(

@@ -31,26 +31,30 @@ class Split(NamedTuple):
     bad: np.ndarray  # (2,)
 
 
-def split(rows: Kernels, x: np.ndarray, metric: str, *, dtype="float32", mean=None, **options) -> Split:
-    """``rows``: the kernels of split_rows.cu. ``mean``: (L, d) and (L,) of another side's `Split`."""
+def split(rows: Kernels, x: np.ndarray, metric: str, *, dtype="float32", mean=None, parts=2, **options) -> Split:
+    """``rows``: the kernels of split_rows.cu. ``mean``: (L, d) and (L,) of another side's `Split`.
+
+    ``parts``: 1 leaves the low parts out; ``halves`` are then (L, padded, lines, 1, 64).
+    """
     (layers, n, d), code = x.shape, METRICS.index(metric)
     if mean is None:
         mean = np.empty((layers, d)), np.empty(layers)
         rows.split_mean_launch(x, *map(Uninitialised, mean), CODES[dtype], code, layers, n, d, **options)
     size, stats, bad = np.zeros(1, np.int64), np.empty((layers, n, 2), np.float32), np.zeros(2, np.int64)
-    rows.split_rows_bytes(size, layers, n, d)
+    rows.split_rows_bytes(size, layers, n, d, parts)
     memory = np.zeros(int(size[0]), np.uint8)
     rows.split_rows_launch(
-        x, mean[0], Uninitialised(memory), Uninitialised(stats), bad, CODES[dtype], code, layers, n, d, **options
+        x, mean[0], Uninitialised(memory), Uninitialised(stats), bad, CODES[dtype], code, layers, n, d, parts, **options
     )
-    return Split(memory, *_parts(memory, layers, n, d), stats, *mean, bad)
+    return Split(memory, *_parts(memory, layers, n, d, parts), stats, *mean, bad)
 
 
-def _parts(memory: np.ndarray, layers: int, n: int, d: int) -> list[np.ndarray]:
+def _parts(memory: np.ndarray, layers: int, n: int, d: int, count: int) -> list[np.ndarray]:
     """Halves, scale, along, square: each on a 256-byte boundary, with a gap of 256 to 511 bytes behind it."""
-    padded, lines = -(-n // TILE) * TILE, -(-d // LINE)
+    width = 2 * LINE // count
+    padded, lines = -(-n // TILE) * TILE, -(-d // width)
     parts, start = [], 0
-    for shape, kind in [((layers, padded, lines, 2, LINE), np.float16)] + [((layers, padded), np.float32)] * 3:
+    for shape, kind in [((layers, padded, lines, count, width), np.float16)] + [((layers, padded), np.float32)] * 3:
         size = int(np.prod(shape)) * np.dtype(kind).itemsize
         parts.append(memory[start : start + size].view(kind).reshape(shape))
         start += (size + 511) // 256 * 256
@@ -88,22 +92,25 @@ def exact_distances(x: np.ndarray, y: np.ndarray | None, metric: str) -> np.ndar
     return {"sqeuclidean": square, "euclidean": np.sqrt(square)}.get(metric, square / 2)
 
 
-def columns(kernels: Kernels, u: np.ndarray, **options) -> tuple[np.ndarray, np.ndarray]:
+def columns(kernels: Kernels, u: np.ndarray, parts=2, **options) -> tuple[np.ndarray, np.ndarray]:
     """(halves, bits of the largest element) of u (n, d); ``kernels``: those of split_moments.cu."""
     size, ignored = np.zeros(1, np.int64), np.zeros(1, np.int32)
-    kernels.split_columns_bytes(size, ignored, *u.shape)
+    kernels.split_columns_bytes(size, ignored, *u.shape, parts)
     halves, largest = np.empty(int(size[0]), np.uint8), np.zeros(1, np.uint32)
-    kernels.split_columns_launch(u, Uninitialised(halves), largest, *u.shape, **options)
+    kernels.split_columns_launch(u, Uninitialised(halves), largest, *u.shape, parts, **options)
     return halves, largest
 
 
-def sums(kernels: Kernels, u: np.ndarray, v=None, total=None, ranges=8, **options) -> tuple[np.ndarray, np.ndarray]:
+def sums(
+    kernels: Kernels, u: np.ndarray, v=None, total=None, ranges=8, parts=2, **options
+) -> tuple[np.ndarray, np.ndarray]:
     """U'V (d, e), added to ``total``, and the partial sums of up to ``ranges`` ranges as they leave the cores."""
     (n, d), e = u.shape, (u if v is None else v).shape[1]
     partial = np.full((ranges, d, e), np.nan, np.float32)
     total = np.zeros((d, e)) if total is None else total
-    first, second = columns(kernels, u, **options), (None, None) if v is None else columns(kernels, v, **options)
+    first = columns(kernels, u, parts, **options)
+    second = (None, None) if v is None else columns(kernels, v, parts, **options)
     kernels.split_moments_launch(
-        first[0], second[0], first[1], second[1], Uninitialised(partial), ranges, total, n, d, e, **options
+        first[0], second[0], first[1], second[1], Uninitialised(partial), ranges, total, n, d, e, parts, **options
     )
     return total, partial

@@ -69,17 +69,26 @@ FAULTS = {
     "a range of rows too long": (
         "split_moments.cu", "min(static_cast<long long>(kRange), padded", "min(kRange + 32ll, padded", "sums"
     ),
+    "high parts of other columns": (
+        "split_tile.cuh", "stage + (a ^ (2 * k << 3)) + m", "stage + (a ^ (k << 3)) + m", "fast distances"
+    ),
+    "only the last columns of high parts": (
+        "split_tile.cuh", "          if (k == 0)\n", "          if (k < 3)\n", "fast distances"
+    ),
+    "rows of high parts twice": (
+        "split_moments.cu", "kStep = 16 * kLines<kHigh>", "kStep = 8 * kLines<kHigh>", "fast sums"
+    ),
     "carries are lost": ("rdm_ranks.cuh", "1u + (carry << kCountBits)", "1u", "crowded bin"),
 }  # fmt: skip
 
 
-def distances(source, x, metric, capacity=64):
+def distances(source, x, metric, capacity=64, parts=2):
     rows, (batch, n, d) = Kernels("split_rows.cu", "checked"), x.shape
-    found, out = split(rows, x, metric), np.full((batch, n, n), np.nan, np.float32)
+    found, out = split(rows, x, metric, parts=parts), np.full((batch, n, n), np.nan, np.float32)
     lists = np.empty(batch, np.int32), np.empty((batch, capacity, 2), np.int32)
     Kernels(source, "checked").split_gram_launch(
         x, None, found.memory, None, found.mean_square, out, *map(Uninitialised, lists), capacity, 0,
-        METRICS.index(metric), batch, n, n, d, 0,
+        METRICS.index(metric), batch, n, n, d, 0, parts,
     )  # fmt: skip
     return out
 
@@ -98,6 +107,17 @@ def rows(n=130, d=140):
 def notices_distances(source) -> bool:
     error, exact = relative_error(source, rows())
     return error.max() > 3e-7 * exact.max()
+
+
+def notices_fast_distances(source) -> bool:
+    error, exact = relative_error(source, rows(), parts=1)
+    return error.max() > 1e-3 * exact.max()
+
+
+def notices_fast_sums(source) -> bool:
+    u = np.random.default_rng(0).standard_normal((200, 20)).astype(np.float32)
+    exact = u.T.astype(np.float64) @ u
+    return not np.abs(sums(Kernels(source, "plain"), u, parts=1)[0] - exact).max() <= 1e-3 * np.abs(exact).max()
 
 
 def notices_accuracy(source) -> bool:
@@ -159,7 +179,7 @@ def copy_of_the_sources(folder: Path) -> Path:
 def source_of(scenario: str) -> str:
     if scenario in ("correlations", "groups", "crowded bin"):
         return "rdm_correlation.cu"
-    return "split_moments.cu" if scenario == "sums" else "split_gram.cu"
+    return "split_moments.cu" if scenario in ("sums", "fast sums") else "split_gram.cu"
 
 
 def noticed(source: Path, scenario: str) -> bool:

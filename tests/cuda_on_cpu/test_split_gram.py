@@ -18,21 +18,22 @@ SHAPES = [(1, 1, None, 3), (2, 130, None, 33), (1, 5, 131, 64), (1, 129, 3, 100)
 
 
 def distances(
-    x, y, metric, mode="checked", dtype="float32", condensed=False, capacity=1 << 12, device=None, mean=None, **options
-):
+    x, y, metric, mode="checked", dtype="float32", condensed=False, capacity=1 << 12, device=None, mean=None, parts=2,
+    **options,
+):  # fmt: skip
     """(out, pairs that were taken anew, or more than ``capacity`` where those of a layer did not fit)."""
     (layers, n, d), m = x.shape, (x if y is None else y).shape[1]
     rows, kernels = (Kernels(f"split_{name}.cu", mode, device=device) for name in ("rows", "gram"))
     with np.errstate(all="ignore"):
-        of_x = split(rows, x, metric, dtype=dtype, mean=mean, **options)
+        of_x = split(rows, x, metric, dtype=dtype, mean=mean, parts=parts, **options)
         mean = of_x.mean, of_x.mean_square
-        of_y = None if y is None else split(rows, y, metric, dtype=dtype, mean=mean, **options)
+        of_y = None if y is None else split(rows, y, metric, dtype=dtype, mean=mean, parts=parts, **options)
     out = np.empty((layers, n * (n - 1) // 2) if condensed else (layers, n, m), np.float32)
     count, pairs = np.empty(layers, np.int32), np.empty((layers, capacity, 2), np.int32)
     kernels.split_gram_launch(
         x, y, of_x.memory, None if y is None else of_y.memory, of_x.mean_square, Uninitialised(out),
         Uninitialised(count), Uninitialised(pairs), capacity, CODES[dtype], METRICS.index(metric), layers, n, m, d,
-        int(condensed), **options,
+        int(condensed), parts, **options,
     )  # fmt: skip
     return out, count
 
@@ -218,5 +219,5 @@ def test_bad_arguments_are_refused():
     for dtype, metric, condensed, y, d in ((1, 0, 0, None, 4), (0, 5, 0, None, 4), (0, 0, 1, x, 4), (0, 0, 0, None, 0)):
         with pytest.raises(KernelError):
             kernels.split_gram_launch(
-                x, y, memory, memory, np.zeros(1), out, *lists, 4, dtype, metric, 1, 3, 3, d, condensed
+                x, y, memory, memory, np.zeros(1), out, *lists, 4, dtype, metric, 1, 3, 3, d, condensed, 2
             )

@@ -101,8 +101,8 @@ def test_bad_arguments_are_refused():
     for n, d, e in ((-1, 4, 4), (4, 0, 4), (4, 4, 0)):
         with pytest.raises(KernelError):
             kernels.split_moments_launch(
-                halves, halves, largest, largest, np.zeros(16, np.float32), 1, np.zeros((4, 4)), n, d, e
+                halves, halves, largest, largest, np.zeros(16, np.float32), 1, np.zeros((4, 4)), n, d, e, 2
             )
     total = np.ones((4, 4))
-    kernels.split_moments_launch(halves, None, largest, None, np.zeros(16, np.float32), 1, total, 0, 4, 4)
+    kernels.split_moments_launch(halves, None, largest, None, np.zeros(16, np.float32), 1, total, 0, 4, 4, 2)
     assert (total == 1).all()

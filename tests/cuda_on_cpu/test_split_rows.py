@@ -128,6 +128,6 @@ def test_bad_arguments_are_refused():
     memory, bad = np.zeros(1 << 16, np.uint8), np.zeros(2, np.int64)
     for dtype, metric in (("float64", 0), ("float32", 5), ("float32", -1)):
         with pytest.raises(KernelError):
-            kernels.split_rows_launch(x, mean, memory, None, bad, CODES[dtype], metric, 1, 2, 2)
+            kernels.split_rows_launch(x, mean, memory, None, bad, CODES[dtype], metric, 1, 2, 2, 2)
         with pytest.raises(KernelError):
             kernels.split_mean_launch(x, mean, np.zeros(1), CODES[dtype], metric, 1, 2, 2)

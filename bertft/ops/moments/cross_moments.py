@@ -13,6 +13,7 @@ from bertft.ops.metrics import LINEAR, METRICS, check_metric
 from bertft.ops.moments.gradient import Rows, add_pair
 from bertft.ops.moments.layout import Moments, Pair, Space
 from bertft.ops.native import cpu, dispatch
+from bertft.ops.precision import check_precision
 from bertft.ops.rows import check_device, check_matrix, check_nan, check_rows, check_width, raising_bad_row
 
 __all__ = ["Moments", "Pair", "Space", "cross_moments", "provisional_mean"]
@@ -41,6 +42,7 @@ def cross_moments(
     float64: bool = False,
     out: Moments | None = None,
     nan: str = "raise",
+    precision: str = "float32",
 ) -> Moments:
     """Return the moments of one chunk of stimuli (`bertft.ops.moments.layout` defines them).
 
@@ -56,12 +58,17 @@ def cross_moments(
         out: moments to add to in place, without a gradient; they are returned.
         nan: ``raise`` `BadRow` for a row that is not finite, or has norm 0 under cosine or correlation; or
             ``propagate`` NaN. When it raises, ``out`` is unchanged.
+        precision: ``float32``, ``fast`` or ``float64``, as ``float64`` (`bertft.ops.precision`). Errors of U'U, U'V and
+            V'V, as a share of the largest entry: float32 1e-6; fast 4e-3 / sqrt n where tensor cores serve, else as
+            float32; float64 1e-13. All other sums are float64. Gradients of ``fast`` are those of float32.
 
     Differentiable once in x and y, with n d^2 work. Raises BertftError for shapes that do not fit.
     """
     check_metric(metric, LINEAR, op="cross_moments")
     check = check_nan(nan, op="cross_moments")
     metric_y = check_metric(metric_y or metric, LINEAR, op="cross_moments (metric_y)")
+    precision = check_precision(precision, op="cross_moments", float64=float64)
+    float64, fast = precision == "float64", precision == "fast"
     _check_shapes(x, y, mean_x, mean_y, (metric, metric_y))
     together = {"y": y, "mean_x": mean_x, "mean_y": mean_y, **({} if out is None else out._asdict())}
     check_device("cross_moments", "x", x, **together)
@@ -72,12 +79,12 @@ def cross_moments(
     if out is None:
         op = torch.ops.bertft.cross_moments
         with full_precision(x):
-            sums = raising_bad_row(lambda: op(x, y, *means, *codes, grams, float64, check))
+            sums = raising_bad_row(lambda: op(x, y, *means, *codes, grams, float64, check, fast))
         return Moments(*(t if kept else None for t, kept in zip(sums, filled, strict=True)))
     totals = [t if t is not None and kept else mean_x.new_empty(0) for t, kept in zip(out, filled, strict=True)]
     with torch.no_grad(), full_precision(x):
         add = torch.ops.bertft.cross_moments_add
-        raising_bad_row(lambda: add(x, y, *means, *codes, float64, check, *totals))
+        raising_bad_row(lambda: add(x, y, *means, *codes, float64, check, *totals, fast))
     return out
 
 
@@ -127,7 +134,7 @@ def _filled(y: Tensor | None, grams: bool) -> tuple[bool, ...]:
 def _register() -> None:
     """Register shape rules and the gradient, which prepares the rows again and costs as much as the sums."""
 
-    def fake(x, y, mean_x, mean_y, metric_x, metric_y, grams, float64, check):
+    def fake(x, y, mean_x, mean_y, metric_x, metric_y, grams, float64, check, fast=False):
         D, E = x.shape[1], 0 if y is None else y.shape[1]
         shapes = ((D, D), (3 * D + 6,), (D, E), (2 * (D + E) + 4,), (E, E), (3 * E + 6,))
         filled = _filled(y, grams)
@@ -140,7 +147,7 @@ def _register() -> None:
         return None
 
     def setup_context(ctx, inputs, output):
-        x, y, mean_x, mean_y, ctx.metric_x, ctx.metric_y, _, ctx.float64, _ = inputs
+        x, y, mean_x, mean_y, ctx.metric_x, ctx.metric_y, _, ctx.float64, *_ = inputs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, y, mean_x, mean_y)
 
@@ -158,7 +165,7 @@ def _register() -> None:
                 second.add_space(g.gram_y, g.stats_y)
                 add_pair(first, second, g.cross, g.stats_xy)
             out = (first.gradient(), None if second is None else second.gradient())
-        return *first_order("cross_moments", out, (x, *(() if y is None else (y,)))), *[None] * 7
+        return *first_order("cross_moments", out, (x, *(() if y is None else (y,)))), *[None] * 8
 
     torch.library.register_fake("bertft::cross_moments", fake)
     torch.library.register_fake("bertft::cross_moments_add", fake_add)

@@ -37,7 +37,7 @@ class _Layers:
 
 
 def compare_layers(
-    x: Tensor, y: Tensor | None, metrics: tuple[str, str], statistic: Statistic, *, op: str, float64: bool, check: bool
+    x: Tensor, y: Tensor | None, metrics: tuple[str, str], statistic: Statistic, *, op: str, precision: str, check: bool
 ) -> Tensor:
     """Return ``out[l, m] = statistic`` of x[l] and y[m] as (L, M) float64; y None stands for x.
 
@@ -50,10 +50,10 @@ def compare_layers(
         metrics: how the rows of x and of y are prepared.
         statistic: a function of two layers' moments and provisional means.
         op: the function that errors about rows name.
-        float64: take all products in float64.
+        precision: of the products, as in `cross_moments`.
         check: raise `BadRow` for rows that the metrics cannot take, instead of propagating NaN.
     """
-    options: dict[str, Any] = {"float64": float64, "nan": "raise" if check else "propagate"}
+    options: dict[str, Any] = {"precision": precision, "nan": "raise" if check else "propagate"}
     first = _Layers(x, metrics[0], "x", options)
     second = first if y is None else _Layers(y, metrics[1], "y", options)
     rows, columns = len(first.x), len(second.x)

@@ -7,11 +7,18 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.ops.moments.formulas import cka_from_moments
 from bertft.ops.moments.layer_pairs import compare_layers
+from bertft.ops.precision import check_precision
 from bertft.ops.rows import check_matrix, check_nan
 
 
 def linear_cka(
-    x: Tensor, y: Tensor | None = None, *, debiased: bool = True, float64: bool = False, nan: str = "raise"
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    debiased: bool = True,
+    float64: bool = False,
+    nan: str = "raise",
+    precision: str = "float32",
 ) -> Tensor:
     """Return ``out[l, m]``, the linear CKA of x[l] and y[m].
 
@@ -27,11 +34,14 @@ def linear_cka(
             as N falls.
         float64: compute in float64 throughout, as for float64 input, instead of summing float32 products in float64.
         nan: raise `BadRow` for rows that are not finite, or propagate NaN.
+        precision: ``float32``, ``fast`` or ``float64``, as ``float64`` (`bertft.ops.precision`): those of the sums of
+            `cross_moments`. Errors: 1e-6; 5e-4 / sqrt N where tensor cores serve, else as float32; 1e-12.
 
     Returns:
         (L, M) float64; NaN or noise where all vectors of a layer are equal. Symmetric without y. Differentiable once.
     """
     check = check_nan(nan, op="linear_cka")
+    precision = check_precision(precision, op="linear_cka", float64=float64)
     check_matrix(x, "(L, N, D)", (3,), op="linear_cka", name="x")
     if y is not None:
         check_matrix(y, "(M, N, E)", (3,), op="linear_cka", name="y")
@@ -48,6 +58,6 @@ def linear_cka(
         ("dot", "dot"),
         lambda moments, *_: cka_from_moments(moments, debiased=debiased),
         op="linear_cka",
-        float64=float64,
+        precision=precision,
         check=check,
     )

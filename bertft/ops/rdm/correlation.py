@@ -8,6 +8,7 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS, check_metric
 from bertft.ops.native import cpu
+from bertft.ops.precision import check_precision
 from bertft.ops.rdm.routes import ROUTES, Route, choose_route, run_route
 from bertft.ops.rows import check_matrix, check_nan, check_width
 
@@ -25,6 +26,7 @@ def rdm_correlation(
     seed: int = 0,
     nan: str = "raise",
     return_route: bool = False,
+    precision: str = "float32",
 ) -> Tensor | tuple[Tensor, Route]:
     """Return ``out[l, m]``, a comparison of the upper triangles (i < j) of the matrices of x[l] and y[m].
 
@@ -35,12 +37,15 @@ def rdm_correlation(
         compare: ``pearson``; ``cosine`` (no centring, so that shifts count); ``spearman`` (average ranks of ties);
             ``rho_a`` (Schuett et al. 2023: the expected Spearman under random breaks of ties); ``kendall`` (tau-b).
         metric_y: metric of y, by default ``metric``.
-        float64: compute in float64 throughout, as for float64 input.
+        float64: compute in float64 throughout, as for float64 input: ``precision="float64"``.
         route: ``auto`` takes the cheapest of the routes below (`bertft.ops.rdm.routes`).
         samples: pairs of stimuli that the route ``sampled`` draws.
         seed: of that draw.
         nan: raise `BadRow` for rows that are not finite or have norm 0 under cosine or correlation, or propagate NaN.
         return_route: return (out, `Route`), which reports the route, the reason, the precision and the error.
+        precision: ``float32``, ``fast`` or ``float64`` (`bertft.ops.precision`). Errors: float32 1e-7 (linear 1e-6);
+            fast 3e-3 / N (linear 5e-4 / sqrt N), where tensor cores serve the chosen route, which then states it, else
+            as float32; float64 1e-11. Kendall's entries are float64.
 
     Returns:
         (L, M) float64; NaN where a matrix is constant or N < 2. Symmetric without y. If x or y requires a gradient,
@@ -52,10 +57,11 @@ def rdm_correlation(
         if value not in allowed:
             raise BertftError(f"rdm_correlation: {name} must be one of {', '.join(allowed)}, not {value!r}")
     check = check_nan(nan, op="rdm_correlation")
+    precision = check_precision(precision, op="rdm_correlation", float64=float64)
     _check_shapes(x, y, (metric, metric_y))
     if y is None and metric_y != metric:
         raise BertftError("rdm_correlation: metric_y needs y")
-    chosen = choose_route(x, y, (metric, metric_y), compare, route, float64)
+    chosen = choose_route(x, y, (metric, metric_y), compare, route, precision)
     out, chosen = run_route(chosen, x, y, (metric, metric_y), compare, check=check, samples=samples, seed=seed)
     return (out, chosen) if return_route else out
 

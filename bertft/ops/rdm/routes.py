@@ -23,13 +23,14 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
-from bertft.ops import reference, tensor_cores
+from bertft.ops import parts, reference, tensor_cores
 from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS, RANKS
 from bertft.ops.moments.formulas import PairSums, compare_sums, rsa_from_moments
 from bertft.ops.moments.layer_pairs import compare_layers
 from bertft.ops.moments.layout import Moments
 from bertft.ops.native import cuda, dispatch
 from bertft.ops.pairwise_distance import pairwise_distance
+from bertft.ops.precision import rsa_error
 from bertft.ops.rdm import products as rdm_products
 from bertft.ops.rows import check_rows, raising_bad_row
 
@@ -45,9 +46,10 @@ class Route(NamedTuple):
     linear: float  # floating-point operations of that route, infinite if it is impossible
     tiles: float
     dtype: torch.dtype  # of rows and products; sums are float64
-    error: float | None = None  # typical (not worst-case) error of rank binning; sampled: standard error
+    error: float | None = None  # typical, not worst case, of rank binning or of fast products; sampled: standard error
     bound: float | None = None  # worst-case error of rank binning
     pairs: int | None = None  # sampled: pairs of stimuli used
+    fast: bool = False  # products of rows rounded to float16
 
 
 def costs(x: Tensor, y: Tensor | None) -> tuple[float, float]:
@@ -59,7 +61,7 @@ def costs(x: Tensor, y: Tensor | None) -> tuple[float, float]:
 
 
 def choose_route(
-    x: Tensor, y: Tensor | None, metrics: tuple[str, str], compare: str, wanted: str, float64: bool
+    x: Tensor, y: Tensor | None, metrics: tuple[str, str], compare: str, wanted: str, precision: str
 ) -> Route:
     """Return the cheapest possible route, or the ``wanted`` one; raise BertftError if that is impossible."""
     moments = compare in ("pearson", "cosine")
@@ -72,7 +74,7 @@ def choose_route(
     linear, tiles = costs(x, y)
     linear = linear if can["linear"] else float("inf")
     tiles = tiles if can["tiles"] else float("inf")
-    wide = float64 or torch.float64 in (x.dtype, x.dtype if y is None else y.dtype)
+    wide = precision == "float64" or torch.float64 in (x.dtype, x.dtype if y is None else y.dtype)
     dtype = torch.float64 if wide else torch.float32
     grad = torch.is_grad_enabled() and (x.requires_grad or (y is not None and y.requires_grad))
     if wanted != "auto":
@@ -96,7 +98,10 @@ def choose_route(
             f"rdm_correlation: {compare} of {' and '.join(sorted(set(metrics)))} by route {name!r} has no gradient; "
             "only pearson and cosine of dot, cosine, correlation or sqeuclidean by route 'linear' do"
         )
-    return Route(name, reason, linear, tiles, dtype)
+    fast = precision == "fast" and not wide and name in ("linear", "tiles") and _on_cores(x, y, metrics, name)
+    return Route(
+        name, reason, linear, tiles, dtype, rsa_error(x.shape[1], linear=name == "linear") if fast else None, fast=fast
+    )
 
 
 def run_route(
@@ -127,6 +132,12 @@ def _served(x: Tensor, y: Tensor | None) -> bool:
     return dispatch.serves(x) and (y is None or y.shape[-1] > 0)
 
 
+def _on_cores(x: Tensor, y: Tensor | None, metrics: tuple[str, str], name: str) -> bool:
+    """Return whether the route's products are taken by tensor cores, from which alone ``fast`` gains."""
+    serve = tensor_cores.serve(x, y) or (name == "tiles" and parts.serve(x, y))
+    return serve and rdm_products.serves(metrics)
+
+
 def _linear(route: Route, x: Tensor, y: Tensor | None, metrics: tuple[str, str], compare: str, check: bool) -> Tensor:
     """Compare through the sums of `cross_moments`."""
 
@@ -134,8 +145,8 @@ def _linear(route: Route, x: Tensor, y: Tensor | None, metrics: tuple[str, str],
         kinds: dict[str, Any] = {"metric": metrics[0], "metric_y": metrics[1], "compare": compare}
         return rsa_from_moments(moments, **kinds, mean_x=mean_x, mean_y=mean_y)
 
-    wide = route.dtype == torch.float64
-    return compare_layers(x, y, metrics, statistic, op="rdm_correlation", float64=wide, check=check)
+    precision = "float64" if route.dtype == torch.float64 else "fast" if route.fast else "float32"
+    return compare_layers(x, y, metrics, statistic, op="rdm_correlation", precision=precision, check=check)
 
 
 def _tiles(
@@ -146,7 +157,7 @@ def _tiles(
     served, ranks, L, n = _served(x, y), compare in RANKS, len(x), x.shape[1]
     on_core = route.dtype == torch.float32 and served and tensor_cores.serve(x, y)
     if x.is_cuda and compare not in RANKS and rdm_products.serves(metrics) and not on_core:
-        sums, products, shifts = rdm_products.rdm_moments(x, y, *metrics, route.dtype, check=check)
+        sums, products, shifts = rdm_products.rdm_moments(x, y, *metrics, route.dtype, check=check, fast=route.fast)
     elif served and x.is_cuda:
         return _tiles_on_gpu(route, x, y, codes, compare, check), route
     elif served:
@@ -183,13 +194,13 @@ def _tiles_on_gpu(
     if route.dtype == torch.float64 or (y is not None and y.dtype != x.dtype):
         x, y = x.to(route.dtype), None if y is None else y.to(route.dtype)
     op, best = torch.ops.bertft.rdm_tiles, -1  # split rows on tensor cores where the card's pay, else FFMA
-    return raising_bad_row(lambda: op(x, y, *codes, COMPARISONS.index(compare), best, check))
+    return raising_bad_row(lambda: op(x, y, *codes, COMPARISONS.index(compare), best, check, route.fast))
 
 
 def _register_on_gpu() -> None:
     """Register the shape rule of the op that only a GPU has."""
 
-    def fake(x, y, metric_x, metric_y, compare, path, check):
+    def fake(x, y, metric_x, metric_y, compare, path, check, fast=False):
         return x.new_empty(len(x), len(x if y is None else y), dtype=torch.float64)
 
     torch.library.register_fake("bertft::rdm_tiles", fake)

@@ -76,9 +76,9 @@ class Comparison:
         plan = self.plan
         return {
             name: {
-                metric: CrossMoments(*both, metric, "all", float64=plan.in_float64(metric))
+                metric: CrossMoments(*both, metric, "all", precision=plan.precision_of(metric))
                 if plan.all_layers
-                else CrossMoments(min(both), min(both), metric, float64=plan.in_float64(metric))
+                else CrossMoments(min(both), min(both), metric, precision=plan.precision_of(metric))
                 for metric in plan.preparations
             }
             for name, both in layers.items()

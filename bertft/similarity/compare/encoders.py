@@ -52,6 +52,7 @@ def compare_encoders(
     all_layers: bool = False,
     layers: Sequence[int] = (),
     null: int = 0,
+    precision: str = "float32",
     progress: Progress = SILENT,
 ) -> list[Row]:
     """Compare each layer of ``base`` with the same layer of every encoder in ``tuned``, on a sample of ``texts``.
@@ -76,6 +77,7 @@ def compare_encoders(
         all_layers: also compare every layer with every layer of the base, in rows of the task ``heatmap``.
         layers: the layers compared; () for all. Blocks above the highest one do not run.
         null: derangements of texts for rows of the task ``null`` (`bertft.similarity.compare.nulls`); 0 for none.
+        precision: of the products behind the sums (`bertft.ops.precision`).
         progress: receives the step.
 
     Returns:
@@ -96,7 +98,10 @@ def compare_encoders(
         raise BertftError(f"compare_encoders: needs at least 2 texts for an interval, found {len(chosen)} in {data}")
     _say_if_fewer(total, tokens, f"{unit}s", data, progress)
 
-    plan = Plan(metrics=(metric,), sample=reservoir, seed=seed, all_layers=all_layers, layers=tuple(layers), null=null)
+    plan = Plan(
+        (metric,), sample=reservoir, seed=seed, all_layers=all_layers, layers=tuple(layers), null=null,
+        precision=precision,
+    )  # fmt: skip
     comparison = Comparison(plan, layer_counts(base, tuned, layers))
     comparison.sentences = len(chosen)
     whole = [examples[place] for place in places]  # for encoders that cut texts otherwise

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bertft.errors import BertftError
 from bertft.ops.metrics import COMPARISONS, LINEAR, METRICS
+from bertft.ops.precision import check_precision
 from bertft.similarity.pairwise_rsa import LARGEST
 
 SCATTER = (
@@ -40,10 +41,12 @@ class Plan:
         all_layers: whether every layer of the base is also compared with every layer of a tuned encoder, by the
             measures that are exact over all stimuli.
         float64: whether products behind the sums are taken in float64; those of cca, pwcca and linear_r2 always are.
+            The same as ``precision="float64"``.
         permutations: of the sampled sentences, for a Mantel test (`bertft.similarity.rsa`) of each kind of RSA except
             kendall; 0 for none.
         layers: the layers compared, by their numbers in both encoders; () for all.
         null: derangements of the sampled texts for the null of each measure (`bertft.similarity.compare.nulls`), or 0.
+        precision: of the products behind the sums (`bertft.ops.precision`): float32, fast or float64.
 
     Raises BertftError for unknown names, sizes out of range, permutations without an RSA to test, and a null without
     measures.
@@ -60,8 +63,12 @@ class Plan:
     permutations: int = 0
     layers: tuple[int, ...] = ()
     null: int = 0
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
+        chosen = check_precision(self.precision, op="similarity", float64=self.float64)
+        for field, value in (("precision", chosen), ("float64", chosen == "float64")):
+            object.__setattr__(self, field, value)  # two names of one setting agree
         for name, chosen, allowed in (
             ("metric", self.metrics, METRICS),
             ("compare", self.compares, COMPARISONS),
@@ -149,6 +156,10 @@ class Plan:
     def in_float64(self, metric: str) -> bool:
         """Return whether the products of this metric's sums are taken in float64."""
         return self.float64 or (bool(WHITENED & set(self.measures)) and metric == self.of_raw_rows)
+
+    def precision_of(self, metric: str) -> str:
+        """Return the precision of the products of this metric's sums."""
+        return "float64" if self.in_float64(metric) else self.precision
 
     @property
     def of_raw_rows(self) -> str:

@@ -48,7 +48,7 @@ class Rsa(Analysis[Inputs]):
         config, rsa = inputs.config, inputs.config.rsa
         if rsa is None:
             return []
-        shared = ("metric", "tokens", "unit", "draw", "null", "noise")
+        shared = ("metric", "tokens", "unit", "draw", "null", "noise", "precision")
         common = {key: value for key, value in settings_of(rsa).items() if key in shared}
         found = []
         for text in _texts(inputs):
@@ -86,6 +86,7 @@ class Rsa(Analysis[Inputs]):
             all_layers=text == config.crossed_text,
             layers=layer_numbers(rsa.layers) or (),
             null=rsa.null,
+            precision=rsa.precision,
             progress=inputs.progress,
         )
 
