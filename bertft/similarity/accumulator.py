@@ -63,6 +63,7 @@ class Sums:
         self.layers_x, self.layers_y, self.pairs, self.float64 = layers_x, layers_y, pairs, float64
         self.metric_x, self.metric_y = metrics
         self.noise = measures.NOISE  # share of the largest variance below which a direction may be rounding alone
+        self.nan = "raise"  # or "propagate" for rows that are checked elsewhere (`cross_moments`)
         self._sums = PlacedSums()  # means (L, D) and (M, E), and the six sums with layers stacked in front
 
     def __len__(self) -> int:
@@ -114,7 +115,7 @@ class Sums:
         mean_x, mean_y = state["mean_x"].to(x.device), state["mean_y"].to(x.device)
         for side, rows, mean, metric in (("x", x, mean_x, self.metric_x), ("y", y, mean_y, self.metric_y)):
             for k, row in enumerate(rows):
-                kinds: dict[str, Any] = {"mean_x": mean[k], "metric": metric, "float64": self.float64}
+                kinds: dict[str, Any] = {"mean_x": mean[k], "metric": metric, "float64": self.float64, "nan": self.nan}
                 with _in_layer(k, side):
                     one = cross_moments(row, **kinds)
                 for name, own in ((f"gram_{side}", one.gram_x), (f"stats_{side}", one.stats_x)):
@@ -125,7 +126,7 @@ class Sums:
 
     @property
     def _kinds(self) -> dict[str, Any]:
-        return {"metric": self.metric_x, "metric_y": self.metric_y, "float64": self.float64}
+        return {"metric": self.metric_x, "metric_y": self.metric_y, "float64": self.float64, "nan": self.nan}
 
     def _noise_of(self, x: Tensor, y: Tensor) -> float:
         """Return the floor set by the precision of the vectors and of their products (`bertft.similarity.measures`)."""
