@@ -105,7 +105,7 @@ def align_pieces(
     backend, needs_space = _backend(tokenizer)
     inputs = [[f" {word}" for word in words] if needs_space else list(words) for words in sentences]
     try:
-        encodings = backend.encode_batch_fast(inputs, is_pretokenized=True, add_special_tokens=True)
+        encodings = backend.encode_batch(inputs, is_pretokenized=True, add_special_tokens=True)
     except (TypeError, UnicodeEncodeError):  # text without a UTF-8 form
         for s, sentence in enumerate(sentences):
             for word in sentence:

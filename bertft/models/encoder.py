@@ -24,7 +24,7 @@ from bertft.models.hooks import listening
 from bertft.models.loading import load_pretrained, window_size
 from bertft.models.masks import ready_mask
 from bertft.models.pieces import Pieces, Prepared, fitting, pool, prepare, sent
-from bertft.models.tokenising import padding_of, pieces_of_texts, pieces_of_words, rules_of
+from bertft.models.tokenising import padding_of, pieces_of_texts, pieces_of_words, same_rules
 from bertft.runs.progress import SILENT, Progress
 
 __all__ = ["Batch", "Encoder", "freeze", "reinitialise", "truncate"]
@@ -210,5 +210,4 @@ class Encoder:
 
     def reads_like(self, other: Encoder) -> bool:
         """Return whether both tokenizers cut every text alike, into the same inputs of the model."""
-        mine, theirs = self.tokenizer, other.tokenizer
-        return mine is theirs or rules_of(mine) == rules_of(theirs)
+        return same_rules(self.tokenizer, other.tokenizer)

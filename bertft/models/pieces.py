@@ -23,7 +23,7 @@ class Pieces(Sequence[Encoded]):
     - ``inputs``: (N,) int64 by name, the model's inputs of all N pieces;
     - ``slots``: (N,) int64, the vector of its example that each piece is pooled into, or -1 (`Encoded`);
     - ``starts``: (S + 1,) int64, the first piece of each example, then N;
-    - ``index``: (S,) int64, the position of each example in the input;
+    - ``place``: (S,) int64, the position of each example in the input;
     - ``whole``: (S,) bool, whether an example is never cut into windows;
     - ``counts``: (S,) int64, the number of vectors of each example.
     """
@@ -31,7 +31,7 @@ class Pieces(Sequence[Encoded]):
     inputs: dict[str, Integers]
     slots: Integers
     starts: Integers
-    index: Integers
+    place: Integers
     whole: Flags
     counts: Integers
 
@@ -39,13 +39,13 @@ class Pieces(Sequence[Encoded]):
     def of_arrays(
         cls, inputs: dict[str, Integers], slots: Integers, lengths: Integers, start: int, *, whole: bool = False
     ) -> Pieces:
-        """Return S examples of these ``lengths`` (S,) in pieces; ``index`` counts from ``start``."""
+        """Return S examples of these ``lengths`` (S,) in pieces; ``place`` counts from ``start``."""
         starts = starts_of(lengths)
         counts = np.zeros(len(lengths), np.int64)
         if (filled := np.flatnonzero(lengths)).size:
             counts[filled] = np.maximum.reduceat(slots, starts[filled]) + 1
-        index = np.arange(start, start + len(lengths))
-        return cls(inputs, slots, starts, index, np.full(len(lengths), whole), counts)
+        place = np.arange(start, start + len(lengths))
+        return cls(inputs, slots, starts, place, np.full(len(lengths), whole), counts)
 
     @classmethod
     def of(cls, examples: Sequence[Encoded]) -> Pieces:
@@ -71,7 +71,7 @@ class Pieces(Sequence[Encoded]):
             {name: np.concatenate([part.inputs[name] for part in parts]) for name in parts[0].inputs},
             np.concatenate([part.slots for part in parts]),
             starts_of(lengths),
-            np.concatenate([part.index for part in parts]),
+            np.concatenate([part.place for part in parts]),
             np.concatenate([part.whole for part in parts]),
             np.concatenate([part.counts for part in parts]),
         )
@@ -82,7 +82,7 @@ class Pieces(Sequence[Encoded]):
         return np.diff(self.starts)
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.place)
 
     @overload
     def __getitem__(self, row: int) -> Encoded: ...
@@ -98,11 +98,11 @@ class Pieces(Sequence[Encoded]):
         row %= len(self)
         mine = slice(self.starts[row], self.starts[row + 1])
         inputs = {name: values[mine].tolist() for name, values in self.inputs.items()}
-        return Encoded(int(self.index[row]), inputs, self.slots[mine].tolist(), whole=bool(self.whole[row]))
+        return Encoded(int(self.place[row]), inputs, self.slots[mine].tolist(), whole=bool(self.whole[row]))
 
-    def numbered(self, index: Integers, whole: Flags | None = None) -> Pieces:
+    def numbered(self, place: Integers, whole: Flags | None = None) -> Pieces:
         """Return the same examples with other positions (S,) in the input."""
-        return Pieces(self.inputs, self.slots, self.starts, index, self.whole if whole is None else whole, self.counts)
+        return Pieces(self.inputs, self.slots, self.starts, place, self.whole if whole is None else whole, self.counts)
 
     def take(self, rows: Integers) -> Pieces:
         """Return the examples in ``rows``, in that order."""
@@ -110,7 +110,7 @@ class Pieces(Sequence[Encoded]):
         starts = starts_of(lengths)
         at = np.repeat(self.starts[:-1][rows] - starts[:-1], lengths) + np.arange(starts[-1])
         inputs = {name: values[at] for name, values in self.inputs.items()}
-        return Pieces(inputs, self.slots[at], starts, self.index[rows], self.whole[rows], self.counts[rows])
+        return Pieces(inputs, self.slots[at], starts, self.place[rows], self.whole[rows], self.counts[rows])
 
     def batches(self, batch_tokens: int) -> Iterator[Integers]:
         """Yield the rows of batches of similar length, longest first, as `length_sorted_batches` does."""
@@ -173,7 +173,7 @@ def prepare(pieces: Pieces, rows: Integers, padding: dict[str, int]) -> Prepared
         owner = (slots + first[:, None]).ravel()[kept]
         sizes = np.bincount(owner, minlength=total)
         offsets = torch.from_numpy(np.cumsum(sizes) - sizes)
-    numbers = torch.from_numpy(counts), torch.from_numpy(pieces.index[rows])
+    numbers = torch.from_numpy(counts), torch.from_numpy(pieces.place[rows])
     return Prepared(inputs, torch.from_numpy(kept), offsets, *numbers, padded=not inside.all())
 
 

@@ -15,10 +15,23 @@ from bertft.models.loading import quiet_transformers
 from bertft.models.pieces import Pieces, slots_of
 
 
-def rules_of(tokenizer: Any) -> tuple[Any, ...]:
-    """Return the settings that decide how a tokenizer cuts text, without truncation and padding (never used here)."""
-    rules = json.loads(tokenizer.backend_tokenizer.to_str())
-    return tokenizer.model_input_names, {key: rules[key] for key in rules if key not in ("truncation", "padding")}
+def same_rules(first: Any, second: Any) -> bool:
+    """Return whether two tokenizers cut every text alike, whatever they were last told to cut off or pad to."""
+    if first is second:
+        return True
+    if first.model_input_names != second.model_input_names:
+        return False
+    rules = [tokenizer.backend_tokenizer.to_str() for tokenizer in (first, second)]
+    return rules[0] == rules[1] or _without_lengths(rules[0]) == _without_lengths(rules[1])
+
+
+def same_vocabulary(first: Any, second: Any) -> bool:
+    """Return whether two tokenizers give every piece the same index."""
+    return same_rules(first, second) or first.get_vocab() == second.get_vocab()
+
+
+def _without_lengths(rules: str) -> dict[str, Any]:
+    return {key: value for key, value in json.loads(rules).items() if key not in ("truncation", "padding")}
 
 
 def padding_of(tokenizer: Any) -> dict[str, int]:

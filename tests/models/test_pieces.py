@@ -120,7 +120,8 @@ def test_texts_are_cut_as_the_tokenizer_itself_cuts_them(family, kind, tmp_path)
     texts = [*TEXTS[:8], "", "a [SEP] b </s> <s> c", "  two  blanks ", "\u00e9\u4e2d \U0001f600"]
     given = texts if kind == "text" else list(zip(texts, texts[::-1], strict=True))
     expected = tokenizer(given, return_special_tokens_mask=True)
-    tokenizer(["a b c d e f"], padding="max_length", truncation=True, max_length=6)
+    tokenizer.backend_tokenizer.enable_truncation(6)
+    tokenizer.backend_tokenizer.enable_padding(length=9)
     found = pieces_of_texts(tokenizer, inputs_of(given, "token"), 5)
     for row, item in enumerate(found):
         assert item.index == 5 + row and item.whole is (kind == "pair")

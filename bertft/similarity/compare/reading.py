@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bertft.data.examples import Input, inputs_of
+from bertft.models.tokenising import same_vocabulary
 from bertft.similarity.compare.stimuli import count_stimuli, in_windows
 from bertft.similarity.compare.workers import Team
 
@@ -35,9 +36,10 @@ class Buffer:
 
 def alike(encoders: Sequence[Encoder]) -> bool:
     """Return whether all encoders have one vocabulary and one window, so that they make the same batches of a text."""
-    vocabulary = encoders[0].tokenizer.get_vocab()
-    return len({encoder.max_length for encoder in encoders}) == 1 and all(
-        encoder.tokenizer.get_vocab() == vocabulary for encoder in encoders[1:]
+    base, *others = encoders
+    return all(
+        encoder.max_length == base.max_length and same_vocabulary(base.tokenizer, encoder.tokenizer)
+        for encoder in others
     )
 
 

@@ -64,7 +64,7 @@ def may_be_bad(spaces: Sequence[Tensor], metrics: set[str]) -> Tensor:
         squares = rows.square().sum(-1)
         bad = ~squares.isfinite()
         if "correlation" in metrics:
-            bad |= ~(rows.var(-1, correction=0) * rows.shape[-1] > SMALL * squares)
+            bad |= ~((rows - rows.mean(-1, keepdim=True)).square().sum(-1) > SMALL * squares)
         elif "cosine" in metrics:
             bad |= squares == 0
         flags.append(bad.any())

@@ -14,6 +14,7 @@ from bertft.data.examples import inputs_of
 from bertft.data.sampling import places_in_order, until
 from bertft.errors import BertftError
 from bertft.models.batching import Encoded
+from bertft.models.tokenising import same_vocabulary
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Batch, Encoder
@@ -75,7 +76,7 @@ def check_request(base: Encoder, tuned: Mapping[str, Encoder], tokens: int | Non
     if unit not in ("token", "word"):
         raise BertftError(f"similarity: unit must be token or word, found {unit!r}")
     for name, encoder in tuned.items():
-        if unit == "token" and encoder.tokenizer.get_vocab() != base.tokenizer.get_vocab():
+        if unit == "token" and not same_vocabulary(base.tokenizer, encoder.tokenizer):
             raise BertftError(
                 f"similarity: {name} and the base encoder have different tokenizers, so their tokens cannot be "
                 "paired; use word sequences with unit='word' (--unit word)"

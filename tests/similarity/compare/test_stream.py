@@ -86,7 +86,7 @@ def test_rows_are_those_of_the_plain_way_to_the_last_bit(encoders, unit, tokens)
     assert rows == plainly(base, tuned, tokens, unit)
 
 
-@pytest.mark.parametrize("tokens", [None, 301])
+@pytest.mark.parametrize("tokens", [None, 1000])
 def test_a_text_is_read_one_buffer_ahead_and_no_further(encoders, monkeypatch, tokens):
     base, tuned = encoders
     read, ahead, furthest = [], [], []
@@ -183,7 +183,7 @@ def test_texts_are_cut_into_windows_that_fit_all_encoders(encoders, monkeypatch)
         parts = [part for j, part in found if j == i]
         assert [*itertools.chain(*parts)] == text
         sizes = [len(base.tokenizer(part, is_split_into_words=True)["input_ids"]) for part in parts]
-        assert max(sizes) <= 9
+        assert all(size <= 9 for size, part in zip(sizes, parts, strict=True) if len(part) > 1)
         for part, following in itertools.pairwise(parts):  # as long as they can be
             assert len(base.tokenizer([*part, following[0]], is_split_into_words=True)["input_ids"]) > 9
     assert len(found) > len(texts)
@@ -194,7 +194,7 @@ def test_texts_are_cut_into_windows_that_fit_all_encoders(encoders, monkeypatch)
     [
         (7, 80e9, None, (16 * ON_GPU, 65_536)),
         (7, 80e9, 5000, (16, 65_536)),
-        (25, 16e9, None, (16 * ON_GPU, 16_384)),  # 25 x 1024 x 4 bytes twice, 2 GB
+        (25, 16e9, None, (16 * ON_GPU, 8192)),  # 25 x 1024 x 4 bytes twice, 2 GB
         (400, 1e9, None, (16 * ON_GPU, 4096)),
     ],
 )
