@@ -2,6 +2,7 @@
 
 python benchmarks/bench_corpus.py sums --stimuli 1000000      sums of one layer pair against the GEMM limit; memory
 python benchmarks/bench_corpus.py stream --text FILE          two encoders alone, and with RSA and CKA (--measures)
+python benchmarks/bench_corpus.py pipeline --text FILE        all but the encoders' arithmetic, a CPU second; memory
 python benchmarks/bench_corpus.py processes --text FILE       two processes against one with two threads
 python benchmarks/bench_corpus.py error --text FILE           every layer's real vectors against all pairs in float64
 python benchmarks/bench_corpus.py knn                         mutual nearest neighbours against dense matrices
@@ -121,6 +122,50 @@ def stream(text: Path, base: str, tuned: str, tokens: int, sample: int, measures
     million = 1e6 / len(comparison) * (forward + update)
     print(f"values and intervals from {comparison.reservoir.stimuli} sampled tokens {rows:.2f} s:")
     print(f"{rows / million:.2%} of the {million:.0f} s that a million tokens take at this rate")
+
+
+def pipeline(text: Path, tokens: int, part: str) -> None:
+    """Take the CPU seconds of a stream whose encoders cost little: two random BERTs of 6 blocks and 32 dimensions.
+
+    All threads of the process count, those of the tokenizer too. ``part`` is ``all``, or ``encode``: reading, cutting
+    and batching, then the forward passes alone, to subtract.
+    """
+    from transformers import BertConfig, BertModel
+
+    from bertft.data.streams import stream as lines
+    from bertft.models.encoder import Encoder
+    from bertft.models.loading import load_pretrained
+    from bertft.similarity.compare.encoders import compare_stream
+    from bertft.similarity.compare.reading import Reader
+    from bertft.similarity.compare.stream import BUFFER, USUAL
+    from bertft.similarity.compare.workers import ALONE
+
+    tokenizer = load_pretrained("builtin:minilm")[1]
+    sizes = {"hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 128}
+    torch.manual_seed(0)
+    encoders = [Encoder(BertModel(BertConfig(vocab_size=len(tokenizer), **sizes)), tokenizer) for _ in range(2)]
+    source = lines("text", str(text))
+    texts = itertools.chain.from_iterable(itertools.repeat(source))  # as often as there are tokens wanted
+
+    def report(name: str, seconds: float, count: int) -> None:
+        print(f"{name}: {seconds:.2f} CPU s, {count / seconds:,.0f} tokens per CPU second; peak {peak():.0f} MB")
+
+    compare_stream(encoders[0], {"t": encoders[1]}, itertools.islice(source, 64), Plan(intervals=False))
+    begun = time.process_time()
+    if part == "all":
+        compare_stream(encoders[0], {"t": encoders[1]}, texts, Plan(), tokens=tokens)
+        report(f"text to rows, {tokens} tokens, two encoders of 6 x 32", time.process_time() - begun, tokens)
+        print("before texts were tokenised in flat arrays: about 33,000 tokens per CPU second")
+        return
+    options = {"unit": "token", "batch_tokens": USUAL, "window": "split"}
+    reader = Reader(encoders, options, ALONE, tokens, buffer=0, taken=0)
+    read = [reader.prepare(part) for part in reader.parts(iter(texts), BUFFER)]
+    report("reading, tokenising and batching", time.process_time() - begun, tokens)
+    begun = time.process_time()
+    for batch in itertools.chain.from_iterable(buffer.batches[0] for buffer in read):
+        for encoder in encoders:
+            encoder.encode(batch, range(encoder.num_layers))
+    report("forward passes alone", time.process_time() - begun, tokens)
 
 
 def _share(text: Path, names: list[str], tokens: int, threads: int, part: int, parts: int, start, done) -> None:
@@ -250,9 +295,13 @@ if __name__ == "__main__":
     command.add_argument("--stimuli", type=int, default=1_000_000)
     command.add_argument("--d", type=int, default=384)
     command.add_argument("--rows", type=int, default=4096)
-    for name, tokens in (("stream", 20_000), ("processes", 10_000), ("error", 5_000)):
+    for name, tokens in (("stream", 20_000), ("pipeline", 200_000), ("processes", 10_000), ("error", 5_000)):
         command = commands.add_parser(name)
         command.add_argument("--text", type=Path, required=True)
+        if name == "pipeline":
+            command.add_argument("--tokens", type=int, default=tokens)
+            command.add_argument("--part", choices=("all", "encode"), default="all")
+            continue
         command.add_argument("--base", default="builtin:minilm")
         command.add_argument("--tuned", default="builtin:minilm")
         command.add_argument("--tokens", type=int, default=tokens)
@@ -264,5 +313,5 @@ if __name__ == "__main__":
     command.add_argument("--d", type=int, default=384)
     command.add_argument("--k", type=int, default=10)
     options = vars(parser.parse_args())
-    work = {"sums": sums, "stream": stream, "processes": processes, "error": error, "knn": knn}
+    work = {"sums": sums, "stream": stream, "pipeline": pipeline, "processes": processes, "error": error, "knn": knn}
     work[options.pop("command")](**options)

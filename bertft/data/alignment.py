@@ -6,17 +6,24 @@ SentencePiece.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
 
 from bertft.data.files import check_text, shorten
 from bertft.errors import BertftError
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
+
+Integers: TypeAlias = npt.NDArray[np.int64]
+Flags: TypeAlias = npt.NDArray[np.bool_]
 
 SPECIAL = -1
 """Word index of pieces that belong to no word: ``[CLS]``, ``[SEP]``, ``<s>``, ..."""
@@ -70,9 +77,33 @@ def align_words(
         BertftError: for a slow tokenizer, a word without a piece if the vocabulary has no unknown token, a word with
             half a character in it, and a sentence of more than ``max_length`` pieces.
     """
+    found = align_pieces(tokenizer, sentences, names=names)
+    lengths = found.lengths.tolist()
+    if max_length is not None and (long := [s for s, length in enumerate(lengths) if length > max_length]):
+        raise BertftError(
+            f"sentence {_name(names, long[0])} ({shorten(' '.join(sentences[long[0]]))}) has {lengths[long[0]]} word"
+            f" pieces with its special tokens, expected at most {max_length}, the window of the encoder"
+        )
+    ids, words = found.ids.tolist(), found.words.tolist()
+    ends = list(itertools.accumulate(lengths, initial=0))
+    spans = [slice(start, stop) for start, stop in itertools.pairwise(ends)]
+    return AlignedWords([ids[span] for span in spans], [words[span] for span in spans])
+
+
+class AlignedPieces(NamedTuple):
+    """Word pieces of S sentences in flat arrays: ``ids`` and ``words`` (N,), as in `AlignedWords`, ``lengths`` (S,)."""
+
+    ids: Integers
+    words: Integers
+    lengths: Integers
+
+
+def align_pieces(
+    tokenizer: PreTrainedTokenizerBase, sentences: Sequence[Sequence[str]], *, names: Sequence[str] | None = None
+) -> AlignedPieces:
+    """Return what `align_words` returns, in flat int64 arrays and without a limit of length."""
     backend, needs_space = _backend(tokenizer)
     inputs = [[f" {word}" for word in words] if needs_space else list(words) for words in sentences]
-    result = AlignedWords([], [])
     try:
         encodings = backend.encode_batch(inputs, is_pretokenized=True, add_special_tokens=True)
     except (TypeError, UnicodeEncodeError):  # text without a UTF-8 form
@@ -80,28 +111,51 @@ def align_words(
             for word in sentence:
                 check_text(word, "a word", f"sentence {_name(names, s)}")
         raise
-    for s, encoding in enumerate(encodings):
-        ids, words = _pieces(tokenizer, encoding)
-        if len(set(words) - {SPECIAL}) != len(sentences[s]):
-            ids, words = _fill(tokenizer, sentences[s], ids, words, _name(names, s))
-        if max_length is not None and len(ids) > max_length:
-            raise BertftError(
-                f"sentence {_name(names, s)} ({shorten(' '.join(sentences[s]))}) has {len(ids)} word pieces with its"
-                f" special tokens, expected at most {max_length}, the window of the encoder"
-            )
-        result.ids.append(ids)
-        result.words.append(words)
-    return result
+    ids, lengths = flattened(encoding.ids for encoding in encodings)
+    special = flattened(encoding.special_tokens_mask for encoding in encodings)[0].astype(np.bool_)
+    words = np.array([SPECIAL if w is None else w for e in encodings for w in e.word_ids], np.int64)
+    words[special] = SPECIAL
+    _replace_reserved(tokenizer, ids, special)
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    kept = words != SPECIAL
+    first = np.ones(int(kept.sum()), np.bool_)  # of its word
+    first[1:] = (np.diff(words[kept]) != 0) | (np.diff(owner[kept]) != 0)
+    present = np.bincount(owner[kept][first], minlength=len(lengths))
+    lacking = np.flatnonzero(present != np.fromiter(map(len, sentences), np.int64, len(sentences)))
+    if not lacking.size:
+        return AlignedPieces(ids, words, lengths)
+    return _filled(tokenizer, sentences, AlignedPieces(ids, words, lengths), lacking.tolist(), names)
 
 
-def _pieces(tokenizer: PreTrainedTokenizerBase, encoding: Encoding) -> tuple[list[int], list[int]]:
-    """Return ids and words of an encoding; text that spells a special token becomes an unknown-token piece."""
-    unknown, special = tokenizer.unk_token_id, encoding.special_tokens_mask
-    words = [SPECIAL if m or w is None else w for w, m in zip(encoding.word_ids, special, strict=True)]
-    reserved = set(tokenizer.all_special_ids) - {unknown}
-    if unknown is None or reserved.isdisjoint(i for i, m in zip(encoding.ids, special, strict=True) if not m):
-        return encoding.ids, words
-    return [unknown if i in reserved and not m else i for i, m in zip(encoding.ids, special, strict=True)], words
+def flattened(rows: Iterable[Sequence[int]]) -> tuple[Integers, Integers]:
+    """Return the numbers of all ``rows`` one after the other, and the length of each row, both int64."""
+    held = list(rows)
+    lengths = np.fromiter(map(len, held), np.int64, len(held))
+    return np.fromiter(itertools.chain.from_iterable(held), np.int64, int(lengths.sum())), lengths
+
+
+def _replace_reserved(tokenizer: PreTrainedTokenizerBase, ids: Integers, special: Flags) -> None:
+    """Make text that spells a special token an unknown-token piece, in place."""
+    unknown = tokenizer.unk_token_id
+    if unknown is not None and (reserved := set(tokenizer.all_special_ids) - {unknown}):
+        ids[~special & np.isin(ids, list(reserved))] = unknown
+
+
+def _filled(
+    tokenizer: PreTrainedTokenizerBase,
+    sentences: Sequence[Sequence[str]],
+    found: AlignedPieces,
+    lacking: Sequence[int],
+    names: Sequence[str] | None,
+) -> AlignedPieces:
+    """Return ``found`` with an unknown-token piece for every word without a piece, in the sentences ``lacking``."""
+    ends = np.cumsum(found.lengths)[:-1]
+    ids, words = np.split(found.ids, ends), np.split(found.words, ends)
+    for s in lacking:
+        filled = _fill(tokenizer, sentences[s], ids[s].tolist(), words[s].tolist(), _name(names, s))
+        ids[s], words[s] = np.array(filled[0]), np.array(filled[1])
+    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+    return AlignedPieces(np.concatenate(ids), np.concatenate(words), lengths)
 
 
 def _backend(tokenizer: PreTrainedTokenizerBase) -> tuple[Tokenizer, bool]:

@@ -27,7 +27,7 @@ class Encoded:
     count: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.count = max(self.slots, default=-1) + 1
+        self.count = max(-1, *self.slots) + 1 if self.slots else 0
 
     def __len__(self) -> int:
         return len(self.slots)

@@ -42,3 +42,8 @@ def layer_devices(model: nn.Module) -> list[torch.device]:
         own = next(block.parameters()).device
         found.append(main if own.type in ("meta", "cpu") else own)
     return found
+
+
+def sent_to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor of the CPU on ``device``; the host does not wait for the copy to a GPU."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

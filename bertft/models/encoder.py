@@ -7,35 +7,26 @@ the mean of the vectors of its word pieces. Special tokens and padding have no v
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertft.data.alignment import align_words
-from bertft.data.examples import Input, RawInput, inputs_of
-from bertft.data.files import check_text
+from bertft.data.examples import RawInput, inputs_of
 from bertft.errors import BertftError
-from bertft.models.batching import (
-    Encoded,
-    count_up,
-    length_sorted_batches,
-    pad,
-    pad_inputs,
-    pool_words,
-    word_inputs,
-    word_pieces,
-)
+from bertft.models.batching import Encoded
 from bertft.models.blocks import blocks, freeze, reinitialise, truncate
 from bertft.models.devices import device_of, layer_devices, main_device
 from bertft.models.hooks import listening
-from bertft.models.loading import load_pretrained, quiet_transformers, window_size
+from bertft.models.loading import load_pretrained, window_size
+from bertft.models.masks import ready_mask
+from bertft.models.pieces import Pieces, Prepared, fitting, pool, prepare, sent
 from bertft.models.skipping import without_first
+from bertft.models.tokenising import padding_of, pieces_of_texts, pieces_of_words, same_rules
 from bertft.runs.progress import SILENT, Progress
 
 __all__ = ["Batch", "Encoder", "freeze", "reinitialise", "truncate"]
@@ -176,25 +167,26 @@ class Encoder:
                 buffer = list(itertools.islice(source, BUFFER))
                 if not buffer:
                     return
-                for group in length_sorted_batches(
-                    self._fit(self.tokenise(buffer, unit, start=start), window), batch_tokens
-                ):
+                pieces = self.tokenise(buffer, unit, start=start)
+                for batch in sent(self.prepared(pieces, batch_tokens, window), self.device):
                     if skip > 0:
                         skip -= 1
                         continue
-                    yield self._run(group, wanted)
-                    step.advance(len(group))
+                    yield self.encode(batch, wanted)
+                    step.advance(len(batch.index))
 
-    def tokenise(self, examples: Sequence[RawInput | Encoded], unit: str, *, start: int = 0) -> list[Encoded]:
+    def tokenise(self, examples: Sequence[RawInput | Encoded], unit: str, *, start: int = 0) -> Pieces:
         """Return ``examples`` as word pieces, in order and not cut to the window; ``index`` counts from ``start``.
 
         Encoders whose tokenizers are alike (`reads_like`) can stream the result in place of the examples.
         """
-        done = [example for example in examples if isinstance(example, Encoded)]
-        if done:
+        if isinstance(examples, Pieces) or any(isinstance(example, Encoded) for example in examples):
+            done = [example for example in examples if isinstance(example, Encoded)]
             if len(done) < len(examples):
                 raise BertftError("stream: expected examples of one kind, found tokenised examples among others")
-            return [dataclasses.replace(item, index=start + row) for row, item in enumerate(done)]
+            return Pieces.of(done).numbered(np.arange(start, start + len(done)))
+        if not examples:
+            return Pieces.of([])
         given = cast("Sequence[RawInput]", examples)
         if unit == "word" and any(texts := [isinstance(example, str) for example in given]):
             raise BertftError(
@@ -205,101 +197,36 @@ class Encoder:
         if len(kinds) > 1:
             raise BertftError("stream: expected examples of one kind, found texts among word sequences or pairs")
         words = kinds == {"words"}
-        found = self._pieces_of_words(inputs, start, unit) if words else self._pieces_of_texts(inputs, start)
-        return [without_first(item, self.skip_first) for item in found] if self.skip_first else found
+        found = (
+            pieces_of_words(self.tokenizer, inputs, start, unit)
+            if words
+            else pieces_of_texts(self.tokenizer, inputs, start)
+        )
+        return without_first(found, self.skip_first) if self.skip_first else found
 
-    def reads_like(self, other: Encoder) -> bool:
-        """Return whether both tokenizers cut every text alike, into the same inputs of the model."""
-        mine, theirs = self.tokenizer, other.tokenizer
-        return mine is theirs or _rules(mine) == _rules(theirs)
-
-    def _pieces_of_texts(self, inputs: list[Input], start: int) -> list[Encoded]:
-        texts = [item.parts[0] if item.kind == "text" else tuple(item.parts) for item in inputs]
-        try:
-            with quiet_transformers():  # it warns about lengths, which `_fit` checks
-                encoding = self.tokenizer(texts, return_special_tokens_mask=True, return_attention_mask=False)
-        except (TypeError, UnicodeEncodeError):  # a text without a UTF-8 form: find it and report it
-            for row, item in enumerate(inputs):
-                for text in item.parts:
-                    check_text(text, "the text", f"stream: example {start + row}")
-            raise
-        special = encoding.pop("special_tokens_mask")
-        return [
-            Encoded(
-                start + row,
-                {key: encoding[key][row] for key in encoding},
-                count_up(not s for s in special[row]),
-                whole=item.kind == "pair",
-            )
-            for row, item in enumerate(inputs)
-        ]
-
-    def _pieces_of_words(self, inputs: list[Input], start: int, unit: str) -> list[Encoded]:
-        aligned = align_words(self.tokenizer, [item.parts for item in inputs])
-        return [
-            Encoded(
-                start + row,
-                word_inputs(self.tokenizer, ids),
-                words if unit == "word" else count_up(w >= 0 for w in words),
-            )
-            for row, (ids, words) in enumerate(zip(aligned.ids, aligned.words, strict=True))
-        ]
-
-    def _fit(self, encoded: list[Encoded], window: str) -> list[Encoded]:
-        limit = self.max_length
-        fitted: list[Encoded] = []
-        for item in encoded:
-            if len(item) <= limit:
-                fitted.append(item)
-            elif window == "split" and not item.whole:
-                fitted.extend(_split(item, limit))
-            else:
-                raise BertftError(
-                    f"stream: example {item.index} has {len(item)} pieces, expected at most {limit} for {self.name}"
-                )
-        return fitted
+    def prepared(self, pieces: Pieces, batch_tokens: int, window: str) -> Iterator[Prepared]:
+        """Yield batches of similar length, longest first, on the CPU; `stream` documents the arguments."""
+        fitted = fitting(pieces, self.max_length, split=window == "split", name=self.name)
+        padding = padding_of(self.tokenizer)
+        for rows in fitted.batches(batch_tokens):
+            yield prepare(fitted, rows, padding)
 
     @torch.inference_mode()
-    def _run(self, group: list[Encoded], wanted: list[int]) -> Batch:
-        inputs = pad_inputs([item.inputs for item in group], self.tokenizer)
-        lengths = torch.tensor([item.count for item in group])
-        pieces, offsets = (t.to(self.device) for t in word_pieces(pad([item.slots for item in group], -1), lengths))
+    def encode(self, batch: Prepared, layers: Sequence[int]) -> Batch:
+        """Return the vectors of a batch that `sent` has put on the encoder's device. The host does not wait for it."""
         found: dict[int, Tensor] = {}
 
         def keep(layer: int, hidden: Tensor) -> None:
-            if layer in wanted:
-                here = pool_words(hidden, pieces.to(hidden.device), offsets.to(hidden.device))
-                found[layer] = here.to(self.device)
+            if layer in layers:
+                found[layer] = pool(hidden, batch).to(self.device)
 
-        with listening(self.model, max(wanted), keep) as run:
-            run(**{key: value.to(self.device) for key, value in inputs.items()})
-        index = torch.tensor([item.index for item in group])
-        return Batch(vectors=torch.stack([found[layer] for layer in wanted]), lengths=lengths, index=index)
+        inputs: dict[str, Tensor | None] = dict(batch.inputs)
+        if self.device.type == "cuda":
+            inputs["attention_mask"] = ready_mask(self.model, batch.inputs["attention_mask"], padded=batch.padded)
+        with listening(self.model, max(layers), keep) as model:
+            model(**inputs)
+        return Batch(torch.stack([found[layer] for layer in layers]), batch.lengths, batch.index)
 
-
-def _rules(tokenizer: Any) -> tuple[Any, ...]:
-    """Return the settings that decide how a tokenizer cuts text, without truncation and padding (never used here)."""
-    rules = json.loads(tokenizer.backend_tokenizer.to_str())
-    return tokenizer.model_input_names, {key: rules[key] for key in rules if key not in ("truncation", "padding")}
-
-
-def _split(item: Encoded, limit: int) -> list[Encoded]:
-    """Cut an example between words into consecutive windows of at most ``limit`` pieces, each with special tokens."""
-    slots = item.slots
-    head = next(i for i, slot in enumerate(slots) if slot != -1)
-    tail = len(slots) - next(i for i, slot in enumerate(reversed(slots)) if slot != -1)
-    room = limit - head - (len(slots) - tail)
-    parts = []
-    start = head
-    while start < tail:
-        stop = min(start + room, tail)
-        while start < stop < tail and slots[stop] == slots[stop - 1]:
-            stop -= 1
-        if stop == start:
-            raise BertftError(f"stream: example {item.index} has a word of more than {room} pieces, the window's room")
-        keep = [*range(head), *range(start, stop), *range(tail, len(slots))]
-        inputs = {key: [values[i] for i in keep] for key, values in item.inputs.items()}
-        first = max(slots[start], 0)
-        parts.append(Encoded(item.index, inputs, [slots[i] - first if slots[i] >= 0 else -1 for i in keep]))
-        start = stop
-    return parts
+    def reads_like(self, other: Encoder) -> bool:
+        """Return whether both tokenizers cut every text alike, into the same inputs of the model."""
+        return same_rules(self.tokenizer, other.tokenizer)

@@ -6,12 +6,14 @@ first gives it to that one, which is no stimulus. Without such a token it falls 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from bertft.errors import BertftError
-from bertft.models.batching import Encoded
+from bertft.models.pieces import Pieces
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
@@ -19,10 +21,10 @@ if TYPE_CHECKING:
 SKIPPED = -2  # the slot of a piece that is left out, which windows do not repeat as they do special tokens
 
 
-def without_first(item: Encoded, count: int) -> Encoded:
-    """Return an example without its first ``count`` vectors; the model still reads their pieces."""
-    slots = [slot if slot < 0 else slot - count if slot >= count else SKIPPED for slot in item.slots]
-    return Encoded(item.index, item.inputs, slots, item.whole)
+def without_first(pieces: Pieces, count: int) -> Pieces:
+    """Return examples without their first ``count`` vectors; the model still reads the pieces of these."""
+    slots = np.where(pieces.slots >= count, pieces.slots - count, np.where(pieces.slots >= 0, SKIPPED, pieces.slots))
+    return dataclasses.replace(pieces, slots=slots, counts=np.maximum(pieces.counts - count, 0))
 
 
 def first_tokens(encoder: Encoder) -> int:

@@ -74,6 +74,7 @@ class Sums:
         self.metric_x, self.metric_y = metrics
         self.noise = measures.NOISE  # share of the largest variance below which a direction may be rounding alone
         self._devices: list[torch.device] | None = None  # of each layer's sums, if not that of the rows
+        self.nan = "raise"  # or "propagate" for rows that are checked elsewhere (`cross_moments`)
         self._sums = PlacedSums()  # means (L, D) and (M, E), and the six sums with layers stacked in front
 
     def __len__(self) -> int:
@@ -144,7 +145,12 @@ class Sums:
         mean_x, mean_y = ([mean.to(x.device) for mean in state[name]] for name in ("mean_x", "mean_y"))
         for side, rows, mean, metric in (("x", x, mean_x, self.metric_x), ("y", y, mean_y, self.metric_y)):
             for k, row in enumerate(rows):
-                kinds: dict[str, Any] = {"mean_x": mean[k], "metric": metric, "precision": self.precision}
+                kinds: dict[str, Any] = {
+                    "mean_x": mean[k],
+                    "metric": metric,
+                    "precision": self.precision,
+                    "nan": self.nan,
+                }
                 with _in_layer(k, begin, side):
                     one = cross_moments(row, **kinds)
                 for name, own in ((f"gram_{side}", one.gram_x), (f"stats_{side}", one.stats_x)):
@@ -157,7 +163,7 @@ class Sums:
 
     @property
     def _kinds(self) -> dict[str, Any]:
-        return {"metric": self.metric_x, "metric_y": self.metric_y, "precision": self.precision}
+        return {"metric": self.metric_x, "metric_y": self.metric_y, "precision": self.precision, "nan": self.nan}
 
     def _noise_of(self, x: Tensor, y: Tensor) -> float:
         """Return the floor set by the precision of the vectors and of their products (`bertft.similarity.measures`)."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
+from bertft.models.devices import sent_to
+
+Integers: TypeAlias = npt.NDArray[np.int64]
 
 START = 8192  # stimuli allocated at first
 
@@ -33,7 +38,7 @@ class Reservoir:
         self._limit = math.inf  # the lowest priority that was rejected
         self._heap: list[tuple[float, int]] = []  # (-priority, id), so that the highest priority leaves first
         self._counts: dict[int, int] = {}  # stimuli of each sentence kept
-        self._room: list[Tensor] = []  # (rows, L, D) of each space, on the CPU
+        self._room: list[Tensor] = []  # (rows, L, D) of each space
         self._owner = np.empty(0, dtype=np.int64)  # (rows,) the sentence of each row, -1 if it is free
         self._place = np.empty(0, dtype=np.int64)  # (rows,) the number of its stimulus in the sentence
         self._used = 0  # rows ever used; they come first
@@ -41,17 +46,23 @@ class Reservoir:
     def offer(self, ids: Tensor, lengths: Tensor, *spaces: Tensor) -> None:
         """Offer sentences: ids (S,), lengths (S,), and packed spaces (L, T, D) with T the sum of the lengths.
 
-        Vectors that are kept are copied to the CPU.
+        Vectors that are kept are copied to the sample, which is on the device of the first ones. Never waits for it.
         """
-        stop = 0
-        drawn = _priorities(self.seed, ids.numpy()).tolist()
-        for identity, length, priority in zip(ids.tolist(), lengths.tolist(), drawn, strict=True):
-            start, stop = stop, stop + length
-            if not length or priority >= self._limit:
-                continue
-            self._count(identity, length, priority)
-            if identity in self._counts:
-                self._keep(identity, [space[:, start:stop].transpose(0, 1) for space in spaces])
+        drawn, sizes = _priorities(self.seed, ids.numpy()), lengths.numpy()
+        likely = np.flatnonzero((drawn < self._limit) & (sizes > 0))
+        if not len(likely):
+            return
+        starts = np.cumsum(sizes) - sizes
+        chosen: list[tuple[int, int, int, int]] = []  # sentence, its stimuli before, first row of the spaces, rows
+        for at in likely.tolist():
+            identity, size = int(ids[at]), int(sizes[at])
+            if drawn[at] < self._limit:
+                before = self._counts.get(identity, 0)
+                self._count(identity, size, float(drawn[at]))
+                chosen.append((identity, before, int(starts[at]), size))
+        kept = np.array([entry for entry in chosen if entry[0] in self._counts], np.int64).reshape(-1, 4)
+        if len(kept):
+            self._keep(*kept.T, spaces)
 
     def _count(self, identity: int, length: int, priority: float) -> None:
         """Make room for a sentence's stimuli, discarding others or the sentence itself."""
@@ -65,22 +76,45 @@ class Reservoir:
             self.stimuli -= self._counts.pop(leaving)
             self._owner[self._owner == leaving] = -1
 
-    def _keep(self, identity: int, vectors: Sequence[Tensor]) -> None:
-        """Copy a part of a sentence, (n, L, D) of each space, into free rows."""
-        length, rows = len(vectors[0]), len(self._owner)
-        if self._used + length <= rows:
-            taken = np.arange(self._used, self._used + length)
+    def _keep(
+        self, owners: Integers, before: Integers, starts: Integers, sizes: Integers, spaces: Sequence[Tensor]
+    ) -> None:
+        """Copy rows ``starts[i]``.. of (L, T, D) of each space, ``sizes[i]`` many, into free rows for ``owners[i]``.
+
+        Those are its stimuli from number ``before[i]`` on.
+        """
+        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        taken = self._free(len(within), spaces)
+        self._owner[taken] = np.repeat(owners, sizes)
+        self._place[taken] = np.repeat(before, sizes) + within
+        rows = np.stack([taken, np.repeat(starts, sizes) + within])
+        for room, space in zip(self._room, spaces, strict=True):
+            of = sent_to(torch.from_numpy(rows[1]), space.device)
+            to = sent_to(torch.from_numpy(rows[0]), room.device)
+            room.index_copy_(0, to, space.index_select(1, of).transpose(0, 1).to(room.device))
+
+    def _free(self, count: int, spaces: Sequence[Tensor]) -> Integers:
+        """Return the numbers of ``count`` free rows: those never used, else any; make new ones if need be."""
+        rows = len(self._owner)
+        if self._used + count <= rows:
+            taken = np.arange(self._used, self._used + count)
         else:
-            taken = np.flatnonzero(self._owner < 0)[:length]
-        if len(taken) < length:
-            self._room = self._room or [space[:0].cpu() for space in vectors]
-            self._enlarge(max(2 * rows, min(self.capacity, START), rows + length - len(taken)))
-            taken = np.flatnonzero(self._owner < 0)[:length]
+            taken = np.flatnonzero(self._owner < 0)[:count]
+        if len(taken) < count:
+            self._room = self._room or [space[:, :0].transpose(0, 1).to(self._home(spaces)) for space in spaces]
+            self._enlarge(max(2 * rows, min(self.capacity, START), rows + count - len(taken)))
+            taken = np.flatnonzero(self._owner < 0)[:count]
         self._used = max(self._used, int(taken[-1]) + 1)
-        self._owner[taken] = identity
-        self._place[taken] = np.arange(self._counts[identity] - length, self._counts[identity])
-        for room, space in zip(self._room, vectors, strict=True):
-            room[torch.from_numpy(taken)] = space.to("cpu")
+        return taken
+
+    def _home(self, spaces: Sequence[Tensor]) -> torch.device:
+        """Return the device of the sample: that of the spaces, or the CPU if it takes over an eighth of a GPU."""
+        device = spaces[0].device
+        if device.type != "cuda":
+            return torch.device("cpu")
+        size = self.capacity * sum(space.shape[0] * space.shape[2] * space.element_size() for space in spaces)
+        fits = size <= torch.cuda.get_device_properties(device).total_memory // 8
+        return device if fits else torch.device("cpu")
 
     def _enlarge(self, rows: int) -> None:
         for j, old in enumerate(self._room):
@@ -105,12 +139,12 @@ class Reservoir:
         return [self._counts[key] for key in self.ids]
 
     def state(self) -> tuple[dict[str, Tensor], float | None]:
-        """Return the tensors of the sample, without copies, and the limit of priorities.
+        """Return the tensors of the sample on the CPU, without copies of those there, and the limit of priorities.
 
         The spaces (rows, L, D) are named by number, up to the last row ever used. ``sentence`` (rows,) int64 is the
         sentence of each row, -1 if it is free, and ``place`` (rows,) int64 the number of its stimulus in the sentence.
         """
-        tensors = {str(j): space[: self._used] for j, space in enumerate(self._room)}
+        tensors = {str(j): space[: self._used].cpu() for j, space in enumerate(self._room)}
         if tensors:
             tensors["sentence"] = torch.from_numpy(self._owner[: self._used])
             tensors["place"] = torch.from_numpy(self._place[: self._used])
@@ -150,7 +184,7 @@ class Reservoir:
     def only(self, ids: set[int]) -> dict[int, list[Tensor]]:
         """Return the spaces (n, L, D) of each kept sentence of ``ids``, for `of_parts`."""
         rows = zip(self.ids, self._rows().split(self.counts), strict=True)
-        return {key: [space[mine] for space in self._room] for key, mine in rows if key in ids}
+        return {key: [space[mine.to(space.device)].cpu() for space in self._room] for key, mine in rows if key in ids}
 
     def of_parts(self, *tables: Mapping[int, Sequence[Tensor]]) -> Reservoir:
         """Return a reservoir of this capacity and seed that has been offered the sentences of all ``tables``.
@@ -170,7 +204,7 @@ class Reservoir:
             raise BertftError("Reservoir: needs at least 2 sentences, found 0")
         groups = torch.repeat_interleave(torch.arange(len(self._counts)), torch.tensor(self.counts))
         rows = self._rows()
-        return groups, [space[rows].transpose(0, 1).contiguous() for space in self._room]
+        return groups, [space[rows.to(space.device)].transpose(0, 1).contiguous().cpu() for space in self._room]
 
 
 def _priorities(seed: int, ids: np.ndarray) -> np.ndarray:

@@ -74,14 +74,14 @@ class Massive:
         """Return which rows of each encoder's layers are massive, (L, T) bool each, or None if none is."""
         if not self.limits:
             return None
-        found, beyond = [], False
+        found: list[Tensor] = []
         for space, centre, limit in zip(spaces, self.centres, self.limits, strict=True):
             away = torch.stack([
                 torch.linalg.vector_norm(layer - mean, dim=1)
                 for layer, mean in zip(space, centre.to(space.device), strict=True)
             ])  # fmt: skip
             found.append((away > limit.to(away)[:, None]) & away.isfinite())
-            beyond = beyond or bool(found[-1].any())
+        beyond = torch.stack([layers.any().to(found[0].device) for layers in found]).any()  # one wait for a GPU
         return [layers.cpu() for layers in found] if beyond else None
 
     def note(self, layers: Sequence[Tensor], index: Tensor, lengths: Tensor) -> Tensor:

@@ -143,7 +143,7 @@ def compare_stream(
     tokens: int | None = None,
     unit: str = "token",
     data: str = "text",
-    batch_tokens: int = 4096,
+    batch_tokens: int | None = None,
     window: str = "split",
     checkpoint: Checkpoint | None = None,
     every: float | None = None,
@@ -163,7 +163,7 @@ def compare_stream(
         unit: ``token`` (pieces), or ``word`` (texts are cut at white space), which encoders with different tokenizers
             need.
         data: name of the texts in the rows.
-        batch_tokens: tokens in a batch, padding included.
+        batch_tokens: tokens in a batch, padding included; by default 4,096 on the CPU and up to 65,536 on a GPU.
         window: how the encoder treats texts beyond its window (`bertft.models.encoder.Encoder.stream`).
         checkpoint: where to save the state, and to resume from. It is saved every ``every`` seconds, less often if that
             would take more than 2 % of the time, and on SIGINT and SIGTERM.

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from bertft.data.alignment import SPECIAL, align_words
+from bertft.data.alignment import SPECIAL, Integers, align_pieces
 from bertft.data.examples import inputs_of
 from bertft.data.sampling import places_in_order, until
 from bertft.errors import BertftError
 from bertft.models.batching import Encoded
+from bertft.models.tokenising import same_vocabulary
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Batch, Encoder
@@ -73,7 +74,7 @@ def count_stimuli(encoder: Encoder, examples: Sequence[Any], unit: str) -> list[
     if unit == "word" and not any(isinstance(example, Encoded) for example in examples):
         skipped = encoder.skip_first  # every other word has a vector
         return [max(0, len(item.parts) - skipped) for item in inputs_of(examples, unit)]
-    return [item.count for item in encoder.tokenise(examples, unit)]
+    return encoder.tokenise(examples, unit).counts.tolist()
 
 
 def token_at(encoder: Encoder, text: Any, unit: str, stimulus: int) -> str | None:
@@ -96,7 +97,7 @@ def check_request(base: Encoder, tuned: Mapping[str, Encoder], tokens: int | Non
     if unit not in ("token", "word"):
         raise BertftError(f"similarity: unit must be token or word, found {unit!r}")
     for name, encoder in tuned.items():
-        if unit == "token" and encoder.tokenizer.get_vocab() != base.tokenizer.get_vocab():
+        if unit == "token" and not same_vocabulary(base.tokenizer, encoder.tokenizer):
             raise BertftError(
                 f"similarity: {name} and the base encoder have different tokenizers, so their tokens cannot be "
                 "paired; use word sequences with unit='word' (--unit word)"
@@ -149,32 +150,43 @@ def cut(
 
     Subtracts the stimuli from ``left`` in place.
     """
-    allowed = []
-    for example, length in zip(index.tolist(), lengths.tolist(), strict=True):
-        allowed.append(min(length, int(left[example])))
-        left[example] -= allowed[-1]
-    kept = torch.tensor(allowed)
+    order = index.argsort(stable=True)  # an example may come in several windows, which use it up in order
+    upto = lengths[order].cumsum(0)
+    first = torch.searchsorted(index[order], index[order])
+    before = torch.empty_like(lengths)
+    before[order] = upto - lengths[order] - (upto - lengths[order])[first]
+    kept = (left[index] - before).clamp(min=0).minimum(lengths)
+    left.index_add_(0, index, -kept)
     if torch.equal(kept, lengths):
         return lengths, spaces
     starts = lengths.cumsum(0) - lengths
-    rows = [torch.arange(start, start + count) for start, count in zip(starts.tolist(), allowed, strict=True)]
-    return kept, [space[:, torch.cat(rows).to(space.device)] for space in spaces]
+    place = torch.arange(int(lengths.sum())) - starts.repeat_interleave(lengths)
+    rows = (place < kept.repeat_interleave(lengths)).nonzero().squeeze(1)
+    return kept, [space[:, rows.to(space.device)] for space in spaces]
 
 
 def in_windows(texts: Sequence[Sequence[str]], encoders: Sequence[Encoder]) -> Iterator[tuple[int, Sequence[str]]]:
     """Yield (position in ``texts``, words): texts cut wherever any of the ``encoders`` would have to cut them."""
-    cut_to = []
-    for encoder in encoders:
-        aligned = align_words(encoder.tokenizer, texts)
-        pieces = [Counter(word for word in words if word != SPECIAL) for words in aligned.words]
-        room = [encoder.max_length - words.count(SPECIAL) for words in aligned.words]
-        cut_to.append((pieces, room))
+    aligned = [align_pieces(encoder.tokenizer, texts) for encoder in encoders]
+    limits = [encoder.max_length for encoder in encoders]
+    long = np.any([found.lengths > limit for found, limit in zip(aligned, limits, strict=True)], axis=0)
+    words_of = [np.split(found.words, np.cumsum(found.lengths)[:-1]) if long.any() else [] for found in aligned]
     for i, text in enumerate(texts):
-        start, used = 0, [0] * len(encoders)
-        for word in range(len(text)):
-            sizes = [pieces[i][word] for pieces, _ in cut_to]
-            if word > start and any(u + size > room[i] for u, size, (_, room) in zip(used, sizes, cut_to, strict=True)):
-                yield i, text[start:word]
-                start, used = word, [0] * len(encoders)
-            used = [u + size for u, size in zip(used, sizes, strict=True)]
-        yield i, text[start:]
+        if not long[i]:
+            yield i, text
+            continue
+        parts = [words[i] for words in words_of]
+        sizes = np.stack([np.bincount(words[words != SPECIAL], minlength=len(text)) for words in parts])
+        room = np.array([limit - (words == SPECIAL).sum() for limit, words in zip(limits, parts, strict=True)])
+        yield from ((i, text[start:stop]) for start, stop in _windows(sizes, room))
+
+
+def _windows(sizes: Integers, room: Integers) -> Iterator[tuple[int, int]]:
+    """Yield (first word, end) of windows in which words of ``sizes`` (E, W) leave none of E encoders without room."""
+    start, used = 0, np.zeros_like(room)
+    for word, size in enumerate(sizes.T):
+        if word > start and (used + size > room).any():
+            yield start, word
+            start, used = word, np.zeros_like(room)
+        used = used + size
+    yield start, sizes.shape[1]

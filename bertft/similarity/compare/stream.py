@@ -1,31 +1,68 @@
 """Resumable pass of encoders through a text.
 
-The text is taken in buffers of `BUFFER` examples, each sorted by length and encoded in batches. A run resumes between
-two batches and then computes exactly what it would have computed without the interruption, so that the results agree to
-the bit on one machine with one number of threads.
+The text is taken in buffers of `BUFFER` examples (`ON_GPU` times as many for a long text on GPUs), each sorted by
+length and encoded in batches. The next buffer is tokenised and cut into batches by another thread while the last one is
+encoded, so that the text is read one buffer ahead. A run resumes between two batches and then computes exactly what it
+would have computed without the interruption, so that the results agree to the bit on one machine with one number of
+threads.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from bertft.data.examples import Input, inputs_of
 from bertft.errors import BertftError
+from bertft.models.pieces import sent
 from bertft.runs import process as memory
+from bertft.runs.ahead import ahead
 from bertft.similarity.compare.comparison import Comparison
-from bertft.similarity.compare.stimuli import count_stimuli, cut, in_windows, side_by_side
-from bertft.similarity.compare.workers import Team
+from bertft.similarity.compare.reading import Buffer, Reader, alike
+from bertft.similarity.compare.row_checks import RowChecks
+from bertft.similarity.compare.stimuli import cut, layer_counts, side_by_side
+from bertft.similarity.compare.workers import ALONE, Team
 
 if TYPE_CHECKING:
-    from bertft.models.batching import Encoded
-    from bertft.models.encoder import Encoder
+    from bertft.models.encoder import Batch, Encoder
+    from bertft.models.pieces import Prepared
 
-BUFFER = 1024  # examples: at most a few seconds of work between two places where a run can resume
+BUFFER = 1024  # examples: few, so that a short text is not tokenised further than it is used
+ON_GPU = 16  # times as many, so that batches of `LARGEST` pieces are of similar length
+USUAL, LARGEST = 4096, 65_536  # pieces of a batch, with padding: on the CPU, and on a GPU with the memory for it
+SHARE = 1 / 8  # of a GPU's memory, for the vectors of a batch
+
+
+class Sizes(NamedTuple):
+    """Examples of a buffer, and the largest number of pieces of a batch."""
+
+    buffer: int
+    batch: int
+
+
+def sizes_for(encoders: Sequence[Encoder], tokens: int | None) -> Sizes:
+    """Return the sizes that suit the encoders' device and a text of ``tokens`` stimuli (None: all of it).
+
+    They decide which examples share a batch, and so the last bits of the results. Those of a GPU depend on nothing but
+    the encoders and the card's whole memory, so that they are the same when a run resumes.
+    """
+    if any(encoder.device.type != "cuda" for encoder in encoders):
+        return Sizes(BUFFER, USUAL)
+    room = min(torch.cuda.get_device_properties(encoder.device).total_memory for encoder in encoders) * SHARE
+    batch = LARGEST
+    while batch > USUAL and batch * sum(map(_bytes_of_a_vector, encoders)) > room:
+        batch //= 2
+    long = tokens is None or tokens >= ON_GPU * LARGEST // 4
+    return Sizes(BUFFER * ON_GPU if long else BUFFER, batch)
+
+
+def _bytes_of_a_vector(encoder: Encoder) -> int:
+    """Return the bytes of the vectors of one piece in all layers."""
+    return encoder.num_layers * encoder.dim * next(encoder.model.parameters()).element_size()
 
 
 class StreamRun:
@@ -42,103 +79,73 @@ class StreamRun:
     ) -> None:
         self.encoders = [base, *tuned.values()]
         self.comparison, self.tokens, self.options, self.team = comparison, tokens, options, team
-        tokenizers = [encoder.tokenizer.get_vocab() for encoder in self.encoders]
-        windows = {encoder.max_length for encoder in self.encoders}
-        self.alike = len(windows) == 1 and all(vocabulary == tokenizers[0] for vocabulary in tokenizers)
-        self.shared = [encoder.reads_like(base) for encoder in self.encoders]
-        self.encoded: list[Encoded] = []  # the buffer's examples as pieces, for the encoders that read like the base
+        found = sizes_for(self.encoders, tokens)
+        self.sizes = found._replace(batch=options["batch_tokens"] or found.batch)
+        self.alike = alike(self.encoders)
+        self.layers = layer_counts(base, tuned, comparison.plan.layers)
+        self.checks = RowChecks(comparison)
         self.buffer = self.batch = 0  # the next to process
         self.first = 0  # the buffer's first example
         self.taken = 0  # stimuli of all processes in earlier buffers
-        self.left: list[int] | None = None  # remaining stimuli of each of the buffer's examples
-        self.names: list[str] = []  # of the buffer's examples
+        self.left: Tensor | None = None  # remaining stimuli of each of the buffer's examples
         self.ended = False
 
     def batches(self, texts: Iterable[Any]) -> Iterator[tuple[int, int]]:
         """Feed the remaining text to the comparison; yield the stimuli and examples of every batch."""
+        self.sizes = Sizes(*self.team.least(self.sizes))  # all processes exchange them, also one that has ended
         if self.ended:
             return
         source = iter(texts)
         if self.team.size > 1 and len(self.comparison) == 0:
-            head = list(itertools.islice(source, BUFFER))
+            head = list(itertools.islice(source, self.sizes.buffer))
             self._start(head)
             source = itertools.chain(head, source)
         _skip(source, self.first)
-        while self.tokens is None or self.taken < self.tokens:
-            found = list(itertools.islice(source, BUFFER))
-            if not found:
-                break
-            examples = inputs_of(found, self.options["unit"])
-            self.names = [getattr(text, "id", "") for text in found]
-            mine = self.team.owns(self.buffer)
-            counts = self._wanted(examples) if mine or self.tokens is not None else []
-            if mine:
-                yield from self._encode(examples, counts)
-                self.comparison.sentences += sum(count > 0 for count in counts)
-            self.taken += sum(counts)
-            self.first += len(examples)
+        reader = self._reader(self.team, self.buffer, self.taken)
+        for buffer in ahead(reader.parts(source, self.sizes.buffer), reader.prepare):
+            if buffer.batches:
+                yield from self._encode(buffer)
+                self.comparison.sentences += sum(count > 0 for count in buffer.counts)
+            self.taken += sum(buffer.counts)
+            self.first += len(buffer.names)
             self.buffer, self.batch, self.left = self.buffer + 1, 0, None
             memory.give_back()
+        self.checks.settle()
         self.ended = True
 
-    def _wanted(self, examples: list[Input]) -> list[int]:
-        """Tokenise a buffer, once for all encoders that read alike; return how many stimuli of each example to use."""
-        base, unit = self.encoders[0], self.options["unit"]
-        self.encoded = base.tokenise(examples, unit) if self.alike else []
-        counts = count_stimuli(base, self.encoded or examples, unit)
-        if self.tokens is None:
-            return counts
-        room, wanted = self.tokens - self.taken, []
-        for count in counts:
-            wanted.append(max(0, min(count, room)))
-            room -= count
-        return wanted
+    def _reader(self, team: Team, buffer: int, taken: int) -> Reader:
+        options = {**self.options, "batch_tokens": self.sizes.batch}
+        return Reader(self.encoders, options, team, self.tokens, buffer=buffer, taken=taken)
 
-    def _encode(self, examples: list[Input], counts: Sequence[int]) -> Iterator[tuple[int, int]]:
-        left = torch.tensor(counts if self.left is None else self.left)
-        for place, (index, lengths, spaces) in self._spaces(examples, counts, self.batch):
+    def _encode(self, buffer: Buffer) -> Iterator[tuple[int, int]]:
+        left = torch.tensor(buffer.counts) if self.left is None else self.left
+        for place, (index, lengths, spaces) in self._spaces(buffer, self.batch):
             lengths, spaces = cut(index, lengths, left, spaces)
-            self.comparison.update(index + self.first, lengths, spaces, self._name)
-            self.batch, self.left = place + 1, left.tolist()
-            yield int(lengths.sum()), len(set(index.tolist()))
+            add = (index + self.first, lengths, spaces, partial(_name, buffer.names, self.first))
+            self.checks.begin(spaces, lambda add=add: Comparison(self.comparison.plan, self.layers).update(*add))
+            self.comparison.update(*add)
+            self.batch, self.left = place + 1, left
+            yield int(lengths.sum()), len(index.unique())
 
-    def _name(self, text: int) -> str:
-        """Return the position of a text in the stream and its name, if it has one: its line, or a sentence's id."""
-        name = self.names[text - self.first]
-        return f"text {text + 1} of the stream" + (f" ({name})" if name else "")
-
-    def _spaces(
-        self, examples: list[Input], counts: Sequence[int], skip: int
-    ) -> Iterator[tuple[int, tuple[Tensor, Tensor, list[Tensor]]]]:
+    def _spaces(self, buffer: Buffer, skip: int) -> Iterator[tuple[int, tuple[Tensor, Tensor, list[Tensor]]]]:
         """Yield the buffer's batches from number ``skip`` on. Encoders that batch alike do not run the skipped ones."""
-        chosen = [i for i, count in enumerate(counts) if count > 0]
-        texts = [examples[i] for i in chosen]
-        uncut = self.alike or any(text.kind == "pair" for text in texts)
-        if not uncut:  # windows must end at the same words in all of them
-            whole = [text.parts[0] if text.kind == "text" else text.parts for text in texts]  # a text by characters
-            parts = list(in_windows(whole, self.encoders))
-            chosen, texts = [chosen[i] for i, _ in parts], [_cut_to(texts[i], part) for i, part in parts]
         left_out = skip if self.alike else 0
-        read = [self.encoded[i] for i in chosen] if self.alike else []
-        streams = [
-            encoder.stream(read if self.alike and shared else texts, **self.options, skip=left_out)
-            for encoder, shared in zip(self.encoders, self.shared, strict=True)
-        ]
-        places = torch.tensor(chosen)
+        places = torch.tensor(buffer.places)
+        streams = _encoded(self.encoders, buffer.batches, left_out, self.comparison.plan.layers)
         for place, (index, lengths, spaces) in enumerate(side_by_side(streams), start=left_out):
             if place >= skip:
                 yield place, (places[index], lengths, spaces)
 
     def _start(self, head: list[Any]) -> None:
         """Fix the means by the first batch of the text, the same in every process."""
-        examples = inputs_of(head, self.options["unit"])
-        counts = self._wanted(examples)
-        for _, (index, lengths, spaces) in self._spaces(examples, counts, 0):
-            self.comparison.start(cut(index, lengths, torch.tensor(counts), spaces)[1])
+        buffer = self._reader(ALONE, 0, 0).prepare(head)
+        for _, (index, lengths, spaces) in self._spaces(buffer, 0):
+            self.comparison.start(cut(index, lengths, torch.tensor(buffer.counts), spaces)[1])
             return
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return tensors and JSON values for `restore`."""
+        self.checks.settle()
         comparison = self.comparison
         tensors, limit = comparison.state()
         record = {
@@ -146,24 +153,47 @@ class StreamRun:
             "batch": self.batch,
             "first": self.first,
             "taken": self.taken,
-            "left": self.left,
+            "left": None if self.left is None else self.left.tolist(),
             "ended": self.ended,
             "sentences": comparison.sentences,
             "limit": limit,
+            "sizes": list(self.sizes),
         }
         return tensors, record
 
     def restore(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
         """Resume from a `state`."""
         comparison = self.comparison
-        for name in ("buffer", "batch", "first", "taken", "left", "ended"):
+        for name in ("buffer", "batch", "first", "taken", "ended"):
             setattr(self, name, record[name])
+        self.sizes = Sizes(*record.get("sizes", (BUFFER, USUAL)))  # older checkpoints lack them
+        self.left = None if record["left"] is None else torch.tensor(record["left"])
         comparison.sentences = record["sentences"]
         comparison.restore(tensors, record["limit"])
 
 
-def _cut_to(text: Input, part: Sequence[str]) -> Input:
-    return Input(text.kind, (part,)) if isinstance(part, str) else Input(text.kind, part)
+def _name(names: Sequence[str], first: int, text: int) -> str:
+    """Return the position of a text in the stream and its name, if it has one: its line, or a sentence's id."""
+    name = names[text - first]
+    return f"text {text + 1} of the stream" + (f" ({name})" if name else "")
+
+
+def _encoded(
+    encoders: Sequence[Encoder], batches: Sequence[list[Prepared]], skip: int, layers: Sequence[int]
+) -> list[Iterator[Batch]]:
+    """Return the vectors of each encoder's batches from number ``skip`` on, in ``layers`` (() for all).
+
+    Batches that several encoders share are sent to their device once.
+    """
+    keys = [(id(own), encoder.device) for encoder, own in zip(encoders, batches, strict=True)]
+    sources: dict[Any, list[Iterator[Prepared]]] = {}
+    for key, own in zip(keys, batches, strict=True):
+        if key not in sources:
+            sources[key] = list(itertools.tee(sent(own[skip:], key[1]), keys.count(key)))
+    return [
+        map(partial(encoder.encode, layers=layers or range(encoder.num_layers)), sources[key].pop())
+        for encoder, key in zip(encoders, keys, strict=True)
+    ]
 
 
 def _skip(source: Iterator[Any], count: int) -> None:

@@ -36,6 +36,20 @@ class Team:
         """Return whether this process encodes the text's buffer of this number."""
         return buffer % self.size == self.rank
 
+    def least(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the smallest of each of ``sizes`` over the processes, which must divide a text alike."""
+        if self.size == 1:
+            return sizes
+        import torch.distributed as dist
+
+        found: list[Any] = [None] * self.size
+        try:
+            dist.all_gather_object(found, sizes)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:120]
+            raise BertftError(f"process {self.rank} of {self.size}: another process was lost ({reason})") from None
+        return tuple(map(min, zip(*found, strict=True)))
+
     def add_up(self, comparison: Comparison, kept: str) -> None:
         """Give every process the sums, and the first one the reservoir, of the whole text.
 

@@ -14,9 +14,9 @@ from scipy.spatial.distance import pdist
 from scipy.stats import pearsonr
 
 from bertft.data import synthetic
-from bertft.data.alignment import align_words
 from bertft.data.sampling import drawn
 from bertft.errors import BertftError
+from bertft.models import encoder as encoder_module
 from bertft.models.encoder import Encoder
 from bertft.similarity import compare_encoders, compare_stream
 from bertft.similarity.compare.stimuli import choose, side_by_side
@@ -127,19 +127,16 @@ def test_the_older_draw_is_a_permutation(encoders, texts):
 def tokenised(encoders, monkeypatch) -> list[str]:
     """Every text, or word sequence as one, that a tokenizer was given."""
     seen: list[str] = []
-    tokenizer = type(encoders[0].tokenizer)
-    call = tokenizer.__call__
 
-    def texts_seen(self, texts, **options):
-        seen.extend(texts)
-        return call(self, texts, **options)
+    def seeing(function):
+        def seen_by(tokenizer, inputs, *rest):
+            seen.extend(" ".join(item.parts) for item in inputs)
+            return function(tokenizer, inputs, *rest)
 
-    def words_seen(tokenizer, sentences, *rest, **options):
-        seen.extend(" ".join(words) for words in sentences)
-        return align_words(tokenizer, sentences, *rest, **options)
+        return seen_by
 
-    monkeypatch.setattr(tokenizer, "__call__", texts_seen)
-    monkeypatch.setattr("bertft.models.encoder.align_words", words_seen)
+    for name in ("pieces_of_texts", "pieces_of_words"):
+        monkeypatch.setattr(encoder_module, name, seeing(getattr(encoder_module, name)))
     return seen
 
 

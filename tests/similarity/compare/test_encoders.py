@@ -193,7 +193,9 @@ def test_an_interruption_saves_first(encoders, tmp_path, number):
         compare_stream(base, {"t": tuned}, texts(), FULL, checkpoint=Checkpoint(tmp_path, {}), **OPTIONS)
     assert signal.getsignal(number) is before
     _, record = Checkpoint(tmp_path, {}).load()
-    assert (record["buffer"], record["batch"]) == (1, 1)
+    assert (record["buffer"], record["batch"]) == (0, 1)  # the next buffer is read while the first is encoded
+    again = compare_stream(base, {"t": tuned}, TEXTS, FULL, checkpoint=Checkpoint(tmp_path, {}), **OPTIONS)
+    assert again == compare_stream(base, {"t": tuned}, TEXTS, FULL, **OPTIONS)
 
 
 def test_a_shortened_text_is_refused_on_resume(encoders, tmp_path):
@@ -221,18 +223,18 @@ def test_a_bad_row_is_named_by_its_text(encoders, monkeypatch, layers):
     base, tuned, _ = encoders
     texts = [Text(f"a.txt:{2 * i + 1}", text) for i, text in enumerate(TEXTS)]
     wanted = base.tokenizer(TEXTS[21], add_special_tokens=False)["input_ids"]
-    run = Encoder._run
+    encode = Encoder.encode
 
-    def broken(self, group, layers):
-        batch = run(self, group, layers)
+    def broken(self, batch, layers):
+        found = encode(self, batch, layers)
         start = 0
-        for item, length in zip(group, batch.lengths.tolist(), strict=True):
-            if self is tuned and item.inputs["input_ids"][1:-1] == wanted:
-                batch.vectors[2, start + 3] = math.nan
+        for ids, length in zip(batch.inputs["input_ids"].tolist(), batch.lengths.tolist(), strict=True):
+            if self is tuned and ids[1 : length + 1] == wanted:
+                found.vectors[2, start + 3] = math.nan
             start += length
-        return batch
+        return found
 
-    monkeypatch.setattr(Encoder, "_run", broken)
+    monkeypatch.setattr(Encoder, "encode", broken)
     name = r"^similarity: row 3 of text 22 of the stream \(a.txt:43\), in layer 2 of t, holds NaN or infinity$"
     with pytest.raises(BertftError, match=name):
         compare_stream(base, {"t": tuned}, texts, Plan(all_layers=layers == "all"), **OPTIONS)
