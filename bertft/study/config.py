@@ -122,8 +122,8 @@ class RsaConfig(Settings):
     """Comparison of the encoders: the number of tokens of each text, and the dissimilarity of two tokens.
 
     ``layers``: ``paired``; some layers, such as ``0,8,16``; or ``all``, to compare all with all as well, on one text
-    (`StudyConfig.crossed_text`). ``by``: labels of `bertft.similarity.words.moved`, separated by commas, of the words of
-    a treebank (`StudyConfig.treebank`) that moved. ``null``: the derangements of texts behind the null of each measure,
+    (`StudyConfig.crossed_text`). ``by``: labels of `bertft.similarity.words.moved`, separated by commas, of the words
+    of a treebank (`StudyConfig.treebank`) that moved. ``null``: the derangements behind the null of each measure,
     0 or at least 100. ``noise``: whether to compare the base with a random change of the size of each tuned encoder's
     (`bertft.models.noise`). ``precision``: of the products behind the sums (`bertft.ops.precision`).
 
