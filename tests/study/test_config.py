@@ -179,6 +179,7 @@ def test_tasks_with_the_same_dev_file_share_stimuli(tmp_path):
             changed(ablate={"dep": {"freeze": "1,two"}}),
             "ablate.dep: expected all, or whole numbers separated by",
         ),
+        (changed(rsa__layers="0,x"), "rsa.layers: expected paired, all or layers such as 0,8,16, found '0,x'"),
         (changed(rsa__layers="some"), "rsa.layers: expected paired, all or layers such as 0,8,16, found 'some'"),
         (changed(rsa__by="upos, colour"), "rsa.by: expected some of upos, xpos, relation"),
         (

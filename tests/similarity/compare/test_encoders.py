@@ -91,6 +91,42 @@ def test_rows_of_a_stream_count_all_stimuli(streamed):
     assert {row.n for row in streamed[0].values()} == {301}
 
 
+@pytest.mark.parametrize("layers", [(0, 2), (3,), (1,)])
+def test_chosen_layers_have_the_rows_of_all_layers(encoders, layers):
+    base, tuned, other = encoders
+    measures = ("rsa", "cka", "mutual_knn", "effective_dimension")
+    both = {"t": tuned, "u": other}
+    whole = compare_stream(base, both, TEXTS, Plan(measures=measures, sample=150), tokens=301, **OPTIONS)
+    some = compare_stream(base, both, TEXTS, Plan(measures=measures, sample=150, layers=layers), tokens=301, **OPTIONS)
+    assert some == [row for row in whole if row.layer in layers]
+
+
+def test_layers_that_an_encoder_lacks_are_refused(encoders):
+    base, tuned, _ = encoders
+    with pytest.raises(BertftError, match=r"layers must lie in 0\.\.3 for the base, found 4 \(--layers\)"):
+        compare_stream(base, {"t": tuned}, TEXTS, Plan(layers=(0, 4)), **OPTIONS)
+    with pytest.raises(BertftError, match=r"layers must be different numbers from 0 on, found \[1, 1\]"):
+        Plan(layers=(1, 1))
+    with pytest.raises(BertftError, match="found all_layers"):
+        Plan(layers=(1,), all_layers=True)
+
+
+def test_a_bad_row_of_a_chosen_layer_has_its_number(encoders, tiny_model):
+    base, broken = encoders[0], Encoder.from_pretrained(str(tiny_model))
+    with torch.no_grad():
+        broken.model.encoder.layer[1].output.LayerNorm.weight.fill_(math.nan)
+    with pytest.raises(BertftError, match="in layer 2 of t, holds NaN"):
+        compare_stream(base, {"t": broken}, TEXTS, Plan(layers=(0, 2)), **OPTIONS)
+
+
+def test_an_encoder_spread_by_accelerate_gives_the_same_rows(encoders, tiny_model):
+    base, tuned, _ = encoders
+    spread = Encoder.from_pretrained(str(tiny_model), device_map="auto")
+    assert len(spread.layer_devices) == 4
+    alone = compare_stream(base, {"t": tuned}, TEXTS, Plan(sample=150), tokens=301, **OPTIONS)
+    assert compare_stream(spread, {"t": tuned}, TEXTS, Plan(sample=150), tokens=301, **OPTIONS) == alone
+
+
 def test_intervals_of_a_stream_contain_their_value(streamed):
     for (model, measure, layer), row in streamed[0].items():
         assert row.low <= row.value <= row.high, (model, measure, layer)
