@@ -193,10 +193,7 @@ def test_noise_and_null_are_read_where_other_analyses_give_them():
     assert said[0].text.endswith("A random change of the same size leaves it at 0.999 [0.998, 1.000].")
     assert [line.term for line in said] == ["changed", "where"]
     table = {number.name: number.cell.value for number in answer(found, said, "").numbers}
-    assert (
-        table["the same layer, noise of the same size"] == "0.999"
-        and table["the same layer, unrelated texts"] == "0.010"
-    )
+    assert table["noise of the same size, layer 2"] == "0.999" and table["unrelated texts, layer 2"] == "0.010"
 
 
 def test_lines_beyond_twelve_are_dropped_by_rank():

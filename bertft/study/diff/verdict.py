@@ -130,11 +130,11 @@ def numbers(found: Found) -> list[Number]:
         if middle != place:
             table.append(_number(f"{line.name.short}, layer {line.layers[middle]} (half of the change)", line, middle))
         others = [
-            ("the same layer, noise of the same size", noise),
-            ("the same layer, unrelated texts", found.derived(line, "null")),
-            ("the same layer, calibrated", found.derived(line, "calibrated")),
-            ("debiased CKA, the same layer", found.beside(line, "cka_debiased")),
-            ("weights of that block, |W' − W| / |W|", found.beside(line, "relative_weight_distance")),
+            (f"noise of the same size, layer {layer}", noise),
+            (f"unrelated texts, layer {layer}", found.derived(line, "null")),
+            (f"calibrated, layer {layer}", found.derived(line, "calibrated")),
+            (f"debiased CKA, layer {layer}", found.beside(line, "cka_debiased")),
+            (f"weights of block {layer}, |W' − W| / |W|", found.beside(line, "relative_weight_distance")),
         ]
         for name, other in others:
             at = None if other is None else other.at(layer)
@@ -143,7 +143,7 @@ def numbers(found: Found) -> list[Number]:
         for row in found.forms(model, layer)[:1]:
             value, _, interval = number(row.value, row.low, row.high).partition(" ")
             label = MeasureName.parse(row.measure).label
-            table.append(Number(f"local RSA of {label!r}, the form that moved most", Cell(value, interval)))
+            table.append(Number(f"local RSA of {label!r}, layer {layer}", Cell(value, interval)))
     return table
 
 

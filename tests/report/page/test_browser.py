@@ -14,6 +14,9 @@ import yaml
 from browser import browser
 
 from bertft.report import write_report
+from bertft.report.page.answer import Answer, Number, Said
+from bertft.report.page.figure_section import Cell
+from bertft.report.write import write_report as write_with_answer
 from bertft.runs.rows import Row, write_results
 
 PANELS = 8
@@ -319,4 +322,21 @@ def test_a_partial_study_is_a_page_without_errors(chromium, tmp_path, rows):
     write_results(tmp_path / "results.csv", [row for row in rows if row.layer is None])
     chromium.open(write_report(tmp_path))
     assert "How well the tasks were learnt" in chromium.run("document.body.innerText")
+    assert chromium.errors == []
+
+
+def test_an_answer_fills_the_first_screen_and_fits_a_phone(chromium, rows, tmp_path):
+    write_results(tmp_path / "results.csv", rows)
+    (tmp_path / "config.yaml").write_text("command: diff", encoding="utf8")
+    said = [Said("where", "layer 3"), Said("moved", "0.1 a [word] <b>"), Said("moved", "0.2 " + "long" * 40)]
+    numbers = [Number(f"RSA, layer {layer}", Cell("0.412", "[0.380, 0.444]")) for layer in range(6)]
+    answer = Answer("What changed", "dep changed: its similarity falls to 0.4.", said, numbers, "rsa_by_layer")
+    page = write_with_answer(tmp_path, answer=lambda *_: answer)
+    chromium.open(page, width=1280, height=900)
+    assert chromium.run("document.querySelectorAll('.answer .plot svg.main-svg').length") >= 1
+    assert chromium.run("document.querySelector('.answer dl').getBoundingClientRect().bottom") < 900
+    assert chromium.run("[...document.querySelectorAll('.answer dt')].map(n => n.innerText)") == ["where", "moved"]
+    assert chromium.run("document.querySelectorAll('[data-figure=rsa_by_layer]').length") == 1
+    chromium.open(page, width=320, height=800, phone=True)
+    assert chromium.run("document.documentElement.scrollWidth") <= 320
     assert chromium.errors == []
