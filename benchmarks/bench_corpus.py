@@ -124,48 +124,47 @@ def stream(text: Path, base: str, tuned: str, tokens: int, sample: int, measures
     print(f"{rows / million:.2%} of the {million:.0f} s that a million tokens take at this rate")
 
 
-def pipeline(text: Path, tokens: int, part: str) -> None:
-    """Take the CPU seconds of a stream whose encoders cost little: two random BERTs of 6 blocks and 32 dimensions.
+def pipeline(text: Path, tokens: int) -> None:
+    """Take the CPU seconds of a stream without its encoders: two random BERTs of 6 blocks and 32 dimensions.
 
-    All threads of the process count, those of the tokenizer too. ``part`` is ``all``, or ``encode``: reading, cutting
-    and batching, then the forward passes alone, to subtract.
+    Seconds of all threads of the process, less those inside the models' forward passes (pooling counts). The text is
+    repeated until it has enough tokens.
     """
     from transformers import BertConfig, BertModel
 
     from bertft.data.streams import stream as lines
-    from bertft.models.encoder import Encoder
+    from bertft.models import encoder as of_encoder
     from bertft.models.loading import load_pretrained
     from bertft.similarity.compare.encoders import compare_stream
-    from bertft.similarity.compare.reading import Reader
-    from bertft.similarity.compare.stream import BUFFER, USUAL
-    from bertft.similarity.compare.workers import ALONE
+
+    inside = [0.0]  # seconds in forward passes
+
+    def counted(function, sign):
+        def call(*args, **options):
+            begun = time.thread_time()
+            found = function(*args, **options)
+            inside[0] += sign * (time.thread_time() - begun)
+            return found
+
+        return call
 
     tokenizer = load_pretrained("builtin:minilm")[1]
     sizes = {"hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 128}
+    sizes["vocab_size"] = len(tokenizer)
     torch.manual_seed(0)
-    encoders = [Encoder(BertModel(BertConfig(vocab_size=len(tokenizer), **sizes)), tokenizer) for _ in range(2)]
+    encoders = [of_encoder.Encoder(BertModel(BertConfig(**sizes)), tokenizer) for _ in range(2)]
+    for encoder in encoders:
+        encoder.model.forward = counted(encoder.model.forward, 1)
+    of_encoder.pool = counted(of_encoder.pool, -1)
     source = lines("text", str(text))
-    texts = itertools.chain.from_iterable(itertools.repeat(source))  # as often as there are tokens wanted
-
-    def report(name: str, seconds: float, count: int) -> None:
-        print(f"{name}: {seconds:.2f} CPU s, {count / seconds:,.0f} tokens per CPU second; peak {peak():.0f} MB")
-
-    compare_stream(encoders[0], {"t": encoders[1]}, itertools.islice(source, 64), Plan(intervals=False))
-    begun = time.process_time()
-    if part == "all":
-        compare_stream(encoders[0], {"t": encoders[1]}, texts, Plan(), tokens=tokens)
-        report(f"text to rows, {tokens} tokens, two encoders of 6 x 32", time.process_time() - begun, tokens)
-        print("before texts were tokenised in flat arrays: about 33,000 tokens per CPU second")
-        return
-    options = {"unit": "token", "batch_tokens": USUAL, "window": "split"}
-    reader = Reader(encoders, options, ALONE, tokens, buffer=0, taken=0)
-    read = [reader.prepare(part) for part in reader.parts(iter(texts), BUFFER)]
-    report("reading, tokenising and batching", time.process_time() - begun, tokens)
-    begun = time.process_time()
-    for batch in itertools.chain.from_iterable(buffer.batches[0] for buffer in read):
-        for encoder in encoders:
-            encoder.encode(batch, range(encoder.num_layers))
-    report("forward passes alone", time.process_time() - begun, tokens)
+    compare_stream(encoders[0], {"t": encoders[1]}, list(itertools.islice(source, 64)), Plan(intervals=False))
+    texts = itertools.chain.from_iterable(itertools.repeat(source))
+    inside[0], begun = 0.0, time.process_time()
+    compare_stream(encoders[0], {"t": encoders[1]}, texts, Plan(), tokens=tokens)
+    seconds = time.process_time() - begun
+    print(f"{tokens} tokens, two encoders of 6 x 32, {torch.get_num_threads()} threads; peak {peak():.0f} MB")
+    print(f"{seconds:.2f} CPU s in all, {inside[0]:.2f} of them forward passes: without those")
+    print(f"{tokens / (seconds - inside[0]):,.0f} tokens per CPU second (about 33,000 before texts were cut in arrays)")
 
 
 def _share(text: Path, names: list[str], tokens: int, threads: int, part: int, parts: int, start, done) -> None:
@@ -300,7 +299,6 @@ if __name__ == "__main__":
         command.add_argument("--text", type=Path, required=True)
         if name == "pipeline":
             command.add_argument("--tokens", type=int, default=tokens)
-            command.add_argument("--part", choices=("all", "encode"), default="all")
             continue
         command.add_argument("--base", default="builtin:minilm")
         command.add_argument("--tuned", default="builtin:minilm")

@@ -214,18 +214,22 @@ class Encoder:
     @torch.inference_mode()
     def encode(self, batch: Prepared, layers: Sequence[int]) -> Batch:
         """Return the vectors of a batch that `sent` has put on the encoder's device. The host does not wait for it."""
-        found: dict[int, Tensor] = {}
+        vectors: list[Tensor] = []  # (L, T, D), made when the first layer shows its type
 
         def keep(layer: int, hidden: Tensor) -> None:
             if layer in layers:
-                found[layer] = pool(hidden, batch).to(self.device)
+                if not vectors:
+                    size = (len(layers), batch.vectors, hidden.shape[-1])
+                    vectors.append(hidden.new_empty(size, device=self.device))
+                for place in (i for i, wanted in enumerate(layers) if wanted == layer):
+                    pool(hidden, batch, vectors[0][place])
 
         inputs: dict[str, Tensor | None] = dict(batch.inputs)
         if self.device.type == "cuda":
             inputs["attention_mask"] = ready_mask(self.model, batch.inputs["attention_mask"], padded=batch.padded)
         with listening(self.model, max(layers), keep) as model:
             model(**inputs)
-        return Batch(torch.stack([found[layer] for layer in layers]), batch.lengths, batch.index)
+        return Batch(vectors[0], batch.lengths, batch.index)
 
     def reads_like(self, other: Encoder) -> bool:
         """Return whether both tokenizers cut every text alike, into the same inputs of the model."""

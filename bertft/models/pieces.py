@@ -133,7 +133,8 @@ class Prepared:
       that of one piece;
     - ``lengths``: (S,) int64 on the CPU, the number of vectors of each example;
     - ``index``: (S,) int64 on the CPU, the position of each example in the input;
-    - ``padded``: whether any input is padding.
+    - ``padded``: whether any input is padding;
+    - ``vectors``: T, the sum of the lengths.
     """
 
     inputs: dict[str, Tensor]
@@ -142,12 +143,13 @@ class Prepared:
     lengths: Tensor
     index: Tensor
     padded: bool
+    vectors: int
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Prepared:
         """Return the batch with ``change`` applied to the tensors that go to the device."""
         inputs = {name: change(tensor) for name, tensor in self.inputs.items()}
         offsets = None if self.offsets is None else change(self.offsets)
-        return Prepared(inputs, change(self.pieces), offsets, self.lengths, self.index, self.padded)
+        return Prepared(inputs, change(self.pieces), offsets, self.lengths, self.index, self.padded, self.vectors)
 
 
 def prepare(pieces: Pieces, rows: Integers, padding: dict[str, int]) -> Prepared:
@@ -174,15 +176,18 @@ def prepare(pieces: Pieces, rows: Integers, padding: dict[str, int]) -> Prepared
         sizes = np.bincount(owner, minlength=total)
         offsets = torch.from_numpy(np.cumsum(sizes) - sizes)
     numbers = torch.from_numpy(counts), torch.from_numpy(pieces.place[rows])
-    return Prepared(inputs, torch.from_numpy(kept), offsets, *numbers, padded=not inside.all())
+    return Prepared(inputs, torch.from_numpy(kept), offsets, *numbers, not inside.all(), total)
 
 
-def pool(hidden: Tensor, batch: Prepared) -> Tensor:
-    """Return the packed vectors (T, D) of a batch from its hidden states (S, P, D)."""
+def pool(hidden: Tensor, batch: Prepared, out: Tensor) -> None:
+    """Write the packed vectors of a batch, from its hidden states (S, P, D), to ``out`` (T, D) on any device."""
     pieces, device = batch.pieces.to(hidden.device), hidden.device
-    if batch.offsets is None:
-        return hidden.reshape(-1, hidden.shape[-1]).index_select(0, pieces)
-    return pool_words(hidden, pieces, batch.offsets.to(device))
+    if batch.offsets is not None:
+        out.copy_(pool_words(hidden, pieces, batch.offsets.to(device)), non_blocking=True)
+    elif out.device == device:
+        torch.index_select(hidden.reshape(-1, hidden.shape[-1]), 0, pieces, out=out)
+    else:
+        out.copy_(hidden.reshape(-1, hidden.shape[-1])[pieces], non_blocking=True)
 
 
 def sent(batches: Iterable[Prepared], device: torch.device) -> Iterator[Prepared]:

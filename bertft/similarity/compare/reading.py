@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from bertft.data.examples import Input, inputs_of
-from bertft.models.tokenising import same_vocabulary
 from bertft.similarity.compare.stimuli import count_stimuli, in_windows
 from bertft.similarity.compare.workers import Team
 
@@ -34,13 +33,29 @@ class Buffer:
     places: list[int] = field(default_factory=list)
 
 
-def alike(encoders: Sequence[Encoder]) -> bool:
-    """Return whether all encoders have one vocabulary and one window, so that they make the same batches of a text."""
-    base, *others = encoders
-    return all(
-        encoder.max_length == base.max_length and same_vocabulary(base.tokenizer, encoder.tokenizer)
-        for encoder in others
-    )
+class Kinship(NamedTuple):
+    """What encoders share.
+
+    ``rules`` says for each encoder whether its tokenizer cuts every text as that of the first one. They ``batch`` alike
+    if they have one vocabulary and one window, so that they make the same batches of a text.
+    """
+
+    rules: list[bool]
+    batch: bool
+
+    @classmethod
+    def of(cls, encoders: Sequence[Encoder]) -> Kinship:
+        """Compare all encoders with the first one."""
+        base = encoders[0]
+        rules = [encoder.reads_like(base) for encoder in encoders]
+        vocabulary = base.tokenizer.get_vocab() if not all(rules) else {}
+        return cls(
+            rules,
+            all(
+                encoder.max_length == base.max_length and (same or encoder.tokenizer.get_vocab() == vocabulary)
+                for encoder, same in zip(encoders, rules, strict=True)
+            ),
+        )
 
 
 class Reader:
@@ -56,13 +71,13 @@ class Reader:
         options: Mapping[str, Any],
         team: Team,
         tokens: int | None,
+        kinship: Kinship,
         *,
         buffer: int,
         taken: int,
     ) -> None:
         self.encoders, self.options, self.team, self.tokens = encoders, options, team, tokens
-        self._alike = alike(encoders)
-        self._shared = [encoder.reads_like(encoders[0]) for encoder in encoders]
+        self._kinship = kinship
         self._buffer, self._taken = buffer, taken
 
     def parts(self, source: Iterator[Any], size: int) -> Iterator[list[Any]]:
@@ -84,7 +99,7 @@ class Reader:
     def _prepared(self, found: Sequence[Any], names: list[str], *, batches: bool) -> Buffer:
         base, unit = self.encoders[0], self.options["unit"]
         examples = inputs_of(found, unit)
-        pieces = base.tokenise(examples, unit) if self._alike else None
+        pieces = base.tokenise(examples, unit) if self._kinship.batch else None
         counts = count_stimuli(base, examples, unit) if pieces is None else pieces.counts.tolist()
         if self.tokens is not None:
             before = np.cumsum([0, *counts[:-1]])
@@ -108,7 +123,7 @@ class Reader:
         unit, size, window = (self.options[name] for name in ("unit", "batch_tokens", "window"))
         batches: list[list[Prepared]] = []
         base = self.encoders[0]
-        for encoder, shared in zip(self.encoders, self._shared, strict=True):
+        for encoder, shared in zip(self.encoders, self._kinship.rules, strict=True):
             if shared and pieces is None:
                 pieces = base.tokenise(texts, unit)
             own = pieces if shared and pieces is not None else encoder.tokenise(texts, unit)

@@ -22,7 +22,7 @@ from bertft.models.pieces import sent
 from bertft.runs import process as memory
 from bertft.runs.ahead import ahead
 from bertft.similarity.compare.comparison import Comparison
-from bertft.similarity.compare.reading import Buffer, Reader, alike
+from bertft.similarity.compare.reading import Buffer, Kinship, Reader
 from bertft.similarity.compare.row_checks import RowChecks
 from bertft.similarity.compare.stimuli import cut, layer_counts, side_by_side
 from bertft.similarity.compare.workers import ALONE, Team
@@ -81,7 +81,7 @@ class StreamRun:
         self.comparison, self.tokens, self.options, self.team = comparison, tokens, options, team
         found = sizes_for(self.encoders, tokens)
         self.sizes = found._replace(batch=options["batch_tokens"] or found.batch)
-        self.alike = alike(self.encoders)
+        self.kinship = Kinship.of(self.encoders)
         self.layers = layer_counts(base, tuned, comparison.plan.layers)
         self.checks = RowChecks(comparison)
         self.buffer = self.batch = 0  # the next to process
@@ -115,7 +115,7 @@ class StreamRun:
 
     def _reader(self, team: Team, buffer: int, taken: int) -> Reader:
         options = {**self.options, "batch_tokens": self.sizes.batch}
-        return Reader(self.encoders, options, team, self.tokens, buffer=buffer, taken=taken)
+        return Reader(self.encoders, options, team, self.tokens, self.kinship, buffer=buffer, taken=taken)
 
     def _encode(self, buffer: Buffer) -> Iterator[tuple[int, int]]:
         left = torch.tensor(buffer.counts) if self.left is None else self.left
@@ -129,7 +129,7 @@ class StreamRun:
 
     def _spaces(self, buffer: Buffer, skip: int) -> Iterator[tuple[int, tuple[Tensor, Tensor, list[Tensor]]]]:
         """Yield the buffer's batches from number ``skip`` on. Encoders that batch alike do not run the skipped ones."""
-        left_out = skip if self.alike else 0
+        left_out = skip if self.kinship.batch else 0
         places = torch.tensor(buffer.places)
         streams = _encoded(self.encoders, buffer.batches, left_out, self.comparison.plan.layers)
         for place, (index, lengths, spaces) in enumerate(side_by_side(streams), start=left_out):
