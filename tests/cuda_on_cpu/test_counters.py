@@ -1,0 +1,154 @@
+"""Counted requests against counts by hand, and promises of headers that are broken."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gpu_counters import arithmetic, broken, promises, sectors, totals
+from gpu_executor import Kernels, Misaligned, Uninitialised
+
+SOURCE = Path(__file__).parent / "planted" / "requests.cu"
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    return Kernels(SOURCE, "counting")
+
+
+def counted(kernels: Kernels, launcher: str, *arguments, **options):
+    kernels.call(launcher, *arguments, **options)
+    (count,) = totals(kernels.launches).values()
+    return count
+
+
+# bytes a lane, stride in elements, wavefronts of a load, least: a bank holds every 32nd word
+SHARED = [
+    (4, 0, 1, 1),  # one word for all lanes
+    (4, 1, 1, 1),
+    (4, 2, 2, 1),
+    (4, 3, 1, 1),  # odd strides reach all banks
+    (4, 32, 32, 1),
+    (8, 0, 1, 1),  # neighbours agree: half the passes
+    (8, 1, 2, 2),  # half a warp at a time
+    (8, 2, 4, 2),
+    (8, 16, 32, 2),
+    (16, 0, 2, 2),
+    (16, 1, 4, 4),  # a quarter of a warp at a time
+    (16, 2, 8, 4),
+    (16, 8, 32, 4),
+]
+
+
+@pytest.mark.parametrize(("size", "stride", "passes", "least"), SHARED)
+@pytest.mark.parametrize("order", ("ascending", "random"))
+def test_bank_conflicts(kernels, size, stride, passes, least, order):
+    out = np.zeros(32, np.float32)
+    count = counted(kernels, "shared", out, size, stride, 0, order=order, seed=1)
+    assert (count["shared loads"], count["shared stores"]) == (1, 1)
+    assert (count["wavefronts"], count["conflicts"]) == (2 * passes, 2 * (passes - least))
+
+
+# bytes a lane, stride, first element, lanes, sectors, least
+GLOBAL = [
+    (4, 1, 0, 32, 4, 4),
+    (4, 1, 1, 32, 5, 4),  # misaligned
+    (4, 0, 0, 32, 1, 1),
+    (4, 2, 0, 32, 8, 4),
+    (4, 8, 0, 32, 32, 4),
+    (4, 1, 0, 5, 1, 1),
+    (16, 1, 0, 32, 16, 16),
+    (16, 2, 0, 32, 32, 16),
+]
+
+
+@pytest.mark.parametrize(("size", "stride", "first", "lanes", "touched", "least"), GLOBAL)
+def test_sectors(kernels, size, stride, first, lanes, touched, least):
+    x, out = np.zeros(2048, np.float32), np.zeros(32, np.float32)
+    count = counted(kernels, "global", x, Uninitialised(out), size, stride, first, lanes, 3)
+    # two blocks read the same three times, and write the same
+    assert (count["global loads"], count["global stores"]) == (6, 2)
+    assert (count["load sectors"], count["least load sectors"]) == (6 * touched, 6 * least)
+    assert (count["L2"], count["HBM"]) == (2 * touched + 2 * 4, touched + 4)
+    assert (count["blocks"], count["warps"], count["store sectors"]) == (2, 2, 8)
+
+
+def test_sectors_of_a_misaligned_array(kernels):
+    x, out = np.zeros(2048, np.float32), np.zeros(32, np.float32)
+    count = counted(kernels, "global", Misaligned(x, 3), out, 4, 1, 0, 32, 1)
+    assert sectors(count, "load") == 5 / 4
+
+
+def test_atomics_to_one_word_wait_for_one_another(kernels):
+    for stride, passes in ((0, 32), (1, 1), (16, 16)):
+        count = counted(kernels, "atomics", np.zeros(32, np.float32), stride)
+        assert count["shared atomics"] == 1
+        assert count["conflicts"] == passes - 1
+
+
+def matrix(kernels: Kernels, bug: int):
+    a, c = np.random.default_rng(0).integers(-4, 5, (16, 64)).astype(np.float16), np.zeros((16, 16), np.float32)
+    count = counted(kernels, "matrix", a, c, bug)
+    assert np.array_equal(c, a.astype(np.float32) @ a.T.astype(np.float32))
+    return count
+
+
+def test_tensor_cores_and_their_loads(kernels):
+    count = matrix(kernels, 0)
+    assert (count["tensor"], count["ldmatrix"], count["cp.async"], count["global stores"]) == (8, 8, 4, 8)
+    assert (count["wavefronts"], count["conflicts"]) == (8 * 4 + 4 * 4, 0)
+    # rows 128 bytes apart begin in the same bank: eight passes for each of the 8 x 8 matrices
+    assert matrix(kernels, 3)["conflicts"] == 8 * 4 * 7
+
+
+def transpose(kernels: Kernels, bug: int):
+    x, out = np.arange(1024, dtype=np.float32).reshape(32, 32), np.zeros((32, 32), np.float32)
+    count = counted(kernels, "transpose", x, out, bug)
+    assert np.array_equal(out, x.T)
+    return count
+
+
+def test_barriers_and_requests_of_all_warps(kernels):
+    count = transpose(kernels, 0)
+    assert (count["warps"], count["barriers"], count["shared loads"], count["global stores"]) == (4, 4, 32, 32)
+
+
+def test_counting_is_off_unless_asked_for():
+    kernels = Kernels(SOURCE, "checked")
+    kernels.transpose(np.zeros((32, 32), np.float32), np.zeros((32, 32), np.float32), 0)
+    assert kernels.launches == []
+
+
+# bug, what breaks
+BUGS = [
+    (0, None),
+    (1, "transpose_kernel: its header promises 'no bank conflicts', but 992 of 1056"),
+    (2, "transpose_kernel: its header promises 'sectors 1.0', but they are 8.00 times the fewest"),
+    (3, "matrix_kernel: its header promises 'no bank conflicts'"),
+]
+
+
+@pytest.mark.parametrize(("bug", "text"), BUGS)
+def test_broken_promises_are_found(kernels, bug, text):
+    found = {"transpose_kernel": [transpose(kernels, bug)], "matrix_kernel": [matrix(kernels, bug)]}
+    faults = broken(SOURCE, found)
+    assert len(faults) == (text is not None)
+    assert text is None or text in faults[0]
+
+
+def test_promises_of_a_header(tmp_path):
+    source = tmp_path / "gram.cu"
+    source.write_text("// counters: gram load sectors <= 1.5, quick\n#include <x>\n// counters: late sectors 1.0\n")
+    assert promises("counters: gram load sectors <= 1.5, quick") == {"gram": ["load sectors <= 1.5", "quick"]}
+    assert "which was not counted" in broken(source, {})[0]
+    enough, bad = (Counter({"load sectors": touched, "least load sectors": 2}) for touched in (3, 4))
+    assert ["nobody knows" in fault for fault in broken(source, {"gram": [enough]})] == [True]
+    assert len(broken(source, {"gram": [enough, bad]})) == 2
+
+
+def test_arithmetic_by_a_formula():
+    header = "float32: gram 4 * warps * d / shared_loads\nfloat64: gram n"
+    known = {"warps": 3, "shared loads": 2, "d": 5, "n": 7}
+    assert [arithmetic(header, kind, "gram", known) for kind in ("float32", "float64", "float16")] == [30, 7, 0]
