@@ -1,15 +1,17 @@
 """Requests of every CUDA kernel, counted without a GPU, and the time that they predict.
 
-    python .ci/cuda_counters.py [FILE.cu ...] [--write docs/cuda_counters.md]
+    python .ci/cuda_counters.py [FILE.cu ...] [--instructions] [--write docs/cuda_counters.md]
 
 The kernels run on the CPU executor (tests/cuda_on_cpu) at a few small sizes; their figures are extrapolated exactly to
 the benchmark's (counter_cases.py). Fails if they break a promise of a kernel's header:
 
     // counters: KERNEL no bank conflicts, load sectors 1.0, store sectors <= 2.0
 
-Arithmetic, which the executor does not see, comes from the header's formulas (instructions of warps):
+Arithmetic, which the executor does not see, comes from the header's formulas (instructions of warps); so do all the
+instructions issued, read off the machine code, where a header states them:
 
     // float32: KERNEL warps * 64 * d
+    // issued: KERNEL tensor * 265 / 96
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "cuda_on_cpu")]
 
 from counter_cases import CASES, CSRC, Case  # noqa: E402
-from gpu_counters import arithmetic, broken, header_of, sectors  # noqa: E402
+from gpu_counters import arithmetic, broken, by_line, header_of, sectors  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,19 @@ class Row:
     count: Counter
     float32: float
     float64: float
+    issued: float  # 0: not stated
 
     def seconds(self, card: Card = H200) -> dict[str, float]:
         """Return the time that each part of the card needs."""
         c, second = self.count, card.processors * card.clock
         memory = sum(c[f"{side} {kind}"] for side in ("shared", "global") for kind in ("loads", "stores", "atomics"))
-        issued = self.float32 + self.float64 + memory + c["ldmatrix"] + c["cp.async"] + c["tensor"] + c["exchanges"]
+        known = self.float32 + self.float64 + memory + c["ldmatrix"] + c["cp.async"] + c["tensor"] + c["exchanges"]
         return {
             "tensor": c["tensor"] * MMA / card.tensor,
             "float32": self.float32 / (4 * second),
             "float64": self.float64 / (2 * second),
-            "issue": (issued + c["barriers"]) / (4 * second),
-            "shared": (c["wavefronts"] + c["lines"]) / second,
+            "issue": max(self.issued, known + c["barriers"]) / (4 * second),
+            "L1": (c["wavefronts"] + c["lines"]) / second,
             "L2": c["L2"] * 32 / card.l2,
             "HBM": c["HBM"] * 32 / card.hbm,
         }
@@ -74,7 +77,7 @@ def count(case: Case, folder: Path | None = None) -> list[Row]:
     header = header_of((folder or CSRC / "cuda") / case.source)
     rows = []
     for kernel, found in case.full(folder).items():
-        kinds = (arithmetic(header, kind, kernel, found | case.sizes) for kind in ("float32", "float64"))
+        kinds = (arithmetic(header, kind, kernel, found | case.sizes) for kind in ("float32", "float64", "issued"))
         rows.append(Row(case, kernel, found, *kinds))
     return rows
 
@@ -107,6 +110,16 @@ def line(row: Row) -> list[str]:
     ]
 
 
+def instructions(case: Case) -> str:
+    """Return the instructions of the last run with conflicts or more sectors than the fewest, a line each."""
+    lines = []
+    for kernel, place, what, requests, conflicts, touched, fewest in by_line(case.launches):
+        if kernel in case.kernels and (conflicts or touched > fewest):
+            cost = f"{conflicts} conflicts" if conflicts else f"{touched} sectors for {fewest}"
+            lines.append(f"  {kernel} {place}: {what}: {requests} requests, {cost}")
+    return "\n".join(lines)
+
+
 HEAD = [
     *("work", "kernel", "mma", "float32", "float64", "shared", "ldmatrix", "global", "cp.async", "barriers"),
     *("conflicts", "load sectors", "store sectors", "L2 GB", "HBM GB", "predicted ms", "by", "measured ms (ratio)"),
@@ -126,6 +139,7 @@ def table(rows: list[Row]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("files", nargs="*", help="names of kernel files; all of csrc/cuda when none is given")
+    parser.add_argument("--instructions", action="store_true", help="list those that cost more than they need to")
     parser.add_argument("--write", type=Path, help="put the table into this page of the documentation")
     arguments = parser.parse_args()
     rows: list[Row] = []
@@ -135,6 +149,8 @@ def main() -> int:
         start = time.perf_counter()
         rows += count(case)
         print(f"{case.work}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
+        if arguments.instructions:
+            print(instructions(case))
     print(table(rows))
     wrong = faults(rows)
     for text in wrong:

@@ -60,18 +60,19 @@ class Case:
     work: str
     source: str
     kernels: tuple[str, ...]
-    run: Callable[..., list[Kernels]]
+    run: Callable[..., list[dict]]
     axes: dict[str, Axis]
     sizes: dict[str, float] = field(default_factory=dict)  # for the formulas of headers
     measured: float = 0.0  # ms on an H200, docs/gpu.md
+    launches: list[dict] = field(default_factory=list)  # of the last run
 
     def full(self, folder: Path | None = None) -> dict[str, Counter]:
         """Return the figures of the kernels at the benchmark's size; ``folder``: of the sources."""
         rows, figures = [], {kernel: [] for kernel in self.kernels}
         for sizes in itertools.product(*(axis.runs for axis in self.axes.values())):
             rows.append(self._terms(sizes))
-            launches = self.run(folder or CSRC / "cuda", **dict(zip(self.axes, sizes, strict=True)))
-            found = totals(launches)
+            self.launches = self.run(folder or CSRC / "cuda", **dict(zip(self.axes, sizes, strict=True)))
+            found = totals(self.launches)
             for kernel in self.kernels:
                 figures[kernel].append(found[kernel])
         full = self._terms([axis.full for axis in self.axes.values()])
@@ -164,10 +165,13 @@ def ranks(folder: Path, side: int, layers: int) -> list[dict]:
     return kernels.launches
 
 
-def split_sums(folder: Path, ranges: int, columns: int) -> list[dict]:
-    kernels, u = Recorder(folder / "split_moments.cu"), rows_of(1024 * ranges, 128 * columns)[0]
-    sums(kernels, u, u + 1)
-    return kernels.launches
+def split_sums(rows: int):
+    def run(folder: Path, ranges: int, columns: int) -> list[dict]:
+        kernels, u = Recorder(folder / "split_moments.cu"), rows_of(rows * ranges, 128 * columns)[0]
+        sums(kernels, u, u + 1)
+        return kernels.launches
+
+    return run
 
 
 def row_sums(folder: Path, rows: int, columns: int) -> list[dict]:
@@ -218,13 +222,14 @@ CASES = [
     Case("RSA, entries, manhattan, FFMA", "rdm_correlation.cu", ("plain_entries_kernel",),
          entries("plain", "manhattan"), LAYERS, {"d": 768, "terms": 2}),
     Case("RSA, sums over entries", "rdm_correlation.cu", ("slice_moments_kernel",), moments,
-         {"tiles": proportional(TILES)}),
+         {"tiles": proportional(TILES)}, {"slices": 32 * TILES, "jobs": 16, "layers": 26}),
     Case("RSA, ranks", "rdm_correlation.cu", ("range_kernel", "count_kernel", "rank_kernel"), ranks,
          {"side": Axis((1, 2), 40, lambda side: (-(-side * (side + 1) // 128), side * (side + 1) / 2)),
           "layers": proportional(13)}),
-    Case("sums of 65,536 x 768, U'V", "split_moments.cu",
-         ("largest_kernel", "split_columns_kernel", "split_moments_kernel", "fold_ranges_kernel"), split_sums,
-         {"ranges": linear((1, 2), 64), "columns": square(6)}, {"elements": 2 * 65536 * 768}),
+    Case("sums of 65,536 x 768, two spaces split", "split_moments.cu", ("largest_kernel", "split_columns_kernel"),
+         split_sums(128), {"ranges": linear((1, 2), 512), "columns": linear((1, 2), 6)}, {"elements": 2 * 65536 * 768}),
+    Case("sums of 65,536 x 768, U'V", "split_moments.cu", ("split_moments_kernel", "fold_ranges_kernel"),
+         split_sums(1024), {"ranges": linear((1, 2), 64), "columns": square(6)}),
     Case("sums of 65,536 x 768, one space", "cross_moments.cu",
          ("prepare_rows_kernel", "weighted_sums_kernel", "scalar_sums_kernel"), row_sums,
          {"rows": linear((1, 2), 128), "columns": linear((1, 2), 24)}, {"elements": 65536 * 768}),

@@ -10,6 +10,7 @@ shared loads/stores/atomics        instructions of warps, any width
 ldmatrix, cp.async
 global loads/stores/atomics
 wavefronts, conflicts              passes through shared memory; those beyond the least that the widths need
+conflicts of loads, ...            by kind: loads, stores, atomics, ldmatrix, cp.async
 load/store sectors, least ...      32-byte sectors of global memory; the fewest that hold as many bytes
 lines                              128-byte lines that requests touch
 L2                                 sectors: distinct ones a block reads (later reads are L1's), all that are written
@@ -25,6 +26,8 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
+
+from gpu_executor import source_line
 
 KINDS = {"load": "loads", "store": "stores", "atomic": "atomics"}
 
@@ -51,9 +54,10 @@ def totals(launches: list[dict]) -> dict[str, Counter]:
 def _figures(instruction: dict) -> dict[str, int]:
     what, requests = instruction["what"], instruction["requests"]
     if instruction["shared"]:
-        name = f"shared {KINDS[what]}" if what in KINDS else what
-        passes, least = instruction["wavefronts"], instruction["least_wavefronts"]
-        return {name: requests, "wavefronts": passes, "conflicts": passes - least}
+        name, passes = KINDS.get(what, what.removesuffix(" to")), instruction["wavefronts"]
+        beyond = passes - instruction["least_wavefronts"]
+        own = {} if name == "cp.async" else {f"shared {name}" if what in KINDS else name: requests}
+        return {**own, "wavefronts": passes, "conflicts": beyond, f"conflicts of {name}": beyond}
     side = "load" if what in ("load", "cp.async from") else "store"
     figures = {
         f"{side} sectors": instruction["sectors"],
@@ -71,10 +75,10 @@ def sectors(count: Counter, side: str) -> float:
 
 def promises(header: str) -> dict[str, list[str]]:
     """{kernel: promises} of lines ``counters: KERNEL no bank conflicts, load sectors 1.0, store sectors <= 2.0``."""
-    return {
-        kernel: [promise.strip() for promise in text.split(",")]
-        for kernel, text in re.findall(r"^counters:\s*(\w+) (.*)$", header, flags=re.MULTILINE)
-    }
+    found: dict[str, list[str]] = {}
+    for kernel, text in re.findall(r"^counters:\s*(\w+) (.*)$", header, flags=re.MULTILINE):
+        found.setdefault(kernel, []).extend(promise.strip() for promise in text.split(","))
+    return found
 
 
 def header_of(source: Path) -> str:
@@ -82,6 +86,22 @@ def header_of(source: Path) -> str:
     lines = source.read_text(encoding="utf-8").splitlines()
     end = next(i for i, line in enumerate(lines) if not line.startswith("//"))
     return "\n".join(line[2:].strip() for line in lines[:end])
+
+
+def by_line(launches: list[dict]) -> list[tuple]:
+    """(kernel, file:line, instruction, requests, wavefronts beyond the least, sectors, fewest sectors), most first."""
+    found: dict[tuple, list[int]] = {}
+    for launch in launches:
+        for one in launch["instructions"]:
+            file, line, pc = one["place"]
+            file, line = source_line(*pc) if pc else (file, line)
+            where = "shared" if one["shared"] else "global"
+            what = f"{where} {one['what']} of {one['bytes']}"
+            figures = found.setdefault((name_of(launch), f"{Path(file or '?').name}:{line}", what), [0] * 4)
+            beyond = one["wavefronts"] - one["least_wavefronts"]
+            for i, value in enumerate((one["requests"], beyond, one["sectors"], one["least_sectors"])):
+                figures[i] += value
+    return sorted(((*key, *figures) for key, figures in found.items()), key=lambda row: -row[4] - row[5] + row[6])
 
 
 def arithmetic(header: str, kind: str, kernel: str, known: dict[str, float]) -> float:
@@ -107,8 +127,9 @@ def broken(source: Path, found: dict[str, list[Counter]]) -> list[str]:
 
 
 def _broken(promise: str, count: Counter) -> str | None:
-    if promise == "no bank conflicts":
-        return f"{count['conflicts']} of {count['wavefronts']} wavefronts are conflicts" if count["conflicts"] else None
+    if match := re.fullmatch(r"no bank conflicts( of \S+)?", promise):
+        conflicts = count[f"conflicts{match[1] or ''}"]
+        return f"{conflicts} of {count['wavefronts']} wavefronts are conflicts" if conflicts else None
     if match := re.fullmatch(r"bank conflicts <= (\d+) %", promise):
         share = 100 * count["conflicts"] / (count["wavefronts"] or 1)
         return f"{share:.1f} % of the wavefronts are conflicts" if share > int(match[1]) else None

@@ -197,7 +197,7 @@ def _slot(where: str, name: str, text: str, argument, copies: list[_Copy]) -> in
 def _kernel_error(fault: dict, launcher: str) -> KernelError:
     file, line = fault["file"], fault["line"]
     if fault["pc"] is not None:
-        file, line = _source_line(*fault["pc"])
+        file, line = source_line(*fault["pc"])
     return KernelError(
         fault["message"],
         code=fault["code"],
@@ -209,7 +209,7 @@ def _kernel_error(fault: dict, launcher: str) -> KernelError:
     )
 
 
-def _source_line(library: str, offset: int) -> tuple[str, int] | tuple[None, None]:
+def source_line(library: str, offset: int) -> tuple[str, int] | tuple[None, None]:
     """Return the innermost source line, outside the executor's headers, of the machine code before ``offset``."""
     command = ["addr2line", "-i", "-e", library, hex(offset - 1)]
     try:
