@@ -13,7 +13,7 @@ wavefronts, conflicts              passes through shared memory; those beyond th
 conflicts of loads, ...            by kind: loads, stores, atomics, ldmatrix, cp.async
 load/store sectors, least ...      32-byte sectors of global memory; the fewest that hold as many bytes
 lines                              128-byte lines that requests touch
-L2                                 sectors: distinct ones a block reads (later reads are L1's), all that are written
+L2                                 sectors: distinct ones a block reads, all of cp.async and all that are written
 HBM                                sectors: distinct ones that the launch reads, and writes
 ================================== ===================================================================================
 
@@ -45,7 +45,8 @@ def totals(launches: list[dict]) -> dict[str, Counter]:
         warps = -(-launch["threads"] // 32)
         count.update(launches=1, blocks=launch["blocks"], warps=launch["blocks"] * warps)
         count.update(barriers=launch["barriers"] * warps, tensor=launch["tensor"], exchanges=launch["exchanges"])
-        count.update({"L2": launch["read_by_block"], "HBM": launch["read"] + launch["written"]})
+        count["L2"] += launch["read_by_block"] + launch["written_by_block"]
+        count["HBM"] += launch["read"] + launch["written"]
         for instruction in launch["instructions"]:
             count.update(_figures(instruction))
     return found
@@ -63,7 +64,6 @@ def _figures(instruction: dict) -> dict[str, int]:
         f"{side} sectors": instruction["sectors"],
         f"least {side} sectors": instruction["least_sectors"],
         "lines": instruction["lines"],
-        "L2": instruction["sectors"] if side == "store" else 0,
     }
     return figures | ({f"global {KINDS[what]}": requests} if what in KINDS else {"cp.async": requests})
 

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
+import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from gpu_counters import arithmetic, broken, promises, sectors, totals
+from gpu_build import CSRC
+from gpu_counters import arithmetic, broken, header_of, promises, sectors, totals
 from gpu_executor import Kernels, Misaligned, Uninitialised
 
+ROOT = Path(__file__).resolve().parents[2]
 SOURCE = Path(__file__).parent / "planted" / "requests.cu"
 
 
 @pytest.fixture(scope="module")
 def kernels() -> Kernels:
     return Kernels(SOURCE, "counting")
+
+
+@pytest.fixture(scope="module")
+def counters():
+    spec = importlib.util.spec_from_file_location("cuda_counters", ROOT / ".ci" / "cuda_counters.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["cuda_counters"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["cuda_counters"]
 
 
 def counted(kernels: Kernels, launcher: str, *arguments, **options):
@@ -116,8 +132,8 @@ def test_barriers_and_requests_of_all_warps(kernels):
 
 
 def test_counting_is_off_unless_asked_for():
-    kernels = Kernels(SOURCE, "checked")
-    kernels.transpose(np.zeros((32, 32), np.float32), np.zeros((32, 32), np.float32), 0)
+    kernels = Kernels(SOURCE.with_name("driver.cu"), "checked")
+    kernels.scale(np.zeros(40, np.float32), np.zeros(40, np.float32), 40, 2.5)
     assert kernels.launches == []
 
 
@@ -152,3 +168,80 @@ def test_arithmetic_by_a_formula():
     header = "float32: gram 4 * warps * d / shared_loads\nfloat64: gram n"
     known = {"warps": 3, "shared loads": 2, "d": 5, "n": 7}
     assert [arithmetic(header, kind, "gram", known) for kind in ("float32", "float64", "float16")] == [30, 7, 0]
+
+
+# what is wrong: file, texts as they are, texts with the fault, the work that shows it, the promise that breaks
+FAULTS = {
+    "pieces of a line not exchanged": (
+        "split_tile.cuh", ["((q ^ (row & 7)) << 3)"], ["(q << 3)"], "distances 4 x 4,096 x 768, tensor cores",
+        "split_gram_kernel: its header promises 'no bank conflicts', but",
+    ),
+    "lanes along the rows": (
+        "pairwise_tile.cuh", ["(threadIdx.x) % KC", "(threadIdx.x) / KC"],
+        ["(threadIdx.x) / kStep", "(threadIdx.x) % kStep"], "distances 4 x 4,096 x 768, manhattan, FFMA",
+        "pairwise_distance_kernel: its header promises 'load sectors 1.0', but they are 8.00 times the fewest",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow  # every fault is compiled anew
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_in_kernels_break_their_promises(name, tmp_path, counters):
+    file, before, after, work, promise = FAULTS[name]
+    (case,) = (case for case in counters.CASES if case.work == work)
+    shutil.copytree(CSRC / "cuda", folder := tmp_path / "cuda")
+    assert not any(case.kernels[0] in text and "promises '" in text for text in counters.faults(counters.count(case)))
+    text = (folder / file).read_text(encoding="utf-8")
+    for old, new in zip(before, after, strict=True):
+        assert old in text
+        text = text.replace(old, new)
+    (folder / file).write_text(text, encoding="utf-8")
+    assert any(promise in text for text in counters.faults(counters.count(case, folder), folder))
+
+
+def test_every_kernel_file_is_counted(counters):
+    sources = {path.name for path in (CSRC / "cuda").glob("*.cu")}
+    assert {case.source for case in counters.CASES} == sources
+    for source in sources:
+        counted_ = {kernel for case in counters.CASES if case.source == source for kernel in case.kernels}
+        assert set(promises(header_of(CSRC / "cuda" / source))) <= counted_
+
+
+def test_figures_at_full_size_follow_from_small_runs(counters):
+    """Three tiles in a triangle of two by two, one in one: 32 x 32 have 32 on and 496 above the diagonal."""
+    run = lambda folder, tiles, columns: [
+        {"kernel": "gram<T>", "threads": 64, "blocks": tiles * (tiles + 1) // 2, "tensor": 7 * tiles * tiles * columns}
+        | dict.fromkeys(("barriers", "exchanges", "read", "read_by_block", "written", "written_by_block"), 0)
+        | {"instructions": []}
+    ]
+    cases = sys.modules["counter_cases"]
+    axes = {"tiles": cases.triangle(32), "columns": cases.linear((1, 2), 24)}
+    count = cases.Case("work", "gram.cu", ("gram",), run, axes).full()["gram"]
+    assert (count["blocks"], count["warps"], count["tensor"]) == (528, 1056, 7 * 32 * 32 * 24)
+
+
+def test_the_slowest_part_is_the_prediction(counters):
+    count = Counter({"warps": 1, "tensor": 615_000_000, "shared loads": 4, "wavefronts": 132 * 1755, "HBM": 43_000})
+    case = counters.CASES[0]
+    seconds = counters.Row(case, "gram", count, float32=4 * 132 * 1755, float64=0, issued=0).seconds()
+    assert seconds["tensor"] == pytest.approx(4096 * 615e6 / 615e12)
+    assert (seconds["float32"], seconds["L1"]) == pytest.approx((1e-6, 1e-6))
+    assert seconds["HBM"] == pytest.approx(32 * 43e3 / 4.3e12)
+    assert max(seconds, key=seconds.__getitem__) == "tensor"
+
+
+def test_the_page_keeps_what_headers_promise():
+    """The committed table is of kernels as they are: every promise holds in it."""
+    lines = (ROOT / "docs" / "cuda_counters.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    head, seen = rows[0], set()
+    for cells in rows[2:]:
+        row = dict(zip(head, cells, strict=True))
+        for source in (CSRC / "cuda").glob("*.cu"):
+            for promise in promises(header_of(source)).get(f"{row['kernel']}_kernel", []):
+                seen.add((source.name, row["kernel"]))
+                if promise == "no bank conflicts":
+                    assert row["conflicts"] == "0 %", row
+                elif match := re.fullmatch(r"(load|store) sectors (?:<= )?(\S+)", promise):
+                    assert float(row[f"{match[1]} sectors"]) <= float(match[2]), row
+    assert len(seen) == sum(len(promises(header_of(path))) for path in (CSRC / "cuda").glob("*.cu"))

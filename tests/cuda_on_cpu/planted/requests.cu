@@ -50,8 +50,10 @@ __global__ void transpose_kernel(const float* __restrict__ x, float* __restrict_
   for (int r = threadIdx.x / 32; r < 32; r += 4) tile[r * stride + lane] = x[r * 32 + lane];
   __syncthreads();
   for (int r = threadIdx.x / 32; r < 32; r += 4) {
-    if (BUG == 2) out[lane * 32 + r] = tile[r * stride + lane];
-    else out[r * 32 + lane] = tile[lane * stride + r];
+    if (BUG == 2)
+      out[lane * 32 + r] = tile[r * stride + lane];
+    else
+      out[r * 32 + lane] = tile[lane * stride + r];
   }
 }
 

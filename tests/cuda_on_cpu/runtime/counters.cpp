@@ -89,8 +89,8 @@ unsigned distinct(const uintptr_t* address, unsigned mask, unsigned bytes, unsig
   return (unsigned)(std::unique(found, found + count) - found);
 }
 
-// Marks a sector of global memory as read or written, in this block and in this launch.
-void mark(const uintptr_t* sectors, unsigned count, bool writes) {
+// Marks sectors of global memory as read or written, in this launch and, unless they pass L1 by, in this block.
+void mark(const uintptr_t* sectors, unsigned count, bool writes, bool passes) {
   LaunchCount& launch = launch_counts.back();
   for (unsigned i = 0; i < count; ++i) {
     Buffer* b = buffer_of(sectors[i] * kSector);
@@ -101,7 +101,7 @@ void mark(const uintptr_t* sectors, unsigned count, bool writes) {
     auto& mark = b->marks[sectors[i] - first];
     uint32_t& last = writes ? mark.written_by : mark.read_by;
     (writes ? launch.written : launch.read) += last < state.first_block;
-    (writes ? launch.written_by_block : launch.read_by_block) += last != state.block_number;
+    (writes ? launch.written_by_block : launch.read_by_block) += passes || last != state.block_number;
     last = state.block_number;
   }
 }
@@ -120,8 +120,8 @@ void take_apart(Instruction& to, const uintptr_t* address, unsigned mask) {
   to.lines += distinct(address, mask, to.bytes, kLine, found);
   const unsigned sectors = distinct(address, mask, to.bytes, kSector, found);
   to.sectors += sectors;
-  if (to.what != Request::store) mark(found, sectors, false);
-  if (to.what == Request::store || to.what == Request::atomic) mark(found, sectors, true);
+  const bool reads = to.what == Request::load || to.what == Request::copy_from;
+  mark(found, sectors, !reads, to.what != Request::load);
 }
 
 }  // namespace

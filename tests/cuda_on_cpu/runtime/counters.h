@@ -29,8 +29,9 @@ struct LaunchCount {
   std::string kernel;
   dim3 grid, block;
   uint64_t tensor = 0, barriers = 0, exchanges = 0;  // mma; __syncthreads of a block; shuffles, votes, __syncwarp
-  // sectors that differ: within a block, within the launch
-  uint64_t read_by_block = 0, read = 0, written_by_block = 0, written = 0;
+  // sectors of global memory: distinct ones; those that L2 is asked for, where L1 keeps what a block has read, except
+  // of cp.async and atomics, and passes every store on
+  uint64_t read = 0, read_by_block = 0, written = 0, written_by_block = 0;
   std::vector<Instruction> instructions;
 };
 
