@@ -13,6 +13,8 @@
 // registers: <= 64
 // counters: prepare_rows_kernel sectors 1.0
 // counters: weighted_sums_kernel no bank conflicts, sectors 1.0
+// counters: add_partial_kernel sectors 1.0
+// counters: accumulate_kernel sectors 1.0
 // counters: scalar_sums_kernel no bank conflicts, load sectors 1.0
 // float64: prepare_rows_kernel elements / 32 * 25
 // float64: weighted_sums_kernel elements / 32 * 7

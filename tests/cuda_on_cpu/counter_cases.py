@@ -20,7 +20,7 @@ from gpu_counters import totals
 from gpu_executor import Device, Kernels, Uninitialised
 from rdm import correlate
 from split import split, sums
-from test_pairwise_distance import forward, gradient
+from test_pairwise_distance import forward, gradient, statistics
 from test_probe_loss import data as sentences
 from test_probe_loss import run as probe
 
@@ -119,6 +119,12 @@ def plain_distances(metric: str):
     return run
 
 
+def row_statistics(folder: Path, rows: int, columns: int) -> list[dict]:
+    kernels = Recorder(folder / "pairwise_distance.cu")
+    statistics(kernels, rows_of(128 * rows, 32 * columns), "float32", "cosine")
+    return kernels.launches
+
+
 def plain_gradient(folder: Path, rows: int, columns: int, batch: int) -> list[dict]:
     kernels, x = Recorder(folder / "pairwise_distance.cu"), rows_of(64 * rows, 64 * columns, batch)
     weights = rows_of(64 * rows, 64 * rows, batch)
@@ -210,6 +216,8 @@ CASES = [
              plain_distances(metric), DISTANCES, {"d": 768, "terms": terms}, measured)
         for metric, terms, measured in (("cosine", 1, 2.77), ("sqeuclidean", 2, 2.43), ("manhattan", 2, 2.42))
     ),
+    Case("distances, norms of rows", "pairwise_distance.cu", ("row_statistics_kernel",), row_statistics,
+         {"rows": linear((1, 2), 128), "columns": linear((1, 2), 24)}, {"elements": 4 * 4096 * 768}),
     Case("gradient, manhattan, FFMA", "pairwise_distance.cu", ("pairwise_gradient_kernel",), plain_gradient,
          {"rows": square(64), "columns": linear((1, 2), 12), "batch": proportional(4)}, {"n": 4096, "terms": 5}, 43),
     Case("distances, rows split", "split_rows.cu", ("sample_mean_kernel", "split_rows_kernel"), split_rows,
@@ -233,9 +241,11 @@ CASES = [
     Case("sums of 65,536 x 768, ranges added", "split_moments.cu", ("fold_ranges_kernel",), split_sums(1024),
          {"ranges": linear((1, 2), 64), "columns": proportional(36)}),
     Case("sums of 65,536 x 768, one space", "cross_moments.cu",
-         ("prepare_rows_kernel", "weighted_sums_kernel", "scalar_sums_kernel"), row_sums,
+         ("prepare_rows_kernel", "weighted_sums_kernel", "add_partial_kernel", "scalar_sums_kernel"), row_sums,
          {"rows": linear((1, 2), 128), "columns": linear((1, 2), 24)}, {"elements": 65536 * 768}),
-    Case("probe, 13 x 34,188 x 768, rank 128", "probe_loss.cu", ("probe_loss_kernel",), probe_step,
+    Case("sums of 65,536 x 768, 16 products added", "cross_moments.cu", ("accumulate_kernel",), row_sums,
+         {"columns": linear((1, 2), 288), "rows": proportional(16)}),  # 64 x 32 elements of 768 x 768; 16 chunks
+    Case("probe, 13 x 34,188 x 768, rank 128", "probe_loss.cu", ("probe_loss_kernel", "fold_kernel"), probe_step,
          {"share": proportional(13 * 34188 / WORDS)},
          {"steps": 13 * 34188 / WORDS * sum((-(-n // 32)) ** 2 for n in PROBED), "rank": 128}),
     Case("rate of the cores", "core_rate.cu", ("core_rate_kernel",), rates, {"block": proportional(1)}),
