@@ -6,6 +6,7 @@
 // Work split: one block of 16 warps, four to each quarter of a multiprocessor; each part runs once before it is timed.
 // registers: <= 64
 // tensor cores
+// counters: core_rate_kernel store sectors 1.0
 // Expected limit: the units themselves; some 20 microseconds.
 #include "split_tile.cuh"
 

@@ -13,6 +13,9 @@
 //   order: same input, same bits.
 // Shared memory: 13.3 KB + 128 bytes a word of the longest sentence (double: twice): up to 1,700 words on an H100.
 // registers: <= 128
+// counters: probe_loss_kernel bank conflicts <= 12 %, load sectors <= 1.8, store sectors <= 4.0
+// float32: probe_loss_kernel steps * 4 * 26 * rank
+// issued: probe_loss_kernel steps * 4 * 57 * rank
 // Expected limit: arithmetic of pass 1 and 2, 3 n R instructions a word; p read 3 n / 32 + 1 times (n rounded up to 32)
 //   from L2, dp written once, 4 bytes each. At n = 20, R = 128, D = 768, tiles 40 % full, that is 19,000 instructions
 //   a word; the three library products around it (p, and the gradients of h and B: 6 D R flops) take 15 times as many.

@@ -19,6 +19,19 @@
 // instructions: split_entries_kernel 96 HMMA, 32 HMMA from zero, 16 LDSM, 32 LDGSTS
 // instructions: high_entries_kernel 128 HMMA, 32 HMMA from zero, 32 LDSM, 32 LDGSTS
 // tensor cores, cp.async, ldmatrix, 16-byte loads
+// counters: split_entries_kernel no bank conflicts of ldmatrix, bank conflicts <= 8 %, load sectors <= 1.1
+// counters: split_entries_kernel no bank conflicts of cp.async
+// counters: plain_entries_kernel no bank conflicts, load sectors 1.0
+// counters: slice_moments_kernel no bank conflicts, load sectors 1.0
+// counters: range_kernel no bank conflicts, load sectors 1.0
+// counters: count_kernel load sectors 1.0
+// counters: rank_kernel store sectors 1.0
+// float32: split_entries_kernel tensor * 128 / 96
+// float32: plain_entries_kernel warps * 64 * d * terms
+// float32: slice_moments_kernel slices * jobs * 256
+// issued: split_entries_kernel tensor * 609 / 192 + warps * 3200
+// issued: plain_entries_kernel warps * d / 8 * (541 * terms + 132)
+// issued: slice_moments_kernel slices * (1253 * jobs + 200 * layers)
 // Expected limit: split rows: tensor cores, 3 (L + M) N^2 D / 2 multiply-adds of float16; plain: FFMA, a third of them;
 //   then memory, 2 (L + M) N^2 bytes written and read again. Target on an H200 for BERT-base, L = M = 13, N = 5000:
 //   4.8 ms, if tensor cores give 400 TFLOP/s of float16. Not measured.

@@ -18,6 +18,9 @@
 // instructions: split_gram_kernel 96 HMMA, 32 HMMA from zero, 16 LDSM, 32 LDGSTS
 // instructions: high_gram_kernel 128 HMMA, 32 HMMA from zero, 32 LDSM, 32 LDGSTS
 // tensor cores, cp.async, ldmatrix, 16-byte loads
+// counters: split_gram_kernel no bank conflicts, load sectors 1.0, store sectors <= 1.1
+// float32: split_gram_kernel tensor * 128 / 96
+// issued: split_gram_kernel tensor * 609 / 192 + warps * 11000
 // Expected limit: tensor cores. 3 N M D multiply-adds of float16 (half of that without y); a tile reads 32 KB from L2
 //   for 32 columns, 1.6e6 multiply-adds. Target on an H200 for 4 x 4,096 x 768: 0.5 ms, if tensor cores give
 //   400 TFLOP/s of float16. Not measured. Rows in one part: a third of the multiply-adds, half the bytes.

@@ -13,6 +13,13 @@
 // instructions: split_moments_kernel 96 HMMA, 32 HMMA from zero, 16 LDSM, 32 LDGSTS
 // instructions: high_moments_kernel 128 HMMA, 32 HMMA from zero, 32 LDSM, 32 LDGSTS
 // tensor cores, cp.async, ldmatrix, 16-byte loads
+// counters: largest_kernel load sectors 1.0
+// counters: split_columns_kernel sectors 1.0
+// counters: split_moments_kernel no bank conflicts, sectors 1.0
+// counters: fold_ranges_kernel sectors 1.0
+// float32: split_moments_kernel tensor * 128 / 96
+// float64: split_columns_kernel elements / 32 * 18
+// issued: split_moments_kernel tensor * 609 / 192
 // Expected limit: tensor cores. 3 N D E multiply-adds of float16 (half of that for v = u); 4 D E bytes written for
 //   1,024 rows. Target on an H200 for N = 65,536, D = E = 768, with U'U and V'V: 1.8 ms, if tensor cores give
 //   400 TFLOP/s. Not measured.

@@ -18,6 +18,7 @@ SOURCES = {  # where it is not csrc/cuda/<op>.cu of test_<op>.py
     "test_planted_bugs": ["planted/tiled_gram.cu", "planted/sentence_spread.cu", "planted/tensor_tile.cu"],
     "test_patterns": ["planted/patterns.cu"],
     "test_executor": ["planted/driver.cu"],
+    "test_counters": ["planted/driver.cu"],
     "test_instructions": ["instructions.cu"],
     "test_core_arithmetic": ["instructions.cu"],
     "test_fast_products": [

@@ -102,7 +102,8 @@ class Kernels:
     """The launchers of one .cu file as methods.
 
     ``source``: path, or a file name in csrc/cuda. ``mode``: "plain" (faster; wrong synchronisation shows as
-    KernelError or as a wrong number) or "checked" (every memory access is checked). ``defines``: -D macros.
+    KernelError or as a wrong number), "checked" (every memory access is checked) or "counting" (every access is
+    counted, see gpu_counters.py). ``defines``: -D macros.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Kernels:
             for name, (address, types, names) in found.items()
         }
         self.switches = self.accesses = 0  # of the last call: fiber switches, checked accesses
+        self.launches: list[dict] = []  # of the last call, in counting mode
 
     def __getattr__(self, name: str):
         if name.startswith("_") or name not in self.__dict__.get("launchers", {}):
@@ -136,7 +138,8 @@ class Kernels:
         copies: list[_Copy] = []
         slots = _slots(name, parameters, arguments, copies)
         engine, device = runtime(), self.device
-        engine.configure(ORDERS[order], seed, device.shared_limit, device.multiprocessors, device.compute_capability)
+        limits = device.shared_limit, device.multiprocessors, device.compute_capability
+        engine.configure(ORDERS[order], seed, *limits, self.mode == "counting")
         try:
             for copy in copies:
                 engine.register_buffer(copy.address, copy.array.nbytes, copy.name, copy.read_only, copy.uninitialised)
@@ -144,6 +147,7 @@ class Kernels:
         finally:
             engine.release_buffers()
         self.switches, self.accesses = engine.counts()
+        self.launches = engine.launches()
         if (fault := engine.error()) is not None:
             raise _kernel_error(fault, name)
         if code:
@@ -193,7 +197,7 @@ def _slot(where: str, name: str, text: str, argument, copies: list[_Copy]) -> in
 def _kernel_error(fault: dict, launcher: str) -> KernelError:
     file, line = fault["file"], fault["line"]
     if fault["pc"] is not None:
-        file, line = _source_line(*fault["pc"])
+        file, line = source_line(*fault["pc"])
     return KernelError(
         fault["message"],
         code=fault["code"],
@@ -205,7 +209,7 @@ def _kernel_error(fault: dict, launcher: str) -> KernelError:
     )
 
 
-def _source_line(library: str, offset: int) -> tuple[str, int] | tuple[None, None]:
+def source_line(library: str, offset: int) -> tuple[str, int] | tuple[None, None]:
     """Return the innermost source line, outside the executor's headers, of the machine code before ``offset``."""
     command = ["addr2line", "-i", "-e", library, hex(offset - 1)]
     try:

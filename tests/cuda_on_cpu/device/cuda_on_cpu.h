@@ -3,8 +3,8 @@
 // The machinery (one fiber per CUDA thread, checker) is in ../runtime. Left out on purpose, so that a kernel which
 // needs it does not compile: cooperative groups, CUB, inline PTX, dynamic parallelism, textures, __activemask
 // (its value depends on scheduling), implicit half conversions (torch compiles extensions without them).
-// Not modelled: speed, bank conflicts, streams, FMA contraction, fast-math rounding, memory order beyond barriers
-// and fences, spinning on another thread.
+// Not modelled: latencies, streams, FMA contraction, fast-math rounding, memory order beyond barriers and fences,
+// spinning on another thread.
 #pragma once
 
 #include "language.h"

@@ -10,6 +10,7 @@ static bool same(Site a, Site b) { return a.line == b.line && (a.file == b.file 
 
 void release_barrier() {
   ++state.epoch;
+  if (state.counting) count_barrier();
   state.barrier.waiting = 0;
   for (int k = 0; k < state.threads; ++k) {
     const int i = state.options.order == 1 ? state.threads - 1 - k : k;
@@ -89,6 +90,10 @@ static void finish(const Meeting& meeting, int base, int lanes) {
     if (meeting.kind == WarpOp::reduce_add) total = (uint32_t)(total + operand[i]);
   }
   if (meeting.kind == WarpOp::sync) join_clocks(meeting.mask, base);
+  if (state.counting) {
+    if (meeting.kind < WarpOp::mma) count_exchange();
+    if (meeting.mask == 0xffffffffu >> (kLanes - lanes)) settle_warp((unsigned)(base / kLanes));
+  }
   const bool shuffles = meeting.kind >= WarpOp::shuffle && meeting.kind <= WarpOp::shuffle_xor;
   for (int k = 0; k < lanes; ++k) {
     const int i = state.options.order == 1 ? lanes - 1 - k : k;

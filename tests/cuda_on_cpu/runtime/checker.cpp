@@ -47,7 +47,7 @@ void set_valid(size_t offset, size_t bytes, bool valid) {
 }
 
 void register_buffer(uintptr_t begin, size_t bytes, const std::string& name, bool read_only, bool uninitialised) {
-  Buffer b{begin, begin + bytes, name, read_only, uninitialised, nullptr};
+  Buffer b{begin, begin + bytes, name, read_only, uninitialised, nullptr, {}};
   b.cells = reserve_cells(cell_count(b));
   state.buffers.push_back(b);
 }
@@ -217,6 +217,10 @@ void check_access(uintptr_t address, unsigned bytes, Access kind, Site site) {
   const uintptr_t stack = reinterpret_cast<uintptr_t>(state.stacks) + kStackBytes * me.linear;
   if (address >= stack && address < stack + kStackBytes) return;
   ++state.accesses;
+  if (state.counting) {
+    const bool loads = kind == Access::read, atomic = kind == Access::atomic;
+    return count_access(address, bytes, atomic ? Request::atomic : loads ? Request::load : Request::store, site);
+  }
   const bool writes = kind != Access::read;
   Region region;
   if (!find_region(address, bytes, writes, site, &region)) return;

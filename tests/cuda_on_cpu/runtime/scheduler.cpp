@@ -126,6 +126,7 @@ void run_block() {
   }
   go(state.host, next_ready());
   state.current = nullptr;
+  if (state.counting) settle_block();
 }
 
 static const char* launch_fault(dim3 g, dim3 b, size_t shared_bytes, size_t limit) {
@@ -163,6 +164,7 @@ int launch_grid(const char* name, const void* kernel, dim3 grid, dim3 block, siz
   if (checked) ensure_checker();
   state.kernel = kernel;
   state.checked = checked;
+  state.counting = checked && state.options.counting;
   state.body = body;
   state.arguments = arguments;
   state.argument_bytes = argument_bytes;
@@ -173,6 +175,7 @@ int launch_grid(const char* name, const void* kernel, dim3 grid, dim3 block, siz
   state.first_block = state.block_number + 1;
   state.released.clear();
   begin_shared(shared_bytes);
+  if (state.counting) count_launch(name, grid, block);
 
   const uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
   std::vector<uint32_t> order(blocks);

@@ -78,7 +78,10 @@ void async_copy(void* shared, const void* global, unsigned bytes, unsigned zero_
   if (to % bytes || from % bytes) fail(site, "cp.async of %u bytes: misaligned address", bytes);
   if (static_cast<char*>(shared) < state.arena || static_cast<char*>(shared) >= state.arena + kArenaBytes)
     fail(site, "cp.async: the destination is not in shared memory");
-  if (state.checked) {
+  if (state.counting) {
+    if (bytes > zero_filled) count_access(from, bytes - zero_filled, Request::copy_from, site);
+    count_access(to, bytes, Request::copy_to, site);
+  } else if (state.checked) {
     if (bytes > zero_filled) check_access(from, bytes - zero_filled, Access::read, site);
     check_access(to, bytes, Access::copy_begins, site);
   }
@@ -94,7 +97,7 @@ void async_wait(unsigned newest_groups_left) {
   const size_t groups = me->groups.size() - newest_groups_left, copies = me->groups[groups - 1];
   for (size_t i = 0; i < copies; ++i) {
     const PendingCopy& c = me->copies[i];
-    if (state.checked) check_access(reinterpret_cast<uintptr_t>(c.to), c.bytes, Access::copy_lands, c.site);
+    if (state.checked && !state.counting) check_access(reinterpret_cast<uintptr_t>(c.to), c.bytes, Access::copy_lands, c.site);
     std::memcpy(c.to, c.from, c.bytes - c.zero_filled);
     std::memset(static_cast<char*>(c.to) + c.bytes - c.zero_filled, 0, c.zero_filled);
   }

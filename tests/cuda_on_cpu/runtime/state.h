@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../device/runtime_api.h"
+#include "counters.h"
 #include "fiber.h"
 
 namespace executor {
@@ -68,6 +69,10 @@ struct Buffer {
   std::string name;
   bool read_only, uninitialised;
   Cell* cells;
+  struct Marks {
+    uint32_t read_by, written_by;  // the last block
+  };
+  std::vector<Marks> marks;  // of each sector, where requests are counted
 };
 
 struct SharedArray {
@@ -90,6 +95,7 @@ struct Options {
   int shared_limit = 227 << 10;
   int multiprocessors = 4;
   int compute_capability = 90;
+  bool counting = false;  // in place of checking
 };
 
 struct State {
@@ -98,7 +104,7 @@ struct State {
   // launch
   const char* kernel_name = "";  // of the launch that runs, else empty
   const void* kernel = nullptr;
-  bool checked = false;
+  bool checked = false, counting = false;
   void (*body)(void*) = nullptr;
   void* arguments = nullptr;
   size_t argument_bytes = 0;

@@ -70,6 +70,7 @@ void mma(MmaShape shape, int M, int N, int K, const double* a, const double* b, 
   Thread* me = state.current;
   me->a = a;
   me->b = b;
+  if (state.counting && me->lane() == 0) count_tensor();
   const int base = (int)(me->linear - me->lane()), lane = (int)me->lane();
   warp_operation(WarpOp::mma, 0xffffffffu, 0, 0, kLanes,
                  site);  // all have arrived, their fragments are on their stacks
@@ -112,12 +113,17 @@ void ldmatrix(unsigned* registers, int count, bool transposed, const void* row, 
     fail(site, "ldmatrix: row is not in shared memory");
   const int base = (int)(me->linear - me->lane()), group = (int)me->lane() / 4, quad = (int)me->lane() % 4;
   warp_operation(WarpOp::ldmatrix, 0xffffffffu, 0, 0, kLanes, site);
+  if (state.counting && me->lane() == 0) {
+    const void* rows[kLanes];
+    for (int i = 0; i < kLanes; ++i) rows[i] = state.thread[base + i].row;
+    count_matrix(rows, count, site);
+  }
   for (int m = 0; m < count; ++m) {
     uint16_t pair[2];
     for (int e = 0; e < 2; ++e) {
       const int r = transposed ? 2 * quad + e : group, c = transposed ? group : 2 * quad + e;
       const char* source = static_cast<const char*>(state.thread[base + 8 * m + r].row) + 2 * c;
-      if (state.checked) check_access(reinterpret_cast<uintptr_t>(source), 2, Access::read, site);
+      if (state.checked && !state.counting) check_access(reinterpret_cast<uintptr_t>(source), 2, Access::read, site);
       std::memcpy(&pair[e], source, 2);
     }
     registers[m] = pair[0] | (unsigned)pair[1] << 16;
