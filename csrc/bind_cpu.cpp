@@ -102,9 +102,9 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss_dispatch(Tensor h, Tensor weight, 
                                                        bool /*fast: of GPUs*/) {
   const ScalarType type = weight.scalar_type();
   const int64_t k = h.dim() - 2;
-  BERTFT_CHECK(weight.dim() == 3 && (k == 0 || (k == 1 && h.size(0) == weight.size(0))) &&
-                   h.size(k + 1) == weight.size(1),
-               "probe_loss: h must be (L, T, D) or (T, D), and weight (L, D, R)");
+  BERTFT_CHECK(
+      weight.dim() == 3 && (k == 0 || (k == 1 && h.size(0) == weight.size(0))) && h.size(k + 1) == weight.size(1),
+      "probe_loss: h must be (L, T, D) or (T, D), and weight (L, D, R)");
   BERTFT_CHECK(weight.size(2) > 0 && distances.dim() == 1 && depths.dim() == 1 && lengths.dim() == 1,
                "probe_loss: weight must have columns; distances, depths and lengths must have one dimension");
   BERTFT_CHECK(type == ScalarType::Float || type == ScalarType::Double,
@@ -204,9 +204,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> rdm_moments(Tensor x, std::optional<T
 // Shapes: L, M layers; N stimuli; T packed words; S sentences; D hidden size; R probe rank.
 STABLE_TORCH_LIBRARY(bertft, m) {
   m.def("cpu_capability() -> str");
-  // h (L, T, D), or (T, D) for all layers, weight (L, D, R: first the columns of the distance probe), distances packed (sum n_s^2), depths (T,),
-  // lengths (S,) -> loss (L, 2), grad_weight (L, D, R) and grad_h (K, L, T, D) of the K kinds that have columns. A
-  // gradient that is not wanted has a first size of 0. fast: float32 products may be of float16.
+  // h (L, T, D), or (T, D) for all layers, weight (L, D, R: first the columns of the distance probe), distances packed
+  // (sum n_s^2), depths (T,), lengths (S,) -> loss (L, 2), grad_weight (L, D, R) and grad_h (K, L, T, D) of the K kinds
+  // that have columns. A gradient that is not wanted has a first size of 0. fast: float32 products may be of float16.
   m.def(
       "probe_loss(Tensor h, Tensor weight, int distance_rank, Tensor distances, Tensor depths, Tensor lengths, "
       "bool with_weight, bool with_h, bool fast) -> (Tensor loss, Tensor grad_weight, Tensor grad_h)");
