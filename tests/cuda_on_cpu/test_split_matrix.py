@@ -138,11 +138,13 @@ def test_bad_arguments_are_refused():
 
 # what is wrong: file, text as it is, text with the fault
 FAULTS = {
-    "columns of the first tile only": ("split_matrix.cu", "(layer * rows_b * lines_b + bj * kOfTile)", "(layer * rows_b * lines_b)"),
+    "columns of the first tile only": ("split_matrix.cu", "rows_b * lines_b + bj * kOfTile", "rows_b * lines_b"),
     "the matrix of another layer": ("split_matrix.cu", "row = blockIdx.z * padded + begin", "row = begin"),
     "terms too few": ("split_matrix.cu", "place[2] = (depth + kDepth - 1) / kDepth", "place[2] = depth / kDepth"),
     "the power of two of another layer": ("split_matrix.cu", "scale_of(largest_b[layer])", "scale_of(largest_b[0])"),
-    "a range of rows too long": ("split_matrix.cu", "min(static_cast<long long>(kRows), padded", "min(kRows + 32ll, padded"),
+    "a range of rows too long": (
+        "split_matrix.cu", "min(static_cast<long long>(kRows), padded", "min(kRows + 32ll, padded"
+    ),
     "eight terms twice": ("split_across.cuh", "turned(t % 16, t / 32", "turned(t % 8, t / 32"),
     "pieces added instead of exchanged": ("split_across.cuh", "^ (2 * k << 3)", "+ (2 * k << 3)"),
     "high parts for low ones": ("split_across.cuh", "stage + (first ^ (4 << 3)) + part", "stage + first + part"),
