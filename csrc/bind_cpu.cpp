@@ -57,7 +57,8 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss(const Tensor& h, const Tensor& wei
                                               const Tensor& distances, const Tensor& depths, const Tensor& lengths,
                                               bool with_weight, bool with_h) {
   const ScalarType type = weight.scalar_type();
-  const int64_t L = h.size(0), T_ = h.size(1), D = h.size(2), R = weight.size(2), S = lengths.size(0);
+  const int64_t k = h.dim() - 2, L = weight.size(0), T_ = h.size(k), D = h.size(k + 1), R = weight.size(2);
+  const int64_t S = lengths.size(0);
   const int64_t kinds = (distance_rank > 0) + (distance_rank < R);
   const auto* n = static_cast<const int64_t*>(lengths.const_data_ptr());
   int64_t words = 0, pairs = 0;
@@ -78,8 +79,8 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss(const Tensor& h, const Tensor& wei
   problem.distance_rank = distance_rank;
   problem.sentences = S, problem.lengths = n;
   problem.h = h.const_data_ptr();
-  problem.layer_stride = h.stride(0);
-  problem.word_stride = T_ > 1 ? h.stride(1) : D;  // a single row may carry any stride
+  problem.layer_stride = k == 0 ? 0 : h.stride(0);
+  problem.word_stride = T_ > 1 ? h.stride(k) : D;  // a single row may carry any stride
   problem.storage = h.scalar_type() == ScalarType::BFloat16 ? bertft::Storage::bfloat16
                     : h.scalar_type() == ScalarType::Half   ? bertft::Storage::float16
                                                             : bertft::Storage::same;
@@ -97,10 +98,15 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss(const Tensor& h, const Tensor& wei
 // h of float32, float64 or a half type with unit stride in D and rows that do not overlap; weight contiguous, in the
 // type of the computation, as are distances (or uint8) and depths; lengths int64. All contiguous but h.
 std::tuple<Tensor, Tensor, Tensor> probe_loss_dispatch(Tensor h, Tensor weight, int64_t distance_rank, Tensor distances,
-                                                       Tensor depths, Tensor lengths, bool with_weight, bool with_h) {
+                                                       Tensor depths, Tensor lengths, bool with_weight, bool with_h,
+                                                       bool /*fast: of GPUs*/) {
   const ScalarType type = weight.scalar_type();
-  BERTFT_CHECK(h.dim() == 3 && weight.dim() == 3 && h.size(0) == weight.size(0) && h.size(2) == weight.size(1),
-               "probe_loss: h must be (L, T, D) and weight (L, D, R)");
+  const int64_t k = h.dim() - 2;
+  BERTFT_CHECK(
+      weight.dim() == 3 && (k == 0 || (k == 1 && h.size(0) == weight.size(0))) && h.size(k + 1) == weight.size(1),
+      "probe_loss: h must be (L, T, D) or (T, D), and weight (L, D, R)");
+  BERTFT_CHECK(weight.size(2) > 0 && distances.dim() == 1 && depths.dim() == 1 && lengths.dim() == 1,
+               "probe_loss: weight must have columns; distances, depths and lengths must have one dimension");
   BERTFT_CHECK(type == ScalarType::Float || type == ScalarType::Double,
                "probe_loss: weight must be float32 or float64");
   BERTFT_CHECK(
@@ -110,7 +116,7 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss_dispatch(Tensor h, Tensor weight, 
                    (distances.scalar_type() == type || distances.scalar_type() == ScalarType::Byte),
                "probe_loss: distances, depths or lengths have a wrong type");
   BERTFT_CHECK(distance_rank >= 0 && distance_rank <= weight.size(2), "probe_loss: distance_rank out of range");
-  if (h.numel() > 0 && ((h.size(2) > 1 && h.stride(2) != 1) || (h.size(1) > 1 && h.stride(1) < h.size(2))))
+  if (h.numel() > 0 && ((h.size(k + 1) > 1 && h.stride(k + 1) != 1) || (h.size(k) > 1 && h.stride(k) < h.size(k + 1))))
     h = torch::stable::contiguous(h);
   for (Tensor* t : {&weight, &distances, &depths, &lengths})
     if (!t->is_contiguous()) *t = torch::stable::contiguous(*t);  // a dispatcher call even if nothing is to do
@@ -198,12 +204,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> rdm_moments(Tensor x, std::optional<T
 // Shapes: L, M layers; N stimuli; T packed words; S sentences; D hidden size; R probe rank.
 STABLE_TORCH_LIBRARY(bertft, m) {
   m.def("cpu_capability() -> str");
-  // h (L, T, D), weight (L, D, R: first the columns of the distance probe), distances packed (sum n_s^2), depths (T,),
-  // lengths (S,) -> loss (L, 2), grad_weight (L, D, R) and grad_h (K, L, T, D) of the K kinds that have columns. A
-  // gradient that is not wanted has a first size of 0.
+  // h (L, T, D), or (T, D) for all layers, weight (L, D, R: first the columns of the distance probe), distances packed
+  // (sum n_s^2), depths (T,), lengths (S,) -> loss (L, 2), grad_weight (L, D, R) and grad_h (K, L, T, D) of the K kinds
+  // that have columns. A gradient that is not wanted has a first size of 0. fast: float32 products may be of float16.
   m.def(
       "probe_loss(Tensor h, Tensor weight, int distance_rank, Tensor distances, Tensor depths, Tensor lengths, "
-      "bool with_weight, bool with_h) -> (Tensor loss, Tensor grad_weight, Tensor grad_h)");
+      "bool with_weight, bool with_h, bool fast) -> (Tensor loss, Tensor grad_weight, Tensor grad_h)");
   // x (B, N, D), y (B, M, D) -> (B, N, M), or (B, N (N-1) / 2) when condensed; metric: index in ops/metrics.py; check:
   // a row that is not finite, or has no norm where one is needed, is an error. Here and below fast: products of float16
   // on tensor cores; the CPU has none and ignores it.

@@ -10,7 +10,7 @@
 #include <optional>
 #include <tuple>
 
-#include "bind_cuda_split.h"
+#include "bind_cuda_probe.h"
 
 namespace bertft::binding {
 namespace {
@@ -216,60 +216,6 @@ Tensor rdm_tiles(Tensor x, std::optional<Tensor> y, int64_t metric_x, int64_t me
   return out;
 }
 
-std::tuple<Tensor, Tensor, Tensor> probe_loss(Tensor h, Tensor weight, int64_t distance_rank, Tensor distances,
-                                              Tensor depths, Tensor lengths, bool with_weight, bool with_h) {
-  const OnDevice on(weight);
-  check_beside("probe_loss", weight, {&h, &distances, &depths});
-  BERTFT_CHECK(lengths.is_cpu(), "probe_loss: lengths must be on the CPU");
-  const ScalarType type = weight.scalar_type();
-  h = torch::stable::contiguous(torch::stable::to(h, type));
-  for (Tensor* t : {&weight, &distances, &depths, &lengths}) *t = torch::stable::contiguous(*t);
-  const int64_t L = h.size(0), T = h.size(1), D = h.size(2), R = weight.size(2), S = lengths.size(0);
-  const int64_t kinds = (distance_rank > 0) + (distance_rank < R);
-  const auto* n = static_cast<const int64_t*>(lengths.const_data_ptr());
-  int64_t words = 0, pairs = 0, sentences = 0;
-  for (int64_t s = 0; s < S; ++s) words += n[s], pairs += n[s] * n[s], sentences += n[s] > 0;
-  BERTFT_CHECK(words == T, "probe_loss: lengths sum to ", words, ", but h has ", T, " words");
-  BERTFT_CHECK(distance_rank == 0 || distances.numel() == pairs, "probe_loss: distances has ", distances.numel(),
-               " entries, expected ", pairs);
-  BERTFT_CHECK(distance_rank == R || depths.numel() == T, "probe_loss: depths has ", depths.numel(),
-               " entries, expected ", T);
-
-  int counts[3];
-  const auto* host_lengths = reinterpret_cast<const long long*>(n);
-  probe_loss_plan(host_lengths, S, nullptr, counts);
-  Tensor tiles = empty(lengths, {counts[0], 3}, ScalarType::Long);
-  probe_loss_plan(host_lengths, S, tiles.mutable_data_ptr(), counts);
-  tiles = torch::stable::to(tiles, weight.device());
-
-  const bool on_core = type == ScalarType::Float && R >= kLeastColumns && split_core(h, T, D, on.stream);
-  const Tensor p = on_core ? project_split("probe_loss", h, weight, on.stream)
-                           : torch::stable::contiguous(torch::stable::matmul(h, weight));
-  const bool with_gradient = with_weight || with_h;
-  Tensor dp = empty(p, {with_gradient ? L : 0, T, R}, type), loss = empty(p, {L, 2}, type);
-  const Tensor partial = empty(p, {L, counts[0], 2}, ScalarType::Double);
-  check_launch("probe_loss", probe_loss_launch(p.const_data_ptr(), distances.const_data_ptr(), depths.const_data_ptr(),
-                                               tiles.const_data_ptr(), counts[0], counts[1], counts[2], sentences,
-                                               code(p), distance_rank ? code(distances) : code(p), int(L), T, int(R),
-                                               int(distance_rank), with_gradient ? dp.mutable_data_ptr() : nullptr,
-                                               data<double>(partial), loss.mutable_data_ptr(), on.stream));
-  Tensor grad_weight = empty(p, {0, D, R}, type);
-  if (with_weight) {
-    grad_weight =
-        on_core ? project_back_split(h, dp, on.stream) : torch::stable::matmul(torch::stable::transpose(h, 1, 2), dp);
-  }
-  Tensor grad_h = empty(p, {with_h ? kinds : 0, L, T, D}, type);
-  int64_t slot = 0;
-  for (int kind = 0; with_h && kind < 2; ++kind) {
-    const int64_t first = kind ? distance_rank : 0, columns = kind ? R - distance_rank : distance_rank;
-    if (columns == 0) continue;
-    Tensor own = torch::stable::narrow(dp, 2, first, columns), b = torch::stable::narrow(weight, 2, first, columns);
-    Tensor to = torch::stable::select(grad_h, 0, slot++);
-    torch::stable::copy_(to, torch::stable::matmul(own, torch::stable::transpose(b, 1, 2)));
-  }
-  return {loss, grad_weight, grad_h};
-}
-
 }  // namespace
 }  // namespace bertft::binding
 
@@ -286,15 +232,25 @@ STABLE_TORCH_LIBRARY_FRAGMENT(bertft, m) {
   m.def("split_core(Tensor x, Tensor? y) -> bool");
   // a b' (B, N, M) of a (B, N, K) and b (B, M, K) float32, over split rows, or (fast) their high parts alone.
   m.def("split_product(Tensor a, Tensor b, bool fast=False) -> Tensor");
+  // Steps of a training of probes: words split once, sentences planned once. Sizes: bind_cuda_probe.h.
+  m.def("probe_words(Tensor h) -> (Tensor halves, Tensor largest)");
+  m.def("probe_plan(Tensor lengths) -> (Tensor tiles, Tensor counts)");
+  m.def(
+      "probe_step(Tensor halves, Tensor largest, int words, Tensor weight, int distance_rank, Tensor distances, Tensor "
+      "depths, Tensor tiles, Tensor counts, bool with_weight, bool fast) -> (Tensor loss, Tensor grad_weight)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(bertft, CUDA, m) {
   m.impl("split_core", TORCH_BOX(&core_serves));
   m.impl("split_product", TORCH_BOX(&product));
   m.impl("probe_loss", TORCH_BOX(&probe_loss));
+  m.impl("probe_words", TORCH_BOX(&probe_words));
+  m.impl("probe_step", TORCH_BOX(&probe_step));
   m.impl("pairwise_distance", TORCH_BOX(&pairwise_distance));
   m.impl("pairwise_distance_backward", TORCH_BOX(&pairwise_distance_backward));
   m.impl("cross_moments", TORCH_BOX(&cross_moments));
   m.impl("cross_moments_add", TORCH_BOX(&cross_moments_add));
   m.impl("rdm_tiles", TORCH_BOX(&rdm_tiles));
 }
+
+STABLE_TORCH_LIBRARY_IMPL(bertft, CompositeExplicitAutograd, m) { m.impl("probe_plan", TORCH_BOX(&probe_plan)); }

@@ -43,6 +43,14 @@ int split_columns_launch(const float* u, void* halves, unsigned* largest, long l
 int split_moments_launch(const void* u, const void* v, const unsigned* largest_u, const unsigned* largest_v,
                          float* partial, int most, double* total, long long n, int d, int e, int parts,
                          cudaStream_t stream);
+int split_matrix_bytes(long long* bytes, int* rows_of_range, long long n, int d);
+int split_matrix_launch(const void* u, void* halves, unsigned* largest, int dtype, int layers, long long n, int d,
+                        cudaStream_t stream);
+int split_product_launch(const void* a, const unsigned* largest_a, const void* b, const unsigned* largest_b, float* out,
+                         int layers, long long n, int depth, int m, int fast, cudaStream_t stream);
+int split_sum_launch(const void* u, const unsigned* largest_u, const void* v, const unsigned* largest_v, float* partial,
+                     int most, double* total, float* out, int layers, long long n, int d, int e, int fast,
+                     cudaStream_t stream);
 int prepare_rows_launch(const void* x, const double* mean, void* u, double* a, double* p, long long* bad, int dtype,
                         int u_dtype, int metric, long long n, int d, cudaStream_t stream);
 int moment_rows_of_block(int* rows);

@@ -159,33 +159,6 @@ void add_split(const SplitColumns& u, const SplitColumns* v, const Tensor& total
                            int(most), data<double>(total), u.n, int(u.d), int(e), u.parts, stream));
 }
 
-// Layer by layer, so that no more than one is held in halves: h weight (L, T, R) of h (L, T, D) and weight (L, D, R),
-// and with it h' dp (L, D, R) of dp (L, T, R).
-Tensor project_split(const char* op, const Tensor& h, const Tensor& weight, cudaStream_t stream) {
-  Tensor out = empty(h, {h.size(0), h.size(1), weight.size(2)}, ScalarType::Float);
-  const Tensor columns = torch::stable::contiguous(torch::stable::transpose(weight, 1, 2));
-  for (int64_t l = 0; l < h.size(0); ++l) {
-    Tensor layer = h, own = columns, to = torch::stable::select(out, 0, l);
-    layer = torch::stable::narrow(layer, 0, l, 1);
-    own = torch::stable::narrow(own, 0, l, 1);
-    torch::stable::copy_(to, torch::stable::select(split_product(op, layer, own, stream), 0, 0));
-  }
-  return out;
-}
-
-Tensor project_back_split(const Tensor& h, const Tensor& dp, cudaStream_t stream) {
-  Tensor out = empty(h, {h.size(0), h.size(2), dp.size(2)}, ScalarType::Float);
-  for (int64_t l = 0; l < h.size(0); ++l) {
-    const SplitColumns u = split_columns(torch::stable::select(h, 0, l), stream);
-    const SplitColumns v = split_columns(torch::stable::select(dp, 0, l), stream);
-    const Tensor total = torch::stable::new_zeros(h, {h.size(2), dp.size(2)}, ScalarType::Double);
-    add_split(u, &v, total, stream);
-    Tensor to = torch::stable::select(out, 0, l);
-    torch::stable::copy_(to, total);
-  }
-  return out;
-}
-
 // The ops of the same names.
 bool core_serves(Tensor x, std::optional<Tensor> y) {
   const OnDevice on(x);

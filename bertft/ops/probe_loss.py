@@ -13,14 +13,20 @@ from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops import probe_gradient, reference
-from bertft.ops.autograd import differentiable
+from bertft.ops.autograd import register, without_graph
 from bertft.ops.full_precision import full_precision
 from bertft.ops.native import cpu, dispatch
-from bertft.ops.probe_checks import check_probe, explain_not_finite
+from bertft.ops.probe_checks import Precision, check_precision, check_probe, explain_not_finite
 
 
 def distance_probe_loss(
-    h: Tensor, weight: Tensor, distances: Tensor, lengths: Tensor, *, check_finite: bool = True
+    h: Tensor,
+    weight: Tensor,
+    distances: Tensor,
+    lengths: Tensor,
+    *,
+    check_finite: bool = True,
+    precision: Precision = "float32",
 ) -> Tensor:
     """Return ``out[l] = mean over sentences of 1/n^2 sum_ij | |B_l'(h_li - h_lj)|^2 - distances_ij |``.
 
@@ -37,24 +43,34 @@ def distance_probe_loss(
             uint8 is used without a copy; any other integer or floating type is converted.
         lengths: (S,) integers, the number of words of each sentence, on the CPU. They sum to T.
         check_finite: raise BertftError if a loss is not finite, naming the layer and the first bad row of h. If False,
-            and inside ``torch.compile``, NaN passes through.
+            and inside ``torch.compile``, NaN passes through. True waits for a GPU.
+        precision: ``float32``; ``fast``, products of float16 numbers on GPUs whose tensor cores serve (docs/gpu.md),
+            float32 elsewhere; or ``float64``, computed in float64 and returned in the type below. On vectors of 768
+            dimensions ``fast`` errs by 1e-4 of the loss and by 1e-3 of the largest entry of the gradient, 1e-2 where
+            vectors have a common mean of 40 times their spread; ``float32`` by 1e-6 of either.
 
     Returns:
         (L,), float64 if h or weight is float64, else float32 (halves are accumulated in float32). Differentiable once,
         in h and weight. 0 if no sentence has a word.
     """
-    return _probe_loss(h, weight, distances, None, lengths, check_finite, weight.shape[-1])[:, 0]
+    return _probe_loss(h, weight, distances, None, lengths, check_finite, 0, precision=precision)
 
 
 def depth_probe_loss(
-    h: Tensor, weight: Tensor, depths: Tensor, lengths: Tensor, *, check_finite: bool = True
+    h: Tensor,
+    weight: Tensor,
+    depths: Tensor,
+    lengths: Tensor,
+    *,
+    check_finite: bool = True,
+    precision: Precision = "float32",
 ) -> Tensor:
     """Return ``out[l] = mean over sentences of 1/n sum_i | |B_l'h_i|^2 - depths_i |`` as (L,).
 
     Norms are squared, without a root. ``depths`` (T,) holds the depth of each word in its tree, with 0 for the root, in
     any integer or floating type. Other arguments, dtypes and errors are those of `distance_probe_loss`.
     """
-    return _probe_loss(h, weight, None, depths, lengths, check_finite, 0)[:, 1]
+    return _probe_loss(h, weight, None, depths, lengths, check_finite, 1, precision=precision)
 
 
 def probe_loss(
@@ -78,7 +94,7 @@ def probe_loss(
             f"found {tuple(weight_distance.shape)} and {tuple(weight_depth.shape)}"
         )
     weight = torch.cat([weight_distance, weight_depth], dim=2)
-    return _probe_loss(h, weight, distances, depths, lengths, check_finite, weight_distance.shape[2])
+    return _probe_loss(h, weight, distances, depths, lengths, check_finite, None, weight_distance.shape[2])
 
 
 def probe_loss_and_gradient(
@@ -123,7 +139,7 @@ def probe_loss_and_gradient(
         try:
             args = _prepare(h, weight, distances, depths, lengths)
             with full_precision(h):
-                loss, gradient, _ = _op.without_graph(*args[:2], distance_rank, *args[2:], True, False)
+                loss, gradient, _ = without_graph("probe_loss", *args[:2], distance_rank, *args[2:], True, False, False)
         except (RuntimeError, IndexError):
             check_probe(h, weight, distances, depths, lengths)
             raise
@@ -140,20 +156,75 @@ def _probe_loss(
     depths: Tensor | None,
     lengths: Tensor,
     check_finite: bool,
-    distance_rank: int,
+    kind: int | None,
+    distance_rank: int = 0,
+    precision: Precision = "float32",
 ) -> Tensor:
-    check_probe(h, weight, distances, depths, lengths)
-    args = _prepare(h, weight, distances, depths, lengths)
-    if dispatch.serves(h):
-        h, weight, *golds = args
-        grad = torch.is_grad_enabled()
-        with full_precision(h):
-            loss = _op(h, weight, distance_rank, *golds, grad and weight.requires_grad, grad and h.requires_grad)[0]
-    else:
-        loss = _reference(*args, distance_rank)
+    """Return one ``kind`` of loss (L,), 0 distance or 1 depth, from all columns of weight, or both (L, 2)."""
+    if precision != "float32":
+        check_precision(precision)
+    # On the CPU the kernel itself refuses what does not fit. The sentence about it is looked for afterwards: on small
+    # layers the checks would take a tenth of the time, because matrix products leave no Python in the caches.
+    quick = _refused_by_the_kernel(h, weight, distances, depths, lengths) and not torch.compiler.is_compiling()
+    if not quick:
+        check_probe(h, weight, distances, depths, lengths)
+    try:
+        if precision == "float64" and torch.float64 not in (h.dtype, weight.dtype):
+            wide = (h.double(), weight.double(), distances, depths, lengths)
+            return _probe_loss(*wide, check_finite, kind, distance_rank).float()
+        if kind is not None:
+            distance_rank = weight.shape[2] if kind == 0 else 0
+        args = _prepare(h, weight, distances, depths, lengths)
+        loss = _loss(args, kind, distance_rank, precision == "fast")
+    except (RuntimeError, IndexError):
+        if quick:
+            check_probe(h, weight, distances, depths, lengths)
+        raise
     if check_finite:
         _check_finite(loss, args)
     return loss
+
+
+def _refused_by_the_kernel(
+    h: Tensor, weight: Tensor, distances: Tensor | None, depths: Tensor | None, lengths: Tensor
+) -> bool:
+    """Return whether types and devices are such that the CPU's kernel checks the rest."""
+    return (
+        h.is_cpu
+        and weight.is_cpu
+        and lengths.is_cpu
+        and (distances is None or distances.is_cpu)
+        and (depths is None or depths.is_cpu)
+        and lengths.dtype == torch.int64
+        and h.dtype in _FLOATS
+        and weight.dtype in _FLOATS
+        and dispatch.serves(h)
+    )
+
+
+def _loss(args: Prepared, kind: int | None, distance_rank: int, fast: bool) -> Tensor:
+    h, weight, *golds = args
+    if not dispatch.serves(h):
+        return _of_kind(_reference(*args, distance_rank), kind)
+    grad = torch.is_grad_enabled()
+    wanted = grad and weight.requires_grad, grad and h.requires_grad
+    op_args = (h, weight, distance_rank, *golds, *wanted, fast)
+    if torch.compiler.is_compiling():
+        return _of_kind(torch.ops.bertft.probe_loss(*op_args)[0], kind)
+    if h.is_cuda:
+        with full_precision(h):
+            return _eager(kind, wanted, op_args)
+    return _eager(kind, wanted, op_args)
+
+
+def _eager(kind: int | None, wanted: tuple[bool, bool], op_args: tuple[Any, ...]) -> Tensor:
+    if True in wanted:
+        return probe_gradient.eager(kind, *op_args)
+    return _of_kind(without_graph("probe_loss", *op_args)[0], kind)
+
+
+def _of_kind(loss: Tensor, kind: int | None) -> Tensor:
+    return loss if kind is None else loss[:, kind]
 
 
 Prepared = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -161,17 +232,25 @@ _FLOATS = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16
 
 
 def _prepare(h: Tensor, weight: Tensor, distances: Tensor | None, depths: Tensor | None, lengths: Tensor) -> Prepared:
-    """Return h (L, T, D), weight, distances, depths and lengths in the kernel's dtypes."""
+    """Return h, weight, distances, depths and lengths in the kernel's shapes and dtypes."""
     dtype = torch.float64 if h.dtype == torch.float64 or weight.dtype == torch.float64 else torch.float32
-    if h.dim() == 2:
-        h = h.expand(weight.shape[0], *h.shape)
+    if h.dim() == 2 and (h.requires_grad or not h.is_cpu or torch.compiler.is_compiling()):
+        h = h.expand(weight.shape[0], *h.shape)  # the CPU's kernel takes (T, D), but has a gradient for each layer
     if h.dtype not in (torch.bfloat16, torch.float16) or dtype == torch.float64:
         h = _cast(h, dtype)
     weight = _cast(weight, dtype)
-    distances = weight.new_empty(0) if distances is None else distances
+    distances = _nothing(weight) if distances is None else distances
     distances = distances if distances.dtype == torch.uint8 else _cast(distances, dtype)
-    depths = weight.new_empty(0) if depths is None else _cast(depths, dtype)
+    depths = _nothing(weight) if depths is None else _cast(depths, dtype)
     return h, weight, distances, depths, _cast(lengths, torch.int64)
+
+
+_NOTHING = {dtype: torch.empty(0, dtype=dtype) for dtype in (torch.float32, torch.float64)}
+
+
+def _nothing(like: Tensor) -> Tensor:
+    """Return a tensor without elements in place of targets that are not given."""
+    return _NOTHING[like.dtype] if like.is_cpu and not torch.compiler.is_compiling() else like.new_empty(0)
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -181,6 +260,8 @@ def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 def _reference(
     h: Tensor, weight: Tensor, distances: Tensor, depths: Tensor, lengths: Tensor, distance_rank: int
 ) -> Tensor:
+    if h.dim() == 2:
+        h = h.expand(weight.shape[0], *h.shape)
     distance, depth = weight.tensor_split([distance_rank], dim=2)
     zero = weight.new_zeros(weight.shape[0])
     return torch.stack(
@@ -193,17 +274,16 @@ def _reference(
 
 
 def _check_finite(loss: Tensor, args: Prepared) -> None:
-    if not torch.compiler.is_compiling() and not math.isfinite(sum(map(sum, loss.tolist()))):
+    if torch.compiler.is_compiling():
+        return
+    values = loss.tolist()
+    if not math.isfinite(sum(values) if loss.dim() == 1 else sum(map(sum, values))):
         h, weight, distances, depths, _ = args
         explain_not_finite("probe_loss", loss, h=h, weight=weight, distances=distances, depths=depths)
 
 
-_op: Any  # the differentiable op; set when the kernels are loaded
-
-
 def _register() -> None:
-    global _op
-    _op = differentiable("probe_loss", probe_gradient.fake, probe_gradient.setup_context, probe_gradient.backward)
+    register("probe_loss", probe_gradient.fake, probe_gradient.setup_context, probe_gradient.backward)
 
 
 cpu.on_load(_register)

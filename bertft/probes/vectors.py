@@ -98,7 +98,7 @@ class WordVectors:
         chosen = np.arange(self.layers) if layers is None else layers.numpy()
         # Rows of (T * L, D) are gathered and transposed in one copy; the conversion to float32 is another.
         device = self.vectors.device
-        numbers = torch.from_numpy((rows + chosen[:, None]).ravel()).to(device)
+        numbers = sent(torch.from_numpy((rows + chosen[:, None]).ravel()), device)
         shape = (len(chosen), len(rows), self.width)
         workspace = workspace or Workspace()
         stored = workspace.take("stored", len(numbers), self.width, dtype=self.vectors.dtype, device=device)
@@ -106,6 +106,16 @@ class WordVectors:
         narrow = stored.dtype != torch.float32
         wide = workspace.take("words", *stored.shape, device=device).copy_(stored) if narrow else stored
         return wide.view(shape)
+
+
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return a tensor of the CPU on ``device``.
+
+    A copy to a GPU starts from pinned memory, so that the host does not wait for earlier work of the device.
+    """
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 class _SentVectors:

@@ -123,4 +123,4 @@ def test_lengths_that_do_not_fit_are_refused(problem, change, data):
         probe_loss_and_gradient(h, weight, distances, depths, lengths, distance_rank=wd.shape[2])
     args = (distances.to(wd.dtype), depths.to(wd.dtype), lengths)
     with pytest.raises(RuntimeError, match="probe_loss: lengths"):
-        torch.ops.bertft.probe_loss(h.to(wd.dtype), weight, wd.shape[2], *args, False, False)
+        torch.ops.bertft.probe_loss(h.to(wd.dtype), weight, wd.shape[2], *args, False, False, False)

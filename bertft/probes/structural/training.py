@@ -16,9 +16,12 @@ from torch import Tensor
 from bertft.data.examples import Sentence
 from bertft.errors import BertftError
 from bertft.models.devices import device_of
+from bertft.ops import probe_steps
 from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient
+from bertft.probes.structural.columns import Columns
+from bertft.probes.structural.split import Watch, check_finite, split_once
 from bertft.probes.structural.trees import packed_trees
-from bertft.probes.vectors import Vectors, Workspace, on_device
+from bertft.probes.vectors import Vectors, Workspace, on_device, sent
 from bertft.runs.artefacts import NOTHING, Unfinished
 from bertft.runs.progress import SILENT, Progress
 
@@ -52,8 +55,8 @@ class Trees:
     def batch(self, sentences: Sequence[int], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
         """Return packed distances (sum n^2,) and depths (T,) on ``device``, and lengths (S,), of some sentences."""
         return (
-            torch.from_numpy(np.concatenate([self.distances[i] for i in sentences])).to(device),
-            torch.from_numpy(np.concatenate([self.depths[i] for i in sentences])).to(device),
+            sent(torch.from_numpy(np.concatenate([self.distances[i] for i in sentences])), device),
+            sent(torch.from_numpy(np.concatenate([self.depths[i] for i in sentences])), device),
             torch.tensor([len(self.depths[i]) for i in sentences]),
         )
 
@@ -197,18 +200,26 @@ def train_probes(
     train, dev = train.on(there), dev.on(there)
     start = initial(width, rank, seed).repeat(1, layers, 1, 1).view(2 * layers, width, rank)
     schedule = Schedule(start.to(there))
-    workspace = Workspace()
-    columns = _Columns(layers, workspace)
+    workspace, watch = Workspace(), Watch()
+    columns, split = Columns(layers, workspace), split_once(train.vectors, rank)
 
     def learn(members: list[int], kinds: tuple[int, ...], chosen: list[int]) -> None:
         weights = columns.take(schedule.weights, kinds, chosen)
-        h, distances, depths, lengths = batch_of(train, members, kinds, chosen, workspace)
-        _, gradients = probe_loss_and_gradient(
-            h, weights, distances, depths, lengths, distance_rank=rank if len(kinds) == 2 else None
-        )
+        ranks = rank if 0 in kinds else 0
+        if split is None:
+            h, distances, depths, lengths = batch_of(train, members, kinds, chosen, workspace)
+            loss, gradients = probe_loss_and_gradient(
+                h, weights, distances, depths, lengths, distance_rank=ranks, check_finite=not h.is_cuda
+            )
+        else:
+            words, plan = split.batch(members, chosen, workspace)
+            distances, depths, _ = targets_of(train, members, kinds, there)
+            loss, gradients = probe_steps.step(words, weights, distances, depths, plan, ranks)
+        watch.add(loss)
         columns.give(gradients, schedule.gradients, kinds, chosen)
 
     def measure() -> Tensor:
+        watch.check()
         return _dev_losses(dev, schedule, workspace)
 
     size = (len(train.vectors.lengths), layers)
@@ -277,35 +288,6 @@ def groups_of(active: Sequence[bool], layers: int) -> list[tuple[tuple[int, ...]
     return list(wanted.items())
 
 
-class _Columns:
-    """Conversion between the layouts of the schedule and of the losses.
-
-    The schedule stacks all probes, (2 * L, D, R), distance before depth. The losses take those of a group (`groups_of`)
-    side by side, (L', D, kinds * R).
-    """
-
-    def __init__(self, layers: int, workspace: Workspace) -> None:
-        self.layers, self.workspace = layers, workspace
-
-    def take(self, weights: Tensor, kinds: Sequence[int], chosen: Sequence[int]) -> Tensor:
-        """Return a group's part of the weights (2 * L, D, R), side by side."""
-        _, width, rank = weights.shape
-        parts = [weights[kind * self.layers :][: self.layers] for kind in kinds]
-        if len(chosen) < self.layers:
-            parts = [part[list(chosen)] for part in parts]
-        shape = (len(chosen), width, len(kinds) * rank)
-        return torch.cat(parts, dim=2, out=self.workspace.take("weights", *shape, device=weights.device))
-
-    def give(self, gradients: Tensor, into: Tensor, kinds: Sequence[int], chosen: Sequence[int]) -> None:
-        """Write a group's gradients (L', D, kinds * R) to their places in ``into`` (2 * L, D, R)."""
-        for kind, own in zip(kinds, gradients.chunk(len(kinds), dim=2), strict=True):
-            place = into[kind * self.layers :][: self.layers]
-            if len(chosen) < self.layers:
-                place[list(chosen)] = own
-            else:
-                place.copy_(own)
-
-
 def batch_of(
     corpus: Corpus,
     members: Sequence[int],
@@ -318,8 +300,15 @@ def batch_of(
     The distances or depths are None if no probe of ``kinds`` learns from them.
     """
     h = corpus.vectors.batch(members, torch.tensor(layers), workspace=workspace)
-    distances, depths, lengths = corpus.trees.batch(members, h.device)
-    return h, distances if 0 in kinds else None, depths if 1 in kinds else None, lengths
+    return h, *targets_of(corpus, members, kinds, h.device)
+
+
+def targets_of(
+    corpus: Corpus, members: Sequence[int], kinds: tuple[int, ...], device: torch.device
+) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    """Return the last three results of `batch_of`."""
+    distances, depths, lengths = corpus.trees.batch(members, device)
+    return distances if 0 in kinds else None, depths if 1 in kinds else None, lengths
 
 
 @torch.no_grad()
@@ -327,21 +316,23 @@ def _dev_losses(corpus: Corpus, schedule: Schedule, workspace: Workspace) -> Ten
     """Return the mean losses (P,) over the dev sentences, float64; infinite for stopped probes."""
     sentences, layers = len(corpus.vectors.lengths), corpus.vectors.layers
     totals = torch.zeros(len(schedule.active), dtype=torch.float64, device=schedule.weights.device)
+    at_once = not totals.is_cuda  # a GPU would be waited for
     for kinds, chosen in groups_of(schedule.active, layers):
-        probes = [kind * layers + layer for kind in kinds for layer in chosen]
+        index = torch.tensor([kind * layers + layer for kind in kinds for layer in chosen], device=totals.device)
         distance, depth = (schedule.weights[[kind * layers + k for k in chosen]] for kind in (0, 1))
         for first in range(0, sentences, BATCH):
             members = range(first, min(first + BATCH, sentences))
             h, distances, depths, lengths = batch_of(corpus, members, kinds, chosen, workspace)
             if distances is not None and depths is not None:
-                losses = probe_loss(h, distance, depth, distances, depths, lengths).T.flatten()
+                losses = probe_loss(h, distance, depth, distances, depths, lengths, check_finite=at_once).T.flatten()
             elif distances is not None:
-                losses = distance_probe_loss(h, distance, distances, lengths)
+                losses = distance_probe_loss(h, distance, distances, lengths, check_finite=at_once)
             else:
                 assert depths is not None
-                losses = depth_probe_loss(h, depth, depths, lengths)
-            totals[probes] += losses.double() * len(members)
+                losses = depth_probe_loss(h, depth, depths, lengths, check_finite=at_once)
+            totals.index_add_(0, index, losses.double() * len(members))
     losses = totals.cpu() / sentences
+    check_finite("dev", losses.sum())
     losses[[not active for active in schedule.active]] = torch.inf
     return losses
 
