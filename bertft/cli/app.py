@@ -91,6 +91,13 @@ def _do(
     print(line) if cost else tell(line, out, json)
 
 
+def _training(settings: dict[str, Any], out: Path) -> Any:
+    """Return the training that the settings describe."""
+    from bertft.models.finetuning.config import FinetuneConfig
+
+    return FinetuneConfig(out=out, **settings)
+
+
 def _stated(chosen: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that were given, from a file or as options; the others keep their defaults."""
     return {name: value for name, value in chosen.items() if value is not None}
@@ -157,10 +164,9 @@ def finetune(
     settings = _stated(chosen)
 
     def cost(progress: Progress) -> Estimate:
-        from bertft.models.finetuning.config import FinetuneConfig
         from bertft.study.estimate import estimate_finetune
 
-        return estimate_finetune(FinetuneConfig(out=out, **settings), progress=progress)
+        return estimate_finetune(_training(settings, out), progress=progress)
 
     def work(progress: Progress) -> str:
         from bertft.study.analyses.finetuning import run_finetune
@@ -198,19 +204,15 @@ def ablate(
     settings = _stated(chosen)
 
     def cost(progress: Progress) -> Estimate:
-        from bertft.models.finetuning.config import FinetuneConfig
         from bertft.study.estimate import estimate_sweep
 
-        return estimate_sweep(
-            kind, FinetuneConfig(out=out, **settings), depths=k or None, cache=cache, progress=progress
-        )
+        return estimate_sweep(kind, _training(settings, out), depths=k or None, cache=cache, progress=progress)
 
     def work(progress: Progress) -> str:
-        from bertft.models.finetuning.config import FinetuneConfig
         from bertft.study.analyses.ablation import sweep
         from bertft.study.analysis import where_results_are
 
-        sweep(kind, FinetuneConfig(out=out, **settings), depths_wanted=k or None, cache=cache, progress=progress)
+        sweep(kind, _training(settings, out), depths_wanted=k or None, cache=cache, progress=progress)
         return where_results_are(out)
 
     _do(work, cost if dry_run else None, out, json, quiet)

@@ -55,29 +55,37 @@ def pairwise_distance(
     check = check_nan(nan, op="pairwise_distance")
     check_precision(precision, op="pairwise_distance")
     _check_shapes(x, y, metric, condensed)
+    x, y = _of_one_type(x, y, precision)
+    x3 = x.reshape(x.shape[:-2].numel(), *x.shape[-2:])
+    y3 = None if y is None else y.reshape(len(x3), *y.shape[-2:])
+    out = _distances(x3, y3, metric, condensed, check, fast=precision == "fast")
+    return out.reshape(*x.shape[:-2], *out.shape[1:])
+
+
+def _of_one_type(x: Tensor, y: Tensor | None, precision: str) -> tuple[Tensor, Tensor | None]:
+    """Return both inputs in float64 if one of them or ``precision`` is, else in float32 if they differ in type."""
     if precision == "float64":
-        x, y = x.double(), None if y is None else y.double()
-    if y is not None and y.dtype != x.dtype:
-        common = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
-        x, y = x.to(common), y.to(common)
-    lead = x.shape[:-2]
-    layers = lead.numel()
-    x3 = x.reshape(layers, *x.shape[-2:])
-    y3 = None if y is None else y.reshape(layers, *y.shape[-2:])
-    served = dispatch.serves(x) and x.shape[-1] > 0  # the GPU's kernels would take an empty y for none
+        return x.double(), None if y is None else y.double()
+    if y is None or y.dtype == x.dtype:
+        return x, y
+    common = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
+    return x.to(common), y.to(common)
+
+
+def _distances(x3: Tensor, y3: Tensor | None, metric: str, condensed: bool, check: bool, *, fast: bool) -> Tensor:
+    """Return the distances of x3 (L, N, D) and y3 (L, M, D) by the kernels, by parts, or by plain PyTorch."""
+    served = dispatch.serves(x3) and x3.shape[-1] > 0  # the GPU's kernels would take an empty y for none
     nothing = y3 is not None and 0 in (x3.shape[1], y3.shape[1])  # the kernel does not run, so it checks no row
     if check and (nothing or not served):
         check_rows(x3, metric, op="pairwise_distance")
         if y3 is not None:
             check_rows(y3, metric, op="pairwise_distance", name="y")
     if served:
-        op, fast = torch.ops.bertft.pairwise_distance, precision == "fast"
-        out = raising_bad_row(lambda: op(x3, y3, METRICS.index(metric), condensed, check, fast))
-    elif metric in PRODUCTS and not _needs_gradient(x, y) and parts.serve(x3, y3):
-        out = parts.distance(x3, y3, metric, condensed=condensed, fast=precision == "fast")
-    else:
-        out = reference.pairwise_distance(x3, y3, metric=metric, condensed=condensed)
-    return out.reshape(*lead, *out.shape[1:])
+        op = torch.ops.bertft.pairwise_distance
+        return raising_bad_row(lambda: op(x3, y3, METRICS.index(metric), condensed, check, fast))
+    if metric in PRODUCTS and not _needs_gradient(x3, y3) and parts.serve(x3, y3):
+        return parts.distance(x3, y3, metric, condensed=condensed, fast=fast)
+    return reference.pairwise_distance(x3, y3, metric=metric, condensed=condensed)
 
 
 def _needs_gradient(x: Tensor, y: Tensor | None) -> bool:

@@ -271,9 +271,13 @@ def _entries() -> Iterator[Measure]:
     yield Measure("largest_dimension", "space", "count")
     yield Measure("local_rsa", "words", "correlation", "local RSA")
     yield Measure("local_rsa_correlation", "words", "correlation", "correlation of local RSA")
-
     yield from _of_changes()
+    yield from _of_probes()
+    yield from _of_training()
 
+
+def _of_probes() -> Iterator[Measure]:
+    """Yield the measures of structural and edge probes."""
     lengths = "(Spearman, mean of lengths 5–50)"
     yield Measure("dspr", "structural", "correlation", "Tree distances", "DSpr", f"DSpr {lengths}")
     yield Measure("uuas", "structural", "share", "Tree edges", "UUAS", "UUAS (share of gold edges)")
@@ -288,6 +292,9 @@ def _entries() -> Iterator[Measure]:
     yield Measure("expected_layer", "edge", "quantity")
     yield Measure("centre_of_gravity", "edge", "quantity")
 
+
+def _of_training() -> Iterator[Measure]:
+    """Yield the scores of tasks and the measures of their training."""
     for score in (
         Measure("las_conll18", "task", "share", "LAS", axis="LAS (CoNLL 2018)", percent=True),
         Measure("uas_conll18", "task", "share", "UAS", percent=True),

@@ -225,8 +225,7 @@ def directions_of_change(
 ) -> dict[str, list[LayerDirections]]:
     """Return the directions along which each tuned encoder left the base, layer by layer, with their words.
 
-    One pass of each encoder. Nothing is kept but sums, (L, D, D) float64 for each tuned encoder, and the changes of a
-    random sample of whole texts.
+    One pass of each encoder keeps sums, (L, D, D) float64 for each tuned encoder, and a random sample of whole texts.
 
     Args:
         base: the encoder before fine-tuning.

@@ -60,6 +60,7 @@ class Stimuli:
         check_request(base, tuned, draw.tokens, draw.unit)
         self.base, self.encoders, self.draw = base, [base, *tuned.values()], draw
         given = inputs_of(texts, draw.unit)
+        self.items: Sequence[Encoded]
         self.items, self.counts, places = choose(
             base, given, tokens=draw.tokens, unit=draw.unit, seed=draw.seed, draw=draw.draw
         )

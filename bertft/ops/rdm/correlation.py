@@ -59,14 +59,14 @@ def rdm_correlation(
     check = check_nan(nan, op="rdm_correlation")
     precision = check_precision(precision, op="rdm_correlation", float64=float64)
     _check_shapes(x, y, (metric, metric_y))
-    if y is None and metric_y != metric:
-        raise BertftError("rdm_correlation: metric_y needs y")
     chosen = choose_route(x, y, (metric, metric_y), compare, route, precision)
     out, chosen = run_route(chosen, x, y, (metric, metric_y), compare, check=check, samples=samples, seed=seed)
     return (out, chosen) if return_route else out
 
 
 def _check_shapes(x: Tensor, y: Tensor | None, metrics: tuple[str, str]) -> None:
+    if y is None and metrics[0] != metrics[1]:
+        raise BertftError("rdm_correlation: metric_y needs y")
     check_matrix(x, "(L, N, D)", (3,), op="rdm_correlation", name="x")
     check_width(x, metrics[0], op="rdm_correlation", name="x")
     if y is not None:

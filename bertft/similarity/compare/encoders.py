@@ -18,7 +18,7 @@ from bertft.data.examples import inputs_of
 from bertft.errors import BertftError
 from bertft.ops.metrics import LINEAR
 from bertft.runs.checkpoint import Checkpoint
-from bertft.runs.progress import SILENT, Progress
+from bertft.runs.progress import SILENT, Progress, Step
 from bertft.runs.rows import Row
 from bertft.similarity.compare import all_pairs
 from bertft.similarity.compare.checkpoints import asked_to_stop, checkpointed
@@ -32,6 +32,7 @@ from bertft.similarity.sinks import Place
 if TYPE_CHECKING:
     from bertft.models.encoder import Batch, Encoder
 
+TASKS = ("rsa", "heatmap", "null", "sinks")  # of the rows of `compare_encoders`
 EVERY = 60.0  # least seconds between checkpoints
 
 
@@ -66,8 +67,7 @@ def compare_encoders(
         metric: dot, cosine, correlation or sqeuclidean, for RSA (Merchant et al. 2020: cosine).
         tokens: number of stimuli; None takes all. Whole examples are drawn in an order given by ``seed``, and the last
             one is cut. If ``texts`` hold fewer stimuli, all are used and ``progress`` gets a message.
-        unit: ``token`` (pieces without special tokens), or ``word``, which word sequences and encoders with different
-            tokenizers need.
+        unit: ``token`` (pieces without special tokens), or ``word``, which encoders with different tokenizers need.
         seed: of the draw of texts and of the reservoir.
         draw: the order of texts, one of `bertft.data.sampling.DRAWS`.
         data: name of the texts in the rows.
@@ -81,9 +81,9 @@ def compare_encoders(
         progress: receives the step.
 
     Returns:
-        For each tuned encoder and layer that both have, ``rsa_<metric>_pearson`` (the Pearson correlation of the two
-        RDMs' upper triangles) and ``cka_debiased`` (debiased linear CKA of the raw vectors), with 95 % intervals
-        clustered by example (infinitesimal jackknife, `bertft.similarity.influence`). ``n`` is the number of stimuli.
+        For each tuned encoder and layer that both have, ``rsa_<metric>_pearson`` (Pearson correlation of the upper
+        triangles of both RDMs) and ``cka_debiased`` (debiased linear CKA of the raw vectors), with 95 % intervals
+        clustered by example (`bertft.similarity.influence`). ``n`` is the number of stimuli.
 
     Raises:
         BertftError: The metric is unknown, there is one example, tokenizers differ, or vectors cannot be compared.
@@ -93,26 +93,19 @@ def compare_encoders(
     check_request(base, tuned, tokens, unit)
     examples = inputs_of(texts, unit)
     chosen, counts, places = choose(base, examples, tokens=tokens, unit=unit, seed=seed, draw=draw)
-    total = sum(counts)
     if len(chosen) < 2:
         raise BertftError(f"compare_encoders: needs at least 2 texts for an interval, found {len(chosen)} in {data}")
-    _say_if_fewer(total, tokens, f"{unit}s", data, progress)
-
-    plan = Plan(
-        (metric,), sample=reservoir, seed=seed, all_layers=all_layers, layers=tuple(layers), null=null,
-        precision=precision,
-    )  # fmt: skip
+    _say_if_fewer(total := sum(counts), tokens, f"{unit}s", data, progress)
+    size: Any = {"sample": reservoir, "seed": seed, "all_layers": all_layers, "layers": tuple(layers), "null": null}
+    plan = Plan((metric,), precision=precision, **size)
+    whole = [examples[place] for place in places]  # for encoders that cut texts otherwise
+    settings: Any = {"unit": unit, "batch_tokens": batch_tokens, "window": window, "layers": plan.layers or None}
+    streams = [e.stream(chosen if e.reads_like(base) else whole, **settings) for e in (base, *tuned.values())]
     comparison = Comparison(plan, layer_counts(base, tuned, layers))
     comparison.sentences = len(chosen)
-    whole = [examples[place] for place in places]  # for encoders that cut texts otherwise
-    settings: dict[str, Any] = {"unit": unit, "batch_tokens": batch_tokens, "window": window}
-    settings["layers"] = plan.layers or None
-    encoders = (base, *tuned.values())
-    streams = [encoder.stream(chosen if encoder.reads_like(base) else whole, **settings) for encoder in encoders]
-    with progress.step(f"compare on {data}", total=total, unit=f"{unit}s") as step, torch.inference_mode():
-        for stimuli in _add(streams, comparison, counts, places):
-            step.advance(stimuli)
-    return [row for row in comparison.rows(data, progress=progress) if row.task in ("rsa", "heatmap", "null", "sinks")]
+    with progress.step(f"compare on {data}", total=total, unit=f"{unit}s") as step:
+        _add(streams, comparison, counts, places, step)
+    return [row for row in comparison.rows(data, progress=progress) if row.task in TASKS]
 
 
 def _say_if_fewer(found: int, wanted: int | None, units: str, data: str, progress: Progress) -> None:
@@ -120,10 +113,15 @@ def _say_if_fewer(found: int, wanted: int | None, units: str, data: str, progres
         progress.say(f"{data}: {found} {units} in all, fewer than the {wanted} requested")
 
 
+@torch.inference_mode()
 def _add(
-    streams: Sequence[Iterator[Batch]], comparison: Comparison, counts: Sequence[int], places: Sequence[int]
-) -> Iterator[int]:
-    """Add the first ``counts`` stimuli of each text to the comparison; yield the stimuli of each batch.
+    streams: Sequence[Iterator[Batch]],
+    comparison: Comparison,
+    counts: Sequence[int],
+    places: Sequence[int],
+    step: Step,
+) -> None:
+    """Add the first ``counts`` stimuli of each text to the comparison.
 
     ``places`` are the positions of the texts in the caller's list, for error messages.
     """
@@ -131,7 +129,7 @@ def _add(
     for index, lengths, spaces in side_by_side(streams):
         lengths, spaces = cut(index, lengths, left, spaces)
         comparison.update(index, lengths, spaces, lambda i: f"text {places[i] + 1}")
-        yield int(lengths.sum())
+        step.advance(int(lengths.sum()))
 
 
 def compare_stream(
@@ -192,13 +190,8 @@ def compare_stream(
     if plan.over_pairs and team.leads and (line := _forecast(comparison, base, tuned, tokens)):
         progress.say(f"{data}: {line}")
     total, name = (tokens, f"{unit}s") if tokens is not None else (texts_in_all, "texts")
-    shown = progress.step(f"compare on {data}", total=total, unit=name)
-    with shown as step, asked_to_stop() as asked, torch.inference_mode():
-        step.advance(run.taken if tokens is not None else run.first)
-        for seen, examples in checkpointed(
-            run, run.batches(texts), checkpoint, EVERY if every is None else every, asked
-        ):
-            step.advance((seen if tokens is not None else examples) * team.size)
+    with progress.step(f"compare on {data}", total=total, unit=name) as step:
+        _run_through(run, run.batches(texts), checkpoint, EVERY if every is None else every, step)
     if team.size > 1:
         if checkpoint:
             checkpoint.save(*run.state())
@@ -209,6 +202,17 @@ def compare_stream(
     if massive is not None:
         massive += comparison.massive.places
     return comparison.rows(data, progress=progress)
+
+
+def _run_through(
+    run: StreamRun, batches: Iterator[tuple[int, int]], checkpoint: Checkpoint | None, every: float, step: Step
+) -> None:
+    """Take all batches, save checkpoints, and show the stimuli taken, or the texts if their number is not limited."""
+    of_stimuli = run.tokens is not None
+    step.advance(run.taken if of_stimuli else run.first)
+    with asked_to_stop() as asked, torch.inference_mode():
+        for seen, examples in checkpointed(run, batches, checkpoint, every, asked):
+            step.advance((seen if of_stimuli else examples) * run.team.size)
 
 
 def _forecast(comparison: Comparison, base: Encoder, tuned: Mapping[str, Encoder], tokens: int | None) -> str | None:

@@ -8,7 +8,7 @@ position. What is left is what position and frequency alone give, and the bias o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -53,50 +53,60 @@ def rows(
 ) -> list[Row]:
     """Return the null of each measure of ``plan`` that compares two encoders, from ``plan.null`` derangements.
 
-    All layers and measures share the derangements. Of each measure there are three kinds of rows of the task ``null``:
+    All layers and measures share the derangements. Each measure has three kinds of rows of the task ``null``:
 
-    - ``<measure>_null`` by layer: the mean, with the one-sided 95 % bound as ``high``: the k-th of K values with
-      k = 0.95 (K + 1), rounded up. ``shape_distance`` has its bound as ``low``.
+    - ``<measure>_null`` by layer: the mean, with the one-sided 95 % bound as ``high`` (``low`` of a distance): the k-th
+      of K values, k = 0.95 (K + 1) rounded up.
     - ``<measure>_null_max``, of no layer: the same of the largest value over layers (of the smallest distance).
     - ``<measure>_calibrated`` by layer: (value - mean) / (equal - mean) with ``equal`` the measure of equal spaces (1;
       0 for a distance). It is 0 for unrelated spaces and 1 for equal ones. RSA and debiased CKA, whose expectation does
-      not depend on the number of stimuli, take the value and the interval of ``known``. The value of any other measure
-      is that of the stimuli of the null, without an interval. There is no row if unrelated spaces score like equal
-      ones, as in CCA with fewer stimuli than dimensions.
+      not depend on the number of stimuli, take value and interval of ``known``, any other measure the value of the
+      stimuli of the null. No row if unrelated spaces score like equal ones, as in CCA with few stimuli.
 
     Args:
-        data: name of the texts in the rows.
+        data: name of the texts.
         plan: the measures.
         groups: (R,) texts of the sampled stimuli.
         base: (L, R, D) vectors of the base.
         tuned: (M, R, E) vectors of each tuned encoder.
         known: rows with the measures' values, by `Row.key`.
         noise: share of variance below which CCA and its relatives leave out a direction.
-        progress: receives a step per encoder, and a message if fewer than `LEAST` texts could trade places.
+        progress: receives a step per encoder, and a message if there are fewer than `LEAST` texts.
     """
     texts = TradedTexts(groups, plan.seed)
     if not len(texts):
         progress.say(f"{data}: no null, expected at least {LEAST} sampled texts, found {int(groups.max()) + 1}")
         return []
-    orders = [torch.arange(len(texts)), *texts.derangements(plan.null)]
-    table: list[Row] = []
+    orders, table = [torch.arange(len(texts)), *texts.derangements(plan.null)], list[Row]()
     for name, space in tuned.items():
-        with progress.step(f"null of {name}", total=min(len(base), len(space)), unit="layers") as step:
-            measured: dict[str, list[list[float]]] = {}
-            for x, y in zip(base[:, texts.kept], space[:, texts.kept], strict=False):
-                of_layer = dict(values(plan, x, y, noise))
-                drawn = [[value(order) for value in of_layer.values()] for order in orders]
-                for measure, column in zip(of_layer, zip(*drawn, strict=True), strict=True):
-                    measured.setdefault(measure, []).append(list(column))
-                step.advance()
+        measured: dict[str, list[list[float]]] = {}
+        for x, y in _shown(progress, f"null of {name}", base[:, texts.kept], space[:, texts.kept]):
+            for measure, column in _values_of(dict(values(plan, x, y, noise)), orders):
+                measured.setdefault(measure, []).append(column)
         for measure, by_layer in measured.items():
             numbers = np.asarray(by_layer)
             if not np.isfinite(numbers).all():
                 raise BertftError(f"null of {measure} of {name} on {data}: all dissimilarities are equal")
-            null = Nulls(numbers[:, 0], numbers[:, 1:])
             head = Row(name, TASK, data, None, measure, 0.0, n=len(texts), seed=plan.seed)
-            table += _of_measure(head, null, known)
+            table += _of_measure(head, Nulls(numbers[:, 0], numbers[:, 1:]), known)
     return table
+
+
+def _shown(progress: Progress, name: str, *spaces: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the layers that all spaces have, and report each."""
+    with progress.step(name, total=min(map(len, spaces)), unit="layers") as step:
+        for layers in zip(*spaces, strict=False):
+            yield layers
+            step.advance()
+
+
+def _values_of(
+    of_layer: Mapping[str, Callable[[Tensor], float]], orders: Sequence[Tensor]
+) -> Iterator[tuple[str, list[float]]]:
+    """Yield each measure with its values under ``orders``, all measures of one order before those of the next."""
+    drawn = [[value(order) for value in of_layer.values()] for order in orders]
+    for measure, column in zip(of_layer, zip(*drawn, strict=True), strict=True):
+        yield measure, list(column)
 
 
 def _of_measure(head: Row, null: Nulls, known: Known) -> list[Row]:

@@ -66,8 +66,8 @@ class Plan:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        chosen = check_precision(self.precision, op="similarity", float64=self.float64)
-        for field, value in (("precision", chosen), ("float64", chosen == "float64")):
+        precision = check_precision(self.precision, op="similarity", float64=self.float64)
+        for field, value in (("precision", precision), ("float64", precision == "float64")):
             object.__setattr__(self, field, value)  # two names of one setting agree
         for name, chosen, allowed in (
             ("metric", self.metrics, METRICS),
