@@ -6,6 +6,7 @@ compare.encoders            drivers: compare_encoders (a sample of texts), compa
  +-- compare.plan           which similarities to measure
  +-- compare.stimuli        the same stimuli of all encoders, batch by batch
  +-- compare.stream         place in a text, and how to resume there; compare.workers: shares of processes
+ |    +-- compare.reading   buffers of a text, tokenised and batched ahead; row_checks: of rows on a GPU
  +-- compare.comparison     sums and reservoir -> rows
       |
       +-- moments           CrossMoments: measures over all stimuli, exact, from sums
