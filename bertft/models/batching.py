@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,15 +31,6 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.slots)
-
-
-def count_up(kept: Iterable[bool]) -> list[int]:
-    """Return a number for each piece: kept pieces are numbered from 0, the others get -1."""
-    slots, count = [], 0
-    for keep in kept:
-        slots.append(count if keep else -1)
-        count += keep
-    return slots
 
 
 def word_inputs(tokenizer: Any, ids: list[int]) -> dict[str, list[int]]:

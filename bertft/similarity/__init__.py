@@ -7,6 +7,7 @@ vectors                     driver: compare_vectors (vectors in files); compare.
  +-- compare.plan           which similarities to measure
  +-- compare.stimuli        the same stimuli of all encoders, batch by batch
  +-- compare.stream         place in a text, and how to resume there; compare.workers: shares of processes
+ |    +-- compare.reading   buffers of a text, tokenised and batched ahead; row_checks: of rows on a GPU
  +-- compare.comparison     sums and reservoir -> rows
       |
       +-- moments           CrossMoments: measures over all stimuli, exact, from sums

@@ -14,7 +14,7 @@ from families import FAMILIES, save
 from bertft.data import synthetic
 from bertft.data.examples import inputs_of
 from bertft.models import pieces as module
-from bertft.models.batching import Encoded, count_up, length_sorted_batches, pad, pad_inputs, pool_words, word_pieces
+from bertft.models.batching import Encoded, length_sorted_batches, pad, pad_inputs, pool_words, word_pieces
 from bertft.models.encoder import Encoder
 from bertft.models.loading import load_pretrained
 from bertft.models.pieces import Pieces, fitting, pool, prepare, sent, slots_of
@@ -27,6 +27,12 @@ TEXTS = [" ".join(words) for words in WORDS]
 @pytest.fixture(scope="module")
 def encoder(tiny_model):
     return Encoder.from_pretrained(str(tiny_model), device="cpu")
+
+
+def count_up(kept) -> list[int]:
+    """Return a number for each piece: kept ones count from 0, the others are -1."""
+    numbers = itertools.count()
+    return [next(numbers) if keep else -1 for keep in kept]
 
 
 def random_examples(seed: int, count: int = 30) -> list[Encoded]:

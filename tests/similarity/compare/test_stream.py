@@ -13,7 +13,7 @@ import torch
 
 from bertft.data import synthetic
 from bertft.errors import BertftError
-from bertft.models.batching import count_up, pad, pad_inputs, pool_words, word_pieces
+from bertft.models.batching import pad, pad_inputs, pool_words, word_pieces
 from bertft.models.encoder import Encoder
 from bertft.runs.checkpoint import Checkpoint
 from bertft.similarity.compare import stream
@@ -38,6 +38,12 @@ def small_buffers():
 @pytest.fixture(scope="module")
 def encoders(tiny_model, disturbed):
     return Encoder.from_pretrained(str(tiny_model)), disturbed(0)
+
+
+def count_up(kept) -> list[int]:
+    """Return a number for each piece: kept ones count from 0, the others are -1."""
+    numbers = itertools.count()
+    return [next(numbers) if keep else -1 for keep in kept]
 
 
 def tokenised(encoder: Encoder, text: str, unit: str) -> tuple[dict[str, list[int]], list[int]]:
