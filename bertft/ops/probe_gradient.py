@@ -68,7 +68,7 @@ class Eager(torch.autograd.Function):
         return loss if kind is None else torch.select_copy(loss, 1, kind)  # a view could not be changed in place
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of all inputs, scaled by ``grad``, which is like the output."""
         h, weight = ctx.saved_tensors
         out_weight, out_h = ctx.gradients

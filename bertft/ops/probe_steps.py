@@ -42,7 +42,8 @@ def serve(h: Tensor, rank: int) -> bool:
 
 def split_words(h: Tensor) -> SplitWords:
     """Return the words of h (L, T, D) float32, float16 or bfloat16, for which `serve` is true."""
-    return SplitWords(*torch.ops.bertft.probe_words(h), h.shape[1])
+    halves, largest = torch.ops.bertft.probe_words(h)
+    return SplitWords(halves, largest, h.shape[1])
 
 
 def plan(lengths: Tensor) -> Plan:
