@@ -6,7 +6,6 @@ Source: Hewitt and Manning 2019.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -175,7 +174,7 @@ def _probe_loss(
         if kind is not None:
             distance_rank = weight.shape[2] if kind == 0 else 0
         args = _prepare(h, weight, distances, depths, lengths)
-        loss = _loss(args, kind, distance_rank, precision == "fast")
+        loss = _loss(args, kind, distance_rank, precision == "fast", quick)
     except (RuntimeError, IndexError):
         if quick:
             check_probe(h, weight, distances, depths, lengths)
@@ -202,25 +201,21 @@ def _refused_by_the_kernel(
     )
 
 
-def _loss(args: Prepared, kind: int | None, distance_rank: int, fast: bool) -> Tensor:
-    h, weight, *golds = args
+def _loss(args: Prepared, kind: int | None, distance_rank: int, fast: bool, quick: bool) -> Tensor:
+    h, weight, distances, depths, lengths = args
+    grad = torch.is_grad_enabled()
+    with_weight, with_h = grad and weight.requires_grad, grad and h.requires_grad
+    op_args = (h, weight, distance_rank, distances, depths, lengths, with_weight, with_h, fast)
+    if quick and (with_weight or with_h):
+        return probe_gradient.eager(kind, *op_args)
     if not dispatch.serves(h):
         return _of_kind(_reference(*args, distance_rank), kind)
-    grad = torch.is_grad_enabled()
-    wanted = grad and weight.requires_grad, grad and h.requires_grad
-    op_args = (h, weight, distance_rank, *golds, *wanted, fast)
     if torch.compiler.is_compiling():
         return _of_kind(torch.ops.bertft.probe_loss(*op_args)[0], kind)
-    if h.is_cuda:
-        with full_precision(h):
-            return _eager(kind, wanted, op_args)
-    return _eager(kind, wanted, op_args)
-
-
-def _eager(kind: int | None, wanted: tuple[bool, bool], op_args: tuple[Any, ...]) -> Tensor:
-    if True in wanted:
-        return probe_gradient.eager(kind, *op_args)
-    return _of_kind(without_graph("probe_loss", *op_args)[0], kind)
+    with full_precision(h):
+        if with_weight or with_h:
+            return probe_gradient.eager(kind, *op_args)
+        return _of_kind(without_graph("probe_loss", *op_args)[0], kind)
 
 
 def _of_kind(loss: Tensor, kind: int | None) -> Tensor:

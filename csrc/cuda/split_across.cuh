@@ -90,16 +90,14 @@ struct Across {
   }
 };
 
-// Terms 16 k and following of a stage, for the left operand by rows or across, and the right one across. ldmatrix turns
-// over what lanes 0..7 and 16..23 give for the 16 terms of the left operand, lanes 0..15 for those of the right one.
-__device__ __forceinline__ ByRows left_by_rows(const __half* stage, int k, int t) {
-  return {stage, at(t / 64 * 64 + t % 16, t % 32 / 16) ^ (2 * k << 3)};
+// Where thread t's first row begins: of the left operand by rows or across, of the right one across. ldmatrix turns
+// over what lanes 0..7 and 16..23 give for 16 terms of the left operand, lanes 0..15 for those of the right one.
+__device__ __forceinline__ int left_by_rows(int t) { return at(t / 64 * 64 + t % 16, t % 32 / 16); }
+__device__ __forceinline__ int left_across(int t) {
+  return turned(t % 8 + t % 32 / 16 * 8, t / 64 * 2, t % 32 / 8 % 2);
 }
-__device__ __forceinline__ Across left_across(const __half* stage, int k, int t) {
-  return {stage + k * 16 * kRowHalves, turned(t % 8 + t % 32 / 16 * 8, t / 64 * 2, t % 32 / 8 % 2)};
-}
-__device__ __forceinline__ Across right_across(const __half* stage, int k, int t) {
-  return {stage + kOperandHalves + k * 16 * kRowHalves, turned(t % 16, t / 32 % 2 * 2, t % 32 / 16)};
+__device__ __forceinline__ int right_across(int t) {
+  return kOperandHalves + turned(t % 16, t / 32 % 2 * 2, t % 32 / 16);
 }
 
 // Adds the products of 16 terms: to float32 accuracy (Sums::add_columns), or FAST, of the high parts alone.

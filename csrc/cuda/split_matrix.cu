@@ -100,7 +100,8 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll 1  // both halves at once would keep the fragments of both alive
         for (int k = 0; k < 2; ++k) {
           const int t = thread_anew();
-          add_terms<FAST>(sums, left_by_rows(stage, k, t), right_across(stage, k, t));
+          add_terms<FAST>(sums, ByRows{stage, left_by_rows(t) ^ (2 * k << 3)},
+                          Across{stage + k * 16 * kRowHalves, right_across(t)});
         }
       });
   const float* tile = leave(sums, ring);
@@ -139,8 +140,9 @@ __global__ void __launch_bounds__(kThreads, 2)
       [&](const __half* stage) {
 #pragma unroll 1  // as above
         for (int k = 0; k < 2; ++k) {
+          const __half* from = stage + k * 16 * kRowHalves;
           const int t = thread_anew();
-          add_terms<FAST>(sums, left_across(stage, k, t), right_across(stage, k, t));
+          add_terms<FAST>(sums, Across{from, left_across(t)}, Across{from, right_across(t)});
         }
       });
   const float* tile = leave(sums, ring);

@@ -146,7 +146,7 @@ FAULTS = {
         "split_matrix.cu", "min(static_cast<long long>(kRows), padded", "min(kRows + 32ll, padded"
     ),
     "eight terms twice": ("split_across.cuh", "turned(t % 16, t / 32", "turned(t % 8, t / 32"),
-    "pieces added instead of exchanged": ("split_across.cuh", "^ (2 * k << 3)", "+ (2 * k << 3)"),
+    "pieces added instead of exchanged": ("split_matrix.cu", "^ (2 * k << 3)", "+ (2 * k << 3)"),
     "high parts for low ones": ("split_across.cuh", "stage + (first ^ (4 << 3)) + part", "stage + first + part"),
     "rows of a warp one apart": ("split_across.cuh", "(to ^ (e % 2 * 4 << 3))", "to"),
     "the first range of rows is lost": ("split_matrix.cu", "begins ? 0.0 : total[at]", "0.0"),
