@@ -16,7 +16,7 @@ dimensions that vary 30 and 60 times as much as others: two times what the model
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal
 
 from bertft.errors import BertftError
 
@@ -33,7 +33,7 @@ def check_precision(precision: str, *, op: str, float64: bool = False) -> Precis
         raise BertftError(f"{op}: precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     if float64 and precision == "fast":
         raise BertftError(f"{op}: float64=True contradicts precision='fast'")
-    return "float64" if float64 else cast(Precision, precision)
+    return "float64" if float64 else precision
 
 
 def rsa_error(stimuli: int, *, linear: bool = False) -> float:

@@ -148,7 +148,7 @@ def pair_measures(plan: Plan) -> Iterator[PairMeasure]:
     """Yield the measures over pairs of ``plan``."""
     resamples = RESAMPLES if plan.intervals else 0
 
-    def rsa(a: Tensor, b: Tensor, groups: Tensor, metric: str, compare: str, **wanted: int) -> pairwise.Rsa:
+    def rsa(a: Tensor, b: Tensor, groups: Tensor, metric: str, compare: str, **wanted: Any) -> pairwise.Rsa:
         return pairwise.rsa(a, b, metric, compare, groups=groups, seed=plan.seed, **wanted)
 
     def estimated(metric: str, compare: str) -> PairMeasure:
