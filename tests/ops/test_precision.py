@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from bertft.errors import BertftError
-from bertft.ops import cross_moments, linear_cka, pairwise_distance, provisional_mean, rdm_correlation, reference
+from bertft.ops import cross_moments, linear_cka, pairwise_distance, parts, provisional_mean, rdm_correlation, reference
 from bertft.ops import tensor_cores as cores
 from bertft.ops.metrics import METRICS
 from bertft.ops.moments.formulas import cka_from_moments, rsa_from_moments
 from bertft.ops.moments.layout import Moments
 from bertft.ops.native import cpu
+from bertft.ops.pairwise_gradient import by_products
 from bertft.ops.precision import PRECISIONS, check_precision, rsa_error
+from bertft.ops.rows import metric_rows_backward
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -153,18 +155,25 @@ def test_statistics_of_fast_sums_err_as_stated(spread):
         assert 1e-9 < (statistic(fast) - statistic(exact)).abs() <= rsa_error(n, linear=True)
 
 
-def test_gradients_of_fast_distances_ask_for_fast_products(monkeypatch):
-    from bertft.ops.pairwise_gradient import by_products
-
+@pytest.mark.parametrize("spread", [False, True])
+@pytest.mark.parametrize("metric", ["dot", "cosine", "correlation", "sqeuclidean", "euclidean"])
+def test_gradients_of_fast_distances_err_as_stated(metric, spread, monkeypatch):
+    """Rows rounded with a power of two each, as csrc/cuda/split_rows.cu has it; small entries lose nothing more."""
     asked = []
 
     def split_product(a, b, fast=False):
         asked.append(fast)
-        return a @ b.mT
+        a, b = (parts.halves(t[0].double(), torch.arange(t.shape[2]), fast=True) for t in (a, b))
+        return (a.w.float() @ b.w.float().mT * a.scale[:, None] * b.scale)[None] if fast else pytest.fail("not fast")
 
     monkeypatch.setattr(cores, "serve", lambda x, y=None: True)
     monkeypatch.setattr(torch.ops.bertft, "split_product", split_product, raising=False)
-    x, grad = rows(1, 5, 7), torch.ones(1, 5, 5)
-    for fast in (False, True):
-        by_products(grad, x, None, grad, "cosine", fast=fast)
-    assert asked == [False, True]
+    x = rows(1, 200, 192, spread=spread)
+    out = reference.pairwise_distance(x, metric=metric)
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(3))
+    exact = x.double().requires_grad_()
+    (want,) = torch.autograd.grad(reference.pairwise_distance(exact, metric=metric), exact, weight.double())
+    found, _ = by_products(weight, x, None, out, metric, fast=True)
+    error = (metric_rows_backward(x, found, metric) - want).abs().max() / want.abs().max()
+    assert asked == [True]
+    assert 1e-6 < error <= 1e-3

@@ -106,7 +106,7 @@ def test_a_wrong_command_is_detected(line):
 def test_every_documented_option_exists():
     known = FOREIGN | {"--help"} | set().union(*OPTIONS.values())
     known |= {option for param in typer.main.get_command(app).params for option in param.opts}
-    for source in [*ROOT.glob("experiments/*.py"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob(".ci/*.py"),
+    for source in [*ROOT.glob("experiments/*.py"), *ROOT.glob("benchmarks/**/*.py"), *ROOT.glob(".ci/*.py"),
                    *ROOT.glob("examples/*.py")]:  # fmt: skip
         known |= set(re.findall(r"""["'](--[a-z][\w-]*)["']""", source.read_text(encoding="utf8")))
     for page in PAGES:

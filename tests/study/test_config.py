@@ -101,6 +101,25 @@ def test_newer_settings_at_their_default_leave_older_folders_valid(tmp_path):
     assert config.rsa.labels == ["upos", "depth"] and config.to_tree()["rsa"]["layers"] == "all"
 
 
+def test_precision_of_rsa_is_handed_on_and_left_out_at_its_default(tmp_path, monkeypatch):
+    from bertft.study.analyses import rsa
+
+    for changes, expected in (({}, None), ({"rsa__precision": "fast"}, "fast")):
+        inputs = Inputs(read_study(write(tmp_path / "s.yaml", changed(**changes))), tmp_path, SILENT)
+        assert inputs.config.to_tree()["rsa"].get("precision") == expected
+        stage = next(s for s in study_stages(inputs) if s.name == "rsa/plain")
+        assert stage.depends["rsa"].get("precision") == expected
+        seen = []
+        monkeypatch.setattr(rsa, "compare_encoders", lambda *_, seen=seen, **options: seen.append(options["precision"]))
+        monkeypatch.setattr(rsa, "fitting", lambda base, stimuli: stimuli)
+        for name in ("encoder", "encoders", "stimuli"):
+            monkeypatch.setattr(inputs, name, lambda *_: None)
+        rsa.Rsa().work(inputs, "plain")
+        assert seen == [expected or "float32"]
+    with pytest.raises(BertftError, match=r"rsa\.precision: expected float32, fast or float64, found 'half'"):
+        read_study(write(tmp_path / "s.yaml", changed(rsa__precision="half")))
+
+
 def test_a_new_study_draws_as_rsa_does_and_names_it(tmp_path):
     config = read_study(write(tmp_path / "s.yaml", TREE))
     assert config.rsa.draw == "stream" and config.to_tree()["rsa"]["draw"] == "stream"

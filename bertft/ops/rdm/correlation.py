@@ -37,15 +37,14 @@ def rdm_correlation(
         compare: ``pearson``; ``cosine`` (no centring, so that shifts count); ``spearman`` (average ranks of ties);
             ``rho_a`` (Schuett et al. 2023: the expected Spearman under random breaks of ties); ``kendall`` (tau-b).
         metric_y: metric of y, by default ``metric``.
-        float64: compute in float64 throughout, as for float64 input: ``precision="float64"``.
+        float64: the same as ``precision="float64"``, as for float64 input.
         route: ``auto`` takes the cheapest of the routes below (`bertft.ops.rdm.routes`).
         samples: pairs of stimuli that the route ``sampled`` draws.
         seed: of that draw.
         nan: raise `BadRow` for rows that are not finite or have norm 0 under cosine or correlation, or propagate NaN.
         return_route: return (out, `Route`), which reports the route, the reason, the precision and the error.
         precision: ``float32``, ``fast`` or ``float64`` (`bertft.ops.precision`). Errors: float32 1e-7 (linear 1e-6);
-            fast 3e-3 / N (linear 5e-4 / sqrt N), where tensor cores serve the chosen route, which then states it, else
-            as float32; float64 1e-11. Kendall's entries are float64.
+            fast 3e-3 / N (linear 5e-4 / sqrt N), which the route states, where tensor cores serve it; float64 1e-11.
 
     Returns:
         (L, M) float64; NaN where a matrix is constant or N < 2. Symmetric without y. If x or y requires a gradient,

@@ -58,7 +58,7 @@ def compare_encoders(
 ) -> list[Row]:
     """Compare each layer of ``base`` with the same layer of every encoder in ``tuned``, on a sample of ``texts``.
 
-    All encoders run over the same batches, once. Only sums and a reservoir of whole sentences are kept.
+    Each encoder runs once over the same batches. Only sums and a reservoir of whole sentences are kept.
 
     Args:
         base: the encoder before fine-tuning.
@@ -86,7 +86,7 @@ def compare_encoders(
         clustered by example (`bertft.similarity.influence`). ``n`` is the number of stimuli.
 
     Raises:
-        BertftError: The metric is unknown, there is one example, tokenizers differ, or vectors cannot be compared.
+        BertftError: A name is unknown, there are fewer than two examples, tokenizers differ, or vectors are not usable.
     """
     if metric not in LINEAR:
         raise BertftError(f"compare_encoders: metric must be one of {', '.join(LINEAR)}, found {metric!r}")

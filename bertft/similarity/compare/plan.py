@@ -67,8 +67,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         precision = check_precision(self.precision, op="similarity", float64=self.float64)
-        for field, value in (("precision", precision), ("float64", precision == "float64")):
-            object.__setattr__(self, field, value)  # two names of one setting agree
+        object.__setattr__(self, "precision", precision)  # two names of one setting agree
+        object.__setattr__(self, "float64", precision == "float64")
         for name, chosen, allowed in (
             ("metric", self.metrics, METRICS),
             ("compare", self.compares, COMPARISONS),
