@@ -127,7 +127,7 @@ def test_a_run_resumes_with_its_thresholds_sums_and_places():
     resumed.update(torch.arange(30, 60), torch.full((30,), 10), [x[:, 300:], y[:, 300:]])
     for mine, theirs in zip(resumed.massive.state().items(), whole.massive.state().items(), strict=True):
         assert mine[0] == theirs[0] and torch.equal(mine[1], theirs[1]), mine[0]
-    assert resumed.ordinary == whole.ordinary == 580
+    assert resumed.ordinary == whole.ordinary == 580 and resumed.massive.places == whole.massive.places
 
 
 def test_a_checkpoint_of_an_older_version_goes_on_without_thresholds():
@@ -168,3 +168,30 @@ def test_a_dimension_with_over_a_quarter_of_the_variance_is_named():
         assert rows[model, "largest_dimension", 1].value == dimension
         assert (model, "largest_dimension", 0) not in rows
     assert MeasureName.parse("largest_dimension_share").bounds == (0.0, 1.0)
+
+
+def test_processes_add_up_to_the_sums_counts_and_places_of_one(monkeypatch):
+    """Two processes with half of the text each; the second has nothing to send through the replaced exchange."""
+    import torch.distributed as dist
+
+    x, y = spaces(600, 8, layers=2)
+    whole = compared(x, y).massive
+    first, second = (Comparison(Plan(), {"t": (2, 2)}) for _ in range(2))
+    for half, comparison in enumerate((first, second)):
+        comparison.start([x[:, :300], y[:, :300]])
+        rows = slice(300 * half, 300 * half + 300)
+        comparison.update(torch.arange(30) + 30 * half, torch.full((30,), 10), [x[:, rows], y[:, rows]])
+    mine, theirs = first.massive, second.massive
+    others = iter([moments for table in theirs.sums.values() for moments in table.values()])
+    monkeypatch.setattr(CrossMoments, "all_reduce", lambda self: self.merge(next(others)))
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+
+    def gather(parts, own):
+        parts[:] = [(theirs.counts, theirs.places), own]
+
+    monkeypatch.setattr(dist, "all_gather_object", gather)
+    mine.add_up()
+    assert all(map(torch.equal, mine.counts, whole.counts)) and sorted(whole.places) == mine.places
+    assert len(mine) == len(whole) == 20
+    sums = [found.sums["t"]["dot"].moments(1, 1).gram_x for found in (mine, whole)]
+    assert sums[0] == pytest.approx(sums[1], rel=1e-6)
