@@ -78,7 +78,9 @@ def model_class(config: Any, name: str) -> Any:
     kinds: Any = MODEL_MAPPING.get(type(config), None)
     kind: Any = kinds[0] if isinstance(kinds, tuple) else kinds
     found = config.model_type if kind is None else kind.__name__
-    reads = getattr(kind, "input_modalities", None) or _MODALITIES.get(getattr(kind, "main_input_name", ""), "text")
+    reads: Any = getattr(kind, "input_modalities", None) or _MODALITIES.get(
+        getattr(kind, "main_input_name", ""), "text"
+    )
     reads = (reads,) if isinstance(reads, str) else tuple(reads)
     if set(reads) != {"text"}:
         read = " and ".join(_READ.get(entry, entry) for entry in reads)

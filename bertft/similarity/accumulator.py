@@ -116,24 +116,25 @@ class Sums:
         return self
 
     def _add_diagonal(self, state: State, x: Tensor, y: Tensor, begin: int) -> None:
-        scratch: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        scratch: dict[torch.device, list[Tensor]] = {}
         for k in range(self.layers_x):
             where = x.device if self._devices is None else self._devices[k]
             rows = x[k].to(where), y[k].to(where)
-            means = {name: state[name][k].to(where) for name in ("mean_x", "mean_y")}
+            means: dict[str, Any] = {name: state[name][k].to(where) for name in ("mean_x", "mean_y")}
+            means.update(self._kinds)
             total = {name: state[name][k] for name in _SUMS}
             with _in_layer(k, begin):
                 if total["cross"].device != where:
-                    part = cross_moments(*rows, **means, **self._kinds)
+                    part = cross_moments(*rows, **means)
                     for name, sums in part._asdict().items():
                         _add(total[name], sums, name)
                     continue
                 if where not in scratch:  # the kernels fill whole matrices
-                    scratch[where] = tuple(t.new_zeros(2 * t.shape[-1:], dtype=torch.float64) for t in rows)
+                    scratch[where] = [t.new_zeros(2 * t.shape[-1:], dtype=torch.float64) for t in rows]
                 squares = dict(zip(GRAMS, scratch[where], strict=True))
                 for square in squares.values():
                     square.zero_()
-                cross_moments(*rows, **means, **self._kinds, out=Moments(**{**total, **squares}))
+                cross_moments(*rows, **means, out=Moments(**{**total, **squares}))
             for name, square in squares.items():
                 add_packed(total[name], square)
 

@@ -36,13 +36,11 @@ def compare_vectors(
     tuned: Vectors | Mapping[str, Vectors],
     plan: Plan = Plan(),  # noqa: B008 - frozen
     *,
-    ids: Sequence[Any] | None = None,
-    tuned_ids: Sequence[Any] | None = None,
+    ids: Mapping[str, Sequence[Any]] | None = None,
     groups: Sequence[Any] | None = None,
     pair_by: PairBy = "ids",
     data: str = "vectors",
     checkpoint: Checkpoint | None = None,
-    every: float | None = None,
     progress: Progress = SILENT,
 ) -> list[Row]:
     """Compare each layer of ``base`` with the same layer of ``tuned``, over all stimuli, as `compare_stream` does.
@@ -51,14 +49,12 @@ def compare_vectors(
         base: vectors (L, n, D), or a file of them (`bertft.data.vectors.files`), which is read in chunks.
         tuned: vectors (L, n, E) of the same stimuli, or several by name; a single one is called ``tuned``.
         plan: the similarities to measure; its ``layers`` choose among the layers' numbers.
-        ids: (n,) the ids of the base's stimuli, else those of its file.
-        tuned_ids: (n,) those of the tuned vectors' stimuli, else those of their files.
+        ids: the ids (n,) of the stimuli of ``base`` and of each tuned space, by name, else those of the files.
         groups: (n,) the group of each stimulus, such as its text, else those of the base's file. The stimuli of a group
             are consecutive and not independent: intervals are clustered by it. Without, each stimulus is its own.
         pair_by: ``ids`` refuses files whose ids are missing or not equal in one order, ``rows`` does not read them.
         data: name of the stimuli in the rows.
         checkpoint: where to save the state, and to resume from, as in `compare_stream`.
-        every: least seconds between checkpoints; 0 saves after every chunk.
         progress: receives the step.
 
     Returns:
@@ -75,7 +71,7 @@ def compare_vectors(
     numbers = _layers(spaces, plan)
     count = _check_counts(spaces)
     if pair_by == "ids":
-        _check_ids(spaces, ids, tuned_ids)
+        _check_ids(spaces, ids or {})
     labels = spaces["base"].groups if groups is None else groups
     pass_ = _Pass(spaces, numbers, _grouped(labels, count), plan, labels)
     if saved := checkpoint.load() if checkpoint else None:
@@ -84,7 +80,7 @@ def compare_vectors(
     step = progress.step(f"compare {data}", total=count, unit="stimuli")
     with step as bar, asked_to_stop() as asked, torch.inference_mode():
         bar.advance(pass_.done)
-        for seen in checkpointed(pass_, pass_.batches(), checkpoint, EVERY if every is None else every, asked):
+        for seen in checkpointed(pass_, pass_.batches(), checkpoint, EVERY, asked):
             bar.advance(seen)
     return pass_.comparison.rows(data, progress=progress)
 
@@ -145,15 +141,11 @@ def _check_counts(spaces: Mapping[str, _Space]) -> int:
     return first.count
 
 
-def _check_ids(spaces: Mapping[str, _Space], *given: Sequence[Any] | None) -> None:
+def _check_ids(spaces: Mapping[str, _Space], given: Mapping[str, Sequence[Any]]) -> None:
     """Raise BertftError unless all spaces have the same ids in one order, each once."""
-    if all(isinstance(space, _InMemory) for space in spaces.values()) and given == (None, None):
+    if all(isinstance(space, _InMemory) for space in spaces.values()) and not given:
         return  # rows of arrays are paired by their caller
-    own = [(space.path, space.ids) for space in spaces.values()]
-    if given[0] is not None:
-        own[0] = own[0][0], given[0]
-    if given[1] is not None:
-        own[1:] = [(path, given[1]) for path, _ in own[1:]]
+    own = [(space.path, given.get(name, space.ids)) for name, space in spaces.items()]
     (first, ids), *others = own
     for path, found in own:
         if found is None:

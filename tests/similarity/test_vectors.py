@@ -136,6 +136,7 @@ def test_a_killed_comparison_resumes_to_the_same_rows(spaces, tmp_path, monkeypa
     _, base, tuned, _, groups = spaces
     monkeypatch.setattr(module, "MOST", 30)
     monkeypatch.setattr(module, "LEAST", 30)
+    monkeypatch.setattr(module, "EVERY", 0)
     whole = compare_vectors(base, tuned, PLAN, groups=groups)
     saves = []
 
@@ -148,16 +149,14 @@ def test_a_killed_comparison_resumes_to_the_same_rows(spaces, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "save", save)
         with pytest.raises(KeyboardInterrupt):
-            compare_vectors(base, tuned, PLAN, groups=groups, checkpoint=Checkpoint(tmp_path, {}), every=0)
+            compare_vectors(base, tuned, PLAN, groups=groups, checkpoint=Checkpoint(tmp_path, {}))
     said = []
 
     class Told(type(module.SILENT)):
         def say(self, line):
             said.append(line)
 
-    again = compare_vectors(
-        base, tuned, PLAN, groups=groups, checkpoint=Checkpoint(tmp_path, {}), every=0, progress=Told()
-    )
+    again = compare_vectors(base, tuned, PLAN, groups=groups, checkpoint=Checkpoint(tmp_path, {}), progress=Told())
     assert saves == [30, 60] and said == ["vectors: resuming after 60 stimuli"]
     equal(again, whole, 1e-14, 1e-12)
 
@@ -203,7 +202,7 @@ def test_missing_ids_are_refused_unless_rows_are_paired(spaces, tmp_path):
     (tmp_path / "tuned.ids.txt").unlink()
     with pytest.raises(BertftError, match=r"tuned\.npy: expected an id for each stimulus \(ids\), found none"):
         compare_vectors(*files, PLAN)
-    assert compare_vectors(*files, PLAN, pair_by="rows") == compare_vectors(*files, PLAN, tuned_ids=ids)
+    assert compare_vectors(*files, PLAN, pair_by="rows") == compare_vectors(*files, PLAN, ids={"tuned": ids})
 
 
 def test_groups_that_do_not_fit_are_refused(spaces):

@@ -147,7 +147,7 @@ def _layers(path: str, shapes: dict[str, tuple[int, ...]]) -> tuple[tuple[str, .
             if len(vectors[name]) == 3:
                 return (name,), tuple(range(vectors[name][axis])), axis
             raise BertftError(f"{path}: expected {name} of shape (layers, stimuli, D), found {vectors[name]}")
-    found = {}
+    found: dict[int, str] = {}
     for name, shape in vectors.items():
         number = re.search(r"(\d{1,5})\D*$", name)
         if number is None or len(shape) != 2:
