@@ -94,7 +94,6 @@ def compare_encoders(
     if len(chosen) < 2:
         raise BertftError(f"compare_encoders: needs at least 2 texts for an interval, found {len(chosen)} in {data}")
     _say_if_fewer(total, tokens, f"{unit}s", data, progress)
-
     plan = Plan(metrics=(metric,), sample=reservoir, seed=seed, all_layers=all_layers, layers=tuple(layers))
     comparison = _comparison(base, tuned, plan)
     comparison.sentences = len(chosen)
