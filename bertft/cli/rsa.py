@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from types import SimpleNamespace
 from typing import Annotated, Any, Optional
 
 import typer
@@ -116,9 +117,8 @@ def rsa(
         if of_files:
             raise BertftError("--dry-run: has no meaning for files of vectors, which need about 1 GB")
         from bertft.cli.console import shown
-        from bertft.study.rsa_cost import estimate_rsa
 
-        print(shown(estimate_rsa(run.args[0], out), json))
+        print(shown(_commands().rsa_cost.estimate_rsa(run.args[0], out), json))
         return
     with showing_progress(quiet) as progress:
         line = run(out, progress)
@@ -128,31 +128,37 @@ def rsa(
 
 def _of_encoders(chosen: dict[str, Any], tuned: list[str], _: list[str]) -> partial[str]:
     """Return the comparison of encoders that the options ask for."""
-    from bertft.study.rsa_command import RsaCommand, run_rsa
-
+    command = _commands().rsa_command
     for name, value in (("base", chosen["base"]), ("tuned", tuned), ("text", chosen["text"])):
         if not value:
             raise BertftError(f"--{name}: missing (or compare files by --base-vectors and --tuned-vectors)")
     for name in ("base_vectors", "pair_by"):
         del chosen[name]
     tokens, by = parse_tokens(chosen.pop("tokens")), listed(chosen.pop("by"))
-    command = RsaCommand(**chosen, tuned=named_encoders(tuned), tokens=tokens, by=by)
-    return partial(run_rsa, command)
+    made = command.RsaCommand(**chosen, tuned=named_encoders(tuned), tokens=tokens, by=by)
+    return partial(command.run_rsa, made)
 
 
 def _of_files(chosen: dict[str, Any], tuned: list[str], files: list[str]) -> partial[str]:
     """Return the comparison of files of vectors that the options ask for."""
-    from bertft.study.vectors_command import VectorsCommand, run_vectors
-
+    command = _commands().vectors_command
     for name, value in (("base-vectors", chosen["base_vectors"]), ("tuned-vectors", files)):
         if not value:
             raise BertftError(f"--{name}: missing")
     for name, value in (("base", chosen["base"]), ("tuned", tuned), ("text", chosen["text"]), ("by", chosen["by"])):
         if value:
             raise BertftError(f"--{name}: has no meaning for files of vectors (--base-vectors), found {value!r}")
-    names = {field.name for field in dataclasses.fields(VectorsCommand)}
+    names = {field.name for field in dataclasses.fields(command.VectorsCommand)}
     own = {name: value for name, value in chosen.items() if name in names}
-    return partial(run_vectors, VectorsCommand(**own, tuned_vectors=named_encoders(files)))
+    made = command.VectorsCommand(**own, tuned_vectors=named_encoders(files))
+    return partial(command.run_vectors, made)
+
+
+def _commands() -> Any:
+    """Return the modules of the two forms of the command and of its forecast, which take seconds to import."""
+    from bertft.study import rsa_command, rsa_cost, vectors_command
+
+    return SimpleNamespace(rsa_command=rsa_command, rsa_cost=rsa_cost, vectors_command=vectors_command)
 
 
 def parse_tokens(text: str) -> int | None:

@@ -120,7 +120,7 @@ class Sums:
         return self
 
     def _add_diagonal(self, state: State, x: Tensor, y: Tensor, begin: int) -> None:
-        scratch: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        scratch: dict[torch.device, list[Tensor]] = {}
         for k in range(self.layers_x):
             where = x.device if self._devices is None else self._devices[k]
             rows = x[k].to(where), y[k].to(where)

@@ -36,7 +36,7 @@ def compare_vectors(
     tuned: Vectors | Mapping[str, Vectors],
     plan: Plan = Plan(),  # noqa: B008 - frozen
     *,
-    ids: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
+    ids: Mapping[str, Sequence[Any]] | None = None,
     groups: Sequence[Any] | None = None,
     pair_by: PairBy = "ids",
     data: str = "vectors",
@@ -46,12 +46,12 @@ def compare_vectors(
     """Compare each layer of ``base`` with the same layer of ``tuned``, over all stimuli, as `compare_stream` does.
 
     Args:
-        base: vectors (L, n, D), or a file of them (`bertft.data.vectors.files`), read in chunks.
+        base: vectors (L, n, D), or a file of them (`bertft.data.vectors.files`), which is read in chunks.
         tuned: vectors (L, n, E) of the same stimuli, or several by name; a single one is called ``tuned``.
         plan: the similarities to measure; its ``layers`` choose among the layers' numbers.
-        ids: (n,) the ids of the base's stimuli, or those of any of the vectors by name; else those of their files.
-        groups: (n,) the group of each stimulus, such as its text, else those of the base's file; by default each is its
-            own. The stimuli of a group are consecutive and not independent: intervals are clustered by it.
+        ids: the ids (n,) of the stimuli of ``base`` and of each tuned space, by name, else those of the files.
+        groups: (n,) the group of each stimulus, such as its text, else those of the base's file. The stimuli of a group
+            are consecutive and not independent: intervals are clustered by it. Without, each stimulus is its own.
         pair_by: ``ids`` refuses files whose ids are missing or not equal in one order, ``rows`` does not read them.
         data: name of the stimuli in the rows.
         checkpoint: where to save the state, and to resume from, as in `compare_stream`.
@@ -63,14 +63,15 @@ def compare_vectors(
     Raises:
         BertftError: if files cannot be read, ids or groups do not fit, or vectors are not finite or have no direction.
     """
+    spaces = {"base": _opened(base, "base")}
     listed = tuned if isinstance(tuned, Mapping) else {"tuned": tuned}
     if not listed or "base" in listed:
         raise BertftError(f"compare_vectors: expected tuned vectors under names other than base, found {list(listed)}")
-    spaces = {name: _opened(own, name) for name, own in {"base": base, **listed}.items()}
+    spaces.update({name: _opened(own, name) for name, own in listed.items()})
     numbers = _layers(spaces, plan)
     count = _check_counts(spaces)
     if pair_by == "ids":
-        _check_ids(spaces, ids if isinstance(ids, Mapping) else {} if ids is None else {"base": ids})
+        _check_ids(spaces, ids or {})
     labels = spaces["base"].groups if groups is None else groups
     pass_ = _Pass(spaces, numbers, _grouped(labels, count), plan, labels)
     if saved := checkpoint.load() if checkpoint else None:

@@ -96,7 +96,7 @@ def test_all_measures_for_two_encoders(here, tiny_model, capsys):
 
 def test_all_pairs_of_layers(here, tiny_model, capsys):
     tuned = disturbed(tiny_model, here / "tuned", shifted)
-    fails(capsys, rsa(tiny_model, tuned, "--layers", "some"), "--layers", "paired or all", "'some'")
+    fails(capsys, rsa(tiny_model, tuned, "--layers", "some"), "--layers", "paired, all or layers", "'some'")
     options = ["--tokens", "300", "--metric", "cosine,sqeuclidean", "--measures", "rsa,cka,procrustes"]
     assert rsa(tiny_model, tuned, *options, "--layers", "all") == 0
     rows = read_results(here / "run" / "results.csv")
@@ -120,6 +120,16 @@ def test_all_pairs_of_layers(here, tiny_model, capsys):
     assert again.keys() == before.keys()
     for key, values in again.items():
         assert before[key] == pytest.approx(values, abs=1e-6)
+
+
+def test_some_layers_have_rows_figures_and_a_page(here, tiny_model, capsys):
+    tuned = disturbed(tiny_model, here / "tuned", shifted)
+    fails(capsys, rsa(tiny_model, tuned, "--layers", "0,2", "--by", "position"), "--by", "--layers 0,2")
+    assert rsa(tiny_model, tuned, "--layers", "2,0", "--measures", "rsa") == 0
+    rows = read_results(here / "run" / "results.csv")
+    assert [(row.measure, row.layer) for row in rows] == [("rsa_cosine_pearson", 0), ("rsa_cosine_pearson", 2)]
+    assert (here / "run" / "report.html").exists()
+    assert rsa(tiny_model, tuned, "--layers", "0,1", "--measures", "rsa") == 2  # the folder holds other layers
 
 
 def test_different_tokenizers_need_words_as_units(here, tiny_model, tmp_path_factory, capsys):

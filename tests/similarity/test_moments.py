@@ -170,6 +170,7 @@ def test_sums_take_the_bytes_that_are_forecast():
         kept = [t.untyped_storage().nbytes() for name, t in sums.state.items() if name != "noise"]
         assert sums.nbytes == bytes_of_sums((4, 4), (65, 40), pairs) == sum(kept)
     one, four, many = (bytes_of_sums((count, count), (4096, 4096)) for count in (1, 4, 33))
+    assert one == 8 * (4096 * 4097 + 4096**2 + 2 * (3 * 4096 + 6) + 4 * 4096 + 4 + 2 * 4096)
     assert four == 4 * one and many == 33 * one and 8.8e9 < many < 9e9
 
 

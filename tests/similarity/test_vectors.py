@@ -136,9 +136,9 @@ def test_a_killed_comparison_resumes_to_the_same_rows(spaces, tmp_path, monkeypa
     _, base, tuned, _, groups = spaces
     monkeypatch.setattr(module, "MOST", 30)
     monkeypatch.setattr(module, "LEAST", 30)
+    monkeypatch.setattr(module, "EVERY", 0)
     whole = compare_vectors(base, tuned, PLAN, groups=groups)
     saves = []
-    monkeypatch.setattr(module, "EVERY", 0)  # save after every chunk
 
     def save(self, tensors, record, own=Checkpoint.save):
         own(self, tensors, record)

@@ -98,14 +98,27 @@ def compare_encoders(
     _say_if_fewer(total := sum(counts), tokens, f"{unit}s", data, progress)
     size: Any = {"sample": reservoir, "seed": seed, "all_layers": all_layers, "layers": tuple(layers), "null": null}
     plan = Plan((metric,), precision=precision, **size)
-    whole = [examples[place] for place in places]  # for encoders that cut texts otherwise
-    settings: Any = {"unit": unit, "batch_tokens": batch_tokens, "window": window, "layers": plan.layers or None}
-    streams = [e.stream(chosen if e.reads_like(base) else whole, **settings) for e in (base, *tuned.values())]
-    comparison = Comparison(plan, layer_counts(base, tuned, layers))
+    comparison = _comparison(base, tuned, plan)
     comparison.sentences = len(chosen)
+    whole = [examples[place] for place in places]  # for encoders that cut texts otherwise
+    settings = _settings(plan, unit, batch_tokens, window)
+    streams = [e.stream(chosen if e.reads_like(base) else whole, **settings) for e in (base, *tuned.values())]
     with progress.step(f"compare on {data}", total=total, unit=f"{unit}s") as step:
         _add(streams, comparison, counts, places, step)
     return [row for row in comparison.rows(data, progress=progress) if row.task in TASKS]
+
+
+def _comparison(base: Encoder, tuned: Mapping[str, Encoder], plan: Plan) -> Comparison:
+    """Return an empty comparison, whose sums of a layer are on the device of that layer if there are several."""
+    comparison = Comparison(plan, layer_counts(base, tuned, plan.layers))
+    if len(set(base.layer_devices)) > 1:
+        comparison.place([base.layer_devices[plan.number(k)] for k in range(max(comparison.layers.values()))])
+    return comparison
+
+
+def _settings(plan: Plan, unit: str, batch_tokens: int | None, window: str) -> dict[str, Any]:
+    """Return the arguments of `Encoder.stream`."""
+    return {"unit": unit, "batch_tokens": batch_tokens, "window": window, "layers": plan.layers or None}
 
 
 def _say_if_fewer(found: int, wanted: int | None, units: str, data: str, progress: Progress) -> None:
@@ -179,11 +192,8 @@ def compare_stream(
         KeyboardInterrupt: The run was interrupted; the checkpoint is saved first.
     """
     check_request(base, tuned, tokens, unit)
-    comparison = Comparison(plan, layer_counts(base, tuned, plan.layers))
-    options = {"unit": unit, "batch_tokens": batch_tokens, "window": window, "layers": plan.layers or None}
-    if len(set(base.layer_devices)) > 1:
-        comparison.place([base.layer_devices[plan.number(k)] for k in range(max(comparison.layers.values()))])
-    run = StreamRun(base, tuned, comparison, tokens, options, team)
+    comparison = _comparison(base, tuned, plan)
+    run = StreamRun(base, tuned, comparison, tokens, _settings(plan, unit, batch_tokens, window), team)
     if saved := checkpoint.load() if checkpoint else None:
         run.restore(*saved)
         progress.say(f"{data}: resuming after {len(comparison)} {unit}s")
