@@ -23,8 +23,12 @@ class BlockSwap:
 
     Part 0 is the embeddings, part k block k. Nothing changes in either model between calls.
 
+    A hybrid runs from the exchanged block up, on the inputs of that block which are kept. Some models pass more than
+    hidden states from block to block; the first batch shows it, and their hybrids then run as a whole.
+
     Raises:
-        BertftError: The models differ in their class, number of blocks, or the shape of a weight.
+        BertftError: The models differ in their class, number of blocks, or the shape of a weight, or one block serves
+            several layers.
     """
 
     def __init__(self, base: Encoder, tuned: Encoder) -> None:
@@ -37,7 +41,12 @@ class BlockSwap:
                 + " and ".join(f"{kind} of {count} blocks and {width} dimensions" for kind, count, width in kinds)
                 + (" with weights of other shapes" if kinds[0] == kinds[1] else "")
             )
+        if blocks(base.model) is not blocks(base.model):  # a list made for the caller
+            raise BertftError(
+                f"block swaps: expected a block of its own for each layer, found one for several in {kinds[0][0]}"
+            )
         self.parts = len(blocks(base.model)) + 1
+        self._resumes: bool | None = None  # whether a pass can begin at a block
 
     def changed(self) -> list[int]:
         """Return the parts whose weights differ."""
@@ -66,6 +75,8 @@ class BlockSwap:
             _run(encoder.model, inputs, layers)
             found.append(layers[self.parts - 1])
             kept.append(layers)
+        if self._resumes is None and self.parts > 2:
+            self._resumes = self._equals_itself(kept[0], inputs)
         for host, guest, layers in ((self.base, self.tuned, kept[0]), (self.tuned, self.base, kept[1])):
             found += [self._swapped(host.model, guest.model, part, layers, inputs) for part in parts]
         return torch.stack([pool_words(hidden, pieces, offsets) for hidden in found])
@@ -86,10 +97,23 @@ class BlockSwap:
             with _embeddings_of(host, guest):
                 _run(host, inputs, top, only_top=True)
         else:
-            below = replaced_blocks(host, part - 1, lambda: layers[part - 1]) if part > 1 else contextlib.nullcontext()
-            with below, _block_of(host, guest, part):
+            with self._from(host, part, layers), _block_of(host, guest, part):
                 _run(host, inputs, top, only_top=True)
         return top[self.parts - 1]
+
+    def _from(self, host: nn.Module, part: int, layers: dict[int, Tensor]) -> contextlib.AbstractContextManager[None]:
+        """Begin passes of ``host`` at block ``part`` inside the context, if it can."""
+        if part == 1 or not self._resumes:
+            return contextlib.nullcontext()
+        return replaced_blocks(host, part - 1, lambda: layers[part - 1])
+
+    def _equals_itself(self, layers: dict[int, Tensor], inputs: dict[str, Tensor]) -> bool:
+        """Return whether the base, run from its last block up, gives its own top layer."""
+        top, found, model = self.parts - 1, dict[int, Tensor](), self.base.model
+        with replaced_blocks(model, top - 1, lambda: layers[top - 1]):
+            _run(model, inputs, found, only_top=True)
+        mask = inputs["attention_mask"].bool()
+        return torch.allclose(found[top][mask], layers[top][mask], rtol=1e-4, atol=1e-5)
 
 
 def _layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

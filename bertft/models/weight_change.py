@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from bertft.errors import BertftError
+from bertft.models.devices import device_of
 from bertft.models.weight_files import ModelWeights, WeightFiles, Weights, paired_names
 from bertft.runs.files import write_text_atomically
 
@@ -61,13 +62,17 @@ class MatrixChange:
 
 
 def weight_changes(
-    base: nn.Module | str | os.PathLike[str], tuned: nn.Module | str | os.PathLike[str]
+    base: nn.Module | str | os.PathLike[str],
+    tuned: nn.Module | str | os.PathLike[str],
+    *,
+    device: str | torch.device | None = None,
 ) -> Iterator[MatrixChange]:
     """Yield the change of every matrix that both models have, in the order of the base.
 
     Args:
         base: a model, or a folder of safetensors files, of which one matrix at a time is read.
         tuned: likewise.
+        device: where to compute, by default the current GPU if there is one, else the CPU.
 
     Raises:
         BertftError: The models share no matrix, a matrix differs in shape, or a folder cannot be read.
@@ -82,11 +87,12 @@ def weight_changes(
             raise BertftError(
                 f"weights: {name} has the shape {shapes[0]} in {first.name} and {shapes[1]} in {second.name}"
             )
+    place = device_of(device)
     for name, other in pairs:
-        w, v = first.read(name), second.read(other)
+        w, v = first.read(name).to(place), second.read(other).to(place)
         if name in first.transposed:
             w, v = w.mT, v.mT
-        yield matrix_change(w.double(), v.to(w.device).double(), name)
+        yield matrix_change(w.double(), v.double(), name)
 
 
 def opened(model: nn.Module | str | os.PathLike[str], name: str) -> Weights:

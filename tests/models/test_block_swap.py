@@ -10,6 +10,7 @@ from families import save
 
 from bertft.data import synthetic
 from bertft.errors import BertftError
+from bertft.models import block_swap
 from bertft.models.block_swap import BlockSwap
 from bertft.models.blocks import blocks, embedding_modules, truncate
 from bertft.models.encoder import Encoder
@@ -39,6 +40,28 @@ def hybrid(host: Encoder, guest: Encoder, part: int) -> Encoder:
 @pytest.mark.parametrize("family", ["bert", "deberta-v3", "modernbert", "gpt2", "llama"])
 def test_hybrids_equal_whole_passes(family, tmp_path):
     base, tuned = pair(save(family, tmp_path))
+    compare_with_whole_passes(base, tuned)
+
+
+def test_blocks_that_pass_on_more_than_hidden_states_run_as_a_whole(tmp_path):
+    """As in T5, whose first block computes the position bias of all others."""
+    base, tuned = pair(save("bert", tmp_path))
+    carried = {}
+
+    def carry(module, args, output):
+        carried[args[0].shape] = 0.5
+
+    def take(module, args):
+        return args[0] + carried.pop(args[0].shape, 0.0), *args[1:]
+
+    for encoder in (base, tuned):
+        first, second = blocks(encoder.model)
+        first.register_forward_hook(carry)
+        second.register_forward_pre_hook(take)
+    compare_with_whole_passes(base, tuned)
+
+
+def compare_with_whole_passes(base, tuned):
     before = [{k: v.clone() for k, v in e.model.state_dict().items()} for e in (base, tuned)]
     items = base.tokenise(TEXTS, "token")
     swap = BlockSwap(base, tuned)
@@ -63,7 +86,14 @@ def test_unchanged_parts_are_known(tiny_model, disturbed):
     assert BlockSwap(base, base).changed() == []
 
 
-def test_models_of_other_architectures_are_refused(tiny_model, tmp_path):
+def test_a_block_that_serves_several_layers_is_refused(tiny_model, monkeypatch):
+    base = Encoder.from_pretrained(str(tiny_model))
+    monkeypatch.setattr(block_swap, "blocks", lambda model: torch.nn.ModuleList(list(blocks(model))))
+    with pytest.raises(BertftError, match="a block of its own for each layer, found one for several in BertModel"):
+        BlockSwap(base, base)
+
+
+def test_models_of_other_architectures_are_refused(tiny_model):
     base = Encoder.from_pretrained(str(tiny_model))
     short = Encoder.from_pretrained(str(tiny_model))
     truncate(short.model, 2)
