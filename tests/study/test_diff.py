@@ -172,6 +172,9 @@ def test_a_finished_diff_is_not_repeated(tiny_model, tuned, tmp_path, monkeypatc
     again = bertft.diff(tiny_model, tuned, TEXTS, out=out)
     assert again.rows == first.rows and again.said[:-2] == first.said[:-2]
     assert not list(out.glob("checkpoint*"))
+    (out / "words.csv").write_text("model,layer\na,b\n", encoding="utf8")
+    with pytest.raises(BertftError, match=r"words\.csv: expected the words of a diff"):
+        bertft.diff(tiny_model, tuned, TEXTS, out=out)
 
 
 def test_an_error_leaves_nothing_and_a_fault_of_a_model_is_named(tiny_model, tuned, tmp_path):

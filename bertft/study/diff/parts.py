@@ -200,16 +200,22 @@ def _listed(name: str, moved: Moved) -> list[MovedWord]:
 
 
 def read_words(folder: Path) -> list[MovedWord]:
-    """Return the words that moved most from the file of a run folder; none if there is no such file."""
+    """Return the words that moved most from the file of a run folder; none if there is no such file.
+
+    Raises ``BertftError`` for a damaged file.
+    """
     path = folder / FILES[1]
     if not path.is_file():
         return []
-    with path.open(encoding="utf8", newline="") as file:
-        return [
-            MovedWord(row["model"], int(row["layer"]), float(row["value"]), row["word"], row["context"])
-            for row in csv.DictReader(file)
-            if row["moved"] == "most"
-        ]
+    try:
+        with path.open(encoding="utf8", newline="") as file:
+            return [
+                MovedWord(row["model"], int(row["layer"]), float(row["value"]), row["word"], row["context"])
+                for row in csv.DictReader(file)
+                if row["moved"] == "most"
+            ]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise BertftError(f"{path}: expected the words of a diff, found something else ({error!r})") from None
 
 
 def _form(row: Row) -> str:

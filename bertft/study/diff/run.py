@@ -122,7 +122,7 @@ def run_diff(
     source = source or stream(_kind(command.text), command.text, split=command.split)
     tuned = {name: given.get(name) or load_encoder(model, command.dtype) for name, model in command.tuned.items()}
     base = given.get(BASE) or load_encoder(command.base, command.dtype)
-    inputs = compared(command, base, tuned, source, out=folder and folder.path, progress=progress)
+    inputs = compared(command, base, tuned, source, out=None if folder is None else folder.path, progress=progress)
     if folder is None:
         rows = merge_rows(*(stage.work() for part in PARTS for stage in part.stages(inputs)))
         return _difference(inputs, rows, time.monotonic() - begun)
@@ -133,7 +133,11 @@ def run_diff(
         seconds = folder.seconds(stages)
         found = _difference(inputs, rows, sum(seconds.values()), folder.path)
         folder.write_table(rows)
-        record = {"versions": versions(), "stages": [stage.name for stage in stages], "seconds": seconds}
+        record: dict[str, Any] = {
+            "versions": versions(),
+            "stages": [stage.name for stage in stages],
+            "seconds": seconds,
+        }
         record |= {"finished": folder.finished(stages) or timestamp(), "memory": process.fullest()}
         folder.write_record({**record, "unchanged": inputs.unchanged})
         redraw(folder.path, found, progress=progress)
