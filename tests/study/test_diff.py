@@ -172,6 +172,9 @@ def test_a_finished_diff_is_not_repeated(tiny_model, tuned, tmp_path, monkeypatc
     again = bertft.diff(tiny_model, tuned, TEXTS, out=out)
     assert again.rows == first.rows and again.said[:-2] == first.said[:-2]
     assert not list(out.glob("checkpoint*"))
+    (out / "words.csv").write_text("model,layer\na,b\n", encoding="utf8")
+    with pytest.raises(BertftError, match=r"words\.csv: expected the words of a diff"):
+        bertft.diff(tiny_model, tuned, TEXTS, out=out)
 
 
 def test_an_error_leaves_nothing_and_a_fault_of_a_model_is_named(tiny_model, tuned, tmp_path):
@@ -194,6 +197,24 @@ def test_noise_and_null_are_read_where_other_analyses_give_them():
     assert [line.term for line in said] == ["changed", "where"]
     table = {number.name: number.cell.value for number in answer(found, said, "").numbers}
     assert table["noise of the same size, layer 2"] == "0.999" and table["unrelated texts, layer 2"] == "0.010"
+
+
+def test_massive_activations_directions_and_causes_are_read_where_other_analyses_give_them():
+    rows = [Row("dep", "rsa", "t", k, "rsa_cosine_pearson", 1 - k / 4, None, None, 90, 1) for k in range(3)]
+    rows += [Row("dep", "sinks", "t", k, "massive_stimuli", float(3 * k), None, None, 90, 1) for k in range(3)]
+    for measure, value in (("direction_share_1", 0.46), ("direction_rank", 4.2), ("mean_shift_share", 0.15)):
+        rows.append(Row("dep", "directions", "t", 2, measure, value, value - 0.01, value + 0.01, 90, 1))
+    rows += [Row("dep", "causes", "t", k, "swap_in_rsa_cosine_pearson", 0.9 - k / 5, n=90) for k in range(3)]
+    rows += [Row("dep", "causes", "t", k, "swap_out_rsa_cosine_pearson", 0.5 + k / 5, n=90) for k in range(3)]
+    config = {"base": "b", "tuned": {"dep": "runs/dep"}}
+    said = {line.term: line.text for part in PARTS for line in part.said(Found(rows, context(config, rows), {}))}
+    assert list(said) == ["changed", "where", "massive", "direction", "cause"]
+    assert said["massive"] == "6 of 90 stimuli are massive activations at layer 2 and left out."
+    assert said["direction"] == (
+        "at layer 2 the first direction carries 0.46 [0.45, 0.47] of the change (effective rank 4.2); "
+        "0.15 [0.14, 0.16] is a shift that all tokens have in common."
+    )
+    assert said["cause"] == "block 2 alone moves the top layer to 0.500; without it that layer is at 0.900."
 
 
 def test_lines_beyond_twelve_are_dropped_by_rank():

@@ -25,21 +25,13 @@ from bertft.runs.vocabulary import MeasureName
 from bertft.similarity import Plan, compare_stream
 from bertft.similarity.words.moved import FILES, Moved, words_that_moved, write_moved
 from bertft.study.analyses.weights import MEASURE, Weights
-from bertft.study.analysis import Analysis
+from bertft.study.diff.further import READINGS, Part
 from bertft.study.diff.models import Compared, MovedWord
 from bertft.study.diff.verdict import FORM, HARDLY, NOISE, SHOWN, Found, half, is_changed
 
 METRIC = "cosine"
 WORDS = 2000  # words that are looked at one by one
 CONTEXT = 7  # words shown on either side of a word that moved
-
-
-class Part(Analysis[Compared]):
-    """One question about a pair of models."""
-
-    def said(self, found: Found) -> list[Said]:
-        """Return the lines of the verdict; none where the rows are absent."""
-        return []
 
 
 class Similarity(Part):
@@ -200,16 +192,22 @@ def _listed(name: str, moved: Moved) -> list[MovedWord]:
 
 
 def read_words(folder: Path) -> list[MovedWord]:
-    """Return the words that moved most from the file of a run folder; none if there is no such file."""
+    """Return the words that moved most from the file of a run folder; none if there is no such file.
+
+    Raises ``BertftError`` for a damaged file.
+    """
     path = folder / FILES[1]
     if not path.is_file():
         return []
-    with path.open(encoding="utf8", newline="") as file:
-        return [
-            MovedWord(row["model"], int(row["layer"]), float(row["value"]), row["word"], row["context"])
-            for row in csv.DictReader(file)
-            if row["moved"] == "most"
-        ]
+    try:
+        with path.open(encoding="utf8", newline="") as file:
+            return [
+                MovedWord(row["model"], int(row["layer"]), float(row["value"]), row["word"], row["context"])
+                for row in csv.DictReader(file)
+                if row["moved"] == "most"
+            ]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise BertftError(f"{path}: expected the words of a diff, found something else ({error!r})") from None
 
 
 def _form(row: Row) -> str:
@@ -279,5 +277,5 @@ class WeightsMoved(Part):
         return Weights().figures(rows, context)
 
 
-PARTS: list[Part] = sorted([Similarity(), Words(), WeightsMoved()], key=lambda part: part.order)
+PARTS: list[Part] = sorted([Similarity(), Words(), WeightsMoved(), *READINGS], key=lambda part: part.order)
 """Every part, in the order in which they run and speak."""
