@@ -27,7 +27,7 @@ from bertft.cli.options import (
 )
 from bertft.cli.probe import probe_app
 from bertft.cli.rsa import RSA_EXAMPLES, rsa
-from bertft.study.config import FinetuneCommand
+from bertft.study.options import FinetuneCommand
 
 if TYPE_CHECKING:
     from bertft.runs.progress import Progress

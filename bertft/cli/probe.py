@@ -20,7 +20,7 @@ from bertft.cli.options import (
     showing_progress,
     tell,
 )
-from bertft.study.config import EdgeCommand, StructuralCommand
+from bertft.study.options import EdgeCommand, StructuralCommand
 
 probe_app = typer.Typer(no_args_is_help=True, help="Probe the layers of an encoder.", rich_markup_mode="rich")
 

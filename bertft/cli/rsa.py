@@ -24,7 +24,7 @@ from bertft.cli.options import (
     tell,
 )
 from bertft.errors import BertftError
-from bertft.study.config import RsaOptions
+from bertft.study.options import RsaOptions
 
 ALIASES = {"r2": "linear_r2", "knn": "mutual_knn"}
 

@@ -27,7 +27,7 @@ from bertft.ops.rows import as_tensor
 from bertft.runs.sums_file import read_sums, write_sums
 from bertft.similarity import measures
 from bertft.similarity.augmented_rows import pack, translation, unpack
-from bertft.similarity.placed_sums import PlacedSums, bytes_of_sums, shapes_of_sums
+from bertft.similarity.placed_sums import GRAMS, PlacedSums, add_sums, as_kept, bytes_of_sums, shapes_of_sums
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 _SUMS = Moments._fields
 _NAMES = ("mean_x", "mean_y", *_SUMS)
 NOISE = "noise"  # its name in a saved state
-GRAMS = ("gram_x", "gram_y")  # symmetric, kept packed (`bertft.ops.moments.packed`)
 SLICE = 8192  # rows after which the CPU kernel adds its products to the sums (kChunk kChunksPerFlush in csrc)
 FEW = 128  # dimensions up to which the CPU kernel multiplies rows of any type in float64 (kSmall in csrc)
 _EMPTY = "similarity: needs at least 3 stimuli, found 0"
@@ -130,11 +129,10 @@ class Sums:
                 if total["cross"].device != where:
                     part = cross_moments(rows[0], rows[1], **means, **self._kinds)
                     for name, sums in part._asdict().items():
-                        _add(total[name], sums, name)
+                        add_sums(total[name], sums, name)
                     continue
                 if where not in scratch:  # the kernels fill whole matrices
-                    first, second = (t.new_zeros(2 * t.shape[-1:], dtype=torch.float64) for t in rows)
-                    scratch[where] = first, second
+                    scratch[where] = [t.new_zeros(2 * t.shape[-1:], dtype=torch.float64) for t in rows]
                 squares = dict(zip(GRAMS, scratch[where], strict=True))
                 for square in squares.values():
                     square.zero_()
@@ -155,12 +153,12 @@ class Sums:
                 with _in_layer(k, begin, side):
                     one = cross_moments(row, **kinds)
                 for name, own in ((f"gram_{side}", one.gram_x), (f"stats_{side}", one.stats_x)):
-                    _add(state[name][k], present(own), name)
+                    add_sums(state[name][k], present(own), name)
         for k, m in self._pairs():
             means: dict[str, Any] = {"mean_x": mean_x[k], "mean_y": mean_y[m], **self._kinds}
             part = cross_moments(x[k], y[m], grams=False, **means)
             for name, own in (("cross", part.cross), ("stats_xy", part.stats_xy)):
-                _add(state[name][k][m], present(own), name)
+                add_sums(state[name][k][m], present(own), name)
 
     @property
     def _kinds(self) -> dict[str, Any]:
@@ -342,7 +340,7 @@ class Sums:
         """Resume from the `state` of an accumulator of the same configuration, of this or an earlier version."""
         if set(state) - {NOISE} not in (set(), set(_NAMES)):
             raise BertftError(f"CrossMoments.restore: expected {', '.join(_NAMES)}, found {', '.join(sorted(state))}")
-        self._sums = PlacedSums({name: _as_kept(name, tensor) for name, tensor in state.items() if name != NOISE})
+        self._sums = PlacedSums({name: as_kept(name, tensor) for name, tensor in state.items() if name != NOISE})
         coarse = measures.NOISE if self.float64 else measures.NOISE_OF_FLOAT32_SUMS  # older files lack it
         self.noise = float(state[NOISE]) if NOISE in state else coarse if state else measures.NOISE
         return self
@@ -400,16 +398,3 @@ def _in_layer(layer: int, begin: int, side: str | None = None) -> Iterator[None]
         raise dataclasses.replace(
             bad, op="CrossMoments.update", side=side or bad.side, layer=layer, row=begin + bad.row
         ) from None
-
-
-def _add(total: Tensor, part: Tensor | None, name: str) -> None:
-    """Add a chunk's sums of this name to the kept ones, wherever those are."""
-    if part is not None and name in GRAMS:
-        add_packed(total, part.to(total.device))
-    elif part is not None:
-        total.add_(part.to(total.device))
-
-
-def _as_kept(name: str, tensor: Tensor) -> Tensor:
-    """Return a state's tensor in today's form; earlier versions kept whole symmetric matrices (L, D, D)."""
-    return torch.stack([packed(layer) for layer in tensor]) if name in GRAMS and tensor.ndim == 3 else tensor

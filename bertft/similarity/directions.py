@@ -27,10 +27,11 @@ import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
+from bertft.runs.catalogue import DIRECTIONS
 from bertft.runs.intervals import Interval, positive_interval, share_interval
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
-from bertft.runs.vocabulary import DIRECTIONS, MeasureName
+from bertft.runs.vocabulary import MeasureName
 from bertft.similarity import measures
 from bertft.similarity.moments import CrossMoments
 from bertft.similarity.paired_stimuli import Draw, Stimuli
@@ -231,7 +232,7 @@ def directions_of_change(
         base: the encoder before fine-tuning.
         tuned: encoders by name, of the same width, made from the base. Layers are compared as far as both have them.
         texts: as in `bertft.similarity.compare_encoders`.
-        k: number of directions, at most `bertft.runs.vocabulary.DIRECTIONS`.
+        k: number of directions, at most `bertft.runs.catalogue.DIRECTIONS`.
         draw: which stimuli of the texts to take.
         sample: stimuli in the sample behind intervals and words.
         extremes: different words at either end of a direction.

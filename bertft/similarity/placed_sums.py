@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from bertft.ops.moments.packed import packed_size
+from bertft.ops.moments.packed import add_packed, packed, packed_size
+
+GRAMS = ("gram_x", "gram_y")  # symmetric, kept packed (`bertft.ops.moments.packed`)
 
 CPU = torch.device("cpu")
 
@@ -96,3 +98,16 @@ def bytes_of_sums(layers: tuple[int, int], widths: tuple[int, int], pairs: str =
             entries *= size
         total += entries
     return total
+
+
+def add_sums(total: Tensor, part: Tensor | None, name: str) -> None:
+    """Add a chunk's sums of this name to the kept ones, wherever those are."""
+    if part is not None and name in GRAMS:
+        add_packed(total, part.to(total.device))
+    elif part is not None:
+        total.add_(part.to(total.device))
+
+
+def as_kept(name: str, tensor: Tensor) -> Tensor:
+    """Return a state's tensor in today's form; earlier versions kept whole symmetric matrices (L, D, D)."""
+    return torch.stack([packed(layer) for layer in tensor]) if name in GRAMS and tensor.ndim == 3 else tensor

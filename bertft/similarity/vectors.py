@@ -50,8 +50,8 @@ def compare_vectors(
         tuned: vectors (L, n, E) of the same stimuli, or several by name; a single one is called ``tuned``.
         plan: the similarities to measure; its ``layers`` choose among the layers' numbers.
         ids: the ids (n,) of the stimuli of ``base`` and of each tuned space, by name, else those of the files.
-        groups: (n,) the group of each stimulus, such as its text, else those of the base's file. The stimuli of a group
-            are consecutive and not independent: intervals are clustered by it. Without, each stimulus is its own.
+        groups: (n,) the group of each stimulus, such as its text, else those of the base's file; by default each is its
+            own. The stimuli of a group are consecutive and not independent: intervals are clustered by it.
         pair_by: ``ids`` refuses files whose ids are missing or not equal in one order, ``rows`` does not read them.
         data: name of the stimuli in the rows.
         checkpoint: where to save the state, and to resume from, as in `compare_stream`.
@@ -63,13 +63,11 @@ def compare_vectors(
     Raises:
         BertftError: if files cannot be read, ids or groups do not fit, or vectors are not finite or have no direction.
     """
-    spaces = {"base": _opened(base, "base")}
     listed = tuned if isinstance(tuned, Mapping) else {"tuned": tuned}
     if not listed or "base" in listed:
         raise BertftError(f"compare_vectors: expected tuned vectors under names other than base, found {list(listed)}")
-    spaces.update({name: _opened(own, name) for name, own in listed.items()})
-    numbers = _layers(spaces, plan)
-    count = _check_counts(spaces)
+    spaces = {name: _opened(own, name) for name, own in {"base": base, **listed}.items()}
+    numbers, count = _layers(spaces, plan), _check_counts(spaces)
     if pair_by == "ids":
         _check_ids(spaces, ids or {})
     labels = spaces["base"].groups if groups is None else groups

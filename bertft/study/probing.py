@@ -12,7 +12,8 @@ import torch
 from bertft.probes.feature_store import FeatureStore
 from bertft.runs.files import write_text_atomically
 from bertft.runs.settings import check
-from bertft.study.config import EdgeCommand, EdgeConfig, ProbesConfig, StructuralCommand
+from bertft.study.config import EdgeConfig, ProbesConfig
+from bertft.study.options import EdgeCommand, StructuralCommand
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from bertft.cli.rsa import RSA_HELP
 from bertft.errors import BertftError
 from bertft.models.finetuning.config import FinetuneConfig
 from bertft.runs.settings import Positive, Settings, Size, Within
-from bertft.study.config import EdgeCommand, FinetuneCommand, RsaOptions, StructuralCommand
+from bertft.study.options import EdgeCommand, FinetuneCommand, RsaOptions, StructuralCommand
 
 
 @dataclass(frozen=True)

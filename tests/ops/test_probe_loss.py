@@ -7,54 +7,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from probe_problems import BATCHES, brute_force, leaves, problem
 
 from bertft.errors import BertftError
 from bertft.ops import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient, reference
 from bertft.ops.native import cpu, dispatch
-
-# Lengths that straddle vectors and register blocks, with single words and empty sentences.
-BATCHES = {
-    "mixed": [5, 0, 1, 17, 33, 8, 60, 2, 3],
-    "single words": [1, 1, 1],
-    "vector edges": [4, 6, 7, 8, 9, 12, 15, 16, 17, 18, 24, 25],
-    "long": [513, 3],
-}
-
-
-def problem(lengths, L=2, D=19, R=13, R2=6, dtype=torch.float64, seed=0):
-    """Return random vectors and weights with integer golds, scaled to similar sizes."""
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.tensor(lengths, dtype=torch.int64)
-    T = int(lengths.sum())
-    h = torch.randn(L, T, D, generator=generator, dtype=torch.float64)
-    weights = [torch.randn(L, D, r, generator=generator, dtype=torch.float64) / (0.5 * D * r) ** 0.5 for r in (R, R2)]
-    distances = []
-    for n in lengths.tolist():
-        upper = torch.randint(1, 9, (n, n), generator=generator).triu(1)
-        distances.append((upper + upper.T).flatten())
-    distances = torch.cat([*distances, torch.zeros(0, dtype=torch.int64)])
-    depths = torch.randint(0, 6, (T,), generator=generator)
-    return h.to(dtype), *(w.to(dtype) for w in weights), distances, depths, lengths
-
-
-def brute_force(h, weight_distance, weight_depth, distances, depths, lengths):
-    """Return the losses by definition, pair by pair on differences of vectors, without a Gram matrix."""
-    out, sentences = torch.zeros(h.shape[0], 2, dtype=torch.float64), int((lengths > 0).sum())
-    for layer in range(h.shape[0]):
-        word = gold = 0
-        for n in lengths.tolist():
-            points = h[layer, word : word + n].double()
-            apart = ((points[:, None] - points[None]) @ weight_distance[layer].double()).square().sum(-1)
-            deep = (points @ weight_depth[layer].double()).square().sum(-1)
-            if n:
-                out[layer, 0] += (apart.flatten() - distances[gold : gold + n * n]).abs().sum() / n**2 / sentences
-                out[layer, 1] += (deep - depths[word : word + n]).abs().sum() / n / sentences
-            word, gold = word + n, gold + n * n
-    return out
-
-
-def leaves(h, *weights):
-    return [t.detach().clone().requires_grad_() for t in (h, *weights)]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -156,111 +113,6 @@ def test_compile_fullgraph():
     torch.testing.assert_close(compiled(*inputs), loss(*inputs))
     for a, b in zip(torch.autograd.grad(compiled(*inputs), inputs), expected, strict=True):
         torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize("factor", [1.0, 0.5])
-def test_second_backward_pass_over_one_graph_adds_the_same_gradient(factor):
-    """The first pass hands over the gradients that the forward pass computed; the second computes them again."""
-    h, wd, wp, distances, depths, lengths = problem([9, 4])
-    for call in (
-        lambda h, w: distance_probe_loss(h, w, distances, lengths),
-        lambda h, w: depth_probe_loss(h, w, depths, lengths),
-        lambda h, w: probe_loss(h, w, wp, distances, depths, lengths),
-    ):
-        inputs = leaves(h, wd)
-        loss = call(*inputs).sum() * factor
-        first = torch.autograd.grad(loss, inputs, retain_graph=True)
-        kept = [g.clone() for g in first]
-        second = torch.autograd.grad(loss, inputs)
-        for a, b, c in zip(first, second, kept, strict=True):
-            assert torch.equal(a, b) and torch.equal(a, c) and a.data_ptr() != b.data_ptr()
-        with pytest.raises(RuntimeError, match="second time"):
-            loss.backward()
-
-
-@pytest.mark.parametrize("kind", ["distance", "depth"])
-def test_backward_scales_each_layer_by_its_upstream_gradient(kind):
-    h, wd, wp, distances, depths, lengths = problem([9, 4])
-    weight, golds, loss = {
-        "distance": (wd, distances, distance_probe_loss),
-        "depth": (wp, depths, depth_probe_loss),
-    }[kind]
-    plain = leaves(h, weight)
-    loss(*plain, golds, lengths).sum().backward()
-    for upstream in ([1.0, 1.0], [1.0, -2.0]):
-        inputs = leaves(h, weight)
-        factors = torch.tensor(upstream, dtype=torch.float64)
-        loss(*inputs, golds, lengths).backward(factors)
-        for a, b in zip(inputs, plain, strict=True):
-            torch.testing.assert_close(a.grad, b.grad * factors[:, None, None], rtol=1e-14, atol=0)
-
-
-def test_gradients_of_several_upstream_gradients_at_once():
-    h, wd, _, distances, _, lengths = problem([9, 4])
-    h, wd = leaves(h, wd)
-    loss = distance_probe_loss(h, wd, distances, lengths)
-    (found,) = torch.autograd.grad(
-        loss, wd, torch.eye(2, dtype=torch.float64), is_grads_batched=True, retain_graph=True
-    )
-    for k in range(2):
-        (alone,) = torch.autograd.grad(loss[k], wd, retain_graph=True)
-        torch.testing.assert_close(found[k], alone)
-
-
-def test_changing_the_weight_before_backward_is_refused():
-    h, wd, _, distances, _, lengths = problem([9, 4])
-    weight = wd.clone().requires_grad_()
-    loss = distance_probe_loss(h, weight, distances, lengths).sum()
-    with torch.no_grad():
-        weight += 1
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
-
-
-def test_losses_may_be_changed_in_place():
-    h, wd, _, distances, _, lengths = problem([9, 4])
-    weight = wd.clone().requires_grad_()
-    loss = distance_probe_loss(h, weight, distances, lengths)
-    expected = torch.autograd.grad(loss.sum() * 3, weight)[0]
-    again = distance_probe_loss(h, weight, distances, lengths)
-    again *= 3
-    torch.testing.assert_close(torch.autograd.grad(again.sum(), weight)[0], expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_float64_precision_returns_the_type_of_the_input(dtype):
-    h, wd, wp, distances, depths, lengths = problem([30, 7, 12], dtype=dtype)
-    exact = brute_force(h, wd, wp, distances, depths, lengths)
-    for kind, (loss, weight, golds) in enumerate(
-        [(distance_probe_loss, wd, distances), (depth_probe_loss, wp, depths)]
-    ):
-        leaf = weight.clone().requires_grad_()
-        found = loss(h, leaf, golds, lengths, precision="float64")
-        assert found.dtype == torch.float32
-        assert torch.equal(found.double(), exact[:, kind].float().double())
-        wide = weight.double().requires_grad_()
-        loss(h.double(), wide, golds, lengths).sum().backward()
-        found.sum().backward()
-        assert leaf.grad.dtype == dtype and torch.equal(leaf.grad, wide.grad.to(dtype))
-        plain = loss(h, weight, golds, lengths)
-        assert torch.equal(loss(h, weight, golds, lengths, precision="fast"), plain)  # on a CPU
-
-
-def test_unknown_precision_is_refused():
-    h, wd, wp, distances, depths, lengths = problem([9, 4])
-    message = "precision must be float32, fast, float64, found 'half'"
-    with pytest.raises(BertftError, match=message):
-        distance_probe_loss(h, wd, distances, lengths, precision="half")
-    with pytest.raises(BertftError, match=message):
-        depth_probe_loss(h, wp, depths, lengths, precision="half")
-
-
-def test_second_derivatives_are_refused():
-    args = problem([3, 4])
-    inputs = leaves(*args[:3])
-    (grad,) = torch.autograd.grad(probe_loss(*inputs, *args[3:]).sum(), inputs[1], create_graph=True)
-    with pytest.raises(BertftError, match="second derivatives are not implemented"):
-        grad.sum().backward()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -202,7 +202,7 @@ def test_every_function_and_class_is_used():
 def test_every_setting_is_read_somewhere():
     from bertft.models.finetuning.config import FinetuneConfig
     from bertft.probes.edge.training import EdgeTraining
-    from bertft.study.config import EdgeCommand, StructuralCommand
+    from bertft.study.options import EdgeCommand, StructuralCommand
 
     trees = [ast.parse(path.read_text(encoding="utf8")) for path in ROOT.glob("bertft/**/*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from bertft.errors import BertftError
 from bertft.ops.metrics import COMPARISONS, METRICS
+from bertft.runs.catalogue import COMPARISONS as NAMED_COMPARISONS
+from bertft.runs.catalogue import METRICS as NAMED_METRICS
 from bertft.runs.vocabulary import (
     CATALOGUE,
     Derived,
@@ -29,8 +31,6 @@ from bertft.runs.vocabulary import (
     pair,
     pairs_of_models,
 )
-from bertft.runs.vocabulary import COMPARISONS as NAMED_COMPARISONS
-from bertft.runs.vocabulary import METRICS as NAMED_METRICS
 from bertft.similarity.neighbours import K
 
 ROOT = Path(__file__).parents[2]

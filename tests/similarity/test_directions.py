@@ -12,8 +12,9 @@ import torch
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
 from bertft.models.logit_lens import logit_lens
+from bertft.runs.catalogue import DIRECTIONS
 from bertft.runs.intervals import share_interval
-from bertft.runs.vocabulary import DIRECTIONS, MeasureName
+from bertft.runs.vocabulary import MeasureName
 from bertft.similarity.direction_words import FILES, tokens_of, write_directions
 from bertft.similarity.directions import (
     Change,

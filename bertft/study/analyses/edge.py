@@ -26,8 +26,9 @@ from bertft.runs.progress import Progress
 from bertft.runs.rows import Row, write_results
 from bertft.runs.vocabulary import MeasureName
 from bertft.study.analysis import Analysis, close_folder, open_folder
-from bertft.study.config import EdgeCommand, EdgeConfig, settings_of
+from bertft.study.config import EdgeConfig, settings_of
 from bertft.study.inputs import Inputs, load_encoders, pinned_models
+from bertft.study.options import EdgeCommand
 from bertft.study.probing import command_features, remove_features, study_features, write_notes
 from bertft.study.timing import (
     TEXTS,

@@ -35,8 +35,9 @@ from bertft.runs.progress import Progress
 from bertft.runs.rows import Row
 from bertft.runs.vocabulary import MeasureName
 from bertft.study.analysis import Analysis, close_folder, open_folder
-from bertft.study.config import ProbesConfig, StructuralCommand, settings_of
+from bertft.study.config import ProbesConfig, settings_of
 from bertft.study.inputs import RANDOM, Inputs, load_encoders, pinned_models, treebank_split
+from bertft.study.options import StructuralCommand
 from bertft.study.probing import command_features, remove_features, study_features, write_notes
 from bertft.study.timing import (
     Line,
