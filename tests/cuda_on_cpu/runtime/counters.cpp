@@ -81,7 +81,7 @@ Pending& pending_of(Warp& warp, Site site, Request what, bool shared, unsigned b
 unsigned distinct(const uintptr_t* address, unsigned mask, unsigned bytes, unsigned unit, uintptr_t* found) {
   unsigned count = 0;
   for (unsigned m = mask; m; m &= m - 1) {
-    const uintptr_t a = address[std::countr_zero(m)];
+    const uintptr_t a = address[__builtin_ctz(m)];
     for (uintptr_t v = a / unit; v <= (a + bytes - 1) / unit; ++v)
       if (count == 0 || found[count - 1] != v) found[count++] = v;
   }
@@ -131,7 +131,7 @@ static unsigned most_of_a_bank(const uintptr_t* address, unsigned mask, unsigned
   static uintptr_t words[kBanks][4 * kLanes];  // not on a fiber's small stack
   unsigned count[kBanks] = {}, most = 0;
   for (unsigned m = mask; m; m &= m - 1) {
-    const uintptr_t first = address[std::countr_zero(m)] / 4, last = (address[std::countr_zero(m)] + bytes - 1) / 4;
+    const uintptr_t first = address[__builtin_ctz(m)] / 4, last = (address[__builtin_ctz(m)] + bytes - 1) / 4;
     for (uintptr_t word = first; word <= last; ++word) {
       const unsigned bank = word % kBanks;
       const uintptr_t* end = words[bank] + count[bank];
