@@ -62,7 +62,8 @@ class Reservoir:
                 chosen.append((identity, before, int(starts[at]), size))
         kept = np.array([entry for entry in chosen if entry[0] in self._counts], np.int64).reshape(-1, 4)
         if len(kept):
-            self._keep(*kept.T, spaces)
+            owners, earlier, first, counts = kept.T
+            self._keep(owners, earlier, first, counts, spaces)
 
     def _count(self, identity: int, length: int, priority: float) -> None:
         """Make room for a sentence's stimuli, discarding others or the sentence itself."""

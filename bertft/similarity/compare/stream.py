@@ -122,10 +122,14 @@ class StreamRun:
         for place, (index, lengths, spaces) in self._spaces(buffer, self.batch):
             lengths, spaces = cut(index, lengths, left, spaces)
             add = (index + self.first, lengths, spaces, partial(_name, buffer.names, self.first))
-            self.checks.begin(spaces, lambda add=add: Comparison(self.comparison.plan, self.layers).update(*add))
+            self.checks.begin(spaces, partial(self._explain, *add))
             self.comparison.update(*add)
             self.batch, self.left = place + 1, left
             yield int(lengths.sum()), len(index.unique())
+
+    def _explain(self, *batch: Any) -> None:
+        """Raise the error of a bad row in a batch, for `RowChecks`."""
+        Comparison(self.comparison.plan, self.layers).update(*batch)
 
     def _spaces(self, buffer: Buffer, skip: int) -> Iterator[tuple[int, tuple[Tensor, Tensor, list[Tensor]]]]:
         """Yield the buffer's batches from number ``skip`` on. Encoders that batch alike do not run the skipped ones."""
