@@ -140,9 +140,8 @@ __global__ void __launch_bounds__(kThreads, 2)
       [&](const __half* stage) {
 #pragma unroll 1  // as above
         for (int k = 0; k < 2; ++k) {
-          const __half* from = stage + k * 16 * kRowHalves;
-          const int t = thread_anew();
-          add_terms<FAST>(sums, Across{from, left_across(t)}, Across{from, right_across(t)});
+          const int t = thread_anew(), from = k * 16 * kRowHalves;
+          add_terms<FAST>(sums, Across{stage, from + left_across(t)}, Across{stage, from + right_across(t)});
         }
       });
   const float* tile = leave(sums, ring);
