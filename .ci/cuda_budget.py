@@ -27,6 +27,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -277,9 +278,9 @@ def main() -> int:
     compiler = "nvcc " + re.search(r"V([\d.]+)", version)[1]
     kernels: list[Kernel] = []
     problems: list[str] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for source in arguments.files or sorted((CSRC / "cuda").glob("*.cu")):
-            found, wrong = compile_file(source.resolve(), nvcc, Path(scratch))
+    sources = [source.resolve() for source in arguments.files or sorted((CSRC / "cuda").glob("*.cu"))]
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for found, wrong in pool.map(lambda source: compile_file(source, nvcc, Path(scratch)), sources):
             kernels += found
             problems += wrong
     print(table(kernels))
