@@ -2,7 +2,7 @@
 
 python benchmarks/bench_corpus.py sums --stimuli 1000000      sums of one layer pair against the GEMM limit; memory
 python benchmarks/bench_corpus.py stream --text FILE          two encoders alone, and with RSA and CKA (--measures)
-python benchmarks/bench_corpus.py pipeline --text FILE        all but the encoders' arithmetic, a CPU second; memory
+python benchmarks/bench_corpus.py pipeline --text FILE        a stream without its encoders, in CPU seconds; memory
 python benchmarks/bench_corpus.py processes --text FILE       two processes against one with two threads
 python benchmarks/bench_corpus.py error --text FILE           every layer's real vectors against all pairs in float64
 python benchmarks/bench_corpus.py knn                         mutual nearest neighbours against dense matrices
