@@ -16,6 +16,7 @@ from bertft.probes.edge.training import Corpus as EdgeCorpus
 from bertft.probes.edge.training import EdgeTraining, count, train_heads
 from bertft.probes.structural.orthogonal import train_orthogonal
 from bertft.probes.structural.rbf import train_rbf
+from bertft.probes.structural.split import split_once
 from bertft.probes.structural.training import Corpus, Trees, predict, train_probes
 from bertft.probes.vectors import StreamedVectors, WordVectors, on_device
 from tests.probes.edge.test_edge import corpus, repeated, vectors
@@ -46,6 +47,18 @@ def test_structural_probes_on_a_gpu_equal_those_of_the_cpu(material, train):
     points = [predict(here, material[1].vectors, device=device) for device in ("cuda", "cpu")]
     for a, b in zip(*points, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_structural_probes_over_split_words_equal_those_of_the_cpu(material, monkeypatch):
+    here = train_probes(*material, epochs=2, rank=64, device="cpu")
+    monkeypatch.setenv("BERTFT_CORE", "split")
+    split = split_once(material[0].on(torch.device("cuda")).vectors, 64)
+    assert split is not None
+    there = train_probes(*material, epochs=2, rank=64, device="cuda")
+    torch.testing.assert_close(there.weights, here.weights, rtol=0, atol=2e-3)
+    torch.testing.assert_close(there.dev_loss, here.dev_loss, rtol=1e-3, atol=1e-4)
+    again = train_probes(*material, epochs=2, rank=64, device="cuda")
+    assert torch.equal(again.weights, there.weights)
 
 
 def test_edge_probes_on_a_gpu_equal_those_of_the_cpu():
