@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from bertft.data.examples import inputs_of
+from bertft.errors import BertftError
+from bertft.models.blocks import blocks
 from bertft.models.encoder import Encoder
+from bertft.models.loading import load_skeleton
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.similarity import compare_encoders
@@ -61,7 +64,11 @@ class Rsa(Analysis[Inputs]):
         return found
 
     def check(self, inputs: Inputs) -> None:
-        """Read every text."""
+        """Read every text, and refuse layers that the model lacks."""
+        model, rsa = inputs.config.model, inputs.config.rsa
+        chosen = layer_numbers(rsa.layers) if rsa else None
+        if chosen and chosen[-1] > (last := len(blocks(load_skeleton(model)))):
+            raise BertftError(f"rsa.layers: expected some of 0..{last} of {model}, found {chosen[-1]}")
         for text in _texts(inputs):
             inputs.stimuli(text)
 
