@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, Optional
 
@@ -150,7 +151,8 @@ def _of_files(chosen: dict[str, Any], tuned: list[str], files: list[str]) -> par
             raise BertftError(f"--{name}: has no meaning for files of vectors (--base-vectors), found {value!r}")
     names = {field.name for field in dataclasses.fields(command.VectorsCommand)}
     own = {name: value for name, value in chosen.items() if name in names}
-    made = command.VectorsCommand(**own, tuned_vectors=named_encoders(files))
+    named = [entry if "=" in entry else f"{Path(entry).stem}={entry}" for entry in files]
+    made = command.VectorsCommand(**own, tuned_vectors=named_encoders(named))
     return partial(command.run_vectors, made)
 
 

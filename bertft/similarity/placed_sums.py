@@ -24,6 +24,7 @@ class PlacedSums:
     def __init__(self, tensors: Mapping[str, Tensor] | None = None) -> None:
         self._settled = dict(tensors or {})
         self._ahead: dict[str, list[Tensor]] = {}
+        self._asked: list[torch.device] = []  # the devices that the layers ahead were wanted on
 
     def __bool__(self) -> bool:
         return bool(self._settled or self._ahead)
@@ -54,10 +55,10 @@ class PlacedSums:
         Those are on the CPU if the device is, or if the layers of one GPU would take more than a quarter of its free
         memory. Sums of more layers than ``devices`` are on the last one.
         """
-        placed = [self._ahead["mean_x"][k].device for k in range(len(devices))] if self._ahead else []
-        if placed == list(devices):
+        if self._ahead and self._asked == list(devices):
             return self._ahead
         self.settle()
+        self._asked = list(devices)
         used = {device for device in devices if device != CPU and self._fits(device, devices)}
         if not used:
             return self._settled

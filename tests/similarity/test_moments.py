@@ -189,6 +189,23 @@ def test_long_updates_add_as_the_kernel_does_alone(pairs):
         assert torch.equal(found, expected), name
 
 
+def test_sums_of_layers_on_several_devices_are_those_of_one(monkeypatch):
+    """Devices cpu:0 and cpu:1 are others than cpu by name; one of them is full, so that its layer stays behind."""
+    free = {"cpu:0": 10**9, "cpu:1": 8}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[str(device)], 10**9))
+    x, y = spaces("bert", layers=4)
+    plain, spread = CrossMoments(4, 4), CrossMoments(4, 4)
+    spread.place([torch.device(name) for name in ("cpu", "cpu:0", "cpu:1", "cpu:0")])
+    for rows in (slice(0, 20), slice(20, 60)):
+        plain.update(x[:, rows], y[:, rows])
+        spread.update(x[:, rows], y[:, rows])
+        assert spread._sums.on_gpu
+    assert len(spread) == 60 and spread.widths == (12, 9)
+    assert all(torch.equal(spread.state[name], kept) for name, kept in plain.state.items())
+    assert not spread._sums.on_gpu  # looked at, they are on the CPU
+    assert torch.equal(spread.update(x, y).rsa(), plain.update(x, y).rsa())
+
+
 @pytest.mark.parametrize("bad", ["x", "y"])
 def test_a_bad_row_far_into_an_update_is_named(bad):
     rows = {"x": torch.ones(1, 9000, 4), "y": torch.ones(1, 9000, 4)}

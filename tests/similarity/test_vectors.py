@@ -337,10 +337,12 @@ def test_the_command_compares_files_and_resumes(spaces, tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     _, base, tuned, ids, groups = spaces
     files = [npz(tmp_path / name, vectors, ids, groups) for name, vectors in (("base", base), ("tuned", tuned))]
-    command = ["rsa", "--base-vectors", "base.npz", "--tuned-vectors", "t=tuned.npz", "--sample", "60", "--seed", "3"]
+    command = ["rsa", "--base-vectors", "base.npz", "--tuned-vectors", "tuned.npz", "--sample", "60", "--seed", "3"]
     assert run([*command, "--out", "run", "--quiet"]) == 0
     rows = read_results(tmp_path / "run" / "results.csv")
-    assert {row.measure for row in rows} == {"rsa_cosine_pearson", "cka_debiased"} and {r.model for r in rows} == {"t"}
+    assert {row.measure for row in rows} == {"rsa_cosine_pearson", "cka_debiased"} and {r.model for r in rows} == {
+        "tuned"
+    }
     plain = compare_vectors(*files, Plan(sample=60, seed=3))
     assert [row.value for row in rows] == pytest.approx([row.value for row in plain], abs=1e-12)
     assert (tmp_path / "run" / "report.html").exists() and not (tmp_path / "run" / "checkpoint").exists()
@@ -349,7 +351,7 @@ def test_the_command_compares_files_and_resumes(spaces, tmp_path, monkeypatch, c
     assert "done before with the same settings" in capsys.readouterr().err
     assert read_results(tmp_path / "run" / "results.csv") == rows
     marker = json.loads(next((tmp_path / "run" / "rsa").glob("*.done.json")).read_text())
-    assert set(marker["settings"]["files"]) == {"", "t"}
+    assert set(marker["settings"]["files"]) == {"", "tuned"}
 
 
 @pytest.mark.parametrize(

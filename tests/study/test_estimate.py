@@ -114,6 +114,11 @@ def test_bad_input_is_refused(study, capsys):
     assert "size: expected a whole number" in capsys.readouterr().err
 
 
+def test_layers_that_the_model_lacks_are_refused_before_the_work(study, capsys):
+    assert run(["study", str(study), "--set", "rsa.layers=0,4", "--out", "run", "--dry-run", "--quiet"]) == 2
+    assert "rsa.layers: expected some of 0..3 of " in capsys.readouterr().err
+
+
 def test_more_probes_cost_more(study):
     def cost(*settings: str) -> StageCost:
         config = read_study(study, settings=settings)

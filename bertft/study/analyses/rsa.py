@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from bertft.data.examples import inputs_of
+from bertft.errors import BertftError
+from bertft.models.blocks import blocks
 from bertft.models.encoder import Encoder
+from bertft.models.loading import load_skeleton
 from bertft.models.noise import noise_encoders
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
@@ -62,9 +65,13 @@ class Rsa(Analysis[Inputs]):
         return found
 
     def check(self, inputs: Inputs) -> None:
-        """Read every text; refuse a null of too few derangements."""
-        if inputs.config.rsa:
-            Plan(metrics=(inputs.config.rsa.metric,), null=inputs.config.rsa.null)
+        """Read every text; refuse layers that the model lacks, and a null of too few derangements."""
+        model, rsa = inputs.config.model, inputs.config.rsa
+        if rsa:
+            Plan(metrics=(rsa.metric,), null=rsa.null)
+        chosen = layer_numbers(rsa.layers) if rsa else None
+        if chosen and chosen[-1] > (last := len(blocks(load_skeleton(model)))):
+            raise BertftError(f"rsa.layers: expected some of 0..{last} of {model}, found {chosen[-1]}")
         for text in _texts(inputs):
             inputs.stimuli(text)
 
