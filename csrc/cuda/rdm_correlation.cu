@@ -15,7 +15,7 @@
 // Shared memory: split rows 32 KB a stage; else 16.9 KB (double 17.4); slices 4 KB a layer (double 8); histogram what
 //   there is.
 // registers: <= 80, split_entries_kernel <= 255, high_entries_kernel <= 255, plain_entries_kernel <= 128
-// spills: split_entries_kernel <= 24
+// spills: split_entries_kernel <= 24, high_entries_kernel <= 24
 // instructions: split_entries_kernel 96 HMMA, 32 HMMA from zero, 16 LDSM, 32 LDGSTS
 // instructions: high_entries_kernel 128 HMMA, 32 HMMA from zero, 32 LDSM, 32 LDGSTS
 // tensor cores, cp.async, ldmatrix, 16-byte loads

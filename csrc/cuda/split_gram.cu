@@ -14,7 +14,7 @@
 // Work split: a block owns 128 x 128 pairs; without y on and above the diagonal, written twice.
 // Shared memory: 32 KB a stage, two or three stages.
 // registers: <= 255, repair_kernel <= 64
-// spills: split_gram_kernel <= 24
+// spills: split_gram_kernel <= 24, high_gram_kernel <= 24
 // instructions: split_gram_kernel 96 HMMA, 32 HMMA from zero, 16 LDSM, 32 LDGSTS
 // instructions: high_gram_kernel 128 HMMA, 32 HMMA from zero, 32 LDSM, 32 LDGSTS
 // tensor cores, cp.async, ldmatrix, 16-byte loads

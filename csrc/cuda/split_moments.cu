@@ -9,7 +9,7 @@
 //   order.
 // Shared memory: 32 KB a stage, two or three stages.
 // registers: <= 40, split_moments_kernel <= 255, high_moments_kernel <= 255
-// spills: split_moments_kernel <= 24
+// spills: split_moments_kernel <= 24, high_moments_kernel <= 24
 // instructions: split_moments_kernel 96 HMMA, 32 HMMA from zero, 16 LDSM, 32 LDGSTS
 // instructions: high_moments_kernel 128 HMMA, 32 HMMA from zero, 32 LDSM, 32 LDGSTS
 // tensor cores, cp.async, ldmatrix, 16-byte loads

@@ -34,18 +34,15 @@ __global__ void __launch_bounds__(256)
     along = warp_sum(along);
     const int s = largest > 0 ? 13 - exponent_of(largest) : 0;
     const double up = ldexp(1.0, s);
-    __half* line = to.halves + (layer * to.padded + r) * chunks * kLine;
-    for (int k = lane; k < chunks * kLine / to.parts; k += 32) {
+    __half* line = to.halves + (layer * to.padded + r) * chunks * kLine + lane;
+    for (int k = lane; k < chunks * kLine / to.parts; k += 32, line += kChunk * to.parts) {
       double v = 0;
       if (r < n && k < d) v = ((static_cast<double>(to_compute(row[k])) - centre) * factor - m[k]) * up;
       const __half hi = __float2half_rn(static_cast<float>(v));
-      if (to.parts == kHigh) {
-        line[k] = hi;
-        continue;
+      line[0] = hi;
+      if (to.parts == kBoth) {
+        line[kChunk] = __float2half_rn(static_cast<float>(v - static_cast<double>(__half2float(hi))));
       }
-      const __half lo = __float2half_rn(static_cast<float>(v - static_cast<double>(__half2float(hi))));
-      line[k / kChunk * kLine + lane] = hi;
-      line[k / kChunk * kLine + kChunk + lane] = lo;
     }
     if (lane == 0) {
       to.scale[layer * to.padded + r] = static_cast<float>(ldexp(1.0, -s));

@@ -199,15 +199,15 @@ template <int STAGES, int PARTS = kBoth>
 __device__ __forceinline__ float* tile_products(__half* ring, const Place& place, int chunks) {
   Sums sums;
   sums.clear();
-  const int t = static_cast<int>(threadIdx.x), warp = t / 32, lane = t % 32;
   // ldmatrix: lanes 0..15 give 16 rows of a and 16..31 their next 8 columns; of b lanes 0..7 and 16..23 are rows.
-  const int a = at(warp / 2 * 64 + lane % 16, lane / 16);
-  const int b = at(kTile + warp % 2 * 64 + lane / 16 * 8 + lane % 8, lane / 8 % 2);
+  const auto left = [](int t) { return at(t / 64 * 64 + t % 16, t % 32 / 16); };
+  const auto right = [](int t) { return at(kTile + t / 32 % 2 * 64 + t % 32 / 16 * 8 + t % 8, t / 8 % 2); };
+  const int a = left(static_cast<int>(threadIdx.x)), b = right(static_cast<int>(threadIdx.x));
   through_ring<STAGES>(
       ring, chunks, [&](__half* stage, int chunk) { copy_stage(stage, place, chunk, chunks); },
       [&](const __half* stage) {
         if constexpr (PARTS == kHigh)
-          sums.add_high_stage(stage, a, b);
+          sums.add_high_stage(stage, left(thread_anew()), right(thread_anew()));  // kept, they would spill
         else
           sums.add_stage(stage, a, b);
       });

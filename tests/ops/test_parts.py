@@ -144,3 +144,14 @@ def test_the_cpu_is_not_served_and_names_are_checked(monkeypatch):
     monkeypatch.setenv("BERTFT_CORE", "fast")
     with pytest.raises(BertftError, match="BERTFT_CORE must be split or plain, not fast"):
         parts.serve(fake)
+
+
+def test_columns_ascend_by_variance_and_parts_hold_the_rows():
+    u = rows(1, 50, spread=True)[0].double()
+    u -= u.mean(0)
+    order = parts.ascending(u)
+    assert (u[:, order].square().sum(0).diff() >= 0).all()
+    w, scale = parts.halves(u, order)
+    hi, lo, *again = (part.double() * scale[:, None] for part in w.split(u.shape[1], dim=1))
+    assert torch.equal(again[0], hi) and torch.equal(again[1], hi)
+    assert ((hi + lo - u[:, order]).abs() <= (2.0**-22 * u[:, order].abs()).clamp(min=2.0**-37 * u.abs().max())).all()

@@ -17,6 +17,7 @@ from bertft.errors import BertftError
 from bertft.runs.progress import SILENT
 from bertft.study.inputs import Inputs
 from bertft.study.reader import BUILTIN, begun_with, read_study
+from bertft.study.rsa_command import RsaCommand
 from bertft.study.run import study_stages
 
 
@@ -118,6 +119,18 @@ def test_precision_of_rsa_is_handed_on_and_left_out_at_its_default(tmp_path, mon
         assert seen == [expected or "float32"]
     with pytest.raises(BertftError, match=r"rsa\.precision: expected float32, fast or float64, found 'half'"):
         read_study(write(tmp_path / "s.yaml", changed(rsa__precision="half")))
+
+
+def test_precision_of_the_command_reaches_the_plan_and_the_folder():
+    command = RsaCommand(
+        base="a", tuned={"t": "b"}, text="x.txt", tokens=9, unit="token", metrics=["cosine"], compares=["pearson"],
+        measures=["rsa"], sample=9, intervals=False, layers="paired", permutations=0, by=[], dtype="float32",
+        precision="fast", split=None, seed=0,
+    )  # fmt: skip
+    for precision, wide in (("float32", False), ("fast", False), ("float64", True)):
+        some = dataclasses.replace(command, precision=precision)
+        assert (some.checked().precision, some.checked().float64) == (precision, wide)
+        assert some.to_tree().get("precision", "float32") == precision
 
 
 def test_a_new_study_draws_as_rsa_does_and_names_it(tmp_path):
