@@ -21,6 +21,8 @@ from scipy.stats import pearsonr
 from bertft.errors import BertftError
 from bertft.ops.moments.cross_moments import Moments, cross_moments
 from bertft.runs.artefacts import Artefact
+from bertft.similarity.compare.comparison import Comparison
+from bertft.similarity.compare.plan import Plan
 from bertft.similarity.moments import CrossMoments, merged
 from bertft.similarity.placed_sums import bytes_of_sums
 
@@ -393,9 +395,6 @@ def test_a_constant_matrix_gives_nan_not_noise():
 
 
 def test_only_the_sums_of_what_was_asked_are_kept():
-    from bertft.similarity.compare.comparison import Comparison
-    from bertft.similarity.compare.plan import Plan
-
     def sets(*measures: str) -> list[str]:
         return list(Comparison(Plan(measures=measures), {"a": (2, 2)}).sums["a"])
 
