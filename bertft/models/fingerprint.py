@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 SOURCES = (
     "models/encoder.py",
     "models/batching.py",
+    "models/pieces.py",
+    "models/tokenising.py",
+    "models/skipping.py",
+    "models/masks.py",
     "models/blocks.py",
     "models/hooks.py",
     "models/loading.py",

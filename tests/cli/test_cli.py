@@ -126,7 +126,7 @@ def fails(arguments, capsys, *words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["rsa", "--tuned", "x"], ["Missing option '--base'", "bertft rsa --help"]),
+        (["rsa", "--tuned", "x"], ["Missing option '--out'", "bertft rsa --help"]),
         (["study", "--fast"], ["--fast", "bertft study --help"]),
         (["probe", "structural", "--rank", "x"], ["--rank", "bertft probe structural --help"]),
         (["sing"], ["No such command 'sing'"]),

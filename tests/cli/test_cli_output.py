@@ -102,7 +102,7 @@ def test_the_hubs_bars_stay_on_for_a_terminal(arguments, terminal, off, monkeypa
 def test_a_download_is_announced_and_shows_the_hubs_bars(monkeypatch):
     from huggingface_hub import constants
     from huggingface_hub.utils import are_progress_bars_disabled
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig
 
     from bertft.errors import BertftError
     from bertft.models.loading import load_pretrained
@@ -116,7 +116,7 @@ def test_a_download_is_announced_and_shows_the_hubs_bars(monkeypatch):
     monkeypatch.setattr("bertft.data.location.hub_within_reach", lambda: False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", None)
-    monkeypatch.setattr(AutoTokenizer, "from_pretrained", fetch)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", fetch)
     progress, written = screen_of(terminal=False)
     for watched in (progress, contextlib.nullcontext()):
         with watched, pytest.raises(BertftError, match="not available from the Hugging Face hub"):

@@ -18,6 +18,7 @@ from accuracy import METRICS
 from gpu_build import CSRC
 from gpu_counters import totals
 from gpu_executor import Device, Kernels, Uninitialised
+from matrices import product, rows_summed
 from rdm import correlate
 from split import split, sums
 from test_pairwise_distance import forward, gradient, statistics
@@ -197,6 +198,18 @@ def probe_step(folder: Path, share: int) -> list[dict]:
     return kernels.launches
 
 
+def probe_points(folder: Path, rows: int, columns: int, layers: int) -> list[dict]:
+    kernels = Recorder(folder / "split_matrix.cu")
+    product(kernels, rows_of(128 * rows, 32 * columns, layers), rows_of(32 * columns, 128, layers))
+    return kernels.launches
+
+
+def probe_gradient(folder: Path, ranges: int, columns: int, layers: int) -> list[dict]:
+    kernels, n = Recorder(folder / "split_matrix.cu"), 1024 * ranges
+    rows_summed(kernels, rows_of(n, 128 * columns, layers), rows_of(n, 128, layers))
+    return kernels.launches
+
+
 def rates(folder: Path, block: int) -> list[dict]:
     kernels = Recorder(folder / "core_rate.cu")
     kernels.core_rate_launch(np.zeros(2, np.int64), np.zeros(512, np.float32))
@@ -248,5 +261,9 @@ CASES = [
     Case("probe, 13 x 34,188 x 768, rank 128", "probe_loss.cu", ("probe_loss_kernel", "fold_kernel"), probe_step,
          {"share": proportional(13 * 34188 / WORDS)},
          {"steps": 13 * 34188 / WORDS * sum((-(-n // 32)) ** 2 for n in PROBED), "rank": 128}),
+    Case("probe, points of words split once", "split_matrix.cu", ("product_kernel",), probe_points,
+         {"rows": proportional(34188 / 128), "columns": linear((1, 2), 24), "layers": proportional(13)}),
+    Case("probe, gradient of words split once", "split_matrix.cu", ("sum_kernel",), probe_gradient,
+         {"ranges": proportional(34188 / 1024), "columns": proportional(6), "layers": proportional(13)}),
     Case("rate of the cores", "core_rate.cu", ("core_rate_kernel",), rates, {"block": proportional(1)}),
 ]  # fmt: skip

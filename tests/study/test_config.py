@@ -113,8 +113,8 @@ def test_precision_of_rsa_is_handed_on_and_left_out_at_its_default(tmp_path, mon
         seen = []
         monkeypatch.setattr(rsa, "compare_encoders", lambda *_, seen=seen, **options: seen.append(options["precision"]))
         monkeypatch.setattr(rsa, "fitting", lambda base, stimuli: stimuli)
-        for name in ("encoder", "encoders", "stimuli"):
-            monkeypatch.setattr(inputs, name, lambda *_: None)
+        for name, value in (("encoder", None), ("encoders", {}), ("stimuli", None)):
+            monkeypatch.setattr(inputs, name, lambda *_, value=value: value)
         rsa.Rsa().work(inputs, "plain")
         assert seen == [expected or "float32"]
     with pytest.raises(BertftError, match=r"rsa\.precision: expected float32, fast or float64, found 'half'"):
@@ -125,7 +125,7 @@ def test_precision_of_the_command_reaches_the_plan_and_the_folder():
     command = RsaCommand(
         base="a", tuned={"t": "b"}, text="x.txt", tokens=9, unit="token", metrics=["cosine"], compares=["pearson"],
         measures=["rsa"], sample=9, intervals=False, layers="paired", permutations=0, by=[], dtype="float32",
-        precision="fast", split=None, seed=0,
+        precision="fast", split=None, seed=0, null=0, noise=False, skip_first=0, device_map="one",
     )  # fmt: skip
     for precision, wide in (("float32", False), ("fast", False), ("float64", True)):
         some = dataclasses.replace(command, precision=precision)

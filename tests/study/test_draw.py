@@ -33,17 +33,18 @@ def tuned(tiny_model, tmp_path) -> str:
 
 
 @pytest.fixture
-def encoded(monkeypatch) -> list[list[str]]:
-    """Return the texts of every call of `Encoder.stream`, in order."""
-    calls: list[list[str]] = []
-    stream = Encoder.stream
+def encoded(monkeypatch) -> dict[int, list[int]]:
+    """Return the pieces of every text that an encoder reads, by its place in the order of the texts taken."""
+    found: dict[int, list[int]] = {}
+    encode = Encoder.encode
 
-    def listening(self, examples, **options):
-        calls.append(list(examples))
-        return stream(self, calls[-1], **options)
+    def listening(self, batch, layers):
+        inputs = zip(batch.inputs["input_ids"], batch.inputs["attention_mask"].bool(), strict=True)
+        found.update({int(place): ids[read].tolist() for place, (ids, read) in zip(batch.index, inputs, strict=True)})
+        return encode(self, batch, layers)
 
-    monkeypatch.setattr(Encoder, "stream", listening)
-    return calls
+    monkeypatch.setattr(Encoder, "encode", listening)
+    return found
 
 
 def study_rows(tmp_path, tiny_model, tuned, draw=None):
@@ -64,12 +65,13 @@ def test_a_study_and_rsa_take_the_same_tokens_in_the_same_order(tmp_path, tiny_m
     lines = [" ".join(sentence.words) for sentence in synthetic.sentences(80, seed=4)]
     (tmp_path / "wiki.txt").write_text("\n\n".join(lines), encoding="utf8")
     of_study = study_rows(tmp_path, tiny_model, tuned)
-    texts = encoded[0]
+    texts = dict(encoded)
     encoded.clear()
     command = ["rsa", "--base", str(tiny_model), "--tuned", f"dep={tuned}", "--text", str(tmp_path / "wiki.txt")]
     assert run([*command, "--tokens", str(TOKENS), "--seed", str(SEED), "--out", str(tmp_path / "rsa"), "-q"]) == 0
-    assert encoded[0] == texts
-    assert texts != lines[: len(texts)] and 2 < len(texts) < 80
+    assert encoded == texts and 2 < len(texts) < 80
+    in_the_file = Encoder.from_pretrained(str(tiny_model)).tokenizer(lines)["input_ids"]
+    assert [texts[place] for place in range(len(texts))] != in_the_file[: len(texts)]
     rows = read_results(tmp_path / "rsa" / "results.csv")
     of_rsa = [row for row in rows if row.measure == "rsa_cosine_pearson" and row.model == "dep"]
     assert [(row.layer, row.n) for row in of_rsa] == [(row.layer, TOKENS) for row in of_study]
