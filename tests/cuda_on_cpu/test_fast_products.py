@@ -88,7 +88,8 @@ def test_near_rows_are_taken_anew():
         assert abs(out[0, i, 130 + i] / exact[0, i, 130 + i] - 1) < 1e-5
 
 
-@pytest.mark.parametrize("stimuli", [50, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stimuli", [50, 200])
 def test_correlations_err_as_the_route_states(stimuli):
     """By 3e-3 / n: 3e-5 at 50 stimuli, 1e-5 at 200 by the model."""
     first, second = kinds(stimuli, 256, seed=1), kinds(stimuli, 256, seed=5)

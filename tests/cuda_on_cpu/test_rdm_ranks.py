@@ -139,7 +139,7 @@ def test_layers_that_do_not_fit_are_ranked_in_groups():
         assert np.abs(groups - whole).max() <= 2 * product_bound(np.float32)
 
 
-@pytest.mark.parametrize("path", ["plain", "split"])
+@pytest.mark.parametrize("path", ["plain", pytest.param("split", marks=pytest.mark.slow)])
 def test_tiles_that_do_not_fit_are_ranked_in_groups(path):
     """Entries are then made three times: for the range, the histogram and the ranks."""
     kernels = Kernels("rdm_correlation.cu", "plain")

@@ -104,6 +104,7 @@ def test_bits_of_the_card(capability):
     assert np.array_equal(product(kernels, a, turned(a), fast=True)[0], total * scale * scale)
 
 
+@pytest.mark.slow
 def test_layers_and_ranges_of_rows_are_added_in_one_order():
     """Of 1,030 rows, two ranges, at once or one at a time; layers with powers of two of their own."""
     kernels, random = of("plain"), np.random.default_rng(4)
