@@ -75,8 +75,9 @@ def test_an_unknown_name_is_named():
 
 
 def test_model_cards_find_load_finetuned_in_its_former_module():
-    code = "import bertft.evaluation as e; from bertft.evaluation import load_finetuned as f; print(e.load_finetuned is f, "
-    assert run(f"{code}f.__module__)") == "True bertft.models.finetuning.evaluation"
+    code = "import bertft.evaluation as old; from bertft.evaluation import load_finetuned as found"
+    printed = run(f"{code}; print(old.load_finetuned is found, found.__module__)")
+    assert printed == "True bertft.models.finetuning.evaluation"
 
 
 def test_a_submodule_stays_a_module_in_any_import_order():
