@@ -49,7 +49,8 @@ def test_a_verdict_is_printed_and_nothing_is_written(here, tiny_model, tuned, ca
     assert lines[-1].startswith("cost") and shown.err == "" and list(here.iterdir()) == []
 
 
-def test_a_folder_gets_results_configuration_and_page(here, tiny_model, tuned, capsys):
+def test_a_folder_gets_results_configuration_and_page(here, tiny_model, tuned, capsys, monkeypatch):
+    monkeypatch.setattr("bertft.report.write.draw", lambda figure: (b"png", b"<svg/>"))  # drawing has its own tests
     assert diff(tiny_model, f"a={tuned}", f"b={tuned}", options=("--out", "run", "--tokens", "300")) == 0
     page = here / "run" / "report.html"
     first = page.read_text(encoding="utf8")
@@ -110,6 +111,8 @@ FAULTS = {
     "adapters of different bases": (["lora", "other"], "no common base, lora names nowhere/gone and other names"),
     "an adapter named twice": (["lora", "x/lora"], "two models are named 'lora'; rename one with NAME=model"),
     "a name of the results": (["{base}", "base={tuned}"], "'base' is reserved"),
+    "the name of noise": (["{base}", "noise of a={tuned}"], "'noise of a' is reserved"),
+    "a number to skip": (["{base}", "{tuned}", "--skip-first", "x"], "--skip-first: expected auto or a number"),
     "a threshold that is no similarity": (["{base}", "{tuned}", "--fail-if-changed", "2"], "from -1 to 1, found 2"),
     "a text that is missing": (["{base}", "{tuned}", "--text", "gone.txt"], "gone.txt"),
     "a file as run folder": (["{base}", "{tuned}", "--out", "file"], "--out file: expected a folder, found a file"),

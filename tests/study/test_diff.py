@@ -251,6 +251,45 @@ def test_massive_activations_directions_and_causes_are_read_where_other_analyses
     assert said["cause"] == "block 2 alone moves the top layer to 0.500; without it that layer is at 0.900."
 
 
+CAUSED = {  # similarity of the base with one part alone, of all parts, how far the strongest leads: the sentence
+    "one block": ((1.0, 0.9, 0.6), 0.5, (0.2, 0.4), "block 2 alone moves the top layer to 0.600."),
+    "the embeddings": ((0.6, 0.9, 1.0), 0.5, (0.2, 0.4), "the embeddings alone move the top layer to 0.600."),
+    "no leader": ((1.0, 0.65, 0.6), 0.5, (0.0, 0.1), "the strongest alone, block 2, to 0.600."),
+    "less than half": (
+        (1.0, 0.9, 0.76),
+        0.5,
+        (0.1, 0.2),
+        "all move the top layer to 0.500, the strongest alone, block 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", [*CAUSED])
+def test_a_block_is_the_cause_only_if_it_leads_and_makes_half_of_the_change(case):
+    alone, whole, (low, high), sentence = CAUSED[case]
+    rows = [Row("dep", "rsa", "t", k, "rsa_cosine_pearson", 1 - k / 4, n=90) for k in range(3)]
+    rows += [Row("dep", "causes", "t", k, "swap_in_rsa_cosine_pearson", v, n=90) for k, v in enumerate(alone)]
+    rows.append(Row("dep", "causes", "t", None, "rsa_cosine_pearson", whole, n=90))
+    lead = (alone.index(min(alone)), "swap_in_rsa_cosine_pearson_difference", (low + high) / 2, low, high)
+    rows.append(Row("dep", "causes", "t", *lead, 90))
+    said = [line for part in PARTS for line in part.said(Found(rows, context({"tuned": {"dep": ""}}, rows), {}))]
+    cause = next(line.text for line in said if line.term == "cause")
+    assert sentence in cause and cause.startswith("spread over several blocks") == (
+        case in ("no leader", "less than half")
+    )
+
+
+@pytest.mark.parametrize(("low", "high", "more"), [(-0.2, -0.01, True), (-0.2, 0.01, False)])
+def test_changed_more_than_noise_is_said_by_the_interval_of_the_difference(low, high, more):
+    rows = [Row("dep", "rsa", "t", k, "rsa_cosine_pearson", 0.9, 0.8, 1.0, 90, 1) for k in range(2)]
+    rows += [Row("noise of dep", "rsa", "t", k, "rsa_cosine_pearson", 0.99, 0.9, 1.0, 90, 1) for k in range(2)]
+    pair = "dep - noise of dep"
+    rows += [Row(pair, "difference", "t", k, "rsa_cosine_pearson", -0.09, low, high, 90, 1) for k in range(2)]
+    found = Found(rows, context({"tuned": {"dep": ""}}, rows), {})
+    text = next(line.text for part in PARTS for line in part.said(found) if line.term == "changed")
+    assert text.startswith("dep changed: ") == more and ("no more than noise" in text) != more
+
+
 def test_lines_beyond_twelve_are_dropped_by_rank():
     said = [Said("changed", str(i)) for i in range(6)] + [Said("moved", str(i), 2) for i in range(9)]
     kept = at_most([*said, Said("where", "", 1)])

@@ -98,7 +98,8 @@ def causes(found: Found, line: Line) -> str:
             f"spread over several blocks: all move the top layer to {together}, the strongest alone, {named}, to "
             f"{point(alone, at)}{back}."
         )
-    return f"{named} alone moves the top layer to {point(alone, at)}{back}."
+    moves = "moves" if block else "move"
+    return f"{named} alone {moves} the top layer to {point(alone, at)}{back}."
 
 
 def _is_whole(row: Row, line: Line) -> bool:
