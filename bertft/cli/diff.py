@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from bertft.cli.options import MODEL_HELP, SEED_HELP, SOURCE_HELP, Quiet, named_encoders, options, showing_progress
-from bertft.cli.rsa import parse_tokens
+from bertft.cli.rsa import RSA_HELP, parse_skip, parse_tokens
 from bertft.errors import BertftError
 from bertft.study.diff.settings import DiffCommand, DiffOptions
 
@@ -25,6 +25,7 @@ DIFF_HELP = {
     f"{SOURCE_HELP}",
     "tokens": "Number of stimuli, from texts drawn at random; or all.",
     "unit": "token or word. Models with different tokenizers need word.",
+    "skip_first": RSA_HELP["skip_first"],
     "dtype": "Precision of the models: float32, bfloat16 or float16.",
     "split": "Split of a dataset.",
     "seed": SEED_HELP,
@@ -62,12 +63,13 @@ def diff(
     """
     if fail_if_changed is not None and not -1 <= fail_if_changed <= 1:
         raise BertftError(f"--fail-if-changed: expected a similarity from -1 to 1, found {fail_if_changed:g}")
-    tokens = parse_tokens(chosen.pop("tokens"))
+    tokens, skip = parse_tokens(chosen.pop("tokens")), parse_skip(chosen.pop("skip_first"))
     with showing_progress(quiet) as progress:
         from bertft.study.diff.run import base_and_tuned, run_diff
 
         base, tuned = base_and_tuned(named_encoders(models[:1]), named_encoders(models[1:]))
-        found = run_diff(DiffCommand(base=base, tuned=tuned, tokens=tokens, **chosen), out, progress=progress)
+        command = DiffCommand(base=base, tuned=tuned, tokens=tokens, skip_first=skip, **chosen)
+        found = run_diff(command, out, progress=progress)
     print(found.to_json() if json else found)
     below = fail_if_changed is not None and min(found.lowest.values()) < fail_if_changed
     if below or (fail_if_unchanged and not all(found.changed.values())):

@@ -66,6 +66,7 @@ def weight_changes(
     tuned: nn.Module | str | os.PathLike[str],
     *,
     device: str | torch.device | None = None,
+    largest: int | None = None,
 ) -> Iterator[MatrixChange]:
     """Yield the change of every matrix that both models have, in the order of the base.
 
@@ -73,6 +74,7 @@ def weight_changes(
         base: a model, or a folder of safetensors files, of which one matrix at a time is read.
         tuned: likewise.
         device: where to compute, by default the current GPU if there is one, else the CPU.
+        largest: numbers of the largest matrix; larger ones are left out. None leaves out none.
 
     Raises:
         BertftError: The models share no matrix, a matrix differs in shape, or a folder cannot be read.
@@ -89,6 +91,8 @@ def weight_changes(
             )
     place = device_of(device)
     for name, other in pairs:
+        if largest is not None and math.prod(first.shapes[name]) > largest:
+            continue
         w, v = first.read(name).to(place), second.read(other).to(place)
         if name in first.transposed:
             w, v = w.mT, v.mT

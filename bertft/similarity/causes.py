@@ -12,7 +12,7 @@ the same in both encoders is not run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -161,7 +161,10 @@ class _Run:
 
 
 def rows_of_causes(found: Mapping[str, Sequence[Causes]], data: str, seed: int | None = None) -> list[Row]:
-    """Return the rows of `block_causes`: by part, and without a layer the similarity of the whole encoders."""
+    """Return the rows of `block_causes`: by part, and without a layer the similarity of the whole encoders.
+
+    ``swap_in_<measure>_difference`` is `Causes.lead`, at the layer of the strongest part.
+    """
     rows = []
     for name, listed in found.items():
         for causes in listed:
@@ -173,4 +176,8 @@ def rows_of_causes(found: Mapping[str, Sequence[Causes]], data: str, seed: int |
                     Row(name, TASK, data, part, measure, e.value, e.low, e.high, causes.n, seed)
                     for part, e in enumerate(getattr(causes, way))
                 ]
+            if causes.lead is not None:
+                measure = str(replace(MeasureName.swapped("swap_in", causes.measure), derived="difference"))
+                e = causes.lead
+                rows.append(Row(name, TASK, data, causes.strongest, measure, e.value, e.low, e.high, causes.n, seed))
     return rows

@@ -25,14 +25,13 @@ from bertft.ops.metrics import LINEAR
 from bertft.runs import process
 from bertft.runs.artefacts import DamagedArtefact, about_of, read_metadata
 from bertft.runs.checkpoint import Checkpoint, team_sizes
-from bertft.runs.files import write_text_atomically
 from bertft.runs.folder import CONFIG, LOCK, RunFolder, Stage
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
 from bertft.runs.settings import Count, Settings, Within, check
 from bertft.runs.vocabulary import is_noise
 from bertft.similarity import Plan, compare_stream
-from bertft.similarity.compare.stimuli import taken, token_at
+from bertft.similarity.compare.stimuli import taken
 from bertft.similarity.compare.workers import Team, own_device, team
 from bertft.similarity.sinks import Place
 from bertft.similarity.words.labels import LABELS, OF_WORDS, is_label, labels_of
@@ -42,9 +41,9 @@ from bertft.study.analyses.words import find_words, located
 from bertft.study.analysis import close_folder, open_folder
 from bertft.study.config import DeviceMap, Layers, LoadedAs, Precision, Unit, layer_numbers
 from bertft.study.inputs import RANDOM, pinned_models
+from bertft.study.massive_places import write_massive
 
 CHECKPOINTS = "checkpoint"
-MASSIVE = "massive.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -167,7 +166,8 @@ def run_rsa(command: RsaCommand, out: Path, progress: Progress) -> str:
             labels_of(command.by, sentences)  # refuse labels that the text lacks before the work starts
             rows = run.compare(members)
             if rows is not None:
-                run.write_massive()
+                about = run.plan, command.unit, command.skip_first or 0
+                write_massive(run.massive, run.base, ["base", *run.compared], run.texts(), about, out)
                 folder.finish(run.stage, rows, time.monotonic() - begun)
                 run.checkpoint(members).remove()
                 text = run.write_words(sentences) if command.by else ""
@@ -232,25 +232,6 @@ class _Run:
             massive=self.massive,
             progress=self.progress if members.leads else SILENT,
         )
-
-    def write_massive(self) -> None:
-        """Write ``massive.json``, the places and tokens of massive activations, if there are any."""
-        if not self.massive:
-            return
-        wanted = {place.text for place in self.massive}
-        texts = {i: text for i, text in zip(range(max(wanted) + 1), self.texts(), strict=False) if i in wanted}
-        names = ["base", *self.compared]
-        table = [
-            {
-                "encoder": names[place.encoder], "text": place.text,
-                "layers": [self.plan.number(layer) for layer in (place.first_layer, place.last_layer)],
-                "position": place.stimulus + (self.command.skip_first or 0),
-                "token": token_at(self.base, texts[place.text], self.command.unit, place.stimulus),
-            }
-            for place in self.massive
-        ]  # fmt: skip
-        lines = ",\n".join(f" {json.dumps(entry, ensure_ascii=False)}" for entry in table)
-        write_text_atomically(self.out / MASSIVE, f"[\n{lines}\n]\n")
 
     def write_words(self, sentences: list[Any]) -> str:
         """Write the words of ``sentences`` that moved; return the line that locates the files."""

@@ -71,6 +71,11 @@ def test_noise_has_no_intruders_where_the_leading_values_are_apart():
     assert intruders(w, w + noise * planted.norm() / noise.norm()) == 0 < intruders(w, w + planted)
 
 
+def test_matrices_beyond_the_largest_are_left_out():
+    models = [nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 3), nn.Linear(3, 5)) for _ in range(2)]
+    assert [change.shape for change in weight_changes(*models, largest=12)] == [(4, 3), (3, 4)]
+
+
 def test_large_matrices_take_a_randomised_svd_that_agrees(monkeypatch):
     w = decaying(60, 80)
     v = w + plant(w, 2.0) + 1e-3 * decaying(60, 80, seed=5)

@@ -49,8 +49,14 @@ def test_values_and_intervals_equal_those_of_whole_encoders(tiny_model, disturbe
         assert one.lead.high - one.lead.low == pytest.approx(lead.high - lead.low, abs=1e-5)
         assert one.swap_in[second].value > one.swap_in[one.strongest].value
     found = rows_of_causes(causes, "text", 5)
+    leads = [row for row in found if row.measure.endswith("_difference")]
+    assert [(row.layer, row.value, row.low) for row in leads] == [
+        (one.strongest, one.lead.value, one.lead.low) for one in causes["t"]
+    ]
     seen = set()
     for row in found:
+        if row in leads:
+            continue
         way, measure = split(row.measure)
         if row.layer is None:
             truth = expected["whole", measure]

@@ -40,6 +40,12 @@ def found(tiny_model, tuned):
     return bertft.diff(tiny_model, tuned, TEXTS, tokens=None)
 
 
+@pytest.fixture(autouse=True)
+def _without_null(monkeypatch):
+    """Leave out the null, most of the time of so small a diff; `found` has it."""
+    monkeypatch.setattr("bertft.study.diff.parts.NULL", 0)
+
+
 def adapter(tiny_model, folder, *, trained: bool, base: str | None = None) -> str:
     model = AutoModel.from_pretrained(tiny_model)
     config = peft.LoraConfig(r=2, target_modules=["query", "value"])
@@ -54,13 +60,18 @@ def adapter(tiny_model, folder, *, trained: bool, base: str | None = None) -> st
     return str(folder)
 
 
+def _similarities(rows: list[Row]) -> list[Row]:
+    of_tuned = [row for row in rows if (row.task, row.model) == ("rsa", "tuned")]
+    return [row for row in of_tuned if row.measure == "rsa_cosine_pearson"]
+
+
 def test_similarities_equal_brute_force(found, tiny_model, tuned):
     spaces = []
     for name in (str(tiny_model), tuned):
         batches = list(Encoder.from_pretrained(name).stream(TEXTS, unit="token"))
         spaces.append(torch.cat([batch.vectors for batch in batches], dim=1).double().numpy())
     upper = np.triu_indices(spaces[0].shape[1], 1)
-    rows = [row for row in found.rows if row.measure == "rsa_cosine_pearson"]
+    rows = _similarities(found.rows)
     assert [row.layer for row in rows] == [0, 1, 2, 3] and rows[0].n == spaces[0].shape[1]
     for row, x, y in zip(rows, *spaces, strict=True):
         x, y = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (x, y))
@@ -71,8 +82,8 @@ def test_similarities_equal_brute_force(found, tiny_model, tuned):
 def test_the_verdict_names_layers_words_blocks_and_cost(found):
     assert found.changed == {"tuned": True} and found.lowest["tuned"] < 0.98
     terms = [line.term for line in found.said]
-    assert terms == ["changed", "where", "words", "moved", "moved", "moved", "weights", "cost"]
-    lowest = min((row for row in found.rows if row.measure == "rsa_cosine_pearson"), key=lambda row: row.value)
+    assert terms == ["changed", "where", "words", "moved", "moved", "moved", "direction", "cause", "weights", "cost"]
+    lowest = min(_similarities(found.rows), key=lambda row: row.value)
     changed, where, words, moved, *_, weights, cost = found.verdict
     assert f"falls to {lowest.value:.3f} [{lowest.low:.3f}, {lowest.high:.3f}] at layer {lowest.layer}" in changed
     assert f"layer {lowest.layer} {lowest.value:.3f}" in where and " of 3." in where
@@ -81,6 +92,24 @@ def test_the_verdict_names_layers_words_blocks_and_cost(found):
     assert f"most {most.measure.partition('=')[2]!r} {most.value:.2f}" in words
     assert "[" in moved and "block 2" in weights and "block 1 0.00 %" in weights and "embeddings 0.00 %" in weights
     assert f"{lowest.n} tokens of 40 texts" in cost.replace(",", "")
+
+
+def test_noise_null_directions_causes_and_spectra_come_with_a_diff(found):
+    lowest = min(_similarities(found.rows), key=lambda row: row.value)
+    value = {(row.model, row.measure, row.layer): row for row in found.rows if row.task != "difference"}
+    noise = value["noise of tuned", "rsa_cosine_pearson", lowest.layer]
+    assert lowest.value < 1 and noise.value < 1 and (noise.n, noise.low is None) == (lowest.n, False)
+    null = value["tuned", "rsa_cosine_pearson_null", lowest.layer]
+    assert null.value < 0.5 < noise.value and null.value < null.high and 500 < null.n <= 1500
+    changed, _, _, _, _, _, direction, cause, weights, _ = found.verdict
+    assert f"unrelated texts {null.value:.3f}, at most {null.high:.3f}" in changed and f"{noise.value:.3f}" in changed
+    first = value["tuned", "direction_share_1", lowest.layer]
+    assert f"at layer {lowest.layer} the first direction carries {first.value:.2f} [" in direction
+    alone = [value["tuned", "swap_in_rsa_cosine_pearson", part].value for part in range(4)]
+    assert alone[0] == alone[1] == 1 and f"block {alone.index(min(alone))}" in cause and f"{min(alone):.3f}" in cause
+    assert value["tuned", "intruder_dimensions", 2].n == 6 and "intruder dimensions" in weights
+    labels = [curve.label for curve in found.figure.panels[0].curves]
+    assert labels == ["tuned", "noise of tuned", "null"]
 
 
 def test_the_result_is_shown_in_a_notebook(found):
@@ -92,7 +121,7 @@ def test_the_result_is_shown_in_a_notebook(found):
 
 def test_a_model_against_itself_is_exactly_1_and_not_run(tiny_model, tmp_path, monkeypatch):
     copy = shutil.copytree(tiny_model, tmp_path / "copy")
-    monkeypatch.setattr(Encoder, "_run", None)
+    monkeypatch.setattr(Encoder, "encode", None)
     same = bertft.diff(tiny_model, copy)
     similar = [(row.value, row.low, row.high, row.n) for row in same.rows if row.task == "rsa"]
     assert similar == [(1.0, 1.0, 1.0, None)] * 8 and same.changed == {"copy": False}
@@ -139,7 +168,7 @@ def test_a_tokenizer_that_gained_a_word_is_no_obstacle(tiny_model, tuned, tmp_pa
     encoder.model.save_pretrained(grown)
     encoder.tokenizer.save_pretrained(grown)
     rows = {name: bertft.diff(tiny_model, {"a": model}, TEXTS).rows for name, model in (("", tuned), ("+", grown))}
-    similar = [[(row.layer, row.value) for row in rows[name] if row.task == "rsa"] for name in rows]
+    similar = [[(row.layer, row.value) for row in rows[name] if (row.task, row.model) == ("rsa", "a")] for name in rows]
     assert similar[0] == similar[1]
     assert not [row for row in rows["+"] if row.task == "weights"]  # the embeddings differ in shape
 
@@ -168,7 +197,7 @@ def test_a_finished_diff_is_not_repeated(tiny_model, tuned, tmp_path, monkeypatc
     assert first.rows == read_results(out / "results.csv") and first.folder == out
     with (out / "words.csv").open(encoding="utf8", newline="") as file:
         assert len(list(csv.DictReader(file))) == 2 * 20 * 4
-    monkeypatch.setattr(Encoder, "_run", None)
+    monkeypatch.setattr(Encoder, "encode", None)
     again = bertft.diff(tiny_model, tuned, TEXTS, out=out)
     assert again.rows == first.rows and again.said[:-2] == first.said[:-2]
     assert not list(out.glob("checkpoint*"))
@@ -187,13 +216,18 @@ def test_an_error_leaves_nothing_and_a_fault_of_a_model_is_named(tiny_model, tun
 
 
 def test_noise_and_null_are_read_where_other_analyses_give_them():
-    rows = [Row("dep", "rsa", "t", k, "rsa_cosine_pearson", 1 - k / 4, 0.9 - k / 4, 1.0, 90, 1) for k in range(3)]
+    rows = [
+        Row("dep", "rsa", "t", k, "rsa_cosine_pearson", 1 - k / 4, 0.9 - k / 4, 1.1 - k / 4, 90, 1) for k in range(3)
+    ]
     rows += [Row("noise of dep", "rsa", "t", k, "rsa_cosine_pearson", 0.999, 0.998, 1.0, 90, 1) for k in range(3)]
     rows += [Row("dep", "null", "t", k, "rsa_cosine_pearson_null", 0.01, 0.0, 0.03, 90, 1) for k in range(3)]
     config = {"base": "b", "tuned": {"dep": "runs/dep"}, "unit": "token", "text": "t"}
     found = Found(rows, context(config, rows), {})
     said = [line for part in PARTS for line in part.said(found)]
-    assert said[0].text.endswith("A random change of the same size leaves it at 0.999 [0.998, 1.000].")
+    assert said[0].text == (
+        "dep changed: its similarity to b falls to 0.500 [0.400, 0.600] at layer 2 (1 = the same; unrelated texts "
+        "0.010, at most 0.030). A random change of the same size leaves it at 0.999 [0.998, 1.000]."
+    )
     assert [line.term for line in said] == ["changed", "where"]
     table = {number.name: number.cell.value for number in answer(found, said, "").numbers}
     assert table["noise of the same size, layer 2"] == "0.999" and table["unrelated texts, layer 2"] == "0.010"
@@ -215,6 +249,45 @@ def test_massive_activations_directions_and_causes_are_read_where_other_analyses
         "0.15 [0.14, 0.16] is a shift that all tokens have in common."
     )
     assert said["cause"] == "block 2 alone moves the top layer to 0.500; without it that layer is at 0.900."
+
+
+CAUSED = {  # similarity of the base with one part alone, of all parts, how far the strongest leads: the sentence
+    "one block": ((1.0, 0.9, 0.6), 0.5, (0.2, 0.4), "block 2 alone moves the top layer to 0.600."),
+    "the embeddings": ((0.6, 0.9, 1.0), 0.5, (0.2, 0.4), "the embeddings alone move the top layer to 0.600."),
+    "no leader": ((1.0, 0.65, 0.6), 0.5, (0.0, 0.1), "the strongest alone, block 2, to 0.600."),
+    "less than half": (
+        (1.0, 0.9, 0.76),
+        0.5,
+        (0.1, 0.2),
+        "all move the top layer to 0.500, the strongest alone, block 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", [*CAUSED])
+def test_a_block_is_the_cause_only_if_it_leads_and_makes_half_of_the_change(case):
+    alone, whole, (low, high), sentence = CAUSED[case]
+    rows = [Row("dep", "rsa", "t", k, "rsa_cosine_pearson", 1 - k / 4, n=90) for k in range(3)]
+    rows += [Row("dep", "causes", "t", k, "swap_in_rsa_cosine_pearson", v, n=90) for k, v in enumerate(alone)]
+    rows.append(Row("dep", "causes", "t", None, "rsa_cosine_pearson", whole, n=90))
+    lead = (alone.index(min(alone)), "swap_in_rsa_cosine_pearson_difference", (low + high) / 2, low, high)
+    rows.append(Row("dep", "causes", "t", *lead, 90))
+    said = [line for part in PARTS for line in part.said(Found(rows, context({"tuned": {"dep": ""}}, rows), {}))]
+    cause = next(line.text for line in said if line.term == "cause")
+    assert sentence in cause and cause.startswith("spread over several blocks") == (
+        case in ("no leader", "less than half")
+    )
+
+
+@pytest.mark.parametrize(("low", "high", "more"), [(-0.2, -0.01, True), (-0.2, 0.01, False)])
+def test_changed_more_than_noise_is_said_by_the_interval_of_the_difference(low, high, more):
+    rows = [Row("dep", "rsa", "t", k, "rsa_cosine_pearson", 0.9, 0.8, 1.0, 90, 1) for k in range(2)]
+    rows += [Row("noise of dep", "rsa", "t", k, "rsa_cosine_pearson", 0.99, 0.9, 1.0, 90, 1) for k in range(2)]
+    pair = "dep - noise of dep"
+    rows += [Row(pair, "difference", "t", k, "rsa_cosine_pearson", -0.09, low, high, 90, 1) for k in range(2)]
+    found = Found(rows, context({"tuned": {"dep": ""}}, rows), {})
+    text = next(line.text for part in PARTS for line in part.said(found) if line.term == "changed")
+    assert text.startswith("dep changed: ") == more and ("no more than noise" in text) != more
 
 
 def test_lines_beyond_twelve_are_dropped_by_rank():

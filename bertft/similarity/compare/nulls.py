@@ -19,7 +19,7 @@ from torch import Tensor
 from bertft.errors import BertftError
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
-from bertft.runs.vocabulary import Derived, MeasureName
+from bertft.runs.vocabulary import Derived, MeasureName, is_noise
 from bertft.similarity.compare.null_values import values
 from bertft.similarity.compare.plan import Plan
 from bertft.similarity.compare.streamed import task_of
@@ -73,6 +73,12 @@ def rows(
         noise: share of variance below which CCA and its relatives leave out a direction.
         progress: receives a step per encoder, and a message if there are fewer than `LEAST` texts.
     """
+    if not plan.null_of_noise:
+        tuned = {name: space for name, space in tuned.items() if not is_noise(name)}
+    if plan.null_sample is not None:
+        some = _some_texts(groups, plan.null_sample, plan.seed)
+        groups, base = groups[some].unique(return_inverse=True)[1], base[:, some]
+        tuned = {name: space[:, some] for name, space in tuned.items()}
     texts = TradedTexts(groups, plan.seed)
     if not len(texts):
         progress.say(f"{data}: no null, expected at least {LEAST} sampled texts, found {int(groups.max()) + 1}")
@@ -90,6 +96,14 @@ def rows(
             head = Row(name, TASK, data, None, measure, 0.0, n=len(texts), seed=plan.seed)
             table += _of_measure(head, Nulls(numbers[:, 0], numbers[:, 1:]), known)
     return table
+
+
+def _some_texts(groups: Tensor, most: int, seed: int) -> Tensor:
+    """Return the places of the stimuli of random texts, as many whole texts as hold at most ``most`` stimuli."""
+    lengths = torch.bincount(groups)
+    order = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(seed))
+    kept = order[lengths[order].cumsum(0) <= most]
+    return torch.isin(groups, kept).nonzero()[:, 0]
 
 
 def _shown(progress: Progress, name: str, *spaces: Tensor) -> Iterator[tuple[Tensor, ...]]:

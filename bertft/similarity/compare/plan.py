@@ -46,6 +46,8 @@ class Plan:
             kendall; 0 for none.
         layers: the layers compared, by their numbers in both encoders; () for all.
         null: derangements of the sampled texts for the null of each measure (`bertft.similarity.compare.nulls`), or 0.
+        null_sample: stimuli of the sample that the null takes, in whole texts; None for all.
+        null_of_noise: whether encoders with random changes (`bertft.models.noise`) get a null of their own.
         precision: of the products behind the sums (`bertft.ops.precision`): float32, fast or float64.
 
     Raises BertftError for unknown names, sizes out of range, permutations without an RSA to test, and a null without
@@ -64,6 +66,8 @@ class Plan:
     layers: tuple[int, ...] = ()
     null: int = 0
     precision: str = "float32"
+    null_sample: int | None = None
+    null_of_noise: bool = True
 
     def __post_init__(self) -> None:
         precision = check_precision(self.precision, op="similarity", float64=self.float64)

@@ -71,7 +71,7 @@ class Causes(Analysis[Inputs]):
             "Similarity of the top layer with that of the base, with one block exchanged. A low value of one tuned "
             "block in the base: this block alone changes the top. A high value of one base block in the tuned encoder: "
             "the change needs this block.",
-            lines(rows, TASK),
+            [line for line in lines(rows, TASK) if not line.name.derived],
             panel=lambda line: line.name.title,
             ylabel=lambda line: line.name.axis,
             xlabel="exchanged block (0 = embeddings)",

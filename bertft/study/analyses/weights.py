@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
 
-from bertft.models.weight_change import FILE, by_block, matrix_change, weight_changes, write_matrices
+from bertft.models.weight_change import FILE, MatrixChange, by_block, matrix_change, weight_changes, write_matrices
 from bertft.models.weight_distance import weight_distance
 from bertft.report.figure import Figure, HeatMap
 from bertft.report.lines import Context, lines
@@ -54,20 +54,13 @@ class Weights(Analysis[Inputs]):
 
     def spectra(self, inputs: Inputs) -> list[Row]:
         """Return the rows of all matrices of a block together, and write the table of the matrices."""
-        base, seed, rows, found = inputs.encoder("base").model, inputs.config.seed, list[Row](), {}
+        base, found = inputs.encoder("base").model, {}
         with inputs.progress.step("spectra of the change of weights", total=len(inputs.config.tasks)) as step:
             for name, encoder in inputs.encoders().items():
                 found[name] = list(weight_changes(base, encoder.model))
                 step.advance()
-                for block in by_block(found[name]):
-                    values = {RANK: block.rank, SHARE: block.share, INTRUDERS: float(block.intruders)}
-                    rows += [
-                        Row(name, "weights", "weights", block.layer, measure, value, n=block.matrices, seed=seed)
-                        for measure, value in values.items()
-                        if value is not None
-                    ]
         write_matrices(found, inputs.out)
-        return rows
+        return spectra_rows(found, inputs.config.seed)
 
     def cost(self, inputs: Inputs, stages: Sequence[Stage], held: int) -> Iterator[StageCost]:
         """Yield the cost of comparing every tuned encoder with the base; one comparison is timed."""
@@ -102,6 +95,20 @@ class Weights(Analysis[Inputs]):
             cluster="seeds",
         )
         return [*distances, *spectra]
+
+
+def spectra_rows(found: Mapping[str, Sequence[MatrixChange]], seed: int) -> list[Row]:
+    """Return the rows of all matrices of a block together, of each encoder."""
+    rows = []
+    for name, changes in found.items():
+        for block in by_block(changes):
+            values = {RANK: block.rank, SHARE: block.share, INTRUDERS: float(block.intruders)}
+            rows += [
+                Row(name, "weights", "weights", block.layer, measure, value, n=block.matrices, seed=seed)
+                for measure, value in values.items()
+                if value is not None
+            ]
+    return rows
 
 
 def _spectra_seconds(model: nn.Module) -> float:

@@ -1,6 +1,6 @@
-"""Lines of the verdict on rows that other analyses give: massive activations, directions and causes.
+"""Lines of the verdict that each read one kind of rows: massive activations, directions and causes.
 
-These parts have no stages of their own. Each says something as soon as a diff has its rows, and nothing without them.
+Each says something as soon as a diff has its rows, and nothing without them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ class Part(Analysis[Compared]):
 
 
 class Reading(Part):
-    """A part that reads rows of other analyses; ``sentence`` makes its line for the main similarity of an encoder."""
+    """A part with one line for every encoder that changed.
+
+    ``sentence`` makes it for the encoder's main similarity.
+    """
 
     def __init__(self, name: str, order: int, sentence: Callable[[Found, Line], str]) -> None:
         self.name, self.order, self.sentence = name, order, sentence
@@ -51,7 +54,11 @@ def massive(found: Found, line: Line) -> str:
         return ""
     at = counts.highest()
     of = f" of {counts.n[at]:,}" if counts.n[at] is not None else ""
-    return f"{counts.values[at]:,.0f}{of} stimuli are massive activations at layer {counts.layers[at]} and left out."
+    layer, both = line.layers[line.lowest()], found.derived(line, "with_massive")
+    there = None if both is None else both.at(layer)
+    within = "" if both is None or there is None else f"; with them layer {layer} is at {point(both, there)}"
+    massive = f"{counts.values[at]:,.0f}{of} stimuli are massive activations at layer {counts.layers[at]}"
+    return f"{massive} and left out{within}."
 
 
 def directions(found: Found, line: Line) -> str:
@@ -69,15 +76,35 @@ def directions(found: Found, line: Line) -> str:
 
 
 def causes(found: Found, line: Line) -> str:
-    """Return the block that moves the top layer most when it alone is exchanged."""
+    """Return the block that moves the top layer most when it alone is exchanged, and what it leaves of the change.
+
+    No block is called the cause if the next one may move the base as far, or if half of the change is missing.
+    """
     alone, without = (found.beside(line, f"{way}_{line.measure}") for way in ("swap_in", "swap_out"))
     if alone is None:
         return ""
     at = alone.lowest()
     block = alone.layers[at]
+    named = f"block {block}" if block else "the embeddings"
     there = None if without is None else without.at(block)
     back = "" if without is None or there is None else f"; without it that layer is at {point(without, there)}"
-    return f"block {block} alone moves the top layer to {point(alone, at)}{back}."
+    whole = next((row for row in found.rows if _is_whole(row, line)), None)
+    top = line.values[-1] if whole is None else whole.value
+    lead = found.beside(line, f"swap_in_{line.measure}_difference")
+    close = lead is not None and (lead.lows[0] is None or lead.lows[0] <= 0)
+    if close or 1 - alone.values[at] < (1 - top) / 2:
+        together = number(top) if whole is None else number(whole.value, whole.low, whole.high)
+        return (
+            f"spread over several blocks: all move the top layer to {together}, the strongest alone, {named}, to "
+            f"{point(alone, at)}{back}."
+        )
+    moves = "moves" if block else "move"
+    return f"{named} alone {moves} the top layer to {point(alone, at)}{back}."
+
+
+def _is_whole(row: Row, line: Line) -> bool:
+    """Return whether a row is the similarity of the whole encoders among the causes of an encoder."""
+    return (row.task, row.model, row.measure, row.layer) == ("causes", line.model, line.measure, None)
 
 
 def _row(rows: Sequence[Row], model: str, layer: int, measure: str) -> Row | None:
@@ -88,8 +115,4 @@ def _share(row: Row) -> str:
     return number(row.value, row.low, row.high, 2)
 
 
-READINGS: list[Part] = [
-    Reading("massive", 15, massive),
-    Reading("direction", 40, directions),
-    Reading("cause", 50, causes),
-]
+MASSIVE = Reading("massive", 15, massive)  # `Similarity` gives its rows

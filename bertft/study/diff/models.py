@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,6 +75,16 @@ class Compared:
         """Everything that the rows of any part depend on."""
         return {**self.command.to_tree(), "source": self.source.digest, "weights": self.digests}
 
+    def skip(self, count: int) -> None:
+        """Leave out the first ``count`` stimuli of every text from now on."""
+        for encoder in (self.base, *self.tuned.values()):
+            encoder.skip_first = count
+
+    def drawn(self, tokens: int) -> list[Any]:
+        """Return the first texts, the last one whole, that hold as many stimuli as the command, at most ``tokens``."""
+        most = tokens if self.command.tokens is None else min(tokens, self.command.tokens)
+        return taken(self.base, self.texts(), tokens=most, unit=self.command.unit)
+
     def texts(self) -> Iterable[Any]:
         """Return the texts in the order in which they are taken."""
         return stimuli_order(self.source, self.command.tokens, self.command.seed)
@@ -131,6 +142,7 @@ def compared(
     if command.tokens is None:
         texts = itertools.islice(texts, CHECKED)
     drawn = taken(base, texts, tokens=command.tokens, unit=command.unit)
+    base = copy.copy(base)  # what it skips is a matter of this diff
     found, unchanged = {}, {}
     digests = {"": fingerprint(base)}
     for name, encoder in tuned.items():
@@ -138,7 +150,7 @@ def compared(
         aligned = _aligned(base, encoder, name, drawn, command.unit)
         reason = _sameness(base, aligned, command.tuned[name])
         if reason is None:
-            found[name] = aligned
+            found[name] = copy.copy(aligned)
         else:
             unchanged[name] = reason
     return Compared(command, base, found, unchanged, source, digests, out, progress)

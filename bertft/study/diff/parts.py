@@ -6,6 +6,7 @@ part reads the rows of other analyses by the vocabulary and gives nothing where 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 from collections.abc import Sequence
@@ -14,6 +15,9 @@ from typing import Any
 
 from bertft.data.examples import Sentence, Text
 from bertft.errors import BertftError
+from bertft.models.encoder import Encoder
+from bertft.models.noise import noise_encoders
+from bertft.models.weight_change import FILE, MatrixChange, weight_changes, write_matrices
 from bertft.models.weight_distance import weight_distance
 from bertft.report.figure import Figure, HeatMap
 from bertft.report.lines import Context, Line, apart, lines, number, point
@@ -21,15 +25,20 @@ from bertft.report.page.answer import Said
 from bertft.runs.checkpoint import Checkpoint
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
-from bertft.runs.vocabulary import MeasureName
+from bertft.runs.vocabulary import MeasureName, noise_of, pair
 from bertft.similarity import Plan, compare_stream
+from bertft.similarity.sinks import Place
 from bertft.similarity.words.moved import FILES, Moved, words_that_moved, write_moved
-from bertft.study.analyses.weights import MEASURE, Weights
-from bertft.study.diff.further import READINGS, Part
+from bertft.study.analyses.weights import INTRUDERS, MEASURE, SPECTRA, Weights, spectra_rows
+from bertft.study.diff.deeper import Causes, Directions
+from bertft.study.diff.further import MASSIVE, Part
 from bertft.study.diff.models import Compared, MovedWord
-from bertft.study.diff.verdict import FORM, HARDLY, NOISE, SHOWN, Found, half, is_changed
+from bertft.study.diff.verdict import FORM, HARDLY, SHOWN, Found, half, is_changed
+from bertft.study.massive_places import write_massive
 
 METRIC = "cosine"
+NULL, TRADED = 100, 1200  # derangements of a null, and the stimuli that trade places
+LARGEST = 2048 * 30_000  # numbers of the largest matrix whose spectrum is taken
 WORDS = 2000  # words that are looked at one by one
 CONTEXT = 7  # words shown on either side of a word that moved
 
@@ -37,6 +46,7 @@ CONTEXT = 7  # words shown on either side of a word that moved
 class Similarity(Part):
     """Rows ``rsa_cosine_pearson`` and ``cka_debiased`` of every layer, exact over all stimuli, with intervals.
 
+    One pass also gives their nulls, and the same of a random change of the size of every encoder's.
     Of an encoder that is the base by definition the rows are 1 and have no ``n``: nothing is measured.
     """
 
@@ -44,24 +54,34 @@ class Similarity(Part):
 
     def stages(self, inputs: Compared) -> list[Stage]:
         """Return the stage ``rsa/<text>``."""
-        return [Stage(f"rsa/{inputs.data}", inputs.depends, lambda: self.work(inputs))]
+        depends = {**inputs.depends, "null": [NULL, TRADED], "noise": True}
+        return [Stage(f"rsa/{inputs.data}", depends, lambda: self.work(inputs))]
 
     def work(self, inputs: Compared) -> list[Row]:
         """Return the rows of all encoders in the order of the command."""
-        command, plan = inputs.command, Plan(metrics=(METRIC,), seed=inputs.command.seed)
-        rows: list[Row] = []
-        if inputs.tuned:
-            checkpoint = Checkpoint(inputs.out / "checkpoint", inputs.depends) if inputs.out else None
-            rows = compare_stream(
-                inputs.base, inputs.tuned, inputs.texts(), plan, tokens=command.tokens, unit=command.unit,
-                data=inputs.data, checkpoint=checkpoint, texts_in_all=inputs.source.count, progress=inputs.progress,
-            ) or []  # fmt: skip
-            if checkpoint:
-                checkpoint.remove()
+        command = inputs.command
+        rows = self._measured(inputs) if inputs.tuned else []
         measures = (str(MeasureName.rsa(METRIC, "pearson")), str(MeasureName("cka_debiased")))
         for name, measure in itertools.product(inputs.unchanged, measures):
             layers = range(inputs.base.num_layers)
             rows += [Row(name, "rsa", inputs.data, k, measure, 1.0, 1.0, 1.0, None, command.seed) for k in layers]
+        return rows
+
+    def _measured(self, inputs: Compared) -> list[Row]:
+        command, massive = inputs.command, list[Place]()
+        plan = Plan(metrics=(METRIC,), seed=command.seed, null=NULL, null_sample=TRADED, null_of_noise=False)
+        inputs.skip(command.skip_first or 0)
+        compared = {**inputs.tuned, **_noise(inputs)}
+        checkpoint = Checkpoint(inputs.out / "checkpoint", inputs.depends) if inputs.out else None
+        rows = compare_stream(
+            inputs.base, compared, inputs.texts(), plan, tokens=command.tokens, unit=command.unit, data=inputs.data,
+            checkpoint=checkpoint, texts_in_all=inputs.source.count, massive=massive, progress=inputs.progress,
+        ) or []  # fmt: skip
+        if checkpoint:
+            checkpoint.remove()
+        if inputs.out is not None:
+            about = plan, command.unit, command.skip_first or 0
+            write_massive(massive, inputs.base, ["base", *compared], inputs.texts(), about, inputs.out)
         return rows
 
     def said(self, found: Found) -> list[Said]:
@@ -86,15 +106,50 @@ class Similarity(Part):
             return f"{name} is unchanged: every layer has a similarity of 1 to {found.base}."
         if 1 - line.values[at] < HARDLY:
             return f"{name} hardly changed: its similarity to {found.base} is above {1 - HARDLY} at every layer."
-        text = (
-            f"{name} changed: its similarity to {found.base} falls to {point(line, at)} at layer {line.layers[at]} "
-            f"(1 = the same, 0 = unrelated)."
-        )
-        noise = found.similarity(f"{NOISE}{name}")
+        falls = f"its similarity to {found.base} falls to {point(line, at)} at layer {line.layers[at]}"
+        zero = _zero(found, line, at)
+        noise = found.similarity(noise_of(name))
         there = None if noise is None else noise.at(line.layers[at])
         if noise is None or there is None:
-            return text
-        return f"{text} A random change of the same size leaves it at {point(noise, there)}."
+            return f"{name} changed: {falls} ({zero})."
+        random = point(noise, there)
+        if not _beyond(found, line, at, (noise, there)):
+            return f"{name} changed, but no more than noise would: {falls} ({zero}), noise of that size to {random}."
+        return f"{name} changed: {falls} ({zero}). A random change of the same size leaves it at {random}."
+
+
+def _beyond(found: Found, line: Line, at: int, random: tuple[Line, int]) -> bool:
+    """Return whether a layer changed more than by noise, by the interval of the difference on the same stimuli."""
+    noise, there = random
+    own = pair(line.model, noise.model), line.measure, line.layers[at]
+    row = next((r for r in found.rows if (r.model, r.measure, r.layer) == own and r.task == "difference"), None)
+    if row is not None and row.high is not None:
+        return row.high < 0
+    return line.values[at] < noise.values[there] and apart(line, at, noise, there) is not False
+
+
+def _zero(found: Found, line: Line, at: int) -> str:
+    """Return what the ends of the scale mean: in this text, if there is a null."""
+    null = found.derived(line, "null")
+    there = None if null is None else null.at(line.layers[at])
+    if null is None or there is None:
+        return "1 = the same, 0 = unrelated"
+    high = null.highs[there]
+    bound = "" if high is None else f", at most {number(high)}"
+    return f"1 = the same; unrelated texts {number(null.values[there])}{bound}"
+
+
+def _noise(inputs: Compared) -> dict[str, Encoder]:
+    """Return an encoder with noise of the size of each tuned encoder's change; none where weights have other shapes."""
+    found: dict[str, Encoder] = {}
+    for name, encoder in inputs.tuned.items():
+        try:
+            found |= noise_encoders(inputs.base, {name: encoder}, inputs.command.seed)
+        except BertftError:
+            inputs.progress.say(f"{name}: its weights have other shapes; there is no random change of the same size")
+    for encoder in found.values():
+        encoder.skip_first = inputs.base.skip_first
+    return found
 
 
 def percent(share: float) -> str:
@@ -130,6 +185,7 @@ class Words(Part):
 
     def work(self, inputs: Compared) -> list[Row]:
         """Return the rows, and keep the words."""
+        inputs.skip(0)  # local RSA is of every word
         sentences = _first_words(inputs.texts())
         if len(sentences) < 2:
             return []
@@ -234,13 +290,21 @@ def _short(context: str, marked: str) -> str:
 
 
 class WeightsMoved(Part):
-    """Rows ``relative_weight_distance`` of the embeddings (layer 0) and every block; none where shapes differ."""
+    """Rows ``relative_weight_distance`` of the embeddings (layer 0) and every block; none where shapes differ.
+
+    The stage ``weights/spectra`` adds the rows of `bertft.study.analyses.weights.spectra_rows`, without the largest
+    matrices.
+    """
 
     name, order, tasks = "weights", 70, ("weights",)
 
     def stages(self, inputs: Compared) -> list[Stage]:
-        """Return the stage ``weights/blocks``."""
-        return [Stage("weights/blocks", {**inputs.depends, "measure": MEASURE}, lambda: self.work(inputs))]
+        """Return the stages ``weights/blocks`` and, if an encoder changed, ``weights/spectra``."""
+        found = [Stage("weights/blocks", {**inputs.depends, "measure": MEASURE}, lambda: self.work(inputs))]
+        if inputs.tuned:
+            depends = {**inputs.depends, "largest": LARGEST}
+            found.append(Stage(SPECTRA, depends, lambda: self.spectra(inputs), product=FILE))
+        return found
 
     def work(self, inputs: Compared) -> list[Row]:
         """Return the distances |W' - W| / |W|, in Frobenius norms over all parameters of a block."""
@@ -261,7 +325,7 @@ class WeightsMoved(Part):
         return rows
 
     def said(self, found: Found) -> list[Said]:
-        """Return the blocks whose weights moved most."""
+        """Return the blocks whose weights moved most, and how many intruder dimensions they have."""
         said = []
         for line in lines(found.rows, "weights"):
             if line.model not in found.tuned or line.measure != MEASURE or max(line.values) == 0:
@@ -269,13 +333,40 @@ class WeightsMoved(Part):
             start = f"{line.model}: " if len(found.tuned) > 1 else ""
             order = sorted(range(1, len(line.values)), key=lambda i: -line.values[i])[:SHOWN]
             most = ", ".join(f"block {line.layers[i]} {percent(line.values[i])}" for i in order)
-            said.append(Said("weights", f"{start}moved most in {most}; embeddings {percent(line.values[0])}.", rank=1))
+            text = f"{start}moved most in {most}; embeddings {percent(line.values[0])}{_intruders(found, line)}."
+            said.append(Said("weights", text, rank=1))
         return said
+
+    def spectra(self, inputs: Compared) -> list[Row]:
+        """Return the rows of the matrices of each block, and write their table."""
+        changes: dict[str, list[MatrixChange]] = {}
+        with inputs.progress.step("spectra of the change of weights", total=len(inputs.tuned)) as step:
+            for name, encoder in inputs.tuned.items():
+                with contextlib.suppress(BertftError):  # the other stage says so
+                    changes[name] = list(weight_changes(inputs.base.model, encoder.model, largest=LARGEST))
+                step.advance()
+        if inputs.out is not None:
+            write_matrices(changes, inputs.out)
+        return spectra_rows(changes, inputs.command.seed)
 
     def figures(self, rows: Sequence[Row], context: Context) -> Sequence[Figure | HeatMap]:
         """Return the distances by block."""
         return Weights().figures(rows, context)
 
 
-PARTS: list[Part] = sorted([Similarity(), Words(), WeightsMoved(), *READINGS], key=lambda part: part.order)
+def _intruders(found: Found, line: Line) -> str:
+    counts = found.beside(line, INTRUDERS)
+    if counts is None:
+        return ""
+    if max(counts.values) == 0:
+        return "; no intruder dimensions"
+    at = counts.highest()
+    return (
+        f"; {sum(counts.values):.0f} intruder dimensions, most in block {counts.layers[at]} ({counts.values[at]:.0f})"
+    )
+
+
+PARTS: list[Part] = sorted(
+    [Similarity(), MASSIVE, Words(), Directions(), Causes(), WeightsMoved()], key=lambda part: part.order
+)
 """Every part, in the order in which they run and speak."""

@@ -61,7 +61,7 @@ class Difference:
     def figure(self) -> Figure:
         """The similarity of each layer to the base."""
         chosen = [line for line in lines(self.rows, "rsa") if line == self.found.similarity(line.model)]
-        return by_layer(chosen, self.found.context, main=True)
+        return by_layer(chosen, self.found.context, main=True, nulls=lines(self.rows, "null"))
 
     def to_pandas(self) -> Any:
         """Return the rows as a ``pandas.DataFrame`` (`bertft.to_pandas`)."""

@@ -17,6 +17,7 @@ from bertft.data.location import encoder_name, pin
 from bertft.data.streams import Stream, stream
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
+from bertft.models.skipping import first_tokens
 from bertft.report.figure import Figure, HeatMap
 from bertft.report.findings import cost
 from bertft.report.lines import Context, context
@@ -30,7 +31,7 @@ from bertft.runs.rows import Row, merge_rows
 from bertft.runs.settings import check
 from bertft.runs.units import duration, size
 from bertft.runs.versions import versions
-from bertft.runs.vocabulary import BASE, RANDOM
+from bertft.runs.vocabulary import BASE, RANDOM, is_noise
 from bertft.study.analysis import open_folder
 from bertft.study.diff.models import Compared, base_and_tuned, compared, load_encoder
 from bertft.study.diff.parts import PARTS, read_words
@@ -52,6 +53,7 @@ def diff(
     *,
     tokens: int | None = 5000,
     unit: str = "token",
+    skip_first: int | None = None,
     dtype: str = "float32",
     seed: int = 1337,
     out: str | os.PathLike[str] | None = None,
@@ -66,6 +68,8 @@ def diff(
         text: texts, or a source as in `bertft.data.load`; by default English prose that comes with Python.
         tokens: number of stimuli, drawn with ``seed`` in whole texts; None takes the whole text.
         unit: ``token``, or ``word`` for models with different tokenizers.
+        skip_first: stimuli left out at the beginning of every text; None leaves out the first of a decoder whose
+            tokenizer puts no special token there.
         dtype: precision in which models are loaded: float32, bfloat16 or float16.
         seed: of the order of texts and of the sample behind the intervals.
         out: run folder. It gets results.csv, config.yaml, figures and a page, and an interrupted diff resumes in it.
@@ -85,7 +89,7 @@ def diff(
         start, compared_with = next(iter(_sources(first).values())), _sources(others)
     else:
         start, compared_with = base_and_tuned(_sources(first), _sources(others))
-    chosen: dict[str, Any] = {"tokens": tokens, "unit": unit, "dtype": dtype, "seed": seed}
+    chosen: dict[str, Any] = {"tokens": tokens, "unit": unit, "skip_first": skip_first, "dtype": dtype, "seed": seed}
     own = None if text is None or isinstance(text, str) else _own_text(text)
     if text is not None:
         chosen["text"] = text if own is None else own.name
@@ -107,7 +111,7 @@ def run_diff(
     """
     begun = time.monotonic()
     check(command, "bertft diff")
-    if reserved := {BASE, RANDOM} & set(command.tuned):
+    if reserved := [name for name in command.tuned if name in (BASE, RANDOM) or is_noise(name)]:
         raise BertftError(f"diff: {reserved.pop()!r} is reserved in the results; choose another name with NAME=model")
     given = loaded or {}
     hub = {name: model for name, model in command.tuned.items() if name not in given}
@@ -117,11 +121,13 @@ def run_diff(
         tuned={**command.tuned, **pinned_models(hub)},
         text=command.text if source else pin(command.text),
     )
-    folder = None if out is None else open_folder(out, command.to_tree())
     process.keep_steady()
     source = source or stream(_kind(command.text), command.text, split=command.split)
     tuned = {name: given.get(name) or load_encoder(model, command.dtype) for name, model in command.tuned.items()}
     base = given.get(BASE) or load_encoder(command.base, command.dtype)
+    if command.skip_first is None:
+        command = dataclasses.replace(command, skip_first=first_tokens(base))
+    folder = None if out is None else open_folder(out, command.to_tree())
     inputs = compared(command, base, tuned, source, out=None if folder is None else folder.path, progress=progress)
     if folder is None:
         rows = merge_rows(*(stage.work() for part in PARTS for stage in part.stages(inputs)))

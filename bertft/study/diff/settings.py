@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from bertft.runs.settings import Settings, Within
+from bertft.runs.settings import Count, Settings, Within
 from bertft.study.config import LATER, LoadedAs, Unit
 
 ENGLISH = "builtin:english"  # as in `bertft.data.english`, without importing it for `--help`
@@ -19,6 +19,7 @@ class DiffOptions(Settings):
     text: str = ENGLISH
     tokens: str = "5000"
     unit: Unit = "token"
+    skip_first: str = "auto"
     dtype: LoadedAs = "float32"
     split: str | None = None
     seed: int = 1337
@@ -34,6 +35,7 @@ class DiffCommand(Settings):
         text: source of the text, or a description of texts given in Python.
         tokens: number of stimuli, None for the whole text.
         unit: token or word.
+        skip_first: tokens to leave out at the beginning of every text, None to choose by the base encoder.
         dtype: of the encoders' weights.
         split: of a data set.
         seed: of the order in which texts are drawn, and of the sample behind the intervals.
@@ -44,6 +46,7 @@ class DiffCommand(Settings):
     text: str = ENGLISH
     tokens: Annotated[int, Within(ge=4)] | None = 5000
     unit: Unit = "token"
+    skip_first: Count | None = field(default=None, metadata=LATER)
     dtype: LoadedAs = "float32"
     split: str | None = field(default=None, metadata=LATER)
     seed: int = 1337
@@ -51,4 +54,5 @@ class DiffCommand(Settings):
     def to_tree(self) -> dict[str, Any]:
         """Return the settings as ``config.yaml`` holds them."""
         tree = {"command": "diff", **dataclasses.asdict(self), "tokens": self.tokens or "all"}
+        tree["skip_first"] = self.skip_first or None  # omitted at its default
         return {name: value for name, value in tree.items() if value is not None}

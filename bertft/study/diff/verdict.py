@@ -12,7 +12,7 @@ from bertft.report.lines import Context, Line, lines, number, point
 from bertft.report.page.answer import Answer, Number, Said
 from bertft.report.page.figure_section import Cell
 from bertft.runs.rows import Row
-from bertft.runs.vocabulary import MeasureName
+from bertft.runs.vocabulary import MeasureName, noise_of
 from bertft.similarity.words.labels import RARE
 from bertft.study.diff.models import MovedWord
 
@@ -20,7 +20,6 @@ MOST = 12  # lines
 NUMBERS = 6  # rows of the table
 ROUNDING = 1e-6  # sums of float32 products move a similarity of 1 by less
 HARDLY = 0.0005  # a loss that three digits do not show
-NOISE = "noise of "  # begins the name of an encoder with a random change of the same size
 FORM = "form"  # the grouping of words of a plain text
 SHOWN = 3  # layers, words and blocks that a line names
 
@@ -125,7 +124,7 @@ def numbers(found: Found) -> list[Number]:
         table.append(_number(f"{of_model}{line.name.short}, layer {layer} (lowest)", line, place))
         if of_model:
             continue
-        noise = found.similarity(f"{NOISE}{model}")
+        noise = found.similarity(noise_of(model))
         middle = half(line)
         if middle != place:
             table.append(_number(f"{line.name.short}, layer {line.layers[middle]} (half of the change)", line, middle))

@@ -104,6 +104,21 @@ def test_the_maximum_is_over_layers_of_one_derangement():
     assert found["cka_debiased_null_max", None].high == pytest.approx(np.sort(largest)[95], abs=1e-6)
 
 
+def test_a_null_of_some_texts_is_that_of_these_texts_alone():
+    groups, x, y = texts(20, 3, 4)
+    plan = Plan(measures=("cka",), null=100, null_sample=31, null_of_noise=False)
+    tuned = {"t": y, "noise of t": x}
+    part = {(r.model, r.measure): r for r in nulls.rows("toy", plan, groups, x, tuned, {})}
+    whole = {r.measure: r for r in nulls.rows("toy", Plan(measures=("cka",), null=100), groups, x, {"t": y}, {})}
+    row = part["t", "cka_debiased_null"]
+    assert row.n == 30 and whole["cka_debiased_null"].n == 60 and {model for model, _ in part} == {"t"}
+    some = torch.randperm(20, generator=torch.Generator().manual_seed(0))[:10]
+    kept = torch.isin(groups, some)
+    own = groups[kept].unique(return_inverse=True)[1]
+    alone = nulls.rows("toy", Plan(measures=("cka",), null=100), own, x[:, kept], {"t": y[:, kept]}, {})
+    assert row == next(r for r in alone if r.measure == row.measure)
+
+
 def test_calibrated_rsa_takes_the_value_and_interval_of_all_stimuli():
     groups, x, y = texts(20, 3, 4)
     plan = Plan(measures=("rsa", "procrustes"), null=100)

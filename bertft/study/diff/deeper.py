@@ -1,0 +1,105 @@
+"""Parts that look for the kind and the cause of a change; each is left out for models that it cannot compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bertft.errors import BertftError
+from bertft.models.logit_lens import logit_lens
+from bertft.report.figure import Figure, HeatMap
+from bertft.report.lines import Context
+from bertft.runs.folder import Stage
+from bertft.runs.rows import Row
+from bertft.similarity.causes import block_causes, rows_of_causes
+from bertft.similarity.direction_words import FILES, write_directions
+from bertft.similarity.directions import directions_of_change, rows_of_directions
+from bertft.similarity.paired_stimuli import Draw
+from bertft.study.analyses.causes import Causes as StudyCauses
+from bertft.study.analyses.directions import Directions as StudyDirections
+from bertft.study.diff.further import Reading, causes, directions
+from bertft.study.diff.models import Compared
+
+DIRECTIONS = 3  # of each layer
+TOKENS = 5000  # most stimuli whose change is taken apart
+EXCHANGED = 1000  # stimuli that read exchanged blocks
+
+
+class Directions(Reading):
+    """Rows ``mean_shift_share``, ``direction_rank`` and ``direction_share_<j>``; and the files of `write_directions`.
+
+    Only encoders of the base's architecture and width share its basis.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("direction", 40, directions)
+
+    def stages(self, inputs: Compared) -> list[Stage]:
+        """Return the stage ``directions/<text>``, unless no encoder changed."""
+        if not inputs.tuned:
+            return []
+        depends = {**inputs.depends, "directions": [DIRECTIONS, TOKENS]}
+        return [Stage(f"directions/{inputs.data}", depends, lambda: self.work(inputs), product=FILES[0])]
+
+    def work(self, inputs: Compared) -> list[Row]:
+        """Return the rows, and write the files."""
+        inputs.skip(inputs.command.skip_first or 0)
+        base, found = inputs.base, {}
+        for name, encoder in inputs.tuned.items():
+            if type(encoder.model) is not type(base.model) or encoder.dim != base.dim:
+                inputs.progress.say(f"{name}: its vectors have another basis than the base; directions are left out")
+                continue
+            try:
+                found |= directions_of_change(
+                    base, {name: encoder}, inputs.drawn(TOKENS), k=DIRECTIONS, draw=_draw(inputs, TOKENS),
+                    progress=inputs.progress,
+                )  # fmt: skip
+            except BertftError as error:
+                inputs.progress.say(f"{name}: directions are left out: {error}")
+        if inputs.out is not None:
+            write_directions(found, inputs.out, inputs.data, logit_lens(base) if found else None)
+        return rows_of_directions(found, inputs.data, inputs.command.seed)
+
+    def figures(self, rows: Sequence[Row], context: Context) -> Sequence[Figure | HeatMap]:
+        """Return the figure of a study."""
+        return StudyDirections().figures(rows, context)
+
+
+class Causes(Reading):
+    """Rows ``swap_in_<measure>`` and ``swap_out_<measure>`` by block; none where blocks cannot be exchanged."""
+
+    def __init__(self) -> None:
+        super().__init__("cause", 50, causes)
+
+    def stages(self, inputs: Compared) -> list[Stage]:
+        """Return the stage ``causes/<text>``, unless no encoder changed."""
+        if not inputs.tuned:
+            return []
+        depends = {**inputs.depends, "causes": EXCHANGED}
+        return [Stage(f"causes/{inputs.data}", depends, lambda: self.work(inputs))]
+
+    def work(self, inputs: Compared) -> list[Row]:
+        """Return the rows."""
+        inputs.skip(inputs.command.skip_first or 0)
+        rows = []
+        for name, encoder in inputs.tuned.items():
+            try:
+                found = block_causes(
+                    inputs.base, {name: encoder}, inputs.drawn(EXCHANGED), draw=_draw(inputs, EXCHANGED),
+                    progress=inputs.progress,
+                )  # fmt: skip
+            except BertftError as error:
+                inputs.progress.say(f"{name}: causes are left out: {error}")
+                continue
+            rows += rows_of_causes(found, inputs.data, inputs.command.seed)
+        return rows
+
+    def figures(self, rows: Sequence[Row], context: Context) -> Sequence[Figure | HeatMap]:
+        """Return the figure of a study."""
+        return StudyCauses().figures(rows, context)
+
+
+def _draw(inputs: Compared, tokens: int) -> Draw:
+    """Return which stimuli to take of the texts that `Compared.drawn` gives."""
+    command = inputs.command
+    most = tokens if command.tokens is None else min(tokens, command.tokens)
+    return Draw(most, command.unit, command.seed)
