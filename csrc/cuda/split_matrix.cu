@@ -16,7 +16,8 @@
 // tensor cores, cp.async, ldmatrix, 16-byte loads
 // counters: product_kernel no bank conflicts, sectors 1.0
 // counters: sum_kernel no bank conflicts, sectors 1.0
-// float32: product_kernel tensor * 128 / 96, sum_kernel tensor * 128 / 96
+// float32: product_kernel tensor * 128 / 96
+// float32: sum_kernel tensor * 128 / 96
 // Expected limit: tensor cores. 3 multiply-adds of float16 a term; a tile reads 32 KB from L2 for 32 terms, 1.6e6
 //   multiply-adds. Not measured.
 // Presumption: hundreds of rows; columns in multiples of 128, as ranks of probes and widths of encoders.
