@@ -73,14 +73,8 @@ def rows(
         noise: share of variance below which CCA and its relatives leave out a direction.
         progress: receives a step per encoder, and a message if there are fewer than `LEAST` texts.
     """
-    if not plan.null_of_noise:
-        tuned = {name: space for name, space in tuned.items() if not is_noise(name)}
-    if plan.null_sample is not None:
-        some = _some_texts(groups, plan.null_sample, plan.seed)
-        groups, base = groups[some].unique(return_inverse=True)[1], base[:, some]
-        tuned = {name: space[:, some] for name, space in tuned.items()}
-    texts = TradedTexts(groups, plan.seed)
-    if not len(texts):
+    groups, base, tuned = _wanted(plan, groups, base, tuned)
+    if not len(texts := TradedTexts(groups, plan.seed)):
         progress.say(f"{data}: no null, expected at least {LEAST} sampled texts, found {int(groups.max()) + 1}")
         return []
     orders, table = [torch.arange(len(texts)), *texts.derangements(plan.null)], list[Row]()
@@ -96,6 +90,19 @@ def rows(
             head = Row(name, TASK, data, None, measure, 0.0, n=len(texts), seed=plan.seed)
             table += _of_measure(head, Nulls(numbers[:, 0], numbers[:, 1:]), known)
     return table
+
+
+def _wanted(
+    plan: Plan, groups: Tensor, base: Tensor, tuned: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+    """Return texts, base and tuned encoders of the stimuli that the plan's null takes."""
+    if not plan.null_of_noise:
+        tuned = {name: space for name, space in tuned.items() if not is_noise(name)}
+    if plan.null_sample is None:
+        return groups, base, tuned
+    some = _some_texts(groups, plan.null_sample, plan.seed)
+    numbered = groups[some].unique(return_inverse=True)[1]
+    return numbered, base[:, some], {name: space[:, some] for name, space in tuned.items()}
 
 
 def _some_texts(groups: Tensor, most: int, seed: int) -> Tensor:

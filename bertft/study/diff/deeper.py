@@ -12,7 +12,7 @@ from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.similarity.causes import block_causes, rows_of_causes
 from bertft.similarity.direction_words import FILES, write_directions
-from bertft.similarity.directions import directions_of_change, rows_of_directions
+from bertft.similarity.directions import LayerDirections, directions_of_change, rows_of_directions
 from bertft.similarity.paired_stimuli import Draw
 from bertft.study.analyses.causes import Causes as StudyCauses
 from bertft.study.analyses.directions import Directions as StudyDirections
@@ -43,7 +43,8 @@ class Directions(Reading):
     def work(self, inputs: Compared) -> list[Row]:
         """Return the rows, and write the files."""
         inputs.skip(inputs.command.skip_first or 0)
-        base, found = inputs.base, {}
+        base = inputs.base
+        found: dict[str, list[LayerDirections]] = {}
         for name, encoder in inputs.tuned.items():
             if type(encoder.model) is not type(base.model) or encoder.dim != base.dim:
                 inputs.progress.say(f"{name}: its vectors have another basis than the base; directions are left out")

@@ -53,7 +53,6 @@ def diff(
     *,
     tokens: int | None = 5000,
     unit: str = "token",
-    skip_first: int | None = None,
     dtype: str = "float32",
     seed: int = 1337,
     out: str | os.PathLike[str] | None = None,
@@ -68,8 +67,6 @@ def diff(
         text: texts, or a source as in `bertft.data.load`; by default English prose that comes with Python.
         tokens: number of stimuli, drawn with ``seed`` in whole texts; None takes the whole text.
         unit: ``token``, or ``word`` for models with different tokenizers.
-        skip_first: stimuli left out at the beginning of every text; None leaves out the first of a decoder whose
-            tokenizer puts no special token there.
         dtype: precision in which models are loaded: float32, bfloat16 or float16.
         seed: of the order of texts and of the sample behind the intervals.
         out: run folder. It gets results.csv, config.yaml, figures and a page, and an interrupted diff resumes in it.
@@ -89,7 +86,7 @@ def diff(
         start, compared_with = next(iter(_sources(first).values())), _sources(others)
     else:
         start, compared_with = base_and_tuned(_sources(first), _sources(others))
-    chosen: dict[str, Any] = {"tokens": tokens, "unit": unit, "skip_first": skip_first, "dtype": dtype, "seed": seed}
+    chosen: dict[str, Any] = {"tokens": tokens, "unit": unit, "dtype": dtype, "seed": seed}
     own = None if text is None or isinstance(text, str) else _own_text(text)
     if text is not None:
         chosen["text"] = text if own is None else own.name
@@ -125,8 +122,7 @@ def run_diff(
     source = source or stream(_kind(command.text), command.text, split=command.split)
     tuned = {name: given.get(name) or load_encoder(model, command.dtype) for name, model in command.tuned.items()}
     base = given.get(BASE) or load_encoder(command.base, command.dtype)
-    if command.skip_first is None:
-        command = dataclasses.replace(command, skip_first=first_tokens(base))
+    command = _skipping(command, base)
     folder = None if out is None else open_folder(out, command.to_tree())
     inputs = compared(command, base, tuned, source, out=None if folder is None else folder.path, progress=progress)
     if folder is None:
@@ -216,6 +212,11 @@ def _own_text(texts: Sequence[str]) -> Stream:
     """Return a stream of texts given in Python."""
     kept = [Text(str(number), one) for number, one in enumerate(texts, start=1) if one.strip()]
     return Stream(f"{len(kept)} texts", lambda: iter(kept), digest_of_json([text.text for text in kept]), len(kept))
+
+
+def _skipping(command: DiffCommand, base: Encoder) -> DiffCommand:
+    """Return the settings with the number of first tokens to leave out."""
+    return command if command.skip_first is not None else dataclasses.replace(command, skip_first=first_tokens(base))
 
 
 def _kind(text: str) -> str:
