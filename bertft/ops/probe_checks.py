@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, NoReturn, get_args
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from bertft.errors import BertftError
 from bertft.ops.rows import check_device
-
-Precision = Literal["float32", "fast", "float64"]
-
-
-def check_precision(precision: str) -> None:
-    """Raise BertftError for a precision that the probe losses do not have."""
-    if precision not in get_args(Precision):
-        raise BertftError(f"probe_loss: precision must be {', '.join(get_args(Precision))}, found {precision!r}")
 
 
 def explain_not_finite(op: str, result: Tensor, **inputs: Tensor) -> NoReturn:

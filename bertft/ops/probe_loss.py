@@ -15,7 +15,8 @@ from bertft.ops import probe_gradient, reference
 from bertft.ops.autograd import register, without_graph
 from bertft.ops.full_precision import full_precision
 from bertft.ops.native import cpu, dispatch
-from bertft.ops.probe_checks import Precision, check_precision, check_probe, explain_not_finite
+from bertft.ops.precision import Precision, check_precision
+from bertft.ops.probe_checks import check_probe, explain_not_finite
 
 
 def distance_probe_loss(
@@ -161,7 +162,7 @@ def _probe_loss(
 ) -> Tensor:
     """Return one ``kind`` of loss (L,), 0 distance or 1 depth, from all columns of weight, or both (L, 2)."""
     if precision != "float32":
-        check_precision(precision)
+        check_precision(precision, op="probe_loss")
     # On the CPU the kernel itself refuses what does not fit. The sentence about it is looked for afterwards: on small
     # layers the checks would take a tenth of the time, because matrix products leave no Python in the caches.
     quick = _refused_by_the_kernel(h, weight, distances, depths, lengths) and not torch.compiler.is_compiling()

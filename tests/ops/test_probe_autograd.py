@@ -106,7 +106,7 @@ def test_float64_precision_returns_the_type_of_the_input(dtype):
 
 def test_unknown_precision_is_refused():
     h, wd, wp, distances, depths, lengths = problem([9, 4])
-    message = "precision must be float32, fast, float64, found 'half'"
+    message = "precision must be one of float32, fast, float64, not 'half'"
     with pytest.raises(BertftError, match=message):
         distance_probe_loss(h, wd, distances, lengths, precision="half")
     with pytest.raises(BertftError, match=message):
