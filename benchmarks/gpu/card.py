@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import statistics
 import time
@@ -104,37 +103,25 @@ def _copy(watch: Stopwatch, limits: Limits, numbers: int) -> Result:
 @contextmanager
 def core(choice: str) -> Iterator[None]:
     """Set ``BERTFT_CORE`` inside the block."""
-    with environment("BERTFT_CORE", choice):
-        yield
-
-
-@contextmanager
-def environment(name: str, value: str) -> Iterator[None]:
-    """Set a variable of the environment inside the block."""
-    before = os.environ.get(name)
-    os.environ[name] = value
+    before = os.environ.get("BERTFT_CORE")
+    os.environ["BERTFT_CORE"] = choice
     try:
         yield
     finally:
-        os.environ.pop(name)
+        os.environ.pop("BERTFT_CORE")
         if before is not None:
-            os.environ[name] = before
+            os.environ["BERTFT_CORE"] = before
 
 
 def core_items(watch: Stopwatch, limits: Limits, tiny: bool) -> Iterator[Item]:
-    """Yield products of split rows, splitting included, of two parts (three products) and of one, by size and tile."""
+    """Yield products of split rows, splitting included, of two parts (three products) and of one, by size."""
     for n in (16,) if tiny else (2048, 4096, 8192, 20_000):
-        for fast, tile in itertools.product((False, True), ("narrow", "wide")):
-            name = f"products of {n} x 768 rows, {'one part' if fast else 'two parts'}, {tile} tiles"
-            yield Item(name, 3, lambda n=n, fast=fast, tile=tile: _products(watch, limits, n, fast, tile))
+        for fast in (False, True):
+            name = f"products of {n} x 768 rows, {'one part' if fast else 'two parts'}"
+            yield Item(name, 4, lambda n=n, fast=fast: _products(watch, limits, n, fast))
 
 
-def _products(watch: Stopwatch, limits: Limits, n: int, fast: bool, tile: str) -> Result:
-    with environment("BERTFT_TILE", tile):
-        return _timed_products(watch, limits, n, fast)
-
-
-def _timed_products(watch: Stopwatch, limits: Limits, n: int, fast: bool) -> Result:
+def _products(watch: Stopwatch, limits: Limits, n: int, fast: bool) -> Result:
     a = torch.randn(1, n, 768, device=watch.device)
 
     def run() -> Tensor:
