@@ -115,8 +115,8 @@ def stated_spills(text: str) -> dict[str, int]:
 
 
 def _stated(text: str, what: str) -> dict[str, int]:
-    match = re.search(rf"^{what}:(.*)$", text, flags=re.MULTILINE)
-    return {name: int(limit) for name, limit in re.findall(r"(\w*)\s*<=\s*(\d+)", match[1])} if match else {}
+    lines = re.findall(rf"^{what}:(.*)$", text, flags=re.MULTILINE)
+    return {name: int(limit) for line in lines for name, limit in re.findall(r"(\w*)\s*<=\s*(\d+)", line)}
 
 
 def stated_instructions(text: str) -> dict[str, dict[str, int]]:

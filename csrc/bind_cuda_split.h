@@ -42,6 +42,9 @@ bool split_core(const Tensor& like, int64_t n, int64_t d, cudaStream_t stream) {
   const std::string choice = asked ? asked : "auto";
   BERTFT_CHECK(choice == "auto" || choice == "split" || choice == "plain", "BERTFT_CORE must be split or plain, not ",
                choice);
+  const char* width = std::getenv("BERTFT_TILE");  // read by csrc/cuda/split_tile.cuh
+  const std::string tile = width ? width : "narrow";
+  BERTFT_CHECK(tile == "narrow" || tile == "wide", "BERTFT_TILE must be wide or narrow, not ", tile);
   if (choice == "plain" || like.scalar_type() == ScalarType::Double || n < 1 || d < 1) return false;
   const double rate = core_rate(like, stream);
   if (choice == "split") return rate > 0;

@@ -10,7 +10,7 @@ section      seconds  what it measures
 ===========  =======  ==============================================================================================
 bits         20       distances of 130 x 768 against digests of the executor; later sections say so if bits differ
 card         25       GEMM rates by type, copies
-core         60       products of split rows, of two parts and of one, at several sizes: TFLOP/s of float16
+core         60       products of split rows, of two parts and of one, by size and tile: TFLOP/s of float16
 ops          150      every op beside its rivals, with the error of each against float64
 end_to_end   200      commands, everything included: ``bertft rsa`` with several encoders, quickstart, probes of EWT
 ===========  =======  ==============================================================================================

@@ -26,15 +26,15 @@ def bits_items(device: str) -> Iterator[Item]:
         return
     capability, there = digests.capability_of(torch.cuda.get_device_capability()[0]), torch.from_numpy(x).to(device)
     for precision in ("float32", "fast"):
-        for metric in digests.METRICS:
+        for metric, tile in [*((metric, "narrow") for metric in digests.METRICS), ("cosine", "wide")]:
 
-            def bits(metric: str = metric, precision: str = precision) -> Result:
-                with card.core("split"):
+            def bits(metric: str = metric, tile: str = tile, precision: str = precision) -> Result:
+                with card.core("split"), card.environment("BERTFT_TILE", tile):
                     out = ops.pairwise_distance(there, metric=metric, precision=precision).cpu().numpy()
                 expected = found[f"{capability} {precision} {metric}"]
                 return _same(digests.digest(out), expected, f"bits are not those of the model (sm_{capability})")
 
-            yield Item(f"{precision} {metric}", 1, bits)
+            yield Item(f"{precision} {metric}{' wide' * (tile == 'wide')}", 1, bits)
 
 
 def _same(found: str, expected: str, otherwise: str) -> Result:

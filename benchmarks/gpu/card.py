@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import time
@@ -103,25 +104,37 @@ def _copy(watch: Stopwatch, limits: Limits, numbers: int) -> Result:
 @contextmanager
 def core(choice: str) -> Iterator[None]:
     """Set ``BERTFT_CORE`` inside the block."""
-    before = os.environ.get("BERTFT_CORE")
-    os.environ["BERTFT_CORE"] = choice
+    with environment("BERTFT_CORE", choice):
+        yield
+
+
+@contextmanager
+def environment(name: str, value: str) -> Iterator[None]:
+    """Set a variable of the environment inside the block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
-        os.environ.pop("BERTFT_CORE")
+        os.environ.pop(name)
         if before is not None:
-            os.environ["BERTFT_CORE"] = before
+            os.environ[name] = before
 
 
 def core_items(watch: Stopwatch, limits: Limits, tiny: bool) -> Iterator[Item]:
-    """Yield products of split rows, splitting included, of two parts (three products) and of one, by size."""
+    """Yield products of split rows, splitting included, of two parts (three products) and of one, by size and tile."""
     for n in (16,) if tiny else (2048, 4096, 8192, 20_000):
-        for fast in (False, True):
-            name = f"products of {n} x 768 rows, {'one part' if fast else 'two parts'}"
-            yield Item(name, 4, lambda n=n, fast=fast: _products(watch, limits, n, fast))
+        for fast, tile in itertools.product((False, True), ("narrow", "wide")):
+            name = f"products of {n} x 768 rows, {'one part' if fast else 'two parts'}, {tile} tiles"
+            yield Item(name, 3, lambda n=n, fast=fast, tile=tile: _products(watch, limits, n, fast, tile))
 
 
-def _products(watch: Stopwatch, limits: Limits, n: int, fast: bool) -> Result:
+def _products(watch: Stopwatch, limits: Limits, n: int, fast: bool, tile: str) -> Result:
+    with environment("BERTFT_TILE", tile):
+        return _timed_products(watch, limits, n, fast)
+
+
+def _timed_products(watch: Stopwatch, limits: Limits, n: int, fast: bool) -> Result:
     a = torch.randn(1, n, 768, device=watch.device)
 
     def run() -> Tensor:

@@ -101,7 +101,7 @@ __device__ __forceinline__ void store4(double* p, const double* v) {
 }
 
 // Tile `t` of an upper triangle of `tiles` x `tiles`, row by row: (0,0) (0,1) ... (1,1) (1,2) ...
-__device__ __forceinline__ void triangle_tile(long long t, int tiles, int& row, int& col) {
+__host__ __device__ __forceinline__ void triangle_tile(long long t, int tiles, int& row, int& col) {
   const double b = 2.0 * tiles + 1.0;
   long long r = static_cast<long long>((b - sqrt(b * b - 8.0 * static_cast<double>(t))) * 0.5);
   const auto start = [tiles](long long i) { return i * tiles - i * (i - 1) / 2; };

@@ -5,19 +5,23 @@
 // Types: float, double, half, bfloat16; entries float (double for double). Rows are first brought into the metric's
 //   form less a provisional mean, in double, so that an entry is scale (u_i.u_j + p_i + p_j) + offset.
 // Work split: (1) blocks make the entries of a tile of 128 x 128 pairs of one layer (rdm_entries.cuh): products of
-//   split rows on tensor cores, of two parts or one (split_tile.cuh), or FFMA and DFMA, which manhattan needs. All
-//   layers of a tile lie one after the other in a workspace; tiles on and above the diagonal go in groups that it
-//   holds. (2) blocks of 256 threads take 512 entries of all layers at a time by cp.async, two such slices in flight;
-//   warps take 4 x 4 layer pairs each: 16 products in float, further in double. One partial sum a block, folded in a
-//   fixed order: same card, same bits. Layers that do not fit into shared memory are compared group by group. Ranks:
-//   before (2) the range of each layer, a histogram in shared memory, and ranks in the entries' place (rdm_ranks.cuh).
-//   Entries are made once if the workspace holds them all, else anew for each of the three.
-// Shared memory: split rows 32 KB a stage; else 16.9 KB (double 17.4); slices 4 KB a layer (double 8); histogram what
-//   there is.
+//   split rows on tensor cores, of two parts or one (split_tile.cuh; wide: two tiles), or FFMA and DFMA, which
+//   manhattan needs. All layers of a tile lie one after the other in a workspace; tiles on and above the diagonal go in
+//   groups that it holds. (2) blocks of 256 threads take 512 entries of all layers at a time by cp.async, two such
+//   slices in flight; warps take 4 x 4 layer pairs each: 16 products in float, further in double. One partial sum a
+//   block, folded in a fixed order: same card, same bits. Layers that do not fit into shared memory are compared group
+//   by group. Ranks: before (2) the range of each layer, a histogram in shared memory, and ranks in the entries' place
+//   (rdm_ranks.cuh). Entries are made once if the workspace holds them all, else anew for each of the three.
+// Shared memory: split rows 32 KB a stage (wide 48 KB); else 16.9 KB (double 17.4); slices 4 KB a layer (double 8);
+//   histogram what there is.
 // registers: <= 80, split_entries_kernel <= 255, high_entries_kernel <= 255, plain_entries_kernel <= 128
+// registers: wide_entries_kernel <= 255, wide_high_entries_kernel <= 255
 // spills: split_entries_kernel <= 24, high_entries_kernel <= 24
+// spills: wide_entries_kernel <= 24, wide_high_entries_kernel <= 24
 // instructions: split_entries_kernel 96 HMMA, 32 HMMA from zero, 16 LDSM, 32 LDGSTS
 // instructions: high_entries_kernel 128 HMMA, 32 HMMA from zero, 32 LDSM, 32 LDGSTS
+// instructions: wide_entries_kernel 96 HMMA, 32 HMMA from zero, 16 LDSM, 24 LDGSTS
+// instructions: wide_high_entries_kernel 128 HMMA, 32 HMMA from zero, 32 LDSM, 24 LDGSTS
 // tensor cores, cp.async, ldmatrix, 16-byte loads
 // counters: split_entries_kernel no bank conflicts of ldmatrix, bank conflicts <= 8 %, load sectors <= 1.1
 // counters: split_entries_kernel no bank conflicts of cp.async
@@ -106,7 +110,7 @@ struct Run {
       const long long count = std::min(tiles, q.tiles() - first);
       for (int s = 0; s < (q.self() ? 1 : 2) && !made; ++s) {
         const C nothing = q.ranked() ? std::numeric_limits<C>::quiet_NaN() : C(0);
-        const Target<C> to{entries, first, q.n, q.all(), s ? q.layers[0] : 0, !q.ranked(), nothing};
+        const Target<C> to{entries, first, count, q.n, q.all(), s ? q.layers[0] : 0, !q.ranked(), nothing};
         if (q.layers[s] == 0) continue;
         if (int rc = make_entries(sides[s], to, count, q.stream)) return rc;
       }

@@ -36,11 +36,12 @@ struct SplitSide {
   }
 };
 
-// Where entries go: `all` layers a tile, those of this side from `layer` on; the group's first tile of the triangle.
+// Where entries go: `all` layers a tile, those of this side from `layer` on; the group's first tile of the triangle and
+// number of tiles.
 template <class C>
 struct Target {
   C* entries;
-  long long first_tile, n;
+  long long first_tile, count, n;
   int all, layer;
   bool shifted;
   C nothing;
@@ -130,35 +131,57 @@ __global__ void __launch_bounds__(NT, 2) plain_entries_kernel(PlainSide<C> side,
   }
 }
 
-// The entries of block (tile of the group, layer of the side).
-template <int STAGES, int PARTS>
+// The number of the wide tile that tile t of the triangle is a half of.
+__host__ __device__ inline long long wide_tile(long long t, int blocks) {
+  int row, col;
+  triangle_tile(t, blocks, row, col);
+  return split::triangle_tiles<split::kWide>(blocks) - split::triangle_tiles<split::kWide>(blocks - row) +
+         (col - row) / 2;
+}
+
+// The entries of block (tile of the group, layer of the side). A wide tile is two of them, and at the ends of a group
+// one may belong to another group.
+template <int STAGES, int PARTS, int W>
 __device__ __forceinline__ void product_entries(__half* ring, split::Place* place, const SplitSide& side,
                                                 const Target<float>& to) {
   const long long rows = blockIdx.y * side.rows.padded;
+  const int blocks = static_cast<int>(side.rows.padded / kTile);
   if (threadIdx.x == 0) {
+    const long long width = side.rows.chunks * split::kLine;
+    const __half* lines = side.rows.halves + rows * width;
     int bi, bj;
-    triangle_tile(to.first_tile + blockIdx.x, static_cast<int>(side.rows.padded / kTile), bi, bj);
-    const int width = side.rows.chunks * split::kLine;
-    place[0] = {side.rows.halves + (rows + bi * kTile) * width, side.rows.halves + (rows + bj * kTile) * width,
-                bi * kTile, bj * kTile};
+    split::tile_of<W>((W == split::kWide ? wide_tile(to.first_tile, blocks) : to.first_tile) + blockIdx.x, blocks, bi,
+                      bj);
+    place[0] = split::place_of<W>(lines, lines, width, bi, bj, blocks);
   }
-  const float* sums = split::tile_products<STAGES, PARTS>(ring, place[0], side.rows.chunks);
-  const int t = split::thread_anew(), i0 = place[0].row, col = t % 32 * 4, j0 = place[0].col + col;
+  const float* sums = split::tile_products<STAGES, PARTS, W>(ring, place[0], side.rows.chunks);
+  const int t = split::thread_anew(), i0 = place[0].row;
   const float shift = to.shifted ? side.shift[blockIdx.y] : 0.f;
-  float scale[4], p[4];
-#pragma unroll
-  for (int e = 0; e < 4; ++e) scale[e] = side.rows.scale[rows + j0 + e], p[e] = side.p(rows + j0 + e);
-  float* out = to.tile(blockIdx.x) + col;
-  for (int row = t / 32; row < kTile; row += split::kThreads / 32) {
-    const int i = i0 + row;
-    const float left = side.rows.scale[rows + i], pi = side.p(rows + i);
-    float v[4];
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const float sum = sums[split::pair_at(row, col + e)] * left * scale[e];
-      v[e] = i < j0 + e && j0 + e < to.n ? entry(sum, pi, p[e], side.metric) - shift : to.nothing;
+#pragma unroll 1
+  for (int half = 0; half < W / 2; ++half) {
+    const int col = half * kTile + t % 32 * 4, j0 = place[0].col + col;
+    long long tile = blockIdx.x;
+    if constexpr (W == split::kWide) {
+      const int bi = i0 / kTile, bj = place[0].col / kTile + half;
+      tile = split::triangle_tiles<split::kNarrow>(blocks) - split::triangle_tiles<split::kNarrow>(blocks - bi) + bj -
+             bi - to.first_tile;
+      if (bj == blocks || tile < 0 || tile >= to.count) continue;
     }
-    store4(out + row * kTile, v);
+    float scale[4], p[4];
+#pragma unroll
+    for (int e = 0; e < 4; ++e) scale[e] = side.rows.scale[rows + j0 + e], p[e] = side.p(rows + j0 + e);
+    float* out = to.tile(tile) + t % 32 * 4;
+    for (int row = t / 32; row < kTile; row += split::kThreadsOf<W> / 32) {
+      const int i = i0 + row;
+      const float left = side.rows.scale[rows + i], pi = side.p(rows + i);
+      float v[4];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const float sum = sums[split::pair_at<W>(row, col + e)] * left * scale[e];
+        v[e] = i < j0 + e && j0 + e < to.n ? entry(sum, pi, p[e], side.metric) - shift : to.nothing;
+      }
+      store4(out + row * kTile, v);
+    }
   }
 }
 
@@ -166,14 +189,30 @@ template <int STAGES>
 __global__ void __launch_bounds__(split::kThreads, 2) split_entries_kernel(SplitSide side, Target<float> to) {
   BERTFT_DYN_SHARED(__half, ring);
   BERTFT_SHARED(split::Place, place, [1]);
-  product_entries<STAGES, split::kBoth>(ring, place, side, to);
+  product_entries<STAGES, split::kBoth, split::kNarrow>(ring, place, side, to);
 }
 
 template <int STAGES>
 __global__ void __launch_bounds__(split::kThreads, 2) high_entries_kernel(SplitSide side, Target<float> to) {
   BERTFT_DYN_SHARED(__half, ring);
   BERTFT_SHARED(split::Place, place, [1]);
-  product_entries<STAGES, split::kHigh>(ring, place, side, to);
+  product_entries<STAGES, split::kHigh, split::kNarrow>(ring, place, side, to);
+}
+
+template <int STAGES>
+__global__ void __launch_bounds__(split::kThreadsOf<split::kWide>, 1)
+    wide_entries_kernel(SplitSide side, Target<float> to) {
+  BERTFT_DYN_SHARED(__half, ring);
+  BERTFT_SHARED(split::Place, place, [1]);
+  product_entries<STAGES, split::kBoth, split::kWide>(ring, place, side, to);
+}
+
+template <int STAGES>
+__global__ void __launch_bounds__(split::kThreadsOf<split::kWide>, 1)
+    wide_high_entries_kernel(SplitSide side, Target<float> to) {
+  BERTFT_DYN_SHARED(__half, ring);
+  BERTFT_SHARED(split::Place, place, [1]);
+  product_entries<STAGES, split::kHigh, split::kWide>(ring, place, side, to);
 }
 
 }  // namespace rdm

@@ -64,16 +64,31 @@ int make_entries(const PlainSide<C>& side, const Target<C>& to, long long count,
   return static_cast<int>(cudaGetLastError());
 }
 inline int make_entries(const SplitSide& side, const Target<float>& to, long long count, cudaStream_t stream) {
-  return split::with_stages([&](auto stages) {
-    constexpr int kStages = decltype(stages)::value;
-    const auto grid = dim3(unsigned(count), unsigned(side.layers));
-    constexpr size_t kBytes = split::kRing<kStages>;
-    if (side.rows.parts == split::kHigh) {
-      if (int rc = allow_shared(high_entries_kernel<kStages>, kBytes)) return rc;
-      BERTFT_LAUNCH((high_entries_kernel<kStages>), grid, dim3(split::kThreads), kBytes, stream, side, to);
+  return split::with_tile([&](auto stages, auto width) {
+    constexpr int kStages = decltype(stages)::value, kW = decltype(width)::value;
+    constexpr size_t kBytes = split::kRing<kStages, kW>;
+    const bool high = side.rows.parts == split::kHigh;
+    const dim3 block(split::kThreadsOf<kW>);
+    if constexpr (kW == split::kWide) {
+      const int blocks = static_cast<int>(side.rows.padded / kTile);
+      const long long tiles = wide_tile(to.first_tile + count - 1, blocks) - wide_tile(to.first_tile, blocks) + 1;
+      const auto grid = dim3(unsigned(tiles), unsigned(side.layers));
+      if (high) {
+        if (int rc = allow_shared(wide_high_entries_kernel<kStages>, kBytes)) return rc;
+        BERTFT_LAUNCH((wide_high_entries_kernel<kStages>), grid, block, kBytes, stream, side, to);
+      } else {
+        if (int rc = allow_shared(wide_entries_kernel<kStages>, kBytes)) return rc;
+        BERTFT_LAUNCH((wide_entries_kernel<kStages>), grid, block, kBytes, stream, side, to);
+      }
     } else {
-      if (int rc = allow_shared(split_entries_kernel<kStages>, kBytes)) return rc;
-      BERTFT_LAUNCH((split_entries_kernel<kStages>), grid, dim3(split::kThreads), kBytes, stream, side, to);
+      const auto grid = dim3(unsigned(count), unsigned(side.layers));
+      if (high) {
+        if (int rc = allow_shared(high_entries_kernel<kStages>, kBytes)) return rc;
+        BERTFT_LAUNCH((high_entries_kernel<kStages>), grid, block, kBytes, stream, side, to);
+      } else {
+        if (int rc = allow_shared(split_entries_kernel<kStages>, kBytes)) return rc;
+        BERTFT_LAUNCH((split_entries_kernel<kStages>), grid, block, kBytes, stream, side, to);
+      }
     }
     return static_cast<int>(cudaGetLastError());
   });

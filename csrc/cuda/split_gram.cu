@@ -11,19 +11,22 @@
 //   atomic a warp) and a second kernel recomputes them from x and y by differences, in double, a warp a pair: equal
 //   rows are at distance exactly 0. So do pairs whose v is no number. If a layer has more of them than fit on the
 //   list, pairwise_distance_launch computes it; it reads the count.
-// Work split: a block owns 128 x 128 pairs; without y on and above the diagonal, written twice.
-// Shared memory: 32 KB a stage, two or three stages.
+// Work split: a block owns 128 x 128 pairs (wide: 128 x 256); without y on and above the diagonal, written twice.
+// Shared memory: 32 KB a stage, two or three stages (wide: 48 KB, three or four).
 // registers: <= 255, repair_kernel <= 64
-// spills: split_gram_kernel <= 24, high_gram_kernel <= 24
+// spills: split_gram_kernel <= 24, high_gram_kernel <= 24, wide_gram_kernel <= 24, wide_high_gram_kernel <= 24
 // instructions: split_gram_kernel 96 HMMA, 32 HMMA from zero, 16 LDSM, 32 LDGSTS
 // instructions: high_gram_kernel 128 HMMA, 32 HMMA from zero, 32 LDSM, 32 LDGSTS
+// instructions: wide_gram_kernel 96 HMMA, 32 HMMA from zero, 16 LDSM, 24 LDGSTS
+// instructions: wide_high_gram_kernel 128 HMMA, 32 HMMA from zero, 32 LDSM, 24 LDGSTS
 // tensor cores, cp.async, ldmatrix, 16-byte loads
 // counters: split_gram_kernel no bank conflicts, load sectors 1.0, store sectors <= 1.1
 // float32: split_gram_kernel tensor * 128 / 96
 // issued: split_gram_kernel tensor * 609 / 192 + warps * 11000
 // Expected limit: tensor cores. 3 N M D multiply-adds of float16 (half of that without y); a tile reads 32 KB from L2
-//   for 32 columns, 1.6e6 multiply-adds. Target on an H200 for 4 x 4,096 x 768: 0.5 ms, if tensor cores give
-//   400 TFLOP/s of float16. Not measured. Rows in one part: a third of the multiply-adds, half the bytes.
+//   for 32 columns, 1.6e6 multiply-adds; a wide one 48 KB for 3.1e6. Target on an H200 for 4 x 4,096 x 768: 0.5 ms, if
+//   tensor cores give 400 TFLOP/s of float16. Not measured. Rows in one part: a third of the multiply-adds, half the
+//   bytes.
 // Presumption: hundreds of rows and columns or more; pairwise_distance.cu is for smaller inputs.
 #include "pairwise_tile.cuh"
 #include "split_tile.cuh"
@@ -71,7 +74,7 @@ __device__ __forceinline__ void append(const Near& near, int layer, bool ask, in
 }
 
 // The values of block (tile, layer). square (layers): |m|^2, read for dot only.
-template <int STAGES, int PARTS>
+template <int STAGES, int PARTS, int W>
 __device__ __forceinline__ void gram_tile(__half* ring, Place* place, const Rows& x, const Rows& y,
                                           const float* __restrict__ beta_x, const float* __restrict__ beta_y,
                                           const double* __restrict__ square, float* __restrict__ out, const Shape& s,
@@ -79,27 +82,30 @@ __device__ __forceinline__ void gram_tile(__half* ring, Place* place, const Rows
   const int layer = static_cast<int>(blockIdx.y);
   if (threadIdx.x == 0) {
     const int tiles = static_cast<int>(y.padded / kTile);
-    int bi = static_cast<int>(blockIdx.x) / tiles, bj = static_cast<int>(blockIdx.x) % tiles;
-    if (s.symmetric) triangle_tile(blockIdx.x, tiles, bi, bj);
-    place[0] = {x.halves + (layer * x.padded + bi * kTile) * x.chunks * kLine,
-                y.halves + (layer * y.padded + bj * kTile) * y.chunks * kLine, bi * kTile, bj * kTile};
+    const int across = (tiles + W / 2 - 1) / (W / 2);
+    int bi = static_cast<int>(blockIdx.x) / across, bj = static_cast<int>(blockIdx.x) % across * (W / 2);
+    if (s.symmetric) tile_of<W>(blockIdx.x, tiles, bi, bj);
+    const long long width = x.chunks * kLine;
+    place[0] =
+        place_of<W>(x.halves + layer * x.padded * width, y.halves + layer * y.padded * width, width, bi, bj, tiles);
   }
-  const float* tile = tile_products<STAGES, PARTS>(ring, place[0], x.chunks);
+  const float* tile = tile_products<STAGES, PARTS, W>(ring, place[0], x.chunks);
 
   const int t = thread_anew(), warp = t / 32, lane = t % 32, i0 = place[0].row, j0 = place[0].col;
-  const int rows = at_most(s.n - i0, kTile), cols = at_most(s.m - j0, kTile);
+  const int rows = at_most(s.n - i0, kTile), cols = at_most(s.m - j0, kColumns<W>);
+  const int end = W == kNarrow ? kTile : cols;  // nothing is known of columns of a half that is missing
   const bool diagonal = s.symmetric && i0 == j0;
   const float gamma = form.metric == kDot ? static_cast<float>(square[layer]) : 0.f;
   const float *scale_i = x.scale + layer * x.padded + i0, *scale_j = y.scale + layer * y.padded + j0;
   const float *beta_i = beta_x + layer * x.padded + i0, *beta_j = beta_y + layer * y.padded + j0;
   float* to = out + layer * (s.condensed ? s.n * (s.n - 1) / 2 : s.n * s.m);
-  for (int k = 0; k < kTile; k += 32) {  // 32 columns, row by row
+  for (int k = 0; k < end; k += 32) {  // 32 columns, row by row
     const int c = lane + k, j = j0 + c;
     const float right = scale_j[c], b = form.beta * beta_j[c] + gamma;
-    for (int r = warp; r < rows; r += kThreads / 32) {
+    for (int r = warp; r < rows; r += kThreadsOf<W> / 32) {
       const int i = i0 + r;
       const bool same = diagonal && i == j, mine = c < cols && !(diagonal && i > j) && !(same && s.condensed);
-      float v = value(tile[pair_at(r, c)], form.alpha * scale_i[r], right, form.beta * beta_i[r] + b, form);
+      float v = value(tile[pair_at<W>(r, c)], form.alpha * scale_i[r], right, form.beta * beta_i[r] + b, form);
       if (same && form.metric != kDot) v = 0;
       append(near, layer, mine && marked(v, form), i, j);
       if (mine) to[s.condensed ? pairwise::condensed_index(i, j, s.n) : i * s.m + j] = finish(v, form);
@@ -109,9 +115,9 @@ __device__ __forceinline__ void gram_tile(__half* ring, Place* place, const Rows
   for (int k = 0; k < kTile; k += 32) {  // the mirror image: 32 rows, column by column
     const int r = lane + k, i = i0 + r;
     const float left = form.alpha * scale_i[r], b = form.beta * beta_i[r];
-    for (int c = warp; c < cols; c += kThreads / 32) {
+    for (int c = warp; c < cols; c += kThreadsOf<W> / 32) {
       const int j = j0 + c;
-      const float v = value(tile[pair_at(r, c)], left, scale_j[c], b + (form.beta * beta_j[c] + gamma), form);
+      const float v = value(tile[pair_at<W>(r, c)], left, scale_j[c], b + (form.beta * beta_j[c] + gamma), form);
       if (r < rows && i < j) to[j * s.m + i] = finish(v, form);
     }
   }
@@ -123,7 +129,7 @@ __global__ void __launch_bounds__(kThreads, 2)
                       const double* __restrict__ square, float* __restrict__ out, Shape s, Form form, Near near) {
   BERTFT_DYN_SHARED(__half, ring);
   BERTFT_SHARED(Place, place, [1]);
-  gram_tile<STAGES, kBoth>(ring, place, x, y, beta_x, beta_y, square, out, s, form, near);
+  gram_tile<STAGES, kBoth, kNarrow>(ring, place, x, y, beta_x, beta_y, square, out, s, form, near);
 }
 
 template <int STAGES>
@@ -132,7 +138,25 @@ __global__ void __launch_bounds__(kThreads, 2)
                      const double* __restrict__ square, float* __restrict__ out, Shape s, Form form, Near near) {
   BERTFT_DYN_SHARED(__half, ring);
   BERTFT_SHARED(Place, place, [1]);
-  gram_tile<STAGES, kHigh>(ring, place, x, y, beta_x, beta_y, square, out, s, form, near);
+  gram_tile<STAGES, kHigh, kNarrow>(ring, place, x, y, beta_x, beta_y, square, out, s, form, near);
+}
+
+template <int STAGES>
+__global__ void __launch_bounds__(kThreadsOf<kWide>, 1)
+    wide_gram_kernel(Rows x, Rows y, const float* __restrict__ beta_x, const float* __restrict__ beta_y,
+                     const double* __restrict__ square, float* __restrict__ out, Shape s, Form form, Near near) {
+  BERTFT_DYN_SHARED(__half, ring);
+  BERTFT_SHARED(Place, place, [1]);
+  gram_tile<STAGES, kBoth, kWide>(ring, place, x, y, beta_x, beta_y, square, out, s, form, near);
+}
+
+template <int STAGES>
+__global__ void __launch_bounds__(kThreadsOf<kWide>, 1)
+    wide_high_gram_kernel(Rows x, Rows y, const float* __restrict__ beta_x, const float* __restrict__ beta_y,
+                          const double* __restrict__ square, float* __restrict__ out, Shape s, Form form, Near near) {
+  BERTFT_DYN_SHARED(__half, ring);
+  BERTFT_SHARED(Place, place, [1]);
+  gram_tile<STAGES, kHigh, kWide>(ring, place, x, y, beta_x, beta_y, square, out, s, form, near);
 }
 
 // The pairs of the lists, a warp each, by differences of rows in their form, in double.
@@ -165,6 +189,31 @@ __global__ void __launch_bounds__(256)
   }
 }
 
+// Launches the kernel of a width for rows of one part or two.
+template <int STAGES, int W, class... A>
+int launch_gram(int parts, dim3 grid, cudaStream_t stream, const A&... arguments) {
+  constexpr size_t kBytes = kRing<STAGES, W>;
+  const dim3 block(kThreadsOf<W>);
+  if constexpr (W == kWide) {
+    if (parts == kHigh) {
+      if (int rc = allow_shared(wide_high_gram_kernel<STAGES>, kBytes)) return rc;
+      BERTFT_LAUNCH((wide_high_gram_kernel<STAGES>), grid, block, kBytes, stream, arguments...);
+    } else {
+      if (int rc = allow_shared(wide_gram_kernel<STAGES>, kBytes)) return rc;
+      BERTFT_LAUNCH((wide_gram_kernel<STAGES>), grid, block, kBytes, stream, arguments...);
+    }
+  } else {
+    if (parts == kHigh) {
+      if (int rc = allow_shared(high_gram_kernel<STAGES>, kBytes)) return rc;
+      BERTFT_LAUNCH((high_gram_kernel<STAGES>), grid, block, kBytes, stream, arguments...);
+    } else {
+      if (int rc = allow_shared(split_gram_kernel<STAGES>, kBytes)) return rc;
+      BERTFT_LAUNCH((split_gram_kernel<STAGES>), grid, block, kBytes, stream, arguments...);
+    }
+  }
+  return static_cast<int>(cudaGetLastError());
+}
+
 }  // namespace
 }  // namespace bertft
 
@@ -191,20 +240,12 @@ extern "C" int split_gram_launch(const void* x, const void* y, void* rows_x, voi
   const bool dot = metric == kDot, unit = scales_rows(metric);
   const Form form{dot ? 1.f : unit ? -1.f : -2.f, unit ? 0.5f : 1.f, metric};
   const Near near{count, reinterpret_cast<int2*>(pairs), capacity};
-  if (int rc = with_stages([&](auto stages) {
-        constexpr int kStages = decltype(stages)::value;
-        const auto grid = dim3(unsigned(tiles), unsigned(batch));
-        const float *beta_x = dot ? of_x.along : of_x.square, *beta_y = dot ? of_y.along : of_y.square;
-        if (parts == kHigh) {
-          if (int rc = allow_shared(high_gram_kernel<kStages>, kRing<kStages>)) return rc;
-          BERTFT_LAUNCH((high_gram_kernel<kStages>), grid, dim3(kThreads), kRing<kStages>, stream, of_x, of_y, beta_x,
-                        beta_y, square, out, s, form, near);
-        } else {
-          if (int rc = allow_shared(split_gram_kernel<kStages>, kRing<kStages>)) return rc;
-          BERTFT_LAUNCH((split_gram_kernel<kStages>), grid, dim3(kThreads), kRing<kStages>, stream, of_x, of_y, beta_x,
-                        beta_y, square, out, s, form, near);
-        }
-        return static_cast<int>(cudaGetLastError());
+  const float *beta_x = dot ? of_x.along : of_x.square, *beta_y = dot ? of_y.along : of_y.square;
+  if (int rc = with_tile([&](auto stages, auto width) {
+        constexpr int kStages = decltype(stages)::value, kW = decltype(width)::value;
+        const long long grid = s.symmetric ? triangle_tiles<kW>(rows) : rows * ceil_div(cols, kW / 2);
+        return launch_gram<kStages, kW>(parts, dim3(unsigned(grid), unsigned(batch)), stream, of_x, of_y, beta_x,
+                                        beta_y, square, out, s, form, near);
       })) {
     return rc;
   }

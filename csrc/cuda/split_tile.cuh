@@ -1,29 +1,41 @@
-// Products of split rows (split_line.cuh) to float32 accuracy: a tile of 128 x 128 pairs on float16 tensor cores.
+// Products of split rows (split_line.cuh) to float32 accuracy: a tile of 128 x 128 pairs, or of 128 x 256, on float16
+// tensor cores.
 //
 //   u.v = lo.hi + hi.lo + hi.hi: of two halves to a number the product of the low parts, below 2^-22, is left out
 // After 16 columns the three products of a piece leave the tensor core and are added outside, rounded to nearest: cores
 // cut towards zero, and a long sum inside them would drift.
 // Rows of high parts alone have one product, hi.hi, which leaves the core after 64 columns: what the parts lost
-// outweighs what cores cut by then. Work split: 4 warps of 64 x 64 pairs each, in 4 x 8 pieces of mma.m16n8k16. A ring
-// of stages of 32 columns is filled by cp.async; fragments come by ldmatrix from lines whose 16-byte pieces are
+// outweighs what cores cut by then. Work split: 4 or 8 warps of 64 x 64 pairs each, in 4 x 8 pieces of mma.m16n8k16. A
+// ring of stages of 32 columns is filled by cp.async; fragments come by ldmatrix from lines whose 16-byte pieces are
 // exchanged by the row number (piece ^ row % 8): no bank conflicts, and one address from which all others follow by
 // exchanging bits.
+// W = 2: two blocks of 128 threads a multiprocessor. W = 4 (BERTFT_TILE=wide): one of 256, which reads a quarter less
+// from L2; its tile is two tiles of W = 2 side by side, of which the second may be missing. Same bits.
 #pragma once
+#include <cstdlib>
+#include <string_view>
+
 #include "split_line.cuh"
 
 namespace bertft {
 namespace split {
 
-constexpr int kThreads = 128;
-constexpr int kStage = 2 * kTile * kLine;  // halves: a line of each row of the tile, then of each of its columns
+constexpr int kNarrow = 2, kWide = 4;  // W: 64 rows, and 64 threads, for every 64 columns of a tile
+template <int W>
+constexpr int kColumns = 64 * W;
+template <int W>
+constexpr int kThreadsOf = 64 * W;
+constexpr int kThreads = kThreadsOf<kNarrow>;
 
-template <int STAGES>
-constexpr size_t kRing = sizeof(__half) * STAGES * kStage;  // bytes: 32 KB a stage
+template <int W>
+constexpr int kStage = (kTile + kColumns<W>)*kLine;  // halves: a line of each row of the tile, then of each column
+template <int STAGES, int W = kNarrow>
+constexpr size_t kRing = sizeof(__half) * STAGES * kStage<W>;  // bytes: 32 KB a stage, or 48 KB
 
 // Values that the threads of a block share, in shared memory because registers are scarce.
 struct Place {
-  const __half *left, *right;  // the lines of the tile's first row and first column
-  int row, col;                // their numbers
+  const __half* lines[3];  // of the tile's first row, of its first column, of its column 128
+  int row, col;            // numbers of the first row and column
 };
 
 // Offset of 16-byte piece q of a row's line in a stage, in halves: pieces 0..3 are high parts, 4..7 low parts.
@@ -39,14 +51,16 @@ __device__ __forceinline__ int thread_anew() {
 }
 
 // Starts the copies of chunk `chunk` of all rows and columns of the tile. Eight threads copy a line; the lines of a
-// thread are 16 apart, so that the row number's last three bits, and with them its place in a line, stay the same.
+// thread are 16 or 32 apart, so that the row number's last three bits, and with them its place in a line, stay the
+// same.
+template <int W>
 __device__ __forceinline__ void copy_stage(__half* stage, const Place& place, int chunk, int chunks) {
-  constexpr int kStep = kThreads / 8;
+  constexpr int kStep = kThreadsOf<W> / 8;
   const int t = thread_anew();
   __half* to = stage + at(t / 8, t % 8);
   const unsigned step = kStep * 8u * chunks;  // offsets count 16-byte pieces: 32 bits are enough
-  for (int side = 0; side < 2; ++side) {
-    const __half* from = side ? place.right : place.left;
+  for (int side = 0; side <= W / 2; ++side) {
+    const __half* from = place.lines[side];
     unsigned piece = static_cast<unsigned>(t / 8) * 8u * chunks + chunk * 8u + t % 8;
 #pragma unroll
     for (int e = 0; e < kTile / kStep; ++e, piece += step) {
@@ -150,21 +164,56 @@ struct Sums {
   }
 };
 
+// Tiles of 64 W columns on and above the diagonal of blocks x blocks blocks of 128 x 128 pairs; each row's begin at the
+// diagonal.
+template <int W>
+__host__ __device__ inline long long triangle_tiles(long long blocks) {
+  return W == kNarrow ? blocks * (blocks + 1) / 2 : (blocks + 1) * (blocks + 1) / 4;
+}
+
+// The row of blocks of tile t of them, row by row, and its first column of blocks.
+template <int W>
+__device__ __forceinline__ void tile_of(long long t, int blocks, int& row, int& col) {
+  if constexpr (W == kNarrow) {
+    triangle_tile(t, blocks, row, col);
+  } else {
+    const long long left = triangle_tiles<W>(blocks) - t;  // this one and those after it
+    long long rows = static_cast<long long>(2 * sqrt(static_cast<double>(left)));
+    while (triangle_tiles<W>(rows - 1) >= left) --rows;  // the root is not exact
+    while (triangle_tiles<W>(rows) < left) ++rows;
+    row = static_cast<int>(blocks - rows);
+    col = row + static_cast<int>(2 * (triangle_tiles<W>(rows) - left));
+  }
+}
+
+// The tile of block `row` of rows and of columns from block `col` on; `lines` are those of the operands' first rows.
+// A missing second half is the first one again: nobody looks at its sums.
+template <int W>
+__device__ __forceinline__ Place place_of(const __half* rows, const __half* columns, long long width, int row, int col,
+                                          int blocks) {
+  const int next = W == kWide && col + 1 < blocks ? col + 1 : col;
+  return {{rows + row * kTile * width, columns + col * kTile * width, columns + next * kTile * width},
+          row * kTile,
+          col * kTile};
+}
+
 // Where pair (i, j) of a tile lies once its sums are in shared memory. Rows, columns and fragments are all written and
 // read without bank conflicts: the low five bits of j are exchanged by those of i, in another order.
+template <int W = kNarrow>
 __device__ __forceinline__ int pair_at(int i, int j) {
-  return i * kTile + (j ^ ((i & 1) | (i & 6) << 2 | (i & 24) >> 2));
+  return i * kColumns<W> + (j ^ ((i & 1) | (i & 6) << 2 | (i & 24) >> 2));
 }
 
 // Leaves the sums in shared memory, in place of the ring (pair_at). Begins and ends with a barrier.
+template <int W = kNarrow>
 __device__ __forceinline__ float* leave(const Sums& sums, __half* ring) {
   __syncthreads();  // the last stage has been read
   float* tile = reinterpret_cast<float*>(ring);
-  const int t = thread_anew(), i = t / 64 * 64 + t % 32 / 4, j = t / 32 % 2 * 64 + t % 4 * 2;
+  const int t = thread_anew(), i = t / kColumns<W / 2> * 64 + t % 32 / 4, j = t / 32 % W * 64 + t % 4 * 2;
 #pragma unroll
   for (int e = 0; e < 128; ++e) {  // as the PTX manual lays out a piece of 16 x 8
     const int m = e / 32, n = e / 4 % 8, q = e % 4;
-    tile[pair_at(i + m * 16 + q / 2 * 8, j + n * 8 + q % 2)] = sums.v[m][n][q];
+    tile[pair_at<W>(i + m * 16 + q / 2 * 8, j + n * 8 + q % 2)] = sums.v[m][n][q];
   }
   __syncthreads();
   return tile;
@@ -172,12 +221,12 @@ __device__ __forceinline__ float* leave(const Sums& sums, __half* ring) {
 
 // Fills a ring of stages and takes them in turn: copy(stage, step) starts the copies of a step, take(stage) uses what
 // has arrived. Begins with a barrier. `steps` may lie in shared memory, to be asked anew at every step.
-template <int STAGES, class F, class G>
+template <int STAGES, int W = kNarrow, class F, class G>
 __device__ __forceinline__ void through_ring(__half* ring, const int& steps, F&& copy, G&& take) {
   __syncthreads();
 #pragma unroll 1
   for (int s = 0; s < STAGES - 1; ++s) {
-    if (s < steps) copy(ring + s * kStage, s);
+    if (s < steps) copy(ring + s * kStage<W>, s);
     __pipeline_commit();
   }
   int now = 0;
@@ -186,32 +235,32 @@ __device__ __forceinline__ void through_ring(__half* ring, const int& steps, F&&
     __pipeline_wait_prior(STAGES - 2);
     __syncthreads();  // everybody's copies of this stage are there, and the stage before it has been read
     const int ahead = step + STAGES - 1, before = now == 0 ? STAGES - 1 : now - 1;
-    if (ahead < steps) copy(ring + before * kStage, ahead);
+    if (ahead < steps) copy(ring + before * kStage<W>, ahead);
     __pipeline_commit();  // empty at the end, so that the count of groups in flight stays the same
-    take(ring + now * kStage);
+    take(ring + now * kStage<W>);
     now = now + 1 == STAGES ? 0 : now + 1;
   }
 }
 
 // The products of a tile over all columns, of rows in PARTS parts, left in shared memory. Begins with a barrier, behind
 // which `place` is known, and ends with one.
-template <int STAGES, int PARTS = kBoth>
+template <int STAGES, int PARTS = kBoth, int W = kNarrow>
 __device__ __forceinline__ float* tile_products(__half* ring, const Place& place, int chunks) {
   Sums sums;
   sums.clear();
   // ldmatrix: lanes 0..15 give 16 rows of a and 16..31 their next 8 columns; of b lanes 0..7 and 16..23 are rows.
-  const auto left = [](int t) { return at(t / 64 * 64 + t % 16, t % 32 / 16); };
-  const auto right = [](int t) { return at(kTile + t / 32 % 2 * 64 + t % 32 / 16 * 8 + t % 8, t / 8 % 2); };
+  const auto left = [](int t) { return at(t / (32 * W) * 64 + t % 16, t % 32 / 16); };
+  const auto right = [](int t) { return at(kTile + t / 32 % W * 64 + t % 32 / 16 * 8 + t % 8, t / 8 % 2); };
   const int a = left(static_cast<int>(threadIdx.x)), b = right(static_cast<int>(threadIdx.x));
-  through_ring<STAGES>(
-      ring, chunks, [&](__half* stage, int chunk) { copy_stage(stage, place, chunk, chunks); },
+  through_ring<STAGES, W>(
+      ring, chunks, [&](__half* stage, int chunk) { copy_stage<W>(stage, place, chunk, chunks); },
       [&](const __half* stage) {
         if constexpr (PARTS == kHigh)
           sums.add_high_stage(stage, left(thread_anew()), right(thread_anew()));  // kept, they would spill
         else
           sums.add_stage(stage, a, b);
       });
-  return leave(sums, ring);
+  return leave<W>(sums, ring);
 }
 
 // Stages of the ring: three, or two where only so two blocks fit on a multiprocessor. 0: there is no room for two.
@@ -232,6 +281,23 @@ int with_stages(F&& f) {
   const int stages = ring_stages();
   if (stages == 3) return f(std::integral_constant<int, 3>{});
   return stages == 2 ? f(std::integral_constant<int, 2>{}) : kInvalid;
+}
+
+// The same with the width of tiles, W, as a second constant: wide ones where BERTFT_TILE asks for them and three stages
+// fit, four if there is room.
+template <class F>
+int with_tile(F&& f) {
+  const auto fits = [limit = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)](size_t bytes) {
+    return static_cast<int>(bytes) + 1024 <= limit;
+  };
+  const char* asked = std::getenv("BERTFT_TILE");
+  const bool wide = asked && std::string_view(asked) == "wide" && fits(kRing<3, kWide>);
+  return with_stages([&](auto stages) {
+    constexpr std::integral_constant<int, kWide> kAsWide;
+    if (!wide) return f(stages, std::integral_constant<int, kNarrow>{});
+    if (fits(kRing<4, kWide>)) return f(std::integral_constant<int, 4>{}, kAsWide);
+    return f(std::integral_constant<int, 3>{}, kAsWide);
+  });
 }
 
 }  // namespace split

@@ -25,6 +25,7 @@ SOURCES = {  # where it is not csrc/cuda/<op>.cu of test_<op>.py
         str(CSRC / "cuda" / f"{name}.cu") for name in ("split_rows", "split_gram", "split_moments", "rdm_correlation")
     ],
     "test_split_gram": [str(CSRC / "cuda" / f"split_{name}.cu") for name in ("rows", "gram")],
+    "test_wide_tiles": [str(CSRC / "cuda" / f"{name}.cu") for name in ("split_rows", "split_gram", "rdm_correlation")],
 }
 
 

@@ -145,7 +145,7 @@ def split_distances(folder: Path, tiles: int, columns: int, batch: int) -> list[
     kernels.split_gram_launch(
         x, None, found.memory, None, found.mean_square, np.empty((batch, n, n), np.float32),
         np.empty(batch, np.int32), np.empty((batch, 4096, 2), np.int32), 4096, 0, METRICS.index("cosine"), batch, n, n,
-        d, 0,
+        d, 0, 2,
     )  # fmt: skip
     return kernels.launches
 

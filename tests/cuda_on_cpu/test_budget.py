@@ -59,6 +59,7 @@ def test_machine_code(budget):
 
 def test_stated_budget(budget):
     assert budget.stated_budget("out = x\nregisters: <= 128, fold_kernel <= 40\n") == {"": 128, "fold_kernel": 40}
+    assert budget.stated_budget("registers: <= 9, b <= 8\nregisters: c <= 7\n") == {"": 9, "b": 8, "c": 7}
     assert budget.stated_budget("uses 128 registers: many") == {}
 
 

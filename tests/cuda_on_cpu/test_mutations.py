@@ -50,7 +50,7 @@ FAULTS = {
         "split_gram.cu", "if (r < rows && i < j) to[j * s.m + i] = finish(v, form);", "", "distances"
     ),
     "a column too many": (
-        "split_gram.cu", "cols = at_most(s.m - j0, kTile)", "cols = at_most(s.m - j0 + 1, kTile)", "distances"
+        "split_gram.cu", "at_most(s.m - j0, kColumns<W>)", "at_most(s.m - j0 + 1, kColumns<W>)", "distances"
     ),
     "near rows are not listed": ("split_gram.cu", "v >= kNear * both ? v : -1.f", "v", "near rows"),
     "the list has no end": ("split_gram.cu", "ask && at < near.capacity", "ask", "crowded list"),
