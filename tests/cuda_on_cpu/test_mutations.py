@@ -58,7 +58,7 @@ FAULTS = {
         "split_gram.cu", "form.alpha * scale_i[r], right", "form.alpha * scale_i[0], right", "distances"
     ),
     "the shift of another layer": (
-        "rdm_entries.cuh", "shifted ? side.shift[blockIdx.y] : 0.f", "shifted ? side.shift[0] : 0.f", "correlations"
+        "rdm_entries.cuh", "shifted ? side.shift[layer] : 0.f", "shifted ? side.shift[0] : 0.f", "correlations"
     ),
     "layers of y from those of x": ("rdm_moments.cuh", "first_y + g.y0 + a - g.nx", "g.y0 + a - g.nx", "correlations"),
     "a slice is overwritten while it is read": (
