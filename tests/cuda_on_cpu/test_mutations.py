@@ -78,6 +78,12 @@ FAULTS = {
     "rows of high parts twice": (
         "split_moments.cu", "kStep = 16 * kLines<kHigh>", "kStep = 8 * kLines<kHigh>", "fast sums"
     ),
+    "the second half of a wide tile is its first": (
+        "split_tile.cuh", "W == kWide && col + 1 < blocks ? col + 1 : col", "col", "wide distances"
+    ),
+    "half a wide tile goes to another group": (
+        "rdm_entries.cuh", "bj == blocks || tile < 0 || tile >= to.count", "bj == blocks", "wide groups"
+    ),
     "carries are lost": ("rdm_ranks.cuh", "1u + (carry << kCountBits)", "1u", "crowded bin"),
 }  # fmt: skip
 
@@ -155,6 +161,18 @@ def notices_groups(source) -> bool:
     return off(source, (1, 1, 150, 20, 20), "pearson", 1e-6, mode="plain", entries_bytes=2 << 16)
 
 
+def notices_wide_distances(source) -> bool:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BERTFT_TILE", "wide")
+        return notices_distances(source)
+
+
+def notices_wide_groups(source) -> bool:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BERTFT_TILE", "wide")
+        return off(source, (1, 1, 150, 20, 20), "pearson", 1e-6, entries_bytes=2 << 16)
+
+
 def notices_crowded_bin(source) -> bool:
     x = np.random.default_rng(9).standard_normal((2, 150, 4)).astype(np.float32)
     x[:, 0] += 60
@@ -177,7 +195,7 @@ def copy_of_the_sources(folder: Path) -> Path:
 
 
 def source_of(scenario: str) -> str:
-    if scenario in ("correlations", "groups", "crowded bin"):
+    if scenario in ("correlations", "groups", "wide groups", "crowded bin"):
         return "rdm_correlation.cu"
     return "split_moments.cu" if scenario in ("sums", "fast sums") else "split_gram.cu"
 
