@@ -111,6 +111,23 @@ __host__ __device__ __forceinline__ void triangle_tile(long long t, int tiles, i
   col = static_cast<int>(r + (t - start(r)));
 }
 
+// Pairs of neighbouring tiles in the rows of that triangle, each row's from the diagonal on; the last of a row may be
+// half a pair. Their number, row and first column of pair t, and the pair of tile t.
+__host__ __device__ inline long long tile_pairs(long long tiles) { return (tiles + 1) * (tiles + 1) / 4; }
+__device__ __forceinline__ void triangle_pair(long long t, int tiles, int& row, int& col) {
+  const long long left = tile_pairs(tiles) - t;  // this one and those after it
+  long long rows = static_cast<long long>(2 * sqrt(static_cast<double>(left)));
+  while (tile_pairs(rows - 1) >= left) --rows;  // the root is not exact
+  while (tile_pairs(rows) < left) ++rows;
+  row = static_cast<int>(tiles - rows);
+  col = row + static_cast<int>(2 * (tile_pairs(rows) - left));
+}
+__host__ __device__ inline long long pair_of_tile(long long t, int tiles) {
+  int row, col;
+  triangle_tile(t, tiles, row, col);
+  return tile_pairs(tiles) - tile_pairs(tiles - row) + (col - row) / 2;
+}
+
 inline long long ceil_div(long long a, long long b) { return (a + b - 1) / b; }
 __host__ __device__ inline int at_most(long long v, long long limit) { return static_cast<int>(v < limit ? v : limit); }
 

@@ -45,7 +45,9 @@ struct Target {
   int all, layer;
   bool shifted;
   C nothing;
-  __device__ __forceinline__ C* tile(long long t) const { return entries + (t * all + layer + blockIdx.y) * kPairs; }
+  __device__ __forceinline__ C* tile(long long t, int of_side) const {
+    return entries + (t * all + layer + of_side) * kPairs;
+  }
 };
 
 // Entry of the matrix that statistics are taken of, from sum and p: u.v + p_i + p_j, the root for euclidean. The
@@ -112,7 +114,7 @@ __global__ void __launch_bounds__(NT, 2) plain_entries_kernel(PlainSide<C> side,
   pairwise::tile_sums<KIND>(acc, stage, side.rows + (rows + i0) * side.d, side.rows + (rows + j0) * side.d,
                             static_cast<const C*>(nullptr), static_cast<const C*>(nullptr), P::kRows, P::kRows, side.d);
   const C shift = to.shifted ? side.shift[blockIdx.y] : C(0);
-  C* out = to.tile(tile) + part / kParts * P::kRows * kTile + part % kParts * P::kRows;
+  C* out = to.tile(tile, static_cast<int>(blockIdx.y)) + part / kParts * P::kRows * kTile + part % kParts * P::kRows;
 #pragma unroll
   for (int r = 0; r < R; ++r) {
     const int row = pairwise::owned(t / 16, r), i = i0 + row;
@@ -131,46 +133,38 @@ __global__ void __launch_bounds__(NT, 2) plain_entries_kernel(PlainSide<C> side,
   }
 }
 
-// The number of the wide tile that tile t of the triangle is a half of.
-__host__ __device__ inline long long wide_tile(long long t, int blocks) {
-  int row, col;
-  triangle_tile(t, blocks, row, col);
-  return split::triangle_tiles<split::kWide>(blocks) - split::triangle_tiles<split::kWide>(blocks - row) +
-         (col - row) / 2;
-}
-
 // The entries of block (tile of the group, layer of the side). A wide tile is two of them, and at the ends of a group
 // one may belong to another group.
 template <int STAGES, int PARTS, int W>
 __device__ __forceinline__ void product_entries(__half* ring, split::Place* place, const SplitSide& side,
                                                 const Target<float>& to) {
-  const long long rows = blockIdx.y * side.rows.padded;
-  const int blocks = static_cast<int>(side.rows.padded / kTile);
+  const int layer = static_cast<int>(blockIdx.y);
   if (threadIdx.x == 0) {
+    const int blocks = static_cast<int>(side.rows.padded / kTile);
     const long long width = side.rows.chunks * split::kLine;
-    const __half* lines = side.rows.halves + rows * width;
+    const __half* lines = side.rows.halves + layer * side.rows.padded * width;
     int bi, bj;
-    split::tile_of<W>((W == split::kWide ? wide_tile(to.first_tile, blocks) : to.first_tile) + blockIdx.x, blocks, bi,
-                      bj);
+    split::tile_of<W>((W == split::kWide ? pair_of_tile(to.first_tile, blocks) : to.first_tile) + blockIdx.x, blocks,
+                      bi, bj);
     place[0] = split::place_of<W>(lines, lines, width, bi, bj, blocks);
   }
   const float* sums = split::tile_products<STAGES, PARTS, W>(ring, place[0], side.rows.chunks);
   const int t = split::thread_anew(), i0 = place[0].row;
-  const float shift = to.shifted ? side.shift[blockIdx.y] : 0.f;
+  const long long rows = layer * side.rows.padded;
+  const float shift = to.shifted ? side.shift[layer] : 0.f;
 #pragma unroll 1
   for (int half = 0; half < W / 2; ++half) {
     const int col = half * kTile + t % 32 * 4, j0 = place[0].col + col;
     long long tile = blockIdx.x;
     if constexpr (W == split::kWide) {
-      const int bi = i0 / kTile, bj = place[0].col / kTile + half;
-      tile = split::triangle_tiles<split::kNarrow>(blocks) - split::triangle_tiles<split::kNarrow>(blocks - bi) + bj -
-             bi - to.first_tile;
+      const int blocks = static_cast<int>(side.rows.padded / kTile), bi = i0 / kTile, bj = place[0].col / kTile + half;
+      tile = bi * (2ll * blocks - bi + 1) / 2 + bj - bi - to.first_tile;
       if (bj == blocks || tile < 0 || tile >= to.count) continue;
     }
     float scale[4], p[4];
 #pragma unroll
     for (int e = 0; e < 4; ++e) scale[e] = side.rows.scale[rows + j0 + e], p[e] = side.p(rows + j0 + e);
-    float* out = to.tile(tile) + t % 32 * 4;
+    float* out = to.tile(tile, layer) + t % 32 * 4;
     for (int row = t / 32; row < kTile; row += split::kThreadsOf<W> / 32) {
       const int i = i0 + row;
       const float left = side.rows.scale[rows + i], pi = side.p(rows + i);

@@ -71,7 +71,7 @@ inline int make_entries(const SplitSide& side, const Target<float>& to, long lon
     const dim3 block(split::kThreadsOf<kW>);
     if constexpr (kW == split::kWide) {
       const int blocks = static_cast<int>(side.rows.padded / kTile);
-      const long long tiles = wide_tile(to.first_tile + count - 1, blocks) - wide_tile(to.first_tile, blocks) + 1;
+      const long long tiles = pair_of_tile(to.first_tile + count - 1, blocks) - pair_of_tile(to.first_tile, blocks) + 1;
       const auto grid = dim3(unsigned(tiles), unsigned(side.layers));
       if (high) {
         if (int rc = allow_shared(wide_high_entries_kernel<kStages>, kBytes)) return rc;

@@ -164,26 +164,18 @@ struct Sums {
   }
 };
 
-// Tiles of 64 W columns on and above the diagonal of blocks x blocks blocks of 128 x 128 pairs; each row's begin at the
-// diagonal.
+// Tiles of 64 W columns on and above the diagonal of blocks x blocks blocks of 128 x 128 pairs, and the first block of
+// tile t of them.
 template <int W>
-__host__ __device__ inline long long triangle_tiles(long long blocks) {
-  return W == kNarrow ? blocks * (blocks + 1) / 2 : (blocks + 1) * (blocks + 1) / 4;
+long long triangle_tiles(long long blocks) {
+  return W == kNarrow ? blocks * (blocks + 1) / 2 : tile_pairs(blocks);
 }
-
-// The row of blocks of tile t of them, row by row, and its first column of blocks.
 template <int W>
 __device__ __forceinline__ void tile_of(long long t, int blocks, int& row, int& col) {
-  if constexpr (W == kNarrow) {
+  if constexpr (W == kNarrow)
     triangle_tile(t, blocks, row, col);
-  } else {
-    const long long left = triangle_tiles<W>(blocks) - t;  // this one and those after it
-    long long rows = static_cast<long long>(2 * sqrt(static_cast<double>(left)));
-    while (triangle_tiles<W>(rows - 1) >= left) --rows;  // the root is not exact
-    while (triangle_tiles<W>(rows) < left) ++rows;
-    row = static_cast<int>(blocks - rows);
-    col = row + static_cast<int>(2 * (triangle_tiles<W>(rows) - left));
-  }
+  else
+    triangle_pair(t, blocks, row, col);
 }
 
 // The tile of block `row` of rows and of columns from block `col` on; `lines` are those of the operands' first rows.

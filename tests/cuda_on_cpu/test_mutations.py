@@ -58,7 +58,7 @@ FAULTS = {
         "split_gram.cu", "form.alpha * scale_i[r], right", "form.alpha * scale_i[0], right", "distances"
     ),
     "the shift of another layer": (
-        "rdm_entries.cuh", "shifted ? side.shift[blockIdx.y] : 0.f", "shifted ? side.shift[0] : 0.f", "correlations"
+        "rdm_entries.cuh", "shifted ? side.shift[layer] : 0.f", "shifted ? side.shift[0] : 0.f", "correlations"
     ),
     "layers of y from those of x": ("rdm_moments.cuh", "first_y + g.y0 + a - g.nx", "g.y0 + a - g.nx", "correlations"),
     "a slice is overwritten while it is read": (
@@ -77,6 +77,12 @@ FAULTS = {
     ),
     "rows of high parts twice": (
         "split_moments.cu", "kStep = 16 * kLines<kHigh>", "kStep = 8 * kLines<kHigh>", "fast sums"
+    ),
+    "the second half of a wide tile is its first": (
+        "split_tile.cuh", "W == kWide && col + 1 < blocks ? col + 1 : col", "col", "wide distances"
+    ),
+    "half a wide tile goes to another group": (
+        "rdm_entries.cuh", "bj == blocks || tile < 0 || tile >= to.count", "bj == blocks", "wide groups"
     ),
     "carries are lost": ("rdm_ranks.cuh", "1u + (carry << kCountBits)", "1u", "crowded bin"),
 }  # fmt: skip
@@ -155,6 +161,18 @@ def notices_groups(source) -> bool:
     return off(source, (1, 1, 150, 20, 20), "pearson", 1e-6, mode="plain", entries_bytes=2 << 16)
 
 
+def notices_wide_distances(source) -> bool:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BERTFT_TILE", "wide")
+        return notices_distances(source)
+
+
+def notices_wide_groups(source) -> bool:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BERTFT_TILE", "wide")
+        return off(source, (1, 1, 150, 20, 20), "pearson", 1e-6, entries_bytes=2 << 16)
+
+
 def notices_crowded_bin(source) -> bool:
     x = np.random.default_rng(9).standard_normal((2, 150, 4)).astype(np.float32)
     x[:, 0] += 60
@@ -177,7 +195,7 @@ def copy_of_the_sources(folder: Path) -> Path:
 
 
 def source_of(scenario: str) -> str:
-    if scenario in ("correlations", "groups", "crowded bin"):
+    if scenario in ("correlations", "groups", "wide groups", "crowded bin"):
         return "rdm_correlation.cu"
     return "split_moments.cu" if scenario in ("sums", "fast sums") else "split_gram.cu"
 

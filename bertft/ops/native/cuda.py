@@ -12,7 +12,7 @@ Environment:
     BERTFT_CORE            ``split`` takes float16 tensor cores for float32 products wherever they can serve, ``plain``
                            never does; default: where a card's are fast enough (docs/gpu.md)
     BERTFT_TILE            ``wide`` multiplies on tensor cores by tiles of 128 x 256 rows instead of 128 x 128, where a
-                           card's shared memory holds them: for distances and matrices of dissimilarity, to the same bits
+                           card's shared memory holds them: for distances and RSA, to the same bits (docs/gpu.md)
     BERTFT_KERNELS, BERTFT_CACHE, CXX, CXXFLAGS, MAX_JOBS   as in `bertft.ops.native.cpu`
 """
 
