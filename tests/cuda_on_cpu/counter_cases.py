@@ -1,4 +1,4 @@
-"""The works of benchmarks/bench_gpu.py, run small enough to count every request, and their figures at full size.
+"""The works of benchmarks/gpu, run small enough to count every request, and their figures at full size.
 
 A figure is a sum over blocks, and what a block does grows with the columns. At whole tiles it is thus an exact
 polynomial in the numbers of tiles and of chunks of columns: a few small runs determine it, and `full` evaluates it at

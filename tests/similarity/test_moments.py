@@ -1,7 +1,4 @@
-"""CrossMoments against float64 brute force.
-
-Values, merging, saving, processes and bad input.
-"""
+"""CrossMoments against float64 brute force: values, merging, saving, processes, bad input."""
 
 from __future__ import annotations
 

@@ -5,12 +5,14 @@ Each says something as soon as a diff has its rows, and nothing without them.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 from bertft.report.lines import Line, number, point
 from bertft.report.page.answer import Said
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
+from bertft.runs.vocabulary import MeasureName
 from bertft.study.analysis import Analysis
 from bertft.study.diff.models import Compared
 from bertft.study.diff.verdict import HARDLY, Found
@@ -80,7 +82,8 @@ def causes(found: Found, line: Line) -> str:
 
     No block is called the cause if the next one may move the base as far, or if half of the change is missing.
     """
-    alone, without = (found.beside(line, f"{way}_{line.measure}") for way in ("swap_in", "swap_out"))
+    swapped = [MeasureName.swapped(way, line.measure) for way in ("swap_in", "swap_out")]
+    alone, without = (found.beside(line, str(name)) for name in swapped)
     if alone is None:
         return ""
     at = alone.lowest()
@@ -90,7 +93,7 @@ def causes(found: Found, line: Line) -> str:
     back = "" if without is None or there is None else f"; without it that layer is at {point(without, there)}"
     whole = next((row for row in found.rows if _is_whole(row, line)), None)
     top = line.values[-1] if whole is None else whole.value
-    lead = found.beside(line, f"swap_in_{line.measure}_difference")
+    lead = found.beside(line, str(dataclasses.replace(swapped[0], derived="difference")))
     close = lead is not None and (lead.lows[0] is None or lead.lows[0] <= 0)
     if close or 1 - alone.values[at] < (1 - top) / 2:
         together = number(top) if whole is None else number(whole.value, whole.low, whole.high)
