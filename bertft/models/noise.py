@@ -61,9 +61,10 @@ def noise_encoder(base: Encoder, tuned: Encoder, seed: int, name: str) -> Encode
 
 def _add_noise(parameter: nn.Parameter, changed: Tensor, seed: int, key: str) -> None:
     """Add noise with the norm of ``changed`` - ``parameter`` in place."""
-    size = _norm(changed.detach().to(parameter.device, torch.float64) - parameter.detach().double())
-    if size == 0:
+    changed = changed.detach().to(parameter.device)
+    if torch.equal(changed, parameter.detach()):  # as embeddings beside an adapter: no copies in float64
         return
+    size = _norm(changed.double() - parameter.detach().double())
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {key}".encode()))  # it uses 32 bits of a seed
     noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     parameter.copy_(parameter.double() + (noise * (size / _norm(noise))).to(parameter.device))

@@ -40,6 +40,20 @@ class Place(NamedTuple):
     last_layer: int
 
 
+class Beyond(NamedTuple):
+    """Which rows of each encoder's layers are massive, (L, T) bool each, and whether any is, on its way to the CPU."""
+
+    massive: list[Tensor]
+    flag: Tensor
+    copied: torch.cuda.Event | None
+
+    def layers(self) -> list[Tensor] | None:
+        """Return the rows on the CPU, or None if none is massive."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        return [layers.cpu() for layers in self.massive] if self.flag else None
+
+
 class Massive:
     """Thresholds of every encoder's layers, and the sums, counts and places of the stimuli beyond them.
 
@@ -72,6 +86,11 @@ class Massive:
 
     def layers_of(self, spaces: Sequence[Tensor]) -> list[Tensor] | None:
         """Return which rows of each encoder's layers are massive, (L, T) bool each, or None if none is."""
+        found = self.beyond(spaces)
+        return None if found is None else found.layers()
+
+    def beyond(self, spaces: Sequence[Tensor]) -> Beyond | None:
+        """Return which rows are massive, without waiting for a GPU; None without thresholds."""
         if not self.limits:
             return None
         found: list[Tensor] = []
@@ -81,8 +100,12 @@ class Massive:
                 for layer, mean in zip(space, centre.to(space.device), strict=True)
             ])  # fmt: skip
             found.append((away > limit.to(away)[:, None]) & away.isfinite())
-        beyond = torch.stack([layers.any().to(found[0].device) for layers in found]).any()  # one wait for a GPU
-        return [layers.cpu() for layers in found] if beyond else None
+        flag, copied = torch.stack([layers.any().to(found[0].device) for layers in found]).any(), None
+        if flag.is_cuda:
+            copied, device = torch.cuda.Event(), flag.device
+            flag = flag.to("cpu", non_blocking=True)
+            copied.record(torch.cuda.current_stream(device))
+        return Beyond(found, flag, copied)
 
     def note(self, layers: Sequence[Tensor], index: Tensor, lengths: Tensor) -> Tensor:
         """Count the massive rows of a batch (`layers_of`) of texts; return which are massive anywhere, (T,) bool."""

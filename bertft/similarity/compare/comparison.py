@@ -127,7 +127,17 @@ class Comparison:
         the text. In a text that was cut into windows, the place is that in the window.
         """
         self.massive.fit(spaces)
-        layers = self.massive.layers_of(spaces)
+        self.add(index, lengths, spaces, text, self.massive.layers_of(spaces))
+
+    def add(
+        self,
+        index: Tensor,
+        lengths: Tensor,
+        spaces: Sequence[Tensor],
+        text: Callable[[int], str],
+        layers: Sequence[Tensor] | None,
+    ) -> None:
+        """Add a batch like `update`; ``layers`` are those of `Massive.layers_of`."""
         kept: list[tuple[Tables, Tensor | None]] = [(self.sums, None)]
         if layers is not None:
             massive = self.massive.note(layers, index, lengths)

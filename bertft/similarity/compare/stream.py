@@ -22,6 +22,7 @@ from bertft.models.pieces import sent
 from bertft.runs import process as memory
 from bertft.runs.ahead import ahead
 from bertft.similarity.compare.comparison import Comparison
+from bertft.similarity.compare.late_batches import LateBatches
 from bertft.similarity.compare.reading import Buffer, Kinship, Reader
 from bertft.similarity.compare.row_checks import RowChecks
 from bertft.similarity.compare.stimuli import cut, layer_counts, side_by_side
@@ -83,7 +84,7 @@ class StreamRun:
         self.sizes = found._replace(batch=options["batch_tokens"] or found.batch)
         self.kinship = Kinship.of(self.encoders)
         self.layers = layer_counts(base, tuned, comparison.plan.layers)
-        self.checks = RowChecks(comparison)
+        self.checks, self.late = RowChecks(comparison), LateBatches(comparison)
         self.buffer = self.batch = 0  # the next to process
         self.first = 0  # the buffer's first example
         self.taken = 0  # stimuli of all processes in earlier buffers
@@ -110,7 +111,7 @@ class StreamRun:
             self.first += len(buffer.names)
             self.buffer, self.batch, self.left = self.buffer + 1, 0, None
             memory.give_back()
-        self.checks.settle()
+        self._settle()
         self.ended = True
 
     def _reader(self, team: Team, buffer: int, taken: int) -> Reader:
@@ -123,9 +124,14 @@ class StreamRun:
             lengths, spaces = cut(index, lengths, left, spaces)
             add = (index + self.first, lengths, spaces, partial(_name, buffer.names, self.first))
             self.checks.begin(spaces, partial(self._explain, *add))
-            self.comparison.update(*add)
+            self.late.add(*add)
             self.batch, self.left = place + 1, left
             yield int(lengths.sum()), len(index.unique())
+
+    def _settle(self) -> None:
+        """Finish the checks and the sums of the last batch."""
+        self.checks.settle()
+        self.late.settle()
 
     def _explain(self, *batch: Any) -> None:
         """Raise the error of a bad row in a batch that was added unchecked."""
@@ -149,7 +155,7 @@ class StreamRun:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return tensors and JSON values for `restore`."""
-        self.checks.settle()
+        self._settle()
         comparison = self.comparison
         tensors, limit = comparison.state()
         record = {

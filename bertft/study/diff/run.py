@@ -42,7 +42,7 @@ from bertft.study.inputs import pinned_models
 
 __all__ = ["base_and_tuned", "diff", "is_diff", "redraw", "run_diff"]
 
-Model: TypeAlias = "str | os.PathLike[str] | Encoder"
+Model: TypeAlias = str | os.PathLike[str] | Encoder
 FIGURE = "rsa_by_layer"
 
 

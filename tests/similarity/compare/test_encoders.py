@@ -150,6 +150,15 @@ def test_pairwise_measures_are_those_of_the_sampled_stimuli(encoders):
     assert found["mutual_knn_10", 1].value == pytest.approx(1) and 0.05 < found["mutual_knn_10", 3].value < 1
 
 
+def test_batches_added_one_late_give_the_same_bits(encoders, tmp_path, monkeypatch):
+    """As on a GPU, with a checkpoint after every batch."""
+    base, tuned, _ = encoders
+    whole = compare_stream(base, {"t": tuned}, TEXTS, FULL, tokens=500, **OPTIONS)
+    monkeypatch.setattr("bertft.similarity.compare.late_batches.on_gpu", lambda spaces: True)
+    saved = {"checkpoint": Checkpoint(tmp_path, {}), "every": 0}
+    assert compare_stream(base, {"t": tuned}, TEXTS, FULL, tokens=500, **saved, **OPTIONS) == whole
+
+
 class Cut(Exception):
     pass
 
