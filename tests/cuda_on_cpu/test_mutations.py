@@ -38,11 +38,14 @@ FAULTS = {
     "high parts for low ones": ("split_tile.cuh", "low = (4 + 2 * k) << 3", "low = 2 * k << 3", "distances"),
     "sums stay in the core": (
         "split_tile.cuh",
-        ("bertft_mma_m16n8k16_f16_first(inside[m], a_lo[m], b_hi);", "v[m][2 * pair + side][e] += inside[m][e];"),
+        (
+            "bertft_mma_m16n8k16_f16_first(inside[m], a_lo[m], b_hi);",
+            "          for (int e = 0; e < 4; ++e) v[m][2 * pair + side][e] += inside[m][e];",
+        ),
         (
             "{ for (int e = 0; e < 4; ++e) inside[m][e] = v[m][2 * pair + side][e];"
             " bertft_mma_m16n8k16_f16(inside[m], a_lo[m], b_hi); }",
-            "v[m][2 * pair + side][e] = inside[m][e];",
+            "          for (int e = 0; e < 4; ++e) v[m][2 * pair + side][e] = inside[m][e];",
         ),
         "accuracy",
     ),
@@ -65,7 +68,7 @@ FAULTS = {
         "rdm_moments.cuh", "    __syncthreads();  // and has been read\n", "", "correlations"
     ),
     "the first sums are kept at every group of tiles": ("rdm_moments.cuh", "anew ? 0 : mine[e]", "0", "groups"),
-    "eight rows twice": ("split_moments.cu", "across(lane % 16,", "across(lane % 8,", "sums"),
+    "eight rows twice": ("split_moments.cu", "across<kBoth>(lane % 16,", "across<kBoth>(lane % 8,", "sums"),
     "a range of rows too long": (
         "split_moments.cu", "min(static_cast<long long>(kRange), padded", "min(kRange + 32ll, padded", "sums"
     ),
