@@ -97,7 +97,7 @@ def halves(u: Tensor, order: Tensor, *, fast: bool = False) -> Halves:
     u = u[:, order]
     largest = u.abs().amax(1)
     exponent = torch.where((largest > 0) & largest.isfinite(), 14 - torch.frexp(largest)[1], 0).double()
-    scaled = u * torch.exp2(exponent).unsqueeze(1)  # the largest element lies in [2^13, 2^14)
+    scaled = u * torch.exp2(exponent).unsqueeze(1)  # now the largest element is in [2^13, 2^14)
     hi = scaled.half()
     scale = torch.exp2(-exponent).float()
     if fast:

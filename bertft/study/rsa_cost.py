@@ -23,7 +23,7 @@ from bertft.study.rsa_command import DTYPES, RsaCommand
 from bertft.study.timing import StageCost, placed, weights_of
 
 LIBRARIES = 150_000_000  # bytes of tokenizers, kernels and the page's libraries, which a dry run does not load
-ROUND = 1_000_000  # stimuli whose time is told for a text of unknown length
+ROUND = 1_000_000  # stimuli that the forecast counts in a text of unknown length
 
 
 class _Shape(NamedTuple):
@@ -62,8 +62,8 @@ def estimate_rsa(command: RsaCommand, out: Path) -> Estimate:
     else:
         memory = placed(held, weights + sums + max(batch + products, last))
     seconds = _seconds(dtype, stimuli, (base, *tuned), plan)
-    told = f"{command.tokens:,} {command.unit}s" if command.tokens else f"time of the first {ROUND:,} {command.unit}s"
-    stage, work = f"rsa/{data_name(command.text)}", f"{told}, {len(tuned) + 1} encoders"
+    amount = f"{command.tokens:,} {command.unit}s" if command.tokens else f"time of the first {ROUND:,} {command.unit}s"
+    stage, work = f"rsa/{data_name(command.text)}", f"{amount}, {len(tuned) + 1} encoders"
     return estimate_of([StageCost(stage, work, seconds, 0, sums + sample, *memory)], out)
 
 

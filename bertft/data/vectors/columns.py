@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from bertft.data.vectors.names import GROUPS, IDS, as_floats, floats
 from bertft.errors import BertftError
 
 
-class _Columns:
+class _Columns(ABC):
     """Columns of lists; subclasses read rows."""
 
     def __init__(self, path: Path) -> None:
@@ -32,11 +33,13 @@ class _Columns:
                 inner = [len(first)] + ([len(first[0])] if _depth(field.type) == 2 else [])
                 self.shapes[field.name] = (self.count, *inner)
 
+    @abstractmethod
     def _open(self) -> tuple[pa.Schema, int]:
-        raise NotImplementedError
+        """Return the schema and the number of rows."""
 
+    @abstractmethod
     def _read(self, name: str, start: int, stop: int) -> pa.Array:
-        raise NotImplementedError
+        """Return some rows of a column."""
 
     def rows(self, name: str, start: int, stop: int, axis: int) -> Tensor:
         """Return some stimuli (n, D), or (n, L, D) of a column of lists of lists."""

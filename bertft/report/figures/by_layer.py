@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from bertft.report.figure import Curve, Figure, Panel, in_order, interval, shown_lines, slot
 from bertft.report.lines import Context, Line
+from bertft.runs.vocabulary import is_noise
 
+NOISE_CAPTION = "noise of X: the base with a random change of the size of X's."
 NULL_CAPTION = "Grey: mean and 95 % bound if texts trade places, the largest of the encoders."
 
 
@@ -36,10 +38,11 @@ def by_layer(similar: Sequence[Line], context: Context, *, main: bool, nulls: Se
     )
     shown = [line for line in shown_lines(panels) if line.name == name]
     grey = f" {NULL_CAPTION}" if len(shown) < len(shown_lines(panels)) else ""
+    noise = f" {NOISE_CAPTION}" if any(is_noise(line.model) for line in shown) else ""
     return Figure(
         f"{'rsa' if main and rsa else name}_by_layer",
         f"{'Representational similarity' if rsa else 'CKA'} of each layer to the base encoder",
-        f"1 = the layer is unchanged by fine-tuning. {interval(shown, 'sentence')}{grey}",
+        f"1 = the layer is unchanged by fine-tuning. {interval(shown, 'sentence')}{noise}{grey}",
         panels,
     )
 
