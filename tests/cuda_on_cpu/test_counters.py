@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shutil
 import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from faults import faulty_sources
 from gpu_build import CSRC
 from gpu_counters import arithmetic, broken, header_of, promises, sectors, totals
 from gpu_executor import Kernels, Misaligned, Uninitialised
@@ -170,6 +170,7 @@ def test_arithmetic_by_a_formula():
     assert [arithmetic(header, kind, "gram", known) for kind in ("float32", "float64", "float16")] == [30, 7, 0]
 
 
+ALONG_ROWS = [("k = k0 + ", ", first = "), ("stage + (", ") * kStride + ")]
 # what is wrong: file, texts as they are, texts with the fault, the work that shows it, the promise that breaks
 FAULTS = {
     "pieces of a line not exchanged": (
@@ -177,25 +178,22 @@ FAULTS = {
         "split_gram_kernel: its header promises 'no bank conflicts', but",
     ),
     "lanes along the rows": (
-        "pairwise_tile.cuh", ["(threadIdx.x) % KC", "(threadIdx.x) / KC"],
-        ["(threadIdx.x) / kStep", "(threadIdx.x) % kStep"], "distances 4 x 4,096 x 768, manhattan, FFMA",
+        "pairwise_tile.cuh",
+        [f"{x}static_cast<int>(threadIdx.x) % KC{y}static_cast<int>(threadIdx.x) / KC" for x, y in ALONG_ROWS],
+        [f"{x}static_cast<int>(threadIdx.x) / kStep{y}static_cast<int>(threadIdx.x) % kStep" for x, y in ALONG_ROWS],
+        "distances 4 x 4,096 x 768, manhattan, FFMA",
         "pairwise_distance_kernel: its header promises 'load sectors 1.0', but they are 8.00 times the fewest",
     ),
 }  # fmt: skip
 
 
-@pytest.mark.slow  # every fault is compiled anew
+@pytest.mark.planted
 @pytest.mark.parametrize("name", FAULTS)
 def test_faults_in_kernels_break_their_promises(name, tmp_path, counters):
-    file, before, after, work, promise = FAULTS[name]
+    *fault, work, promise = FAULTS[name]
     (case,) = (case for case in counters.CASES if case.work == work)
-    shutil.copytree(CSRC / "cuda", folder := tmp_path / "cuda")
     assert not any(case.kernels[0] in text and "promises '" in text for text in counters.faults(counters.count(case)))
-    text = (folder / file).read_text(encoding="utf-8")
-    for old, new in zip(before, after, strict=True):
-        assert old in text
-        text = text.replace(old, new)
-    (folder / file).write_text(text, encoding="utf-8")
+    folder = faulty_sources(tmp_path, *fault)
     assert any(promise in text for text in counters.faults(counters.count(case, folder), folder))
 
 

@@ -5,18 +5,18 @@ The tests' own criteria must notice each of them.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from accuracy import METRICS
+from faults import faulty_sources, with_fault
 from gpu_build import CSRC
 from gpu_executor import KernelError, Kernels, Uninitialised
 from rdm import correlate, exact_torch, layers
 from split import exact_distances, split, sums
-
-pytestmark = pytest.mark.slow  # every fault is compiled anew
+from test_counters import FAULTS as OF_REQUESTS
+from test_split_matrix import FAULTS as OF_MATRICES
 
 # what is wrong: file, lines as they are, lines with the fault, what notices it (a scenario below)
 FAULTS = {
@@ -191,12 +191,6 @@ def notices_sums(source) -> bool:
     return not np.abs(found - exact).max() <= 1e-6 * np.abs(exact).max()
 
 
-def copy_of_the_sources(folder: Path) -> Path:
-    target = folder / "cuda"
-    shutil.copytree(CSRC / "cuda", target)
-    return target
-
-
 def source_of(scenario: str) -> str:
     if scenario in ("correlations", "groups", "wide groups", "crowded bin"):
         return "rdm_correlation.cu"
@@ -210,19 +204,19 @@ def noticed(source: Path, scenario: str) -> bool:
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", sorted({fault[3] for fault in FAULTS.values()}))
 def test_nothing_is_noticed_without_a_fault(scenario):
     assert not noticed(CSRC / "cuda" / source_of(scenario), scenario)
 
 
+@pytest.mark.parametrize("fault", [fault for module in (FAULTS, OF_MATRICES, OF_REQUESTS) for fault in module.values()])
+def test_faults_have_their_place(fault):
+    assert with_fault(*fault[:3])
+
+
+@pytest.mark.planted
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_is_noticed(name, tmp_path):
-    file, before, after, scenario = FAULTS[name]
-    folder = copy_of_the_sources(tmp_path)
-    text = (folder / file).read_text(encoding="utf-8")
-    pairs = [(before, after)] if isinstance(before, str) else list(zip(before, after, strict=True))
-    for old, new in pairs:
-        assert text.count(old) == 1, old
-        text = text.replace(old, new)
-    (folder / file).write_text(text, encoding="utf-8")
-    assert noticed(folder / source_of(scenario), scenario)
+    *fault, scenario = FAULTS[name]
+    assert noticed(faulty_sources(tmp_path, *fault) / source_of(scenario), scenario)

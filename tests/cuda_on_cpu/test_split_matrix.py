@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from accuracy import MODES, ORDERS, stored
 from core_arithmetic import CAPABILITIES, core_products, split_products
+from faults import faulty_sources
+from gpu_build import CSRC
 from gpu_executor import Device, KernelError, Kernels
 from matrices import halves, product, rows_summed
-from test_mutations import copy_of_the_sources
 
 # layers, n, k, m: tails of the 128 rows and columns of a tile and of the 32 terms of a stage, fewer terms than the ring
 # holds, and more
@@ -188,13 +189,12 @@ def notices(source) -> bool:
     return False
 
 
-@pytest.mark.slow  # every fault is compiled anew
-@pytest.mark.parametrize("name", [None, *FAULTS])
+@pytest.mark.planted
+@pytest.mark.parametrize("name", FAULTS)
 def test_faults_are_noticed(name, tmp_path):
-    folder = copy_of_the_sources(tmp_path)
-    if name is not None:
-        file, before, after = FAULTS[name]
-        text = (folder / file).read_text(encoding="utf-8")
-        assert text.count(before) == 1, before
-        (folder / file).write_text(text.replace(before, after), encoding="utf-8")
-    assert notices(folder / "split_matrix.cu") == (name is not None)
+    assert notices(faulty_sources(tmp_path, *FAULTS[name]) / "split_matrix.cu")
+
+
+@pytest.mark.slow
+def test_nothing_is_noticed_without_a_fault():
+    assert not notices(CSRC / "cuda" / "split_matrix.cu")
