@@ -1,10 +1,10 @@
 // Layers of matrices as two halves, of which products take the rows or, turned over by ldmatrix, the columns: memory
-// layout, copies, fragments. Made and used by split_matrix.cu.
+// layout, copies, fragments. Made by split_matrix.cu and split_gradient.cu, used by split_matrix.cu.
 //
 //   u (L, N, D) -> halves (L, P, C, 2, 32): P = N rounded up to 128, C = D / 32 rounded up to a multiple of 4, so that
 //   128 columns are whole lines; zeros beyond N and D
-//   u 2^s = hi + lo as split_rows.cu has it, but with one s a layer, from its largest |u|: a sum over rows has no place
-//   for a power of each
+//   u 2^s = hi + lo as split_rows.cu has it, but with one s a layer, from its largest |u| (split_gradient.cu: one a
+//   row of the left operand, one a column of the right one): a sum over rows has no place for a power of each
 #pragma once
 #include "split_rows.cuh"
 #include "split_tile.cuh"
