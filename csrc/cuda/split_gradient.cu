@@ -32,23 +32,34 @@ using namespace split;
 
 constexpr int kPatch = 32;  // rows and columns of weights that a block splits at once
 
-// The gradient g of distances (layers, n, m), or of condensed ones, as weights.
+// The gradient g of distances (layers, n, m), or of condensed ones, as weights: what g_ij contributes to w_ij and, of x
+// with itself, to w_ji.
 struct Weights {
-  const float *g, *dist;  // dist: euclidean only
+  const float *g, *dist;  // dist: euclidean only, else null
   long long n, m;
-  int metric;
-  bool symmetric, condensed;
+  float factor;
+  bool symmetric, condensed, diagonal;
 
-  // What g_ij contributes to w_ij, and to w_ji of x with itself.
-  __device__ __forceinline__ float at(long long layer, long long i, long long j) const {
-    if (i >= n || j >= m || (condensed && i >= j) || (symmetric && i == j && metric != kDot)) return 0;
-    const long long e =
-        condensed ? layer * (n * (n - 1) / 2) + i * (2 * n - i - 1) / 2 + (j - i - 1) : (layer * n + i) * m + j;
-    const float v = g[e];
-    if (metric == kSqEuclidean) return 2 * v;
-    if (metric != kEuclidean) return v;
-    const float d = dist[e];
-    return d > 0 ? __fdiv_rn(v, d) : 0.f;
+  // Contributions of four pairs, (i, j) and those ROWS and COLUMNS on: all are asked for before any is waited for.
+  template <int ROWS, int COLUMNS>
+  __device__ __forceinline__ void load(float (&v)[4], long long layer, long long i, long long j) const {
+    long long at[4];
+    bool there[4];
+    const long long first = layer * (condensed ? n * (n - 1) / 2 : n * m);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const long long row = i + e * ROWS, column = j + e * COLUMNS;
+      there[e] = row < n && column < m && (condensed ? row < column : diagonal || row != column);
+      at[e] = first + column + (condensed ? row * (2 * n - row - 3) / 2 - 1 : row * m);
+    }
+#pragma unroll
+    for (int e = 0; e < 4; ++e) v[e] = there[e] ? factor * g[at[e]] : 0.f;
+    if (!dist) return;
+    float d[4];
+#pragma unroll
+    for (int e = 0; e < 4; ++e) d[e] = there[e] ? dist[at[e]] : 0.f;
+#pragma unroll
+    for (int e = 0; e < 4; ++e) v[e] = d[e] > 0 ? __fdiv_rn(v[e], d[e]) : 0.f;
   }
 };
 
@@ -75,18 +86,19 @@ __global__ void __launch_bounds__(256) weight_sums_kernel(Weights w, Side left, 
   const long long layer = blockIdx.z, i0 = static_cast<long long>(blockIdx.y) * kTile,
                   j0 = static_cast<long long>(blockIdx.x) * kTile;
   const int rows = at_most(w.n - i0, kTile), cols = at_most(w.m - j0, kTile);
-  const float factor = w.symmetric ? 2.f : 1.f;
+  const float bound = w.symmetric ? 2.f : 1.f;
   double down[4] = {};
   unsigned top[4] = {};
   for (int r = warp; r < rows; r += 8) {
     double across = 0;
     unsigned most = 0;
+    float v[4];
+    w.load<0, 32>(v, layer, i0 + r, j0 + lane);
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
-      const float v = w.at(layer, i0 + r, j0 + c * 32 + lane);
-      const unsigned bits = __float_as_uint(factor * v) & 0x7fffffffu;
-      across += static_cast<double>(v);
-      down[c] += static_cast<double>(v);
+      const unsigned bits = __float_as_uint(bound * v[c]) & 0x7fffffffu;
+      across += static_cast<double>(v[c]);
+      down[c] += static_cast<double>(v[c]);
       most = max(most, bits);
       top[c] = max(top[c], bits);
     }
@@ -142,14 +154,12 @@ __global__ void __launch_bounds__(256) split_weights_kernel(Weights w, Side left
   int bi = static_cast<int>(blockIdx.x) / across, bj = static_cast<int>(blockIdx.x) % across;
   if (w.symmetric) triangle_tile(blockIdx.x, across, bi, bj);
   const long long i0 = static_cast<long long>(bi) * kPatch, j0 = static_cast<long long>(bj) * kPatch;
+  float v[4];
 #pragma unroll 1  // both sides at once would double the code
   for (int side = 0; side < 2; ++side) {
-    const bool other = side == 1;
+    if (side == 0 || w.symmetric) w.load<8, 0>(v, layer, (side ? j0 : i0) + warp, (side ? i0 : j0) + lane);
 #pragma unroll
-    for (int e = 0; e < kPatch / 8; ++e) {
-      const int r = warp + e * 8;
-      patch[side][r][lane] = other && !w.symmetric ? 0.f : w.at(layer, (other ? j0 : i0) + r, (other ? i0 : j0) + lane);
-    }
+    for (int e = 0; e < 4; ++e) patch[side][warp + e * 8][lane] = side == 0 || w.symmetric ? v[e] : 0.f;
   }
   __syncthreads();
 #pragma unroll 1
@@ -158,7 +168,7 @@ __global__ void __launch_bounds__(256) split_weights_kernel(Weights w, Side left
     const long long first = side ? j0 : i0, rows = side ? w.m : w.n;
     const int lines = side ? down : across, above = side ? across : down, at = side ? bi : bj;
 #pragma unroll
-    for (int e = 0; e < kPatch / 8; ++e) {
+    for (int e = 0; e < 4; ++e) {
       const int r = warp + e * 8;
       const long long i = first + r;
       write_halves(patch[side][r][lane] + patch[1 - side][lane][r], i < rows ? to.largest[layer * rows + i] : 0u,
@@ -229,7 +239,8 @@ extern "C" int split_weights_launch(const float* g, const float* dist, void* lef
     return kInvalid;
   }
   if (layers == 0 || n == 0 || m == 0) return 0;
-  const Weights w{g, dist, n, m, metric, symmetric != 0, condensed != 0};
+  const float factor = metric == kSqEuclidean ? 2.f : 1.f;
+  const Weights w{g, dist, n, m, factor, symmetric != 0, condensed != 0, metric == kDot || !symmetric};
   const Side of_rows{static_cast<__half*>(left), largest_left, sums_left, partial_left};
   Side of_columns{static_cast<__half*>(right), largest_right, sums_right, partial_right};
   if (symmetric) of_columns = {of_rows.halves, largest_left, nullptr, partial_right};
