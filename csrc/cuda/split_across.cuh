@@ -20,13 +20,13 @@ constexpr int kRowHalves = kOfTile * kLine;    // of 128 columns of a row
 // Lines of a row of d columns.
 __host__ __device__ __forceinline__ int whole_lines(int d) { return (d + kTile - 1) / kTile * kOfTile; }
 
-// s of 2^s, from the bits of the largest element.
+// s of 2^s, from the bits of the largest element, and 2^s. Numbers below 2^-113 need no larger s than 126: the least
+// bit of a float is then one of the low part.
 __device__ __forceinline__ int power_of(unsigned largest) {
-  return largest ? 13 - exponent_of(__uint_as_float(largest)) : 0;
+  return largest ? min(13 - exponent_of(__uint_as_float(largest)), 126) : 0;
 }
-__device__ __forceinline__ float scale_of(unsigned largest) {
-  return static_cast<float>(ldexp(1.0, -power_of(largest)));
-}
+__device__ __forceinline__ float two_to(int s) { return __uint_as_float(static_cast<unsigned>(s + 127) << 23); }
+__device__ __forceinline__ float scale_of(unsigned largest) { return two_to(-power_of(largest)); }
 
 // One operand of a tile: where its lines begin, and how many pieces of 16 bytes on the next row's are.
 struct Operand {

@@ -3,16 +3,16 @@
 //   grad_i = (sum over j of w_ij) u_i - sum over j of w_ij v_j       (dot: only + sum over j of w_ij v_j)
 //   w_ij: g_ij (dot, cosine, correlation), 2 g_ij (sqeuclidean), g_ij / d_ij, 0 where d_ij = 0 (euclidean)
 //   x with itself: w_ij + w_ji, and 0 for i = j (not for dot); condensed: g of the pairs i < j
-//   u, v: rows of x and y in the metric's form less one mean, which leaves differences as they are. Of unit rows cosine
-//   is half the squared distance; what this adds along u_i the gradient of normalising removes.
+//   u, v: rows of x and y in the metric's form less one mean, which differences do not notice. Cosine is half the
+//   squared distance of unit rows; what this adds along u_i the gradient of normalising removes.
 // The products are those of split_matrix.cu: w is taken by rows, with a power of two of each; v across, with one of
 //   each of its columns, because a sum over rows has no place for a power of each.
 //   w (L, N, M) -> halves (L, P, C, 2, 32) as split_across.cuh has them, largest (L, N), sums (L, N); and turned over
 //   x (L, N, D) -> u (L, N, D) float, halves (L, P, C, 2, 32), largest (L, D)
-// Types: x float, half, bfloat16; g, d float; rows in their form and sums of w in double.
+// Types: x float, half, bfloat16; g, d float; forms of rows and sums of w in double.
 // Work split: a block adds a tile of 128 x 128 weights and finds the largest of rows and columns; partial sums are
-//   folded in a fixed order. Then a block splits 32 x 32 weights for either side; of x with itself also those opposite.
-//   Rows: a warp brings one into its form; a block finds the largest of 32 columns; a warp splits a row.
+//   folded in a fixed order. Then a block splits 32 x 128 weights for either side; of x with itself also those
+//   opposite. Rows: a warp brings one into its form; a block finds the largest of 32 columns; a warp splits a row.
 // registers: <= 64
 // counters: weight_sums_kernel no bank conflicts, sectors 1.0
 // counters: split_weights_kernel no bank conflicts, sectors 1.0
@@ -20,6 +20,8 @@
 // counters: split_points_kernel sectors 1.0
 // float64: weight_sums_kernel elements / 32 * 6
 // float64: prepare_rows_kernel elements / 32 * 25
+// issued: weight_sums_kernel warps * 2500
+// issued: split_weights_kernel warps * 2150
 // Expected limit: memory. A weight is read twice, 4 bytes each (euclidean 8), and written once, 4 bytes for either
 //   side. On an H200 on paper, for 4 x 4,096 x 4,096 of x with itself: 0.8 GB, 0.2 ms. Not measured.
 // Presumption: hundreds of rows and columns or more; the plain gradient is for smaller inputs.
@@ -30,30 +32,32 @@ namespace {
 
 using namespace split;
 
-constexpr int kPatch = 32;  // rows and columns of weights that a block splits at once
+constexpr int kPatch = kChunk;  // rows and columns of weights that a block splits at once
 
-// The gradient g of distances (layers, n, m), or of condensed ones, as weights: what g_ij contributes to w_ij and, of x
-// with itself, to w_ji.
+// The gradient g of distances as weights: what g_ij contributes to w_ij and, of x with itself, to w_ji.
 struct Weights {
   const float *g, *dist;  // dist: euclidean only, else null
-  long long n, m;
+  int n, m;
   float factor;
   bool symmetric, condensed, diagonal;
 
   // Contributions of four pairs, (i, j) and those ROWS and COLUMNS on: all are asked for before any is waited for.
   template <int ROWS, int COLUMNS>
-  __device__ __forceinline__ void load(float (&v)[4], long long layer, long long i, long long j) const {
+  __device__ __forceinline__ void load(float (&v)[4], int layer, int i, int j) const {
     long long at[4];
     bool there[4];
-    const long long first = layer * (condensed ? n * (n - 1) / 2 : n * m);
+    const long long first = layer * (condensed ? (n - 1ll) * n / 2 : 1ll * n * m);
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      const long long row = i + e * ROWS, column = j + e * COLUMNS;
-      there[e] = row < n && column < m && (condensed ? row < column : diagonal || row != column);
-      at[e] = first + column + (condensed ? row * (2 * n - row - 3) / 2 - 1 : row * m);
+      const int row = i + e * ROWS, column = j + e * COLUMNS;
+      there[e] = row < n && column < m && (!condensed || row < column);
+      const long long line = 1ll * row * (condensed ? 2 * n - row - 3 : m);
+      at[e] = first + column + (condensed ? line / 2 - 1 : line);
     }
 #pragma unroll
     for (int e = 0; e < 4; ++e) v[e] = there[e] ? factor * g[at[e]] : 0.f;
+#pragma unroll
+    for (int e = 0; e < 4; ++e) v[e] = diagonal || i + e * ROWS != j + e * COLUMNS ? v[e] : 0.f;
     if (!dist) return;
     float d[4];
 #pragma unroll
@@ -63,8 +67,8 @@ struct Weights {
   }
 };
 
-// One side of the weights: halves of its rows, the bits of the largest of each (of x with itself: of a bound, twice the
-// largest contribution), their sums, and sums (layers, tiles, rows) of 128 weights.
+// One side of the weights: halves of its rows; of each row the bits of the largest (of x with itself twice the largest
+// contribution) and the sum; sums (layers, tiles, rows) of 128 weights.
 struct Side {
   __half* halves;
   unsigned* largest;
@@ -72,20 +76,14 @@ struct Side {
   double* partial;
 };
 
-__device__ __forceinline__ unsigned most_of_warp(unsigned v) {
-#pragma unroll
-  for (int o = 16; o > 0; o >>= 1) v = max(v, __shfl_xor_sync(kAllLanes, v, o));
-  return v;
-}
-
 // Grid (tiles across, tiles down, layers): partial sums and largest elements of both sides.
 __global__ void __launch_bounds__(256) weight_sums_kernel(Weights w, Side left, Side right) {
   BERTFT_SHARED(double, sums, [8][kTile]);
   BERTFT_SHARED(unsigned, largest, [8][kTile]);
   const int t = static_cast<int>(threadIdx.x), warp = t / 32, lane = t % 32;
-  const long long layer = blockIdx.z, i0 = static_cast<long long>(blockIdx.y) * kTile,
-                  j0 = static_cast<long long>(blockIdx.x) * kTile;
-  const int rows = at_most(w.n - i0, kTile), cols = at_most(w.m - j0, kTile);
+  const int layer = static_cast<int>(blockIdx.z), i0 = static_cast<int>(blockIdx.y) * kTile,
+            j0 = static_cast<int>(blockIdx.x) * kTile;
+  const int rows = min(w.n - i0, kTile), cols = min(w.m - j0, kTile);
   const float bound = w.symmetric ? 2.f : 1.f;
   double down[4] = {};
   unsigned top[4] = {};
@@ -103,10 +101,11 @@ __global__ void __launch_bounds__(256) weight_sums_kernel(Weights w, Side left, 
       top[c] = max(top[c], bits);
     }
     across = warp_sum(across);
-    most = most_of_warp(most);
+#pragma unroll
+    for (int o = 16; o > 0; o >>= 1) most = max(most, __shfl_xor_sync(kAllLanes, most, o));
     if (lane != 0) continue;
-    left.partial[(layer * gridDim.x + blockIdx.x) * w.n + i0 + r] = across;
-    atomicMax(left.largest + layer * w.n + i0 + r, most);
+    left.partial[static_cast<long long>(layer * gridDim.x + blockIdx.x) * w.n + i0 + r] = across;
+    atomicMax(left.largest + static_cast<long long>(layer) * w.n + i0 + r, most);
   }
 #pragma unroll
   for (int c = 0; c < 4; ++c) sums[warp][c * 32 + lane] = down[c], largest[warp][c * 32 + lane] = top[c];
@@ -116,8 +115,8 @@ __global__ void __launch_bounds__(256) weight_sums_kernel(Weights w, Side left, 
   unsigned most = 0;
 #pragma unroll
   for (int k = 0; k < 8; ++k) sum += sums[k][t], most = max(most, largest[k][t]);
-  right.partial[(layer * gridDim.y + blockIdx.y) * w.m + j0 + t] = sum;
-  atomicMax(right.largest + layer * w.m + j0 + t, most);
+  right.partial[static_cast<long long>(layer * gridDim.y + blockIdx.y) * w.m + j0 + t] = sum;
+  atomicMax(right.largest + static_cast<long long>(layer) * w.m + j0 + t, most);
 }
 
 // Grid (blocks, layers): sums of all weights of a row, of the partial sums of one side or, for x with itself, of both.
@@ -132,47 +131,51 @@ __global__ void __launch_bounds__(256)
   sums[layer * n + i] = static_cast<float>(sum);
 }
 
-__device__ __forceinline__ float two_to(int s) { return __uint_as_float(static_cast<unsigned>(s + 127) << 23); }
-
-// Writes v 2^s as two halves; s is that of a largest element. 2^s itself may overflow: two steps, both exact unless v
-// is of no account beside the largest.
-__device__ __forceinline__ void write_halves(float v, unsigned largest, __half* line) {
-  const int s = power_of(largest), first = s / 2;
-  v = v * two_to(first) * two_to(s - first);
-  const __half hi = __float2half_rn(v);
-  line[0] = hi;
-  line[kChunk] = __float2half_rn(v - __half2float(hi));
+// Two neighbours times 2^s as halves; low parts lie a chunk behind high ones.
+__device__ __forceinline__ void write_halves(float a, float b, float up, __half* line) {
+  a *= up, b *= up;
+  const __half2 high = __floats2half2_rn(a, b);
+  *reinterpret_cast<__half2*>(line) = high;
+  *reinterpret_cast<__half2*>(line + kChunk) = __floats2half2_rn(a - __low2float(high), b - __high2float(high));
 }
 
-// Grid (patches, layers): halves of 32 x 32 weights by rows, and turned over for the other side. Of x with itself the
-// two sides are one, and the patches are those on and above the diagonal.
+// Grid (four times the tiles, layers): halves of 32 x 128 weights by rows, a patch of 32 x 32 at a time, and turned
+// over for the other side. Of x with itself the two sides are one, and the patches are those on and above the diagonal.
 __global__ void __launch_bounds__(256) split_weights_kernel(Weights w, Side left, Side right) {
   BERTFT_SHARED(float, patch, [2][kPatch][kPatch + 1]);
-  const int t = static_cast<int>(threadIdx.x), warp = t / 32, lane = t % 32;
-  const int down = whole_lines(static_cast<int>(w.n)), across = whole_lines(static_cast<int>(w.m));
-  const long long layer = blockIdx.y;
-  int bi = static_cast<int>(blockIdx.x) / across, bj = static_cast<int>(blockIdx.x) % across;
-  if (w.symmetric) triangle_tile(blockIdx.x, across, bi, bj);
-  const long long i0 = static_cast<long long>(bi) * kPatch, j0 = static_cast<long long>(bj) * kPatch;
-  float v[4];
-#pragma unroll 1  // both sides at once would double the code
-  for (int side = 0; side < 2; ++side) {
-    if (side == 0 || w.symmetric) w.load<8, 0>(v, layer, (side ? j0 : i0) + warp, (side ? i0 : j0) + lane);
-#pragma unroll
-    for (int e = 0; e < 4; ++e) patch[side][warp + e * 8][lane] = side == 0 || w.symmetric ? v[e] : 0.f;
-  }
-  __syncthreads();
+  const int t = static_cast<int>(threadIdx.x), warp = t / 32, lane = t % 32, layer = static_cast<int>(blockIdx.y);
+  const int down = whole_lines(w.n), across = whole_lines(w.m), tile = static_cast<int>(blockIdx.x) / kOfTile;
+  int bi = tile / (across / kOfTile), bj = tile % (across / kOfTile);
+  if (w.symmetric) triangle_tile(tile, across / kOfTile, bi, bj);
+  bi = bi * kOfTile + static_cast<int>(blockIdx.x) % kOfTile;
+  const int i0 = bi * kPatch, r = t / 16, c = t % 16 * 2;
 #pragma unroll 1
-  for (int side = 0; side < (w.symmetric && bi == bj ? 1 : 2); ++side) {
-    const Side& to = side ? right : left;
-    const long long first = side ? j0 : i0, rows = side ? w.m : w.n;
-    const int lines = side ? down : across, above = side ? across : down, at = side ? bi : bj;
+  for (int p = 0; p < kOfTile; ++p) {
+    const int column = bj * kOfTile + p, j0 = column * kPatch;
+    if (w.symmetric && column < bi) continue;
+    __syncthreads();  // the patch before has been read
+    float v[4];
+#pragma unroll 1  // both sides at once would double the code
+    for (int side = 0; side < 2; ++side) {
+      if (side == 0 || w.symmetric) w.load<8, 0>(v, layer, (side ? j0 : i0) + warp, (side ? i0 : j0) + lane);
 #pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const int r = warp + e * 8;
-      const long long i = first + r;
-      write_halves(patch[side][r][lane] + patch[1 - side][lane][r], i < rows ? to.largest[layer * rows + i] : 0u,
-                   to.halves + ((layer * above * kPatch + i) * lines + at) * kLine + lane);
+      for (int e = 0; e < 4; ++e) patch[side][warp + e * 8][lane] = side == 0 || w.symmetric ? v[e] : 0.f;
+    }
+    __syncthreads();
+    const int sides = w.symmetric && column == bi ? 1 : 2;
+#pragma unroll 1
+    for (int side = 0; side < sides; ++side) {
+      const Side& to = side ? right : left;
+      const int first = side ? j0 : i0, rows = side ? w.m : w.n, lines = side ? down : across;
+      const long long above = static_cast<long long>(layer) * (side ? across : down) * kPatch;
+      const float (*own)[kPatch + 1] = patch[side], (*other)[kPatch + 1] = patch[1 - side];
+#pragma unroll
+      for (int q = 0; q < 2; ++q) {
+        const int e = r + q * 16, i = first + e;
+        const unsigned largest = i < rows ? to.largest[static_cast<long long>(layer) * rows + i] : 0u;
+        write_halves(own[e][c] + other[c][e], own[e][c + 1] + other[c + 1][e], two_to(power_of(largest)),
+                     to.halves + ((above + i) * lines + (side ? bi : column)) * kLine + c);
+      }
     }
   }
 }
@@ -206,8 +209,9 @@ __global__ void __launch_bounds__(256)
     const float* row = u + (layer * n + r) * d;
     __half* line = halves + (layer * padded + r) * lines * kLine + lane;
     for (int k = lane; k < lines * kChunk; k += 32, line += kLine) {
-      const bool within = k < d;
-      write_halves(r < n && within ? row[k] : 0.f, within ? largest[layer * d + k] : 0u, line);
+      const float v = r < n && k < d ? row[k] * two_to(power_of(largest[layer * d + k])) : 0.f;
+      line[0] = __float2half_rn(v);
+      line[kChunk] = __float2half_rn(v - __half2float(line[0]));
     }
   }
 }
@@ -239,19 +243,19 @@ extern "C" int split_weights_launch(const float* g, const float* dist, void* lef
     return kInvalid;
   }
   if (layers == 0 || n == 0 || m == 0) return 0;
-  const float factor = metric == kSqEuclidean ? 2.f : 1.f;
-  const Weights w{g, dist, n, m, factor, symmetric != 0, condensed != 0, metric == kDot || !symmetric};
+  Weights w{g, dist, static_cast<int>(n), static_cast<int>(m), metric == kSqEuclidean ? 2.f : 1.f};
+  w.symmetric = symmetric != 0, w.condensed = condensed != 0, w.diagonal = metric == kDot || !symmetric;
   const Side of_rows{static_cast<__half*>(left), largest_left, sums_left, partial_left};
   Side of_columns{static_cast<__half*>(right), largest_right, sums_right, partial_right};
   if (symmetric) of_columns = {of_rows.halves, largest_left, nullptr, partial_right};
   const long long tiles = ceil_div(n, kTile), across = ceil_div(m, kTile);
-  const long long down = whole_lines(static_cast<int>(n)), lines = whole_lines(static_cast<int>(m));
-  const long long patches = symmetric ? down * (down + 1) / 2 : down * lines;
-  if (patches > 0x7fffffffll) return kInvalid;
-  if (int rc = static_cast<int>(cudaMemsetAsync(largest_left, 0, sizeof(unsigned) * layers * n, stream))) return rc;
-  if (!symmetric) {
-    if (int rc = static_cast<int>(cudaMemsetAsync(largest_right, 0, sizeof(unsigned) * layers * m, stream))) return rc;
-  }
+  const long long blocks = kOfTile * (symmetric ? tiles * (tiles + 1) / 2 : tiles * across);
+  if (blocks > 0x7fffffffll) return kInvalid;
+  const auto clear = [=](unsigned* of, long long rows) {
+    return of ? static_cast<int>(cudaMemsetAsync(of, 0, sizeof(unsigned) * layers * rows, stream)) : 0;
+  };
+  if (int rc = clear(largest_left, n)) return rc;
+  if (int rc = clear(largest_right, m)) return rc;
   const auto grid = [layers](long long blocks) { return dim3(unsigned(blocks), unsigned(layers)); };
   BERTFT_LAUNCH(weight_sums_kernel, dim3(unsigned(across), unsigned(tiles), unsigned(layers)), dim3(256), 0, stream, w,
                 of_rows, of_columns);
@@ -261,7 +265,7 @@ extern "C" int split_weights_launch(const float* g, const float* dist, void* lef
     BERTFT_LAUNCH(fold_weights_kernel, grid(ceil_div(m, 256)), dim3(256), 0, stream, partial_right, nullptr,
                   static_cast<int>(tiles), m, sums_right);
   }
-  BERTFT_LAUNCH(split_weights_kernel, grid(patches), dim3(256), 0, stream, w, of_rows, of_columns);
+  BERTFT_LAUNCH(split_weights_kernel, grid(blocks), dim3(256), 0, stream, w, of_rows, of_columns);
   return static_cast<int>(cudaGetLastError());
 }
 

@@ -235,10 +235,10 @@ def test_bad_arguments_are_refused():
 # what is wrong: file, text as it is, text with the fault
 FAULTS = {
     "weights are read before all have come": (
-        "split_gradient.cu", "  __syncthreads();\n#pragma unroll 1", "#pragma unroll 1"
+        "split_gradient.cu", "    __syncthreads();\n    const int sides", "    const int sides"
     ),
     "the power of two of another row": (
-        "split_gradient.cu", "to.largest[layer * rows + i]", "to.largest[layer * rows]"
+        "split_gradient.cu", "(layer) * rows + i] : 0u", "(layer) * rows] : 0u"
     ),
     "a row too many": ("split_gradient.cu", "row < n && column < m", "row <= n && column < m"),
     "sums stay in the core": (
@@ -248,7 +248,7 @@ FAULTS = {
         " bertft_mma_m16n8k16_f16(inside[m], a_lo[m], b_hi); }",
     ),
     "half a warp looks for the largest": (
-        "split_gradient.cu", "__shfl_xor_sync(kAllLanes, v, o)", "__shfl_xor_sync(0xffffu, v, o)"
+        "split_gradient.cu", "__shfl_xor_sync(kAllLanes, most, o)", "__shfl_xor_sync(0xffffu, most, o)"
     ),
 }  # fmt: skip
 
