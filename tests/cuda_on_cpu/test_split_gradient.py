@@ -140,9 +140,11 @@ def rogue(n, d, spread, seed=3):
     return x
 
 
-@pytest.mark.parametrize(("metric", "spread"), [("cosine", False), ("euclidean", True)])
-def test_large_mean_and_rogue_dimensions(metric, spread):
-    """Of x, by autograd in float64. Stated: 1e-6 of the largest (docs/gpu.md); the model, with a margin: 3e-7."""
+@pytest.mark.parametrize(
+    ("metric", "spread", "bound"), [("cosine", False, 3e-7), ("cosine", True, 7e-7), ("euclidean", True, 3e-7)]
+)
+def test_large_mean_and_rogue_dimensions(metric, spread, bound):
+    """Of x, by autograd in float64. Stated: 1e-6 of the largest (docs/gpu.md); with a margin of two: ``bound``."""
     x, y = rogue(20, 32, spread), rogue(400, 32, spread, seed=4)
     g = np.random.default_rng(5).standard_normal((1, 20, 400)).astype(np.float32)
     leaf = torch.tensor(x, dtype=torch.float64).requires_grad_()
@@ -150,7 +152,7 @@ def test_large_mean_and_rogue_dimensions(metric, spread):
     (exact,) = torch.autograd.grad((out * torch.tensor(g)).sum(), leaf)
     found, _ = gradient(x, y, g, out.detach().numpy().astype(np.float32), metric)
     found = metric_rows_backward(torch.tensor(x), torch.tensor(found), metric)
-    assert (found - exact).abs().max() <= 3e-7 * exact.abs().max()
+    assert (found - exact).abs().max() <= bound * exact.abs().max()
 
 
 def test_fast_gradients_err_as_float16_does():
