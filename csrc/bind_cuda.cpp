@@ -10,6 +10,7 @@
 #include <optional>
 #include <tuple>
 
+#include "bind_cuda_gradient.h"
 #include "bind_cuda_probe.h"
 
 namespace bertft::binding {
@@ -232,6 +233,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(bertft, m) {
   m.def("split_core(Tensor x, Tensor? y) -> bool");
   // a b' (B, N, M) of a (B, N, K) and b (B, M, K) float32, over split rows, or (fast) their high parts alone.
   m.def("split_product(Tensor a, Tensor b, bool fast=False) -> Tensor");
+  // The gradient of pairwise_distance over split rows, as pairwise_distance_backward has it; not for manhattan.
+  m.def(
+      "split_gradient(Tensor grad, Tensor x, Tensor? y, Tensor out, int metric, bool condensed, bool fast) -> (Tensor "
+      "grad_x, Tensor grad_y)");
   // Steps of a training of probes: words split once, sentences planned once. Sizes: bind_cuda_probe.h.
   m.def("probe_words(Tensor h) -> (Tensor halves, Tensor largest)");
   m.def("probe_plan(Tensor lengths) -> (Tensor tiles, Tensor counts)");
@@ -243,6 +248,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(bertft, m) {
 STABLE_TORCH_LIBRARY_IMPL(bertft, CUDA, m) {
   m.impl("split_core", TORCH_BOX(&core_serves));
   m.impl("split_product", TORCH_BOX(&product));
+  m.impl("split_gradient", TORCH_BOX(&split_gradient));
   m.impl("probe_loss", TORCH_BOX(&probe_loss));
   m.impl("probe_words", TORCH_BOX(&probe_words));
   m.impl("probe_step", TORCH_BOX(&probe_step));

@@ -48,6 +48,16 @@ int split_matrix_launch(const void* u, void* halves, unsigned* largest, int dtyp
                         cudaStream_t stream);
 int split_product_launch(const void* a, const unsigned* largest_a, const void* b, const unsigned* largest_b, float* out,
                          int layers, long long n, int depth, int m, int fast, cudaStream_t stream);
+int split_gradient_launch(const void* a, const unsigned* largest_a, const void* b, const unsigned* largest_b,
+                          const float* sums, const float* own, float* out, int layers, long long n, int depth, int m,
+                          int fast, cudaStream_t stream);
+int split_weights_bytes(long long* bytes, long long n, long long m);
+int split_weights_launch(const float* g, const float* dist, void* left, unsigned* largest_left, float* sums_left,
+                         void* right, unsigned* largest_right, float* sums_right, double* partial_left,
+                         double* partial_right, int metric, int layers, long long n, long long m, int symmetric,
+                         int condensed, cudaStream_t stream);
+int split_points_launch(const void* x, const double* mean, float* u, float* ignored, void* halves, unsigned* largest,
+                        int dtype, int metric, int layers, long long n, int d, cudaStream_t stream);
 int split_sum_launch(const void* u, const unsigned* largest_u, const void* v, const unsigned* largest_v, float* partial,
                      int most, double* total, float* out, int layers, long long n, int d, int e, int fast,
                      cudaStream_t stream);

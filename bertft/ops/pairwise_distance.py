@@ -10,7 +10,7 @@ from bertft.ops import parts, reference
 from bertft.ops.autograd import first_order
 from bertft.ops.metrics import METRICS, check_metric
 from bertft.ops.native import cpu, dispatch
-from bertft.ops.pairwise_gradient import PRODUCTS, by_products
+from bertft.ops.pairwise_gradient import PRODUCTS, gradients
 from bertft.ops.precision import check_precision
 from bertft.ops.rows import check_matrix, check_nan, check_rows, check_width, metric_rows_backward, raising_bad_row
 
@@ -132,10 +132,7 @@ def _register() -> None:
         x, y, out = ctx.saved_tensors
         metric = METRICS[ctx.metric]
         out = grad if out is None else out
-        if grad.is_cuda and metric in PRODUCTS and not ctx.condensed:
-            grads = by_products(grad, x, y, out, metric, fast=ctx.fast)
-        else:
-            grads = torch.ops.bertft.pairwise_distance_backward(grad, x, y, out, ctx.metric, ctx.condensed)
+        grads = gradients(grad, x, y, out, metric, condensed=ctx.condensed, fast=ctx.fast)
         grad_x = metric_rows_backward(x, grads[0], metric).to(x.dtype)
         grad_y = None if y is None else metric_rows_backward(y, grads[1], metric).to(y.dtype)
         return *first_order("pairwise_distance", (grad_x, grad_y), (x, *(() if y is None else (y,)))), *[None] * 4

@@ -16,13 +16,3 @@ def serve(x: Tensor, y: Tensor | None = None) -> bool:
     """
     traced = torch.compiler.is_compiling() or type(x) is not Tensor
     return not traced and x.is_cuda and dispatch.serves(x) and bool(torch.ops.bertft.split_core(x, y))
-
-
-def product(a: Tensor, b: Tensor, *, fast: bool = False) -> Tensor:
-    """Return ``a @ b`` (B, N, M) of a (B, N, K) and b (B, K, M), to the accuracy of their type.
-
-    ``fast`` rounds the operands to float16 where tensor cores serve (`bertft.ops.precision`).
-    """
-    if a.dtype == b.dtype == torch.float32 and serve(a):
-        return torch.ops.bertft.split_product(a, b.mT, *((True,) if fast else ()))
-    return torch.bmm(a, b)

@@ -1,10 +1,10 @@
 // Layers of matrices as two halves, of which products take the rows or, turned over by ldmatrix, the columns: memory
-// layout, copies, fragments. Made and used by split_matrix.cu.
+// layout, copies, fragments. Made by split_matrix.cu and split_gradient.cu, used by split_matrix.cu.
 //
 //   u (L, N, D) -> halves (L, P, C, 2, 32): P = N rounded up to 128, C = D / 32 rounded up to a multiple of 4, so that
 //   128 columns are whole lines; zeros beyond N and D
-//   u 2^s = hi + lo as split_rows.cu has it, but with one s a layer, from its largest |u|: a sum over rows has no place
-//   for a power of each
+//   u 2^s = hi + lo as split_rows.cu has it, but with one s a layer, from its largest |u| (split_gradient.cu: one a
+//   row of the left operand, one a column of the right one): a sum over rows has no place for a power of each
 #pragma once
 #include "split_rows.cuh"
 #include "split_tile.cuh"
@@ -20,13 +20,13 @@ constexpr int kRowHalves = kOfTile * kLine;    // of 128 columns of a row
 // Lines of a row of d columns.
 __host__ __device__ __forceinline__ int whole_lines(int d) { return (d + kTile - 1) / kTile * kOfTile; }
 
-// s of 2^s, from the bits of the largest element.
+// s of 2^s, from the bits of the largest element, and 2^s. Numbers below 2^-113 need no larger s than 126: the least
+// bit of a float is then one of the low part.
 __device__ __forceinline__ int power_of(unsigned largest) {
-  return largest ? 13 - exponent_of(__uint_as_float(largest)) : 0;
+  return largest ? min(13 - exponent_of(__uint_as_float(largest)), 126) : 0;
 }
-__device__ __forceinline__ float scale_of(unsigned largest) {
-  return static_cast<float>(ldexp(1.0, -power_of(largest)));
-}
+__device__ __forceinline__ float two_to(int s) { return __uint_as_float(static_cast<unsigned>(s + 127) << 23); }
+__device__ __forceinline__ float scale_of(unsigned largest) { return two_to(-power_of(largest)); }
 
 // One operand of a tile: where its lines begin, and how many pieces of 16 bytes on the next row's are.
 struct Operand {

@@ -1,6 +1,7 @@
 // split_matrix: products A B and A'B of layers of matrices, on tensor cores (split_tile.cuh); nothing is transposed.
 //
 //   product: out[l, i, j] = sum over k of a[l, i, k] b[l, k, j],  a (L, N, K), b (L, K, M)
+//            or sums[l, i] own[l, i, j] less that product: a gradient of distances (split_gradient.cu)
 //   sum:     out[l, i, j] = sum over n of u[l, n, i] v[l, n, j],  u (L, N, D), v (L, N, E)
 //   matrices as two halves (split_across.cuh); a is taken by rows, b, u and v across. FAST: by the high parts alone.
 // Types: float, half, bfloat16 are split; out float; a sum is float for 1,024 rows, then double.
@@ -65,12 +66,30 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-// Writes a block's sums, times two powers one after the other: their product may underflow.
-__device__ __forceinline__ void write_tile(const float* tile, float* to, int rows, int cols, int ld, float left,
-                                           float right) {
+// Largest elements of layers, or (each) of a's rows (layers, n) and b's columns (layers, m); sums (layers, n) and own
+// (layers, n, m), or null.
+struct Outcome {
+  const unsigned *left, *right;
+  const float *sums, *own;
+  bool each;
+};
+
+__device__ __forceinline__ void write_product(const float* tile, const Outcome& of, float* __restrict__ out,
+                                              long long layer, long long n, int m, int i0, int j0) {
+  const int rows = at_most(n - i0, kTile), cols = at_most(m - j0, kTile), lane = thread_anew() % 32;
+  float right[kTile / 32];
+#pragma unroll
+  for (int q = 0; q < kTile / 32; ++q) {
+    right[q] = q * 32 + lane < cols ? scale_of(of.right[of.each ? layer * m + j0 + q * 32 + lane : layer]) : 0.f;
+  }
   for (int r = thread_anew() / 32; r < rows; r += kThreads / 32) {
-    for (int c = thread_anew() % 32; c < cols; c += 32) {
-      to[static_cast<long long>(r) * ld + c] = tile[pair_at(r, c)] * left * right;
+    const long long i = layer * n + i0 + r, at = i * m + j0 + lane;
+    const float left = scale_of(of.left[of.each ? i : layer]), sum = of.own ? of.sums[i] : 0.f;
+#pragma unroll
+    for (int q = 0; q < kTile / 32; ++q) {
+      if (q * 32 + lane >= cols) break;
+      const float v = tile[pair_at(r, q * 32 + lane)] * left * right[q];
+      out[at + q * 32] = of.own ? __fmaf_rn(sum, of.own[at + q * 32], -v) : v;
     }
   }
 }
@@ -78,8 +97,8 @@ __device__ __forceinline__ void write_tile(const float* tile, float* to, int row
 // Block (tile, layer): out (layers, n, m) of a (layers, n, depth) and b (layers, depth, m).
 template <int STAGES, bool FAST>
 __global__ void __launch_bounds__(kThreads, 2)
-    product_kernel(const __half* __restrict__ a, const unsigned* __restrict__ largest_a, const __half* __restrict__ b,
-                   const unsigned* __restrict__ largest_b, float* __restrict__ out, long long n, int depth, int m) {
+    product_kernel(const __half* __restrict__ a, const __half* __restrict__ b, Outcome of, float* __restrict__ out,
+                   long long n, int depth, int m) {
   BERTFT_DYN_SHARED(__half, ring);
   BERTFT_SHARED(Operand, operands, [2]);
   BERTFT_SHARED(int, place, [3]);  // the tile's first row and column, steps of 32 terms
@@ -109,9 +128,7 @@ __global__ void __launch_bounds__(kThreads, 2)
         }
       });
   const float* tile = leave(sums, ring);
-  const int i0 = place[0], j0 = place[1];
-  write_tile(tile, out + (layer * n + i0) * m + j0, at_most(n - i0, kTile), at_most(m - j0, kTile), m,
-             scale_of(largest_a[layer]), scale_of(largest_b[layer]));
+  write_product(tile, of, out, layer, n, m, place[0], place[1]);
 }
 
 // Block (tile, range of rows, layer): partial (ranges, layers, d, e), not yet scaled. Of `padded` rows a layer the
@@ -150,8 +167,12 @@ __global__ void __launch_bounds__(kThreads, 2)
       });
   const float* tile = leave(sums, ring);
   const int i0 = place[0], j0 = place[1];
+  const int rows = at_most(d - i0, kTile), cols = at_most(e - j0, kTile);
   const long long which = static_cast<long long>(blockIdx.y) * gridDim.z + blockIdx.z;
-  write_tile(tile, partial + (which * d + i0) * e + j0, at_most(d - i0, kTile), at_most(e - j0, kTile), e, 1.f, 1.f);
+  float* to = partial + (which * d + i0) * e + j0;
+  for (int r = thread_anew() / 32; r < rows; r += kThreads / 32) {
+    for (int c = thread_anew() % 32; c < cols; c += 32) to[static_cast<long long>(r) * e + c] = tile[pair_at(r, c)];
+  }
 }
 
 // Grid (blocks, layers): out (layers, size) = sum of partial (ranges, layers, size), scaled, always in the same order,
@@ -175,6 +196,25 @@ __global__ void __launch_bounds__(256)
 template <class F>
 int with_constants(bool fast, F&& f) {
   return with_stages([&](auto stages) { return fast ? f(stages, std::true_type{}) : f(stages, std::false_type{}); });
+}
+
+int multiply(const void* a, const void* b, const Outcome& of, float* out, int layers, long long n, int depth, int m,
+             bool fast, cudaStream_t stream) {
+  const long long tiles = ceil_div(n, kTile) * ceil_div(m, kTile);
+  if (layers < 0 || layers > 65535 || n < 0 || depth < 1 || m < 1 || depth > 1 << 20 || m > 1 << 20 ||
+      tiles > 0x7fffffffll) {
+    return kInvalid;
+  }
+  if (layers == 0 || n == 0) return 0;
+  return with_constants(fast, [&](auto stages, auto high) {
+    constexpr int kStages = decltype(stages)::value;
+    constexpr bool kFast = decltype(high)::value;
+    if (int rc = allow_shared(product_kernel<kStages, kFast>, kRing<kStages>)) return rc;
+    BERTFT_LAUNCH((product_kernel<kStages, kFast>), dim3(unsigned(tiles), unsigned(layers)), dim3(kThreads),
+                  kRing<kStages>, stream, static_cast<const __half*>(a), static_cast<const __half*>(b), of, out, n,
+                  depth, m);
+    return static_cast<int>(cudaGetLastError());
+  });
 }
 
 }  // namespace
@@ -216,21 +256,15 @@ extern "C" int split_matrix_launch(const void* u, void* halves, unsigned* larges
 extern "C" int split_product_launch(const void* a, const unsigned* largest_a, const void* b, const unsigned* largest_b,
                                     float* out, int layers, long long n, int depth, int m, int fast,
                                     cudaStream_t stream) {
-  const long long tiles = ceil_div(n, kTile) * ceil_div(m, kTile);
-  if (layers < 0 || layers > 65535 || n < 0 || depth < 1 || m < 1 || depth > 1 << 20 || m > 1 << 20 ||
-      tiles > 0x7fffffffll) {
-    return kInvalid;
-  }
-  if (layers == 0 || n == 0) return 0;
-  return with_constants(fast != 0, [&](auto stages, auto high) {
-    constexpr int kStages = decltype(stages)::value;
-    constexpr bool kFast = decltype(high)::value;
-    if (int rc = allow_shared(product_kernel<kStages, kFast>, kRing<kStages>)) return rc;
-    BERTFT_LAUNCH((product_kernel<kStages, kFast>), dim3(unsigned(tiles), unsigned(layers)), dim3(kThreads),
-                  kRing<kStages>, stream, static_cast<const __half*>(a), largest_a, static_cast<const __half*>(b),
-                  largest_b, out, n, depth, m);
-    return static_cast<int>(cudaGetLastError());
-  });
+  return multiply(a, b, {largest_a, largest_b, nullptr, nullptr, false}, out, layers, n, depth, m, fast != 0, stream);
+}
+
+// The same with powers of a's rows and b's columns: the product, or sums (layers, n) own (layers, n, m) less it.
+extern "C" int split_gradient_launch(const void* a, const unsigned* largest_a, const void* b, const unsigned* largest_b,
+                                     const float* sums, const float* own, float* out, int layers, long long n,
+                                     int depth, int m, int fast, cudaStream_t stream) {
+  if ((sums == nullptr) != (own == nullptr)) return kInvalid;
+  return multiply(a, b, {largest_a, largest_b, sums, own, true}, out, layers, n, depth, m, fast != 0, stream);
 }
 
 // out (layers, d, e) of split u (layers, n, d) and v (layers, n, e). partial (most, layers, d, e): as many ranges of

@@ -24,6 +24,7 @@ SOURCES = {  # where it is not csrc/cuda/<op>.cu of test_<op>.py
     "test_fast_products": [
         str(CSRC / "cuda" / f"{name}.cu") for name in ("split_rows", "split_gram", "split_moments", "rdm_correlation")
     ],
+    "test_split_gradient": [str(CSRC / "cuda" / f"split_{name}.cu") for name in ("gradient", "matrix")],
     "test_split_gram": [str(CSRC / "cuda" / f"split_{name}.cu") for name in ("rows", "gram")],
     "test_wide_tiles": [str(CSRC / "cuda" / f"{name}.cu") for name in ("split_rows", "split_gram", "rdm_correlation")],
 }

@@ -24,17 +24,21 @@ def core_products(a: np.ndarray, b: np.ndarray, c: np.ndarray, capability: int) 
     return c
 
 
-def split_products(hi: np.ndarray, lo: np.ndarray, capability: int, *, promoted: bool = True) -> np.ndarray:
-    """Products (n, n) of rows that are sums of two halves (n, K) float16: lo.hi + hi.lo + hi.hi, 16 columns at a time.
+def split_products(
+    hi: np.ndarray, lo: np.ndarray, capability: int, *, promoted: bool = True, right: tuple | None = None
+) -> np.ndarray:
+    """Products (n, m) of rows that are sums of two halves (n, K) float16: lo.hi + hi.lo + hi.hi, 16 columns at a time.
 
-    ``promoted``: after 16 columns the three products are added outside the core, rounded to nearest.
+    ``right``: both halves (m, K) of the other rows, or None for the same. ``promoted``: after 16 columns the three
+    products are added outside the core, rounded to nearest.
     """
-    total = np.zeros((len(hi), len(hi)), np.float32)
+    right_hi, right_lo = right or (hi, lo)
+    total = np.zeros((len(hi), len(right_hi)), np.float32)
     for first in range(0, hi.shape[1], 16):
         part = slice(first, first + 16)
         inside = np.zeros_like(total) if promoted else total
-        for left, right in ((lo, hi), (hi, lo), (hi, hi)):
-            inside = core_products(left[:, None, part], right[None, :, part], inside, capability)
+        for a, b in ((lo, right_hi), (hi, right_lo), (hi, right_hi)):
+            inside = core_products(a[:, None, part], b[None, :, part], inside, capability)
         total = total + inside if promoted else inside
     return total
 

@@ -18,6 +18,7 @@ from accuracy import METRICS
 from gpu_build import CSRC
 from gpu_counters import totals
 from gpu_executor import Device, Kernels, Uninitialised
+from gradients import differences, points, weights
 from matrices import product, rows_summed
 from rdm import correlate
 from split import split, sums
@@ -210,6 +211,27 @@ def probe_gradient(folder: Path, ranges: int, columns: int, layers: int) -> list
     return kernels.launches
 
 
+def split_weights(folder: Path, tiles: int, batch: int) -> list[dict]:
+    kernels, n = Recorder(folder / "split_gradient.cu"), 128 * tiles
+    weights(kernels, rows_of(n, n, batch), None, "cosine", n, n, symmetric=True)
+    return kernels.launches
+
+
+def split_points(folder: Path, rows: int, columns: int, batch: int) -> list[dict]:
+    kernels = Recorder(folder / "split_gradient.cu")
+    points(kernels, rows_of(128 * rows, 128 * columns, batch), np.zeros((batch, 128 * columns)), "cosine")
+    return kernels.launches
+
+
+def split_gradient(folder: Path, rows: int, depth: int, columns: int, batch: int) -> list[dict]:
+    n, m, d, kernels = 128 * rows, 128 * depth, 128 * columns, Recorder(folder / "split_matrix.cu")
+    plain, mean = Kernels("split_gradient.cu", "plain"), np.zeros((batch, d))
+    left, _ = weights(plain, rows_of(n, m, batch), None, "cosine", n, m, symmetric=False)
+    sides = [points(plain, rows_of(side, d, batch), mean, "sqeuclidean") for side in (n, m)]
+    differences(kernels, left, *sides, "cosine")
+    return kernels.launches
+
+
 def rates(folder: Path, block: int) -> list[dict]:
     kernels = Recorder(folder / "core_rate.cu")
     kernels.core_rate_launch(np.zeros(2, np.int64), np.zeros(512, np.float32))
@@ -265,5 +287,15 @@ CASES = [
          {"rows": proportional(34188 / 128), "columns": linear((1, 2), 24), "layers": proportional(13)}),
     Case("probe, gradient of words split once", "split_matrix.cu", ("sum_kernel",), probe_gradient,
          {"ranges": proportional(34188 / 1024), "columns": proportional(6), "layers": proportional(13)}),
+    Case("gradient 4 x 4,096 x 768, weights split", "split_gradient.cu",
+         ("weight_sums_kernel", "split_weights_kernel"), split_weights,
+         {"tiles": square(32), "batch": proportional(4)}, {"elements": 4 * 4096 * 4096}),
+    Case("gradient, rows split", "split_gradient.cu",
+         ("prepare_rows_kernel", "largest_of_columns_kernel", "split_points_kernel"), split_points,
+         {"rows": linear((1, 2), 32), "columns": linear((1, 2), 6), "batch": proportional(4)},
+         {"elements": 4 * 4096 * 768}),
+    Case("gradient 4 x 4,096 x 768, product", "split_matrix.cu", ("product_kernel",), split_gradient,
+         {"rows": linear((1, 2), 32), "depth": linear((1, 2), 32), "columns": linear((1, 2), 6),
+          "batch": proportional(4)}),
     Case("rate of the cores", "core_rate.cu", ("core_rate_kernel",), rates, {"block": proportional(1)}),
 ]  # fmt: skip

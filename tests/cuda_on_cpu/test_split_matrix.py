@@ -165,7 +165,7 @@ FAULTS = {
     "columns of the first tile only": ("split_matrix.cu", "rows_b * lines_b + bj * kOfTile", "rows_b * lines_b"),
     "the matrix of another layer": ("split_matrix.cu", "row = blockIdx.z * padded + begin", "row = begin"),
     "terms too few": ("split_matrix.cu", "place[2] = (depth + kDepth - 1) / kDepth", "place[2] = depth / kDepth"),
-    "the power of two of another layer": ("split_matrix.cu", "scale_of(largest_b[layer])", "scale_of(largest_b[0])"),
+    "the power of two of another layer": ("split_matrix.cu", "q * 32 + lane : layer]", "q * 32 + lane : 0]"),
     "a range of rows too long": (
         "split_matrix.cu", "min(static_cast<long long>(kRows), padded", "min(kRows + 32ll, padded"
     ),

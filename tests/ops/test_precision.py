@@ -9,13 +9,20 @@ import pytest
 import torch
 
 from bertft.errors import BertftError
-from bertft.ops import cross_moments, linear_cka, pairwise_distance, parts, provisional_mean, rdm_correlation, reference
+from bertft.ops import (
+    cross_moments,
+    linear_cka,
+    pairwise_distance,
+    pairwise_gradient,
+    provisional_mean,
+    rdm_correlation,
+    reference,
+)
 from bertft.ops import tensor_cores as cores
 from bertft.ops.metrics import METRICS
 from bertft.ops.moments.formulas import cka_from_moments, rsa_from_moments
 from bertft.ops.moments.layout import Moments
 from bertft.ops.native import cpu
-from bertft.ops.pairwise_gradient import by_products
 from bertft.ops.precision import PRECISIONS, check_precision, rsa_error
 from bertft.ops.rows import metric_rows_backward
 
@@ -158,22 +165,31 @@ def test_statistics_of_fast_sums_err_as_stated(spread):
 @pytest.mark.parametrize("spread", [False, True])
 @pytest.mark.parametrize("metric", ["dot", "cosine", "correlation", "sqeuclidean", "euclidean"])
 def test_gradients_of_fast_distances_err_as_stated(metric, spread, monkeypatch):
-    """Rows rounded with a power of two each, as csrc/cuda/split_rows.cu has it; small entries lose nothing more."""
+    """Weights and columns rounded as csrc/cuda/split_gradient.cu has it (to the bit: a test of the CUDA sources)."""
     asked = []
 
-    def split_product(a, b, fast=False):
-        asked.append(fast)
-        a, b = (parts.halves(t[0].double(), torch.arange(t.shape[2]), fast=True) for t in (a, b))
-        return (a.w.float() @ b.w.float().mT * a.scale[:, None] * b.scale)[None] if fast else pytest.fail("not fast")
+    def rounded(t, dim):
+        power = 2.0 ** (13 - t.abs().amax(dim, keepdim=True).log2().floor())
+        return (t * power).half().double() / power
 
-    monkeypatch.setattr(cores, "serve", lambda x, y=None: True)
-    monkeypatch.setattr(torch.ops.bertft, "split_product", split_product, raising=False)
+    def split_gradient(grad, x, y, out, code, condensed, fast):
+        asked.append(fast)
+        u = reference.metric_rows(x.double(), metric)
+        slope = grad.double() * {"sqeuclidean": 2, "euclidean": 1 / out.double().clamp(min=1e-30)}.get(metric, 1)
+        w = slope + slope.mT
+        if metric == "dot":
+            return (rounded(w, 2) @ rounded(u, 1)).float(), None
+        u, w = u - u.mean(1, keepdim=True), w * (1 - torch.eye(w.shape[1]))
+        return (w.sum(2, keepdim=True) * u - rounded(w, 2) @ rounded(u, 1)).float(), None
+
+    monkeypatch.setattr(pairwise_gradient, "serve", lambda x, y=None: True)
+    monkeypatch.setattr(torch.ops.bertft, "split_gradient", split_gradient, raising=False)
     x = rows(1, 200, 192, spread=spread)
     out = reference.pairwise_distance(x, metric=metric)
     weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(3))
     exact = x.double().requires_grad_()
     (want,) = torch.autograd.grad(reference.pairwise_distance(exact, metric=metric), exact, weight.double())
-    found, _ = by_products(weight, x, None, out, metric, fast=True)
+    found, _ = pairwise_gradient.gradients(weight, x, None, out, metric, fast=True)
     error = (metric_rows_backward(x, found, metric) - want).abs().max() / want.abs().max()
     assert asked == [True]
     assert 1e-6 < error <= 1e-3

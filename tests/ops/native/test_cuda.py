@@ -60,7 +60,7 @@ def test_binding_declares_the_launchers_as_the_kernels_define_them():
     defined = {}
     for file in root.glob("cuda/*.cu"):
         defined |= declarations(file.read_text())
-    assert declared == defined and len(declared) == 24
+    assert declared == defined and len(declared) == 28
 
 
 def test_schemas_of_the_binding_exist_on_the_cpu_too():
