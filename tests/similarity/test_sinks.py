@@ -178,9 +178,8 @@ def test_distances_by_blocks_are_those_of_every_row(block, monkeypatch):
     x[1, 7, 0], y[2, 8] = float("inf"), float("nan")
     massive = Comparison(Plan(), {"t": (3, 3)}).massive
     massive.fit([x[:, 40:], y[:, 40:]])
-    for space, centre, limit, found in zip(
-        (x, y), massive.centres, massive.limits, massive.beyond([x, y]).massive, strict=True
-    ):
+    found = massive.beyond([x, y]).massive
+    for space, centre, limit, mine in zip((x, y), massive.centres, massive.limits, found, strict=True):
         away = np.linalg.norm(space.double().numpy() - centre.double().numpy()[:, None], axis=2)
         expected = (away > limit.numpy()[:, None]) & np.isfinite(away)
         assert expected.any() and np.array_equal(mine.numpy(), expected)
