@@ -120,11 +120,11 @@ class Sums:
 
     def _add_diagonal(self, state: State, x: Tensor, y: Tensor, begin: int) -> None:
         squares, widths, kinds = Squares(state), (x.shape[-1], y.shape[-1]), self._kinds
-        for k in range(self.layers_x):
+        for k, layer in enumerate(zip(x, y, *(state[name] for name in _NAMES), strict=True)):
             where = x.device if self._devices is None else self._devices[k]
-            rows = x[k].to(where), y[k].to(where)
-            means: dict[str, Any] = {name: state[name][k].to(where) for name in ("mean_x", "mean_y")}
-            total = {name: state[name][k] for name in _SUMS}
+            rows = layer[0].to(where), layer[1].to(where)
+            means: dict[str, Any] = {"mean_x": layer[2].to(where), "mean_y": layer[3].to(where)}
+            total = dict(zip(_SUMS, layer[4:], strict=True))
             with _in_layer(k, begin):
                 if total["cross"].device != where:
                     part = cross_moments(rows[0], rows[1], **means, **kinds)

@@ -18,7 +18,6 @@ from scipy.stats import pearsonr
 from bertft.errors import BertftError
 from bertft.ops.moments.cross_moments import Moments, cross_moments
 from bertft.runs.artefacts import Artefact
-from bertft.similarity import placed_sums
 from bertft.similarity.compare.comparison import Comparison
 from bertft.similarity.compare.plan import Plan
 from bertft.similarity.moments import CrossMoments, merged
@@ -204,20 +203,6 @@ def test_sums_of_layers_on_several_devices_are_those_of_one(monkeypatch):
     assert all(torch.equal(spread.state[name], kept) for name, kept in plain.state.items())
     assert not spread._sums.on_gpu  # looked at, they are on the CPU
     assert torch.equal(spread.update(x, y).rsa(), plain.update(x, y).rsa())
-
-
-@pytest.mark.parametrize("room", [0, 8 * 16 * 2, 1 << 20])
-def test_layers_added_together_have_the_sums_of_layers_added_alone(room, monkeypatch):
-    monkeypatch.setattr(placed_sums, "TOGETHER", room)  # one layer, two layers and a rest, all five layers at a time
-    g = torch.Generator().manual_seed(1)
-    x, y = torch.randn(5, 60, 3, generator=g), torch.randn(5, 60, 4, generator=g)
-    many = CrossMoments(5, 5, "dot").update(x[:, :40], y[:, :40]).update(x[:, 40:], y[:, 40:])
-    for k in range(5):
-        one = CrossMoments(1, 1, "dot")
-        for rows in (slice(40), slice(40, 60)):
-            one.update(x[k : k + 1, rows], y[k : k + 1, rows])
-        for name in ("gram_x", "gram_y", "cross", "stats_xy"):
-            assert torch.equal(many.state[name][k], one.state[name][0]), name
 
 
 @pytest.mark.parametrize("bad", ["x", "y"])
