@@ -25,7 +25,7 @@ TIMES = 100.0  # the layer's median of |x - m|^2
 FAR = 4.0  # times the median: not counted in the mean
 LISTED = 1000  # most stimuli that are listed with their place
 TASK = "sinks"  # of the rows
-BLOCK = 1 << 16  # numbers whose distances are taken at a time on the CPU
+BLOCK = 1 << 18  # numbers whose distances are taken at a time on the CPU
 QUARTER = 0.25  # share of a layer's variance from which a dimension is named
 
 Tables = dict[str, dict[str, CrossMoments]]  # sums by name of the tuned encoder and metric
