@@ -119,8 +119,9 @@ class Squares:
         if where not in self._room:
             room = max(1, TOGETHER // (8 * max(widths) ** 2)) if where == CPU else 1
             room = min(room, len(self._state["cross"]))
-            of = {"dtype": torch.float64, "device": where}
-            self._room[where] = [torch.empty((room, width, width), **of) for width in widths]
+            self._room[where] = [
+                torch.empty((room, width, width), dtype=torch.float64, device=where) for width in widths
+            ]
         matrices = self._room[where]
         if where != self._where or layer != self._first + self._count or self._count == len(matrices[0]):
             self.add()
