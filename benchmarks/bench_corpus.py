@@ -135,7 +135,10 @@ def pipeline(text: Path, tokens: int) -> None:
     from bertft.data.streams import stream as lines
     from bertft.models import encoder as of_encoder
     from bertft.models.loading import load_pretrained
+    from bertft.runs.process import keep_steady
     from bertft.similarity.compare.encoders import compare_stream
+
+    keep_steady()  # as the command does
 
     inside = [0.0]  # seconds in forward passes
 
@@ -164,7 +167,7 @@ def pipeline(text: Path, tokens: int) -> None:
     seconds = time.process_time() - begun
     print(f"{tokens} tokens, two encoders of 6 x 32, {torch.get_num_threads()} threads; peak {peak():.0f} MB")
     print(f"{seconds:.2f} CPU s in all, {inside[0]:.2f} of them forward passes: without those")
-    print(f"{tokens / (seconds - inside[0]):,.0f} tokens per CPU second (about 33,000 before texts were cut in arrays)")
+    print(f"{tokens / (seconds - inside[0]):,.0f} tokens per CPU second")
 
 
 def _share(text: Path, names: list[str], tokens: int, threads: int, part: int, parts: int, start, done) -> None:

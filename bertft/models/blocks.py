@@ -27,9 +27,8 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """Return the name of the list of blocks within ``model``, and the list; see `blocks`."""
     config: Any = model.config
     count, groups = getattr(config, "num_hidden_layers", None), getattr(config, "num_hidden_groups", None)
-    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    for name, module in lists:
-        if len(module) == (count if groups is None else groups):
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == (count if groups is None else groups):
             return name, module if groups is None else _repeated(module, config.num_hidden_layers)
     raise BertftError(f"{type(model).__name__}: expected an encoder with a list of {count} blocks, found none")
 

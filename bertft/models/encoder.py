@@ -215,18 +215,18 @@ class Encoder:
     def encode(self, batch: Prepared, layers: Sequence[int]) -> Batch:
         """Return the vectors of a batch that `sent` has put on the encoder's device. The host does not wait for it."""
         vectors: list[Tensor] = []  # (L, T, D), made when the first layer shows its type
+        device = self.device
 
         def keep(layer: int, hidden: Tensor) -> None:
             if layer in layers:
                 if not vectors:
                     size = (len(layers), batch.vectors, hidden.shape[-1])
-                    vectors.append(hidden.new_empty(size, device=self.device))
+                    vectors.append(hidden.new_empty(size, device=device))
                 for place in (i for i, wanted in enumerate(layers) if wanted == layer):
                     pool(hidden, batch, vectors[0][place])
 
         inputs: dict[str, Tensor | None] = dict(batch.inputs)
-        if self.device.type == "cuda":
-            inputs["attention_mask"] = ready_mask(self.model, batch.inputs["attention_mask"], padded=batch.padded)
+        inputs["attention_mask"] = ready_mask(self.model, batch.inputs["attention_mask"], padded=batch.padded)
         with listening(self.model, max(layers), keep) as model:
             model(**inputs)
         return Batch(vectors[0], batch.lengths, batch.index)

@@ -12,7 +12,7 @@ from bertft.data.alignment import SPECIAL, Integers, align_pieces, flattened
 from bertft.data.examples import Input
 from bertft.data.files import check_text
 from bertft.models.loading import quiet_transformers
-from bertft.models.pieces import Pieces, slots_of
+from bertft.models.pieces import Pieces, slots_of, starts_of
 
 
 def same_rules(first: Any, second: Any) -> bool:
@@ -91,7 +91,35 @@ def _encoded(tokenizer: Any, texts: Sequence[Any]) -> _Encoded:
         backend.encode_special_tokens = tokenizer.split_special_tokens
     found = backend.encode_batch_fast(texts, add_special_tokens=True)
     ids, lengths = flattened(encoding.ids for encoding in found)
-    arrays = {"input_ids": ids}
-    if "token_type_ids" in tokenizer.model_input_names:
+    arrays, types = {"input_ids": ids}, "token_type_ids" in tokenizer.model_input_names
+    if all(isinstance(text, str) for text in texts) and (around := _around(backend)):
+        if types:
+            arrays["token_type_ids"] = np.zeros_like(ids)
+        return _Encoded(arrays, _special(lengths, *around), lengths)
+    if types:
         arrays["token_type_ids"] = flattened(encoding.type_ids for encoding in found)[0]
     return _Encoded(arrays, flattened(encoding.special_tokens_mask for encoding in found)[0], lengths)
+
+
+def _around(backend: Any) -> tuple[int, int] | None:
+    """Return how many special tokens the tokenizer puts before and after every text; None if types tell them apart.
+
+    Lists of types and special tokens, one number for each piece of each text, take longer to make than to infer.
+    """
+    probe = backend.encode("a")
+    mask = probe.special_tokens_mask
+    if any(probe.type_ids) or 0 not in mask:
+        return None
+    before, after = mask.index(0), mask[::-1].index(0)
+    return (before, after) if sum(mask) == before + after else None
+
+
+def _special(lengths: Integers, before: int, after: int) -> Integers:
+    """Return 1 for the first ``before`` and the last ``after`` pieces of each text, else 0, (N,) int64."""
+    starts = starts_of(lengths)
+    special = np.zeros(starts[-1], np.int64)
+    for offset in range(before):
+        special[starts[:-1] + offset] = 1
+    for offset in range(1, after + 1):
+        special[starts[1:] - offset] = 1
+    return special

@@ -20,14 +20,14 @@ from bertft.errors import BadRow, BertftError
 from bertft.ops.metrics import LINEAR
 from bertft.ops.moments.cross_moments import cross_moments, provisional_mean
 from bertft.ops.moments.layout import Moments, present
-from bertft.ops.moments.packed import add_packed, packed, unpacked
+from bertft.ops.moments.packed import packed, unpacked
 from bertft.ops.native import dispatch
 from bertft.ops.precision import check_precision
 from bertft.ops.rows import as_tensor
 from bertft.runs.sums_file import read_sums, write_sums
 from bertft.similarity import measures
 from bertft.similarity.augmented_rows import pack, translation, unpack
-from bertft.similarity.placed_sums import GRAMS, PlacedSums, add_sums, as_kept, bytes_of_sums, shapes_of_sums
+from bertft.similarity.placed_sums import GRAMS, PlacedSums, Squares, add_sums, as_kept, bytes_of_sums, shapes_of_sums
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,26 +119,21 @@ class Sums:
         return self
 
     def _add_diagonal(self, state: State, x: Tensor, y: Tensor, begin: int) -> None:
-        scratch: dict[torch.device, list[Tensor]] = {}
-        for k in range(self.layers_x):
+        squares, widths, kinds = Squares(state), (x.shape[-1], y.shape[-1]), self._kinds
+        for k, layer in enumerate(zip(x, y, *(state[name] for name in _NAMES), strict=True)):
             where = x.device if self._devices is None else self._devices[k]
-            rows = x[k].to(where), y[k].to(where)
-            means: dict[str, Any] = {name: state[name][k].to(where) for name in ("mean_x", "mean_y")}
-            total = {name: state[name][k] for name in _SUMS}
+            rows = layer[0].to(where), layer[1].to(where)
+            means: dict[str, Any] = {"mean_x": layer[2].to(where), "mean_y": layer[3].to(where)}
+            total = dict(zip(_SUMS, layer[4:], strict=True))
             with _in_layer(k, begin):
                 if total["cross"].device != where:
-                    part = cross_moments(rows[0], rows[1], **means, **self._kinds)
+                    part = cross_moments(rows[0], rows[1], **means, **kinds)
                     for name, sums in part._asdict().items():
                         add_sums(total[name], sums, name)
                     continue
-                if where not in scratch:  # the kernels fill whole matrices
-                    scratch[where] = [t.new_zeros(2 * t.shape[-1:], dtype=torch.float64) for t in rows]
-                squares = dict(zip(GRAMS, scratch[where], strict=True))
-                for square in squares.values():
-                    square.zero_()
-                cross_moments(rows[0], rows[1], **means, **self._kinds, out=Moments(**{**total, **squares}))
-            for name, square in squares.items():
-                add_packed(total[name], square)
+                whole = squares.take(k, where, widths)  # the kernels fill both triangles
+                cross_moments(rows[0], rows[1], **means, **kinds, out=Moments(**{**total, **whole}))
+        squares.add()
 
     def _add_all(self, state: State, x: Tensor, y: Tensor, begin: int) -> None:
         mean_x, mean_y = ([mean.to(x.device) for mean in state[name]] for name in ("mean_x", "mean_y"))

@@ -12,6 +12,7 @@ from bertft.ops.moments.packed import add_packed, packed, packed_size
 GRAMS = ("gram_x", "gram_y")  # symmetric, kept packed (`bertft.ops.moments.packed`)
 
 CPU = torch.device("cpu")
+TOGETHER = 1 << 20  # bytes of whole symmetric matrices that are added to the packed sums in one call
 
 
 class PlacedSums:
@@ -99,6 +100,51 @@ def bytes_of_sums(layers: tuple[int, int], widths: tuple[int, int], pairs: str =
             entries *= size
         total += entries
     return total
+
+
+class Squares:
+    """Whole symmetric matrices, which kernels fill, on their way to the packed sums of a ``state``.
+
+    Small matrices cost calls, not additions: those of consecutive layers on the CPU are added in one call as long as
+    they fit in `TOGETHER` bytes. Sums on GPUs are separate tensors and get theirs one by one.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor | Sequence[Tensor]]) -> None:
+        self._state = state
+        self._room: dict[torch.device, list[Tensor]] = {}  # (G, D, D) and (G, E, E), used again and again
+        self._where, self._first, self._count = CPU, 0, 0  # of the layers that wait
+
+    def take(self, layer: int, where: torch.device, widths: tuple[int, int]) -> dict[str, Tensor]:
+        """Return zeros (D, D) and (E, E) on ``where`` for the products of ``layer``; layers come in ascending order."""
+        if where not in self._room:
+            room = max(1, TOGETHER // (8 * max(widths) ** 2)) if where == CPU else 1
+            room = min(room, len(self._state["cross"]))
+            self._room[where] = [
+                torch.empty((room, width, width), dtype=torch.float64, device=where) for width in widths
+            ]
+        matrices = self._room[where]
+        if where != self._where or layer != self._first + self._count or self._count == len(matrices[0]):
+            self.add()
+        if not self._count:
+            self._where, self._first = where, layer
+            for matrix in matrices:
+                matrix.zero_()
+        self._count += 1
+        return {name: matrix[self._count - 1] for name, matrix in zip(GRAMS, matrices, strict=True)}
+
+    def add(self) -> None:
+        """Add the matrices that wait."""
+        if not self._count:
+            return
+        layers = slice(self._first, self._first + self._count)
+        for name, matrices in zip(GRAMS, self._room[self._where], strict=True):
+            totals, squares = self._state[name][layers], matrices[: self._count]
+            if isinstance(totals, Tensor):
+                add_packed(totals, squares)
+            else:
+                for total, square in zip(totals, squares, strict=True):
+                    add_packed(total, square)
+        self._count = 0
 
 
 def add_sums(total: Tensor, part: Tensor | None, name: str) -> None:

@@ -54,19 +54,23 @@ class Reservoir:
             return
         starts = np.cumsum(sizes) - sizes
         chosen: list[tuple[int, int, int, int]] = []  # sentence, its stimuli before, first row of the spaces, rows
+        left: list[int] = []  # sentences that make room
         for at in likely.tolist():
             identity, size = int(ids[at]), int(sizes[at])
             if drawn[at] < self._limit:
                 before = self._counts.get(identity, 0)
-                self._count(identity, size, float(drawn[at]))
+                left += self._count(identity, size, float(drawn[at]))
                 chosen.append((identity, before, int(starts[at]), size))
+        if left:
+            self._owner[np.isin(self._owner, left)] = -1
         kept = np.array([entry for entry in chosen if entry[0] in self._counts], np.int64).reshape(-1, 4)
         if len(kept):
             owners, earlier, firsts, counts = kept.T
             self._keep(owners, earlier, firsts, counts, spaces)
 
-    def _count(self, identity: int, length: int, priority: float) -> None:
-        """Make room for a sentence's stimuli, discarding others or the sentence itself."""
+    def _count(self, identity: int, length: int, priority: float) -> list[int]:
+        """Make room for a sentence's stimuli; return the sentences discarded, which may include itself."""
+        discarded = []
         if identity not in self._counts:
             heapq.heappush(self._heap, (-priority, identity))
         self._counts[identity] = self._counts.get(identity, 0) + length
@@ -75,7 +79,8 @@ class Reservoir:
             highest, leaving = heapq.heappop(self._heap)
             self._limit = -highest
             self.stimuli -= self._counts.pop(leaving)
-            self._owner[self._owner == leaving] = -1
+            discarded.append(leaving)
+        return discarded
 
     def _keep(
         self, owners: Integers, before: Integers, starts: Integers, sizes: Integers, spaces: Sequence[Tensor]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from families import FAMILIES, save
+from tokenizers.processors import TemplateProcessing
 
 from bertft.data import synthetic
 from bertft.data.examples import inputs_of
@@ -137,6 +138,22 @@ def test_texts_are_cut_as_the_tokenizer_itself_cuts_them(family, kind, tmp_path)
         for name in item.inputs:
             assert item.inputs[name] == expected[name][row]
         assert item.inputs.keys() == expected.keys() - {"attention_mask", "special_tokens_mask"}
+
+
+@pytest.mark.parametrize(
+    "single", ["$A [SEP] [CLS]", "[CLS] [SEP] $A", "[CLS] $A:1 [SEP]:1", "[CLS] $A [SEP] $A [SEP]"]
+)
+def test_special_tokens_are_where_the_tokenizer_puts_them(single, tiny_model):
+    tokenizer = load_pretrained(str(tiny_model))[1]
+    backend = tokenizer.backend_tokenizer
+    special = [(name, tokenizer.convert_tokens_to_ids(name)) for name in ("[CLS]", "[SEP]")]
+    backend.post_processor = TemplateProcessing(single=single, pair="$A $B", special_tokens=special)
+    texts = [*TEXTS[:3], "", "a [SEP] b"]
+    found = pieces_of_texts(tokenizer, inputs_of(texts, "token"), 0)
+    for item, text in zip(found, texts, strict=True):
+        expected = backend.encode(text)
+        assert item.slots == count_up(not special for special in expected.special_tokens_mask)
+        assert item.inputs == {"input_ids": expected.ids, "token_type_ids": expected.type_ids}
 
 
 class Card:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bertft.runs.vocabulary import MeasureName
+from bertft.similarity import sinks
 from bertft.similarity.compare.comparison import Comparison
 from bertft.similarity.compare.plan import Plan
 from bertft.similarity.moments import CrossMoments
@@ -168,6 +169,20 @@ def test_a_dimension_with_over_a_quarter_of_the_variance_is_named():
         assert rows[model, "largest_dimension", 1].value == dimension
         assert (model, "largest_dimension", 0) not in rows
     assert MeasureName.parse("largest_dimension_share").bounds == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("block", [1, 70, 1 << 16])
+def test_distances_by_blocks_are_those_of_every_row(block, monkeypatch):
+    monkeypatch.setattr(sinks, "BLOCK", block)
+    x, y = spaces(100, 8, layers=3)
+    x[1, 7, 0], y[2, 8] = float("inf"), float("nan")
+    massive = Comparison(Plan(), {"t": (3, 3)}).massive
+    massive.fit([x[:, 40:], y[:, 40:]])
+    found = massive.beyond([x, y]).massive
+    for space, centre, limit, mine in zip((x, y), massive.centres, massive.limits, found, strict=True):
+        away = np.linalg.norm(space.double().numpy() - centre.double().numpy()[:, None], axis=2)
+        expected = (away > limit.numpy()[:, None]) & np.isfinite(away)
+        assert expected.any() and np.array_equal(mine.numpy(), expected)
 
 
 def test_processes_add_up_to_the_sums_counts_and_places_of_one(monkeypatch):

@@ -32,24 +32,24 @@ def packed_width(size: int) -> int:
 
 
 def _parts(packed: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return views of ``packed``: where A11's lower and A22's upper triangle are, and A21."""
+    """Return views of ``packed`` (..., D (D + 1) / 2): where A11's lower and A22's upper triangle are, and A21."""
     half = (width + 1) // 2
     rows = half + 1 - width % 2
-    rectangle = packed[: rows * half].view(rows, half)
-    below = packed[rows * half :].view(width - half, half)
+    rectangle = packed[..., : rows * half].view(*packed.shape[:-1], rows, half)
+    below = packed[..., rows * half :].view(*packed.shape[:-1], width - half, half)
     if width % 2:
-        return rectangle, rectangle[: half - 1, 1:], below
-    return rectangle[1:], rectangle[:half], below
+        return rectangle, rectangle[..., : half - 1, 1:], below
+    return rectangle[..., 1:, :], rectangle[..., :half, :], below
 
 
 def add_packed(packed: Tensor, matrix: Tensor) -> None:
-    """Add a symmetric ``matrix`` (D, D) to ``packed`` (D (D + 1) / 2,) in place."""
-    width = len(matrix)
+    """Add symmetric matrices (..., D, D) to ``packed`` (..., D (D + 1) / 2) in place."""
+    width = matrix.shape[-1]
     half = (width + 1) // 2
     first, last, below = _parts(packed, width)
-    first += matrix[:half, :half].tril()
-    last += matrix[half:, half:].triu()
-    below += matrix[half:, :half]
+    first += matrix[..., :half, :half].tril()
+    last += matrix[..., half:, half:].triu()
+    below += matrix[..., half:, :half]
 
 
 def packed(matrix: Tensor) -> Tensor:

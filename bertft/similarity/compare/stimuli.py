@@ -150,6 +150,10 @@ def cut(
 
     Subtracts the stimuli from ``left`` in place.
     """
+    used = torch.zeros_like(left).index_add_(0, index, lengths)
+    if (used <= left).all():
+        left -= used
+        return lengths, spaces
     order = index.argsort(stable=True)  # an example may come in several windows, which use it up in order
     upto = lengths[order].cumsum(0)
     first = torch.searchsorted(index[order], index[order])
@@ -157,8 +161,6 @@ def cut(
     before[order] = upto - lengths[order] - (upto - lengths[order])[first]
     kept = (left[index] - before).clamp(min=0).minimum(lengths)
     left.index_add_(0, index, -kept)
-    if torch.equal(kept, lengths):
-        return lengths, spaces
     starts = lengths.cumsum(0) - lengths
     place = torch.arange(int(lengths.sum())) - starts.repeat_interleave(lengths)
     rows = (place < kept.repeat_interleave(lengths)).nonzero().squeeze(1)

@@ -26,3 +26,15 @@ def test_a_symmetric_matrix_is_kept_in_half_the_numbers(width):
 def test_a_length_that_no_triangle_has_is_refused():
     with pytest.raises(BertftError, match=r"expected D \(D \+ 1\) / 2 entries, found 4"):
         packed_width(4)
+
+
+@pytest.mark.parametrize("width", [1, 4, 7])
+def test_stacked_matrices_are_added_as_one_by_one(width):
+    half = torch.randn(3, width, width, generator=torch.Generator().manual_seed(width), dtype=torch.float64)
+    matrices = half + half.mT
+    together = torch.ones(3, packed_size(width), dtype=torch.float64)
+    apart = together.clone()
+    add_packed(together, matrices)
+    for kept, matrix in zip(apart, matrices, strict=True):
+        add_packed(kept, matrix)
+    assert torch.equal(together, apart) and not torch.equal(together[0], together[1])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import types
 
 import pytest
 import torch
@@ -359,6 +360,21 @@ def test_memory_is_released_after_every_buffer(encoders, monkeypatch):
     monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
     memory.keep_steady()
     assert 6 <= int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) < 100
+
+
+@pytest.mark.parametrize("own", [None, "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"])
+def test_the_allocator_keeps_the_memory_of_a_batch_unless_the_user_has_set_it(own, monkeypatch):
+    asked = []
+    libc = types.SimpleNamespace(mallopt=lambda kind, value: asked.append((kind, value)))
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: libc)
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
+        monkeypatch.delenv(name, raising=False)
+    if own:
+        monkeypatch.setenv(own, "131072")
+    memory.keep_steady()
+    assert asked == ([] if own else [(-3, 32 << 20), (-1, 256 << 20)])  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: types.SimpleNamespace())
+    memory.keep_steady()  # a system without mallopt
 
 
 def test_a_pair_is_refused_and_never_cut_where_windows_differ(encoders):
