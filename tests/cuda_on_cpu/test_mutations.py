@@ -16,6 +16,7 @@ from gpu_executor import KernelError, Kernels, Uninitialised
 from rdm import correlate, exact_torch, layers
 from split import exact_distances, split, sums
 from test_counters import FAULTS as OF_REQUESTS
+from test_split_gradient import FAULTS as OF_GRADIENTS
 from test_split_matrix import FAULTS as OF_MATRICES
 
 # what is wrong: file, lines as they are, lines with the fault, what notices it (a scenario below)
@@ -210,7 +211,9 @@ def test_nothing_is_noticed_without_a_fault(scenario):
     assert not noticed(CSRC / "cuda" / source_of(scenario), scenario)
 
 
-@pytest.mark.parametrize("fault", [fault for module in (FAULTS, OF_MATRICES, OF_REQUESTS) for fault in module.values()])
+@pytest.mark.parametrize(
+    "fault", [fault for faults in (FAULTS, OF_GRADIENTS, OF_MATRICES, OF_REQUESTS) for fault in faults.values()]
+)
 def test_faults_have_their_place(fault):
     assert with_fault(*fault[:3])
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from accuracy import ORDERS, stored
 from core_arithmetic import CAPABILITIES, split_products
+from faults import faulty_sources
 from gpu_executor import Device, KernelError, Kernels
 from gradients import Operand, exact_gradient, exact_weights, gradient, points, weights
 from split import exact_distances, in_form, provisional_mean
-from test_mutations import copy_of_the_sources
 
 from bertft.ops import reference
 from bertft.ops.rows import metric_rows_backward
@@ -271,16 +271,14 @@ def notices(files) -> bool:
     return False
 
 
-@pytest.mark.slow  # every fault is compiled anew
-@pytest.mark.parametrize("name", [None, *FAULTS])
+@pytest.mark.planted
+@pytest.mark.parametrize("name", FAULTS)
 def test_faults_are_noticed(name, tmp_path):
-    if name is None:
-        assert not notices({})
-        return
-    folder = copy_of_the_sources(tmp_path)
-    file, before, after = FAULTS[name]
-    text = (folder / file).read_text(encoding="utf-8")
-    assert text.count(before) == 1
-    (folder / file).write_text(text.replace(before, after), encoding="utf-8")
+    folder, file = faulty_sources(tmp_path, *FAULTS[name]), FAULTS[name][0]
     main = "split_matrix.cu" if file.endswith("h") else file
     assert notices({main: folder / main})
+
+
+@pytest.mark.slow
+def test_nothing_is_noticed_without_a_fault():
+    assert not notices({})
