@@ -57,14 +57,18 @@ def _plan(lengths: Tensor, device: torch.device) -> Plan:
 
 def split_once(vectors: Vectors, rank: int) -> SplitVectors | None:
     """Return the vectors as halves, or None where that saves nothing or leaves less than a quarter of the memory."""
-    if not isinstance(vectors, WordVectors) or not len(vectors.vectors):
-        return None
-    stored = vectors.vectors
-    if not probe_steps.serve(stored.transpose(0, 1), rank):
-        return None
-    free, total = torch.cuda.mem_get_info(stored.device)
     # 4 bytes a number, once for each layer's part and once for all
-    return SplitVectors(vectors) if free - 8 * stored.numel() >= total // 4 else None
+    size = 8 * int(vectors.lengths.sum()) * vectors.layers * vectors.width
+    return SplitVectors(vectors) if isinstance(vectors, WordVectors) and _serve(vectors, rank, size) else None
+
+
+def _serve(vectors: WordVectors, rank: int, size: int) -> bool:
+    """Return whether halves of ``size`` bytes make steps faster, and leave a quarter of the memory."""
+    stored = vectors.vectors
+    if not len(stored) or not probe_steps.serve(stored.transpose(0, 1), rank):
+        return False
+    free, total = torch.cuda.mem_get_info(stored.device)
+    return free - size >= total // 4
 
 
 Targets = tuple[Tensor, Tensor, Tensor]  # packed distances (sum n^2,), depths (T,), lengths (S,) on the CPU
@@ -107,20 +111,17 @@ def keep_batches(
     Every epoch reads the same batches, so nothing is sent or planned again. ``targets(sentences)`` returns distances
     and depths on the GPU.
     """
-    if not isinstance(vectors, WordVectors) or not len(vectors.vectors):
-        return None
-    stored = vectors.vectors
-    if not probe_steps.serve(stored.transpose(0, 1), rank):
-        return None
     padded = sum(-(-int(vectors.lengths[list(batch)].sum()) // ROWS) * ROWS for batch in batches)
-    free, total = torch.cuda.mem_get_info(stored.device)
-    if free - 4 * padded * vectors.layers * (-(-vectors.width // COLUMNS) * COLUMNS) < total // 4:
+    size = 4 * padded * vectors.layers * (-(-vectors.width // COLUMNS) * COLUMNS)
+    if not isinstance(vectors, WordVectors) or not _serve(vectors, rank, size):
         return None
     kept = []
     for batch in batches:
         distances, depths, lengths = targets(batch)
-        words = probe_steps.split_words(vectors.batch(batch))
-        kept.append(KeptBatch(words, _plan(lengths, stored.device), distances, depths.float(), len(batch)))
+        if len(depths):  # sentences without a word have no loss
+            words = probe_steps.split_words(vectors.batch(batch))
+            plan = _plan(lengths, vectors.vectors.device)
+            kept.append(KeptBatch(words, plan, distances, depths.float(), len(batch)))
     return kept
 
 
