@@ -17,9 +17,10 @@ from bertft.ops.autograd import first_order, without_graph
 BOTH = -1  # losses (L, 2) of distances (0) and depths (1)
 
 
-def fake(h, weight, distance_rank, distances, depths, lengths, with_weight, with_h, fast, kind=BOTH, check=False):
-    """Return tensors of the shapes and types of the op's results."""
+def fake(h, weight, distance_rank, distances, depths, lengths, with_weight, with_h, *options):
+    """Return tensors of the shapes and types of the op's results. ``options``: fast and, if not by default, kind."""
     (L, T, D), R = h.shape, weight.shape[2]
+    kind = options[1] if len(options) > 1 else BOTH
     # Not a sum of comparisons: torch 2.10 adds symbolic booleans through sympy, which has deprecated that.
     kinds = (1 if distance_rank > 0 else 0) + (1 if distance_rank < R else 0) if kind == BOTH else 1
     return (
