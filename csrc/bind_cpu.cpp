@@ -10,10 +10,13 @@
 //   4. bertft/ops/reference.py: the formula in plain PyTorch, used where no kernel is available.
 //   5. tests/ops/test_<op>.py: values, gradcheck, opcheck and compile, properties, bad input.
 // Use nothing newer than torch 2.10: TORCH_TARGET_VERSION (set by the build) hides it.
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
+#include <cmath>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -48,14 +51,22 @@ std::string cpu_capability() {
   return sets + " " + bertft::gemm_provider();
 }
 
-Tensor empty(const Tensor& like, std::vector<int64_t> sizes, ScalarType type) {
-  return torch::stable::new_empty(like, sizes, type);
+// torch::stable::new_empty looks its op up by name at every call, which takes as long as a small problem.
+Tensor empty(const std::vector<int64_t>& sizes, ScalarType type) {
+  std::vector<int64_t> strides(sizes.size(), 1);
+  for (size_t k = sizes.size(); k-- > 1;) strides[k - 1] = strides[k] * std::max<int64_t>(sizes[k], 1);
+  const auto code = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
+  AtenTensorHandle made = nullptr;
+  BERTFT_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(), code,
+                                        aoti_torch_device_type_cpu(), 0, &made) == 0,
+               "a tensor cannot be allocated");
+  return Tensor(made);
 }
 
 template <class T>
 std::tuple<Tensor, Tensor, Tensor> probe_loss(const Tensor& h, const Tensor& weight, int64_t distance_rank,
                                               const Tensor& distances, const Tensor& depths, const Tensor& lengths,
-                                              bool with_weight, bool with_h) {
+                                              bool with_weight, bool with_h, int64_t kind, bool check) {
   const ScalarType type = weight.scalar_type();
   const int64_t k = h.dim() - 2, L = weight.size(0), T_ = h.size(k), D = h.size(k + 1), R = weight.size(2);
   const int64_t S = lengths.size(0);
@@ -71,9 +82,9 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss(const Tensor& h, const Tensor& wei
                " entries, expected ", pairs);
   BERTFT_CHECK(distance_rank == R || depths.numel() == T_, "probe_loss: depths has ", depths.numel(),
                " entries, expected ", T_);
-  Tensor loss = empty(h, {L, 2}, type);
-  Tensor grad_weight = empty(h, {with_weight ? L : 0, D, R}, type);
-  Tensor grad_h = empty(h, {with_h ? kinds : 0, L, T_, D}, type);
+  Tensor loss = kind < 0 ? empty({L, 2}, type) : empty({L}, type);
+  Tensor grad_weight = empty({with_weight ? L : 0, D, R}, type);
+  Tensor grad_h = empty({with_h ? kinds : 0, L, T_, D}, type);
   bertft::ProbeLoss<T> problem{};
   problem.layers = L, problem.words = T_, problem.dim = D, problem.rank = R;
   problem.distance_rank = distance_rank;
@@ -88,10 +99,15 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss(const Tensor& h, const Tensor& wei
   problem.distances = distances.const_data_ptr();
   problem.distances_are_bytes = distances.scalar_type() == ScalarType::Byte;
   problem.depths = static_cast<const T*>(depths.const_data_ptr());
-  problem.loss = static_cast<T*>(loss.mutable_data_ptr());
+  auto* out = static_cast<T*>(loss.mutable_data_ptr());
+  std::vector<T> both(size_t(kind < 0 ? 0 : 2 * L));
+  const T* losses = problem.loss = kind < 0 ? out : both.data();
   problem.grad_weight = with_weight ? static_cast<T*>(grad_weight.mutable_data_ptr()) : nullptr;
   problem.grad_h = with_h ? static_cast<T*>(grad_h.mutable_data_ptr()) : nullptr;
   bertft::probe_loss_cpu(problem, torch_pool());
+  for (int64_t l = 0; kind >= 0 && l < L; ++l) out[l] = losses[2 * l + kind];
+  for (int64_t l = 0; check && l < 2 * L; ++l)
+    BERTFT_CHECK(std::isfinite(losses[l]), "probe_loss: a loss of layer ", l / 2, " is not finite");
   return {loss, grad_weight, grad_h};
 }
 
@@ -99,7 +115,7 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss(const Tensor& h, const Tensor& wei
 // type of the computation, as are distances (or uint8) and depths; lengths int64. All contiguous but h.
 std::tuple<Tensor, Tensor, Tensor> probe_loss_dispatch(Tensor h, Tensor weight, int64_t distance_rank, Tensor distances,
                                                        Tensor depths, Tensor lengths, bool with_weight, bool with_h,
-                                                       bool /*fast: of GPUs*/) {
+                                                       bool /*fast: of GPUs*/, int64_t kind, bool check) {
   const ScalarType type = weight.scalar_type();
   const int64_t k = h.dim() - 2;
   BERTFT_CHECK(
@@ -112,16 +128,21 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss_dispatch(Tensor h, Tensor weight, 
   BERTFT_CHECK(
       h.scalar_type() == type || h.scalar_type() == ScalarType::BFloat16 || h.scalar_type() == ScalarType::Half,
       "probe_loss: h must have the type of weight or a half type");
-  BERTFT_CHECK(depths.scalar_type() == type && lengths.scalar_type() == ScalarType::Long &&
-                   (distances.scalar_type() == type || distances.scalar_type() == ScalarType::Byte),
-               "probe_loss: distances, depths or lengths have a wrong type");
+  BERTFT_CHECK(kind >= -1 && kind <= 1, "probe_loss: kind must be -1, 0 or 1");
+  if (kind >= 0) distance_rank = kind == 0 ? weight.size(2) : 0;
   BERTFT_CHECK(distance_rank >= 0 && distance_rank <= weight.size(2), "probe_loss: distance_rank out of range");
+  BERTFT_CHECK(
+      (distance_rank == weight.size(2) || depths.scalar_type() == type) &&
+          (distance_rank == 0 || distances.scalar_type() == type || distances.scalar_type() == ScalarType::Byte) &&
+          lengths.scalar_type() == ScalarType::Long,
+      "probe_loss: distances, depths or lengths have a wrong type");
   if (h.numel() > 0 && ((h.size(k + 1) > 1 && h.stride(k + 1) != 1) || (h.size(k) > 1 && h.stride(k) < h.size(k + 1))))
     h = torch::stable::contiguous(h);
   for (Tensor* t : {&weight, &distances, &depths, &lengths})
     if (!t->is_contiguous()) *t = torch::stable::contiguous(*t);  // a dispatcher call even if nothing is to do
   return (type == ScalarType::Float ? probe_loss<float> : probe_loss<double>)(h, weight, distance_rank, distances,
-                                                                              depths, lengths, with_weight, with_h);
+                                                                              depths, lengths, with_weight, with_h,
+                                                                              kind, check);
 }
 
 // x (B, N, D), y (B, M, D) or none; all rows of one type, halves give float32.
@@ -131,7 +152,7 @@ Tensor pairwise_distance(Tensor x, std::optional<Tensor> y, int64_t metric, bool
   if (y) y = bertft::binding::rows_in_order(*y);
   const int64_t B = x.size(0), N = x.size(1), M = y ? y->size(1) : N;
   const ScalarType type = bertft::binding::result_type(x);
-  Tensor out = condensed ? empty(x, {B, bertft::binding::pairs(N)}, type) : empty(x, {B, N, M}, type);
+  Tensor out = condensed ? empty({B, bertft::binding::pairs(N)}, type) : empty({B, N, M}, type);
   (type == ScalarType::Double
        ? bertft::binding::pairwise_distance<double>
        : bertft::binding::pairwise_distance<float>)(x, y, metric, condensed, check, out, torch_pool());
@@ -150,7 +171,7 @@ std::tuple<Tensor, Tensor> pairwise_distance_backward(Tensor grad, Tensor x, std
   x = bertft::binding::rows_in_order(x);
   if (y) y = bertft::binding::rows_in_order(*y);
   out = torch::stable::contiguous(out);
-  Tensor grad_x = empty(x, {B, N, D}, type), grad_y = empty(x, {y ? B : 0, y ? y->size(1) : 0, D}, type);
+  Tensor grad_x = empty({B, N, D}, type), grad_y = empty({y ? B : 0, y ? y->size(1) : 0, D}, type);
   (type == ScalarType::Double ? bertft::binding::pairwise_distance_backward<double>
                               : bertft::binding::pairwise_distance_backward<float>)(grad, x, y, out, metric, condensed,
                                                                                     grad_x, grad_y, torch_pool());
@@ -168,7 +189,7 @@ SixTensors cross_moments(Tensor x, std::optional<Tensor> y, Tensor mean_x, std::
   const bool written = x.size(0) > 0;  // the kernel writes nothing without rows
   const auto matrix = [&](bool wanted, int64_t rows, int64_t columns) {
     const std::vector<int64_t> sizes{wanted ? rows : 0, wanted ? columns : 0};
-    return written ? empty(x, sizes, ScalarType::Double) : torch::stable::new_zeros(x, sizes, ScalarType::Double);
+    return written ? empty(sizes, ScalarType::Double) : torch::stable::new_zeros(x, sizes, ScalarType::Double);
   };
   const bool of_x = grams || !y, of_y = grams && y;
   bertft::binding::MomentTensors m{matrix(of_x, D, D),          zeros(of_x, 3 * D + 6),
@@ -207,9 +228,12 @@ STABLE_TORCH_LIBRARY(bertft, m) {
   // h (L, T, D), or (T, D) for all layers, weight (L, D, R: first the columns of the distance probe), distances packed
   // (sum n_s^2), depths (T,), lengths (S,) -> loss (L, 2), grad_weight (L, D, R) and grad_h (K, L, T, D) of the K kinds
   // that have columns. A gradient that is not wanted has a first size of 0. fast: float32 products may be of float16.
+  // kind: -1, or the only one, 0 distance or 1 depth, whose loss is then (L,); distance_rank is not read. check: a loss
+  // that is not finite is an error; on the CPU only.
   m.def(
-      "probe_loss(Tensor h, Tensor weight, int distance_rank, Tensor distances, Tensor depths, Tensor lengths, "
-      "bool with_weight, bool with_h, bool fast) -> (Tensor loss, Tensor grad_weight, Tensor grad_h)");
+      "probe_loss(Tensor h, Tensor weight, int distance_rank, Tensor distances, Tensor depths, Tensor lengths, bool "
+      "with_weight, bool with_h, bool fast, int kind=-1, bool check=False) -> (Tensor loss, Tensor grad_weight, Tensor "
+      "grad_h)");
   // x (B, N, D), y (B, M, D) -> (B, N, M), or (B, N (N-1) / 2) when condensed; metric: index in ops/metrics.py; check:
   // a row that is not finite, or has no norm where one is needed, is an error. Here and below fast: products of float16
   // on tensor cores; the CPU has none and ignores it.

@@ -118,8 +118,11 @@ void check_golds(const Tensor& like, int64_t distance_rank, int64_t rank, const 
 }
 
 std::tuple<Tensor, Tensor, Tensor> probe_loss(Tensor h, Tensor weight, int64_t distance_rank, Tensor distances,
-                                              Tensor depths, Tensor lengths, bool with_weight, bool with_h, bool fast) {
+                                              Tensor depths, Tensor lengths, bool with_weight, bool with_h, bool fast,
+                                              int64_t kind, bool check) {
   constexpr int64_t kHalvesBytes = 2ll << 30;  // of split words at once
+  BERTFT_CHECK(kind >= -1 && kind <= 1 && !check, "probe_loss: kind must be -1, 0 or 1, and check is of the CPU");
+  if (kind >= 0) distance_rank = kind == 0 ? weight.size(2) : 0;
   const OnDevice on(weight);
   check_beside("probe_loss", weight, {&h});
   const ScalarType type = weight.scalar_type();
@@ -152,15 +155,18 @@ std::tuple<Tensor, Tensor, Tensor> probe_loss(Tensor h, Tensor weight, int64_t d
   }
   const int64_t ranks[2] = {distance_rank, R - distance_rank};
   Tensor grad_h = empty(weight, {with_h ? (ranks[0] > 0) + (ranks[1] > 0) : 0, L, T, D}, type);
-  for (int64_t kind = 0, slot = 0; with_h && kind < 2; ++kind) {
-    if (ranks[kind] == 0) continue;
-    const int64_t first = kind ? distance_rank : 0;
-    Tensor own = torch::stable::narrow(dp, 2, first, ranks[kind]);
-    Tensor b = torch::stable::narrow(weight, 2, first, ranks[kind]);
+  for (int64_t k = 0, slot = 0; with_h && k < 2; ++k) {
+    if (ranks[k] == 0) continue;
+    const int64_t first = k ? distance_rank : 0;
+    Tensor own = torch::stable::narrow(dp, 2, first, ranks[k]);
+    Tensor b = torch::stable::narrow(weight, 2, first, ranks[k]);
     Tensor to = torch::stable::select(grad_h, 0, slot++);
     torch::stable::copy_(to, torch::stable::matmul(own, torch::stable::transpose(b, 1, 2)));
   }
-  return {loss, grad_weight, grad_h};
+  if (kind < 0) return {loss, grad_weight, grad_h};
+  Tensor alone = empty(weight, {L}, type);
+  torch::stable::copy_(alone, torch::stable::select(loss, 1, kind));
+  return {alone, grad_weight, grad_h};
 }
 
 // h (L, T, D) as two halves (L, P, C, 2, 32), P and C rounded up as split_across.cuh says, and largest (L,).

@@ -17,6 +17,7 @@ from bertft.ops.full_precision import full_precision
 from bertft.ops.native import cpu, dispatch
 from bertft.ops.precision import Precision, check_precision
 from bertft.ops.probe_checks import check_probe, explain_not_finite
+from bertft.ops.probe_gradient import BOTH, eager
 
 
 def distance_probe_loss(
@@ -53,7 +54,7 @@ def distance_probe_loss(
         (L,), float64 if h or weight is float64, else float32 (halves are accumulated in float32). Differentiable once,
         in h and weight. 0 if no sentence has a word.
     """
-    return _probe_loss(h, weight, distances, None, lengths, check_finite, 0, precision=precision)
+    return _probe_loss(h, weight, distances, None, lengths, check_finite, 0, precision)
 
 
 def depth_probe_loss(
@@ -70,7 +71,7 @@ def depth_probe_loss(
     Norms are squared, without a root. ``depths`` (T,) holds the depth of each word in its tree, with 0 for the root, in
     any integer or floating type. Other arguments, dtypes and errors are those of `distance_probe_loss`.
     """
-    return _probe_loss(h, weight, None, depths, lengths, check_finite, 1, precision=precision)
+    return _probe_loss(h, weight, None, depths, lengths, check_finite, 1, precision)
 
 
 def probe_loss(
@@ -94,7 +95,7 @@ def probe_loss(
             f"found {tuple(weight_distance.shape)} and {tuple(weight_depth.shape)}"
         )
     weight = torch.cat([weight_distance, weight_depth], dim=2)
-    return _probe_loss(h, weight, distances, depths, lengths, check_finite, None, weight_distance.shape[2])
+    return _probe_loss(h, weight, distances, depths, lengths, check_finite, BOTH, rank=weight_distance.shape[2])
 
 
 def probe_loss_and_gradient(
@@ -156,37 +157,37 @@ def _probe_loss(
     depths: Tensor | None,
     lengths: Tensor,
     check_finite: bool,
-    kind: int | None,
-    distance_rank: int = 0,
+    kind: int,
     precision: Precision = "float32",
+    rank: int = 0,
 ) -> Tensor:
-    """Return one ``kind`` of loss (L,), 0 distance or 1 depth, from all columns of weight, or both (L, 2)."""
+    """Return one ``kind`` of loss (L,), 0 distance or 1 depth, from all columns of weight, or both (L, 2).
+
+    ``rank`` is that of the distance probe in a weight of both.
+    """
+    if _fit_the_kernel(h, weight, distances, depths, lengths, precision):
+        try:
+            return _quick(h, weight, distances, depths, lengths, check_finite, kind, rank)
+        except (RuntimeError, IndexError):
+            pass  # the checks below find the sentence about what the kernel refused, which it rarely does
     if precision != "float32":
         check_precision(precision, op="probe_loss")
-    # On the CPU the kernel itself refuses what does not fit. The sentence about it is looked for afterwards: on small
-    # layers the checks would take a tenth of the time, because matrix products leave no Python in the caches.
-    quick = _refused_by_the_kernel(h, weight, distances, depths, lengths) and not torch.compiler.is_compiling()
-    if not quick:
-        check_probe(h, weight, distances, depths, lengths)
-    try:
-        if precision == "float64" and torch.float64 not in (h.dtype, weight.dtype):
-            wide = (h.double(), weight.double(), distances, depths, lengths)
-            return _probe_loss(*wide, check_finite, kind, distance_rank).float()
-        if kind is not None:
-            distance_rank = weight.shape[2] if kind == 0 else 0
-        args = _prepare(h, weight, distances, depths, lengths)
-        loss = _loss(args, kind, distance_rank, precision == "fast", quick)
-    except (RuntimeError, IndexError):
-        if quick:
-            check_probe(h, weight, distances, depths, lengths)
-        raise
+    check_probe(h, weight, distances, depths, lengths)
+    if precision == "float64" and torch.float64 not in (h.dtype, weight.dtype):
+        return _probe_loss(
+            h.double(), weight.double(), distances, depths, lengths, check_finite, kind, rank=rank
+        ).float()
+    args = _prepare(h, weight, distances, depths, lengths)
+    if kind != BOTH:
+        rank = weight.shape[2] if kind == 0 else 0
+    loss = _loss(args, kind, rank, precision == "fast")
     if check_finite:
         _check_finite(loss, args)
     return loss
 
 
-def _refused_by_the_kernel(
-    h: Tensor, weight: Tensor, distances: Tensor | None, depths: Tensor | None, lengths: Tensor
+def _fit_the_kernel(
+    h: Tensor, weight: Tensor, distances: Tensor | None, depths: Tensor | None, lengths: Tensor, precision: str
 ) -> bool:
     """Return whether types and devices are such that the CPU's kernel checks the rest."""
     return (
@@ -195,35 +196,63 @@ def _refused_by_the_kernel(
         and lengths.is_cpu
         and (distances is None or distances.is_cpu)
         and (depths is None or depths.is_cpu)
-        and lengths.dtype == torch.int64
-        and h.dtype in _FLOATS
-        and weight.dtype in _FLOATS
+        and lengths.dtype is torch.int64
+        and weight.dtype in _NOTHING
+        and (h.dtype is weight.dtype or h.dtype in _HALVES)
+        and not (h.dim() == 2 and h.requires_grad)  # a gradient for each layer, to be summed
+        and (precision == "float32" or precision == "fast")  # the same on a CPU
+        and not torch.compiler.is_compiling()
         and dispatch.serves(h)
     )
 
 
-def _loss(args: Prepared, kind: int | None, distance_rank: int, fast: bool, quick: bool) -> Tensor:
+def _quick(
+    h: Tensor,
+    weight: Tensor,
+    distances: Tensor | None,
+    depths: Tensor | None,
+    lengths: Tensor,
+    check: bool,
+    kind: int,
+    rank: int,
+) -> Tensor:
+    """Return the loss of arguments that `_fit_the_kernel`, in the least Python.
+
+    Python costs as much as the kernel on small layers, and a tenth of it on large ones. RuntimeError or IndexError:
+    the kernel refuses the arguments, or ``check`` a loss that is not finite.
+    """
+    dtype = weight.dtype
+    if distances is None:
+        distances = _NOTHING[dtype]
+    elif distances.dtype is not torch.uint8 and distances.dtype is not dtype:
+        distances = distances.to(dtype)
+    if depths is None:
+        depths = _NOTHING[dtype]
+    elif depths.dtype is not dtype:
+        depths = depths.to(dtype)
+    with_weight, with_h = weight.requires_grad, h.requires_grad
+    if (with_weight or with_h) and torch.is_grad_enabled():
+        return eager(h, weight, rank, distances, depths, lengths, with_weight, with_h, False, kind, check)
+    op = (h, weight, rank, distances, depths, lengths, False, False, False, kind, check)
+    return without_graph("probe_loss", *op)[0]
+
+
+def _loss(args: Prepared, kind: int, rank: int, fast: bool) -> Tensor:
     h, weight, distances, depths, lengths = args
     grad = torch.is_grad_enabled()
     with_weight, with_h = grad and weight.requires_grad, grad and h.requires_grad
-    op_args = (h, weight, distance_rank, distances, depths, lengths, with_weight, with_h, fast)
-    if quick and (with_weight or with_h):
-        return probe_gradient.eager(kind, *op_args)
     if not dispatch.serves(h):
-        return _of_kind(_reference(*args, distance_rank), kind)
+        loss = _reference(*args, rank)
+        return loss if kind == BOTH else loss[:, kind]
+    op_args = (h, weight, rank, distances, depths, lengths, with_weight, with_h, fast, kind, False)
     if torch.compiler.is_compiling():
-        return _of_kind(torch.ops.bertft.probe_loss(*op_args)[0], kind)
+        return torch.ops.bertft.probe_loss(*op_args)[0]
     with full_precision(h):
-        if with_weight or with_h:
-            return probe_gradient.eager(kind, *op_args)
-        return _of_kind(without_graph("probe_loss", *op_args)[0], kind)
-
-
-def _of_kind(loss: Tensor, kind: int | None) -> Tensor:
-    return loss if kind is None else loss[:, kind]
+        return eager(*op_args) if with_weight or with_h else without_graph("probe_loss", *op_args)[0]
 
 
 Prepared = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+_HALVES = frozenset((torch.bfloat16, torch.float16))
 _FLOATS = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
 
 

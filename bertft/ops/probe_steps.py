@@ -58,9 +58,26 @@ def step(
 
     The arguments are those of `bertft.ops.probe_loss_and_gradient`. A loss that is not finite is returned.
     """
+    return _call(words, weight, distances, depths, plan, distance_rank, True)
+
+
+def loss(
+    words: SplitWords, weight: Tensor, distances: Tensor | None, depths: Tensor | None, plan: Plan, distance_rank: int
+) -> Tensor:
+    """Return the losses (L, 2) of `step` alone."""
+    return _call(words, weight, distances, depths, plan, distance_rank, False)[0]
+
+
+def _call(
+    words: SplitWords,
+    weight: Tensor,
+    distances: Tensor | None,
+    depths: Tensor | None,
+    plan: Plan,
+    distance_rank: int,
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor]:
     nothing = weight.new_empty(0)
     distances = nothing if distances is None else distances if distances.dtype == torch.uint8 else distances.float()
     depths = nothing if depths is None else depths.float()
-    return torch.ops.bertft.probe_step(
-        words.halves, words.largest, words.words, weight, distance_rank, distances, depths, *plan, True, False
-    )
+    return torch.ops.bertft.probe_step(*words, weight, distance_rank, distances, depths, *plan, with_gradient, False)

@@ -92,12 +92,16 @@ inline void gradient_block(int64_t n, const T* matrix, int64_t width, const T* p
 template <class T, int C>
 inline void gradient_panel(int64_t n, const T* matrix, int64_t width, T* points, int64_t ld, int64_t columns, T scale,
                            T* panel) {
-  for (int64_t j = 0; j < n; ++j)
-    for (int c = 0; c < C; ++c) {
-      const int64_t left = columns - c * kLanes<T>;
-      const Vector<T> v = load(points + j * ld + c * kLanes<T>);
-      store(panel + (j * C + c) * kLanes<T>, left >= kLanes<T> ? v : keep<T>(v, first_lanes<T>(left)));
-    }
+  if (columns >= C * kLanes<T>) {
+    for (int64_t j = 0; j < n; ++j)
+      for (int c = 0; c < C; ++c) store(panel + (j * C + c) * kLanes<T>, load(points + j * ld + c * kLanes<T>));
+  } else {
+    for (int64_t j = 0; j < n; ++j)
+      for (int c = 0; c < C; ++c) {
+        const Vector<T> v = load(points + j * ld + c * kLanes<T>);
+        store(panel + (j * C + c) * kLanes<T>, keep<T>(v, first_lanes<T>(columns - c * kLanes<T>)));
+      }
+  }
   // Blocks of 6 words keep the arithmetic units busiest and blocks below 4 leave them idle, so the last 7 to 12 are
   // halved.
   for (int64_t i = 0; i < n;) {

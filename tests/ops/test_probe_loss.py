@@ -90,15 +90,53 @@ def test_gradcheck(op):
     assert torch.autograd.gradcheck(*call)
 
 
-@pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True), (False, False)])
-@pytest.mark.parametrize("distance_rank", [0, 4, 9])
-def test_opcheck(wanted, distance_rank):
+WANTED = [(True, True), (True, False), (False, True), (False, False)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "distance_rank", "kind"),
+    [*((wanted, rank, -1) for rank in (0, 4, 9) for wanted in WANTED), ((True, True), 4, 0), ((True, True), 4, 1)],
+)
+def test_opcheck(wanted, distance_rank, kind):
     h, wd, wp, distances, depths, lengths = problem([3, 1, 5, 0, 2], D=4, R=5, R2=4)
     weight = torch.cat([wd, wp], dim=2)
     h.requires_grad_(wanted[1])
     weight.requires_grad_(wanted[0])
-    args = (h, weight, distance_rank, distances.double(), depths.double(), lengths, *wanted, False)
+    args = (h, weight, distance_rank, distances.double(), depths.double(), lengths, *wanted, False, kind, True)
     torch.library.opcheck(torch.ops.bertft.probe_loss.default, args)
+
+
+def test_a_single_kind_of_the_op_takes_all_columns():
+    h, wd, _, distances, depths, lengths = problem([3, 1, 5, 0, 2])
+    golds, whole = (distances.double(), depths.double(), lengths), wd.shape[2]
+    for kind, rank in ((0, whole), (1, 0)):
+        both = torch.ops.bertft.probe_loss(h, wd, rank, *golds, True, True, False)
+        alone = torch.ops.bertft.probe_loss(h, wd, whole - 1, *golds, True, True, False, kind)
+        assert torch.equal(alone[0], both[0][:, kind])
+        assert torch.equal(alone[1], both[1]) and torch.equal(alone[2], both[2])
+    with pytest.raises(RuntimeError, match="kind must be -1, 0 or 1"):
+        torch.ops.bertft.probe_loss(h, wd, whole, *golds, True, True, False, 2)
+
+
+def test_the_op_refuses_a_loss_that_is_not_finite_if_asked():
+    h, wd, _, distances, depths, lengths = problem([3, 4])
+    h[1, 5, 2] = float("inf")
+    args = (h, wd, wd.shape[2], distances.double(), depths.double(), lengths, True, False, False)
+    for kind in (-1, 0):
+        with pytest.raises(RuntimeError, match="a loss of layer 1 is not finite"):
+            torch.ops.bertft.probe_loss(*args, kind, True)
+        assert not torch.isfinite(torch.ops.bertft.probe_loss(*args, kind)[0][1].sum())
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_half_words_of_a_double_weight_are_widened_exactly(half):
+    h, wd, _, distances, _, lengths = problem([9, 4])
+    h, results = h.to(half), []
+    for words in (h, h.double()):
+        weight = wd.clone().requires_grad_()
+        loss = distance_probe_loss(words, weight, distances, lengths)
+        results.append((loss, *torch.autograd.grad(loss.sum(), weight)))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 def test_compile_fullgraph():

@@ -12,6 +12,6 @@ def serves(tensor: Tensor) -> bool:
 
     The first call for a device loads the kernels, and compiles them if need be.
     """
-    if tensor.device.type == "cuda":
+    if tensor.is_cuda:
         return cuda.load()
-    return tensor.device.type == "cpu" and cpu.load()
+    return tensor.is_cpu and cpu.load()

@@ -21,7 +21,8 @@ class Columns:
         self.layers, self.workspace = layers, workspace
         self._known: dict[tuple[int, ...], Tensor] = {}
 
-    def _index(self, chosen: Sequence[int], device: torch.device) -> Tensor:
+    def index(self, chosen: Sequence[int], device: torch.device) -> Tensor:
+        """Return the numbers of layers, sent to ``device`` once."""
         key = tuple(chosen)  # the same from step to step: to send it anew would make the host wait
         if key not in self._known:
             self._known[key] = torch.tensor(key, device=device)
@@ -32,7 +33,7 @@ class Columns:
         _, width, rank = weights.shape
         parts = [weights[kind * self.layers :][: self.layers] for kind in kinds]
         if len(chosen) < self.layers:
-            index = self._index(chosen, weights.device)
+            index = self.index(chosen, weights.device)
             parts = [part.index_select(0, index) for part in parts]
         shape = (len(chosen), width, len(kinds) * rank)
         return torch.cat(parts, dim=2, out=self.workspace.take("weights", *shape, device=weights.device))
@@ -42,6 +43,6 @@ class Columns:
         for kind, own in zip(kinds, gradients.chunk(len(kinds), dim=2), strict=True):
             place = into[kind * self.layers :][: self.layers]
             if len(chosen) < self.layers:
-                place.index_copy_(0, self._index(chosen, into.device), own)
+                place.index_copy_(0, self.index(chosen, into.device), own)
             else:
                 place.copy_(own)

@@ -19,7 +19,7 @@ from bertft.models.devices import device_of
 from bertft.ops import probe_steps
 from bertft.ops.probe_loss import depth_probe_loss, distance_probe_loss, probe_loss, probe_loss_and_gradient
 from bertft.probes.structural.columns import Columns
-from bertft.probes.structural.split import Watch, check_finite, split_once
+from bertft.probes.structural.split import KeptBatch, Watch, check_finite, keep_batches, kept_losses, split_once
 from bertft.probes.structural.trees import packed_trees
 from bertft.probes.vectors import Vectors, Workspace, on_device, sent
 from bertft.runs.artefacts import NOTHING, Unfinished
@@ -202,6 +202,7 @@ def train_probes(
     schedule = Schedule(start.to(there))
     workspace, watch = Workspace(), Watch()
     columns, split = Columns(layers, workspace), split_once(train.vectors, rank)
+    kept = keep_batches(dev.vectors, _batches(dev), lambda members: dev.trees.batch(members, there), rank)
 
     def learn(members: list[int], kinds: tuple[int, ...], chosen: list[int]) -> None:
         weights = columns.take(schedule.weights, kinds, chosen)
@@ -220,7 +221,7 @@ def train_probes(
 
     def measure() -> Tensor:
         watch.check()
-        return _dev_losses(dev, schedule, workspace)
+        return _dev_losses(dev, kept, schedule, columns)
 
     size = (len(train.vectors.lengths), layers)
     fit(schedule, size, learn, measure, epochs, seed, "train probes", progress, unfinished)
@@ -311,17 +312,37 @@ def targets_of(
     return distances if 0 in kinds else None, depths if 1 in kinds else None, lengths
 
 
+def _batches(corpus: Corpus) -> list[range]:
+    """Return the batches of sentences in order."""
+    sentences = len(corpus.vectors.lengths)
+    return [range(first, min(first + BATCH, sentences)) for first in range(0, sentences, BATCH)]
+
+
 @torch.no_grad()
-def _dev_losses(corpus: Corpus, schedule: Schedule, workspace: Workspace) -> Tensor:
+def _dev_losses(corpus: Corpus, kept: list[KeptBatch] | None, schedule: Schedule, columns: Columns) -> Tensor:
     """Return the mean losses (P,) over the dev sentences, float64; infinite for stopped probes."""
-    sentences, layers = len(corpus.vectors.lengths), corpus.vectors.layers
-    totals = torch.zeros(len(schedule.active), dtype=torch.float64, device=schedule.weights.device)
+    groups = groups_of(schedule.active, columns.layers)
+    if kept is None:
+        totals = _summed_losses(corpus, schedule.weights, groups, columns.workspace)
+    else:
+        totals = kept_losses(kept, schedule.weights, groups, columns)
+    losses = totals.cpu() / len(corpus.vectors.lengths)
+    check_finite("dev", losses.sum())
+    losses[[not active for active in schedule.active]] = torch.inf
+    return losses
+
+
+def _summed_losses(
+    corpus: Corpus, weights: Tensor, groups: list[tuple[tuple[int, ...], list[int]]], workspace: Workspace
+) -> Tensor:
+    """Return the losses (P,) of the probes of ``groups``, summed over sentences; 0 for other probes."""
+    layers = corpus.vectors.layers
+    totals = torch.zeros(len(weights), dtype=torch.float64, device=weights.device)
     at_once = not totals.is_cuda  # a GPU would be waited for
-    for kinds, chosen in groups_of(schedule.active, layers):
+    for kinds, chosen in groups:
         index = torch.tensor([kind * layers + layer for kind in kinds for layer in chosen], device=totals.device)
-        distance, depth = (schedule.weights[[kind * layers + k for k in chosen]] for kind in (0, 1))
-        for first in range(0, sentences, BATCH):
-            members = range(first, min(first + BATCH, sentences))
+        distance, depth = (weights[[kind * layers + k for k in chosen]] for kind in (0, 1))
+        for members in _batches(corpus):
             h, distances, depths, lengths = batch_of(corpus, members, kinds, chosen, workspace)
             if distances is not None and depths is not None:
                 losses = probe_loss(h, distance, depth, distances, depths, lengths, check_finite=at_once).T.flatten()
@@ -331,10 +352,7 @@ def _dev_losses(corpus: Corpus, schedule: Schedule, workspace: Workspace) -> Ten
                 assert depths is not None
                 losses = depth_probe_loss(h, depth, depths, lengths, check_finite=at_once)
             totals.index_add_(0, index, losses.double() * len(members))
-    losses = totals.cpu() / sentences
-    check_finite("dev", losses.sum())
-    losses[[not active for active in schedule.active]] = torch.inf
-    return losses
+    return totals
 
 
 @torch.no_grad()

@@ -11,8 +11,9 @@ import torch
 from bertft.data import synthetic
 from bertft.errors import BertftError
 from bertft.ops import probe_loss_and_gradient, probe_steps
-from bertft.probes.structural.split import SplitVectors, Watch, split_once
-from bertft.probes.structural.training import Corpus, Trees, train_probes
+from bertft.probes.structural import split as splitting
+from bertft.probes.structural.split import SplitVectors, Watch, keep_batches, split_once
+from bertft.probes.structural.training import Corpus, Schedule, Trees, train_probes
 from bertft.probes.vectors import WordVectors, Workspace
 
 LAYERS, WIDTH = 3, 24
@@ -80,16 +81,58 @@ def test_batches_hold_the_words_of_their_sentences(ops, dtype):
 
 def test_training_over_split_words_is_the_same(ops, monkeypatch):
     train, dev = corpus(60, seed=1), corpus(20, seed=2)
-    steps = []
+    with_gradient = []
     monkeypatch.setattr(
-        torch.ops.bertft, "probe_step", lambda *args: steps.append(args[2]) or probe_step(*args), raising=False
+        torch.ops.bertft, "probe_step", lambda *args: with_gradient.append(args[9]) or probe_step(*args), raising=False
     )
     split = train_probes(train, dev, rank=4, epochs=3)
-    assert len(steps) == 9  # of 3 batches each
+    assert with_gradient == 3 * [True, True, True, False]  # 3 batches to train on, one of dev sentences
     monkeypatch.setattr(probe_steps, "serve", lambda h, rank: False)
     plain = train_probes(train, dev, rank=4, epochs=3)
-    assert len(steps) == 9
+    assert len(with_gradient) == 12
     assert torch.equal(split.weights, plain.weights) and torch.equal(split.dev_loss, plain.dev_loss)
+
+
+def test_dev_losses_of_stopped_probes_and_sentences_without_words_are_the_same(ops, monkeypatch):
+    """Groups of one kind, of some layers and of both kinds, over dev batches of which one has no word."""
+    train, dev = corpus(60, seed=1), corpus(45, seed=2)
+    dev.vectors.lengths[20:40] = 0
+    dev.vectors.starts[:] = [0, *dev.vectors.lengths.cumsum()]
+    dev.trees.distances[20:40] = [dev.trees.distances[0][:0]] * 20
+    dev.trees.depths[20:40] = [dev.trees.depths[0][:0]] * 20
+    active = [True, True, False, False, True, True]
+
+    def end_epoch(self, epoch, losses):
+        self.lowest.copy_(losses)
+        self.active = active
+
+    monkeypatch.setattr(Schedule, "end_epoch", end_epoch)
+    found = train_probes(train, dev, rank=4, epochs=2)
+    monkeypatch.setattr(probe_steps, "serve", lambda h, rank: False)
+    plain = train_probes(train, dev, rank=4, epochs=2)
+    assert torch.isinf(plain.dev_loss).flatten().tolist() == [not a for a in active]
+    assert torch.equal(found.dev_loss, plain.dev_loss)
+
+
+def test_dev_sentences_are_planned_and_sent_once(ops, monkeypatch):
+    train, dev = corpus(20, seed=1), corpus(30, seed=2)
+    plans, sendings = [], []
+    monkeypatch.setattr(torch.ops.bertft, "probe_plan", lambda n: plans.append(len(n)) or probe_plan(n), raising=False)
+    monkeypatch.setattr(splitting, "sent", lambda tensor, device: sendings.append(len(tensor)) or tensor)
+    targets = []
+    monkeypatch.setattr(Trees, "batch", lambda *args, own=Trees.batch: targets.append(len(args[1])) or own(*args))
+    train_probes(train, dev, rank=4, epochs=4)
+    assert plans == [20, 10] + 4 * [20] and targets == [20, 10] + 4 * [20]  # those of dev, then one batch an epoch
+    assert len(sendings) == 2 + 4 * 2  # tiles of dev; numbers of rows and tiles of each batch
+
+
+def test_dev_sentences_are_not_kept_where_they_would_not_fit(ops, monkeypatch):
+    vectors, trees = corpus(5, seed=1)
+    words = int(vectors.lengths.sum())
+    size = 4 * LAYERS * (-(-words // 128) * 128) * 128
+    for free, fits in ((size + 100, True), (size + 99, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 400))
+        assert (keep_batches(vectors, [range(5)], trees.batch, 64) is not None) == fits
 
 
 def test_words_stay_whole_where_halves_would_not_fit_or_serve(ops, monkeypatch):
