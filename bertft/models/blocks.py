@@ -74,8 +74,9 @@ def freeze(model: nn.Module, k: int) -> nn.Module:
     """Freeze the embeddings and blocks 1..k of ``model`` in place and return it.
 
     ``k = -1`` freezes nothing, ``k = 0`` only the embeddings. Frozen parameters do not require a gradient, so the
-    optimiser leaves them out and they stay bitwise the same. The modules that must stay in evaluation mode during
-    training are `frozen_modules`.
+    optimiser leaves them out and they stay bitwise the same. From ``k = 1`` on, they include parameters outside the
+    blocks that block k reads, such as the position bias that MPNet's blocks share: else its output would change. The
+    modules that must stay in evaluation mode during training are `frozen_modules`.
 
     Raises ``BertftError`` for a ``k`` outside -1..number of blocks, and above 0 if the blocks are not separate.
     """
@@ -88,9 +89,34 @@ def freeze(model: nn.Module, k: int) -> nn.Module:
     if k >= 0:
         for parameter in embedding_parameters(model):
             parameter.requires_grad_(False)
+        for parameter in _read_by(model, k):
+            parameter.requires_grad_(False)
         for block in stack[:k]:
             block.requires_grad_(False)
     return model
+
+
+def _read_by(model: nn.Module, k: int) -> list[nn.Parameter]:
+    """Return the trained parameters outside all blocks on which block k's output depends; none for k = 0."""
+    stack = blocks(model)
+    inside = {id(parameter) for parameter in stack.parameters()}
+    outside = [p for p in model.parameters() if p.requires_grad and id(p) not in inside]
+    if k < 1 or not outside:
+        return []
+    outputs: list[Any] = []
+    training = [module for module in model.modules() if module.training]
+    handle = stack[k - 1].register_forward_hook(lambda module, args, output: outputs.append(output))
+    ids = torch.zeros(1, 2, dtype=torch.int64, device=outside[0].device)
+    try:
+        with torch.enable_grad():
+            model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))  # dropout would use random numbers
+    finally:
+        handle.remove()
+        for module in training:
+            module.training = True
+    hidden = outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
+    gradients = torch.autograd.grad(hidden.square().sum(), outside, allow_unused=True)
+    return [parameter for parameter, gradient in zip(outside, gradients, strict=True) if gradient is not None]
 
 
 def frozen_modules(model: nn.Module, k: int) -> list[nn.Module]:
