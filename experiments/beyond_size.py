@@ -8,7 +8,6 @@ and s the standard deviation of d over them. Above 2, training moved the layer m
 from __future__ import annotations
 
 import dataclasses
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -25,14 +24,13 @@ from bertft.study.analysis import layered_figures
 from bertft.study.repeat import Experiment, RepeatedStudy
 
 NAME, Z, HALF = "beyond_size", "z", 1.959964  # half a 95 % interval, in standard errors
-TRADED = 1200  # stimuli that trade places for the null
 
 
 class BeyondSize(Experiment):
     """RSA to the base of tuned encoders, of random changes, and of unrelated texts.
 
-    Options ``beyond_size``: ``seeds``, the number of random changes (``draws``, at least 2) and of ``derangements`` of
-    the null, the study's ``text`` and the number of ``tokens``.
+    Options ``beyond_size``: ``seeds``, the study's ``text``, the numbers of ``tokens``, of random changes (``draws``)
+    and of ``derangements`` for the null.
     """
 
     name, order = NAME, 75
@@ -49,13 +47,13 @@ class BeyondSize(Experiment):
         """Return the rows of one seed, with one row over all random changes."""
         options, inputs = study.options(NAME), study.inputs(seed)
         base, tuned, drawn = inputs.encoder("base"), inputs.encoders(), dict[tuple[object, ...], list[Row]]()
-        size = {"tokens": options["tokens"], "data": options["text"]}
         for draw in range(options["draws"]):
             null = options["derangements"] if draw == 0 else 0
-            plan = Plan(measures=("rsa",), seed=seed, null=null, null_sample=TRADED, null_of_noise=False)
+            plan = Plan(measures=("rsa",), seed=seed, null=null, null_sample=1200, null_of_noise=False)
             both = {**tuned, **noise_encoders(base, tuned, seed + draw)}
             examples = stimuli_order(inputs.stimuli(options["text"]), options["tokens"], seed)
-            for row in compare_stream(base, both, examples, plan, **size, progress=study.progress) or []:
+            size = {"tokens": options["tokens"], "data": options["text"], "progress": study.progress}
+            for row in compare_stream(base, both, examples, plan, **size) or []:
                 drawn.setdefault(row.key, []).append(dataclasses.replace(row, seed=seed))
         noise = {noise_of(name) for name in tuned} | {pair(name, noise_of(name)) for name in tuned}
         kept = [rows for rows in drawn.values() if rows[0].task in ("rsa", "null") or rows[0].model in noise]
@@ -83,21 +81,17 @@ class BeyondSize(Experiment):
 
 def over_draws(rows: Sequence[Row]) -> Row:
     """Return the mean of one row over random changes, with an interval for one more of them."""
-    values, errors = [row.value for row in rows], [error_of(row.low, row.high) for row in rows]
-    spread = statistics.variance(values) * (1 + 1 / len(values))
-    mean, half = statistics.fmean(values), HALF * math.sqrt(statistics.fmean(e * e for e in errors) + spread)
+    values, errors = [row.value for row in rows], [(row.high - row.low) / (2 * HALF) for row in rows]
+    spread = statistics.variance(values) * (1 + 1 / len(rows))
+    mean, half = statistics.fmean(values), HALF * (statistics.fmean(e * e for e in errors) + spread) ** 0.5
     return dataclasses.replace(rows[0], value=mean, low=mean - half, high=mean + half)
-
-
-def error_of(low: float | None, high: float | None) -> float:
-    return 0.0 if low is None or high is None else (high - low) / (2 * HALF)
 
 
 def z_by_layer(rows: Sequence[Row]) -> list[Line]:
     """Return z of every tuned encoder, as lines on the text ``z``; 0 where neither moved."""
     found = []
     for line in lines(rows, "difference"):
-        errors, none = map(error_of, line.lows, line.highs), (None,) * len(line.values)
+        errors, none = [(b - a) / (2 * HALF) for a, b in zip(line.lows, line.highs, strict=True)], (None,) * len(line.n)
         z = tuple(-value / e if e else 0.0 for value, e in zip(line.values, errors, strict=True))
         found.append(dataclasses.replace(line, model=operands(line.model)[0], data=Z, values=z, lows=none, highs=none))
     return found
