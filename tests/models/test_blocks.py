@@ -32,14 +32,15 @@ def test_output_of_frozen_blocks_does_not_change_in_training(family, tmp_path):
     assert torch.equal(output_of(model, 1), before)
 
 
-@pytest.mark.parametrize(("family", "name"), [("mpnet", "relative_attention_bias"), ("gpt2", "ln_f")])
-def test_only_what_a_frozen_block_reads_is_frozen_with_it(family, name, tmp_path):
+@pytest.mark.parametrize(
+    ("family", "name", "first"), [("mpnet", "relative_attention_bias", 1), ("gpt2", "wpe", 0), ("gpt2", "ln_f", 3)]
+)
+def test_only_what_a_frozen_layer_depends_on_is_frozen_with_it(family, name, first, tmp_path):
     model = load_pretrained(str(save(family, tmp_path)))[0].train()
     (own,) = (parameter for key, parameter in model.named_parameters() if f"{name}.weight" in key)
-    freeze(model, 0)
-    assert own.requires_grad
     state = torch.get_rng_state()
-    freeze(model, 1)
-    assert own.requires_grad == (family == "gpt2")
+    for k in range(3):
+        freeze(model, k)
+        assert own.requires_grad == (k < first)
     assert model.training and all(module.training for module in model.modules())
     assert torch.equal(torch.get_rng_state(), state)
