@@ -41,3 +41,16 @@ def test_scores_of_lora_and_of_full_fine_tuning_are_those_of_the_tables():
     ]
     shown = re.findall(r"LAS ([\d.]+) and ([\d.]+)\)", section("**Adapters in the weights**"))
     assert shown == [(f"{lora[0]:.1f}", f"{full[0]:.1f}")]
+
+
+def test_z_and_similarities_are_those_of_the_tables():
+    text, path = section("**Beyond the size of the change**"), RESULTS / "beyond_size"
+    rows = {(r.model, r.task, r.layer, r.measure): r.value for r in read_results(path.with_suffix(".csv"))}
+    ((_, *layers), _, *shown) = cells(text)
+    for (label, *values), model in zip(shown[:2], ("dep", "noise of dep"), strict=True):
+        found = [rows[model, "rsa", int(layer), "rsa_cosine_pearson"] for layer in layers]
+        assert values == [f"{value:.3f}" for value in found], label
+    (_, _, (_, *z)) = cells(path.with_suffix(".md").read_text(encoding="utf8"))
+    assert shown[2] == ["z", *z]
+    nulls = [rows["dep", "null", int(layer), "rsa_cosine_pearson_null"] for layer in layers]
+    assert f"RSA of {min(nulls):.2f} to {max(nulls):.2f}:" in text
