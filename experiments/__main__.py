@@ -25,11 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments", description=experiments.__doc__)
     parser.add_argument("names", nargs="+", metavar="NAME", help=f"all, or some of: {', '.join(MODULES)}")
-    parser.add_argument("--setting", default="minilm", help="one of --settings: tiny, minilm, minilm_full or full")
+    parser.add_argument("--setting", default="minilm", help="one of --settings: tiny, minilm, mpnet, ...")
     parser.add_argument("--settings", type=Path, default=HERE / "settings.yaml", help="the file of the settings")
     parser.add_argument("--data", type=Path, help="folder where the setting's relative paths start")
     parser.add_argument("--out", type=Path, help="folder for everything (default runs/experiments-SETTING)")
-    parser.add_argument("--model", help="another encoder than the setting's")
+    parser.add_argument("--model", help="a folder or hub id, in place of the setting's encoder")
     parser.add_argument("--take", action="append", default=[], help="a study's run folder to take finished stages from")
     parser.add_argument("--dry-run", action="store_true", help="list every stage, done or to do; no more (takes none)")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")

@@ -73,8 +73,9 @@ def freeze(model: nn.Module, k: int) -> nn.Module:
     """Freeze the embeddings and blocks 1..k of ``model`` in place and return it.
 
     ``k = -1`` freezes nothing, ``k = 0`` only the embeddings. Frozen parameters do not require a gradient, so the
-    optimiser leaves them out and they stay bitwise the same. The modules that must stay in evaluation mode during
-    training are `frozen_modules`.
+    optimiser leaves them out and they stay bitwise the same. They include parameters outside the blocks that layer k
+    depends on, such as the position bias that all of MPNet's blocks read: else layer k would change. The modules that
+    must stay in evaluation mode during training are `frozen_modules`.
 
     Raises ``BertftError`` for a ``k`` outside -1..number of blocks, and above 0 if the blocks are not separate.
     """
@@ -85,11 +86,42 @@ def freeze(model: nn.Module, k: int) -> nn.Module:
         why = "one block serves several layers" if shares_blocks(model) else "the first block serves all others"
         raise BertftError(f"freeze: k must be -1 or 0 for {type(model).__name__}, where {why}, found {k}")
     if k >= 0:
-        for parameter in embedding_parameters(model):
+        for parameter in (*embedding_parameters(model), *_read_by(model, k)):
             parameter.requires_grad_(False)
         for block in stack[:k]:
             block.requires_grad_(False)
     return model
+
+
+def _read_by(model: nn.Module, k: int) -> list[nn.Parameter]:
+    """Return the trained parameters outside all blocks on which layer k depends."""
+    stack = blocks(model)
+    inside = {id(parameter) for parameter in stack.parameters()}
+    outside = [p for p in model.parameters() if p.requires_grad and id(p) not in inside]
+    found: list[Any] = []
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found.append(args[0] if args else kwargs["hidden_states"])
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        found.append(output[0] if isinstance(output, tuple) else output)
+
+    handle = (
+        stack[k - 1].register_forward_hook(after) if k else stack[0].register_forward_pre_hook(before, with_kwargs=True)
+    )
+    training = [module for module in model.modules() if module.training]
+    ids = torch.zeros(1, 2, dtype=torch.int64, device=next(model.parameters()).device)
+    try:
+        with torch.enable_grad():
+            model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))  # dropout would use random numbers
+    finally:
+        handle.remove()
+        for module in training:
+            module.training = True
+    if not (outside and found[0].requires_grad):
+        return []
+    gradients = torch.autograd.grad(found[0].square().sum(), outside, allow_unused=True)
+    return [parameter for parameter, gradient in zip(outside, gradients, strict=True) if gradient is not None]
 
 
 def frozen_modules(model: nn.Module, k: int) -> list[nn.Module]:

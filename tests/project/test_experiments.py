@@ -62,7 +62,9 @@ def test_every_script_has_at_most_100_lines():
 def test_settings_are_read_by_name(tmp_path):
     for name in ("tiny", "full"):
         assert read_setting(SETTINGS, name, data=tmp_path).seeds
-    with pytest.raises(BertftError, match="no setting 'huge', it has: tiny, minilm, minilm_full, full"):
+    with pytest.raises(
+        BertftError, match="no setting 'huge', it has: tiny, minilm, minilm_full, full, mpnet, mpnet_full"
+    ):
         read_setting(SETTINGS, "huge")
 
 
@@ -163,7 +165,8 @@ def test_unreadable_input_is_refused_before_the_first_stage(tiny_model, tmp_path
 def test_missing_option_is_named(tiny_model, tmp_path):
     setting = read_setting(SETTINGS, "tiny", model=str(tiny_model))
     needed = {"edge": "table1_edge_probing", "prefix_time": "prefix_time", "sweep": "fig3_freezing",
-              "along": "along_training", "lora": "lora", "text": "other_measures"}  # fmt: skip
+              "along": "along_training", "lora": "lora", "text": "other_measures", "beyond_size": "beyond_size",
+              "kind_of_change": "kind_of_change"}  # fmt: skip
     for options, script in needed.items():
         stages = experiment(script).stages
         with pytest.raises(BertftError, match=f"setting tiny: options.{options}: expected a mapping, found None"):
@@ -279,9 +282,9 @@ def test_experiments_are_chosen_by_name_or_module(main):
 def test_all_adds_every_experiment_in_order(main):
     choose = sys.modules["experiments.__main__"].choose
     assert [chosen.name for chosen in choose(["fig2_rsa", "all"])] == [
-        "models", "fig2_rsa", "fig5_domains", "weight_distance", "measures", "rsa_heatmap", "noise_ceiling", "lora",
-        "prefix_time", "fig1_structural_probes", "fig3_freezing", "fig4_truncation", "along_training",
-        "table1_edge_probing",
+        "models", "fig2_rsa", "fig5_domains", "weight_distance", "kind_of_change", "measures", "rsa_heatmap",
+        "noise_ceiling", "beyond_size", "lora", "lora_weights", "prefix_time", "fig1_structural_probes",
+        "fig3_freezing", "fig4_truncation", "along_training", "table1_edge_probing",
     ]  # fmt: skip
 
 
