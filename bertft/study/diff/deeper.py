@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bertft.errors import BertftError
 from bertft.models.logit_lens import logit_lens
 from bertft.report.figure import Figure, HeatMap
 from bertft.report.lines import Context
+from bertft.report.page.direction_words import MEAN, DirectionEnd
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.similarity.causes import block_causes, rows_of_causes
@@ -56,6 +57,7 @@ class Directions(Reading):
                 )  # fmt: skip
             except BertftError as error:
                 inputs.progress.say(f"{name}: directions are left out: {error}")
+        inputs.ends += _ends(found)
         if inputs.out is not None:
             write_directions(found, inputs.out, inputs.data, logit_lens(base) if found else None)
         return rows_of_directions(found, inputs.data, inputs.command.seed)
@@ -97,6 +99,17 @@ class Causes(Reading):
     def figures(self, rows: Sequence[Row], context: Context) -> Sequence[Figure | HeatMap]:
         """Return the figure of a study."""
         return StudyCauses().figures(rows, context)
+
+
+def _ends(found: Mapping[str, Sequence[LayerDirections]]) -> list[DirectionEnd]:
+    """Return the words at both ends of every direction."""
+    return [
+        DirectionEnd(
+            name, one.layer, str(e.direction) if e.direction else MEAN, "", e.end, e.value, e.word, e.context, e.count,
+            e.mean,
+        )
+        for name, layers in found.items() for one in layers for e in one.ends
+    ]  # fmt: skip
 
 
 def _draw(inputs: Compared, tokens: int) -> Draw:

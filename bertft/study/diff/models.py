@@ -19,6 +19,7 @@ from bertft.errors import BertftError
 from bertft.models.adapters import is_adapter, read_adapter
 from bertft.models.encoder import Encoder
 from bertft.models.fingerprint import fingerprint
+from bertft.report.page.direction_words import DirectionEnd
 from bertft.runs.progress import SILENT, Progress
 from bertft.similarity.compare.stimuli import taken
 from bertft.study.diff.settings import DiffCommand
@@ -53,6 +54,7 @@ class Compared:
         out: the run folder, or None.
         progress: receives steps and messages.
         words: words that moved, filled in by the part that finds them.
+        ends: words at the ends of directions, likewise.
     """
 
     command: DiffCommand
@@ -64,6 +66,7 @@ class Compared:
     out: Path | None = None
     progress: Progress = SILENT
     words: list[MovedWord] = field(default_factory=list)
+    ends: list[DirectionEnd] = field(default_factory=list)
 
     @property
     def data(self) -> str:

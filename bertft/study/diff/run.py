@@ -22,6 +22,7 @@ from bertft.report.figure import Figure, HeatMap
 from bertft.report.findings import cost
 from bertft.report.lines import Context, context
 from bertft.report.page.answer import Answer, Said
+from bertft.report.page.direction_words import read_ends
 from bertft.report.write import write_report
 from bertft.runs import process
 from bertft.runs.digests import digest_of_json
@@ -132,6 +133,7 @@ def run_diff(
         stages = [stage for part in PARTS for stage in part.stages(inputs)]
         rows = folder.run(stages, "diff", progress=progress)
         inputs.words = inputs.words or read_words(folder.path)
+        inputs.ends = inputs.ends or read_ends(folder.path)
         seconds = folder.seconds(stages)
         found = _difference(inputs, rows, sum(seconds.values()), folder.path)
         folder.write_table(rows)
@@ -148,7 +150,7 @@ def run_diff(
 
 def _difference(inputs: Compared, rows: list[Row], seconds: float, folder: Path | None = None) -> Difference:
     """Return the result with its verdict, which ends in the cost and the page."""
-    found = Found(rows, context(inputs.command.to_tree(), rows), inputs.unchanged, inputs.words)
+    found = Found(rows, context(inputs.command.to_tree(), rows), inputs.unchanged, inputs.words, inputs.ends)
     last = [Said("cost", _cost(found, seconds))]
     if folder is not None:
         last.append(Said("page", str((folder / "report.html").resolve())))
@@ -173,7 +175,7 @@ def redraw(folder: Path, found: Difference | None = None, *, progress: Progress 
     def top(rows: Sequence[Row], described: Context, record: Mapping[str, Any]) -> Answer:
         if found is not None:
             return answer(found.found, [line for line in found.said if line.term != "page"], FIGURE)
-        read = Found(rows, described, dict(record.get("unchanged") or {}), read_words(folder))
+        read = Found(rows, described, dict(record.get("unchanged") or {}), read_words(folder), read_ends(folder))
         return answer(read, [*_said(read), Said("cost", cost(record))], FIGURE)
 
     def further(rows: Sequence[Row], described: Context) -> list[Figure | HeatMap]:

@@ -10,6 +10,7 @@ from typing import Any
 from bertft.data.location import encoder_name
 from bertft.report.lines import Context, Line, lines, number, point
 from bertft.report.page.answer import Answer, Number, Said
+from bertft.report.page.direction_words import DirectionEnd
 from bertft.report.page.figure_section import Cell
 from bertft.runs.rows import Row
 from bertft.runs.vocabulary import MeasureName, noise_of
@@ -33,12 +34,14 @@ class Found:
         context: the order of the encoders, and the configuration.
         unchanged: why an encoder is the same as the base, by name.
         words: the words that moved most.
+        ends: the words at the ends of directions.
     """
 
     rows: Sequence[Row]
     context: Context
     unchanged: dict[str, str]
     words: Sequence[MovedWord] = ()
+    ends: Sequence[DirectionEnd] = ()
 
     @property
     def base(self) -> str:
