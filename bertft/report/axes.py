@@ -7,17 +7,20 @@ import math
 from bertft.report.figure import Panel
 
 AIR = 0.06  # beyond the values, as a share of their range
-NARROWEST = 0.05  # so that noise does not look like change
+NARROWEST = 0.05  # of bounded measures, so that noise does not look like change
 FEW = 6  # counts up to which an axis has a tick at every whole number
 
 
 def limits(panel: Panel) -> tuple[float, float]:
     """Return limits a little beyond all values and intervals, but not beyond possible values.
 
-    An axis goes below 0, or beyond the largest value of its measures, only if the numbers do.
+    An axis goes below 0, or beyond the largest value of its measures, only if the numbers do. That of distances begins
+    at 0.
     """
     ends = [v for c in panel.curves for v in (*c.line.values, *c.line.lows, *c.line.highs) if v is not None]
     low, high = min(ends), max(ends)
+    if all(curve.line.name.kind == "distance" for curve in panel.curves) and 0 <= low < high:
+        return 0.0, high * (1 + AIR)
     narrowest = 1.0 if counted(panel) else NARROWEST
     air = max(AIR * (high - low), (narrowest - (high - low)) / 2)
     floor = 0.0 if low >= 0 else -math.inf

@@ -120,15 +120,15 @@ def direction_section(folder: Path, rows: Sequence[Row], context: Context) -> Di
         own = ends_of.get((model, layer, "1"), [])
         if not own:
             continue
-        rows_of_figure = [_dot(end) for which in ENDS for end in _of(own, which)[:DRAWN]]
-        rows_of_figure[DRAWN:] = rows_of_figure[DRAWN:][::-1]  # the farthest are at the top and at the bottom
-        panels.append(DotPanel(f"{model}, layer {layer}", tuple(rows_of_figure), model, slot(model, context)))
+        high, low = ([_dot(end) for end in _of(own, which)[:DRAWN]] for which in ENDS)
+        drawn = (*high, *reversed(low))  # the farthest are at the top and at the bottom
+        panels.append(DotPanel(f"{model}, layer {layer}", drawn, model, slot(model, context)))
         listed = [token for token in tokens if token.group == (model, layer, "1")]
         encoders.append(
             EncoderDirections(
                 f"{model}, layer {layer}: {own[0].share} of the variance of the change",
                 [_row(end) for which in ENDS for end in _of(own, which)[:LISTED]],
-                [(SIGNS[end], ", ".join(t.token for t in listed if t.end == end)) for end in ENDS if listed],
+                [(SIGNS[end], ", ".join(repr(t.token) for t in listed if t.end == end)) for end in ENDS if listed],
                 listed[0].embedding if listed else "",
                 [_other(found) for group, found in ends_of.items() if group[0] == model],
             )
@@ -187,7 +187,7 @@ def _row(end: DirectionEnd) -> WordRow:
 
 
 def _other(ends: Sequence[DirectionEnd]) -> OtherRow:
-    high, low = (", ".join(end.word for end in _of(ends, which)[:SHORT]) for which in ENDS)
+    high, low = (", ".join(repr(end.word) for end in _of(ends, which)[:SHORT]) for which in ENDS)
     first = ends[0]
     return OtherRow(first.layer, "mean shift" if first.direction == MEAN else first.direction, first.share, high, low)
 

@@ -218,9 +218,10 @@ class Words(Part):
             if count := min(SHOWN, len(forms) // 2):
                 most = ", ".join(_form(row) for row in forms[:count])
                 least = ", ".join(_form(row) for row in forms[-count:][::-1])
-                said.append(Said("words", f"{start}at layer {layer} most {most}; least {least}.", rank=1))
+                text = f"{start}at layer {layer} moved most {most}; least {least} (local RSA: 1 = not moved)."
+                said.append(Said("words", text, rank=1))
             for word in _in_context(found.words, name, layer):
-                said.append(Said("moved", f"{start}{number(word.value)} {word.context}", rank=2))
+                said.append(Said("moved", f"{start}{number(word.value)} {word.context}", rank=2, word=word.word))
         return said
 
 

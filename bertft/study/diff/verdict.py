@@ -134,7 +134,7 @@ def numbers(found: Found) -> list[Number]:
         others = [
             (f"noise of the same size, layer {layer}", noise),
             (f"unrelated texts, layer {layer}", found.derived(line, "null")),
-            (f"calibrated, layer {layer}", found.derived(line, "calibrated")),
+            (f"calibrated (unrelated = 0), layer {layer}", found.derived(line, "calibrated")),
             (f"debiased CKA, layer {layer}", found.beside(line, "cka_debiased")),
             (f"weights of block {layer}, |W' − W| / |W|", found.beside(line, "relative_weight_distance")),
         ]
