@@ -8,13 +8,14 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bertft.errors import BertftError
+from bertft.errors import BertftError, lacks_space
 from bertft.runs.differences import first_difference
 from bertft.runs.digests import digest_of, digest_of_json
 from bertft.runs.files import appearing_folder, sweep_unfinished, write_text_atomically
@@ -61,10 +62,11 @@ class RunFolder:
 
         A folder ``models`` is allowed: fine-tuning takes models of the same settings and refuses others.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise BertftError(f"--out {self.path}: expected a folder, found a file")
+        self._check_writable()
         if not self.path.exists():
             return
-        if not self.path.is_dir():
-            raise BertftError(f"--out {self.path}: expected a folder, found a file")
         held = self.path / CONFIG
         if held.is_file():
             difference = _difference(held.read_text(encoding="utf8", errors="replace"), self.config)
@@ -75,6 +77,17 @@ class RunFolder:
                 )
         elif any(entry.name not in (LOCK, "models") for entry in self.path.iterdir()):
             raise BertftError(f"--out {self.path}: the folder is not empty and holds no study; choose another folder")
+
+    def _check_writable(self) -> None:
+        """Raise ``BertftError`` unless files can be created in the folder, or in the nearest one above that exists."""
+        place = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        if not place.is_dir():
+            raise BertftError(f"--out {self.path}: expected a folder, found the file {place}")
+        try:
+            tempfile.TemporaryFile(dir=place).close()  # it has no name, or loses it at once
+        except OSError as error:
+            if not lacks_space(error):  # which is reported by the write that needs it
+                raise BertftError(f"--out {self.path}: cannot write in {place}: {error.strerror}") from None
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[None]:

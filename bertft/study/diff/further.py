@@ -26,6 +26,10 @@ class Part(Analysis[Compared]):
         """Return the lines of the verdict; none where the rows are absent."""
         return []
 
+    def record(self, inputs: Compared) -> None:
+        """Run the base over the batches that the stages will read; it keeps them (`bertft.study.diff.in_turn`)."""
+        return
+
 
 class Reading(Part):
     """A part with one line for every encoder that changed.
