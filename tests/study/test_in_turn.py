@@ -68,6 +68,7 @@ def test_rows_are_those_of_both_at_once_while_the_base_is_gone(tiny_model, tuned
     assert same(run(tiny_model, tuned, out, in_turn=True), at_once) and len(loaded) == 2
     assert {"rsa", "null", "local", "directions", "weights"} <= {row.task for row in at_once}
     assert "in_turn: true" in (out / "config.yaml").read_text(encoding="utf8") and not (out / FOLDER).exists()
+    loaded.clear()
     monkeypatch.setattr(Encoder, "encode", None)
     assert same(run(tiny_model, tuned, out, in_turn=True), at_once)  # nothing is kept or read again
 
