@@ -26,10 +26,10 @@ sys.exit(code)
 
 @pytest.fixture
 def large(tmp_path, monkeypatch):
-    """Return the name of a folder with the configuration of a 1B model and no weights."""
+    """Return the name of a folder with the configuration of a large model and no weights."""
     monkeypatch.chdir(tmp_path)
     config = transformers.LlamaConfig(
-        vocab_size=32000, hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_attention_heads=32,
+        vocab_size=32000, hidden_size=2048, intermediate_size=5632, num_hidden_layers=4, num_attention_heads=32,
         num_key_value_heads=4,
     )  # fmt: skip
     config.save_pretrained(tmp_path / "1b")
@@ -48,15 +48,15 @@ def test_a_dry_run_tells_memory_disk_and_time_before_anything_is_loaded(large, t
     names = [stage["stage"] for stage in both["stages"]]
     assert names == ["rsa/english", "words/moved", "directions/english", "causes/english", "weights/spectra"]
     block = 2 * 2048**2 + 2 * 2048 * 256 + 3 * 2048 * 5632 + 2 * 2048
-    weights = 2 * (22 * block + 32000 * 2048 + 2048)
-    of_rsa = 3 * weights + 2 * 2 * 23 * (2048 * 2049 + 2048**2) * 8 + 2 * 3 * 5000 * 23 * 2048 * 2  # with noise
+    weights = 2 * (4 * block + 32000 * 2048 + 2048)
+    of_rsa = 3 * weights + 2 * 2 * 5 * (2048 * 2049 + 2048**2) * 8 + 2 * 3 * 5000 * 5 * 2048 * 2  # with noise
     memory, gpu = (both["stages"][0][kind] for kind in ("memory", "gpu"))
     assert memory + gpu - resident() == pytest.approx(of_rsa, rel=0.3)
     one = forecast(capsys, *pair, "--in-turn")
     assert [stage["stage"] for stage in one["stages"]] == [name for name in names if "causes" not in name]
     assert both["to_do"]["memory"] + both["to_do"]["gpu"] - one["to_do"]["memory"] - one["to_do"]["gpu"] > 2 * weights
     vectors = [stage["scratch"] for stage in one["stages"]]
-    assert vectors[0] == vectors[2] == 5000 * 23 * 2048 * 2 and 0 < vectors[1] < vectors[0] and vectors[3] == 0
+    assert vectors[0] == vectors[2] == 5000 * 5 * 2048 * 2 and 0 < vectors[1] < vectors[0] and vectors[3] == 0
     assert all(stage["scratch"] == 0 for stage in both["stages"]) and all(s["seconds"] > 0 for s in both["stages"])
     assert [path.name for path in tmp_path.iterdir()] == ["1b"]
 

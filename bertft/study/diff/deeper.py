@@ -64,10 +64,13 @@ class Directions(Reading):
         return rows_of_directions(found, inputs.data, inputs.command.seed)
 
     def record(self, inputs: Compared) -> None:
-        """Run the base over the stimuli."""
+        """Run the base over the stimuli, unless they are too few; the stage then says so."""
         inputs.skip(inputs.command.skip_first or 0)
         draw = _draw(inputs, TOKENS)
-        stimuli = Stimuli("directions", inputs.base, {"base": inputs.base}, inputs.drawn(TOKENS), draw)
+        try:
+            stimuli = Stimuli("directions", inputs.base, {"base": inputs.base}, inputs.drawn(TOKENS), draw)
+        except BertftError:
+            return
         with inputs.progress.step("keep vectors for directions", total=len(stimuli), unit=f"{draw.unit}s") as step:
             for lengths in stimuli.encoded(inputs.base):
                 step.advance(lengths)
