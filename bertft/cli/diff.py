@@ -83,10 +83,7 @@ def diff(
     if fail_if_changed is not None and not -1 <= fail_if_changed <= 1:
         raise BertftError(f"--fail-if-changed: expected a similarity from -1 to 1, found {fail_if_changed:g}")
     tokens, skip = parse_tokens(chosen.pop("tokens")), parse_skip(chosen.pop("skip_first"))
-    held = chosen.pop("models", [])  # of a --config file
-    given = models or held
-    if not given:
-        raise BertftError("diff: expected BASE and TUNED, found no model")
+    given = _given(models, chosen.pop("models", []))
     with showing_progress(quiet) as progress:
         from bertft.study.diff.run import base_and_tuned, forecast, run_diff
 
@@ -100,3 +97,10 @@ def diff(
     below = fail_if_changed is not None and min(found.lowest.values()) < fail_if_changed
     if below or (fail_if_unchanged and not all(found.changed.values())):
         raise typer.Exit(CHANGED)
+
+
+def _given(typed: list[str] | None, held: list[str]) -> list[str]:
+    """Return the models that were typed, or else those of a --config file."""
+    if not (given := typed or held):
+        raise BertftError("diff: expected BASE and TUNED, found no model")
+    return given

@@ -260,8 +260,7 @@ def directions_of_change(
             reservoir.offer(index, lengths, *changed)
             step.advance(int(lengths.sum()))
     groups, sampled = reservoir.contents()
-    places = [(text, place) for text, n in zip(reservoir.ids, reservoir.counts, strict=True) for place in range(n)]
-    words = _Words(stimuli, places)
+    words = _Words(stimuli, reservoir)
     found: dict[str, list[LayerDirections]] = {name: [] for name in tuned}
     for name, changes in zip(tuned, sampled, strict=True):
         for layer, change in enumerate(sums[name].changes()):
@@ -273,9 +272,10 @@ def directions_of_change(
 class _Words:
     """The words of the sampled stimuli; ``places`` are the text and the place in it of each."""
 
-    def __init__(self, stimuli: Stimuli, places: Sequence[tuple[int, int]]) -> None:
-        self.stimuli, self.places = stimuli, places
-        self.words = [stimuli.word(*place) for place in places]
+    def __init__(self, stimuli: Stimuli, sample: Reservoir) -> None:
+        self.stimuli = stimuli
+        self.places = [(text, at) for text, n in zip(sample.ids, sample.counts, strict=True) for at in range(n)]
+        self.words = [stimuli.word(*place) for place in self.places]
         numbers: dict[str, int] = {}
         self.codes = torch.tensor([numbers.setdefault(word.lower(), len(numbers)) for word in self.words])
         self.counts = torch.bincount(self.codes)
