@@ -79,8 +79,8 @@ def write_report(
     wanted = _in_order(curves, directions, maps)
     drawn = []
     with progress.step("report", total=len(wanted) + 1, unit="figure") as bar:
-        for figure in wanted:
-            drawn.append(_drawn(folder, figure))
+        for picture in wanted:
+            drawn.append(_drawn(folder, picture))
             bar.advance()
         page = folder / "report.html"
         top = answer(rows, described, record) if answer else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from bertft.similarity.placed_sums import bytes_of_sums
 from bertft.study.analyses.rsa import BATCH_PIECES
 from bertft.study.estimate import Estimate, estimate_of
 from bertft.study.rsa_command import DTYPES, RsaCommand
-from bertft.study.timing import StageCost, placed, weights_of
+from bertft.study.timing import StageCost, placed, seconds_of, weights_of
 
 LIBRARIES = 150_000_000  # bytes of tokenizers, kernels and the page's libraries, which a dry run does not load
 ROUND = 1_000_000  # stimuli that the forecast counts in a text of unknown length
@@ -100,10 +100,7 @@ def flops_of(dtype: torch.dtype) -> float:
     device, rate = device_of(), 0.0
     for size in (256, 1024, 4096):  # larger ones only where the smaller is done at once
         factor = torch.ones(size, size, dtype=dtype, device=device)
-        (factor @ factor)[0, 0].item()
-        begun = time.perf_counter()
-        (factor @ factor)[0, 0].item()
-        took = max(time.perf_counter() - begun, 1e-9)
+        took = seconds_of(partial(torch.matmul, factor, factor))
         rate = max(rate, 2 * size**3 / took)
         if took > 0.005:
             break

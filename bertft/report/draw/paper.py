@@ -175,7 +175,7 @@ def _limits(all_axes: Sequence[Axes], figure: Figure) -> None:
     for axes, panel, (low, high) in zip(all_axes, figure.panels, ranges, strict=True):
         axes.set_ylim(low, high)
         if counted(panel):
-            axes.yaxis.get_major_locator().set_params(integer=True)
+            axes.locator_params(axis="y", integer=True)
 
 
 def _label(axes: Axes, panel: Panel) -> None:

@@ -27,7 +27,8 @@ SIGNS = {"high": "+", "low": "−"}
 NAME = "direction_words"
 
 
-class DirectionEnd(NamedTuple):
+@dataclass(frozen=True)
+class DirectionEnd:
     """A word at one end of a direction; ``count`` and ``mean`` are None in older files."""
 
     model: str
@@ -56,7 +57,8 @@ class Token(NamedTuple):
     embedding: str
 
 
-class WordRow(NamedTuple):
+@dataclass(frozen=True)
+class WordRow:
     """A word in its context; the numbers as text."""
 
     sign: str
@@ -193,12 +195,12 @@ def _other(ends: Sequence[DirectionEnd]) -> OtherRow:
 
 
 def _end(row: Mapping[str, str]) -> DirectionEnd:
-    bounds = [float(row[name]) if row[name] else None for name in ("low", "high")]
+    low, high = (float(row[name]) if row[name] else None for name in ("low", "high"))
     return DirectionEnd(
         row["model"],
         int(row["layer"]),
         row["direction"],
-        number(float(row["share"]), *bounds, 2),
+        number(float(row["share"]), low, high, 2),
         row["end"],
         float(row["value"]),
         row["word"],

@@ -30,7 +30,9 @@ from bertft.study.timing import StageCost, placed
 
 PIECES = 1.5  # of a word, on average
 COPIES = 5  # of the largest matrix in float64, while its spectrum is taken
-SPECTRUM = 50  # multiplications for each entry of a matrix and each of its shorter side
+SLOWER = 3.0  # than one large product, by which speed is measured, are the small ones of an encoder
+TRADING = 128  # multiplications that the time of one pair of stimuli amounts to, as they trade places
+SPECTRUM = 10  # multiplications for each entry of a matrix and each of its shorter side
 
 
 def forecast(command: DiffCommand, out: str | os.PathLike[str] | None = None) -> Estimate:
@@ -43,7 +45,7 @@ def estimate_diff(command: DiffCommand, out: str | os.PathLike[str] | None = Non
     """Return the cost of `bertft.study.diff.run.run_diff`, before any weights or texts are loaded.
 
     Times follow from the number of multiplications and the measured speed of one product, and are right to a factor of
-    about two. Raises ``BertftError`` for settings, models and a folder that the run would refuse.
+    about three. Raises ``BertftError`` for settings, models and a folder that the run would refuse.
     """
     check(command, "bertft diff")
     if out is not None:
@@ -74,7 +76,8 @@ class _Forecast:
     def __init__(self, command: DiffCommand, shapes: list[Shape], largest: int) -> None:
         self.command, self.base, self.tuned, self.largest = command, shapes[0], shapes[1:], largest
         self.stimuli = command.tokens or ROUND
-        self.item, self.rate = DTYPES[command.dtype].itemsize, flops_of(DTYPES[command.dtype])
+        self.item = DTYPES[command.dtype].itemsize
+        self.rate = flops_of(DTYPES[command.dtype]) / SLOWER
         self.layers, self.width = self.base.num_layers, self.base.dim
         of_tuned = sum(shape.weights for shape in self.tuned)
         self.weights = max(self.base.weights, of_tuned) if command.in_turn else self.base.weights + of_tuned
@@ -90,7 +93,7 @@ class _Forecast:
         last = sample + max(rows) * min(plan.sample, self.stimuli) + 8 * self.width**2 * 8
         extra = sum(shape.weights for shape in noise) + sums + sample + max(self._batch(rows), last)
         products = sum(4 * shape.dim**2 * shape.num_layers * len(plan.preparations) for shape in shapes[1:])
-        null = len(self.tuned) * self.layers * 2 * NULL * 16 * min(TRADED, self.stimuli) ** 2
+        null = len(self.tuned) * self.layers * 2 * NULL * TRADING * min(TRADED, self.stimuli) ** 2
         seconds = self.stimuli * (self._forward(shapes) + products) + null
         return self._stage(f"rsa/{self.data}", f"{self.command.unit}s", self.stimuli, seconds, extra, self.stimuli)
 
