@@ -56,7 +56,8 @@ def test_a_dry_run_tells_memory_disk_and_time_before_anything_is_loaded(large, t
     assert [stage["stage"] for stage in one["stages"]] == [name for name in names if "causes" not in name]
     assert both["to_do"]["memory"] + both["to_do"]["gpu"] - one["to_do"]["memory"] - one["to_do"]["gpu"] > 2 * weights
     vectors = [stage["scratch"] for stage in one["stages"]]
-    assert vectors[0] == vectors[2] == 5000 * 5 * 2048 * 2 and 0 < vectors[1] < vectors[0] and vectors[3] == 0
+    kept = 2 * 5000 * 5 * 2048 * 2  # of similarities and directions
+    assert set(vectors) == {one["to_do"]["disk"]} and kept < vectors[0] < 1.5 * kept  # and of words
     assert all(stage["scratch"] == 0 for stage in both["stages"]) and all(s["seconds"] > 0 for s in both["stages"])
     assert [path.name for path in tmp_path.iterdir()] == ["1b"]
 

@@ -55,7 +55,9 @@ def estimate_diff(command: DiffCommand, out: str | os.PathLike[str] | None = Non
     stages = [forecast.rsa(), forecast.words(), forecast.directions()]
     if not command.in_turn:
         stages.append(forecast.causes())
-    return estimate_of([*stages, forecast.spectra(models)], Path("." if out is None else out))
+    kept = sum(stage.scratch for stage in stages)  # written before the first stage, removed after the last
+    stages = [dataclasses.replace(stage, scratch=kept) for stage in (*stages, forecast.spectra(models))]
+    return estimate_of(stages, Path("." if out is None else out))
 
 
 def fits_only_in_turn(command: DiffCommand) -> bool:
