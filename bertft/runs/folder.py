@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bertft.errors import BertftError, lacks_space
+from bertft.errors import BertftError
 from bertft.runs.differences import first_difference
 from bertft.runs.digests import digest_of, digest_of_json
 from bertft.runs.files import appearing_folder, sweep_unfinished, write_text_atomically
@@ -83,11 +83,9 @@ class RunFolder:
         place = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
         if not place.is_dir():
             raise BertftError(f"--out {self.path}: expected a folder, found the file {place}")
-        try:
-            tempfile.TemporaryFile(dir=place).close()  # it has no name, or loses it at once
-        except OSError as error:
-            if not lacks_space(error):  # which is reported by the write that needs it
-                raise BertftError(f"--out {self.path}: cannot write in {place}: {error.strerror}") from None
+        if not os.access(place, os.W_OK | os.X_OK):
+            barred = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
+            raise BertftError(f"--out {self.path}: cannot write in {place}: {os.strerror(barred)}")
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """Both models of a diff in turn: the base's vectors are kept on disk while the tuned encoders run.
 
-Rows of similarity, nulls, words, directions and weights are those of both at once. Noise of the same size and exchanged
-blocks need both models in memory and are left out.
+Rows of similarity, nulls, words and directions are those of both at once; those of weights are, but for rounding. Noise
+of the same size and exchanged blocks need both models in memory and are left out.
 """
 
 from __future__ import annotations
