@@ -1,13 +1,14 @@
 """Entry point of ``bertft``: errors become exit codes.
 
 0: done. 2: bad input or a full machine, reported on one line, ``error: ...``. 130: interrupted, reported with the
-command that resumes.
+command that resumes. ``bertft diff --json`` also prints the error as JSON on stdout.
 """
 
 from __future__ import annotations
 
 import atexit
 import itertools
+import json
 import os
 import shlex
 import sys
@@ -64,7 +65,8 @@ def run(arguments: list[str]) -> int:
             ) from None
         return code if isinstance(code, int) else 0
 
-    return answer(work, again=shlex.join(["bertft", *arguments]), smaller=_smaller(chosen))
+    again, as_json = shlex.join(["bertft", *arguments]), _errors_as_json(names, arguments)
+    return answer(work, again=again, smaller=_smaller(chosen), as_json=as_json)
 
 
 def _found(error: Any, arguments: Sequence[str]) -> str:
@@ -75,20 +77,21 @@ def _found(error: Any, arguments: Sequence[str]) -> str:
     return f", found {values[-1]!r}" if values and values[-1] not in error.format_message() else ""
 
 
-def answer(work: Callable[[], int], *, again: str, smaller: str) -> int:
+def answer(work: Callable[[], int], *, again: str, smaller: str, as_json: bool = False) -> int:
     """Return the exit code of ``work``; report errors of the user or the machine on one line of stderr, raise others.
 
     Args:
         work: does the work and returns an exit code.
         again: the command that resumes after an interruption.
         smaller: options that need less memory, or "".
+        as_json: whether to print the report on stdout as well, as JSON.
     """
     try:
         with warnings.catch_warnings():
             _show_own_warnings()
             code = work()
     except BertftError as error:
-        return _fail(str(error))
+        return _fail(str(error), as_json)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:  # the reader of stdout has closed it, as `| head` does
@@ -100,9 +103,11 @@ def answer(work: Callable[[], int], *, again: str, smaller: str) -> int:
             sentence = _of_system(error)
         if sentence is None:
             raise
-        return _fail(sentence)
+        return _fail(sentence, as_json)
     if code == INTERRUPTED:
-        print(f"\ninterrupted; finished work is kept. To resume: {again}", file=sys.stderr)
+        sentence = f"interrupted; finished work is kept. To resume: {again}"
+        print(f"\n{sentence}", file=sys.stderr)
+        _print_json(sentence, as_json)
     return code
 
 
@@ -176,6 +181,18 @@ def _full(reason: str) -> str:
     return f"no space left on the disk, or file too large ({reason}); free some space, then rerun the command"
 
 
-def _fail(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+def _errors_as_json(names: Sequence[str], arguments: Sequence[str]) -> bool:
+    """Return whether a command promises JSON on stdout whatever happens."""
+    return list(names) == ["diff"] and "--json" in arguments
+
+
+def _fail(message: str, as_json: bool) -> int:
+    sentence = " ".join(message.split())
+    print(f"error: {sentence}", file=sys.stderr)
+    _print_json(sentence, as_json)
     return BAD_INPUT
+
+
+def _print_json(sentence: str, wanted: bool) -> None:
+    if wanted:
+        print(json.dumps({"error": sentence}, ensure_ascii=False))

@@ -22,6 +22,9 @@ from bertft.errors import BertftError
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.settings import Settings, suggestion, validated
 
+if typing.TYPE_CHECKING:
+    from bertft.study.estimate import Estimate
+
 MODEL_HELP = "Hugging Face id (or id@revision), folder, or builtin:minilm."
 SOURCE_HELP = "File (may end in .gz), folder of a saved dataset, hub dataset id (or id@revision), or builtin:synthetic."
 SEED_HELP = "Random seed; the same seed gives the same numbers."
@@ -105,7 +108,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Make the settings in ``path`` the command's defaults; put those that are no options into ``context.obj``."""
     if path is None or context.resilient_parsing:
         return path
-    tree = _read(path)
+    tree = _as_arguments(_read(path))
     words = str(tree.pop("command", "")).split()
     names = _names(context)
     if words and words[: len(names)] != names:
@@ -118,10 +121,12 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     found, rest = {}, {}
     for given, value in tree.items():
         name = str(given).replace("-", "_")
-        name = PLURALS.get(name, name)
+        name = name if name in params else PLURALS.get(name, name)
         if value is None:
             continue
-        if name in params:
+        if name in params and params[name].nargs == -1:  # typer takes no default for such an argument from a file
+            rest[name] = [str(entry) for entry in value]
+        elif name in params:
             if params[name].multiple and not isinstance(value, (list, tuple, Mapping)):
                 value = [value]  # once, of what may be repeated
             if _plain(hints.get(name, str)) is not str:
@@ -134,6 +139,15 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
             raise BertftError(f"{path}: {given}: no setting of bertft {' '.join(names)}, {known}")
     context.default_map, context.obj = found, rest
     return path
+
+
+def _as_arguments(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a file with the models of a diff as they are typed: the base first."""
+    if tree.get("command") != "diff" or "base" not in tree or not isinstance(tree.get("tuned"), Mapping):
+        return tree
+    tuned = [f"{name}={model}" for name, model in tree["tuned"].items()]
+    others = {name: value for name, value in tree.items() if name not in ("base", "tuned")}
+    return {**others, "models": [f"base={tree['base']}", *tuned]}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -222,6 +236,13 @@ def tell(line: str, out: Path, as_json: bool) -> None:
 
         line = results_as_json(read_results(out / "results.csv"))
     print(line)
+
+
+def tell_cost(estimate: Estimate, as_json: bool) -> None:
+    """Print a forecast as text or as JSON."""
+    from bertft.cli.console import shown
+
+    print(shown(estimate, as_json))
 
 
 def named_encoders(encoders: list[str]) -> dict[str, str]:

@@ -23,6 +23,7 @@ from bertft.cli.options import (
     options,
     showing_progress,
     tell,
+    tell_cost,
 )
 from bertft.errors import BertftError
 from bertft.study.options import RsaOptions
@@ -117,9 +118,7 @@ def rsa(
     if dry_run:
         if of_files:
             raise BertftError("--dry-run: has no meaning for files of vectors, which need about 1 GB")
-        from bertft.cli.console import shown
-
-        print(shown(_commands().rsa_cost.estimate_rsa(run.args[0], out), json))
+        tell_cost(_commands().rsa_cost.estimate_rsa(run.args[0], out), json)
         return
     with showing_progress(quiet) as progress:
         line = run(out, progress)

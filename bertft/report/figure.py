@@ -9,6 +9,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from bertft.report.lines import Context, Line, count
 from bertft.report.palette import SERIES
@@ -100,6 +101,53 @@ class HeatMap:
                     (panel.title, row, column, value) for column, value in zip(panel.columns, values, strict=True)
                 ]
         return csv_text(table)
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One row of a dot plot: a word at one ``end``, its farthest ``value``, and the ``mean`` of ``count`` occurrences.
+
+    ``mean`` and ``count`` are None where they are not known.
+    """
+
+    label: str
+    end: str
+    value: float
+    mean: float | None = None
+    count: int | None = None
+
+
+@dataclass(frozen=True)
+class DotPanel:
+    """Rows of a dot plot from top to bottom, of one encoder in its colour ``slot``."""
+
+    title: str
+    rows: tuple[Dot, ...]
+    model: str
+    slot: str = "c0"
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Dot plots: a row for each word, a filled marker at its farthest value and a hollow one at its mean."""
+
+    name: str
+    title: str
+    caption: str
+    panels: tuple[DotPanel, ...]
+    xlabel: str
+    columns: int = 2
+
+    def to_csv(self) -> str:
+        """Return the numbers of the figure, one row per word."""
+        table: list[tuple[object, ...]] = [("panel", "end", "word", "value", "mean", "count")]
+        for panel in self.panels:
+            table += [(panel.title, row.end, row.label, row.value, row.mean, row.count) for row in panel.rows]
+        return csv_text(table)
+
+
+Picture: TypeAlias = Figure | HeatMap | Dots
+"""Any description of a figure."""
 
 
 def csv_text(table: Iterable[Sequence[object]]) -> str:

@@ -13,11 +13,12 @@ import yaml
 
 from bertft.errors import BertftError
 from bertft.report.draw.paper import draw
-from bertft.report.figure import Figure, HeatMap
+from bertft.report.figure import Figure, HeatMap, Picture
 from bertft.report.figures.catalogue import figures
 from bertft.report.figures.layer_maps import layer_maps
 from bertft.report.lines import Context, context
 from bertft.report.page.answer import Answer
+from bertft.report.page.direction_words import DirectionSection, direction_section
 from bertft.report.page.example_trees import example_trees
 from bertft.report.page.figure_section import Drawn
 from bertft.report.page.moved_words import moved_words
@@ -72,22 +73,38 @@ def write_report(
     curves = [figure for figure in found.values() if isinstance(figure, Figure)]
     if of_experiments:
         curves = [noted(figure, rows) for figure in curves]
-    wanted: list[Figure | HeatMap] = [*curves, *(figure for figure in found.values() if isinstance(figure, HeatMap))]
+    words, trees = moved_words(folder), example_trees(folder, described.models)
+    directions = direction_section(folder, rows, described)
+    maps = [figure for figure in found.values() if isinstance(figure, HeatMap)]
+    wanted = _in_order(curves, directions, maps)
     drawn = []
     with progress.step("report", total=len(wanted) + 1, unit="figure") as bar:
-        for figure in wanted:
-            png, svg = draw(figure)
-            drawn.append(Drawn(figure, png, svg))
-            write_bytes_atomically(folder / "figures" / f"{figure.name}.png", png)
-            write_bytes_atomically(folder / "figures" / f"{figure.name}.svg", svg)
-            write_text_atomically(folder / "figures" / f"{figure.name}.csv", figure.to_csv())
+        for picture in wanted:
+            drawn.append(_drawn(folder, picture))
             bar.advance()
         page = folder / "report.html"
-        words, trees = moved_words(folder), example_trees(folder, described.models)
         top = answer(rows, described, record) if answer else None
-        write_text_atomically(page, render(rows, described, drawn, record, words, trees, top))
+        write_text_atomically(page, render(rows, described, drawn, record, words, trees, top, directions))
         bar.advance()
     return page
+
+
+def _in_order(curves: Sequence[Figure], directions: DirectionSection | None, maps: Sequence[HeatMap]) -> list[Picture]:
+    """Return all figures in the order of the page: the words of a direction follow the shares of directions."""
+    order: list[Picture] = [*curves]
+    if directions:
+        place = next((i for i, figure in enumerate(curves, start=1) if figure.name == "directions"), len(curves))
+        order.insert(place, directions.figure)
+    return [*order, *maps]
+
+
+def _drawn(folder: Path, figure: Picture) -> Drawn:
+    """Return a figure with its pictures, and write its files."""
+    png, svg = draw(figure)
+    write_bytes_atomically(folder / "figures" / f"{figure.name}.png", png)
+    write_bytes_atomically(folder / "figures" / f"{figure.name}.svg", svg)
+    write_text_atomically(folder / "figures" / f"{figure.name}.csv", figure.to_csv())
+    return Drawn(figure, png, svg)
 
 
 def _study(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -61,10 +62,11 @@ class RunFolder:
 
         A folder ``models`` is allowed: fine-tuning takes models of the same settings and refuses others.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise BertftError(f"--out {self.path}: expected a folder, found a file")
+        self._check_writable()
         if not self.path.exists():
             return
-        if not self.path.is_dir():
-            raise BertftError(f"--out {self.path}: expected a folder, found a file")
         held = self.path / CONFIG
         if held.is_file():
             difference = _difference(held.read_text(encoding="utf8", errors="replace"), self.config)
@@ -75,6 +77,15 @@ class RunFolder:
                 )
         elif any(entry.name not in (LOCK, "models") for entry in self.path.iterdir()):
             raise BertftError(f"--out {self.path}: the folder is not empty and holds no study; choose another folder")
+
+    def _check_writable(self) -> None:
+        """Raise ``BertftError`` unless files can be created in the folder, or in the nearest one above that exists."""
+        place = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        if not place.is_dir():
+            raise BertftError(f"--out {self.path}: expected a folder, found the file {place}")
+        if not os.access(place, os.W_OK | os.X_OK):
+            barred = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
+            raise BertftError(f"--out {self.path}: cannot write in {place}: {os.strerror(barred)}")
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[None]:

@@ -27,11 +27,13 @@ def write_directions(
 
     ``directions.csv`` has the words at both ends of each direction in their texts, ``direction_tokens.csv`` the
     vocabulary at both ends (`LogitLens`), and the output embedding that was used. The direction ``mean`` is the mean
-    shift. Without a ``lens`` the second table is empty.
+    shift. Without a ``lens`` the second table is empty. ``value`` is the projection of one stimulus, ``mean`` that of
+    all sampled stimuli with its word, and ``count`` their number.
     """
     words: list[list[object]] = [
-        ["model", "data", "layer", "direction", "share", "low", "high", "end", "value", "word", "text", "context"]
-    ]
+        ["model", "data", "layer", "direction", "share", "low", "high", "end", "value", "word", "text", "context",
+         "count", "mean"]
+    ]  # fmt: skip
     tokens: list[list[object]] = [["model", "data", "layer", "direction", "end", "value", "token", "embedding"]]
     for name, layers in found.items():
         for one in layers:
@@ -41,7 +43,7 @@ def write_directions(
             for e in one.ends:
                 share = shares[e.direction]
                 head = [name, data, one.layer, _number(e.direction), share.value, share.low, share.high]
-                words.append([*head, e.end, e.value, e.word, e.text, e.context])
+                words.append([*head, e.end, e.value, e.word, e.text, e.context, e.count, e.mean])
             if lens is not None:
                 tokens += [
                     [name, data, one.layer, _number(number), end, value, token, lens.source]

@@ -19,7 +19,8 @@ by more than their intervals.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -133,7 +134,8 @@ class End:
     Each word is listed once at an end, where its projection is most extreme.
 
     ``direction`` counts from 1; 0 is the mean shift. ``value`` is the projection of d - m on the direction, and for the
-    mean shift that of d.
+    mean shift that of d. ``count`` is the number of sampled stimuli with this word, in whatever case, and ``mean`` the
+    mean of their projections.
     """
 
     direction: int
@@ -142,6 +144,8 @@ class End:
     word: str
     text: str
     context: str
+    count: int = 1
+    mean: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -256,49 +260,56 @@ def directions_of_change(
             reservoir.offer(index, lengths, *changed)
             step.advance(int(lengths.sum()))
     groups, sampled = reservoir.contents()
-    places = [(text, place) for text, n in zip(reservoir.ids, reservoir.counts, strict=True) for place in range(n)]
+    words = _Words(stimuli, reservoir)
     found: dict[str, list[LayerDirections]] = {name: [] for name in tuned}
     for name, changes in zip(tuned, sampled, strict=True):
         for layer, change in enumerate(sums[name].changes()):
             one = directions_of_layer(change, groups, changes[layer], sentences=len(stimuli.counts), k=k, layer=layer)
-            found[name].append(_with_ends(one, changes[layer], stimuli, places, extremes))
+            found[name].append(words.with_ends(one, changes[layer], extremes))
     return found
 
 
-def _with_ends(
-    one: LayerDirections, sampled: Tensor, stimuli: Stimuli, places: Sequence[tuple[int, int]], count: int
-) -> LayerDirections:
-    """Return ``one`` with the stimuli at both ends; ``places`` are the text and the place in it of each sampled one."""
-    axes, starts = [*one.vectors], [one.mean] * len(one.vectors)
-    numbers = list(range(1, len(axes) + 1))
-    if (norm := one.mean.norm()) > 0:
-        axes, starts, numbers = [one.mean / norm, *axes], [torch.zeros_like(one.mean), *starts], [MEAN, *numbers]
-    ends = []
-    for number, axis, start in zip(numbers, axes, starts, strict=True):
-        values = (sampled.double() - start) @ axis
-        for end, order in (
-            ("high", values.argsort(descending=True, stable=True)),
-            ("low", values.argsort(stable=True)),
-        ):
-            for i, word in _distinct(order.tolist(), stimuli, places, count):
-                text, place = places[i]
-                named = word, stimuli.names[text], stimuli.context(text, place)
-                ends.append(End(number, end, float(values[i]), *named))
-    return replace(one, ends=tuple(ends))
+class _Words:
+    """The words of the sampled stimuli; ``places`` are the text and the place in it of each."""
 
+    def __init__(self, stimuli: Stimuli, sample: Reservoir) -> None:
+        self.stimuli = stimuli
+        self.places = [(text, at) for text, n in zip(sample.ids, sample.counts, strict=True) for at in range(n)]
+        self.words = [stimuli.word(*place) for place in self.places]
+        numbers: dict[str, int] = {}
+        self.codes = torch.tensor([numbers.setdefault(word.lower(), len(numbers)) for word in self.words])
+        self.counts = torch.bincount(self.codes)
 
-def _distinct(
-    order: Sequence[int], stimuli: Stimuli, places: Sequence[tuple[int, int]], count: int
-) -> Iterator[tuple[int, str]]:
-    """Yield the first ``count`` places of ``order`` whose words differ, with their words."""
-    seen = set[str]()
-    for i in order:
-        if len(seen) == count:
-            return
-        word = stimuli.word(*places[i])
-        if word.lower() not in seen:
-            seen.add(word.lower())
-            yield i, word
+    def with_ends(self, one: LayerDirections, sampled: Tensor, count: int) -> LayerDirections:
+        """Return ``one`` with the ``count`` words at both ends of its mean shift and of each direction."""
+        axes, starts = [*one.vectors], [one.mean] * len(one.vectors)
+        numbers = list(range(1, len(axes) + 1))
+        if (norm := one.mean.norm()) > 0:
+            axes, starts = [one.mean / norm, *axes], [torch.zeros_like(one.mean), *starts]
+            numbers = [MEAN, *numbers]
+        ends = []
+        for number, axis, start in zip(numbers, axes, starts, strict=True):
+            values = (sampled.double() - start) @ axis
+            means = torch.bincount(self.codes, values) / self.counts
+            for end, order in (
+                ("high", values.argsort(descending=True, stable=True)),
+                ("low", values.argsort(stable=True)),
+            ):
+                for i in self._distinct(order, count):
+                    text, place = self.places[i]
+                    named = self.words[i], self.stimuli.names[text], self.stimuli.context(text, place)
+                    code = int(self.codes[i])
+                    ends.append(End(number, end, float(values[i]), *named, int(self.counts[code]), float(means[code])))
+        return replace(one, ends=tuple(ends))
+
+    def _distinct(self, order: Tensor, count: int) -> list[int]:
+        """Return the first ``count`` places of ``order`` whose words differ."""
+        first: dict[int, int] = {}
+        for i, code in zip(order.tolist(), self.codes[order].tolist(), strict=True):
+            if len(first) == count:
+                break
+            first.setdefault(code, i)
+        return list(first.values())
 
 
 def rows_of_directions(found: Mapping[str, Sequence[LayerDirections]], data: str, seed: int | None = None) -> list[Row]:

@@ -15,7 +15,7 @@ from bertft.models.batching import Encoded
 from bertft.similarity.compare.stimuli import check_request, choose, cut, in_windows, side_by_side
 
 if TYPE_CHECKING:
-    from bertft.models.encoder import Encoder
+    from bertft.models.encoder import Batch, Encoder
 
 AROUND = 12  # stimuli shown on either side of a word
 
@@ -87,18 +87,23 @@ class Stimuli:
     def batches(self) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
         """Yield index (S,), lengths (S,) and the vectors (L, T, D) of every encoder, batch by batch."""
         left = torch.tensor(self.counts)
+        streams = [self._stream(encoder) for encoder in self.encoders]
+        for index, lengths, spaces in side_by_side(streams):
+            lengths, spaces = cut(index, lengths, left, spaces)
+            yield index, lengths, spaces
+
+    def encoded(self, encoder: Encoder) -> Iterator[int]:
+        """Run one encoder over the batches of `batches`; yield the number of vectors of each."""
+        for batch in self._stream(encoder):
+            yield int(batch.lengths.sum())
+
+    def _stream(self, encoder: Encoder) -> Iterator[Batch]:
         options: dict[str, Any] = {
             "unit": self.draw.unit,
             "batch_tokens": self.draw.batch_tokens,
             "window": "split",
         }
-        streams = [
-            encoder.stream(self.items if encoder.reads_like(self.base) else self.inputs, **options)
-            for encoder in self.encoders
-        ]
-        for index, lengths, spaces in side_by_side(streams):
-            lengths, spaces = cut(index, lengths, left, spaces)
-            yield index, lengths, spaces
+        return encoder.stream(self.items if encoder.reads_like(self.base) else self.inputs, **options)
 
     def word(self, text: int, stimulus: int) -> str:
         """Return a stimulus of a text as a string."""

@@ -12,6 +12,7 @@ an analysis, write one module in `bertft.study.analyses`, list it in ``ANALYSES`
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from bertft.report.figures.layer_maps import layer_maps
 from bertft.report.figures.layered import Layout, layered
 from bertft.report.lines import Context, Line
 from bertft.report.write import write_report
-from bertft.runs.folder import RESULTS, RunFolder, Stage
+from bertft.runs.folder import CONFIG, RESULTS, RunFolder, Stage
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
 from bertft.runs.versions import versions
@@ -109,6 +110,18 @@ def open_folder(out: str | os.PathLike[str], settings: Mapping[str, Any]) -> Run
     folder = RunFolder(out, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
     folder.check()
     return folder
+
+
+def check_folder(out: str | os.PathLike[str], settings: Mapping[str, Any], later: Sequence[str] = ()) -> None:
+    """Raise ``BertftError`` if `open_folder` will refuse ``out``, before anything is loaded.
+
+    ``later`` names settings that are chosen once the models are loaded; those of the folder are taken for them.
+    """
+    held: Any = None
+    with contextlib.suppress(OSError, ValueError, yaml.YAMLError):  # `open_folder` reports them
+        held = yaml.safe_load((Path(out) / CONFIG).read_text(encoding="utf8"))
+    chosen = {name: held[name] for name in later if name in held} if isinstance(held, dict) else {}
+    open_folder(out, {**settings, **chosen})
 
 
 def close_folder(

@@ -29,7 +29,7 @@ from bertft.runs.folder import CONFIG, LOCK, RunFolder, Stage
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
 from bertft.runs.settings import Count, Settings, Within, check
-from bertft.runs.vocabulary import is_noise
+from bertft.runs.vocabulary import BASE, is_noise
 from bertft.similarity import Plan, compare_stream
 from bertft.similarity.compare.stimuli import taken
 from bertft.similarity.compare.workers import Team, own_device, team
@@ -38,10 +38,11 @@ from bertft.similarity.words.labels import LABELS, OF_WORDS, is_label, labels_of
 from bertft.similarity.words.moved import FILES, write_moved
 from bertft.study.analyses.rsa import Rsa
 from bertft.study.analyses.words import find_words, located
-from bertft.study.analysis import close_folder, open_folder
+from bertft.study.analysis import check_folder, close_folder, open_folder
 from bertft.study.config import DeviceMap, Layers, LoadedAs, Precision, Unit, layer_numbers
 from bertft.study.inputs import RANDOM, pinned_models
 from bertft.study.massive_places import write_massive
+from bertft.study.provenance import SOURCES, sources
 
 CHECKPOINTS = "checkpoint"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -148,6 +149,7 @@ def run_rsa(command: RsaCommand, out: Path, progress: Progress) -> str:
     """
     plan = command.checked()
     command = command.pinned()
+    check_folder(out, command.to_tree(), later=() if command.skip_first is not None else ("skip_first",))
     process.keep_steady()
     base = _load(command.base, command)
     if command.skip_first is None:
@@ -173,8 +175,9 @@ def run_rsa(command: RsaCommand, out: Path, progress: Progress) -> str:
                 text = run.write_words(sentences) if command.by else ""
         if rows is None or not members.leads:
             return ""
-        times = {"seconds": folder.seconds([run.stage]), "finished": folder.finished([run.stage])}
-        return text + close_folder(folder, rows, times, [Rsa()], progress=progress)
+        record = {"seconds": folder.seconds([run.stage]), "finished": folder.finished([run.stage])}
+        record[SOURCES] = run.sources
+        return text + close_folder(folder, rows, record, [Rsa()], progress=progress)
 
 
 class _Run:
@@ -195,6 +198,13 @@ class _Run:
         self.massive: list[Place] = []
         self.data = data_name(command.text)
         self.stage = Stage(f"rsa/{self.data}", self.depends, list)
+
+    @property
+    def sources(self) -> dict[str, Any]:
+        """The models and the text with their fingerprints, for ``run.json``."""
+        models, text = {BASE: self.command.base, **self.command.tuned}, {self.data: self.command.text}
+        found = sources("models", models, self.depends["weights"])
+        return found | sources("texts", text, {self.data: self.source.digest})
 
     def texts(self) -> Iterable[Any]:
         """Return the texts in order: those of the source, or shuffled if not all are wanted."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,13 +20,13 @@ from bertft.similarity.placed_sums import bytes_of_sums
 from bertft.study.analyses.rsa import BATCH_PIECES
 from bertft.study.estimate import Estimate, estimate_of
 from bertft.study.rsa_command import DTYPES, RsaCommand
-from bertft.study.timing import StageCost, placed, weights_of
+from bertft.study.timing import StageCost, placed, seconds_of, weights_of
 
 LIBRARIES = 150_000_000  # bytes of tokenizers, kernels and the page's libraries, which a dry run does not load
 ROUND = 1_000_000  # stimuli that the forecast counts in a text of unknown length
 
 
-class _Shape(NamedTuple):
+class Shape(NamedTuple):
     """Sizes of a model; `layer_counts` reads ``num_layers``."""
 
     num_layers: int
@@ -44,7 +44,7 @@ def estimate_rsa(command: RsaCommand, out: Path) -> Estimate:
     would refuse.
     """
     plan, dtype = command.checked(), DTYPES[command.dtype]
-    base, *tuned = (_shape(load_skeleton(name, dtype=dtype)) for name in (command.base, *command.tuned.values()))
+    base, *tuned = (shape_of(load_skeleton(name, dtype=dtype)) for name in (command.base, *command.tuned.values()))
     pairs: Any = layer_counts(base, dict(zip(command.tuned, tuned, strict=True)), plan.layers)  # type: ignore[arg-type]
     item, stimuli = dtype.itemsize, command.tokens or ROUND
     rows = [len(plan.layers or range(shape.num_layers)) * shape.dim * item for shape in (base, *tuned)]
@@ -67,11 +67,12 @@ def estimate_rsa(command: RsaCommand, out: Path) -> Estimate:
     return estimate_of([StageCost(stage, work, seconds, 0, sums + sample, *memory)], out)
 
 
-def _shape(model: nn.Module) -> _Shape:
+def shape_of(model: nn.Module) -> Shape:
+    """Return the sizes of a model, loaded or not."""
     config: Any = model.config
     stack = blocks(model)
     inside = sum(p.numel() for block in stack for p in block.parameters())
-    return _Shape(
+    return Shape(
         len(stack) + 1,
         int(config.hidden_size),
         weights_of(model),
@@ -87,18 +88,20 @@ def _sums(plan: Plan, layers: tuple[int, int], widths: tuple[int, int]) -> int:
     return len(plan.preparations) * bytes_of_sums((min(layers), min(layers)), widths)
 
 
-def _seconds(dtype: torch.dtype, stimuli: int, shapes: tuple[_Shape, ...], plan: Plan) -> float:
+def _seconds(dtype: torch.dtype, stimuli: int, shapes: tuple[Shape, ...], plan: Plan) -> float:
     """Return the seconds of the forward passes and the sums, by the speed of a product on the encoders' device."""
+    forward = sum(2 * shape.multiplied for shape in shapes)
+    sums = sum(4 * shape.dim**2 * len(plan.layers or range(shape.num_layers)) for shape in shapes[1:])
+    return stimuli * (forward + sums * len(plan.preparations)) / flops_of(dtype)
+
+
+def flops_of(dtype: torch.dtype) -> float:
+    """Return the operations a second of a product of matrices on the encoders' device, timed."""
     device, rate = device_of(), 0.0
     for size in (256, 1024, 4096):  # larger ones only where the smaller is done at once
         factor = torch.ones(size, size, dtype=dtype, device=device)
-        (factor @ factor)[0, 0].item()
-        begun = time.perf_counter()
-        (factor @ factor)[0, 0].item()
-        took = max(time.perf_counter() - begun, 1e-9)
+        took = seconds_of(partial(torch.matmul, factor, factor))
         rate = max(rate, 2 * size**3 / took)
         if took > 0.005:
             break
-    forward = sum(2 * shape.multiplied for shape in shapes)
-    sums = sum(4 * shape.dim**2 * len(plan.layers or range(shape.num_layers)) for shape in shapes[1:])
-    return stimuli * (forward + sums * len(plan.preparations)) / rate
+    return rate

@@ -14,10 +14,12 @@ from bertft.runs.checkpoint import Checkpoint
 from bertft.runs.folder import Stage
 from bertft.runs.progress import Progress
 from bertft.runs.settings import Count, Settings, Within, check
+from bertft.runs.vocabulary import BASE
 from bertft.similarity import Plan, compare_vectors
 from bertft.study.analyses.rsa import Rsa
 from bertft.study.analysis import close_folder, open_folder
 from bertft.study.config import Layers, Precision, layer_numbers
+from bertft.study.provenance import SOURCES, sources
 from bertft.study.rsa_command import CHECKPOINTS, claimed
 
 
@@ -50,7 +52,7 @@ class VectorsCommand(Settings):
     def checked(self) -> Plan:
         """Return the plan of the comparison; raise ``BertftError`` for a setting with no meaning."""
         check(self, "bertft rsa")
-        if "base" in self.tuned_vectors:
+        if BASE in self.tuned_vectors:
             raise BertftError("--tuned-vectors: 'base' is reserved in the results; choose another name")
         return Plan(
             tuple(self.metrics), tuple(self.compares), tuple(self.measures), self.intervals, self.sample, self.seed,
@@ -87,5 +89,7 @@ def run_vectors(command: VectorsCommand, out: Path, progress: Progress) -> str:
             kept.remove()
         else:
             progress.say(f"{data} was done before with the same settings")
-        times = {"seconds": folder.seconds([stage]), "finished": folder.finished([stage])}
-        return close_folder(folder, rows, times, [Rsa()], progress=progress)
+        record = {"seconds": folder.seconds([stage]), "finished": folder.finished([stage])}
+        named = {BASE: command.base_vectors, **command.tuned_vectors}
+        record[SOURCES] = sources("vectors", named, depends["files"])
+        return close_folder(folder, rows, record, [Rsa()], progress=progress)

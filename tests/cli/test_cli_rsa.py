@@ -17,6 +17,7 @@ from bertft.data.readers.conllu import write_conllu
 from bertft.data.sampling import drawn
 from bertft.data.streams import stream
 from bertft.models.encoder import Encoder
+from bertft.models.fingerprint import fingerprint
 from bertft.runs.rows import read_results
 
 TEXT = "builtin:synthetic?size=40"
@@ -129,6 +130,13 @@ def test_some_layers_have_rows_figures_and_a_page(here, tiny_model, capsys):
     rows = read_results(here / "run" / "results.csv")
     assert [(row.measure, row.layer) for row in rows] == [("rsa_cosine_pearson", 0), ("rsa_cosine_pearson", 2)]
     assert (here / "run" / "report.html").exists()
+    sources = json.loads((here / "run" / "run.json").read_text(encoding="utf8"))["sources"]
+    digests = {model: fingerprint(Encoder.from_pretrained(str(model))) for model in (tiny_model, tuned)}
+    assert sources["models"] == {
+        "base": {"source": str(tiny_model), "fingerprint": digests[tiny_model]},
+        "tuned": {"source": tuned, "fingerprint": digests[tuned]},
+    }
+    assert sources["texts"] == {"synthetic": {"source": TEXT, "fingerprint": stream("text", TEXT).digest}}
     assert rsa(tiny_model, tuned, "--layers", "0,1", "--measures", "rsa") == 2  # the folder holds other layers
 
 

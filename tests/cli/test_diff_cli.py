@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from bertft.cli.main import run
+from bertft.data.streams import stream
 from bertft.models.encoder import Encoder
+from bertft.models.fingerprint import fingerprint
 
 TEXT = "builtin:synthetic?size=40"
 
@@ -53,6 +55,13 @@ def test_a_folder_gets_results_configuration_and_page(here, tiny_model, tuned, c
     monkeypatch.setattr("bertft.report.write.draw", lambda figure: (b"png", b"<svg/>"))  # drawing has its own tests
     assert diff(tiny_model, f"a={tuned}", f"b={tuned}", options=("--out", "run", "--tokens", "300")) == 0
     page = here / "run" / "report.html"
+    sources = json.loads((here / "run" / "run.json").read_text(encoding="utf8"))["sources"]
+    weights = {
+        name: fingerprint(Encoder.from_pretrained(model)) for name, model in (("base", tiny_model), ("a", tuned))
+    }
+    assert sources["models"]["base"] == {"source": str(tiny_model), "fingerprint": weights["base"]}
+    assert sources["models"]["a"] == {"source": tuned, "fingerprint": weights["a"]} == sources["models"]["b"]
+    assert sources["texts"] == {"synthetic": {"source": TEXT, "fingerprint": stream("text", TEXT).digest}}
     first = page.read_text(encoding="utf8")
     assert capsys.readouterr().out.splitlines()[-1].split() == ["page", str(page)]
     config = yaml.safe_load((here / "run" / "config.yaml").read_text(encoding="utf8"))
@@ -72,6 +81,37 @@ def test_json_has_verdict_and_rows(here, tiny_model, tuned, capsys):
     assert found["changed"] == {"tuned": True} and found["verdict"][0].startswith("changed")
     own = [r for r in found["rows"] if (r["model"], r["task"], r["measure"]) == ("tuned", "rsa", "rsa_cosine_pearson")]
     assert found["lowest"]["tuned"] == min(r["value"] for r in own)
+
+
+EXITS = {
+    "unchanged": (["{base}", "copy"], 0),
+    "a model has to change": (["{base}", "copy", "--fail-if-unchanged"], 1),
+    "bad input": (["{base}", "./gone"], 2),
+    "an unknown option": (["{base}", "copy", "--nothing"], 2),
+    "no model": ([], 2),
+    "interrupted": (["{base}", "copy"], 130),
+    "out of memory": (["{base}", "copy"], 2),
+}
+
+
+@pytest.mark.parametrize("case", [*EXITS])
+def test_json_of_every_exit_can_be_read_and_stands_alone(here, tiny_model, capfd, monkeypatch, case):
+    shutil.copytree(tiny_model, here / "copy")
+    error = {"interrupted": KeyboardInterrupt(), "out of memory": MemoryError()}.get(case)
+
+    def fail(*given, **settings):
+        raise error
+
+    if error is not None:
+        monkeypatch.setattr("bertft.study.diff.run.run_diff", fail)
+    words, code = EXITS[case]
+    assert run(["diff", *(word.format(base=tiny_model) for word in words), "--json"]) == code
+    shown = capfd.readouterr()
+    found = json.loads(shown.out)
+    if code < 2:
+        assert found["changed"] == {"copy": False} and found["verdict"] and found["rows"]
+    else:
+        assert list(found) == ["error"] and found["error"] in shown.err
 
 
 @pytest.mark.parametrize(

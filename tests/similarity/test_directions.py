@@ -196,6 +196,9 @@ def test_words_are_those_of_the_largest_projections_for_every_unit(planted, unit
         first = sorted(at_first.values(), key=order.tolist().index)[:3]
         assert [e.word for e in listed] == [names[i] for i in first]
         assert [e.value for e in listed] == pytest.approx(projected[first].tolist(), abs=1e-5)
+        for e in listed:
+            own = [i for i, name in enumerate(names) if name.lower() == e.word.lower()]
+            assert (e.count, e.mean) == (len(own), pytest.approx(float(projected[own].mean()), abs=1e-5))
     shift = [e for e in found.ends if e.direction == 0 and e.end == "high"]
     assert shift[0].value == pytest.approx(float((d @ d.mean(0) / d.mean(0).norm()).max()), abs=1e-5)
 
@@ -214,6 +217,7 @@ def test_rows_and_files_have_all_numbers_and_an_unchanged_layer_has_none(planted
     tables = [list(csv.DictReader((tmp_path / file).read_text(encoding="utf8").splitlines())) for file in FILES]
     assert len(tables[0]) == 2 * 3 * 2 * 2 and {row["direction"] for row in tables[0]} == {"mean", "1", "2"}
     assert len(tables[1]) == 2 * 3 * 2 * 3 and {row["embedding"] for row in tables[1]} == {"input embedding"}
+    assert float(tables[0][0]["mean"]) == found["t"][2].ends[0].mean and int(tables[0][0]["count"]) >= 1
     assert float(tables[0][0]["share"]) == rows[0].value and "[" in tables[0][0]["context"]
 
 

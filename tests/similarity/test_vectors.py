@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from bertft.cli.main import run
 from bertft.data import synthetic
+from bertft.data.vectors.files import open_vectors
 from bertft.errors import BertftError
 from bertft.models.blocks import reinitialise
 from bertft.models.encoder import Encoder
@@ -352,6 +353,11 @@ def test_the_command_compares_files_and_resumes(spaces, tmp_path, monkeypatch, c
     assert read_results(tmp_path / "run" / "results.csv") == rows
     marker = json.loads(next((tmp_path / "run" / "rsa").glob("*.done.json")).read_text())
     assert set(marker["settings"]["files"]) == {"", "tuned"}
+    sources = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf8"))["sources"]
+    pairs = zip(("base", "tuned"), ("base.npz", "tuned.npz"), strict=True)
+    assert sources == {
+        "vectors": {name: {"source": file, "fingerprint": open_vectors(file).digest()} for name, file in pairs}
+    }
 
 
 @pytest.mark.parametrize(

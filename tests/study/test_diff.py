@@ -105,6 +105,9 @@ def test_noise_null_directions_causes_and_spectra_come_with_a_diff(found):
     assert f"unrelated texts {null.value:.3f}, at most {null.high:.3f}" in changed and f"{noise.value:.3f}" in changed
     first = value["tuned", "direction_share_1", lowest.layer]
     assert f"at layer {lowest.layer} the first direction carries {first.value:.2f} [" in direction
+    ends = [end for end in found.found.ends if end.group == ("tuned", lowest.layer, "1")]
+    low, high = ([end.word for end in ends if end.end == which][:3] for which in ("low", "high"))
+    assert f"), from {low[0]!r}, {low[1]!r}, {low[2]!r} to {high[0]!r}, " in direction
     alone = [value["tuned", "swap_in_rsa_cosine_pearson", part].value for part in range(4)]
     assert alone[0] == alone[1] == 1 and f"block {alone.index(min(alone))}" in cause and f"{min(alone):.3f}" in cause
     assert value["tuned", "intruder_dimensions", 2].n == 6 and "intruder dimensions" in weights

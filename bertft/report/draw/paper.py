@@ -8,14 +8,21 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bertft.report.figure import Curve, Figure, HeatMap, Panel
+from bertft.report.axes import counted, limits
+from bertft.report.draw import dots
+from bertft.report.figure import Curve, Dots, Figure, HeatMap, Panel, Picture
 from bertft.report.palette import HOLLOW, LIGHT, LIGHT_PAGE, MARKERS, spread
+from bertft.report.text import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-SIZES = {Figure: (4.2, 3.3, 0.75), HeatMap: (3.6, 3.4, 0.8)}  # inches: width and height of a panel, title and caption
+SIZES = {  # inches: width and height of a panel, title and caption
+    Figure: (4.2, 3.3, 0.75),
+    HeatMap: (3.6, 3.4, 0.8),
+    Dots: (4.6, 0.0, 0.9),  # the height follows from the rows
+}
 DPI = 160
 LABEL_GAP = 0.062  # one line of text, as a share of the axis
 LONGEST = 40  # letters of a label or a panel's title
@@ -30,7 +37,7 @@ STYLE: dict[str, Any] = {
 OPEN_AXES: dict[str, Any] = {"axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False}
 
 
-def draw(figure: Figure | HeatMap) -> tuple[bytes, bytes]:
+def draw(figure: Picture) -> tuple[bytes, bytes]:
     """Return the figure as PNG and as SVG. The same figure gives the same bytes."""
     import matplotlib
 
@@ -44,13 +51,14 @@ def draw(figure: Figure | HeatMap) -> tuple[bytes, bytes]:
     return files[0], files[1]
 
 
-def canvas(figure: Figure | HeatMap) -> Canvas:
+def canvas(figure: Picture) -> Canvas:
     """Return the figure as one of matplotlib, laid out."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
     panel_width, panel_height, margin = SIZES[type(figure)]
+    panel_height = dots.height(figure) if isinstance(figure, Dots) else panel_height
     with matplotlib.rc_context(_style(figure)):
         columns = min(figure.columns, len(figure.panels))
         rows = math.ceil(len(figure.panels) / columns)
@@ -66,6 +74,9 @@ def canvas(figure: Figure | HeatMap) -> Canvas:
             axes.remove()
         if isinstance(figure, HeatMap):
             _matrices(canvas, shown, figure)
+        elif isinstance(figure, Dots):
+            for axes, panel in zip(shown, figure.panels, strict=True):
+                dots.draw_panel(axes, panel, figure.xlabel)
         else:
             _curves(shown, figure)
         caption = _wrap(figure.caption, int(width / 0.068))  # inches per letter of 8 points
@@ -75,8 +86,8 @@ def canvas(figure: Figure | HeatMap) -> Canvas:
     return canvas
 
 
-def _style(figure: Figure | HeatMap) -> dict[str, Any]:
-    return STYLE | (OPEN_AXES if isinstance(figure, Figure) else {})
+def _style(figure: Picture) -> dict[str, Any]:
+    return STYLE | ({} if isinstance(figure, HeatMap) else OPEN_AXES)
 
 
 def in_palette(png: bytes) -> bytes:
@@ -120,7 +131,7 @@ def _curves(all_axes: Sequence[Axes], figure: Figure) -> None:
 def _panel(axes: Axes, panel: Panel, figure: Figure) -> None:
     for curve in panel.curves:
         _curve(axes, curve)
-    axes.set_title(_short(panel.title), loc="left")
+    axes.set_title(shortened(panel.title, LONGEST), loc="left")
     axes.set_xlabel(figure.xlabel)
     first_column = axes.get_subplotspec()
     if not figure.share_y or first_column is None or first_column.is_first_col():
@@ -142,6 +153,7 @@ def _curve(axes: Axes, curve: Curve) -> None:
         marker=MARKERS[curve.slot],
         markerfacecolor="white" if curve.slot in HOLLOW else colour,
         markersize=4.5 if curve.emphasis else 3.5,
+        clip_on=False,  # a marker at the end of the axis is drawn whole
     )
     banded = [i for i, (low, high) in enumerate(zip(line.lows, line.highs, strict=True)) if None not in (low, high)]
     if banded:
@@ -156,15 +168,14 @@ def _curve(axes: Axes, curve: Curve) -> None:
 
 
 def _limits(all_axes: Sequence[Axes], figure: Figure) -> None:
-    """Widen narrow y axes to 0.05, so that noise does not look like change."""
-    groups = [list(all_axes)] if figure.share_y else [[axes] for axes in all_axes]
-    for group in groups:
-        low = min(axes.get_ylim()[0] for axes in group)
-        high = max(axes.get_ylim()[1] for axes in group)
-        if high - low < 0.05:
-            low, high = (low + high) / 2 - 0.025, (low + high) / 2 + 0.025
-        for axes in group:
-            axes.set_ylim(low, high)
+    """Set the limits of the y axes, and whole ticks on those of counts."""
+    ranges = [limits(panel) for panel in figure.panels]
+    if figure.share_y:
+        ranges = [(min(low for low, _ in ranges), max(high for _, high in ranges))] * len(ranges)
+    for axes, panel, (low, high) in zip(all_axes, figure.panels, ranges, strict=True):
+        axes.set_ylim(low, high)
+        if counted(panel):
+            axes.locator_params(axis="y", integer=True)
 
 
 def _label(axes: Axes, panel: Panel) -> None:
@@ -173,16 +184,12 @@ def _label(axes: Axes, panel: Panel) -> None:
     ends = [(curve.line.values[-1] - low) / (high - low) for curve in panel.curves]
     for curve, end, place in zip(panel.curves, ends, spread(ends, LABEL_GAP), strict=True):
         colour = LIGHT[curve.slot]
-        axes.text(1.03, place, _short(curve.label), transform=axes.transAxes, va="center", fontsize=8.5, color=colour)
+        label = shortened(curve.label, LONGEST)
+        axes.text(1.03, place, label, transform=axes.transAxes, va="center", fontsize=8.5, color=colour)
         if abs(place - end) > 0.01:
             at = (curve.line.layers[-1] - left) / (right - left)
             thread: dict[str, Any] = {"color": colour, "linewidth": 0.6, "alpha": 0.7, "clip_on": False}
             axes.plot([at + 0.015, 1.02], [end, place], transform=axes.transAxes, **thread)
-
-
-def _short(text: str) -> str:
-    """Shorten a name so that the picture keeps its room."""
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 def _wrap(text: str, width: int) -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from bertft.report.axes import FEW, counted, limits
 from bertft.report.figure import Curve, Figure, HeatMap, Panel
 from bertft.report.lines import point
 from bertft.report.palette import SYMBOLS, spread
+from bertft.report.text import plain
 
 ROOMY = 9  # most columns of a heat map that shows values in its cells
 LABEL_GAP = 0.075  # as a share of the panel's height
@@ -18,7 +20,7 @@ LABEL_GAP = 0.075  # as a share of the panel's height
 
 def panels(figure: Figure) -> list[dict[str, Any]]:
     """Return ``{title, traces, layout}`` of each panel; ``page.js`` completes and draws them."""
-    ranges = [_range(panel) for panel in figure.panels]
+    ranges = [limits(panel) for panel in figure.panels]
     if figure.share_y:
         shared = (min(low for low, _ in ranges), max(high for _, high in ranges))
         ranges = [shared] * len(ranges)
@@ -34,7 +36,7 @@ def panels(figure: Figure) -> list[dict[str, Any]]:
                 "traces": traces,
                 "layout": {
                     "xaxis": _ticks(panel) | {"title": {"text": figure.xlabel}},
-                    "yaxis": {"title": {"text": panel.ylabel}, "range": [low, high], "automargin": True},
+                    "yaxis": _values(panel, low, high),
                     "annotations": labels,
                 },
             }
@@ -70,14 +72,14 @@ def map_panels(figure: HeatMap) -> list[dict[str, Any]]:
                         "colorscale": "Cividis",
                         "texttemplate": "%{z:.2f}" if roomy else "",
                         "textfont": {"size": 10},
-                        "hovertemplate": f"{_plain(figure.ylabel)}: %{{y}}<br>{_plain(figure.xlabel)}: %{{x}}<br>"
+                        "hovertemplate": f"{plain(figure.ylabel)}: %{{y}}<br>{plain(figure.xlabel)}: %{{x}}<br>"
                         "%{z:.3f}<extra></extra>",
                         "meta": {"model": panel.title},
                     }
                 ],
                 "layout": {
-                    "xaxis": {"title": {"text": _plain(figure.xlabel)}, "type": "category", "tickangle": 0},
-                    "yaxis": {"title": {"text": _plain(figure.ylabel)}, "type": "category", "automargin": True},
+                    "xaxis": {"title": {"text": plain(figure.xlabel)}, "type": "category", "tickangle": 0},
+                    "yaxis": {"title": {"text": plain(figure.ylabel)}, "type": "category", "automargin": True},
                     "annotations": [],
                 },
             }
@@ -94,7 +96,8 @@ def _line(curve: Curve, x: str) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": _plain(curve.label),
+        "cliponaxis": False,
+        "name": plain(curve.label),
         "x": list(line.layers),
         "y": list(line.values),
         "text": hover,
@@ -131,7 +134,7 @@ def _labels(panel: Panel, low: float, high: float) -> list[dict[str, Any]]:
     ends = [(curve.line.values[-1] - low) / (high - low) for curve in panel.curves]
     return [
         {
-            "text": _plain(curve.label),
+            "text": plain(curve.label),
             "x": 1.0,
             "xref": "paper",
             "xanchor": "left",
@@ -147,12 +150,12 @@ def _labels(panel: Panel, low: float, high: float) -> list[dict[str, Any]]:
     ]
 
 
-def _range(panel: Panel) -> tuple[float, float]:
-    """Return limits 6 % beyond all values and intervals, at least 0.05 wide."""
-    ends = [v for c in panel.curves for v in (*c.line.values, *c.line.lows, *c.line.highs) if v is not None]
-    low, high = min(ends), max(ends)
-    air = max(0.06 * (high - low), (0.05 - (high - low)) / 2)
-    return low - air, high + air
+def _values(panel: Panel, low: float, high: float) -> dict[str, Any]:
+    """Return the y axis; that of counts has whole ticks only."""
+    axis: dict[str, Any] = {"title": {"text": panel.ylabel}, "range": [low, high], "automargin": True}
+    if counted(panel):
+        axis |= {"tickformat": ",d"} | ({"dtick": 1} if high - low <= FEW else {})
+    return axis
 
 
 def _ticks(panel: Panel) -> dict[str, Any]:
@@ -160,8 +163,3 @@ def _ticks(panel: Panel) -> dict[str, Any]:
     shown = [layer for layer in layers if len(layers) <= 9 or layer % 2 == 0]
     edge = 0.03 * max(1, layers[-1] - layers[0]) + 0.05
     return {"tickvals": shown, "tickangle": 0, "range": [layers[0] - edge, layers[-1] + edge]}
-
-
-def _plain(text: str) -> str:
-    """Escape text that plotly would read as markup."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -10,7 +10,8 @@ from bertft.report.lines import Context, Line
 from bertft.runs.vocabulary import is_noise
 
 NOISE_CAPTION = "noise of X: the base with a random change of the size of X's."
-NULL_CAPTION = "Grey: mean and 95 % bound if texts trade places, the largest of the encoders."
+NULL_CAPTION = "Grey, null: mean and 95 % bound if texts trade places"
+LARGEST = ", the largest of the encoders"
 
 
 def by_layer(similar: Sequence[Line], context: Context, *, main: bool, nulls: Sequence[Line] = ()) -> Figure:
@@ -37,7 +38,8 @@ def by_layer(similar: Sequence[Line], context: Context, *, main: bool, nulls: Se
         for text in outside
     )
     shown = [line for line in shown_lines(panels) if line.name == name]
-    grey = f" {NULL_CAPTION}" if len(shown) < len(shown_lines(panels)) else ""
+    several = len({line.model for line in nulls if line.name == null}) > 1
+    grey = f" {NULL_CAPTION}{LARGEST if several else ''}." if len(shown) < len(shown_lines(panels)) else ""
     noise = f" {NOISE_CAPTION}" if any(is_noise(line.model) for line in shown) else ""
     return Figure(
         f"{'rsa' if main and rsa else name}_by_layer",

@@ -44,4 +44,5 @@ def layered(name: str, title: str, caption: str, shown: Sequence[Line], layout: 
     if not panels:
         return None
     caption = f"{caption} {interval(shown, layout.cluster)}"
-    return Figure(name, title, caption, tuple(panels), xlabel=layout.xlabel, share_y=layout.share_y)
+    columns = 2 if len(panels) == 4 else 3  # no panel alone in its row
+    return Figure(name, title, caption, tuple(panels), layout.xlabel, layout.share_y, columns)

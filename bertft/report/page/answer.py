@@ -10,11 +10,15 @@ from bertft.report.page.figure_section import Cell
 
 @dataclass(frozen=True)
 class Said:
-    """One line of a verdict: a key word, and a sentence. Lines of high ``rank`` are dropped first."""
+    """One line of a verdict: a key word, and a sentence.
+
+    Lines of high ``rank`` are dropped first. The page marks the ``word`` that stands in the sentence as ``[word]``.
+    """
 
     term: str
     text: str
     rank: int = 0
+    word: str = ""
 
 
 @dataclass(frozen=True)

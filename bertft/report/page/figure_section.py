@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bertft.report.figure import Figure, HeatMap
-from bertft.report.lines import point
+from bertft.report.figure import Dots, Figure, HeatMap, Picture
+from bertft.report.lines import number, point
 from bertft.report.page.download import Download, download
 
 GRIDS = {1: " one", 2: " two"}  # CSS classes by number of columns; more than two have none
@@ -15,7 +15,7 @@ GRIDS = {1: " one", 2: " two"}  # CSS classes by number of columns; more than tw
 class Drawn:
     """A figure with its pictures."""
 
-    figure: Figure | HeatMap
+    figure: Picture
     png: bytes
     svg: bytes
 
@@ -55,13 +55,15 @@ class FigureSection:
 
 
 def figure_section(drawn: Drawn) -> FigureSection:
-    """Return the section of a figure or heat map."""
+    """Return the section of a figure."""
     figure = drawn.figure
     files = {"png": drawn.png, "svg": drawn.svg, "csv": figure.to_csv().encode()}
     downloads = [download(f"{figure.name}.{suffix}", data) for suffix, data in files.items()]
     moments: list[str] = []
     if isinstance(figure, HeatMap):
         caption, tables = f"{figure.label}. {figure.caption}", _map_tables(figure)
+    elif isinstance(figure, Dots):
+        caption, tables = figure.caption, _dot_tables(figure)
     else:
         caption, tables = figure.caption, _tables(figure)
         if figure.film:
@@ -95,6 +97,19 @@ def _tables(figure: Figure) -> list[Table]:
             rows.append((curve.label, cells))
         columns = [f"{figure.x} {layer}" for layer in layers]
         tables.append(Table(f"{panel.title}: {panel.ylabel}", "curve", columns, rows))
+    return tables
+
+
+def _dot_tables(figure: Dots) -> list[Table]:
+    """Return one table per panel: a row per word."""
+    tables = []
+    for panel in figure.panels:
+        rows = []
+        for row in panel.rows:
+            mean = "" if row.mean is None else number(row.mean)
+            count = "" if row.count is None else f"{row.count:,}"
+            rows.append((row.label, [Cell(number(row.value)), Cell(mean), Cell(count)]))
+        tables.append(Table(f"{panel.title}: {figure.xlabel}", "word", ["farthest", "mean", "words"], rows))
     return tables
 
 

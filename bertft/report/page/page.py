@@ -14,11 +14,13 @@ from typing import Any
 import jinja2
 import yaml
 
+from bertft.report.draw.dots import dot_panels
 from bertft.report.draw.screen import map_panels, panels
-from bertft.report.figure import Figure, HeatMap, shown_lines, slot
+from bertft.report.figure import Dots, Figure, HeatMap, Picture, shown_lines, slot
 from bertft.report.findings import cost, headline
 from bertft.report.lines import Context, score
 from bertft.report.page.answer import Answer
+from bertft.report.page.direction_words import DirectionSection
 from bertft.report.page.example_trees import TreeSection
 from bertft.report.page.figure_section import Drawn, figure_section
 from bertft.report.page.moved_words import WordSection
@@ -44,18 +46,19 @@ def render(
     words: WordSection | None = None,
     trees: TreeSection | None = None,
     answer: Answer | None = None,
+    directions: DirectionSection | None = None,
 ) -> str:
     """Return the page.
 
-    ``drawn`` are the figures in order, ``record`` is the content of ``run.json``, ``words`` and ``trees`` are the
-    sections of `moved_words` and `example_trees`. An ``answer`` comes first, beside the figure that it names, and takes
-    the place of the findings.
+    ``drawn`` are the figures in order, ``record`` is the content of ``run.json``, ``words``, ``trees`` and
+    ``directions`` are the sections of `moved_words`, `example_trees` and `direction_words`. An ``answer`` comes first,
+    beside the figure that it names, and takes the place of the findings.
     """
     config = context.config
     title = answer.title if answer else str(config.get("name") or config.get("command") or "bertft run")
     variant = f" ({config['variant']})" if config.get("variant") else ""
     versions = record.get("versions") or {}
-    plots = {d.figure.name: map_panels(d.figure) if isinstance(d.figure, HeatMap) else panels(d.figure) for d in drawn}
+    plots = {one.figure.name: _panels(one.figure) for one in drawn}
     return (
         _templates()
         .get_template("page.html.j2")
@@ -71,6 +74,7 @@ def render(
             findings=[] if answer else _findings(rows, context, record),
             toggles=_toggles(context, drawn),
             figures=[figure_section(one) for one in drawn if not (answer and one.figure.name == answer.figure)],
+            directions=directions,
             words=words,
             trees=trees,
             measured=_measured(rows, Sources(config, record)),
@@ -83,6 +87,12 @@ def render(
             plotly=_plotly() if plots else "",
         )
     )
+
+
+def _panels(figure: Picture) -> list[dict[str, Any]]:
+    if isinstance(figure, HeatMap):
+        return map_panels(figure)
+    return dot_panels(figure) if isinstance(figure, Dots) else panels(figure)
 
 
 def snippet(answer: Answer, png: bytes) -> str:

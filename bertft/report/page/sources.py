@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+KINDS = {"models", "texts", "vectors"}
 EVERY = "*"  # stands for every text, or for every text of one analysis: ``along/*``
 
 
@@ -12,13 +13,17 @@ class Sources:
     """The source of each text of a run.
 
     ``run.json`` may record them under ``sources``: a mapping of ``<analysis>/<text>``, ``<analysis>/*``, ``<text>`` or
-    ``*`` to a description; the first of these that is present applies. Folders without the record are read by their
+    ``*`` to a description; the first of these that is present applies. Or it records ``models``, ``texts`` and
+    ``vectors`` there, each with a source and a fingerprint by name. Folders without the record are read by their
     configuration.
     """
 
     def __init__(self, config: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         recorded = record.get("sources")
-        self._found = dict(recorded) if isinstance(recorded, Mapping) else _of_config(config)
+        if isinstance(recorded, Mapping):
+            self._found = _described(recorded) if KINDS & recorded.keys() else dict(recorded)
+        else:
+            self._found = _of_config(config)
 
     def of(self, analysis: str, text: str) -> str:
         """Return the description of ``text`` in ``analysis``, or nothing."""
@@ -26,6 +31,15 @@ class Sources:
             if key in self._found:
                 return str(self._found[key])
         return ""
+
+
+def _described(recorded: Mapping[str, Any]) -> dict[str, str]:
+    """Return the source of each text, of files of vectors for any text, and of the models for their weights."""
+    found = {name: str(entry["source"]) for name, entry in recorded.get("texts", {}).items()}
+    for kind, key in (("vectors", EVERY), ("models", f"weights/{EVERY}")):
+        if kind in recorded:
+            found[key] = ", ".join(str(entry["source"]) for entry in recorded[kind].values())
+    return found
 
 
 def _of_config(config: Mapping[str, Any]) -> dict[str, str]:

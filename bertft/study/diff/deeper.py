@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bertft.errors import BertftError
 from bertft.models.logit_lens import logit_lens
 from bertft.report.figure import Figure, HeatMap
 from bertft.report.lines import Context
+from bertft.report.page.direction_words import MEAN, DirectionEnd
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.similarity.causes import block_causes, rows_of_causes
 from bertft.similarity.direction_words import FILES, write_directions
 from bertft.similarity.directions import LayerDirections, directions_of_change, rows_of_directions
-from bertft.similarity.paired_stimuli import Draw
+from bertft.similarity.paired_stimuli import Draw, Stimuli
 from bertft.study.analyses.causes import Causes as StudyCauses
 from bertft.study.analyses.directions import Directions as StudyDirections
 from bertft.study.diff.further import Reading, causes, directions
@@ -56,9 +57,23 @@ class Directions(Reading):
                 )  # fmt: skip
             except BertftError as error:
                 inputs.progress.say(f"{name}: directions are left out: {error}")
+        inputs.ends += _ends(found)
         if inputs.out is not None:
-            write_directions(found, inputs.out, inputs.data, logit_lens(base) if found else None)
+            lens = inputs.released.lens if inputs.released else logit_lens(base) if found else None
+            write_directions(found, inputs.out, inputs.data, lens)
         return rows_of_directions(found, inputs.data, inputs.command.seed)
+
+    def record(self, inputs: Compared) -> None:
+        """Run the base over the stimuli, unless they are too few; the stage then says so."""
+        inputs.skip(inputs.command.skip_first or 0)
+        draw = _draw(inputs, TOKENS)
+        try:
+            stimuli = Stimuli("directions", inputs.base, {"base": inputs.base}, inputs.drawn(TOKENS), draw)
+        except BertftError:
+            return
+        with inputs.progress.step("keep vectors for directions", total=len(stimuli), unit=f"{draw.unit}s") as step:
+            for lengths in stimuli.encoded(inputs.base):
+                step.advance(lengths)
 
     def figures(self, rows: Sequence[Row], context: Context) -> Sequence[Figure | HeatMap]:
         """Return the figure of a study."""
@@ -72,8 +87,8 @@ class Causes(Reading):
         super().__init__("cause", 50, causes)
 
     def stages(self, inputs: Compared) -> list[Stage]:
-        """Return the stage ``causes/<text>``, unless no encoder changed."""
-        if not inputs.tuned:
+        """Return the stage ``causes/<text>``, unless no encoder changed or the base is not in memory."""
+        if not inputs.tuned or inputs.released:
             return []
         depends = {**inputs.depends, "causes": EXCHANGED}
         return [Stage(f"causes/{inputs.data}", depends, lambda: self.work(inputs))]
@@ -97,6 +112,17 @@ class Causes(Reading):
     def figures(self, rows: Sequence[Row], context: Context) -> Sequence[Figure | HeatMap]:
         """Return the figure of a study."""
         return StudyCauses().figures(rows, context)
+
+
+def _ends(found: Mapping[str, Sequence[LayerDirections]]) -> list[DirectionEnd]:
+    """Return the words at both ends of every direction."""
+    return [
+        DirectionEnd(
+            name, one.layer, str(e.direction) if e.direction else MEAN, "", e.end, e.value, e.word, e.context, e.count,
+            e.mean,
+        )
+        for name, layers in found.items() for one in layers for e in one.ends
+    ]  # fmt: skip
 
 
 def _draw(inputs: Compared, tokens: int) -> Draw:

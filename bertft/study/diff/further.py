@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 
 from bertft.report.lines import Line, number, point
 from bertft.report.page.answer import Said
+from bertft.report.page.direction_words import both_ends
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.runs.vocabulary import MeasureName
 from bertft.study.analysis import Analysis
 from bertft.study.diff.models import Compared
-from bertft.study.diff.verdict import HARDLY, Found
+from bertft.study.diff.verdict import HARDLY, SHOWN, Found
 
 
 class Part(Analysis[Compared]):
@@ -24,6 +25,10 @@ class Part(Analysis[Compared]):
     def said(self, found: Found) -> list[Said]:
         """Return the lines of the verdict; none where the rows are absent."""
         return []
+
+    def record(self, inputs: Compared) -> None:
+        """Run the base over the batches that the stages will read; it keeps them (`bertft.study.diff.in_turn`)."""
+        return
 
 
 class Reading(Part):
@@ -74,7 +79,9 @@ def directions(found: Found, line: Line) -> str:
         return ""
     of_rank = "" if rank is None else f" (effective rank {rank.value:.1f})"
     of_shift = "" if shift is None else f"; {_share(shift)} is a shift that all tokens have in common"
-    return f"at layer {layer} the first direction carries {_share(first)} of the change{of_rank}{of_shift}."
+    high, low = both_ends(found.ends, line.model, layer, SHOWN)
+    words = f", from {_quoted(low)} to {_quoted(high)}" if high and low else ""
+    return f"at layer {layer} the first direction carries {_share(first)} of the change{of_rank}{words}{of_shift}."
 
 
 def causes(found: Found, line: Line) -> str:
@@ -112,6 +119,10 @@ def _is_whole(row: Row, line: Line) -> bool:
 
 def _row(rows: Sequence[Row], model: str, layer: int, measure: str) -> Row | None:
     return next((row for row in rows if (row.model, row.layer, row.measure) == (model, layer, measure)), None)
+
+
+def _quoted(words: Sequence[str]) -> str:
+    return ", ".join(map(repr, words))
 
 
 def _share(row: Row) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from bertft.data.examples import Text, inputs_of
 from bertft.data.location import data_name
@@ -19,9 +21,14 @@ from bertft.errors import BertftError
 from bertft.models.adapters import is_adapter, read_adapter
 from bertft.models.encoder import Encoder
 from bertft.models.fingerprint import fingerprint
+from bertft.models.logit_lens import LogitLens
+from bertft.report.page.direction_words import DirectionEnd
+from bertft.runs.digests import digest
 from bertft.runs.progress import SILENT, Progress
+from bertft.runs.vocabulary import BASE
 from bertft.similarity.compare.stimuli import taken
 from bertft.study.diff.settings import DiffCommand
+from bertft.study.provenance import sources
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ORIGIN = ("_name_or_path", "name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype")
@@ -39,6 +46,23 @@ class MovedWord:
     context: str
 
 
+@dataclass(frozen=True)
+class Released:
+    """What the parts of a diff need of a base whose weights are not in memory (`bertft.study.diff.in_turn`).
+
+    Attributes:
+        digest: its fingerprint.
+        weights: the digest of its weights (`weights_digest`).
+        lens: its logit lens.
+        files: the folder or the hub id of its weights.
+    """
+
+    digest: str
+    weights: str
+    lens: LogitLens | None
+    files: str
+
+
 @dataclass
 class Compared:
     """The inputs of every part of a diff.
@@ -53,6 +77,8 @@ class Compared:
         out: the run folder, or None.
         progress: receives steps and messages.
         words: words that moved, filled in by the part that finds them.
+        ends: words at the ends of directions, likewise.
+        released: what is known of the base if its weights are not in memory, else None.
     """
 
     command: DiffCommand
@@ -64,6 +90,8 @@ class Compared:
     out: Path | None = None
     progress: Progress = SILENT
     words: list[MovedWord] = field(default_factory=list)
+    ends: list[DirectionEnd] = field(default_factory=list)
+    released: Released | None = None
 
     @property
     def data(self) -> str:
@@ -74,6 +102,13 @@ class Compared:
     def depends(self) -> dict[str, Any]:
         """Everything that the rows of any part depend on."""
         return {**self.command.to_tree(), "source": self.source.digest, "weights": self.digests}
+
+    @property
+    def sources(self) -> dict[str, Any]:
+        """The models and the text with their fingerprints, for ``run.json``."""
+        models = {BASE: self.command.base, **self.command.tuned}
+        text = {self.data: self.command.text}
+        return sources("models", models, self.digests) | sources("texts", text, {self.data: self.source.digest})
 
     def skip(self, count: int) -> None:
         """Leave out the first ``count`` stimuli of every text from now on."""
@@ -136,6 +171,7 @@ def compared(
     *,
     out: Path | None,
     progress: Progress,
+    released: Released | None = None,
 ) -> Compared:
     """Return the inputs of a diff; raise ``BertftError`` for encoders that cannot be compared on the text."""
     texts = stimuli_order(source, command.tokens, command.seed)
@@ -144,16 +180,18 @@ def compared(
     drawn = taken(base, texts, tokens=command.tokens, unit=command.unit)
     base = copy.copy(base)  # what it skips is a matter of this diff
     found, unchanged = {}, {}
-    digests = {"": fingerprint(base)}
+    digests = {"": fingerprint(base) if released is None else released.digest}
     for name, encoder in tuned.items():
         digests[name] = fingerprint(encoder)
         aligned = _aligned(base, encoder, name, drawn, command.unit)
-        reason = _sameness(base, aligned, command.tuned[name])
+        if released is not None and not (base.reads_like(aligned) and base.max_length == aligned.max_length):
+            raise BertftError(f"diff: --in-turn needs one tokenizer and one window, found others in {name}")
+        reason = _sameness(base, aligned, command.tuned[name], released)
         if reason is None:
             found[name] = copy.copy(aligned)
         else:
             unchanged[name] = reason
-    return Compared(command, base, found, unchanged, source, digests, out, progress)
+    return Compared(command, base, found, unchanged, source, digests, out, progress, released=released)
 
 
 def _aligned(base: Encoder, encoder: Encoder, name: str, texts: Sequence[Any], unit: str) -> Encoder:
@@ -179,18 +217,33 @@ def _aligned(base: Encoder, encoder: Encoder, name: str, texts: Sequence[Any], u
     return Encoder(encoder.model, base.tokenizer, encoder.name)
 
 
-def _sameness(base: Encoder, encoder: Encoder, source: str) -> str | None:
+def weights_digest(model: nn.Module) -> str:
+    """Return the SHA-256 of a model's weights alone."""
+    found = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        found.update(digest({name: weight.cpu()}).encode())
+    return found.hexdigest()
+
+
+def _sameness(base: Encoder, encoder: Encoder, source: str, released: Released | None) -> str | None:
     """Return why an encoder gives the vectors of the base by definition, or None if it may not."""
-    ours, theirs = base.model.state_dict(), encoder.model.state_dict()
-    if ours.keys() != theirs.keys() or _settings(base) != _settings(encoder) or not base.reads_like(encoder):
+    if _settings(base) != _settings(encoder) or not base.reads_like(encoder):
         return None
-    if not all(torch.equal(weight, theirs[name].to(weight.device)) for name, weight in ours.items()):
+    if released is not None and released.weights != weights_digest(encoder.model):
+        return None
+    if released is None and not _equal_weights(base.model.state_dict(), encoder.model.state_dict()):
         return None
     if not is_adapter(source):
         return "its weights are those of the base"
     halves = [weight for name, weight in read_adapter(source).weights.items() if "lora_B" in name]
     zero = bool(halves) and not any(bool(weight.any()) for weight in halves)
     return "the adapter's weights are zero" if zero else "the adapter changes no weight"
+
+
+def _equal_weights(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(weight, theirs[name].to(weight.device)) for name, weight in ours.items()
+    )
 
 
 def _settings(encoder: Encoder) -> dict[str, Any]:

@@ -6,7 +6,6 @@ part reads the rows of other analyses by the vocabulary and gives nothing where 
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import itertools
 from collections.abc import Sequence
@@ -17,28 +16,28 @@ from bertft.data.examples import Sentence, Text
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
 from bertft.models.noise import noise_encoders
-from bertft.models.weight_change import FILE, MatrixChange, weight_changes, write_matrices
-from bertft.models.weight_distance import weight_distance
-from bertft.report.figure import Figure, HeatMap
-from bertft.report.lines import Context, Line, apart, lines, number, point
+from bertft.report.lines import Line, apart, number, point
 from bertft.report.page.answer import Said
 from bertft.runs.checkpoint import Checkpoint
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.runs.vocabulary import MeasureName, noise_of, pair
 from bertft.similarity import Plan, compare_stream
+from bertft.similarity.compare.recorded import Recorder
+from bertft.similarity.compare.stimuli import in_windows
+from bertft.similarity.compare.stream import USUAL
 from bertft.similarity.sinks import Place
+from bertft.similarity.words.labels import as_words
 from bertft.similarity.words.moved import FILES, Moved, words_that_moved, write_moved
-from bertft.study.analyses.weights import INTRUDERS, MEASURE, SPECTRA, Weights, spectra_rows
 from bertft.study.diff.deeper import Causes, Directions
 from bertft.study.diff.further import MASSIVE, Part
 from bertft.study.diff.models import Compared, MovedWord
 from bertft.study.diff.verdict import FORM, HARDLY, SHOWN, Found, half, is_changed
+from bertft.study.diff.weights import WeightsMoved
 from bertft.study.massive_places import write_massive
 
 METRIC = "cosine"
 NULL, TRADED = 100, 1200  # derangements of a null, and the stimuli that trade places
-LARGEST = 2048 * 30_000  # numbers of the largest matrix whose spectrum is taken
 WORDS = 2000  # words that are looked at one by one
 CONTEXT = 7  # words shown on either side of a word that moved
 
@@ -71,11 +70,12 @@ class Similarity(Part):
         command, massive = inputs.command, list[Place]()
         plan = Plan(metrics=(METRIC,), seed=command.seed, null=NULL, null_sample=TRADED, null_of_noise=False)
         inputs.skip(command.skip_first or 0)
-        compared = {**inputs.tuned, **_noise(inputs)}
+        compared = {**inputs.tuned, **({} if inputs.released else _noise(inputs))}
         checkpoint = Checkpoint(inputs.out / "checkpoint", inputs.depends) if inputs.out else None
         rows = compare_stream(
             inputs.base, compared, inputs.texts(), plan, tokens=command.tokens, unit=command.unit, data=inputs.data,
-            checkpoint=checkpoint, texts_in_all=inputs.source.count, massive=massive, progress=inputs.progress,
+            batch_tokens=USUAL if inputs.released else None, checkpoint=checkpoint, texts_in_all=inputs.source.count,
+            massive=massive, progress=inputs.progress,
         ) or []  # fmt: skip
         if checkpoint:
             checkpoint.remove()
@@ -83,6 +83,14 @@ class Similarity(Part):
             about = plan, command.unit, command.skip_first or 0
             write_massive(massive, inputs.base, ["base", *compared], inputs.texts(), about, inputs.out)
         return rows
+
+    def record(self, inputs: Compared) -> None:
+        """Run the base over the text."""
+        command, base = inputs.command, inputs.base
+        assert isinstance(base, Recorder)
+        inputs.skip(command.skip_first or 0)
+        with inputs.progress.step("keep vectors of the base", total=command.tokens, unit=f"{command.unit}s") as step:
+            base.record_stream(inputs.texts(), (), tokens=command.tokens, unit=command.unit, step=step)
 
     def said(self, found: Found) -> list[Said]:
         """Return whether each encoder changed, and where most."""
@@ -152,11 +160,6 @@ def _noise(inputs: Compared) -> dict[str, Encoder]:
     return found
 
 
-def percent(share: float) -> str:
-    """Return a share in percent with two digits after the point."""
-    return f"{100 * share:.2f} %"
-
-
 def _where(line: Line) -> str:
     """Return the most changed layers, noting neighbours whose intervals overlap, and where half of it is reached."""
     order = sorted(range(len(line.values)), key=line.values.__getitem__)[:SHOWN]
@@ -205,6 +208,15 @@ class Words(Part):
             for name, one in moved.items() for r in one.by[FORM] if r.label and "=" not in r.label
         ]  # fmt: skip
 
+    def record(self, inputs: Compared) -> None:
+        """Run the base over the words."""
+        inputs.skip(0)
+        whole = [as_words(sentence).words for sentence in _first_words(inputs.texts())]
+        parts = [part for _, part in in_windows(whole, [inputs.base])]
+        with inputs.progress.step("keep vectors of words", total=len(parts), unit="texts") as step:
+            for batch in inputs.base.stream(parts):
+                step.advance(len(batch.index))
+
     def said(self, found: Found) -> list[Said]:
         """Return the forms that moved most and least, and words in their sentences."""
         said = []
@@ -218,9 +230,10 @@ class Words(Part):
             if count := min(SHOWN, len(forms) // 2):
                 most = ", ".join(_form(row) for row in forms[:count])
                 least = ", ".join(_form(row) for row in forms[-count:][::-1])
-                said.append(Said("words", f"{start}at layer {layer} most {most}; least {least}.", rank=1))
+                text = f"{start}at layer {layer} moved most {most}; least {least} (local RSA: 1 = not moved)."
+                said.append(Said("words", text, rank=1))
             for word in _in_context(found.words, name, layer):
-                said.append(Said("moved", f"{start}{number(word.value)} {word.context}", rank=2))
+                said.append(Said("moved", f"{start}{number(word.value)} {word.context}", rank=2, word=word.word))
         return said
 
 
@@ -287,83 +300,6 @@ def _short(context: str, marked: str) -> str:
     start = "… " if len(left) > CONTEXT else ""
     end = " …" if len(right) > CONTEXT else ""
     return f"{start}{' '.join([*left[-CONTEXT:], marked, *right[:CONTEXT]])}{end}"
-
-
-class WeightsMoved(Part):
-    """Rows ``relative_weight_distance`` of the embeddings (layer 0) and every block; none where shapes differ.
-
-    The stage ``weights/spectra`` adds the rows of `bertft.study.analyses.weights.spectra_rows`, without the largest
-    matrices.
-    """
-
-    name, order, tasks = "weights", 70, ("weights",)
-
-    def stages(self, inputs: Compared) -> list[Stage]:
-        """Return the stages ``weights/blocks`` and, if an encoder changed, ``weights/spectra``."""
-        found = [Stage("weights/blocks", {**inputs.depends, "measure": MEASURE}, lambda: self.work(inputs))]
-        if inputs.tuned:
-            depends = {**inputs.depends, "largest": LARGEST}
-            found.append(Stage(SPECTRA, depends, lambda: self.spectra(inputs), product=FILE))
-        return found
-
-    def work(self, inputs: Compared) -> list[Row]:
-        """Return the distances |W' - W| / |W|, in Frobenius norms over all parameters of a block."""
-        rows = []
-        for name in inputs.command.tuned:
-            if name in inputs.unchanged:
-                distances = [0.0] * inputs.base.num_layers
-            else:
-                try:
-                    distances = weight_distance(inputs.base.model, inputs.tuned[name].model)
-                except BertftError:  # another architecture, or a larger vocabulary
-                    inputs.progress.say(f"{name}: its weights have other shapes and are not compared")
-                    continue
-            rows += [
-                Row(name, "weights", "weights", layer, MEASURE, value, seed=inputs.command.seed)
-                for layer, value in enumerate(distances)
-            ]
-        return rows
-
-    def said(self, found: Found) -> list[Said]:
-        """Return the blocks whose weights moved most, and how many intruder dimensions they have."""
-        said = []
-        for line in lines(found.rows, "weights"):
-            if line.model not in found.tuned or line.measure != MEASURE or max(line.values) == 0:
-                continue
-            start = f"{line.model}: " if len(found.tuned) > 1 else ""
-            order = sorted(range(1, len(line.values)), key=lambda i: -line.values[i])[:SHOWN]
-            most = ", ".join(f"block {line.layers[i]} {percent(line.values[i])}" for i in order)
-            text = f"{start}moved most in {most}; embeddings {percent(line.values[0])}{_intruders(found, line)}."
-            said.append(Said("weights", text, rank=1))
-        return said
-
-    def spectra(self, inputs: Compared) -> list[Row]:
-        """Return the rows of the matrices of each block, and write their table."""
-        changes: dict[str, list[MatrixChange]] = {}
-        with inputs.progress.step("spectra of the change of weights", total=len(inputs.tuned)) as step:
-            for name, encoder in inputs.tuned.items():
-                with contextlib.suppress(BertftError):  # the other stage says so
-                    changes[name] = list(weight_changes(inputs.base.model, encoder.model, largest=LARGEST))
-                step.advance()
-        if inputs.out is not None:
-            write_matrices(changes, inputs.out)
-        return spectra_rows(changes, inputs.command.seed)
-
-    def figures(self, rows: Sequence[Row], context: Context) -> Sequence[Figure | HeatMap]:
-        """Return the distances by block."""
-        return Weights().figures(rows, context)
-
-
-def _intruders(found: Found, line: Line) -> str:
-    counts = found.beside(line, INTRUDERS)
-    if counts is None:
-        return ""
-    if max(counts.values) == 0:
-        return "; no intruder dimensions"
-    at = counts.highest()
-    return (
-        f"; {sum(counts.values):.0f} intruder dimensions, most in block {counts.layers[at]} ({counts.values[at]:.0f})"
-    )
 
 
 PARTS: list[Part] = sorted(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,25 +23,29 @@ from bertft.report.figure import Figure, HeatMap
 from bertft.report.findings import cost
 from bertft.report.lines import Context, context
 from bertft.report.page.answer import Answer, Said
+from bertft.report.page.direction_words import read_ends
 from bertft.report.write import write_report
 from bertft.runs import process
 from bertft.runs.digests import digest_of_json
-from bertft.runs.folder import CONFIG, LOCK, RunFolder, timestamp
+from bertft.runs.folder import CONFIG, LOCK, RUN, RunFolder, timestamp
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row, merge_rows
 from bertft.runs.settings import check
 from bertft.runs.units import duration, size
 from bertft.runs.versions import versions
 from bertft.runs.vocabulary import BASE, RANDOM, is_noise
-from bertft.study.analysis import open_folder
+from bertft.study.analysis import check_folder, open_folder
+from bertft.study.diff.cost import fits_only_in_turn, forecast
+from bertft.study.diff.in_turn import FOLDER, released_base
 from bertft.study.diff.models import Compared, base_and_tuned, compared, load_encoder
 from bertft.study.diff.parts import PARTS, read_words
 from bertft.study.diff.result import Difference
 from bertft.study.diff.settings import DiffCommand
 from bertft.study.diff.verdict import MOST, Found, answer, at_most
 from bertft.study.inputs import pinned_models
+from bertft.study.provenance import SOURCES
 
-__all__ = ["base_and_tuned", "diff", "is_diff", "redraw", "run_diff"]
+__all__ = ["base_and_tuned", "diff", "forecast", "is_diff", "redraw", "run_diff"]
 
 Model: TypeAlias = str | os.PathLike[str] | Encoder
 FIGURE = "rsa_by_layer"
@@ -118,8 +123,17 @@ def run_diff(
         tuned={**command.tuned, **pinned_models(hub)},
         text=command.text if source else pin(command.text),
     )
+    if out is not None:
+        check_folder(out, command.to_tree(), later=() if command.skip_first is not None else ("skip_first",))
     process.keep_steady()
     source = source or stream(_kind(command.text), command.text, split=command.split)
+    if out is not None and not given and fits_only_in_turn(command):
+        progress.say("the models do not fit into memory together: they run in turn (--in-turn)")
+        command = dataclasses.replace(command, in_turn=True)
+    if command.in_turn:
+        if out is None or given:
+            raise BertftError("--in-turn: needs a folder, --out, for the base's vectors, and models by name")
+        return _in_turn(command, out, source, progress)
     tuned = {name: given.get(name) or load_encoder(model, command.dtype) for name, model in command.tuned.items()}
     base = given.get(BASE) or load_encoder(command.base, command.dtype)
     command = _skipping(command, base)
@@ -129,26 +143,46 @@ def run_diff(
         rows = merge_rows(*(stage.work() for part in PARTS for stage in part.stages(inputs)))
         return _difference(inputs, rows, time.monotonic() - begun)
     with _claimed(folder):
-        stages = [stage for part in PARTS for stage in part.stages(inputs)]
-        rows = folder.run(stages, "diff", progress=progress)
-        inputs.words = inputs.words or read_words(folder.path)
-        seconds = folder.seconds(stages)
-        found = _difference(inputs, rows, sum(seconds.values()), folder.path)
-        folder.write_table(rows)
-        record: dict[str, Any] = {
-            "versions": versions(),
-            "stages": [stage.name for stage in stages],
-            "seconds": seconds,
-        }
-        record |= {"finished": folder.finished(stages) or timestamp(), "memory": process.fullest()}
-        folder.write_record({**record, "unchanged": inputs.unchanged})
-        redraw(folder.path, found, progress=progress)
+        return _stages(folder, inputs, progress)
+
+
+def _in_turn(command: DiffCommand, out: str | os.PathLike[str], source: Stream, progress: Progress) -> Difference:
+    """Run a diff in which the base's weights leave the memory before a tuned encoder is loaded."""
+    base = load_encoder(command.base, command.dtype)
+    command = _skipping(command, base)
+    folder = open_folder(out, command.to_tree())
+    with _claimed(folder):
+        finished = (folder.path / RUN).exists()
+        recorded, released = released_base(
+            command, base, source, PARTS, out=folder.path, finished=finished, progress=progress
+        )
+        tuned = {name: load_encoder(model, command.dtype) for name, model in command.tuned.items()}
+        inputs = compared(command, recorded, tuned, source, out=folder.path, progress=progress, released=released)
+        found = _stages(folder, inputs, progress)
+        recorded.remove()
+    return found
+
+
+def _stages(folder: RunFolder, inputs: Compared, progress: Progress) -> Difference:
+    """Run or resume the stages in the claimed folder, and write its table, record and page."""
+    stages = [stage for part in PARTS for stage in part.stages(inputs)]
+    rows = folder.run(stages, "diff", after=process.give_back, progress=progress)
+    inputs.words = inputs.words or read_words(folder.path)
+    inputs.ends = inputs.ends or read_ends(folder.path)
+    seconds = folder.seconds(stages)
+    found = _difference(inputs, rows, sum(seconds.values()), folder.path)
+    folder.write_table(rows)
+    record: dict[str, Any] = {"versions": versions(), "stages": [stage.name for stage in stages], "seconds": seconds}
+    record[SOURCES] = inputs.sources
+    record |= {"finished": folder.finished(stages) or timestamp(), "memory": process.fullest()}
+    folder.write_record({**record, "unchanged": inputs.unchanged})
+    redraw(folder.path, found, progress=progress)
     return found
 
 
 def _difference(inputs: Compared, rows: list[Row], seconds: float, folder: Path | None = None) -> Difference:
     """Return the result with its verdict, which ends in the cost and the page."""
-    found = Found(rows, context(inputs.command.to_tree(), rows), inputs.unchanged, inputs.words)
+    found = Found(rows, context(inputs.command.to_tree(), rows), inputs.unchanged, inputs.words, inputs.ends)
     last = [Said("cost", _cost(found, seconds))]
     if folder is not None:
         last.append(Said("page", str((folder / "report.html").resolve())))
@@ -173,7 +207,7 @@ def redraw(folder: Path, found: Difference | None = None, *, progress: Progress 
     def top(rows: Sequence[Row], described: Context, record: Mapping[str, Any]) -> Answer:
         if found is not None:
             return answer(found.found, [line for line in found.said if line.term != "page"], FIGURE)
-        read = Found(rows, described, dict(record.get("unchanged") or {}), read_words(folder))
+        read = Found(rows, described, dict(record.get("unchanged") or {}), read_words(folder), read_ends(folder))
         return answer(read, [*_said(read), Said("cost", cost(record))], FIGURE)
 
     def further(rows: Sequence[Row], described: Context) -> list[Figure | HeatMap]:
@@ -231,6 +265,8 @@ def _claimed(folder: RunFolder) -> Iterator[None]:
         with folder.claim():
             yield
     except BertftError:
+        if not existed:
+            shutil.rmtree(folder.path / FOLDER, ignore_errors=True)
         left = {entry.name for entry in folder.path.iterdir()} if folder.path.is_dir() else {""}
         if not existed and left <= {CONFIG, LOCK}:
             for name in left:

@@ -22,6 +22,7 @@ class DiffOptions(Settings):
     skip_first: str = "auto"
     dtype: LoadedAs = "float32"
     split: str | None = None
+    in_turn: bool = False
     seed: int = 1337
 
 
@@ -38,6 +39,7 @@ class DiffCommand(Settings):
         skip_first: tokens to leave out at the beginning of every text, None to choose by the base encoder.
         dtype: of the encoders' weights.
         split: of a data set.
+        in_turn: keep the base's vectors on disk and load one model after the other.
         seed: of the order in which texts are drawn, and of the sample behind the intervals.
     """
 
@@ -49,10 +51,12 @@ class DiffCommand(Settings):
     skip_first: Count | None = field(default=None, metadata=LATER)
     dtype: LoadedAs = "float32"
     split: str | None = field(default=None, metadata=LATER)
+    in_turn: bool = field(default=False, metadata=LATER)
     seed: int = 1337
 
     def to_tree(self) -> dict[str, Any]:
         """Return the settings as ``config.yaml`` holds them."""
         tree = {"command": "diff", **dataclasses.asdict(self), "tokens": self.tokens or "all"}
         tree["skip_first"] = self.skip_first or None  # omitted at its default
+        tree["in_turn"] = self.in_turn or None
         return {name: value for name, value in tree.items() if value is not None}

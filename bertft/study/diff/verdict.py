@@ -10,6 +10,7 @@ from typing import Any
 from bertft.data.location import encoder_name
 from bertft.report.lines import Context, Line, lines, number, point
 from bertft.report.page.answer import Answer, Number, Said
+from bertft.report.page.direction_words import DirectionEnd
 from bertft.report.page.figure_section import Cell
 from bertft.runs.rows import Row
 from bertft.runs.vocabulary import MeasureName, noise_of
@@ -33,12 +34,14 @@ class Found:
         context: the order of the encoders, and the configuration.
         unchanged: why an encoder is the same as the base, by name.
         words: the words that moved most.
+        ends: the words at the ends of directions.
     """
 
     rows: Sequence[Row]
     context: Context
     unchanged: dict[str, str]
     words: Sequence[MovedWord] = ()
+    ends: Sequence[DirectionEnd] = ()
 
     @property
     def base(self) -> str:
@@ -131,7 +134,7 @@ def numbers(found: Found) -> list[Number]:
         others = [
             (f"noise of the same size, layer {layer}", noise),
             (f"unrelated texts, layer {layer}", found.derived(line, "null")),
-            (f"calibrated, layer {layer}", found.derived(line, "calibrated")),
+            (f"calibrated (unrelated = 0), layer {layer}", found.derived(line, "calibrated")),
             (f"debiased CKA, layer {layer}", found.beside(line, "cka_debiased")),
             (f"weights of block {layer}, |W' − W| / |W|", found.beside(line, "relative_weight_distance")),
         ]

@@ -328,7 +328,11 @@ def test_a_partial_study_is_a_page_without_errors(chromium, tmp_path, rows):
 def test_an_answer_fills_the_first_screen_and_fits_a_phone(chromium, rows, tmp_path):
     write_results(tmp_path / "results.csv", rows)
     (tmp_path / "config.yaml").write_text("command: diff", encoding="utf8")
-    said = [Said("where", "layer 3"), Said("moved", "0.1 a [word] <b>"), Said("moved", "0.2 " + "long" * 40)]
+    said = [
+        Said("where", "layer 3"),
+        Said("moved", "0.1 [x] a [word] <b>", word="word"),
+        Said("moved", "0.2 " + "long" * 40),
+    ]
     numbers = [Number(f"RSA, layer {layer}", Cell("0.412", "[0.380, 0.444]")) for layer in range(6)]
     answer = Answer("What changed", "dep changed: its similarity falls to 0.4.", said, numbers, "rsa_by_layer")
     page = write_with_answer(tmp_path, answer=lambda *_: answer)
@@ -336,6 +340,8 @@ def test_an_answer_fills_the_first_screen_and_fits_a_phone(chromium, rows, tmp_p
     assert chromium.run("document.querySelectorAll('.answer .plot svg.main-svg').length") >= 1
     assert chromium.run("document.querySelector('.answer dl').getBoundingClientRect().bottom") < 900
     assert chromium.run("[...document.querySelectorAll('.answer dt')].map(n => n.innerText)") == ["where", "moved"]
+    assert chromium.run("[...document.querySelectorAll('.answer dd')].map(n => n.innerText)")[1] == "0.1 [x] a word <b>"
+    assert chromium.run("document.querySelector('.answer dd mark').innerText") == "word"
     assert chromium.run("document.querySelectorAll('[data-figure=rsa_by_layer]').length") == 1
     chromium.open(page, width=320, height=800, phone=True)
     assert chromium.run("document.documentElement.scrollWidth") <= 320

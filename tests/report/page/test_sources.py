@@ -24,6 +24,18 @@ def test_the_record_of_a_run_comes_before_its_configuration():
     assert Sources(config, {}).of("rsa", "dep") == "of the config"
 
 
+def test_models_texts_and_vectors_are_recorded_with_fingerprints():
+    def entry(source: str) -> dict[str, str]:
+        return {"source": source, "fingerprint": "f"}
+
+    recorded = {"models": {"base": entry("b"), "dep": entry("runs/dep")}, "texts": {"wiki": entry("w.txt")}}
+    sources = Sources({"text": "of the config"}, {"sources": recorded})
+    asked = [("rsa", "wiki"), ("weights", "weights"), ("rsa", "other")]
+    assert [sources.of(*pair) for pair in asked] == ["w.txt", "b, runs/dep", ""]
+    sources = Sources({}, {"sources": {"vectors": {"base": entry("b.npy"), "t": entry("t.npy")}}})
+    assert sources.of("rsa", "b") == "b.npy, t.npy"
+
+
 def test_configurations_of_studies_and_commands_name_their_texts():
     study = {
         "tasks": {"dep": {"dev": "dep-dev"}, "pos": {"dev": "pos-dev"}},
