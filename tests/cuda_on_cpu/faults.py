@@ -14,8 +14,8 @@ Lines = str | Sequence[str]
 def with_fault(file: str, before: Lines, after: Lines) -> str:
     """Return the text of ``csrc/cuda/<file>`` in which ``before``, found once, is replaced by ``after``."""
     text = (CSRC / "cuda" / file).read_text(encoding="utf-8")
-    befores, afters = ([lines] if isinstance(lines, str) else lines for lines in (before, after))
-    for old, new in zip(befores, afters, strict=True):
+    olds, news = ([lines] if isinstance(lines, str) else lines for lines in (before, after))
+    for old, new in zip(olds, news, strict=True):
         assert text.count(old) == 1, f"{file}: {text.count(old)} times instead of once: {old}"
         text = text.replace(old, new)
     return text
