@@ -131,3 +131,15 @@ def test_holm_adjusts_as_in_the_paper():
     # Sorted 0.01, 0.02, 0.03, 0.9 times 4, 3, 2, 1, and never below one before it.
     assert holm(np.array([0.03, 0.01, 0.9, 0.02])) == pytest.approx([0.06, 0.04, 0.9, 0.06])
     assert holm(np.array([0.6, 0.7])).tolist() == [1.0, 1.0] and len(holm(np.array([]))) == 0
+
+
+def test_percentiles_are_those_of_95_percent():
+    score = percentile_score(np.concatenate([[50.0], np.random.default_rng(0).permutation(101)]), 7)
+    assert (score.value, score.low, score.high, score.n) == (50.0, 2.5, 97.5, 7)
+    below, above = percentile_score(np.array([-1.0, 0, 1]), 2), percentile_score(np.array([3.0, 0, 1]), 2)
+    assert (below.low, below.high) == (-1.0, 0.975) and (above.low, above.high) == (0.025, 3.0)
+
+
+def test_centred_resamples_are_clipped_at_both_bounds():
+    found = centred_resamples(np.array([[0.9], [-0.9]]), np.array([[0.2, 0.8], [-0.2, -0.8]]), -1.0)
+    assert found.tolist() == [pytest.approx([0.9, 0.6, 1.0]), pytest.approx([-0.9, -0.6, -1.0])]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from bertft.similarity import measures
 from bertft.similarity.moments import CrossMoments
 
 N, D, E = 120, 8, 6
@@ -109,3 +110,13 @@ def test_fewer_stimuli_than_dimensions():
     few = CrossMoments(1, 1, "dot").update(x[None, :5], y[None, :5])
     assert few.cca().item() == pytest.approx(1, abs=1e-8)
     assert few.linear_r2().item() == pytest.approx(1, abs=1e-8)
+
+
+def test_linear_r2_has_no_penalty_unless_asked_and_leaves_out_what_depends():
+    x, y = data()
+    whole = moments(x, y)
+    expected = whole.linear_r2(ridge=0.0).item()
+    assert measures.linear_r2(*measures.scatter(whole.moments(0, 0))).item() == pytest.approx(expected, abs=1e-12)
+    assert expected - whole.linear_r2(ridge=1.0).item() > 0.01
+    doubled = moments(torch.cat([x, x[:, :2]], dim=1), y)  # its scatter matrix has no inverse
+    assert doubled.linear_r2().item() == pytest.approx(expected, abs=1e-9)
