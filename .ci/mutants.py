@@ -24,6 +24,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -73,6 +74,7 @@ def fork(work: Callable[[], int], tree: Path, log: Path) -> int:
     status = 70
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(output, 1), os.dup2(output, 2)
         os.chdir(tree)
@@ -80,8 +82,11 @@ def fork(work: Callable[[], int], tree: Path, log: Path) -> int:
         os.environ.update(PYTHONPATH=str(tree), PYTHONDONTWRITEBYTECODE="1")
         sys.dont_write_bytecode = True
         status = work()
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(status)
 
 
@@ -104,17 +109,21 @@ def run_all(tasks: list, start: Callable, finish: Callable, trees: list[Path]) -
     ``start(task, tree)`` returns the process's id and its limit, seconds; ``finish(task, tree, end)`` gets its status.
     """
     waiting, running = tasks[::-1], {}
-    while waiting or running:
-        for tree in trees:
-            if tree not in running and waiting:
-                task = waiting.pop()
-                pid, limit = start(task, tree)
-                running[tree] = (task, pid, time.monotonic() + limit)
-        for tree, (task, pid, deadline) in list(running.items()):
-            if (end := ended(pid, deadline)) is not None:
-                del running[tree]
-                finish(task, tree, end)
-        time.sleep(0.05)
+    try:
+        while waiting or running:
+            for tree in trees:
+                if tree not in running and waiting:
+                    task = waiting.pop()
+                    pid, limit = start(task, tree)
+                    running[tree] = (task, pid, time.monotonic() + limit)
+            for tree, (task, pid, deadline) in list(running.items()):
+                if (end := ended(pid, deadline)) is not None:
+                    del running[tree]
+                    finish(task, tree, end)
+            time.sleep(0.05)
+    finally:
+        for _, pid, _ in running.values():
+            ended(pid, 0.0)
 
 
 def copy_of(root: Path, tree: Path) -> Path:
@@ -124,7 +133,7 @@ def copy_of(root: Path, tree: Path) -> Path:
     for name in filter(None, subprocess.check_output(listed, cwd=root, text=True).split("\0")):
         if (root / name).is_file():
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(root / name, tree / name)
+            shutil.copy2(root / name, tree / name)
     subprocess.run([sys.executable, "-m", "compileall", "-q", "bertft"], cwd=tree, check=True)
     return tree
 
@@ -156,7 +165,8 @@ def pytest_in(tree: Path, arguments: list[str], watch: Watch) -> int:
     """Run pytest in this process, with temporary files under the tree."""
     import pytest
 
-    options = ["-q", "-p", "no:cacheprovider", "--no-header", f"--basetemp={tree / 'tmp'}", f"--rootdir={tree}"]
+    options = ["-q", "-p", "no:cacheprovider", f"--basetemp={tree / 'tmp'}", f"--rootdir={tree}"]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis was imported before the fork
     return int(pytest.main([*options, *arguments], plugins=[watch]))
 
 
@@ -276,11 +286,16 @@ def main() -> None:
     out = args.out.resolve()
     if out == ROOT or ROOT in out.parents:
         parser.error(f"--out: expected a folder outside the repository, found {out}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the tests under way too
     os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     for name in WARM:
         importlib.import_module(name)
     out.mkdir(parents=True, exist_ok=True)
-    trees = [copy_of(ROOT, out / f"tree{k}") for k in range(args.jobs)]
+    trees = [out / f"tree{k}" for k in range(args.jobs)]
+    copy_of(ROOT, trees[0])
+    for tree in trees[1:]:
+        shutil.rmtree(tree, ignore_errors=True)
+        shutil.copytree(trees[0], tree)
     tests = map_of(out, trees)
     mutants = chosen(args.only or ["*"], args.seed, None if args.whole else args.sample)
     state = read_state(out / "state.jsonl")

@@ -27,6 +27,7 @@ OPERATORS = (  # of one token each
     (cst.CSTNode, mutators.operator_swap_op),
     (cst.IfExp, mutators.operator_if_exp),
 )
+CHECKS = ("strict", "frozen", "slots", "stacklevel")  # keywords that change no result
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Finder(cst.CSTVisitor):
     def on_visit(self, node: cst.CSTNode) -> bool:
         # types and messages change no number
         if isinstance(node, cst.Annotation | cst.Raise | cst.Import | cst.ImportFrom | cst.Assert):
+            return False
+        if isinstance(node, cst.Arg) and node.keyword is not None and node.keyword.value in CHECKS:
             return False
         if isinstance(node, cst.Assign) and getattr(node.targets[0].target, "value", "") == "__all__":
             return False

@@ -47,6 +47,15 @@ def test_svcca_truncates_first():
     assert moments(x, y).svcca(0.9).item() == pytest.approx(expected.item(), abs=1e-10)
 
 
+def test_svcca_keeps_99_percent_of_the_variance_unless_asked():
+    x, y = data()
+    x = orthonormal(x) * torch.tensor([1.0, 1, 1, 1, 0.5, 0.1, 0.05, 0.01])
+    expected = torch.linalg.svdvals(leading(x, 0.99).T @ leading(y, 0.99)).mean().item()
+    assert leading(x, 0.99).shape[1] == 5
+    assert moments(x, y).svcca().item() == pytest.approx(expected, abs=1e-10)
+    assert measures.svcca(*measures.scatter(moments(x, y).moments(0, 0))).item() == pytest.approx(expected, abs=1e-10)
+
+
 def test_pwcca_weighs_by_projection():
     x, y = data()
     u, s, _ = torch.linalg.svd(orthonormal(x).T @ orthonormal(y), full_matrices=False)

@@ -204,6 +204,8 @@ def test_float64_sums_are_those_of_all_pairs():
     y = x + torch.randn(1, 300, 160, generator=g)
     comparison = Comparison(Plan(("cosine", "sqeuclidean"), float64=True), {"t": (1, 1)})
     assert all(moments.config["float64"] for moments in comparison.sums["t"].values())
+    by_default = Comparison(Plan(("cosine", "sqeuclidean")), {"t": (1, 1)}).sums["t"].values()
+    assert not any(moments.config["float64"] for moments in by_default)
     lengths = torch.full((30,), 10)
     comparison.update(torch.arange(30), lengths, [x, y])
     comparison.sentences = 30
