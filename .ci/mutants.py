@@ -1,6 +1,6 @@
 """Mutation testing of the statistical core.
 
-``python .ci/mutants.py --out DIR`` changes one token of the core at a time, runs the tests that reach the changed line
+``python .ci/mutants.py --out DIR`` changes one token of the core at a time, runs the tests nearest to it
 and lists the changes that no test notices in DIR/survivors.md. The same command resumes an interrupted run.
 
 The changes are those of mutmut's operators. mutmut's own runner changes functions only, without decorators, and draws
@@ -11,9 +11,10 @@ imported torch forks one process for each mutant, in a copy of the repository. d
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import fnmatch
-import hashlib
+import functools
 import importlib
 import json
 import os
@@ -42,22 +43,21 @@ PARTS = {  # of bertft: the files whose formulas make the numbers of a run
     "data/readers": ["*.py"],
     "models/tasks": ["*.py"],
 }
-TESTS = ("ops", "similarity", "probes", "runs", "data/readers", "models/tasks")  # folders of tests/
+TESTS = ("ops", "similarity", "probes", "runs", "data", "models/tasks")  # folders of tests/
 WARM = [  # imported once, before any fork
     *("torch", "torch.utils.data", "torch.testing", "scipy.stats", "scipy.special", "scipy.sparse", "pandas"),
     *("datasets", "transformers.models.bert.modeling_bert", "transformers.models.bert.tokenization_bert"),
-    *("safetensors.torch", "hypothesis.strategies", "pydantic", "yaml", "filelock", "coverage", "pytest"),
+    *("safetensors.torch", "hypothesis.strategies", "pydantic", "yaml", "filelock", "pytest"),
 ]
-LONGEST = 60  # seconds of tests of one mutant, the quickest first
-PATIENCE = 60  # least seconds before a mutant counts as hanging
+NEAREST = 5  # files of tests that one mutant runs
+HUNG = "the limit of time"
 
 
-def chosen(patterns: list[str], seed: int, sample: int | None) -> list[Mutant]:
+def chosen(only: str, seed: int, sample: int | None) -> list[Mutant]:
     """Return the mutants of a run: all, or ``sample`` drawn with ``seed``."""
     globbed = (ROOT.glob(f"bertft/{part}/{pattern}") for part, patterns in PARTS.items() for pattern in patterns)
     paths = sorted(str(path.relative_to(ROOT)) for found in globbed for path in found)
-    paths = [p for p in paths if any(fnmatch.fnmatch(p, pattern) for pattern in patterns)]
-    every = [make for path in paths for make in mutants_of(ROOT, path)]
+    every = [make for path in paths if fnmatch.fnmatch(path, only) for make in mutants_of(ROOT, path)]
     print(f"{len(every)} mutants in {len(paths)} files", flush=True)
     if sample is not None and sample < len(every):
         every = random.Random(seed).sample(every, sample)
@@ -126,115 +126,88 @@ def run_all(tasks: list, start: Callable, finish: Callable, trees: list[Path]) -
             ended(pid, 0.0)
 
 
-def copy_of(root: Path, tree: Path) -> Path:
-    """Return ``tree``, a fresh copy of the repository's files, compiled."""
-    shutil.rmtree(tree, ignore_errors=True)
+def copies(out: Path, count: int) -> list[Path]:
+    """Return ``count`` fresh copies of the repository's files, compiled."""
+    first, *others = trees = [out / f"tree{k}" for k in range(count)]
+    for tree in trees:
+        shutil.rmtree(tree, ignore_errors=True)
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in filter(None, subprocess.check_output(listed, cwd=root, text=True).split("\0")):
-        if (root / name).is_file():
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, tree / name)
-    subprocess.run([sys.executable, "-m", "compileall", "-q", "bertft"], cwd=tree, check=True)
-    return tree
+    for name in filter(None, subprocess.check_output(listed, cwd=ROOT, text=True).split("\0")):
+        if (ROOT / name).is_file():
+            (first / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, first / name)
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "bertft"], cwd=first, check=True)
+    for tree in others:
+        shutil.copytree(first, tree)
+    return trees
 
 
 # Tests -------------------------------------------------------------------------------------------------------------
 
 
-class Watch:
-    """A plugin of pytest: the seconds of each test, the lines it reaches, and the first test that fails."""
+class Failures:
+    """A plugin of pytest that keeps the names of the tests that fail."""
 
-    def __init__(self, coverage: object | None = None) -> None:
-        self.coverage, self.seconds, self.failed = coverage, Counter(), []
-
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
-        if self.coverage is not None:
-            self.coverage.switch_context(nodeid)
+    def __init__(self) -> None:
+        self.names: list[str] = []
 
     def pytest_runtest_logreport(self, report: object) -> None:
-        self.seconds[report.nodeid] += report.duration
-        if report.failed or (report.skipped and self.coverage is not None):
-            self.failed.append(report.nodeid)
-
-    def pytest_collectreport(self, report: object) -> None:
         if report.failed:
-            self.failed.append(report.nodeid)
+            self.names.append(report.nodeid)
+
+    pytest_collectreport = pytest_runtest_logreport
 
 
-def pytest_in(tree: Path, arguments: list[str], watch: Watch) -> int:
-    """Run pytest in this process, with temporary files under the tree."""
+def run_tests(tests: list[str], tree: Path, *options: str) -> int:
+    """Run ``tests`` in this process; write the names of those that fail to a file; return pytest's status."""
     import pytest
 
-    options = ["-q", "-p", "no:cacheprovider", f"--basetemp={tree / 'tmp'}", f"--rootdir={tree}"]
-    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis was imported before the fork
-    return int(pytest.main([*options, *arguments], plugins=[watch]))
+    failures = Failures()
+    options = ("-q", "-p", "no:cacheprovider", f"--basetemp={tree / 'tmp'}", f"--rootdir={tree}", *options)
+    options += ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # hypothesis was imported before the fork
+    status = pytest.main([*options, *tests], plugins=[failures])
+    (tree / "failed").write_text(json.dumps(failures.names), encoding="utf8")
+    return int(status)
 
 
-def map_file(file: str, tree: Path, target: Path) -> int:
-    """Write which lines of the core each passing test of ``file`` reaches, and its seconds."""
-    import coverage
-
-    cov = coverage.Coverage(data_file=None, config_file=False, include=[f"{tree}/bertft/*"])
-    cov.start()
-    watch = Watch(cov)
-    pytest_in(tree, [file], watch)
-    cov.stop()
-    lines: dict[str, dict[str, list[int]]] = {test: {} for test in watch.seconds if test not in watch.failed}
-    for path in cov.get_data().measured_files():
-        for line, tests in cov.get_data().contexts_by_lineno(path).items():
-            for test in filter(lines.__contains__, tests):
-                lines[test].setdefault(str(Path(path).relative_to(tree)), []).append(line)
-    found = {test: {"seconds": watch.seconds[test], "lines": reached} for test, reached in lines.items()}
-    temporary = target.with_suffix(".part")
-    temporary.write_text(json.dumps(found), encoding="utf8")
-    temporary.replace(target)
-    return 0
+def failures_in(tree: Path) -> list[str]:
+    """Return what the last `run_tests` in ``tree`` wrote, if it came so far."""
+    file = tree / "failed"
+    return json.loads(file.read_text(encoding="utf8")) if file.exists() else []
 
 
-def map_of(out: Path, trees: list[Path]) -> dict[str, dict]:
-    """Return the map from test to seconds and lines, measured anew for files of tests that changed."""
-    core = hashlib.sha256()
-    for path in [*sorted(ROOT.glob("bertft/**/*.py")), ROOT / "tests/conftest.py"]:
-        core.update(path.read_bytes())
-    (out / "map").mkdir(parents=True, exist_ok=True)
-    targets = {}
-    for path in sorted(p for folder in TESTS for p in (ROOT / "tests" / folder).rglob("test_*.py")):
-        file, digest = str(path.relative_to(ROOT)), core.copy()
-        digest.update(path.read_bytes())
-        targets[file] = out / "map" / f"{file.replace('/', '+')}-{digest.hexdigest()[:12]}.json"
+@functools.cache
+def tests_of(path: str) -> list[str]:
+    """Return the files of tests for a module, the nearest first.
 
-    def start(file: str, tree: Path) -> tuple[int, float]:
-        return fork(lambda: map_file(file, tree, targets[file]), tree, out / f"{tree.name}.log"), 1800
-
-    def finish(file: str, tree: Path, end: int) -> None:
-        print(f"mapped {file}" + (f": ended with {end}" if end else ""), flush=True)
-
-    run_all([file for file, target in targets.items() if not target.exists()], start, finish, trees)
-    found: dict[str, dict] = {}
-    for target in filter(Path.exists, targets.values()):
-        found |= json.loads(target.read_text(encoding="utf8"))
-    return found
+    They are its own file of tests, then those of modules that import it, and those that name its functions and classes.
+    """
+    top = ast.parse((ROOT / path).read_text(encoding="utf8")).body
+    names = {node.name for node in top if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    words = words_of_tests()
+    score: Counter[Path] = Counter()
+    for name in names:  # a name that few files have says more
+        using = [file for file, found in words.items() if name in found]
+        score.update(dict.fromkeys(using, 2 / max(1, len(using))))
+    parent, stem = ".".join(Path(path).parts[:-1]), Path(path).stem
+    imports = re.compile(rf"\b{parent}\.{stem} import|from {parent} import .*\b{stem}\b")
+    importing = [file for file in (ROOT / "bertft").rglob("*.py") if imports.search(file.read_text(encoding="utf8"))]
+    score.update(dict.fromkeys((own_tests(str(file.relative_to(ROOT))) for file in importing), 1))
+    score.update({file: 0.1 for file in words if file.parent == own_tests(path).parent})
+    score[own_tests(path)] += 100
+    return [str(file) for file in sorted(score, key=lambda f: (-score[f], f)) if file in words][:NEAREST]
 
 
-def tests_of(mutant: Mutant, tests: dict[str, dict]) -> list[str]:
-    """Return the tests that reach a mutant, the quickest first, of at most `LONGEST` seconds in all."""
-    start, end = mutant.lines or (0, sys.maxsize)
-    reaching = [t for t, found in tests.items() if any(start <= n <= end for n in found["lines"].get(mutant.path, ()))]
-    chosen, seconds = [], 0.0
-    for test in sorted(reaching, key=lambda t: tests[t]["seconds"]):
-        seconds += tests[test]["seconds"]
-        if chosen and seconds > LONGEST:
-            break
-        chosen.append(test)
-    return chosen
+def own_tests(path: str) -> Path:
+    """Return the file of tests of a module."""
+    return Path("tests", *Path(path).parts[1:-1], f"test_{Path(path).stem}.py")
 
 
-def try_out(tests: list[str], tree: Path) -> int:
-    """Run ``tests`` up to the first failure; return pytest's status and write the name of that test to a file."""
-    watch = Watch()
-    status = pytest_in(tree, ["-x", *tests], watch)
-    (tree / "failed").write_text("\n".join(watch.failed[:1]), encoding="utf8")
-    return status
+@functools.cache
+def words_of_tests() -> dict[Path, set[str]]:
+    """Return the words of every file of tests."""
+    files = (file for folder in TESTS for file in (ROOT / "tests" / folder).rglob("test_*.py"))
+    return {file.relative_to(ROOT): set(re.findall(r"\w+", file.read_text(encoding="utf8"))) for file in files}
 
 
 # Records -----------------------------------------------------------------------------------------------------------
@@ -257,20 +230,67 @@ def explained(page: Path) -> set[tuple[str, str, str]]:
 
 
 def report(records: list[dict], out: Path) -> None:
-    """Print the share of killed mutants and write the others to survivors.md."""
+    """Print the share of killed mutants and write the others to survivors.md, the killed ones to killed.md."""
     known = explained(ROOT / "docs" / "mutation.md")
-    count = Counter(record["verdict"] for record in records)
+    killed = [r for r in records if r["verdict"] == "killed"]
     left = [r for r in records if r["verdict"] != "killed"]
     equal = [r for r in left if tuple(re.sub(r"\s+", " ", r[k]) for k in ("path", "before", "after")) in known]
-    share = count["killed"] / max(1, len(records))
-    line = f"killed {count['killed']} of {len(records)} ({100 * share:.1f} %), {count['survived']} survived, "
-    line += f"{count['unreached']} reached by no test; {len(equal)} of these are listed as equivalent"
-    parts = [f"# Surviving mutants\n\n{line}.\n"]
-    for r in sorted(left, key=lambda r: (r in equal, r["path"], r["line"])):
-        title = f"## {r['path']}:{r['line']} {r['verdict']}{' (equivalent)' if r in equal else ''}, {r['tests']} tests"
-        parts.append(f"{title}\n\n```diff\n-{r['before']}\n+{r['after']}\n```\n")
-    (out / "survivors.md").write_text("\n".join(parts), encoding="utf8")
+    late = sum(r["by"] == HUNG for r in killed)
+    line = f"killed {len(killed)} of {len(records)} ({100 * len(killed) / max(1, len(records)):.1f} %), {late} of them "
+    line += f"by the limit of time; {len(equal)} of the {len(left)} others are listed as equivalent"
+    for name, some in (("survivors", left), ("killed", killed)):
+        parts = [f"# Mutants: {name}\n\n{line}.\n"]
+        for r in sorted(some, key=lambda r: (r in equal, r["path"], r["line"])):
+            title = f"## {r['path']}:{r['line']} {r['verdict']}{' (equivalent)' if r in equal else ''} {r['by']}"
+            parts.append(f"{title}\n\n```diff\n-{r['before']}\n+{r['after']}\n```\n")
+        (out / f"{name}.md").write_text("\n".join(parts), encoding="utf8")
     print(f"{line}\nsee {out / 'survivors.md'}", flush=True)
+
+
+class Run:
+    """The mutants of a run and their records, one JSON line each."""
+
+    def __init__(self, out: Path, trees: list[Path], patience: float) -> None:
+        self.file, self.trees, self.patience, self.log = out / "state.jsonl", trees, patience, out / "log"
+        self.state = read_state(self.file)
+
+    def start(self, mutant: Mutant, tree: Path) -> tuple[int, float]:
+        """Write a mutant into ``tree`` and start its tests."""
+        target = tree / mutant.path
+        target.write_text(mutant.code, encoding="utf8")
+        for compiled in target.parent.glob(f"__pycache__/{target.stem}.*"):
+            compiled.unlink()
+        (tree / "failed").unlink(missing_ok=True)
+        log = self.log.with_name(f"{tree.name}.log")
+        return fork(lambda: run_tests(tests_of(mutant.path), tree, "-x"), tree, log), self.patience
+
+    def finish(self, mutant: Mutant, tree: Path, end: int) -> None:
+        """Record how a mutant's tests ended, and take it out of ``tree``."""
+        by = HUNG if end == -1 else (failures_in(tree) or [f"status {end}"])[0]
+        self.record(asdict(mutant) | {"verdict": "killed" if end else "survived", "by": by if end else ""})
+        shutil.copy2(ROOT / mutant.path, tree / mutant.path)
+
+    def record(self, values: dict) -> None:
+        """Keep the verdict on a mutant."""
+        values.pop("code", None)
+        self.state[values["key"]] = values
+        with self.file.open("a", encoding="utf8") as file:
+            file.write(json.dumps(values) + "\n")
+        print(f"{values['verdict']:9} {values['path']}:{values['line']} {values['by']}", flush=True)
+
+    def check_killers(self) -> None:
+        """Run the tests that killed mutants on the unchanged code; one that fails there has killed nothing."""
+        killers = {r["by"] for r in self.state.values() if "::" in r["by"]}
+
+        def start(tests: list[str], tree: Path) -> tuple[int, float]:
+            return fork(lambda: run_tests(tests, tree), tree, self.log.with_name("killers.log")), 3600
+
+        def finish(tests: list[str], tree: Path, end: int) -> None:
+            for values in list(self.state.values()):
+                if values["by"] in failures_in(tree):
+                    self.record(values | {"verdict": "survived", "by": f"failed without it too: {values['by']}"})
+
+        run_all([sorted(killers)], start, finish, self.trees[:1])
 
 
 def main() -> None:
@@ -279,9 +299,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--sample", type=int, default=200, help="number of mutants (default: 200)")
     parser.add_argument("--whole", action="store_true", help="every mutant")
-    parser.add_argument("--only", action="append", help="files, as a pattern such as 'bertft/runs/*'")
+    parser.add_argument("--only", default="*", help="files, as a pattern such as 'bertft/runs/*'")
     parser.add_argument("--retry", action="store_true", help="test survivors of an earlier run again")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
+    parser.add_argument("--patience", type=float, default=300, help="seconds after which a mutant hangs (default: 300)")
     args = parser.parse_args()
     out = args.out.resolve()
     if out == ROOT or ROOT in out.parents:
@@ -291,47 +312,13 @@ def main() -> None:
     for name in WARM:
         importlib.import_module(name)
     out.mkdir(parents=True, exist_ok=True)
-    trees = [out / f"tree{k}" for k in range(args.jobs)]
-    copy_of(ROOT, trees[0])
-    for tree in trees[1:]:
-        shutil.rmtree(tree, ignore_errors=True)
-        shutil.copytree(trees[0], tree)
-    tests = map_of(out, trees)
-    mutants = chosen(args.only or ["*"], args.seed, None if args.whole else args.sample)
-    state = read_state(out / "state.jsonl")
-    begun: dict[str, tuple[list[str], float]] = {}
-
-    def record(mutant: Mutant, verdict: str, names: list[str], by: str, seconds: float) -> None:
-        values = asdict(mutant) | {"verdict": verdict, "tests": len(names), "by": by, "seconds": round(seconds, 1)}
-        del values["code"]
-        state[mutant.key] = values
-        with (out / "state.jsonl").open("a", encoding="utf8") as file:
-            file.write(json.dumps(values) + "\n")
-        print(f"{verdict:9} {mutant.path}:{mutant.line} {by}", flush=True)
-
-    def start(mutant: Mutant, tree: Path) -> tuple[int, float]:
-        names = tests_of(mutant, tests)
-        begun[mutant.key] = (names, time.monotonic())
-        target = tree / mutant.path
-        target.write_text(mutant.code, encoding="utf8")
-        for compiled in target.parent.glob(f"__pycache__/{target.stem}.*"):
-            compiled.unlink()
-        (tree / "failed").unlink(missing_ok=True)
-        limit = PATIENCE + 6 * sum(tests[name]["seconds"] for name in names)
-        return fork(lambda: try_out(names, tree) if names else 0, tree, out / f"{tree.name}.log"), limit
-
-    def finish(mutant: Mutant, tree: Path, end: int) -> None:
-        names, since = begun.pop(mutant.key)
-        failed = tree / "failed"
-        by = (failed.read_text(encoding="utf8") if failed.exists() else "") or f"status {end}"
-        verdict = "unreached" if not names else "survived" if end == 0 else "killed"
-        record(mutant, verdict, names, by if verdict == "killed" else "", time.monotonic() - since)
-        shutil.copyfile(ROOT / mutant.path, tree / mutant.path)
-
-    again = ("survived", "unreached") if args.retry else ()
-    waiting = [m for m in mutants if m.key not in state or state[m.key]["verdict"] in again]
-    run_all(waiting, start, finish, trees)
-    report([state[m.key] for m in mutants], out)
+    run = Run(out, copies(out, args.jobs), args.patience)
+    mutants = chosen(args.only, args.seed, None if args.whole else args.sample)
+    again = ("survived",) if args.retry else ()
+    waiting = [m for m in mutants if m.key not in run.state or run.state[m.key]["verdict"] in again]
+    run_all(waiting, run.start, run.finish, run.trees)
+    run.check_killers()
+    report([run.state[m.key] for m in mutants], out)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ outside functions, so `Finder` walks the whole file.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import libcst as cst
-from libcst.metadata import MetadataWrapper, ParentNodeProvider, PositionProvider
+from libcst.metadata import MetadataWrapper, PositionProvider
 from mutmut.mutation import mutators
 
 OPERATORS = (  # of one token each
@@ -32,24 +31,23 @@ CHECKS = ("strict", "frozen", "slots", "stacklevel")  # keywords that change no 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change: the file with it, and the lines of the statement, or None for all that runs on import."""
+    """One change: the lines before and after it, and the whole file with it."""
 
     key: str
     path: str
     line: int
     before: str
     after: str
-    lines: tuple[int, int] | None
     code: str
 
 
 class Finder(cst.CSTVisitor):
-    """Collect the changes of a file: (node, changed node, line, lines of its statement)."""
+    """Collect the changes of a file: (node, changed node, line)."""
 
-    METADATA_DEPENDENCIES = (PositionProvider, ParentNodeProvider)
+    METADATA_DEPENDENCIES = (PositionProvider,)
 
     def __init__(self) -> None:
-        self.found: list[tuple[cst.CSTNode, cst.CSTNode, int, tuple[int, int] | None]] = []
+        self.found: list[tuple[cst.CSTNode, cst.CSTNode, int]] = []
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         # types and messages change no number
@@ -62,23 +60,9 @@ class Finder(cst.CSTVisitor):
         for kind, operator in OPERATORS:
             if isinstance(node, kind):
                 changed = list(operator(node))
-                for other in changed[:1] if kind is cst.SimpleString else changed:
-                    self.found.append(
-                        (node, other, self.get_metadata(PositionProvider, node).start.line, self._span(node))
-                    )
+                line = self.get_metadata(PositionProvider, node).start.line
+                self.found += [(node, other, line) for other in (changed[:1] if kind is cst.SimpleString else changed)]
         return True
-
-    def _span(self, node: cst.CSTNode) -> tuple[int, int] | None:
-        end = self.get_metadata(PositionProvider, node).end.line
-        start, inside = None, False
-        while (parent := self.get_metadata(ParentNodeProvider, node, None)) is not None:
-            if isinstance(parent, cst.Param | cst.Decorator):
-                return None
-            if start is None and isinstance(parent, cst.SimpleStatementLine | cst.BaseCompoundStatement):
-                start = self.get_metadata(PositionProvider, parent).start.line
-            inside = inside or isinstance(parent, cst.FunctionDef)
-            node = parent
-        return (start, end) if inside and start else None
 
 
 def mutants_of(root: Path, path: str) -> Iterator[Callable[[], Mutant | None]]:
@@ -88,12 +72,19 @@ def mutants_of(root: Path, path: str) -> Iterator[Callable[[], Mutant | None]]:
     finder = Finder()
     wrapper.visit(finder)
 
-    def apply(node: cst.CSTNode, other: cst.CSTNode, line: int, span: tuple[int, int] | None) -> Mutant | None:
+    def apply(node: cst.CSTNode, other: cst.CSTNode, line: int) -> Mutant | None:
         code = wrapper.module.deep_replace(node, other).code
-        sides = [d for d in difflib.ndiff(text.splitlines(), code.splitlines()) if d[0] in "+-"]
-        before, after = ("\n".join(d[2:].strip() for d in sides if d[0] == sign) for sign in "-+")
         key = hashlib.sha256(f"{path}\n{code}".encode()).hexdigest()[:16]
-        return Mutant(key, path, line, before, after, span, code) if code != text else None
+        return Mutant(key, path, line, *difference(text, code), code) if code != text else None
 
     for change in finder.found:
         yield lambda change=change: apply(*change)
+
+
+def difference(text: str, code: str) -> tuple[str, str]:
+    """Return the lines in which two texts differ, without their indentation."""
+    old, new = text.splitlines(), code.splitlines()
+    start = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), 0)
+    end = next((i for i, (a, b) in enumerate(zip(old[::-1], new[::-1], strict=False)) if a != b), 0)
+    before, after = ("\n".join(line.strip() for line in side[start : len(side) - end]) for side in (old, new))
+    return before, after

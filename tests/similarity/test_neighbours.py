@@ -131,7 +131,8 @@ def test_refusals():
         mutual_knn(torch.zeros(20, 3), y)
     with pytest.raises(BertftError, match="cosine needs rows of at least one number"):
         mutual_knn(torch.zeros(20, 0), y)
-    with pytest.raises(BertftError, match="NaN"):
-        rbf_cka(x * torch.nan, y)
+    for one, other, name in ((x * torch.nan, y, "x"), (x, y * torch.nan, "y")):
+        with pytest.raises(BertftError, match=rf"rbf_cka: .*\b{name}\b.*NaN"):
+            rbf_cka(one, other)
     with pytest.raises(BertftError, match="are equal"):
         rbf_cka(torch.ones(20, 3), y)
