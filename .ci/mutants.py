@@ -1,11 +1,8 @@
 """Mutation testing of the statistical core.
 
-``python .ci/mutants.py --out DIR`` changes one token of the core at a time, runs the tests nearest to it
-and lists the changes that no test notices in DIR/survivors.md. The same command resumes an interrupted run.
-
-The changes are those of mutmut's operators. mutmut's own runner changes functions only, without decorators, and draws
-no sample; half the constants that matter here stand outside functions. So this file holds a runner: a process that has
-imported torch forks one process for each mutant, in a copy of the repository. docs/mutation.md describes it.
+``python .ci/mutants.py --out DIR`` changes one token of the core at a time, runs the tests nearest to it, and lists the
+changes that no test notices in DIR/survivors.md. The same command resumes an interrupted run. A process that has
+imported torch forks one process for each mutant, in a copy of the repository. docs/mutation.md has more.
 """
 
 from __future__ import annotations
@@ -43,7 +40,8 @@ PARTS = {  # of bertft: the files whose formulas make the numbers of a run
     "data/readers": ["*.py"],
     "models/tasks": ["*.py"],
 }
-TESTS = ("ops", "similarity", "probes", "runs", "data", "models/tasks")  # folders of tests/
+TESTS = [f"{part}/**/test_*.py" for part in ("ops", "similarity", "probes", "runs", "data", "models/tasks")]
+TESTS.append("project/test_definitions.py")
 WARM = [  # imported once, before any fork
     *("torch", "torch.utils.data", "torch.testing", "scipy.stats", "scipy.special", "scipy.sparse", "pandas"),
     *("datasets", "transformers.models.bert.modeling_bert", "transformers.models.bert.tokenization_bert"),
@@ -51,6 +49,7 @@ WARM = [  # imported once, before any fork
 ]
 NEAREST = 5  # files of tests that one mutant runs
 HUNG = "the limit of time"
+FAILED = (1, 2, 3)  # how pytest ends if a test or an import fails; otherwise no test has run
 
 
 def chosen(only: str, seed: int, sample: int | None) -> list[Mutant]:
@@ -184,6 +183,8 @@ def tests_of(path: str) -> list[str]:
     """
     top = ast.parse((ROOT / path).read_text(encoding="utf8")).body
     names = {node.name for node in top if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    names |= {node.id for line in top if isinstance(line, ast.Assign) for node in ast.walk(line.targets[0])
+              if isinstance(node, ast.Name)}  # fmt: skip
     words = words_of_tests()
     score: Counter[Path] = Counter()
     for name in names:  # a name that few files have says more
@@ -206,7 +207,7 @@ def own_tests(path: str) -> Path:
 @functools.cache
 def words_of_tests() -> dict[Path, set[str]]:
     """Return the words of every file of tests."""
-    files = (file for folder in TESTS for file in (ROOT / "tests" / folder).rglob("test_*.py"))
+    files = (file for pattern in TESTS for file in (ROOT / "tests").glob(pattern))
     return {file.relative_to(ROOT): set(re.findall(r"\w+", file.read_text(encoding="utf8"))) for file in files}
 
 
@@ -267,7 +268,8 @@ class Run:
     def finish(self, mutant: Mutant, tree: Path, end: int) -> None:
         """Record how a mutant's tests ended, and take it out of ``tree``."""
         by = HUNG if end == -1 else (failures_in(tree) or [f"status {end}"])[0]
-        self.record(asdict(mutant) | {"verdict": "killed" if end else "survived", "by": by if end else ""})
+        killed = end < 0 or end in FAILED
+        self.record(asdict(mutant) | {"verdict": "killed" if killed else "survived", "by": by if end else ""})
         shutil.copy2(ROOT / mutant.path, tree / mutant.path)
 
     def record(self, values: dict) -> None:
@@ -280,7 +282,7 @@ class Run:
 
     def check_killers(self) -> None:
         """Run the tests that killed mutants on the unchanged code; one that fails there has killed nothing."""
-        killers = {r["by"] for r in self.state.values() if "::" in r["by"]}
+        killers = {r["by"].split("[")[0] for r in self.state.values() if "::" in r["by"]}
 
         def start(tests: list[str], tree: Path) -> tuple[int, float]:
             return fork(lambda: run_tests(tests, tree), tree, self.log.with_name("killers.log")), 3600

@@ -119,6 +119,15 @@ def test_rbf_influence_is_the_derivative_by_a_stimulus_share():
     assert neighbours.rbf_alignment(x, y, influences=False) == (found, None)
 
 
+def test_the_gaussian_kernel_is_centred_on_both_sides():
+    x, _ = spaces(30)
+    squares = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square()
+    centre = torch.eye(30, dtype=torch.float64) - 1 / 30
+    for sigma in (0.5, 1.0):
+        kernel = torch.exp(-squares / (2 * sigma**2 * np.median(squares.numpy())))
+        torch.testing.assert_close(neighbours.gaussian_kernel(x, sigma=sigma), centre @ kernel @ centre)
+
+
 def test_refusals():
     x, y = spaces(20)
     with pytest.raises(BertftError, match=r"k must lie in 1\.\.19"):
