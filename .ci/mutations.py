@@ -53,6 +53,8 @@ class Finder(cst.CSTVisitor):
         # types and messages change no number
         if isinstance(node, cst.Annotation | cst.Raise | cst.Import | cst.ImportFrom | cst.Assert):
             return False
+        if isinstance(node, cst.Call) and getattr(node.func, "value", "") == "TypeVar":
+            return False
         if isinstance(node, cst.Arg) and node.keyword is not None and node.keyword.value in CHECKS:
             return False
         if isinstance(node, cst.Assign) and getattr(node.targets[0].target, "value", "") == "__all__":
