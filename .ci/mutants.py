@@ -47,7 +47,7 @@ WARM = [  # imported once, before any fork
     *("datasets", "transformers.models.bert.modeling_bert", "transformers.models.bert.tokenization_bert"),
     *("safetensors.torch", "hypothesis.strategies", "pydantic", "yaml", "filelock", "pytest"),
 ]
-NEAREST = 5  # files of tests that one mutant runs
+NEAREST = 8  # files of tests that one mutant runs
 HUNG = "the limit of time"
 FAILED = (1, 2, 3)  # how pytest ends if a test or an import fails; otherwise no test has run
 

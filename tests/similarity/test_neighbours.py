@@ -27,7 +27,7 @@ def spaces(n: int, seed: int = 0):
 
 
 @pytest.mark.parametrize("metric", ["cosine", "sqeuclidean"])
-@pytest.mark.parametrize(("n", "k"), [(300, 10), (65, 3), (12, 11)])
+@pytest.mark.parametrize(("n", "k"), [(300, 10), (65, 3), (12, 11), (12, 1)])
 def test_neighbours_are_those_of_the_whole_matrix(metric, n, k):
     x, y = spaces(n)
 
