@@ -155,3 +155,9 @@ def test_columns_ascend_by_variance_and_parts_hold_the_rows():
     hi, lo, *again = (part.double() * scale[:, None] for part in w.split(u.shape[1], dim=1))
     assert torch.equal(again[0], hi) and torch.equal(again[1], hi)
     assert ((hi + lo - u[:, order]).abs() <= (2.0**-22 * u[:, order].abs()).clamp(min=2.0**-37 * u.abs().max())).all()
+
+
+def test_no_layers_have_no_distances():
+    nothing = torch.zeros(0, 3, 4)
+    assert parts.distance(nothing, None, "sqeuclidean", condensed=False).shape == (0, 3, 3)
+    assert parts.distance(nothing, torch.zeros(0, 2, 4), "dot", condensed=False).shape == (0, 3, 2)

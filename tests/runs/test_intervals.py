@@ -24,6 +24,7 @@ from bertft.runs.intervals import (
     positive_interval,
     ratio_interval,
     resamples_of,
+    share_interval,
 )
 
 
@@ -131,3 +132,47 @@ def test_holm_adjusts_as_in_the_paper():
     # Sorted 0.01, 0.02, 0.03, 0.9 times 4, 3, 2, 1, and never below one before it.
     assert holm(np.array([0.03, 0.01, 0.9, 0.02])) == pytest.approx([0.06, 0.04, 0.9, 0.06])
     assert holm(np.array([0.6, 0.7])).tolist() == [1.0, 1.0] and len(holm(np.array([]))) == 0
+
+
+def test_percentiles_are_those_of_95_percent():
+    score = percentile_score(np.concatenate([[50.0], np.random.default_rng(0).permutation(101)]), 7)
+    assert (score.value, score.low, score.high, score.n) == (50.0, 2.5, 97.5, 7)
+    below, above = percentile_score(np.array([-1.0, 0, 1]), 2), percentile_score(np.array([3.0, 0, 1]), 2)
+    assert (below.low, below.high) == (-1.0, 0.975) and (above.low, above.high) == (0.025, 3.0)
+
+
+def test_centred_resamples_are_clipped_at_both_bounds():
+    found = centred_resamples(np.array([[0.9], [-0.9]]), np.array([[0.2, 0.8], [-0.2, -0.8]]), -1.0)
+    assert found.tolist() == [pytest.approx([0.9, 0.6, 1.0]), pytest.approx([-0.9, -0.6, -1.0])]
+
+
+def test_two_groups_are_enough_for_an_interval():
+    values, groups = torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64), torch.tensor([4, 4, 9])
+    # totals about the mean 3 are -3 and 3
+    half = stats.t.ppf(0.975, 1) * math.sqrt(2 / 1 * 18) / 3
+    assert clustered_mean(values, groups) == pytest.approx((3.0, 3.0 - half, 3.0 + half))
+    error, t = clustered_error(torch.tensor([2.0, -2.0]).double(), torch.tensor([0, 1]), stimuli=2, sentences=2)
+    assert (error, t) == pytest.approx((math.sqrt(2 * 8) / 2, stats.t.ppf(0.975, 1)))
+
+
+def test_an_interval_without_width_has_the_value_at_both_ends():
+    groups, size = torch.arange(4), {"stimuli": 4, "sentences": 4}
+    none, some = torch.zeros(4, dtype=torch.float64), torch.arange(4.0, dtype=torch.float64)
+    for found in (
+        clustered_interval(0.3, none, groups, **size),
+        clustered_interval(1.0, some, groups, **size),
+        share_interval(0.3, none, groups, **size),
+        share_interval(0.0, some, groups, **size),
+    ):
+        assert found.low == found.high == found.value
+    assert math.isnan(clustered_interval(math.nan, some, groups, **size).low)
+
+
+def test_the_interval_of_a_share_is_symmetric_in_the_log_odds():
+    influence, groups = torch.tensor([1.0, 2.0, -1.0, -2.0]).double(), torch.tensor([0, 0, 1, 2])
+    found = share_interval(0.2, influence, groups, stimuli=400, sentences=30)
+    error, t = clustered_error(influence, groups, 400, 30)
+    odds = [math.log(p / (1 - p)) for p in found[:3]]
+    step = t * error / (0.2 * 0.8)
+    assert (found.value, found.standard_error) == (0.2, error)
+    assert (odds[1], odds[2]) == pytest.approx((odds[0] - step, odds[0] + step))

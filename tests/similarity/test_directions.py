@@ -260,3 +260,10 @@ def test_equal_encoders_have_no_direction_from_sums_either():
     x = torch.randn(1, 300, 8, generator=torch.Generator().manual_seed(0))
     change = change_of_moments(CrossMoments(1, 1, "dot").update(x, x.clone()), 0)
     assert isinstance(change, Change) and change.total == 0
+
+
+def test_tables_without_rows_have_their_header(tmp_path):
+    write_directions({}, tmp_path, "text", None)
+    heads = ("share,low,high,end,value,word,text,context", "end,value,token,embedding")
+    for file, head in zip(FILES, heads, strict=True):
+        assert (tmp_path / file).read_text("utf8") == f"model,data,layer,direction,{head}\n"

@@ -288,6 +288,7 @@ def test_bad_input():
         clustered_interval(0.5, torch.ones(3), torch.zeros(3, dtype=torch.long), stimuli=3, sentences=1)
     with pytest.raises(BertftError, match="capacity must be positive"):
         Reservoir(0)
+    assert Reservoir(1).capacity == 1
     with pytest.raises(BertftError, match="found 0"):
         Reservoir(5).contents()
     x, y, groups, _ = sample(5, torch.Generator().manual_seed(0))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from bertft.similarity import measures
 from bertft.similarity.moments import CrossMoments
 
 N, D, E = 120, 8, 6
@@ -44,6 +45,15 @@ def test_svcca_truncates_first():
     x, y = data()
     expected = torch.linalg.svdvals(leading(x, 0.9).T @ leading(y, 0.9)).mean()
     assert moments(x, y).svcca(0.9).item() == pytest.approx(expected.item(), abs=1e-10)
+
+
+def test_svcca_keeps_99_percent_of_the_variance_unless_asked():
+    x, y = data()
+    x = orthonormal(x) * torch.tensor([1.0, 1, 1, 1, 0.5, 0.1, 0.05, 0.01])
+    expected = torch.linalg.svdvals(leading(x, 0.99).T @ leading(y, 0.99)).mean().item()
+    assert leading(x, 0.99).shape[1] == 5
+    assert moments(x, y).svcca().item() == pytest.approx(expected, abs=1e-10)
+    assert measures.svcca(*measures.scatter(moments(x, y).moments(0, 0))).item() == pytest.approx(expected, abs=1e-10)
 
 
 def test_pwcca_weighs_by_projection():
@@ -109,3 +119,13 @@ def test_fewer_stimuli_than_dimensions():
     few = CrossMoments(1, 1, "dot").update(x[None, :5], y[None, :5])
     assert few.cca().item() == pytest.approx(1, abs=1e-8)
     assert few.linear_r2().item() == pytest.approx(1, abs=1e-8)
+
+
+def test_linear_r2_has_no_penalty_unless_asked_and_leaves_out_what_depends():
+    x, y = data()
+    whole = moments(x, y)
+    expected = whole.linear_r2(ridge=0.0).item()
+    assert measures.linear_r2(*measures.scatter(whole.moments(0, 0))).item() == pytest.approx(expected, abs=1e-12)
+    assert expected - whole.linear_r2(ridge=1.0).item() > 0.01
+    doubled = moments(torch.cat([x, x[:, :2]], dim=1), y)  # its scatter matrix has no inverse
+    assert doubled.linear_r2().item() == pytest.approx(expected, abs=1e-9)

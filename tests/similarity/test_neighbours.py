@@ -27,7 +27,7 @@ def spaces(n: int, seed: int = 0):
 
 
 @pytest.mark.parametrize("metric", ["cosine", "sqeuclidean"])
-@pytest.mark.parametrize(("n", "k"), [(300, 10), (65, 3), (12, 11)])
+@pytest.mark.parametrize(("n", "k"), [(300, 10), (65, 3), (12, 11), (12, 1)])
 def test_neighbours_are_those_of_the_whole_matrix(metric, n, k):
     x, y = spaces(n)
 
@@ -93,6 +93,41 @@ def test_rbf_interval_equals_the_jackknife(monkeypatch):
     assert (high - low) / 2 == pytest.approx(1.984 * error, rel=0.1)
 
 
+def weighted_rbf(x: torch.Tensor, y: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """Return CKA of the kernels of `rbf_cka` if stimulus i has the ``share`` p_i of the sample."""
+    kernels = []
+    for t in (x, y):
+        squares = torch.cdist(t, t, compute_mode="donot_use_mm_for_euclid_dist").square()
+        kernels.append(torch.exp(-squares / (0.5 * np.median(squares.numpy()))))
+
+    def hsic(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        centred = [t - (t @ share)[:, None] - share @ t + share @ t @ share for t in (a, b)]
+        return share @ (centred[0] * centred[1]) @ share
+
+    k, l_ = kernels
+    return hsic(k, l_) / (hsic(k, k) * hsic(l_, l_)).sqrt()
+
+
+def test_rbf_influence_is_the_derivative_by_a_stimulus_share():
+    x, y = spaces(90)
+    share = torch.full((90,), 1 / 90, dtype=torch.float64, requires_grad=True)
+    value = weighted_rbf(x, y, share)
+    slope = torch.autograd.grad(value, share)[0]
+    found, influence = neighbours.rbf_alignment(x, y)
+    assert found == pytest.approx(value.item(), abs=1e-12)
+    torch.testing.assert_close(influence, slope - (slope * share).sum().detach(), rtol=1e-8, atol=1e-10)
+    assert neighbours.rbf_alignment(x, y, influences=False) == (found, None)
+
+
+def test_the_gaussian_kernel_is_centred_on_both_sides():
+    x, _ = spaces(30)
+    squares = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square()
+    centre = torch.eye(30, dtype=torch.float64) - 1 / 30
+    for sigma in (0.5, 1.0):
+        kernel = torch.exp(-squares / (2 * sigma**2 * np.median(squares.numpy())))
+        torch.testing.assert_close(neighbours.gaussian_kernel(x, sigma=sigma), centre @ kernel @ centre)
+
+
 def test_refusals():
     x, y = spaces(20)
     with pytest.raises(BertftError, match=r"k must lie in 1\.\.19"):
@@ -105,7 +140,8 @@ def test_refusals():
         mutual_knn(torch.zeros(20, 3), y)
     with pytest.raises(BertftError, match="cosine needs rows of at least one number"):
         mutual_knn(torch.zeros(20, 0), y)
-    with pytest.raises(BertftError, match="NaN"):
-        rbf_cka(x * torch.nan, y)
+    for one, other, name in ((x * torch.nan, y, "x"), (x, y * torch.nan, "y")):
+        with pytest.raises(BertftError, match=rf"rbf_cka: .*\b{name}\b.*NaN"):
+            rbf_cka(one, other)
     with pytest.raises(BertftError, match="are equal"):
         rbf_cka(torch.ones(20, 3), y)

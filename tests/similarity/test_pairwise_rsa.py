@@ -165,3 +165,11 @@ def test_bad_input():
 def test_matrix_equals_squareform():
     x, _ = data(10)
     assert matrix(x, "cosine", "cosine") == pytest.approx(squareform(pdist(x.numpy(), "cosine")), abs=1e-12)
+
+
+def test_two_groups_are_enough_for_a_bootstrap():
+    x, y = data(6)
+    two = rsa(x, y, groups=np.array([0, 0, 0, 1, 1, 1]), bootstrap=20, seed=1)
+    assert two.groups == 2 and len(two.resamples) == 20 and two.low <= two.high
+    with pytest.raises(BertftError, match="at least 2 groups, found 1"):
+        rsa(x, y, groups=np.zeros(6, dtype=int), bootstrap=20)

@@ -22,8 +22,9 @@ from bertft.models.blocks import reinitialise
 from bertft.models.encoder import Encoder
 from bertft.runs.checkpoint import Checkpoint
 from bertft.runs.rows import read_results
-from bertft.similarity import Plan, compare_stream, compare_vectors
+from bertft.similarity import CrossMoments, Plan, compare_stream, compare_vectors
 from bertft.similarity import vectors as module
+from bertft.similarity.influence import rsa_intervals
 
 PLAN = Plan(metrics=("cosine",), measures=("rsa", "cka", "procrustes", "anisotropy"), sample=60, seed=3)
 
@@ -379,3 +380,12 @@ def test_a_bad_command_leaves_nothing(options, message, tmp_path, monkeypatch, c
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and message in lines[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_last_group_of_one_stimulus_counts_in_the_intervals():
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 1, 12, 5, generator=g, dtype=torch.float64)
+    groups = torch.tensor([0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3])
+    row, *_ = compare_vectors(x, y, Plan(metrics=("cosine",), measures=("rsa",)), groups=groups.tolist())
+    (expected,) = rsa_intervals(CrossMoments(1, 1, "cosine").update(x, y), groups, x, y, sentences=4)
+    assert (row.value, row.low, row.high, row.n) == pytest.approx((*expected[:3], 12), abs=1e-9)

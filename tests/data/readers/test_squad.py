@@ -67,6 +67,10 @@ def changed(change: Callable[[Any, Any], object]) -> dict[str, Any]:
             "question 'q2': expected the answer '1981' at offset 14, found ' 198'",
         ),
         (
+            changed(lambda p, q: q["answers"][0].update(answer_start=0)),
+            "question 'q2': expected the answer '1981' at offset 0, found '",
+        ),
+        (
             changed(lambda p, q: q["answers"][0].update(answer_start=99)),
             "question 'q2': expected the answer '1981' at offset 99, found the end of the context",
         ),

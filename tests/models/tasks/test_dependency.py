@@ -90,6 +90,21 @@ def two_relations(parser):
     return model, TASK.features(tokenizer, sentences[:4], spec, Window(128), training=True)
 
 
+def test_a_word_may_hang_from_the_root_or_another_word_of_its_sentence(parser):
+    whole, tokenizer, sentences, spec = parser
+    few = sorted(sentences, key=lambda s: len(s.words))[:: len(sentences) - 1]
+    short, long = (len(s.words) for s in few)
+    batch = TASK.collate(TASK.features(tokenizer, few, spec, Window(128), training=True), tokenizer)
+    with torch.no_grad():
+        output, rest = whole.encode(batch)
+        scores = whole.head._arc_scores(whole.head._words(output, rest["pieces"], rest["offsets"]), rest["places"])
+    assert short < long and scores.shape == (2, long, long + 1)
+    for row, n in zip(scores, (short, long), strict=True):
+        allowed = [[head <= n and head != word for head in range(long + 1)] for word in range(1, n + 1)]
+        assert row[:n].isfinite().tolist() == allowed
+        assert row[:, 0].isfinite().all()  # words of padding too, so that no softmax is over nothing
+
+
 def test_the_loss_skips_unknown_relations(parser, two_relations):
     _, tokenizer, sentences, _ = parser
     model, features = two_relations

@@ -55,6 +55,8 @@ def test_long_pairs_lose_the_end_of_the_longer_text(loaded):
     assert loaded[1].decode(feature.inputs["input_ids"]).endswith("a b c [SEP]")
     with pytest.raises(BertftError, match="max_length must be at least 5 for text pairs, found 4"):
         TASK.features(loaded[1], [long], TASK.spec([]), Window(4), training=True)
+    (shortest,) = TASK.features(loaded[1], [Pair("p", "a", "b", "neutral")], TASK.spec([]), Window(5), training=True)
+    assert len(shortest) == 5
 
 
 def test_accuracy_and_majority():

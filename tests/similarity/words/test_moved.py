@@ -16,7 +16,7 @@ from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
 from bertft.similarity.compare.stimuli import in_windows
 from bertft.similarity.words.labels import LABELS, labels_of
-from bertft.similarity.words.moved import _extreme_sentences, words_that_moved
+from bertft.similarity.words.moved import _extreme_sentences, words_that_moved, write_moved
 
 SENTENCES = synthetic.sentences(30, seed=3)
 
@@ -132,3 +132,11 @@ def test_missing_labels_are_refused(encoders, by, words):
     sentence = Sentence("a", ("x",), (0,), ("root",), ("X",), ("X",), ("_",), ("SpaceAfter=No",))
     with pytest.raises(BertftError, match="no word of the text has 'misc:Gloss'"):
         labels_of(["misc:Gloss"], [sentence])
+
+
+def test_tables_without_rows_have_their_header(tmp_path):
+    write_moved({}, tmp_path, "text")
+    heads = ("layer,by,label,value,low,high,n", "layer,moved,value,word,sentence,context",
+             "layer,moved,value,n,sentence,text")  # fmt: skip
+    for file, head in zip(("local.csv", "words.csv", "sentences.csv"), heads, strict=True):
+        assert (tmp_path / file).read_text("utf8") == f"model,data,metric,{head}\n"
