@@ -8,8 +8,8 @@ that those persist through most layers. So a stimulus x is massive in a layer if
                  this squared norm among 4,550 ordinary, normal ones, and one of 500 times the median among 1,140.
     gap          what is beyond the limit stands apart: while more stimuli lie in the decade below the limit than beyond
                  it, the limit is tenfold. Heavy tails thus have no massive stimuli.
-    persistence  this holds in at least one layer in ten, rounded up. Without it, all commas are massive in the first
-                 block of Gemma 3 270M, 7 % of its tokens, and in no other block.
+    persistence  this holds in at least one layer in ten and in two, or in one if at most two are compared. Without it,
+                 all commas are massive in the first block of Gemma 3 270M, 7 % of its tokens, and in no other block.
 
 Mean m, median and limit are those of the first batch of the text, the same in every process, and then stay fixed. The
 mean leaves out what is far from it, so that it is that of ordinary stimuli even if one in five is massive.
@@ -111,7 +111,7 @@ class Massive:
                 for layer, mean in zip(space, centre.to(space.device), strict=True)
             ])  # fmt: skip
             far = (away > limit.to(away)[:, None]) & away.isfinite()
-            found.append(far & (far.sum(0) >= math.ceil(LASTING * len(far))))
+            found.append(far & (far.sum(0) >= _least_layers(len(far))))
         flag, copied = torch.stack([layers.any().to(found[0].device) for layers in found]).any(), None
         if flag.is_cuda:
             copied, device = torch.cuda.Event(), flag.device
@@ -178,6 +178,11 @@ class Massive:
             for name, counts in zip(self.encoders, self.counts, strict=True)
             for layer, count in enumerate(counts.tolist())
         ]
+
+
+def _least_layers(layers: int) -> int:
+    """Return in how many of ``layers`` layers a massive stimulus is beyond the limit."""
+    return min(max(2, math.ceil(LASTING * layers)), max(1, layers - 1))
 
 
 def _threshold(rows: Tensor) -> tuple[Tensor, float]:

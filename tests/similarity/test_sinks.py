@@ -139,8 +139,11 @@ def test_sinks_stand_apart_from_a_heavy_tail():
     assert found(x, 3000) == list(range(0, 3000, EVERY))
 
 
-@pytest.mark.parametrize(("layers", "moved", "massive"), [(19, 1, False), (19, 2, True), (33, 3, False), (33, 4, True)])
-def test_sinks_persist_in_a_tenth_of_the_layers(layers, moved, massive):
+@pytest.mark.parametrize(
+    ("layers", "moved", "massive"),
+    [(2, 1, True), (3, 1, False), (3, 2, True), (19, 1, False), (19, 2, True), (33, 3, False), (33, 4, True)],
+)
+def test_sinks_persist_in_two_layers_and_in_a_tenth(layers, moved, massive):
     """In Gemma 3 270M all commas are far from other tokens in layer 1 of 19 alone, and sinks in five to nine."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(layers, 600, 8, generator=g)
