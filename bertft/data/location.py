@@ -25,8 +25,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _BUILTIN = "builtin:"
 # A name with one of these suffixes is always a file, so that a mistyped path is not looked up on the hub.
 _FILE_SUFFIXES = {".conllu", ".gz", ".json", ".jsonl", ".tsv", ".txt"}
-# A file at the top of a repository of each kind; its place in the cache tells the commit.
-_FILES: dict[Kind, str] = {"model": "config.json", "dataset": "README.md"}
+# Files at the top of a repository of each kind, one of which it has; their place in the cache tells the commit.
+_FILES: dict[Kind, tuple[str, ...]] = {"model": ("config.json", "adapter_config.json"), "dataset": ("README.md",)}
 
 
 @dataclass(frozen=True)
@@ -176,11 +176,12 @@ def _commit(name: HubName, kind: Kind) -> str:
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError
 
-    try:
-        file = huggingface_hub.hf_hub_download(name.id, _FILES[kind], repo_type=kind, revision=name.revision)
-    except EntryNotFoundError:  # a data set without a README
-        return str(huggingface_hub.HfApi().repo_info(name.id, repo_type=kind, revision=name.revision).sha)
-    return Path(file).parent.name  # .../snapshots/<commit>/<file>
+    for file in _FILES[kind]:
+        with contextlib.suppress(EntryNotFoundError):
+            found = huggingface_hub.hf_hub_download(name.id, file, repo_type=kind, revision=name.revision)
+            return Path(found).parent.name  # .../snapshots/<commit>/<file>
+    # a data set without a README
+    return str(huggingface_hub.HfApi().repo_info(name.id, repo_type=kind, revision=name.revision).sha)
 
 
 def hub_within_reach() -> bool:

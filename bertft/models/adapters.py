@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
 from dataclasses import dataclass
@@ -10,16 +11,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bertft.data.location import at_home, hub_of
+from bertft.data.location import HubName, Source, at_home, hub_within_reach
 from bertft.errors import BertftError
 from bertft.models.blocks import blocks
 
-CONFIG = "adapter_config.json"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter as PEFT saves it: its folder's name, configuration and weights, and the name of its base model."""
+    """An adapter as PEFT saves it: its name, configuration and weights, and the name of its base model."""
 
     name: str
     config: Any
@@ -28,8 +29,32 @@ class Adapter:
 
 
 def is_adapter(name: str) -> bool:
-    """Return whether ``name`` is a folder with an adapter."""
-    return "\0" not in name and (at_home(name) / CONFIG).is_file()
+    """Return whether ``name`` is a folder with an adapter, or a repository on the hub or in its cache that is one.
+
+    A repository is an adapter if it has the file `CONFIG`. It is not if neither the hub nor the cache can tell.
+    """
+    if "\0" in name:
+        return False
+    if (at_home(name) / CONFIG).is_file():
+        return True
+    hub = Source.parse(name, "model").pinned().hub
+    return hub is not None and hub.config is None and _of_hub(hub, CONFIG) is not None
+
+
+def _of_hub(hub: HubName, file: str) -> Path | None:
+    """Return a file of a repository at one commit, downloaded if need be; None if there is none or it is out of reach.
+
+    The cache answers if it can: it also records that a commit lacks a file.
+    """
+    import huggingface_hub
+
+    with contextlib.suppress(Exception):  # network, hub and cache errors share no base class
+        found = huggingface_hub.try_to_load_from_cache(hub.id, file, revision=hub.revision)
+        if isinstance(found, str):
+            return Path(found)
+        if found is None and hub_within_reach():
+            return Path(huggingface_hub.hf_hub_download(hub.id, file, revision=hub.revision))
+    return None
 
 
 def add_lora(model: nn.Module, rank: int) -> nn.Module:
@@ -69,9 +94,9 @@ def merge_lora(model: nn.Module) -> nn.Module:
 
 
 def read_adapter(name: str) -> Adapter:
-    """Read the adapter in the folder ``name``.
+    """Read the adapter ``name``, a folder or a repository on the hub, from safetensors.
 
-    Raises ``BertftError`` if peft is not installed, or if the folder holds no readable adapter or names no base model.
+    Raises ``BertftError`` if peft is not installed, or if there is no readable adapter or it names no base model.
     """
     try:
         import peft
@@ -80,17 +105,30 @@ def read_adapter(name: str) -> Adapter:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder: Path = at_home(name)
+    folder = _folder_of(name)
     try:
         config = peft.PeftConfig.from_pretrained(str(folder))
-        weights = load_file(folder / "adapter_model.safetensors")
+        weights = load_file(folder / WEIGHTS)
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise BertftError(f"{name}: not a usable adapter: {' '.join(str(error).split())}") from None
     if not (base := config.base_model_name_or_path):
         raise BertftError(f"{folder / CONFIG}: names no base model (base_model_name_or_path)")
-    if config.revision and (hub := hub_of(base)):
+    if config.revision and (hub := Source.parse(base, "model").hub):
         base = str(dataclasses.replace(hub, revision=config.revision))
     return Adapter(name, config, weights, base)
+
+
+def _folder_of(name: str) -> Path:
+    """Return the folder of an adapter; of one on the hub, the folder of the cache with both of its files."""
+    hub = Source.parse(name, "model").pinned().hub
+    if hub is None:
+        return at_home(name)
+    files = [_of_hub(hub, file) for file in (CONFIG, WEIGHTS)]
+    for file, found in zip((CONFIG, WEIGHTS), files, strict=True):
+        if found is None:
+            raise BertftError(f"{name}: expected {file} in the repository, found none on the hub or in its cache")
+    assert files[0] is not None
+    return files[0].parent
 
 
 def apply_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:

@@ -20,11 +20,12 @@ import yaml
 
 from bertft.cli.main import run
 from bertft.cli.options import named_encoders
-from bertft.data import sources
+from bertft.data import location, sources
 from bertft.data.location import HubName, at_commit, data_name, hub_name, pin
 from bertft.data.streams import stream
 from bertft.errors import BertftError
-from bertft.models import loading
+from bertft.models import adapters, loading
+from bertft.models.adapters import is_adapter
 from bertft.models.finetuning.card import read_card
 from bertft.models.finetuning.config import FinetuneConfig
 from bertft.models.finetuning.run import finetune
@@ -111,6 +112,75 @@ def test_an_adapter_loads_its_base_at_the_named_revision(cache, tiny_model, tmp_
         file.write_text(json.dumps(json.loads(file.read_text(encoding="utf8")) | entries), encoding="utf8")
         found, base = (load_pretrained(name)[0] for name in (str(tmp_path / "a"), str(cache.snapshot(commit))))
         assert torch.equal(next(found.parameters()), next(base.parameters()))
+
+
+def published(cache, tiny_model, base: str | None = "org/tiny", weights: bool = True) -> None:
+    """Put the adapter ``org/lora`` of ``org/tiny@v1`` into the cache, with its weights or without."""
+    folder = cache.snapshot(OLD, "models--org--lora")
+    model, _ = load_pretrained(str(tiny_model))
+    model = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["value"], init_lora_weights=False))
+    model.save_pretrained(folder)
+    file = folder / "adapter_config.json"
+    entries = {"base_model_name_or_path": base, "revision": "v1"}
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf8")) | entries), encoding="utf8")
+    if not weights:
+        (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    cache.move("main", OLD, "models--org--lora")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # from peft, while the test makes its adapter
+def test_an_adapter_of_the_hub_alone_is_compared_with_its_base(cache, tiny_model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("bertft.study.diff.parts.NULL", 0)
+    published(cache, tiny_model)
+    text = ["--text", "builtin:synthetic?size=20", "--tokens", "all", "-q"]
+    assert run(["diff", "org/lora", *text, "--out", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out.startswith("changed    lora changed")
+    said = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf8"))
+    assert (said["base"], said["tuned"]) == (f"org/tiny@{OLD}", {"lora": f"org/lora@{OLD}"})
+    assert run(["diff", "org/tiny", *text]) == 2
+    assert "found only org/tiny, which is no adapter of a base" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"weights": False}, "org/lora: expected adapter_model.safetensors in the repository, found none"),
+        ({"base": None}, "adapter_config.json: names no base model"),
+        ({"base": "org/gone"}, "the adapter's base org/gone@v1 cannot be loaded"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # from peft, while the test makes its adapter
+def test_an_unusable_adapter_of_the_hub_is_refused(cache, tiny_model, tmp_path, capsys, change, sentence):
+    published(cache, tiny_model, **change)
+    assert run(["diff", "org/lora", "--out", str(tmp_path / "run"), "-q"]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1 and sentence in shown.err and not (tmp_path / "run").exists(), shown.err
+
+
+def test_the_hub_is_asked_whether_a_repository_is_an_adapter(monkeypatch):
+    """A repository has one of two files; a commit is asked once, and no answer means no adapter."""
+    from huggingface_hub.errors import EntryNotFoundError
+
+    asked = []
+
+    def download(identifier, file, *, repo_type="model", revision):
+        asked.append((identifier, file, revision))
+        if (identifier == "org/lora") != (file == "adapter_config.json"):
+            raise EntryNotFoundError(f"no {file}")
+        return f"/cache/snapshots/{NEW}/{file}"
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert not is_adapter("org/lora") and asked == []  # offline
+    for module in (location, adapters):
+        monkeypatch.setattr(module, "hub_within_reach", lambda: True)
+    assert is_adapter("org/lora@v1") and not is_adapter("org/bert")
+    assert asked == [
+        ("org/lora", "config.json", "v1"),
+        ("org/lora", "adapter_config.json", "v1"),
+        ("org/lora", "adapter_config.json", NEW),
+        ("org/bert", "config.json", None),
+        ("org/bert", "adapter_config.json", NEW),
+    ]
 
 
 def test_a_moved_branch_is_another_model(cache, tmp_path):

@@ -11,7 +11,7 @@ from bertft.similarity import sinks
 from bertft.similarity.compare.comparison import Comparison
 from bertft.similarity.compare.plan import Plan
 from bertft.similarity.moments import CrossMoments
-from bertft.similarity.sinks import Place
+from bertft.similarity.sinks import Massive, Place
 
 EVERY = 30
 
@@ -102,6 +102,54 @@ def test_thresholds_come_from_the_first_batch_and_from_ordinary_rows():
     assert (comparison.ordinary, len(comparison.massive), len(comparison)) == (320, 80, 400)
     first = comparison.massive.places[:2]
     assert first == [Place(0, 0, 0, 0, 0), Place(0, 5, 0, 0, 0)]
+
+
+def found(x: torch.Tensor, first: int = 1000) -> list[int]:
+    """Return the massive rows of x (L, n, D), by thresholds of the ``first`` rows."""
+    massive = Massive(["base"], {})
+    massive.fit([x[:, :first]])
+    layers = massive.layers_of([x])
+    return [] if layers is None else layers[0].any(0).nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize("width", [64, 640])
+def test_a_row_of_100_times_the_median_is_massive(width):
+    x = torch.randn(1, 1001, width, generator=torch.Generator().manual_seed(0))
+    x[0, 5:7] *= (torch.tensor([103.0, 97.0]) * x[0].square().sum(1).median() / x[0, 5:7].square().sum(1)).sqrt()[
+        :, None
+    ]
+    assert found(x) == [5]
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 1.5])
+def test_heavy_tails_are_not_massive(sigma):
+    """The norms are lognormal; up to 6 % of their squares exceed 100 times the median."""
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(1, 40_000, 16, generator=g)
+    x *= torch.exp(sigma * torch.randn(40_000, 1, generator=g))
+    squares = x[0].square().sum(1)
+    assert sigma < 1 or int((squares > 100 * squares.median()).sum()) > 400
+    assert found(x, 4000) == []
+
+
+def test_sinks_stand_apart_from_a_heavy_tail():
+    """A tail of up to 1,000 times the median moves the limit; sinks at 100,000 times are beyond it."""
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(1, 3000, 16, generator=g) * torch.exp(0.8 * torch.randn(3000, 1, generator=g))
+    x[0, ::EVERY] += 500 * torch.randn(16, generator=g)
+    assert found(x, 3000) == list(range(0, 3000, EVERY))
+
+
+@pytest.mark.parametrize(
+    ("layers", "moved", "massive"),
+    [(2, 1, True), (3, 1, False), (3, 2, True), (19, 1, False), (19, 2, True), (33, 3, False), (33, 4, True)],
+)
+def test_sinks_persist_in_two_layers_and_in_a_tenth(layers, moved, massive):
+    """In Gemma 3 270M all commas are far from other tokens in layer 1 of 19 alone, and sinks in five to nine."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(layers, 600, 8, generator=g)
+    x[1 : 1 + moved, ::EVERY, 3] += 100
+    assert found(x) == (list(range(0, 600, EVERY)) if massive else [])
 
 
 def test_a_text_without_massive_activations_has_todays_sums_and_rows():

@@ -22,7 +22,8 @@ from bertft.study.diff.models import Compared
 
 DIRECTIONS = 3  # of each layer
 TOKENS = 5000  # most stimuli whose change is taken apart
-EXCHANGED = 1000  # stimuli that read exchanged blocks
+EXCHANGED = 1000  # most stimuli that read exchanged blocks
+PASSES = 15_000  # stimuli times passes of whole encoders: exchanges cost about as much as a comparison of 5,000 stimuli
 
 
 class Directions(Reading):
@@ -90,17 +91,17 @@ class Causes(Reading):
         """Return the stage ``causes/<text>``, unless no encoder changed or the base is not in memory."""
         if not inputs.tuned or inputs.released:
             return []
-        depends = {**inputs.depends, "causes": EXCHANGED}
+        depends = {**inputs.depends, "causes": exchanged(inputs.base.num_layers)}
         return [Stage(f"causes/{inputs.data}", depends, lambda: self.work(inputs))]
 
     def work(self, inputs: Compared) -> list[Row]:
         """Return the rows."""
         inputs.skip(inputs.command.skip_first or 0)
-        rows = []
+        rows, tokens = [], exchanged(inputs.base.num_layers)
         for name, encoder in inputs.tuned.items():
             try:
                 found = block_causes(
-                    inputs.base, {name: encoder}, inputs.drawn(EXCHANGED), draw=_draw(inputs, EXCHANGED),
+                    inputs.base, {name: encoder}, inputs.drawn(tokens), draw=_draw(inputs, tokens),
                     progress=inputs.progress,
                 )  # fmt: skip
             except BertftError as error:
@@ -123,6 +124,12 @@ def _ends(found: Mapping[str, Sequence[LayerDirections]]) -> list[DirectionEnd]:
         )
         for name, layers in found.items() for one in layers for e in one.ends
     ]  # fmt: skip
+
+
+def exchanged(layers: int) -> int:
+    """Return how many stimuli read exchanged blocks: fewer in deep models, whose blocks need more passes."""
+    passes = layers + 3  # 2 (layers - 1) of half the height, 2 of the embeddings' and 2 of whole encoders
+    return min(EXCHANGED, PASSES // passes)
 
 
 def _draw(inputs: Compared, tokens: int) -> Draw:
