@@ -86,9 +86,9 @@ def rsa(
         groups: (N,) the group of each stimulus, such as the sentence of a token. Groups are resampled and permuted
             whole. By default every stimulus is its own group.
         bootstrap: resamples for the 95 % percentile interval, 0 for none. Resampled stimuli carry integer weights;
-            copies of one stimulus never form a pair. Rank comparisons keep the ranks of the full sample (beyond 1,024
-            stimuli, those read off a million of its pairs). Kendall draws 30,000 of 200,000 pairs for each of at most
-            100 resamples.
+            copies of one stimulus never form a pair. The mean of the resamples is moved onto the estimate. Rank
+            comparisons keep the ranks of the full sample (beyond 1,024 stimuli, those read off a million of its
+            pairs). Kendall draws 30,000 of 200,000 pairs for each of at most 100 resamples.
         permutations: of the groups of y for the Mantel test, 0 for none: p = (1 + #{null >= estimate}) / (K + 1).
             Groups swap places only with groups of the same size, so that stimuli of one group stay together on both
             sides and the test is exact; a group of unique size does not move. Not for kendall.
@@ -107,7 +107,7 @@ def rsa(
     low = high = p_value = drawn = None
     generator = np.random.default_rng(seed)
     if bootstrap:
-        drawn = _resampled(x[order], y[order], metric, compare, sizes, bootstrap, generator)
+        drawn = _centred(_resampled(x[order], y[order], metric, compare, sizes, bootstrap, generator), estimate)
         low, high = (float(v) for v in np.nanpercentile(drawn, ENDS))
     if permutations:
         a, b = (matrix(t[order], metric, compare) for t in (x, y))
@@ -152,6 +152,15 @@ def _resampled(
     if compare == "kendall":
         return _bootstrap_kendall(x, y, metric, sizes, min(resamples, 100), generator)
     return _bootstrap(block_sums(x, y, metric, compare, sizes), compare, sizes, resamples, generator)
+
+
+def _centred(drawn: np.ndarray, estimate: float) -> np.ndarray:
+    """Return resampled values (B,) moved so that their mean is the estimate.
+
+    A group that is drawn twice forms pairs with itself. Pairs of one group therefore weigh up to twice as much in a
+    resample as in the sample, which biases the resamples and not the estimate.
+    """
+    return np.clip(drawn - np.nanmean(drawn) + estimate, -1.0, 1.0)
 
 
 def _check(x: Tensor, y: Tensor, metric: str, compare: str, groups: Any) -> tuple[np.ndarray, Tensor]:

@@ -99,6 +99,16 @@ def test_interval_contains_the_estimate_and_widens_with_clusters():
     assert again.estimate == pytest.approx(clustered.estimate, abs=1e-6)
 
 
+@pytest.mark.parametrize("compare", ["pearson", "spearman"])
+def test_resamples_are_centred_on_the_estimate(compare):
+    g = torch.Generator().manual_seed(1)
+    sentence = torch.arange(60) // 5
+    x, y = (torch.randn(12, 8, generator=g)[sentence] + 0.3 * torch.randn(60, 8, generator=g) for _ in range(2))
+    found = rsa(x, y, compare=compare, bootstrap=200, groups=sentence)
+    assert np.mean(found.resamples) == pytest.approx(found.estimate, abs=1e-12)
+    assert (found.low, found.high) == pytest.approx(np.percentile(found.resamples, (2.5, 97.5)))
+
+
 def test_permutation_test_sees_a_relation_and_is_deterministic():
     x, y = data()
     result = rsa(x, y, permutations=199)
