@@ -16,16 +16,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from drawn_intervals import SIMULATIONS, Drawn
+from drawn_intervals import OF_A_SIZE, SIMULATIONS, Drawn
 
 COLUMNS = ("draw", *Drawn._fields)
-TRUE = "true"  # in place of a draw's number
-LOWEST, HIGHEST = 0.93, 0.97  # of the share of intervals that cover
-HEAD = "| simulation | estimator | draws | covered | below | above | width | true value | mean |"
+LIMIT = "limit"  # in place of a draw's number: the value of a text without end
+NULL = "null"
+HEAD = "| simulation | texts | estimator | draws | covered | below | above | width | true | limit |"
+HEAD_OF_NULL = "| measure | draws | one layer | maximum over layers |"
+MAXIMUM = ", maximum over layers"
 
 
 class Coverage(NamedTuple):
-    """How often intervals cover: of all draws, and those that lie below and above the true value."""
+    """How often intervals cover the ``true`` value: of all draws, and how many lie below and above it.
+
+    Of a null, ``below`` counts the bounds below the measure itself.
+    """
 
     draws: int
     covered: float
@@ -33,11 +38,11 @@ class Coverage(NamedTuple):
     above: float
     width: float
     true: float
-    mean: float
+    limit: float
 
     @property
     def error(self) -> float:
-        """The standard error of ``covered`` if the true coverage is 95 %."""
+        """The standard error of ``covered`` if 95 % of all intervals cover."""
         return math.sqrt(0.95 * 0.05 / self.draws)
 
 
@@ -46,12 +51,12 @@ def simulate(name: str, folder: Path, draws: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path, simulation = folder / f"{name}.csv", SIMULATIONS[name]
     kept = _whole(path)
-    first = int(kept[-1][0]) + 1 if kept and kept[-1][0] != TRUE else 0
+    first = int(kept[-1][0]) + 1 if kept and kept[-1][0] != LIMIT else 0
     with path.open("w", encoding="utf8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([COLUMNS, *kept])
         if not kept:
-            writer.writerows([TRUE, name, value, "", ""] for name, value in simulation.truth().items())
+            writer.writerows([LIMIT, name, value, "", ""] for name, value in simulation.limit().items())
         for draw in range(first, draws):
             file.flush()
             writer.writerows([draw, *found] for found in simulation.draw(draw))
@@ -61,57 +66,58 @@ def _whole(path: Path) -> list[list[str]]:
     """Return the rows of a file before its last draw."""
     if not path.exists():
         return []
-    rows = [row for row in csv.reader(path.read_text(encoding="utf8").splitlines()) if row][1:]
-    return [row for row in rows if row[0] != rows[-1][0]] if rows else []
+    text = path.read_text(encoding="utf8")
+    rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))[1:]
+    return [row for row in rows if row[0] != rows[-1][0]]
 
 
-def read(path: Path) -> tuple[dict[str, float], dict[str, list[Drawn]]]:
-    """Return the true values and the draws by estimator of a file."""
-    true: dict[str, float] = {}
+def coverages(folder: Path, name: str) -> dict[str, Coverage]:
+    """Return the coverage of each estimator in the file of a simulation."""
+    limits: dict[str, float] = {}
     found: dict[str, list[Drawn]] = {}
-    with path.open(encoding="utf8", newline="") as file:
-        for draw, name, *numbers in list(csv.reader(file))[1:]:
-            if draw == TRUE:
-                true[name] = float(numbers[0])
+    with (folder / f"{name}.csv").open(encoding="utf8", newline="") as file:
+        for draw, estimator, *numbers in list(csv.reader(file))[1:]:
+            if draw == LIMIT:
+                limits[estimator] = float(numbers[0])
             else:
-                found.setdefault(name, []).append(Drawn(name, *map(float, numbers)))
-    return true, found
+                found.setdefault(estimator, []).append(Drawn(estimator, *map(float, numbers)))
+    return {
+        estimator: _coverage(drawn, limits.get(estimator, math.nan), name == NULL) for estimator, drawn in found.items()
+    }
 
 
-def coverages(folder: Path, names: Iterable[str]) -> dict[tuple[str, str], Coverage]:
-    """Return the coverage of each estimator, by simulation and estimator.
+def _coverage(drawn: list[Drawn], limit: float, of_null: bool) -> Coverage:
+    n = len(drawn)
+    mean = sum(one.value for one in drawn) / n
+    true = mean if drawn[0].name.split(",")[0] in OF_A_SIZE else limit
+    below = sum(one.high < (one.value if of_null else true) for one in drawn) / n
+    above = sum(one.low > true for one in drawn) / n
+    return Coverage(n, 1 - below - above, below, above, sum(one.high - one.low for one in drawn) / n, true, limit)
 
-    The true value of a null's bound is the measure itself: it is covered unless the measure is ``above`` the bound.
-    """
-    table = {}
+
+def lines(folder: Path, names: Iterable[str]) -> list[str]:
+    """Return the tables of intervals and of nulls in Markdown."""
+    rows = [HEAD, "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|"]
+    nulls = ["", HEAD_OF_NULL, "|---|--:|--:|--:|"]
     for name in names:
-        true, found = read(folder / f"{name}.csv")
-        for estimator, drawn in found.items():
-            mean = sum(one.value for one in drawn) / len(drawn)
-            value = true.get(estimator, mean)
-            of_null = name == "null"
-            below = sum(one.high < (one.value if of_null else value) for one in drawn) / len(drawn)
-            above = sum(one.low > value for one in drawn) / len(drawn)
-            width = sum(one.high - one.low for one in drawn) / len(drawn)
-            table[name, estimator] = Coverage(len(drawn), 1 - below - above, below, above, width, value, mean)
-    return table
-
-
-def lines(table: dict[tuple[str, str], Coverage]) -> list[str]:
-    """Return the table in Markdown."""
-    rows = [HEAD, "|---|---|--:|--:|--:|--:|--:|--:|--:|"]
-    for (name, estimator), one in table.items():
-        shares = " | ".join(f"{100 * share:.1f} %" for share in (one.covered, one.below, one.above))
-        numbers = " | ".join(f"{number:.4g}" for number in (one.width, one.true, one.mean))
-        rows.append(f"| {name} | {estimator} | {one.draws} | {shares} | {numbers} |")
-    return rows
+        table = coverages(folder, name)
+        for estimator, one in table.items():
+            if name != NULL:
+                shares = " | ".join(f"{100 * share:.1f} %" for share in (one.covered, one.below, one.above))
+                numbers = " | ".join(f"{number:.3g}" for number in (one.width, one.true, one.limit))
+                head = f"| {name} | {SIMULATIONS[name].texts} | {estimator} | {one.draws}"
+                rows.append(f"{head} | {shares} | {numbers.replace('nan', '')} |")
+            elif not estimator.endswith(MAXIMUM):
+                most = table[estimator + MAXIMUM]
+                nulls.append(f"| {estimator} | {one.draws} | {100 * one.below:.1f} % | {100 * most.below:.1f} % |")
+    return rows + (nulls if len(nulls) > 3 else [])
 
 
 def main(folder: str, draws: str = "400", *names: str) -> None:
     for name in names or SIMULATIONS:
         simulate(name, Path(folder), int(draws))
     made = [name for name in SIMULATIONS if (Path(folder) / f"{name}.csv").exists()]
-    print(*lines(coverages(Path(folder), made)), sep="\n")
+    print(*lines(Path(folder), made), sep="\n")
 
 
 if __name__ == "__main__":

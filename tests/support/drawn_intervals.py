@@ -48,15 +48,17 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class Simulation:
-    """Data sets of one kind: ``draw`` of number s, and the true values by name.
-
-    Without a true value, an estimator is held against the mean of its draws: its interval is that of its expectation
-    at this number of texts.
-    """
+    """Data sets of one kind: ``draw`` of number s, and the values that a text without end would have, by name."""
 
     texts: int
     draw: Callable[[int], Iterable[Drawn]]
-    truth: Callable[[], dict[str, float]] = dict
+    limit: Callable[[], dict[str, float]] = dict
+
+
+# Measures whose expectation depends on the number of stimuli. Their intervals are held against this expectation.
+OF_A_SIZE = {
+    *SCATTER, "effective_dimension", "mutual_knn_10", "cka_rbf", "direction_rank", "mean_shift_share",
+}  # fmt: skip
 
 
 def _drawn(rows: Iterable[Row], name: Callable[[Row], str] = lambda row: row.measure) -> list[Drawn]:
@@ -71,6 +73,7 @@ def logistic(x: np.ndarray) -> np.ndarray:
 
 D = 12
 SPREAD = torch.linspace(0.4, 1.6, D)  # standard deviations along the axes: no ball, whose dimension cannot grow
+TURN = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(0))).Q  # no space has axes of its own
 
 
 def spaces(texts: int, seed: int) -> tuple[Tensor, list[Tensor]]:
@@ -82,7 +85,7 @@ def spaces(texts: int, seed: int) -> tuple[Tensor, list[Tensor]]:
     common = lambda: SPREAD * torch.randn(texts, D, generator=g)[groups]
     x = 0.7 * common() + own() + 0.5
     change = (0.8 * common() + 0.5 * own()).flip(1)  # canonical correlations that differ
-    return lengths, [t.unsqueeze(0) for t in (x, x + change, x + 0.6 * change + 0.4 * own())]
+    return lengths, [(t @ TURN).unsqueeze(0) for t in (x, x + change, x + 0.6 * change + 0.4 * own())]
 
 
 def _compared(texts: int, seed: int, plan: Plan, tuned: Sequence[str] = "tu") -> list[Row]:
@@ -108,14 +111,14 @@ def _similarity(plan: Plan, texts: int, tuned: Sequence[str] = "tu") -> Callable
     return lambda seed: _drawn(_compared(texts, seed, plan, tuned), _of_similarity)
 
 
-def _streamed_truth() -> dict[str, float]:
+def _streamed_limit() -> dict[str, float]:
     """Return the values of a draw of 100,000 texts."""
     whole = Plan(compares=STREAMED.compares, measures=STREAMED.measures, sample=500, float64=True)
     rows = _compared(100_000, -1, whole)
     return {_of_similarity(row): row.value for row in rows}
 
 
-def _sampled_truth(plan: Plan, texts: int = 800, draws: int = 16) -> dict[str, float]:
+def _sampled_limit(plan: Plan, texts: int = 800, draws: int = 16) -> dict[str, float]:
     """Return RSA over all pairs of large draws, each of ``texts``."""
     found: dict[str, list[float]] = {}
     for seed in range(-draws, 0):
@@ -153,7 +156,7 @@ def _directions(texts: int) -> Callable[[int], list[Drawn]]:
     return draw
 
 
-def _directions_truth() -> dict[str, float]:
+def _directions_limit() -> dict[str, float]:
     shift, spread = float(SHIFT @ SHIFT), float(SPECTRUM.sum())
     rank = spread**2 / float(SPECTRUM.square().sum())
     return dict(zip(DIRECTION_NAMES, [*(SPECTRUM[:2] / spread).tolist(), rank, shift / (shift + spread)], strict=True))
@@ -181,7 +184,7 @@ def _of_words(texts: int) -> Callable[[int], list[Drawn]]:
     return draw
 
 
-def _words_truth() -> dict[str, float]:
+def _words_limit() -> dict[str, float]:
     x, y, _ = _words(300_000, -1)
     return {"local_rsa": float(x.mean()), "agreement": float(torch.corrcoef(torch.stack([x, y]))[0, 1])}
 
@@ -228,7 +231,7 @@ def _edge_rows(texts: int, seed: int, resamples: int) -> list[Row]:
     return [row for row in kept if row.model == "base" or row.measure.endswith("_difference")]
 
 
-def _edge_truth() -> dict[str, float]:
+def _edge_limit() -> dict[str, float]:
     return {row.measure: row.value for row in _edge_rows(200_000, -1, 1)}
 
 
@@ -300,7 +303,7 @@ def _structural_rows(count: int, seed: int, resamples: int) -> list[Row]:
     return kept
 
 
-def _structural_truth() -> dict[str, float]:
+def _structural_limit() -> dict[str, float]:
     """Return the values of 300,000 sentences, which have every length; those over lengths by integration."""
     found = {row.measure: row.value for row in _structural_rows(300_000, -1, 2)}
     over_lengths = [name for name in found if name.removeprefix("control_").startswith(tuple(SPREADS))]
@@ -328,7 +331,7 @@ def _finetuned(texts: int) -> Callable[[int], list[Drawn]]:
     return draw
 
 
-def _finetuned_truth() -> dict[str, float]:
+def _finetuned_limit() -> dict[str, float]:
     return {"accuracy": _correct(2_000_000, -1, [0.0])[0].value}
 
 
@@ -352,7 +355,7 @@ def _pooled(texts: int) -> Callable[[int], list[Drawn]]:
     return draw
 
 
-def _pooled_truth() -> dict[str, float]:
+def _pooled_limit() -> dict[str, float]:
     found = {}
     for name, spread in OF_SEEDS.items():
         ratios = _correct(20_000, -1, _seed_shifts(-1, spread, 300))
@@ -391,15 +394,15 @@ def _null(seed: int) -> list[Drawn]:
 
 
 SIMULATIONS = {
-    "similarity": Simulation(200, _similarity(STREAMED, 200), _streamed_truth),
-    "similarity of few texts": Simulation(50, _similarity(STREAMED, 50), _streamed_truth),
-    "pairs": Simulation(60, _similarity(SAMPLED, 60), functools.partial(_sampled_truth, SAMPLED)),
-    "ranks": Simulation(60, _similarity(RANKS, 60, "t"), functools.partial(_sampled_truth, RANKS)),
-    "directions": Simulation(200, _directions(200), _directions_truth),
-    "words": Simulation(200, _of_words(200), _words_truth),
-    "edge": Simulation(200, lambda seed: _drawn(_edge_rows(200, seed, 1000)), _edge_truth),
-    "structural": Simulation(500, lambda seed: _drawn(_structural_rows(500, seed, 1000)), _structural_truth),
-    "fine-tuned": Simulation(200, _finetuned(200), _finetuned_truth),
-    "seeds": Simulation(200, _pooled(200), _pooled_truth),
+    "similarity": Simulation(200, _similarity(STREAMED, 200), _streamed_limit),
+    "similarity of few texts": Simulation(50, _similarity(STREAMED, 50), _streamed_limit),
+    "pairs": Simulation(60, _similarity(SAMPLED, 60), functools.partial(_sampled_limit, SAMPLED)),
+    "ranks": Simulation(60, _similarity(RANKS, 60, "t"), functools.partial(_sampled_limit, RANKS)),
+    "directions": Simulation(200, _directions(200), _directions_limit),
+    "words": Simulation(200, _of_words(200), _words_limit),
+    "edge": Simulation(200, lambda seed: _drawn(_edge_rows(200, seed, 1000)), _edge_limit),
+    "structural": Simulation(500, lambda seed: _drawn(_structural_rows(500, seed, 1000)), _structural_limit),
+    "fine-tuned": Simulation(200, _finetuned(200), _finetuned_limit),
+    "seeds": Simulation(200, _pooled(200), _pooled_limit),
     "null": Simulation(40, _null),
 }
