@@ -78,7 +78,8 @@ def overlap_influence(x: Tensor, y: Tensor, groups: Tensor, k: int = K) -> tuple
 
     The influences of a part sum to its pseudo-value in a jackknife that leaves out one of `PARTS` runs of texts
     ``groups`` (n,) at a time. Leaving out a text changes the neighbours of all others. Its own shares alone give two
-    thirds of the standard error; leaving out single stimuli gives four thirds, because the k-th neighbour jumps.
+    thirds of the standard error; leaving out single stimuli gives four thirds, because the k-th neighbour jumps. The
+    interval of a difference of two encoders is conservative.
     """
     texts, n = int(groups.max()) + 1, len(x)
     parts = min(PARTS, texts)
@@ -101,7 +102,7 @@ def _ranked(x: Tensor, m: int) -> Tensor:
     unit = reference.metric_rows(x.float(), "cosine").cpu()
     places = nearest(x, m).cpu()
     order = [
-        torch.einsum("nd,nmd->nm", unit[some], unit[places[some]]).argsort(dim=1, descending=True, stable=True)
+        (unit[places[some]] @ unit[some].unsqueeze(2)).squeeze(2).argsort(dim=1, descending=True, stable=True)
         for some in torch.arange(len(x)).split(STRIP)
     ]
     return places.gather(1, torch.cat(order))
