@@ -259,12 +259,27 @@ def _bootstrap(
 
     counts = np.outer(sizes, sizes).astype(np.float64)
     counts[np.diag_indices(groups)] -= sizes
-    pairs, stimuli = total(counts), float(sizes.sum())
-    k, l_, kk, ll, kl = (total(block) for block in blocks)
-    if compare == "rho_a":  # ranks are those of the full sample, so its number of pairs sets the scale
-        return 12 * (kl - k * l_ / pairs) / pairs / ((stimuli * (stimuli - 1) / 2) ** 2 - 1)
-    sums = PairSums(*(torch.from_numpy(values) for values in (pairs, k, l_, kk, kl, ll)))
-    return compare_sums(sums, compare="cosine" if compare == "cosine" else "pearson").numpy()
+    sums = PairSums(*(torch.from_numpy(total(block)) for block in _in_order(counts, blocks)))
+    drawn = compare_sums(sums, compare="cosine" if compare == "cosine" else "pearson").numpy()
+    return drawn * _share_of_ties(sizes, blocks) if compare == "rho_a" else drawn
+
+
+def _in_order(counts: np.ndarray, blocks: list[np.ndarray]) -> list[np.ndarray]:
+    """Return the blocks in the order of `PairSums`."""
+    k, l_, kk, ll, kl = blocks
+    return [counts, k, l_, kk, kl, ll]
+
+
+def _share_of_ties(sizes: np.ndarray, blocks: list[np.ndarray]) -> float:
+    """Return rho_a over Spearman's rho in the sample, 1 without ties: ranks with ties have less variance.
+
+    The ranks in a resample are those of the sample, whose variance there follows the resample and not its number of
+    pairs. So rho_a is resampled as a correlation times this constant.
+    """
+    pairs = float(sizes.sum() * (sizes.sum() - 1))
+    k, l_, kk, ll, _ = (float(block.sum()) for block in blocks)
+    variances = (kk - k * k / pairs) / pairs, (ll - l_ * l_ / pairs) / pairs
+    return 12 * math.sqrt(variances[0] * variances[1]) / ((pairs / 2) ** 2 - 1)
 
 
 def _bootstrap_kendall(
