@@ -10,7 +10,7 @@ from soak import KILLS, LAYERS, Run, furthest, soak
 from bertft.runs.rows import read_results
 
 TOKENS = 10_000_000
-EVERY = 30.0  # seconds between checkpoints
+EVERY = 10.0  # seconds between checkpoints; a run of two minutes has enough of them for three kills
 GROWTH = 48 << 20  # bytes by which a process's memory may grow from the first third of the text to the last
 # files with times in them
 TIMES = ("run.json", ".done.json", "report.html")

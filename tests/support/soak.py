@@ -176,7 +176,7 @@ def furthest(folder: Path) -> float:
     return max(float(np.abs(one[name] - two[name]).max() / max(np.abs(one[name]).max(), 1e-300)) for name in one)
 
 
-def main(folder: str, tokens: str = "10000000", every: str = "30") -> None:
+def main(folder: str, tokens: str = "10000000", every: str = "10") -> None:
     runs = soak(Path(folder), int(tokens), float(every))
     about = {
         name: {"seconds": round(run.seconds, 1), "cpu": round(run.cpu, 1), "kills": run.kills, "memory": run.medians()}
