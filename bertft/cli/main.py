@@ -1,7 +1,7 @@
 """Entry point of ``bertft``: errors become exit codes.
 
 0: done. 2: bad input or a full machine, reported on one line, ``error: ...``. 130: interrupted, reported with the
-command that resumes. ``bertft diff --json`` also prints the error as JSON on stdout.
+command that resumes. With ``--json`` the sentence also goes to stdout, as ``{"error": ...}``.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def run(arguments: list[str]) -> int:
             ) from None
         return code if isinstance(code, int) else 0
 
-    again, as_json = shlex.join(["bertft", *arguments]), _errors_as_json(names, arguments)
-    return answer(work, again=again, smaller=_smaller(chosen), as_json=as_json)
+    again = shlex.join(["bertft", *arguments])
+    return answer(work, again=again, smaller=_smaller(chosen), as_json="--json" in arguments)
 
 
 def _found(error: Any, arguments: Sequence[str]) -> str:
@@ -179,11 +179,6 @@ def _of_system(error: OSError) -> str:
 
 def _full(reason: str) -> str:
     return f"no space left on the disk, or file too large ({reason}); free some space, then rerun the command"
-
-
-def _errors_as_json(names: Sequence[str], arguments: Sequence[str]) -> bool:
-    """Return whether a command promises JSON on stdout whatever happens."""
-    return list(names) == ["diff"] and "--json" in arguments
 
 
 def _fail(message: str, as_json: bool) -> int:

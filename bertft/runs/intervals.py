@@ -79,8 +79,8 @@ def percentile_score(values: np.ndarray, n: int) -> Score:
 def centred_resamples(value: np.ndarray, drawn: np.ndarray, lowest: float) -> np.ndarray:
     """Return (L, B + 1): ``value`` (L, 1), then ``drawn`` (L, B) with its mean moved onto the value.
 
-    A resample may lack a stratum altogether, which biases a mean over strata; the shift removes this bias. The results
-    are clipped to ``lowest``..1, the range of the score.
+    The mean of the resamples of a ratio is not quite its value; the shift removes this bias. The results are clipped to
+    ``lowest``..1, the range of the score.
     """
     shift = drawn.mean(1, keepdims=True) - value
     return np.concatenate([value, np.clip(drawn - shift, lowest, 1.0)], axis=1)

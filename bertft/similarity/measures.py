@@ -80,7 +80,8 @@ def svcca(xx: Tensor, yy: Tensor, xy: Tensor, variance: float = 0.99, *, noise: 
     """Return the mean canonical correlation of the leading directions.
 
     Those have a share ``variance`` of each space's variance (Raghu et al. 2017). Ignores rotation, reflection and
-    isotropic scale of either space.
+    isotropic scale of either space. Their number jumps, which an interval by influences does not see: it is too narrow
+    for few texts.
     """
     return canonical_correlations(xx, yy, xy, variance=variance, noise=noise)[0].mean()
 
@@ -89,7 +90,8 @@ def pwcca(xx: Tensor, yy: Tensor, xy: Tensor, *, noise: float = NOISE) -> Tensor
     """Return projection-weighted CCA (Morcos et al. 2018).
 
     Its weights are sum_j |h_i . x_j| over the columns x_j of X, with h_i = X a_i. Not symmetric. Ignores any invertible
-    linear map of Y and an isotropic scale of X, but not rotation of X.
+    linear map of Y and an isotropic scale of X, but not rotation of X. Canonical correlations close to each other make
+    the weights sensitive, and an interval by influences too wide.
     """
     return weighted_correlation(*canonical_correlations(xx, yy, xy, noise=noise), xx)
 
@@ -143,6 +145,6 @@ def linear_r2(xx: Tensor, yy: Tensor, xy: Tensor, ridge: float = 0.0, *, noise: 
 def effective_dimension(xx: Tensor) -> Tensor:
     """Return the participation ratio (sum e)^2 / sum e^2 of the covariance's eigenvalues e: 1 for a line, D for a ball.
 
-    Ignores rotation, reflection and isotropic scale.
+    Ignores rotation, reflection and isotropic scale. Too small for few texts, by more than its interval.
     """
     return xx.trace().square() / xx.square().sum()

@@ -86,9 +86,9 @@ def rsa(
         groups: (N,) the group of each stimulus, such as the sentence of a token. Groups are resampled and permuted
             whole. By default every stimulus is its own group.
         bootstrap: resamples for the 95 % percentile interval, 0 for none. Resampled stimuli carry integer weights;
-            copies of one stimulus never form a pair. Rank comparisons keep the ranks of the full sample (beyond 1,024
-            stimuli, those read off a million of its pairs). Kendall draws 30,000 of 200,000 pairs for each of at most
-            100 resamples.
+            copies of one stimulus never form a pair. The mean of the resamples is moved onto the estimate. Rank
+            comparisons keep the ranks of the full sample (beyond 1,024 stimuli, those read off a million of its
+            pairs). Kendall draws 30,000 of 200,000 pairs for each of at most 100 resamples.
         permutations: of the groups of y for the Mantel test, 0 for none: p = (1 + #{null >= estimate}) / (K + 1).
             Groups swap places only with groups of the same size, so that stimuli of one group stay together on both
             sides and the test is exact; a group of unique size does not move. Not for kendall.
@@ -107,7 +107,7 @@ def rsa(
     low = high = p_value = drawn = None
     generator = np.random.default_rng(seed)
     if bootstrap:
-        drawn = _resampled(x[order], y[order], metric, compare, sizes, bootstrap, generator)
+        drawn = _centred(_resampled(x[order], y[order], metric, compare, sizes, bootstrap, generator), estimate)
         low, high = (float(v) for v in np.nanpercentile(drawn, ENDS))
     if permutations:
         a, b = (matrix(t[order], metric, compare) for t in (x, y))
@@ -152,6 +152,15 @@ def _resampled(
     if compare == "kendall":
         return _bootstrap_kendall(x, y, metric, sizes, min(resamples, 100), generator)
     return _bootstrap(block_sums(x, y, metric, compare, sizes), compare, sizes, resamples, generator)
+
+
+def _centred(drawn: np.ndarray, estimate: float) -> np.ndarray:
+    """Return resampled values (B,) moved so that their mean is the estimate.
+
+    A group that is drawn twice forms pairs with itself. Pairs of one group therefore weigh up to twice as much in a
+    resample as in the sample, which biases the resamples and not the estimate.
+    """
+    return np.clip(drawn - np.nanmean(drawn) + estimate, -1.0, 1.0)
 
 
 def _check(x: Tensor, y: Tensor, metric: str, compare: str, groups: Any) -> tuple[np.ndarray, Tensor]:
@@ -250,12 +259,27 @@ def _bootstrap(
 
     counts = np.outer(sizes, sizes).astype(np.float64)
     counts[np.diag_indices(groups)] -= sizes
-    pairs, stimuli = total(counts), float(sizes.sum())
-    k, l_, kk, ll, kl = (total(block) for block in blocks)
-    if compare == "rho_a":  # ranks are those of the full sample, so its number of pairs sets the scale
-        return 12 * (kl - k * l_ / pairs) / pairs / ((stimuli * (stimuli - 1) / 2) ** 2 - 1)
-    sums = PairSums(*(torch.from_numpy(values) for values in (pairs, k, l_, kk, kl, ll)))
-    return compare_sums(sums, compare="cosine" if compare == "cosine" else "pearson").numpy()
+    sums = PairSums(*(torch.from_numpy(total(block)) for block in _in_order(counts, blocks)))
+    drawn = compare_sums(sums, compare="cosine" if compare == "cosine" else "pearson").numpy()
+    return drawn * _share_of_ties(sizes, blocks) if compare == "rho_a" else drawn
+
+
+def _in_order(counts: np.ndarray, blocks: list[np.ndarray]) -> list[np.ndarray]:
+    """Return the blocks in the order of `PairSums`."""
+    k, l_, kk, ll, kl = blocks
+    return [counts, k, l_, kk, kl, ll]
+
+
+def _share_of_ties(sizes: np.ndarray, blocks: list[np.ndarray]) -> float:
+    """Return rho_a over Spearman's rho in the sample, 1 without ties: ranks with ties have less variance.
+
+    The ranks in a resample are those of the sample, whose variance there follows the resample and not its number of
+    pairs. So rho_a is resampled as a correlation times this constant.
+    """
+    pairs = float(sizes.sum() * (sizes.sum() - 1))
+    k, l_, kk, ll, _ = (float(block.sum()) for block in blocks)
+    variances = (kk - k * k / pairs) / pairs, (ll - l_ * l_ / pairs) / pairs
+    return 12 * math.sqrt(variances[0] * variances[1]) / ((pairs / 2) ** 2 - 1)
 
 
 def _bootstrap_kendall(

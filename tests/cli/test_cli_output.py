@@ -1,13 +1,12 @@
 """Output and speed of the command line.
 
-Progress, JSON and warnings.
+Progress and warnings.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import subprocess
 import sys
@@ -15,14 +14,12 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from rich.console import Console
 
 from bertft.cli.console import ConsoleProgress
 from bertft.cli.main import run
 from bertft.ops.native import build
 from bertft.runs import progress as shown_progress
-from bertft.runs.rows import Row, read_results, write_results
 
 
 @pytest.fixture
@@ -162,41 +159,6 @@ def test_doctor_shows_which_kernels_are_in_use(capsys):
     shown = capsys.readouterr().out
     for word in ("torch", "logical cores", "C++ compiler", "in use", "why", "builtin:minilm"):
         assert word in shown
-
-
-def test_results_and_doctor_print_json(capsys, here, monkeypatch):
-    rows = [Row("a", "rsa", 'te"xt', 0, "x", 0.1 + 0.2, 0.1, None, 5, 1), Row("b", "finetune", "t", None, "f1", 50.0)]
-    write_results(here / "results.csv", rows)
-    assert run(["report", str(here), "--json"]) == 0
-    assert [Row(**row) for row in json.loads(capsys.readouterr().out)] == rows
-    assert [path.name for path in here.iterdir()] == ["results.csv"]
-    monkeypatch.setattr("bertft.cli.doctor.report", lambda: {"versions": {"bertft": "9"}})
-    assert run(["doctor", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"versions": {"bertft": "9"}}
-
-
-SYNTHETIC = ["--train", "builtin:synthetic?size=8", "--dev", "builtin:synthetic?split=dev&size=8"]
-WITH_JSON = {
-    "study": ["study", "study.yaml"],
-    "finetune": ["finetune", "--task", "mnli", *SYNTHETIC, "--epochs", "1"],
-    "ablate": ["ablate", "truncate", "--task", "mnli", *SYNTHETIC, "--epochs", "1", "-k", "1"],
-    "rsa": ["rsa", "--text", "builtin:synthetic?size=20", "--tokens", "60"],
-    "edge": ["probe", "edge", *SYNTHETIC, "--steps", "2", "--interval", "1"],
-}
-
-
-@pytest.mark.parametrize("name", WITH_JSON)
-def test_json_holds_the_rows_of_the_table_and_nothing_else(name, capsys, here, tiny_model):
-    model = str(tiny_model)
-    task = dict(zip(("train", "dev"), SYNTHETIC[1::2], strict=True)) | {"epochs": 1, "batch_size": 8}
-    study = {"name": "s", "model": model, "tasks": {"dep": task}, "rsa": {"tokens": 60}}
-    (here / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf8")
-    models = {"rsa": ["--base", model, "--tuned", f"same={model}"], "study": []}.get(name, ["--model", model])
-    assert run([*WITH_JSON[name], *models, "--out", "run", "--json", "--quiet"]) == 0
-    shown = capsys.readouterr()
-    rows = [Row(**row) for row in json.loads(shown.out)]
-    assert rows == read_results(here / "run" / "results.csv") and len(rows) > 0
-    assert shown.err == ""
 
 
 def test_only_warnings_of_bertft_are_shown(capsys, monkeypatch, here):

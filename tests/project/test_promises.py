@@ -8,6 +8,7 @@ import socket
 import sys
 from pathlib import Path
 
+import matplotlib.figure  # noqa: F401  a library's own folder, which its import makes
 import pytest
 from documented import marks
 

@@ -107,27 +107,6 @@ def test_standard_errors_equal_those_of_leaving_texts_out():
     assert all(e.low < e.value < e.high for e in intervals)
 
 
-@pytest.mark.simulation
-def test_intervals_cover_in_95_of_100_samples():
-    """Draws with text effects; the population's values are known from the spectrum."""
-    shift, spread = float(SHIFT @ SHIFT), float(SPECTRUM.sum())
-    expected = [
-        *(SPECTRUM[:2] / spread).tolist(),
-        spread**2 / float(SPECTRUM.square().sum()),
-        shift / (shift + spread),
-    ]
-    hits, draws = np.zeros(4), 1000
-    for seed in range(draws):
-        x, y, groups = sample(200, torch.Generator().manual_seed(seed))
-        sums = ChangeSums()
-        sums.update(x, y)
-        one = directions_of_layer(sums.changes()[0], groups, (y - x)[0], sentences=200, k=2)
-        intervals = [*one.shares, one.rank, one.mean_shift_share]
-        hits += [e.low <= value <= e.high for e, value in zip(intervals, expected, strict=True)]
-    print("coverage", hits / draws)
-    assert (np.abs(hits / draws - 0.945) <= 0.025).all(), hits / draws
-
-
 def test_the_interval_of_a_share_stays_inside_and_is_symmetric_in_the_log_odds():
     influence, groups = torch.tensor([0.3, -0.1, -0.2, 0.05]).double(), torch.arange(4)
     e = share_interval(0.9, influence, groups, stimuli=4, sentences=4)

@@ -11,7 +11,7 @@ import torch
 
 from bertft.errors import BertftError
 from bertft.similarity import neighbours
-from bertft.similarity.neighbours import mutual_knn, nearest, rbf_cka
+from bertft.similarity.neighbours import mutual_knn, nearest, overlap_influence, rbf_cka
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +51,18 @@ def test_neighbours_of_equal_and_of_unrelated_spaces():
     assert mutual_knn(x, 3 * x).mean() == 1  # cosine ignores scale
     unrelated = mutual_knn(x, spaces(400, seed=7)[0]).mean()
     assert unrelated == pytest.approx(10 / 399, abs=0.015)
+
+
+def test_influences_on_the_overlap_equal_leaving_parts_of_the_texts_out():
+    x, y = spaces(150)
+    groups = torch.arange(150) // 5
+    influence, part = overlap_influence(x, y, groups, 6)
+    assert part.tolist() == (torch.arange(150) // 15).tolist()
+    left = torch.stack([mutual_knn(x[part != p], y[part != p], 6).mean() for p in range(10)])
+    found = torch.zeros(10, dtype=torch.float64).index_add_(0, part, influence) * 10 / 150
+    assert found.tolist() == pytest.approx((9 * (left.mean() - left)).tolist(), abs=1e-12)
+    few = overlap_influence(x[:8], y[:8], groups[:8], 7)  # fewer texts than parts, and neighbours than are listed
+    assert few[1].tolist() == groups[:8].tolist() and few[0].isfinite().all()
 
 
 def dense_rbf(x: torch.Tensor, y: torch.Tensor) -> float:

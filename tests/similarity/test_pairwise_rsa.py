@@ -5,6 +5,8 @@ Against SciPy, explicit weights and the nominal size of the test.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -73,10 +75,8 @@ def test_bootstrap_counts_no_pair_of_copies(compare):
         k, l_ = a[i, j][i != j], b[i, j][i != j]
         if compare == "cosine":
             expected = k @ l_ / np.sqrt((k @ k) * (l_ @ l_))
-        elif compare == "pearson":
+        else:  # rho_a is a correlation of the sample's ranks, which have no ties here
             expected = np.corrcoef(k, l_)[0, 1]
-        else:
-            expected = 12 * np.cov(k, l_, bias=True)[0, 1] / ((12 * 11 / 2) ** 2 - 1)
         assert value == pytest.approx(expected, abs=1e-10)
 
 
@@ -97,6 +97,27 @@ def test_interval_contains_the_estimate_and_widens_with_clusters():
     names = np.array([f"s{i}" for i in sentence.tolist()])[shuffled.numpy()]
     again = rsa(x[shuffled], y[shuffled], bootstrap=300, groups=names)
     assert again.estimate == pytest.approx(clustered.estimate, abs=1e-6)
+
+
+def test_resampled_rho_a_is_that_of_the_sample_if_every_group_is_drawn_once():
+    x = torch.arange(12).double().unsqueeze(1) // 2  # distances with many ties
+    y = torch.cat([x, torch.randn(12, 1, generator=torch.Generator().manual_seed(0)).double()], 1)
+    sizes = np.array([3, 1, 4, 2, 2])
+    once = SimpleNamespace(multinomial=lambda n, p, size: np.ones((size, len(p)), dtype=int))
+    blocks = block_sums(x, y, "sqeuclidean", "rho_a", sizes)
+    expected = rsa(x, y, "sqeuclidean", "rho_a").estimate
+    assert _bootstrap(blocks, "rho_a", sizes, 2, once) == pytest.approx([expected] * 2, abs=1e-12)
+    assert expected < rsa(x, y, "sqeuclidean", "spearman").estimate - 0.01
+
+
+@pytest.mark.parametrize("compare", ["pearson", "spearman"])
+def test_resamples_are_centred_on_the_estimate(compare):
+    g = torch.Generator().manual_seed(1)
+    sentence = torch.arange(60) // 5
+    x, y = (torch.randn(12, 8, generator=g)[sentence] + 0.3 * torch.randn(60, 8, generator=g) for _ in range(2))
+    found = rsa(x, y, compare=compare, bootstrap=200, groups=sentence)
+    assert np.mean(found.resamples) == pytest.approx(found.estimate, abs=1e-12)
+    assert (found.low, found.high) == pytest.approx(np.percentile(found.resamples, (2.5, 97.5)))
 
 
 def test_permutation_test_sees_a_relation_and_is_deterministic():

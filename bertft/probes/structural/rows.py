@@ -8,14 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from bertft.probes.structural.kind import ProbeKind
-from bertft.probes.structural.scores import SentenceScores, resampled, summarise
+from bertft.probes.structural.scores import MEASURES, SentenceScores, resampled, summarise
 from bertft.runs.intervals import Difference, Score, holm, paired, percentile_score
 from bertft.runs.rows import Row
 from bertft.runs.vocabulary import MeasureName
 
 TASK = "structural"
 CONTROL = "control_"
-MEASURES = ("dspr", "nspr", "uuas", "root_accuracy")
 
 Scores = Mapping[tuple[str, ProbeKind, str], SentenceScores]
 _Resamples = Mapping[tuple[str, ProbeKind, str], dict[str, np.ndarray]]

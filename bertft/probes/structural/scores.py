@@ -6,7 +6,7 @@ all layers together and in groups of sentences of one length. A bootstrap over s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from bertft.errors import BertftError
 from bertft.ops.reference import pairwise_distance
 from bertft.runs.intervals import ENDS, Score, bootstrap_weights, centred_resamples
 
+MEASURES = ("dspr", "nspr", "uuas", "root_accuracy")
 SHORTEST, LONGEST = 5, 50  # words of the sentences whose correlations are averaged
 BLOCK = 1 << 22  # most entries of a block of distance matrices
 
@@ -191,14 +192,15 @@ def _by_length(values: np.ndarray, lengths: np.ndarray, weights: np.ndarray) -> 
     return np.stack(result)
 
 
-def estimates(scores: SentenceScores, weights: np.ndarray) -> dict[str, np.ndarray]:
+def estimates(scores: SentenceScores, weights: np.ndarray, measures: Sequence[str] = MEASURES) -> dict[str, np.ndarray]:
     """Return each measure (L, B) under sentence weights (B, S); weights of 1 give the published scores."""
-    return {
-        "dspr": _by_length(scores.dspr, scores.lengths, weights),
-        "nspr": _by_length(scores.nspr, scores.lengths, weights),
-        "uuas": (scores.edges @ weights.T) / np.maximum(scores.gold_edges @ weights.T, 1),
-        "root_accuracy": (scores.root @ weights.T) / np.maximum(weights.sum(1), 1),
+    of_measure: dict[str, Callable[[], np.ndarray]] = {
+        "dspr": lambda: _by_length(scores.dspr, scores.lengths, weights),
+        "nspr": lambda: _by_length(scores.nspr, scores.lengths, weights),
+        "uuas": lambda: (scores.edges @ weights.T) / np.maximum(scores.gold_edges @ weights.T, 1),
+        "root_accuracy": lambda: (scores.root @ weights.T) / np.maximum(weights.sum(1), 1),
     }
+    return {name: of_measure[name]() for name in measures}
 
 
 def summarise(scores: SentenceScores, *, resamples: int = 1000, seed: int = 0) -> list[dict[str, Score]]:
@@ -233,13 +235,47 @@ def summarise(scores: SentenceScores, *, resamples: int = 1000, seed: int = 0) -
 def resampled(scores: SentenceScores, *, resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
     """Return each measure (L, B + 1): that of the sample, then those of B bootstrap resamples of the sentences.
 
-    Equal sentences, ``resamples`` and ``seed`` give equal resamples, so scores of two encoders can be paired.
+    Equal sentences, ``resamples`` and ``seed`` give equal resamples, so scores of two encoders can be paired. DSpr and
+    NSpr are means over lengths, of which many have few sentences. A resample keeps the lengths of the sample: sentence
+    s moves the mean by (times drawn - 1) times its share (`_shares`).
     """
     sentences = len(scores.lengths)
     value = estimates(scores, np.ones((1, sentences)))
-    draws = bootstrap_weights(sentences, resamples, np.random.default_rng(seed))
+    draws = bootstrap_weights(sentences, resamples, np.random.default_rng(seed)).astype(float)
+    drawn = estimates(scores, draws, ("uuas", "root_accuracy"))
+    for name in ("dspr", "nspr"):
+        drawn[name] = value[name] + _shares(getattr(scores, name), scores.lengths) @ (draws - 1).T
     lowest = {"dspr": -1.0, "nspr": -1.0}
-    return {
-        name: centred_resamples(value[name], drawn, lowest.get(name, 0.0))
-        for name, drawn in estimates(scores, draws.astype(float)).items()
-    }
+    return {name: centred_resamples(value[name], drawn[name], lowest.get(name, 0.0)) for name in MEASURES}
+
+
+def _shares(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return each sentence's residual as a share of the mean over lengths, (L, S): r / (sentences of its length x K).
+
+    ``values`` are (L, S), K the number of lengths. With n sentences of a length and their mean m, r is x - m, times
+    sqrt(n / (n - 1)), so that r^2 estimates the variance. A length with a single sentence has no variance of its own:
+    its m is the mean of the two neighbouring lengths, and r is divided by the root of 1 + var(m) / var(x). All shares
+    are stretched from a normal distribution to Student's t with the degrees of freedom that so few sentences leave
+    (Satterthwaite 1946, with one variance for all lengths).
+    """
+    from scipy.special import stdtrit
+
+    counted = np.flatnonzero((lengths >= SHORTEST) & (lengths <= LONGEST))
+    shares = np.zeros(values.shape)
+    if not len(counted):
+        return shares
+    kinds, which, counts = np.unique(lengths[counted], return_inverse=True, return_counts=True)
+    table = np.eye(len(kinds))[which]
+    own = values[:, counted]
+    means = own @ table / counts
+    scale = np.sqrt(counts / np.maximum(counts - 1, 1))
+    centre = means.copy()
+    for k in np.flatnonzero(counts == 1):
+        beside = [j for j in (k - 1, k + 1) if 0 <= j < len(kinds)]
+        if beside:
+            centre[:, k] = means[:, beside].mean(1)
+            scale[k] = 1 / np.sqrt(1 + (1 / counts[beside]).sum() / len(beside) ** 2)
+    freedom = (1 / counts).sum() ** 2 / (1 / counts**2 / np.maximum(counts - 1, 1)).sum()
+    stretch = stdtrit(freedom, 0.975) / stdtrit(np.inf, 0.975)
+    shares[:, counted] = (own - centre[:, which]) * (stretch * scale / counts / len(kinds))[which]
+    return shares

@@ -40,7 +40,7 @@ class Estimate(NamedTuple):
     """The value of a measure at one layer.
 
     ``spread`` serves the difference of two encoders: the bootstrap's values (B,), from the same resamples for all
-    encoders, or the stimuli's influences (R,). None without intervals.
+    encoders, or the stimuli's influences (R,), with the cluster ``of`` each. None without intervals.
     """
 
     value: float
@@ -48,6 +48,7 @@ class Estimate(NamedTuple):
     high: float | None = None
     spread: Tensor | np.ndarray | None = None
     route: Route | None = None
+    of: Tensor | None = None
 
 
 class PairMeasure(NamedTuple):
@@ -112,7 +113,7 @@ def rows(
         if errors:
             progress.say(f"{kind.measure} of {name}: {_precision(errors, all_pairs)}")
         table += errors
-    return table + list(_differences(data, plan, groups, found, list(tuned)))
+    return table + list(_differences(data, plan, n, found, list(tuned)))
 
 
 def _error_of(measure: str) -> str:
@@ -127,21 +128,25 @@ def _precision(errors: Sequence[Row], all_pairs: int) -> str:
 
 
 def _differences(
-    data: str, plan: Plan, groups: Tensor, found: Mapping[tuple[str, str, int], Estimate], tuned: Sequence[str]
+    data: str, plan: Plan, n: int, found: Mapping[tuple[str, str, int], Estimate], tuned: Sequence[str]
 ) -> Iterator[Row]:
     """Yield first minus second of each two tuned encoders, measure by measure, with the paired interval."""
-    size = {"stimuli": len(groups), "sentences": int(groups.max()) + 1}
     for first, second in pairs_of_models(tuned):
         for (name, measure, layer), a in found.items():
             b = found.get((second, measure, layer))
             if name != first or b is None or a.spread is None or b.spread is None:
                 continue
-            if isinstance(a.spread, Tensor) and isinstance(b.spread, Tensor):
-                _, low, high, _ = clustered_difference(a.value, b.value, (a.spread, b.spread), groups, **size)
+            if isinstance(a.spread, Tensor) and isinstance(b.spread, Tensor) and a.of is not None:
+                spreads = a.spread, b.spread
+                _, low, high, _ = clustered_difference(a.value, b.value, spreads, a.of, **_size(a.of))
             else:
                 low, high = np.nanpercentile(np.asarray(a.spread) - np.asarray(b.spread), ENDS).tolist()
             head = (f"{first} - {second}", "difference", data, layer, measure)
-            yield Row(*head, a.value - b.value, low, high, len(groups), plan.seed)
+            yield Row(*head, a.value - b.value, low, high, n, plan.seed)
+
+
+def _size(clusters: Tensor) -> dict[str, int]:
+    return {"stimuli": len(clusters), "sentences": int(clusters.max()) + 1}
 
 
 def pair_measures(plan: Plan) -> Iterator[PairMeasure]:
@@ -171,19 +176,18 @@ def pair_measures(plan: Plan) -> Iterator[PairMeasure]:
         return PairMeasure(name, "permutation", work, growth=lambda n: float(n) * n * plan.permutations)
 
     def knn(a: Tensor, b: Tensor, groups: Tensor) -> Estimate:
-        shares = neighbours.mutual_knn(a, b, min(neighbours.K, len(a) - 1))
-        value = float(shares.mean())
-        return influenced(value, shares - value if plan.intervals else None, groups)
+        k = min(neighbours.K, len(a) - 1)
+        value = float(neighbours.mutual_knn(a, b, k).mean())
+        return influenced(value, *neighbours.overlap_influence(a, b, groups, k)) if plan.intervals else Estimate(value)
 
     def rbf(a: Tensor, b: Tensor, groups: Tensor) -> Estimate:
         return influenced(*neighbours.rbf_alignment(a, b, influences=plan.intervals), groups)
 
-    def influenced(value: float, influence: Tensor | None, groups: Tensor) -> Estimate:
+    def influenced(value: float, influence: Tensor | None, clusters: Tensor) -> Estimate:
         if influence is None:
             return Estimate(value)
-        size: Any = {"stimuli": len(groups), "sentences": int(groups.max()) + 1}
-        _, low, high, _ = clustered_interval(value, influence, groups, **size)
-        return Estimate(value, low, high, influence)
+        _, low, high, _ = clustered_interval(value, influence, clusters, **_size(clusters))
+        return Estimate(value, low, high, influence, of=clusters)
 
     yield from (estimated(*kind) for kind in plan.pairwise)
     yield from (tested(*kind) for kind in plan.tested)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import minimum_spanning_tree
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import norm, rankdata, spearmanr, t
 
 from bertft.data import synthetic
 from bertft.errors import BertftError
@@ -208,6 +208,20 @@ def test_intervals_shrink_with_the_corpus_and_hold_the_value():
             assert score.low <= score.value <= score.high
         widths.append(summary["uuas"].high - summary["uuas"].low)
     assert widths[0] / widths[1] == pytest.approx(4, rel=0.4)
+
+
+@pytest.mark.parametrize("counts", [[1] * 40, [30, 12, 5, 2, 2, 1, 1, 1], [400, 400]])
+def test_resamples_of_a_mean_over_lengths_have_its_variance(counts):
+    """Each layer is a sample of its own: var = sigma^2 sum 1/n / K^2, whatever the numbers n of sentences by length."""
+    lengths = np.repeat(np.arange(5, 5 + len(counts)), counts)
+    values = 0.3 + 0.1 * np.random.default_rng(0).standard_normal((300, len(lengths)))
+    none = np.zeros_like(values)
+    scores = metrics.SentenceScores(lengths, values, values, none, none[0], none)
+    drawn = metrics.resampled(scores, resamples=300)["dspr"][:, 1:]
+    sizes = np.array(counts)
+    freedom = (1 / sizes).sum() ** 2 / (1 / sizes**2 / np.maximum(sizes - 1, 1)).sum()
+    expected = 0.1**2 * (1 / sizes).sum() / len(counts) ** 2 * (t.ppf(0.975, freedom) / norm.ppf(0.975)) ** 2
+    assert drawn.var(1).mean() == pytest.approx(expected, rel=0.06)
 
 
 def test_too_little_data_is_refused():
