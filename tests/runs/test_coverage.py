@@ -10,7 +10,8 @@ from pathlib import Path
 import coverage_table
 import pytest
 from coverage_table import coverages, lines, simulate
-from drawn_intervals import OF_SEEDS, SIMULATIONS, Drawn, Simulation
+from drawn_intervals import OF_SEEDS, SIMULATIONS
+from simulated import Drawn, Simulation
 
 PAGE = (Path(__file__).parents[2] / "docs" / "intervals.md").read_text(encoding="utf8")
 DRAWS = {"null": 500}

@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from drawn_intervals import OF_A_SIZE, SIMULATIONS, Drawn
+from drawn_intervals import SIMULATIONS
+from simulated import OF_A_SIZE, Drawn
 
 COLUMNS = ("draw", *Drawn._fields)
 LIMIT = "limit"  # in place of a draw's number: the value of a text without end

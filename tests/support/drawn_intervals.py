@@ -9,11 +9,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
 import torch
+from simulated import Drawn, Simulation, drawn, logistic
 from torch import Tensor
 
 from bertft.models.tasks.base import Score
@@ -35,39 +35,6 @@ from bertft.similarity.compare.null_values import values
 from bertft.similarity.compare.plan import PAIRS, SCATTER, SPACES, Plan
 from bertft.similarity.directions import ChangeSums, directions_of_layer
 from bertft.similarity.traded_texts import TradedTexts
-
-
-class Drawn(NamedTuple):
-    """An estimate and the ends of its interval. Of a null: the value, and the one-sided bound as ``high``."""
-
-    name: str
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Simulation:
-    """Data sets of one kind: ``draw`` of number s, and the values that a text without end would have, by name."""
-
-    texts: int
-    draw: Callable[[int], Iterable[Drawn]]
-    limit: Callable[[], dict[str, float]] = dict
-
-
-# Measures whose expectation depends on the number of stimuli. Their intervals are held against this expectation.
-OF_A_SIZE = {
-    *SCATTER, "effective_dimension", "mutual_knn_10", "cka_rbf", "direction_rank", "mean_shift_share",
-}  # fmt: skip
-
-
-def _drawn(rows: Iterable[Row], name: Callable[[Row], str] = lambda row: row.measure) -> list[Drawn]:
-    return [Drawn(name(r), r.value, r.low, r.high) for r in rows if r.low is not None and r.high is not None]
-
-
-def logistic(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
-
 
 # Similarity ----------------------------------------------------------------------------------------------------------
 
@@ -108,7 +75,7 @@ RANKS = Plan(compares=("rho_a",), measures=("rsa",))
 
 
 def _similarity(plan: Plan, texts: int, tuned: Sequence[str] = "tu") -> Callable[[int], list[Drawn]]:
-    return lambda seed: _drawn(_compared(texts, seed, plan, tuned), _of_similarity)
+    return lambda seed: drawn(_compared(texts, seed, plan, tuned), _of_similarity)
 
 
 def _streamed_limit() -> dict[str, float]:
@@ -349,7 +316,7 @@ def _pooled(texts: int) -> Callable[[int], list[Drawn]]:
             ratios = _correct(texts, seed, _seed_shifts(seed, spread))
             ends = [(ratio.value, *ratio.interval(0)) for ratio in ratios]
             rows = [Row("m", "finetune", "toy", None, "accuracy", *e, texts, k) for k, e in enumerate(ends)]
-            found += _drawn(pool_seeds(rows), lambda _, name=name: f"three seeds, spread {name}")
+            found += drawn(pool_seeds(rows), lambda _, name=name: f"three seeds, spread {name}")
         return found
 
     return draw
@@ -400,8 +367,8 @@ SIMULATIONS = {
     "ranks": Simulation(60, _similarity(RANKS, 60, "t"), functools.partial(_sampled_limit, RANKS)),
     "directions": Simulation(200, _directions(200), _directions_limit),
     "words": Simulation(200, _of_words(200), _words_limit),
-    "edge": Simulation(200, lambda seed: _drawn(_edge_rows(200, seed, 1000)), _edge_limit),
-    "structural": Simulation(500, lambda seed: _drawn(_structural_rows(500, seed, 1000)), _structural_limit),
+    "edge": Simulation(200, lambda seed: drawn(_edge_rows(200, seed, 1000)), _edge_limit),
+    "structural": Simulation(500, lambda seed: drawn(_structural_rows(500, seed, 1000)), _structural_limit),
     "fine-tuned": Simulation(200, _finetuned(200), _finetuned_limit),
     "seeds": Simulation(200, _pooled(200), _pooled_limit),
     "null": Simulation(40, _null),
