@@ -47,7 +47,7 @@ def test_null_and_noise_are_rows_curves_and_settings(here, tiny_model, disturbed
     drawn = (here / "run" / "figures" / "rsa_by_layer.csv").read_text(encoding="utf8")
     assert ",noise of t," in drawn and ",null,null," in drawn
     page = (here / "run" / "report.html").read_text(encoding="utf8")
-    assert "Grey: mean and 95 % bound if texts trade places" in page and "compared with: t" in page
+    assert "Grey, null: mean and 95 % bound if texts trade places" in page and "compared with: t" in page
     assert "noise of X: the base with a random change of the size of" in page
     config = yaml.safe_load((here / "run" / "config.yaml").read_text(encoding="utf8"))
     assert (config["null"], config["noise"]) == (100, True) and "skip_first" not in config

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).parents[2]))  # last, so that the installed package is tested
 
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import digests, end_to_end

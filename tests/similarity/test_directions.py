@@ -243,6 +243,6 @@ def test_equal_encoders_have_no_direction_from_sums_either():
 
 def test_tables_without_rows_have_their_header(tmp_path):
     write_directions({}, tmp_path, "text", None)
-    heads = ("share,low,high,end,value,word,text,context", "end,value,token,embedding")
+    heads = ("share,low,high,end,value,word,text,context,count,mean", "end,value,token,embedding")
     for file, head in zip(FILES, heads, strict=True):
         assert (tmp_path / file).read_text("utf8") == f"model,data,layer,direction,{head}\n"
