@@ -326,6 +326,7 @@ def test_the_readme_takes_five_minutes_to_read():
     assert len(re.sub(r"```.*?```", "", README, flags=re.DOTALL).split()) < 1100
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("c++") is None, reason="kernels need a compiler")
 def test_the_commands_and_code_of_the_readme_run(here, capsys, monkeypatch):
     """Commands run with the smallest variant of the study, Python code runs unchanged."""
