@@ -106,8 +106,8 @@ class Stimuli:
         return encoder.stream(self.items if encoder.reads_like(self.base) else self.inputs, **options)
 
     def word(self, text: int, stimulus: int) -> str:
-        """Return a stimulus of a text as a string."""
-        return self._decoded(_ids(self.items[text])[stimulus : stimulus + 1])
+        """Return a stimulus of a text as a string; white space alone, which some tokenizers keep, as ``␣``."""
+        return self._decoded(_ids(self.items[text])[stimulus : stimulus + 1]) or "␣"
 
     def context(self, text: int, stimulus: int) -> str:
         """Return a stimulus of a text, marked by ``[...]``, between those around it."""

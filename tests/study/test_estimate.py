@@ -80,6 +80,15 @@ def test_study_is_estimated_stage_by_stage_without_writing(study, capsys):
     assert estimate["to_do"]["disk"] >= estimate["to_do"]["kept"] > 8e6
 
 
+def test_analyses_of_the_change_have_a_cost(study):
+    asked = dataclasses.replace(
+        read_study(study), rsa=None, probes=None, edge={}, ablate={}, directions=2, causes=60, spectra=True
+    )
+    found = {cost.stage: cost for cost in estimate_study(asked, study.parent / "run").stages}
+    assert list(found)[2:] == ["weights/blocks", "weights/spectra", "directions/dep", "causes/dep"]
+    assert all(cost.seconds > 0 and cost.work != "not estimated" for cost in found.values())
+
+
 def test_an_analysis_without_a_cost_is_listed_without_one(study, monkeypatch):
     monkeypatch.delattr(Weights, "cost")
     config = dataclasses.replace(read_study(study), rsa=None, probes=None, edge={}, ablate={})

@@ -77,8 +77,7 @@ def alone(folder, tiny_model):
     return folder / "one"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_several_processes_equal_one(folder, tiny_model, alone, processes):
     out = f"together{processes}"
     done = start(folder, tiny_model, processes, out)
