@@ -46,6 +46,8 @@ NVCC_FLAGS = [
 
 # Inputs of a build -----------------------------------------------------------------------------------------------
 
+LONGEST = ("pairwise_distance", "rdm_correlation", "split_gram")  # to compile: 22, 14 and 9 of 75 CPU seconds
+
 
 def sources(root: Path) -> list[Path]:
     """Return the files of the CUDA library, headers included, in a fixed order."""
@@ -168,12 +170,11 @@ def write_ninja(folder: Path, root: Path, compiler: str, toolkit: Path, flags: l
         *("rule link", f"  command = {quote(*compiler.split())} $in {link} -o $out"),
     ]
     objects = []
-    for file in sources(root):
-        if file.suffix in (".cu", ".cpp"):
-            objects.append(f"{file.stem}.o")
-            lines.append(
-                f"build {objects[-1]}: {'device' if file.suffix == '.cu' else 'host'} {build.ninja_path(file)}"
-            )
+    # ninja starts in this order: the files that take longest first, so that none of them is left for the end
+    units = [file for file in sources(root) if file.suffix in (".cu", ".cpp")]
+    for file in sorted(units, key=lambda file: file.stem not in LONGEST):
+        objects.append(f"{file.stem}.o")
+        lines.append(f"build {objects[-1]}: {'device' if file.suffix == '.cu' else 'host'} {build.ninja_path(file)}")
     lines.append(f"build {build.ninja_path(output)}: link {' '.join(objects)}")
     (folder / "build.ninja").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
