@@ -25,7 +25,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _BUILTIN = "builtin:"
 # A name with one of these suffixes is always a file, so that a mistyped path is not looked up on the hub.
 _FILE_SUFFIXES = {".conllu", ".gz", ".json", ".jsonl", ".tsv", ".txt"}
-# Files at the top of a repository of each kind, one of which it has; their place in the cache tells the commit.
+# Files that a repository of each kind may hold. The path of one in the cache contains the commit.
 _FILES: dict[Kind, tuple[str, ...]] = {"model": ("config.json", "adapter_config.json"), "dataset": ("README.md",)}
 
 

@@ -109,19 +109,29 @@ def _read_by(model: nn.Module, k: int) -> list[nn.Parameter]:
     handle = (
         stack[k - 1].register_forward_hook(after) if k else stack[0].register_forward_pre_hook(before, with_kwargs=True)
     )
-    training = [module for module in model.modules() if module.training]
-    ids = torch.zeros(1, 2, dtype=torch.int64, device=next(model.parameters()).device)
     try:
         with torch.enable_grad():
-            model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))  # dropout would use random numbers
+            try_out(model)
     finally:
         handle.remove()
-        for module in training:
-            module.training = True
     if not (outside and found[0].requires_grad):
         return []
     gradients = torch.autograd.grad(found[0].square().sum(), outside, allow_unused=True)
     return [parameter for parameter, gradient in zip(outside, gradients, strict=True) if gradient is not None]
+
+
+def try_out(model: nn.Module) -> None:
+    """Run two tokens through ``model`` in evaluation mode, for hooks to see, and restore its modes.
+
+    Dropout would use random numbers.
+    """
+    training = [module for module in model.modules() if module.training]
+    ids = torch.zeros(1, 2, dtype=torch.int64, device=next(model.parameters()).device)
+    try:
+        model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
+    finally:
+        for module in training:
+            module.training = True
 
 
 def frozen_modules(model: nn.Module, k: int) -> list[nn.Module]:

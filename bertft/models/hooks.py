@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bertft.models.blocks import blocks
+from bertft.models.blocks import blocks, try_out
 
 
 class _Placeholder(nn.Module):
@@ -56,17 +56,8 @@ def replaced_blocks(model: nn.Module, k: int, source: Callable[[], Tensor]) -> I
 
 def _extra_outputs(model: nn.Module, block: nn.Module) -> int | None:
     """Return the number of outputs of a block beside the hidden states; None if the output is not a tuple."""
-    training = [module for module in model.modules() if module.training]
-    device = next(model.parameters()).device
-    try:
-        with torch.inference_mode(), stopping_at(block) as outputs, contextlib.suppress(Stopped):
-            model.eval()(
-                input_ids=torch.zeros(1, 2, dtype=torch.int64, device=device),
-                attention_mask=torch.ones(1, 2, dtype=torch.int64, device=device),
-            )
-    finally:
-        for module in training:
-            module.training = True
+    with torch.inference_mode(), stopping_at(block) as outputs, contextlib.suppress(Stopped):
+        try_out(model)
     return len(outputs[0]) - 1 if isinstance(outputs[0], tuple) else None
 
 
