@@ -12,7 +12,7 @@ import transformers
 
 from bertft.cli.main import run
 from bertft.runs.process import resident
-from bertft.study.diff import cost
+from bertft.study.diff import cost, deeper
 from bertft.study.diff.settings import DiffCommand
 
 MEASURED = """
@@ -60,6 +60,12 @@ def test_a_dry_run_tells_memory_disk_and_time_before_anything_is_loaded(large, t
     assert set(vectors) == {one["to_do"]["disk"]} and kept < vectors[0] < 1.5 * kept  # and of words
     assert all(stage["scratch"] == 0 for stage in both["stages"]) and all(s["seconds"] > 0 for s in both["stages"])
     assert [path.name for path in tmp_path.iterdir()] == ["1b"]
+
+
+def test_causes_read_as_many_stimuli_as_the_run_exchanges(large, capsys, monkeypatch):
+    monkeypatch.setattr(deeper, "PASSES", 800)  # 100 for 8 passes: the embeddings, 4 blocks and 3 more
+    (causes,) = (s for s in forecast(capsys, large, f"t={large}")["stages"] if s["stage"] == "causes/english")
+    assert causes["work"].startswith("100 tokens, ")
 
 
 def test_models_that_fit_only_in_turn_are_told_and_run_so(large, capsys, monkeypatch):

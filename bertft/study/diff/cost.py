@@ -19,7 +19,7 @@ from bertft.similarity.placed_sums import bytes_of_sums
 from bertft.study.analyses.rsa import BATCH_PIECES
 from bertft.study.analyses.weights import SPECTRA
 from bertft.study.analysis import check_folder
-from bertft.study.diff.deeper import EXCHANGED, TOKENS
+from bertft.study.diff.deeper import TOKENS, exchanged
 from bertft.study.diff.models import DTYPES
 from bertft.study.diff.parts import METRIC, NULL, TRADED, WORDS
 from bertft.study.diff.settings import DiffCommand
@@ -119,7 +119,7 @@ class _Forecast:
 
     def causes(self) -> StageCost:
         """Return the cost of exchanging every block in both directions."""
-        stimuli, hybrids = min(EXCHANGED, self.stimuli), 2 * self.layers + 2
+        stimuli, hybrids = min(exchanged(self.layers), self.stimuli), 2 * self.layers + 2
         sums = 2 * hybrids * int(1.5 * self.width**2) * 8
         sample = 3 * stimuli * hybrids * self.width * self.item
         batch = self._batch(self._rows([self.base, self.tuned[0]])) + BATCH_PIECES * hybrids * self.width * self.item
