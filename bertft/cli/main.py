@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from bertft.cli.interrupts import listening
 from bertft.errors import BertftError, lacks_memory, lacks_space
 
 INTERRUPTED = 130
@@ -87,7 +88,7 @@ def answer(work: Callable[[], int], *, again: str, smaller: str, as_json: bool =
         as_json: whether to print the report on stdout as well, as JSON.
     """
     try:
-        with warnings.catch_warnings():
+        with listening(), warnings.catch_warnings():
             _show_own_warnings()
             code = work()
     except BertftError as error:

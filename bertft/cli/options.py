@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Optional
 import typer
 from typer.models import OptionInfo
 
+from bertft.cli.interrupts import Attentive
 from bertft.errors import BertftError
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.settings import Settings, suggestion, validated
@@ -221,12 +222,12 @@ Config = Annotated[
 def showing_progress(quiet: bool) -> Iterator[Progress]:
     """Yield a progress bar on stderr, or a silent one."""
     if quiet:
-        yield SILENT
+        yield Attentive(SILENT)
         return
     from bertft.cli.console import ConsoleProgress
 
     with ConsoleProgress() as progress:
-        yield progress
+        yield Attentive(progress)
 
 
 def tell(line: str, out: Path, as_json: bool) -> None:

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -77,17 +77,22 @@ def checkpointed(
     pace = Pace(every)
     for batch in batches:
         yield batch
-        if checkpoint and (asked or pace.due(run.comparison)):
+        if asked:
+            _save_and_stop(run, asked[0], checkpoint)
+        if checkpoint and pace.due(run.comparison):
             begun = time.monotonic()
             checkpoint.save(*run.state())
             pace.note(begun)
-        if asked:
-            _stop(asked[0], run.team, checkpoint)
+    if asked:  # while the end was looked for
+        _save_and_stop(run, asked[0], checkpoint)
 
 
 @contextlib.contextmanager
 def asked_to_stop() -> Iterator[list[int]]:
-    """Yield a list to which SIGINT and SIGTERM append their number; a second signal interrupts at once."""
+    """Yield a list to which SIGINT and SIGTERM append their number; a second signal interrupts at once.
+
+    A signal that comes too late to be seen inside is sent again at the end.
+    """
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -104,9 +109,14 @@ def asked_to_stop() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if asked:
+        signal.raise_signal(asked[0])
 
 
-def _stop(number: int, team: Team, checkpoint: Checkpoint | None) -> None:
+def _save_and_stop(run: Resumable, number: int, checkpoint: Checkpoint | None) -> NoReturn:
+    team = run.team
+    if checkpoint:
+        checkpoint.save(*run.state())
     if number == signal.SIGTERM and team.size > 1 and checkpoint:
         raise BertftError(
             f"process {team.rank} of {team.size} was stopped, as happens when another process is lost; its sums "

@@ -24,7 +24,7 @@ from bertft.runs import process as memory
 from bertft.runs.checkpoint import Checkpoint
 from bertft.runs.progress import SILENT
 from bertft.similarity.compare import all_pairs as sampled
-from bertft.similarity.compare import stream
+from bertft.similarity.compare import checkpoints, stream
 from bertft.similarity.compare.encoders import compare_stream
 from bertft.similarity.compare.plan import Plan
 from bertft.similarity.moments import CrossMoments
@@ -242,6 +242,35 @@ def test_an_interruption_saves_first(encoders, tmp_path, number):
     assert (record["buffer"], record["batch"]) == (0, 1)  # the next buffer is read while the first is encoded
     again = compare_stream(base, {"t": tuned}, TEXTS, FULL, checkpoint=Checkpoint(tmp_path, {}), **OPTIONS)
     assert again == compare_stream(base, {"t": tuned}, TEXTS, FULL, **OPTIONS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_at_the_end_of_the_text_saves_too(encoders, tmp_path, number, monkeypatch):
+    base, tuned, _ = encoders
+    batches = checkpoints.checkpointed
+
+    def until_the_end(run, given, *others):
+        def last():
+            yield from given
+            signal.raise_signal(number)
+
+        return batches(run, last(), *others)
+
+    monkeypatch.setattr("bertft.similarity.compare.encoders.checkpointed", until_the_end)
+    with pytest.raises(KeyboardInterrupt):
+        compare_stream(base, {"t": tuned}, TEXTS, FULL, checkpoint=Checkpoint(tmp_path, {}), **OPTIONS)
+    monkeypatch.undo()
+    seen = []
+    monkeypatch.setattr(checkpoints.Pace, "due", lambda *_: seen.append(1))
+    again = compare_stream(base, {"t": tuned}, TEXTS, FULL, checkpoint=Checkpoint(tmp_path, {}), **OPTIONS)
+    assert not seen  # no batch is left
+    assert again == compare_stream(base, {"t": tuned}, TEXTS, FULL, **OPTIONS)
+
+
+def test_a_signal_that_nobody_looks_for_is_sent_again():
+    with pytest.raises(KeyboardInterrupt), checkpoints.asked_to_stop() as asked:
+        signal.raise_signal(signal.SIGINT)
+        assert asked == [signal.SIGINT]
 
 
 def test_a_shortened_text_is_refused_on_resume(encoders, tmp_path):
