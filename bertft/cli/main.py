@@ -31,7 +31,11 @@ _SMALLER_STUDY = "--set and a smaller batch_size or max_train of a task, rsa.tok
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code."""
-    code = run(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        code = run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:  # while the libraries are imported
+        print("\ninterrupted before the work began", file=sys.stderr)
+        code = INTERRUPTED
     if code == INTERRUPTED:
         # Python ends by the signal instead of this code if the interrupt met a string that was being executed, as the
         # import of a dataclass does, although the interrupt was handled.

@@ -1,6 +1,8 @@
 """An interruption that a library swallows is raised again."""
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -57,3 +59,16 @@ def test_another_handler_stays():
         assert signal.getsignal(signal.SIGINT) is own
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_an_interruption_of_the_imports_is_one_line():
+    code = (
+        "import signal, sys; from bertft.cli import main\n"
+        "class Cut:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Cut())\n"
+        "main.main(['--help'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr.strip()) == (130, "interrupted before the work began")
