@@ -56,10 +56,12 @@ class Attentive:
         self._progress = progress
 
     def step(self, description: str, total: float | None = None, unit: str = "it") -> Step:
+        """Return a bar; see `Progress`."""
         raise_again()
         return _AttentiveStep(self._progress.step(description, total, unit))
 
     def say(self, message: str) -> None:
+        """Show one line."""
         self._progress.say(message)
 
 

@@ -11,6 +11,14 @@ from bertft.cli.main import answer
 from bertft.cli.options import showing_progress
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Listen to Ctrl-C, as a background job does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def swallow():
     """Meet Ctrl-C as C code does that clears every exception."""
     with pytest.raises(KeyboardInterrupt):
@@ -52,18 +60,16 @@ def test_another_handler_stays():
     def own(number, frame):
         raise AssertionError
 
-    before = signal.signal(signal.SIGINT, own)
-    try:
-        with listening():
-            assert signal.getsignal(signal.SIGINT) is own
+    signal.signal(signal.SIGINT, own)
+    with listening():
         assert signal.getsignal(signal.SIGINT) is own
-    finally:
-        signal.signal(signal.SIGINT, before)
+    assert signal.getsignal(signal.SIGINT) is own
 
 
 def test_an_interruption_of_the_imports_is_one_line():
     code = (
         "import signal, sys; from bertft.cli import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Cut:\n"
         "    def find_spec(self, name, *_):\n"
         "        if name == 'typer': signal.raise_signal(signal.SIGINT)\n"

@@ -91,7 +91,8 @@ def checkpointed(
 def asked_to_stop() -> Iterator[list[int]]:
     """Yield a list to which SIGINT and SIGTERM append their number; a second signal interrupts at once.
 
-    A signal that comes too late to be seen inside is sent again at the end.
+    Raises:
+        KeyboardInterrupt: A signal came twice, or too late to be seen inside.
     """
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -110,7 +111,7 @@ def asked_to_stop() -> Iterator[list[int]]:
         for number, handler in before.items():
             signal.signal(number, handler)
     if asked:
-        signal.raise_signal(asked[0])
+        raise KeyboardInterrupt
 
 
 def _save_and_stop(run: Resumable, number: int, checkpoint: Checkpoint | None) -> NoReturn:

@@ -267,7 +267,7 @@ def test_an_interruption_at_the_end_of_the_text_saves_too(encoders, tmp_path, nu
     assert again == compare_stream(base, {"t": tuned}, TEXTS, FULL, **OPTIONS)
 
 
-def test_a_signal_that_nobody_looks_for_is_sent_again():
+def test_a_signal_that_nobody_looks_for_interrupts():
     with pytest.raises(KeyboardInterrupt), checkpoints.asked_to_stop() as asked:
         signal.raise_signal(signal.SIGINT)
         assert asked == [signal.SIGINT]
