@@ -306,6 +306,9 @@ def test_overflow_is_named():
 BAD = {
     "weight must be .L, D, R.": lambda a: a | {"weight": a["weight"][0]},
     "h must be": lambda a: a | {"h": a["h"][..., :-1]},
+    r"h must be \(T, \d+\) or \(\d+, T, \d+\) to go with weight, found \(9,": lambda a: (
+        a | {"h": a["h"][:1].expand(9, -1, -1)}
+    ),
     "must be floating": lambda a: a | {"h": a["h"].long()},
     "lengths must be a vector of integers": lambda a: a | {"lengths": a["lengths"].double()},
     r"lengths\[1\] is negative": lambda a: a | {"lengths": torch.tensor([10, -1, 4])},

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from bertft.errors import BadRow
-from bertft.ops import cross_moments, linear_cka, pairwise_distance, rdm_correlation
+from bertft.ops import cross_moments, linear_cka, pairwise_distance, rdm_correlation, reference
+from bertft.ops.metrics import METRICS
 from bertft.ops.native import cpu, dispatch
-from bertft.ops.rows import raising_bad_row
+from bertft.ops.rows import as_tensor, raising_bad_row
 
 
 @pytest.fixture(autouse=True, params=["kernels", "reference"])
@@ -66,3 +68,33 @@ def test_other_errors_of_a_kernel_pass_through():
 
     with pytest.raises(RuntimeError, match=r"^a parallel loop failed$"):
         raising_bad_row(kernel)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_distances_of_pairs_are_those_of_the_matrix(metric):
+    x = spaces()[0][0].double()
+    i, j = torch.tensor([0, 3, 5, 5]), torch.tensor([1, 2, 0, 5])
+    torch.testing.assert_close(
+        reference.paired_distance(x, i, j, metric), reference.pairwise_distance(x, x, metric=metric)[i, j]
+    )
+
+
+def test_condensed_matrices_keep_their_batches():
+    matrices = torch.arange(2 * 3 * 4 * 4.0).reshape(2, 3, 4, 4)
+    assert torch.equal(reference.condense(matrices)[1, 2], matrices[1, 2][[0, 0, 0, 1, 1, 2], [1, 2, 3, 2, 3, 3]])
+
+
+@pytest.mark.parametrize("change", ["order of bytes", "negative strides", "read only", "odd strides"])
+def test_arrays_that_torch_cannot_share_are_copied(change):
+    array = np.arange(12, dtype="f4").reshape(3, 4)
+    given = {
+        "order of bytes": array.astype(">f4"),
+        "negative strides": array[::-1, ::-1],
+        "read only": array.copy(),
+        "odd strides": np.zeros(3, np.dtype({"names": ["a"], "formats": ["4f4"], "offsets": [1], "itemsize": 18}))["a"],
+    }[change]
+    if change == "read only":
+        given.flags.writeable = False
+    if change == "odd strides":
+        given[:] = array
+    assert np.array_equal(as_tensor(given).numpy(), given)

@@ -122,6 +122,8 @@ def test_parts_of_a_name(name, parts):
         {"base": "local_rsa", "label": "correlation"},
         {"base": "local_rsa", "label": "NOUN", "derived": "difference"},
         {"base": "local_rsa", "derived": "p"},
+        {"base": "local_rsa", "input": "mix"},
+        {"base": "label_f1", "grouping": "upos"},
     ],
 )
 def test_parts_that_no_name_expresses_are_refused(parts):

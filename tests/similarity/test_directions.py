@@ -75,6 +75,18 @@ def test_the_principal_directions_equal_brute_force(kept):
     assert ((projected**3).sum(0) > 0).all()
 
 
+def test_sums_of_one_stimulus_at_a_time_are_those_of_all():
+    x, y = torch.randn(2, 2, 7, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    whole, single = ChangeSums(), ChangeSums()
+    whole.update(x, y)
+    for k in range(7):
+        single.update(x[:, k : k + 1], y[:, k : k + 1])
+    assert single.n == 7
+    for one, other in zip(single.changes(), whole.changes(), strict=True):
+        for a, b in zip(one, other, strict=True):
+            torch.testing.assert_close(torch.as_tensor(a), torch.as_tensor(b))
+
+
 def test_a_small_change_of_large_vectors_keeps_its_digits():
     x, y, groups = sample(40, torch.Generator().manual_seed(1), scale=1e-6)
     sums = ChangeSums()
@@ -189,6 +201,7 @@ def test_rows_and_files_have_all_numbers_and_an_unchanged_layer_has_none(planted
     rows = rows_of_directions(found, "text", seed=7)
     names = ["mean_shift_share", "direction_rank", "direction_share_1", "direction_share_2"]
     assert [(row.layer, row.measure) for row in rows] == [(layer, name) for layer in (2, 3) for name in names]
+    assert {(row.model, row.task, row.data) for row in rows} == {("t", "directions", "text")}
     assert all(row.low < row.value < row.high and row.seed == 7 and row.n == found["t"][2].n for row in rows)
     assert all(MeasureName.parse(name).measure.family == "change" for name in names)
     lens = logit_lens(base)

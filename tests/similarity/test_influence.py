@@ -17,7 +17,7 @@ from bertft.errors import BertftError
 from bertft.ops.moments.layout import Moments
 from bertft.runs.intervals import clustered_difference, clustered_interval, positive_interval
 from bertft.similarity import measures
-from bertft.similarity.augmented_rows import augment, pack, unpack
+from bertft.similarity.augmented_rows import augment, pack, translation, unpack
 from bertft.similarity.influence import (
     angle_interval,
     anisotropy_influence,
@@ -373,3 +373,10 @@ def test_coverage_of_measures_of_one_space_at_2000_sentences():
     runs = 600
     for covered in space_coverage(2000, runs, 5000, parts=20):
         assert 0.93 - 2 * math.sqrt(0.95 * 0.05 / runs) < covered < 0.97 + 2 * math.sqrt(0.95 * 0.05 / runs)
+
+
+@pytest.mark.parametrize("metric", ["dot", "sqeuclidean"])
+def test_a_translation_moves_augmented_rows_to_another_mean(metric):
+    x, old, new = torch.randn(3, 6, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    moved = augment(x, old[0], metric) @ translation(old[0], new[0], metric).T
+    torch.testing.assert_close(moved, augment(x, new[0], metric))

@@ -85,6 +85,19 @@ def test_rbf_cka():
     assert rbf_cka(x, y)[0] == pytest.approx(dense_rbf(x, y), abs=1e-10)
 
 
+def test_the_width_of_many_stimuli_is_the_median_of_a_million_drawn_pairs():
+    x = torch.randn(1001, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    i, j = torch.randint(0, 1001, (2, 1_000_000), generator=torch.Generator().manual_seed(0))
+    assert neighbours._Gaussian(x, 0.5).width == 0.5 * float(np.median((x[i] - x[j]).square().sum(1).numpy()))
+
+
+def test_rbf_cka_takes_three_stimuli_or_more():
+    x = torch.tensor([[0.0, 1.0], [2.0, 0.5], [1.0, -1.0]])
+    assert rbf_cka(x, x)[0] == pytest.approx(1)
+    with pytest.raises(BertftError, match="n >= 3"):
+        rbf_cka(x[:2], x[:2])
+
+
 def test_rbf_interval_equals_the_jackknife(monkeypatch):
     """The kernels keep the widths of the full sample."""
     x, y = spaces(300)

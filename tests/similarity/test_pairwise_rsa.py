@@ -14,6 +14,7 @@ from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
 from bertft.errors import BertftError
+from bertft.similarity import pairwise_rsa
 from bertft.similarity.pairwise_rsa import _bootstrap, block_sums, matrix, rsa
 
 
@@ -58,6 +59,23 @@ def test_one_seed_gives_all_comparisons_the_same_resamples(compare):
     x, y = data(60)
     first, second = (rsa(x, t, compare=compare, bootstrap=6).resamples for t in (y, 3 * y))
     assert first == pytest.approx(second, abs=1e-9) and len(set(first.tolist())) == 6
+
+
+@pytest.mark.parametrize("tile", [1, 5, 7, 100])
+def test_sums_by_group_do_not_depend_on_the_strips(tile, monkeypatch):
+    x, y = data(12)
+    sizes = np.array([3, 1, 4, 2, 2])
+    group = np.repeat(np.arange(5), sizes)
+    a, b = (matrix(t, "sqeuclidean", "pearson") for t in (x, y))
+    wanted = [np.eye(5)[group].T @ values @ np.eye(5)[group] for values in (a, b, a * a, b * b, a * b)]
+    monkeypatch.setattr(pairwise_rsa, "TILE", tile)
+    for found, expected in zip(block_sums(x, y, "sqeuclidean", "pearson", sizes), wanted, strict=True):
+        np.testing.assert_allclose(found - found.mean(), expected - expected.mean(), rtol=0, atol=1e-9)
+
+
+def test_kendall_is_resampled_at_most_a_hundred_times():
+    x, y = data(8)
+    assert len(rsa(x, y, compare="kendall", bootstrap=300).resamples) == 100
 
 
 @pytest.mark.parametrize("compare", ["pearson", "cosine", "rho_a"])

@@ -56,7 +56,7 @@ def costs(x: Tensor, y: Tensor | None) -> tuple[float, float]:
     """Return the floating-point operations of the linear-time route and of the tiles."""
     (L, n, d), (M, _, e) = x.shape, (x if y is None else y).shape
     if y is None:
-        return float(L * L) * n * d * d, float(n) * n * (L * d + L * L / 2 * 2)
+        return float(L * L) * n * d * d, float(n) * n * (L * d + L * L)
     return float(n) * (L * d * d + M * e * e + 2.0 * L * M * d * e), float(n) * n * (L * d + M * e + L * M * 2)
 
 

@@ -129,3 +129,5 @@ def test_scores_equal_torchmetrics():
 def test_best_constant_answer():
     questions = [question("big cat sat", "cat"), question("old cat ran", "cat ran"), question("red dog", "dog")]
     assert best_constant_answer(questions) == ("words 2-2", pytest.approx(100 * (1 + 2 / 3 + 1) / 3))
+    assert best_constant_answer([question("dog a dog b", "dog")])[0] == "words 1-1"  # the first of equals
+    assert best_constant_answer([question("b the dog a", "dog")])[0] == "words 2-3"  # articles do not count

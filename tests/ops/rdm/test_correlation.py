@@ -16,6 +16,7 @@ from bertft.errors import BertftError
 from bertft.ops import rdm_correlation, reference
 from bertft.ops.metrics import LINEAR, METRICS
 from bertft.ops.native import cpu, dispatch
+from bertft.ops.rdm.routes import costs
 
 MOMENTS = ("pearson", "cosine")
 RANKS = ("spearman", "rho_a")
@@ -131,6 +132,18 @@ def test_ranks_of_bins_stay_within_the_stated_error(layers):
     want = spearmanr(pdist(x[0].double(), "cosine"), pdist(y[0].double(), "cosine")).statistic
     assert (out - want).abs().max() <= how.error <= how.bound
     assert how.bound < (2e-3 if layers == 1 else 3e-4) and how.error < 2e-5
+
+
+def test_the_worst_case_of_equal_ranks_is_small():
+    x, _ = rogue(60, 8)
+    out, how = rdm_correlation(x, x.clone(), compare="spearman", route="tiles", return_route=True)
+    assert out.item() == pytest.approx(1, abs=1e-9) and how.bound < 1e-5
+
+
+def test_costs_count_the_products_of_both_routes():
+    x, y = spaces(10, d=3, e=5, L=2, M=4)
+    assert costs(x, y) == (10 * (2 * 9 + 4 * 25 + 2 * 2 * 4 * 3 * 5), 100 * (2 * 3 + 4 * 5 + 2 * 2 * 4))
+    assert costs(x, None) == (10 * 2 * 2 * 9, 100 * (2 * 3 + 2 * 2))
 
 
 def test_ranks_of_one_matrix_in_every_order_inside_bins():

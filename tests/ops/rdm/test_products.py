@@ -60,6 +60,7 @@ def test_few_and_no_rows():
     ("metric", "change", "sentence"),
     [
         ("cosine", lambda x: x[1, 4].zero_(), "row 4 of y in layer 1 has norm 0"),
+        ("cosine", lambda x: x[1, 4].fill_(float("nan")), "row 4 of y in layer 1 holds NaN or infinity"),
         ("correlation", lambda x: x[0, 2].fill_(0.3), "row 2 of y in layer 0 has norm 0"),
         ("dot", lambda x: x[1, 0, 3].fill_(float("nan")), "row 0 of y in layer 1 holds NaN or infinity"),
     ],

@@ -210,7 +210,7 @@ def test_intervals_shrink_with_the_corpus_and_hold_the_value():
     assert widths[0] / widths[1] == pytest.approx(4, rel=0.4)
 
 
-@pytest.mark.parametrize("counts", [[1] * 40, [30, 12, 5, 2, 2, 1, 1, 1], [400, 400]])
+@pytest.mark.parametrize("counts", [[1] * 40, [30, 12, 5, 2, 2, 1, 1, 1], [400, 400], [4, 3, 3, 2]])
 def test_resamples_of_a_mean_over_lengths_have_its_variance(counts):
     """Each layer is a sample of its own: var = sigma^2 sum 1/n / K^2, whatever the numbers n of sentences by length."""
     lengths = np.repeat(np.arange(5, 5 + len(counts)), counts)

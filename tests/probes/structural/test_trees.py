@@ -46,6 +46,11 @@ def test_packing_falls_back_to_16_bits():
     assert packed_trees([sentence([0, 1])])[0][0].dtype == np.uint8
 
 
+@pytest.mark.parametrize("tag", ["DT", "IN", "JJ", "NN", "NNS", "NNP", "PRP", "RB", "VB", "VBD", "VBP", "VBZ"])
+def test_one_tag_of_a_word_makes_the_tags_those_of_penn(tag):
+    assert punctuation([sentence([0, 1], ["X", "X"], [tag, "."])])[1] == "xpos"
+
+
 def test_punctuation_by_penn_tags_else_universal():
     penn = sentence([0, 1, 1], ["NOUN", "PUNCT", "SYM"], ["NN", "-LRB-", "$"])
     masks, column = punctuation([penn])

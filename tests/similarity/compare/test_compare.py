@@ -6,6 +6,7 @@ Brute force on the vectors themselves, selection of stimuli, refusals.
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from bertft.errors import BertftError
 from bertft.models import encoder as encoder_module
 from bertft.models.encoder import Encoder
 from bertft.similarity import compare_encoders, compare_stream
+from bertft.similarity.compare.reading import Kinship
 from bertft.similarity.compare.stimuli import choose, side_by_side
 
 
@@ -86,8 +88,26 @@ def test_words_of_encoders_with_different_tokenizers(encoders, texts, tiny_model
     other = Encoder(tuned.model, tokenizer, "other")
     with pytest.raises(BertftError, match="other and the base encoder have different tokenizers"):
         compare_encoders(base, {"other": other}, texts, tokens=100)
-    rows = compare_encoders(base, {"other": other}, [t.split() for t in texts], tokens=100, unit="word")
+    words = [t.split() for t in texts]
+    rows = compare_encoders(base, {"other": other}, words, tokens=100, unit="word")
     assert {row.n for row in rows} == {100}
+    x, y = (vectors(encoder, words, 100, "word") for encoder in (base, other))
+    measured = {(row.measure, row.layer): row.value for row in rows}
+    for layer in (1, 3):
+        expected = pearsonr(pdist(x[layer].numpy(), "cosine"), pdist(y[layer].numpy(), "cosine"))[0]
+        assert measured["rsa_cosine_pearson", layer] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("same_rules", "words", "window", "batch"), [
+    (True, "ab", 64, True), (False, "ab", 64, True), (False, "ac", 64, False), (True, "ab", 32, False),
+])  # fmt: skip
+def test_encoders_share_batches_if_vocabulary_and_window_are_one(same_rules, words, window, batch):
+    def encoder(rules, words, window):
+        vocabulary = SimpleNamespace(get_vocab=lambda: {word: i for i, word in enumerate(words)})
+        return SimpleNamespace(reads_like=lambda other: rules, max_length=window, tokenizer=vocabulary)
+
+    found = Kinship.of([encoder(True, "ab", 64), encoder(same_rules, words, window)])
+    assert found == ([True, same_rules], batch)
 
 
 def test_encoders_are_compared_in_the_layers_that_both_have(encoders, texts, tiny_model):

@@ -281,6 +281,16 @@ def test_a_shortened_text_is_refused_on_resume(encoders, tmp_path):
         compare_stream(base, {"t": tuned}, TEXTS[:10], FULL, checkpoint=Checkpoint(tmp_path, {}), **OPTIONS)
 
 
+def test_a_layer_of_equal_rows_is_named(encoders, tiny_model):
+    flat = Encoder.from_pretrained(str(tiny_model))
+    with torch.no_grad():
+        norm = flat.model.encoder.layer[-1].output.LayerNorm
+        norm.weight.fill_(0)
+        norm.bias.fill_(1)
+    with pytest.raises(BertftError, match="of t at layer 3 on toy: all dissimilarities are equal"):
+        compare_stream(encoders[0], {"t": flat}, TEXTS, Plan(measures=("rsa",)), **OPTIONS)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), 0.0])
 def test_a_bad_layer_is_named(encoders, tiny_model, bad):
     broken = Encoder.from_pretrained(str(tiny_model))

@@ -136,6 +136,11 @@ def test_calibrated_rsa_takes_the_value_and_interval_of_all_stimuli():
     assert found["procrustes_calibrated"] == alone["procrustes_calibrated"]
 
 
+def test_expectations_without_a_number_of_stimuli_are_those_of_rsa_and_debiased_cka():
+    measures = ("rsa_cosine_pearson", "rsa_euclidean_spearman", "cka_debiased", "cka_rbf", "procrustes", "mutual_knn")
+    assert [name for name in measures if nulls.of_any_number(name)] == list(measures[:3])
+
+
 def test_a_measure_that_is_1_for_unrelated_spaces_is_not_calibrated():
     groups, x, y = texts(6, 2, 12)
     rows = nulls.rows("toy", Plan(measures=("cca",), null=100), groups, x.double(), {"t": y.double()}, {})

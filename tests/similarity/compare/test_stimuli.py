@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from bertft.data.examples import Text
 from bertft.errors import BertftError
-from bertft.similarity.compare.stimuli import _windows, layer_counts, shared_layers
+from bertft.similarity.compare.stimuli import _windows, layer_counts, shared_layers, taken
 
 
 def test_a_window_ends_before_the_word_that_no_longer_fits_one_encoder():
@@ -25,3 +26,10 @@ def test_layers_are_those_that_every_encoder_has():
     assert shared_layers(base, {"deep": deep, "flat": flat}) == {"deep": 4, "flat": 2}
     with pytest.raises(BertftError, match=r"layers must lie in 0\.\.1 for flat, found 2"):
         layer_counts(base, {"deep": deep, "flat": flat}, (0, 2))
+
+
+def test_texts_are_taken_until_they_hold_the_stimuli():
+    encoder = SimpleNamespace(skip_first=0)
+    texts = [Text("a", "some words here")] * 300  # of three words each
+    for words, count in ((1, 1), (3, 1), (4, 2), (768, 256), (769, 257), (None, 300), (5000, 300)):
+        assert len(taken(encoder, iter(texts), tokens=words, unit="word")) == count

@@ -5,6 +5,8 @@ Local RSA of all vectors at once, labels, words in context.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -113,6 +115,8 @@ def test_keys_of_conllu_columns():
         for feats in (("Case=Nom|Number=Plur", "_"), ("_", "Number=Sing|Person=3"))
     ]
     assert labels_of(["feats:Number"], sentences)["feats:Number"] == ["Plur", "_", "_", "Sing"]
+    odd = dataclasses.replace(sentences[0], feats=("Number=a=b", "_"))  # the first = ends the name
+    assert labels_of(["feats:Number"], [odd])["feats:Number"] == ["a=b", "_"]
 
 
 @pytest.mark.parametrize(
