@@ -22,6 +22,7 @@ from bertft.runs.catalogue import COMPARISONS as NAMED_COMPARISONS
 from bertft.runs.catalogue import METRICS as NAMED_METRICS
 from bertft.runs.vocabulary import (
     CATALOGUE,
+    PAIRED,
     Derived,
     MeasureName,
     Probe,
@@ -177,6 +178,10 @@ def test_words_for_figures_and_sentences():
     assert MeasureName.parse("las_conll18").short == "LAS" and MeasureName.parse("x").axis == "x"
     assert MeasureName.parse("cka_debiased_base2").group == "cka_debiased by layers of both"
     assert MeasureName.parse("local_rsa_upos=NOUN").group == "local_rsa_upos"
+
+
+def test_rows_of_pairs_and_of_moments_of_a_training_have_no_encoder():
+    assert set(PAIRED) == {"difference", "along"}
 
 
 def test_operands_splits_what_pair_joined():

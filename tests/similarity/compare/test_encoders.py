@@ -13,7 +13,7 @@ import types
 import pytest
 import torch
 from scipy.spatial.distance import pdist
-from scipy.stats import kendalltau, spearmanr
+from scipy.stats import kendalltau, pearsonr, spearmanr
 
 from bertft.data import synthetic
 from bertft.data.examples import Text
@@ -279,6 +279,25 @@ def test_a_shortened_text_is_refused_on_resume(encoders, tmp_path):
         compare_stream(base, {"t": tuned}, cut_after(40), FULL, checkpoint=Checkpoint(tmp_path, {}), every=0, **OPTIONS)
     with pytest.raises(BertftError, match="the text changed"):
         compare_stream(base, {"t": tuned}, TEXTS[:10], FULL, checkpoint=Checkpoint(tmp_path, {}), **OPTIONS)
+
+
+def test_each_tokenizer_reads_the_words_itself(encoders):
+    from transformers import BertTokenizer
+
+    base, tuned, _ = encoders
+    order = sorted(base.tokenizer.get_vocab(), key=base.tokenizer.get_vocab().get)
+    order[-40:] = reversed(order[-40:])
+    vocabulary = {entry: i for i, entry in enumerate(order)}
+    other = Encoder(tuned.model, BertTokenizer(vocab=vocabulary, do_lower_case=True), "other")
+    words = [text.split() for text in TEXTS]
+    rows = compare_stream(base, {"other": other}, iter(words), Plan(measures=("rsa",)), unit="word", **OPTIONS)
+    x, y = (
+        torch.cat([next(iter(encoder.stream([one], unit="word"))).vectors for one in words], 1)[2].double()
+        for encoder in (base, other)
+    )
+    expected = pearsonr(pdist(x.numpy(), "cosine"), pdist(y.numpy(), "cosine"))[0]
+    found = {(row.measure, row.layer): row.value for row in rows}
+    assert found["rsa_cosine_pearson", 2] == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_layer_of_equal_rows_is_named(encoders, tiny_model):
