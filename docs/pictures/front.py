@@ -88,7 +88,7 @@ def draw(points: list[Point], path: Path, *, dark: bool = False) -> None:
     inked = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor")
     style = {**STYLE, **dict.fromkeys(inked, page["text"]), "axes.facecolor": page["page"]}
     with matplotlib.rc_context(style):
-        canvas = Figure(figsize=(8.2, 3.7), dpi=170, layout="constrained", facecolor=page["page"])
+        canvas = Figure(figsize=(7.2, 3.6), dpi=190, layout="constrained", facecolor=page["page"])
         FigureCanvasAgg(canvas)
         left, right = canvas.subplots(1, 2, width_ratios=(3, 2.2))
         _layers(left, points, colours, page["soft"])
