@@ -131,7 +131,7 @@ def _words(axes: Any, points: list[Point], colour: str, soft: str) -> None:
     axes.set_yticks(range(len(words)), [p.word for p in words])
     axes.set_ylim(-0.6, len(words) - 0.4)
     axes.set_xlim(0, max(p.high or p.value for p in words) * 1.08)
-    axes.set_xlabel(f"local RSA at layer {words[0].layer} (1 = not moved)")
+    axes.set_xlabel(f"local RSA, layer {words[0].layer} (1 = the same)")
     axes.tick_params(axis="y", length=0)
     axes.set_title("Words that parsing moved", loc="left", fontweight="bold", size=10)
 
