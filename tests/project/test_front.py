@@ -63,7 +63,7 @@ def table_under(text: str, heading: str) -> list[list[str]]:
 
 # the claim of the README, then table, encoder, layer or k, measure, further columns, digits
 CLAIMS = [
-    (1, "minilm/fig1_structural_probes", "mnli", 3, "uuas_difference", {}, 3),
+    (1, "minilm_full/fig1_structural_probes", "mnli", 3, "uuas_difference", {}, 3),
     (2, "minilm/fig1_structural_probes", "mnli", 3, "dspr_difference", {}, 3),
     (2, "minilm/fig1_structural_probes", "dep", 3, "dspr_difference", {}, 3),
     (3, "minilm/fig2_rsa_rsa_by_layer", "dep", 3, RSA, {}, 2),
