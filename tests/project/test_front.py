@@ -223,6 +223,14 @@ def test_the_speed_of_the_comparison_is_that_of_the_benchmarks():
     assert all(f"{times[name]} times {name}" in COMPARED for name in times)
 
 
+def test_the_page_of_the_installation_names_every_extra():
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf8")
+    _, *rows = table_under(page, "# Installation")
+    listed = (ROOT / "pyproject.toml").read_text(encoding="utf8").partition("[project.optional-dependencies]")[2]
+    extras = re.findall(r"^(\w+) = \[", listed.partition("\n[")[0], re.MULTILINE)
+    assert sorted(row[0].strip("`") for row in rows) == sorted(extras)
+
+
 # llms.txt and links ------------------------------------------------------------------------------------------------
 
 LLMS = (ROOT / "llms.txt").read_text(encoding="utf8")
