@@ -168,7 +168,7 @@ def test_the_transcript_is_the_verdict_of_its_results():
 
 COMPARED = (ROOT / "docs" / "compared.md").read_text(encoding="utf8")
 ROWS = [
-    "exact at 10^6 tokens",
+    "exact at a million tokens",
     "intervals",
     "unrelated texts score 0",
     "probes",
