@@ -31,7 +31,7 @@ setup(
             "models/finetuning/*.j2",
             "report/page/templates/*.*",
             "report/page/templates/sections/*",
-            "study/builtin/*.yaml",
+            "study/builtin/*",
         ],
         "bertft._csrc": ["*.h", "*.cpp", "cpu/*", "cuda/*"],
     },

@@ -1,4 +1,4 @@
-"""bertft: what did fine-tuning change inside my encoder?
+"""bertft: what did fine-tuning change inside my model?
 
 The public names are listed in ``__init__.pyi`` and imported on first use, so that ``import bertft`` costs nothing.
 """

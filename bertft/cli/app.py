@@ -63,7 +63,7 @@ ABLATE_HELP = {
 
 app = typer.Typer(
     name="bertft",
-    help="What did fine-tuning change inside my encoder?",
+    help="What did fine-tuning change inside my model?",
     epilog="Start here: [bold]bertft study quickstart --out runs/quickstart[/bold]",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -289,4 +289,4 @@ def top(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """What did fine-tuning change inside my encoder?"""  # noqa: D401 - the title of --help
+    """What did fine-tuning change inside my model?"""  # noqa: D401 - the title of --help

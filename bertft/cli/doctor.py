@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bertft.errors import BertftError
 from bertft.runs.versions import versions
+from bertft.study.schema import SCHEMA
 
 __all__ = ["devices", "kernels", "models", "report", "tools"]
 
@@ -36,7 +37,7 @@ def devices() -> dict[str, str]:
 
 
 def tools() -> dict[str, str]:
-    """Return the compiler and the ninja that build the kernels."""
+    """Return the compiler and the ninja that build the kernels, and the schema by which editors check a study."""
     from bertft.ops.native.build import find_compiler
 
     try:
@@ -51,6 +52,7 @@ def tools() -> dict[str, str]:
         found["ninja"] = f"{executable} ({_first_line([str(executable), '--version'])})"
     except ImportError:
         found["ninja"] = "not installed"
+    found["schema of studies"] = str(SCHEMA)
     return found
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "Size",
     "Within",
     "check",
+    "json_schema",
     "kind_of",
     "one_line",
     "suggestion",
@@ -74,10 +75,17 @@ class OneOf:
 
         return core_schema.no_info_after_validator_function(self._chosen, handler(source))
 
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
+        return {**handler(schema), "enum": list(self.choices())}
+
+    def choices(self) -> tuple[str, ...]:
+        """Return the allowed values."""
+        return tuple(getattr(importlib.import_module(self.module), self.name))
+
     def _chosen(self, value: str) -> str:
         from pydantic_core import PydanticCustomError
 
-        choices = tuple(getattr(importlib.import_module(self.module), self.name))
+        choices = self.choices()
         if value not in choices:
             expected = f"{', '.join(choices[:-1])} or {choices[-1]}"
             raise PydanticCustomError("literal_error", "expected {expected}", {"expected": expected})
@@ -144,6 +152,20 @@ def validated(kind: Any, value: object, file: str, key: str = "") -> Any:
 def check(settings: Settings, where: str) -> None:
     """Raise `BertftError` unless every setting has its declared type and bounds."""
     validated(type(settings), dataclasses.asdict(typing.cast(Any, settings)), where)
+
+
+def json_schema(kind: Any) -> dict[str, Any]:
+    """Return what `validated` accepts as ``kind``, as a JSON schema with a definition for each class of settings."""
+    return _untitled(_adapter(kind).json_schema())
+
+
+def _untitled(node: Any) -> Any:
+    """Return a schema without pydantic's titles, which repeat the names of the keys."""
+    if isinstance(node, list):
+        return [_untitled(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: _untitled(value) for key, value in node.items() if key != "title" or not isinstance(value, str)}
 
 
 @functools.cache

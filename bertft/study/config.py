@@ -56,6 +56,9 @@ class _Chosen:
 
         return core_schema.no_info_after_validator_function(check, handler(source))
 
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
+        return {**handler(schema), "pattern": r"^(paired|all|\s*\d{1,5}\s*(,\s*\d{1,5}\s*)*)$"}
+
 
 Layers = Annotated[str, _Chosen()]
 """``paired``, ``all``, or the numbers of the layers to compare, separated by commas."""

@@ -28,6 +28,7 @@ from bertft.runs.rows import Row, read_results
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
+    ["diff"],
     ["study"],
     ["finetune"],
     ["ablate"],
@@ -338,7 +339,8 @@ def test_the_commands_and_code_of_the_readme_run(here, capsys, monkeypatch):
             continue  # pytest is running; the study of real text has its own test
         small = ["--variant", "tiny"] if words[1] == "study" else []
         assert run([*words[1:], *small]) == 0, capsys.readouterr().err
-    assert {path.name for path in (here / "runs").iterdir()} == {"quickstart", "mnli", "rsa", "probe", "edge", "freeze"}
+    made = {path.name for path in (here / "runs").iterdir()}
+    assert made == {"quickstart", "diff", "mnli", "rsa", "probe", "edge", "freeze"}
     for folder in (here / "runs").iterdir():
         assert (folder / "results.csv").exists() and (folder / "config.yaml").exists()
     assert all((here / "runs" / "quickstart" / "models" / task).is_dir() for task in ("dep", "mnli", "squad"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
 
 import torch
 
@@ -21,6 +22,8 @@ def test_the_report_names_versions_devices_tools_kernels_and_models(monkeypatch)
     assert found["devices"]["memory"] == f"{gib:.1f} GiB"
     assert (found["kernels"]["in use"] != "plain PyTorch") == cpu.load()
     assert found["models"]["hub"].startswith("offline")
+    assert Path(found["tools"]["schema of studies"]).name == "study.schema.json"
+    assert Path(found["tools"]["schema of studies"]).is_file()
 
 
 def test_tools_that_are_missing_are_said_to_be(monkeypatch):

@@ -64,8 +64,42 @@ def test_a_circle_of_siblings_is_found_at_any_depth():
     assert house["circles"]({("bertft.a.x", "bertft.a.y"), ("bertft.a.y", "bertft.b")}) == []
 
 
+def disagreement(pyproject: str, citation: str, changelog: str) -> str | None:
+    """Return what disagrees about the version, or None. Before the first release the changelog has no version."""
+    version = re.search(r'^version = "(.*)"', pyproject, re.MULTILINE)[1]
+    cited = yaml.safe_load(citation)
+    if cited["version"] != version:
+        return f"CITATION.cff: expected {version}, found {cited['version']}"
+    first, *released = re.findall(r"^## \[(.*?)\](?: - (\S+))?$", changelog, re.MULTILINE)
+    if first != ("Unreleased", ""):
+        return f"CHANGELOG.md: expected [Unreleased] first, found {first}"
+    if released and released[0][0] != version:
+        return f"CHANGELOG.md: expected {version} as the newest release, found {released[0][0]}"
+    if any(not re.fullmatch(r"\d{4}-\d\d-\d\d", date) for _, date in released):
+        return "CHANGELOG.md: expected a date for every release"
+    if released and str(cited.get("date-released", released[0][1])) != released[0][1]:
+        return f"CITATION.cff: expected the date {released[0][1]}, found {cited['date-released']}"
+    return None
+
+
 def test_version_changelog_and_citation_agree():
-    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(encoding="utf8"), re.MULTILINE)[1]
-    assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf8"))["version"] == version
-    headings = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf8"), re.MULTILINE)
-    assert headings[0] == "Unreleased" and set(headings[1:]) <= {version} | {h for h in headings if h < version}
+    names = ("pyproject.toml", "CITATION.cff", "CHANGELOG.md")
+    assert disagreement(*((ROOT / name).read_text(encoding="utf8") for name in names)) is None
+
+
+@pytest.mark.parametrize(
+    ("citation", "changelog", "sentence"),
+    [
+        ("version: 0.1.0", "## [Unreleased]", None),
+        ("version: 0.1.0", "## [Unreleased]\n## [0.1.0] - 2026-12-01", None),
+        ("version: 0.1.0\ndate-released: 2026-12-01", "## [Unreleased]\n## [0.1.0] - 2026-12-01", None),
+        ("version: 0.2.0", "## [Unreleased]", "found 0.2.0"),
+        ("version: 0.1.0", "## [0.1.0] - 2026-12-01", "[Unreleased] first"),
+        ("version: 0.1.0", "## [Unreleased]\n## [0.0.9] - 2026-12-01", "found 0.0.9"),
+        ("version: 0.1.0", "## [Unreleased]\n## [0.1.0]", "a date"),
+        ("version: 0.1.0\ndate-released: 2026-12-02", "## [Unreleased]\n## [0.1.0] - 2026-12-01", "found 2026-12-02"),
+    ],
+)
+def test_a_release_with_two_versions_or_dates_is_named(citation, changelog, sentence):
+    found = disagreement('version = "0.1.0"', citation, changelog)
+    assert found is None if sentence is None else sentence in found
