@@ -65,7 +65,7 @@ def others(app: Any) -> str:
     listed = {"index"}
     for page in ("index", "api", "notebooks"):
         for line in (ROOT / "docs" / f"{page}.md").read_text(encoding="utf8").splitlines():
-            listed |= set(matching(app, line.strip())) if line.strip() else set()
+            listed |= set(matching(app, re.sub(r".*<(.*)>", r"\1", line.strip())))
     kept = sorted(set(app.env.found_docs) - listed)
     return "\n".join(["```{toctree}", ":hidden:", ":caption: More", "", *kept, "```"]) if kept else ""
 

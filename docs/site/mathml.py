@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from latex2mathml.converter import convert
+
+
+BAR = re.compile(r'<mo(?: stretchy="false")?>&#x0007C;</mo>')
+
+
+def markup(text: str, place: str) -> str:
+    """Return TeX as MathML; the bars of a norm are as high as its letters and close to them."""
+    return BAR.sub('<mo stretchy="false" lspace="0" rspace="0">|</mo>', convert(text.strip(), display=place))
 
 
 def formula(writer: Any, node: Any) -> None:
@@ -20,7 +29,7 @@ def display(writer: Any, node: Any) -> None:
 def _write(writer: Any, node: Any, place: str) -> None:
     from docutils.nodes import SkipNode
 
-    writer.body.append(convert(node.astext().strip(), display=place))
+    writer.body.append(markup(node.astext(), place))
     raise SkipNode
 
 
