@@ -22,8 +22,8 @@ def number(value: float) -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """Return an interval in square brackets, or nothing; an open end is left out."""
-    ends = ["" if end is None else number(end) for end in (low, high)]
+    """Return an interval in square brackets, or nothing; an open end is left out, and one near 0 has three decimals."""
+    ends = ["" if end is None else f"{end:.3f}" if abs(end) < 1000 else number(end) for end in (low, high)]
     return f"[{ends[0]}, {ends[1]}]" if any(ends) else ""
 
 

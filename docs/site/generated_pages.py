@@ -25,11 +25,14 @@ HELD = {
 """Files of the repository that a page holds."""
 LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?\)")
 
+PICTURE = re.compile(r'<picture>\s*<source[^>]*srcset="([^"]+)">\s*<img alt="([^"]*)" src="([^"]+)">\s*</picture>')
+
 
 def rebased(text: str, folder: str) -> str:
     """Return Markdown of a file in ``folder`` with links as a page of ``docs`` needs them.
 
-    The site has no page of a folder or of other Markdown; their links become text.
+    The site has no page of a folder or of other Markdown; their links become text. A picture for light and dark pages
+    becomes two, of which the theme shows one.
     """
 
     def link(match: re.Match[str]) -> str:
@@ -46,7 +49,7 @@ def rebased(text: str, folder: str) -> str:
             target = f"../{path}"
         return f"[{words}]({target}{anchor or ''})"
 
-    return LINK.sub(link, text)
+    return LINK.sub(link, PICTURE.sub(r"![\2](\3){.only-light}\n![\2](\1){.only-dark}", text))
 
 
 def held(path: str) -> Callable[[Any], str]:

@@ -7,7 +7,6 @@ from typing import Any
 
 from latex2mathml.converter import convert
 
-
 BAR = re.compile(r'<mo(?: stretchy="false")?>&#x0007C;</mo>')
 
 

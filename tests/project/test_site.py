@@ -72,6 +72,10 @@ def test_links_of_a_readme_lead_to_pages_and_files(made):
     assert made["rebased"](text, ".") == (
         "[a](zero.md#x) [b](experiments.md#y) ![c](../experiments/r.png) [d](https://e.org/f) [g](#h)"
     )
+    picture = (
+        '<picture>\n  <source media="(x)" srcset="docs/dark.png">\n  <img alt="a, b" src="docs/light.png">\n</picture>'
+    )
+    assert made["rebased"](picture, ".") == "![a, b](light.png){.only-light}\n![a, b](dark.png){.only-dark}"
     assert made["rebased"]("[a](../tests) [b](../CONTRIBUTING.md) [c](../LICENSE)", "docs") == (
         "a (`tests`) b (`CONTRIBUTING.md`) [c](../LICENSE)"
     )

@@ -104,3 +104,7 @@ def test_a_number_has_three_decimals_or_three_digits(value, text):
 
 def test_an_open_interval_has_one_end():
     assert [interval(0.1, 0.2), interval(None, 0.2), interval(None, None)] == ["[0.100, 0.200]", "[, 0.200]", ""]
+
+
+def test_an_end_near_0_has_the_decimals_of_the_other():
+    assert [interval(-4e-4, 0.041), interval(2000.0, 12345.6)] == ["[-0.000, 0.041]", "[2e+03, 1.23e+04]"]
