@@ -41,10 +41,10 @@ def rebased(text: str, folder: str) -> str:
         path = place.relative_to(ROOT).as_posix()
         if path in HELD:
             target = f"{HELD[path]}.md"
+        elif place.is_dir() or (place.suffix == ".md" and not path.startswith("docs/")):
+            return f"{words} (`{path}`)"
         elif path.startswith("docs/"):
             target = path.removeprefix("docs/")
-        elif place.is_dir() or place.suffix == ".md":
-            return f"{words} (`{path}`)"
         else:
             target = f"../{path}"
         return f"[{words}]({target}{anchor or ''})"

@@ -76,8 +76,8 @@ def test_links_of_a_readme_lead_to_pages_and_files(made):
         '<picture>\n  <source media="(x)" srcset="docs/dark.png">\n  <img alt="a, b" src="docs/light.png">\n</picture>'
     )
     assert made["rebased"](picture, ".") == "![a, b](light.png){.only-light}\n![a, b](dark.png){.only-dark}"
-    assert made["rebased"]("[a](../tests) [b](../CONTRIBUTING.md) [c](../LICENSE)", "docs") == (
-        "a (`tests`) b (`CONTRIBUTING.md`) [c](../LICENSE)"
+    assert made["rebased"]("[a](../tests) [e](benchmarks) [b](../CONTRIBUTING.md) [c](../LICENSE)", "docs") == (
+        "a (`tests`) e (`docs/benchmarks`) b (`CONTRIBUTING.md`) [c](../LICENSE)"
     )
     assert made["rebased"]("[a](../docs/zero.md) [b](results/r.png)", "experiments") == (
         "[a](zero.md) [b](../experiments/results/r.png)"
