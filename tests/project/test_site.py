@@ -40,6 +40,7 @@ def made(monkeypatch):
         ("folder/../gone.txt", "no such file"),
         ("https://localhost/x", "expected a host with a domain"),
         ("https:///x.org", "expected a host with a domain"),
+        ("https://a.org_b/x", "expected a host with a domain"),
         ("/b.html", "expected a relative link or one to another site"),
         ("file:///b.html", "expected a relative link or one to another site"),
     ],
@@ -112,6 +113,10 @@ def test_every_figure_has_a_caption_and_its_numbers():
             assert f"results/{setting}/{path.name})" in page
     tables = re.findall(r"<\.\./(experiments/.*?\.csv)>", page)
     assert len(tables) == page.count("###") and all((ROOT / table).is_file() for table in tables)
+    shown = re.findall(r"/(\w+)\.png\)\n\n\{download\}`the numbers <.*/(\w+)\.csv>`", page)
+    assert {("lora_weights", "lora_weights"), ("fig1_structural_probes_difference", "fig1_structural_probes")} <= {
+        *shown
+    }
 
 
 # Definitions ---------------------------------------------------------------------------------------------------------
