@@ -34,7 +34,7 @@ myst_heading_anchors = 4
 nb_execution_mode = "force"  # notebooks are kept without outputs
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600  # seconds for a cell, on a busy machine
-nb_merge_streams = True
+nb_output_stderr = "remove"  # warnings of libraries about this machine
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
