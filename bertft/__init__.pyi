@@ -12,6 +12,7 @@ from .models.encoder import Encoder as Encoder
 from .models.finetuning.config import FinetuneConfig as FinetuneConfig
 from .models.finetuning.evaluation import load_finetuned as load_finetuned
 from .runs.rows import Row as Row
+from .runs.rows import Rows as Rows
 from .runs.rows import read_results as read_results
 from .runs.rows import to_arrow as to_arrow
 from .runs.rows import to_pandas as to_pandas

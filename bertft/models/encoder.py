@@ -28,6 +28,8 @@ from bertft.models.pieces import Pieces, Prepared, fitting, pool, prepare, sent
 from bertft.models.skipping import without_first
 from bertft.models.tokenising import padding_of, pieces_of_texts, pieces_of_words, same_rules
 from bertft.runs.progress import SILENT, Progress
+from bertft.runs.shown import as_html
+from bertft.runs.units import short
 
 __all__ = ["Batch", "Encoder", "freeze", "reinitialise", "truncate"]
 
@@ -83,6 +85,26 @@ class Encoder:
         """
         model, tokenizer = load_pretrained(name, dtype=dtype or torch.float32, device_map=device_map)
         return cls(model if device_map else model.to(device_of(device)), tokenizer, name=str(name))
+
+    def __repr__(self) -> str:
+        kind, depth, width, parameters, dtype, device = self._facts().values()
+        size = f"{depth} blocks of {width} dimensions, {parameters} parameters"
+        return f"Encoder({self.name!r}: {kind}, {size} in {dtype} on {device})"
+
+    def _repr_html_(self) -> str:
+        facts = self._facts()
+        return as_html((f"Encoder {self.name}", list(facts), [list(facts.values())]))
+
+    def _facts(self) -> dict[str, str]:
+        model: Any = self.model
+        return {
+            "architecture": str(model.config.model_type),
+            "blocks": str(self.num_layers - 1),
+            "dimensions": str(self.dim),
+            "parameters": short(sum(weight.numel() for weight in model.parameters())),
+            "weights": str(next(model.parameters()).dtype).removeprefix("torch."),
+            "device": str(self.device),
+        }
 
     @property
     def num_layers(self) -> int:

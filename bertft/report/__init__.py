@@ -15,12 +15,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bertft.report.draw.tree import Tree
 from bertft.runs.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from bertft.report.write import Further
 
-__all__ = ["write_report"]
+__all__ = ["Tree", "write_report"]
 
 
 def write_report(

@@ -13,8 +13,19 @@ from typing import Any
 
 from bertft.errors import BertftError
 from bertft.runs.files import write_text_atomically
+from bertft.runs.shown import as_html, as_text, cells_of_rows
 
-__all__ = ["COLUMNS", "Row", "merge_rows", "read_results", "results_as_json", "to_arrow", "to_pandas", "write_results"]
+__all__ = [
+    "COLUMNS",
+    "Row",
+    "Rows",
+    "merge_rows",
+    "read_results",
+    "results_as_json",
+    "to_arrow",
+    "to_pandas",
+    "write_results",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +62,44 @@ class Row:
         return (self.model, self.task, self.data, self.layer, self.measure, self.seed)
 
 
+class Rows(list[Row]):
+    """A list of rows that shows itself as a table, in a terminal and in a notebook.
+
+    Columns in which all rows agree stand above the table. Of more than 40 rows the first and the last 10 are shown.
+    """
+
+    def __repr__(self) -> str:
+        return as_text(cells_of_rows(self))
+
+    def _repr_html_(self) -> str:
+        return as_html(cells_of_rows(self))
+
+    def of(self, **columns: object) -> Rows:
+        """Return the rows with these values, such as ``rows.of(measure="uuas", layer=3)``.
+
+        Raises ``BertftError`` for a column that rows do not have.
+        """
+        if unknown := sorted(set(columns) - set(COLUMNS)):
+            raise BertftError(f"rows: expected columns of {', '.join(COLUMNS)}, found {unknown[0]}")
+        return Rows(row for row in self if all(getattr(row, name) == value for name, value in columns.items()))
+
+    def to_pandas(self) -> Any:
+        """Return the rows as a ``pandas.DataFrame`` (`bertft.to_pandas`)."""
+        return to_pandas(self)
+
+
 COLUMNS = tuple(f.name for f in fields(Row))
 _INTEGERS = {"layer", "n", "seed"}
 _NUMBERS = {"value", "low", "high"}
 
 
-def merge_rows(*tables: Iterable[Row]) -> list[Row]:
+def merge_rows(*tables: Iterable[Row]) -> Rows:
     """Return all rows in order of first appearance. Of rows with the same key, the last one wins."""
     merged: dict[tuple[object, ...], Row] = {}
     for table in tables:
         for row in table:
             merged[row.key] = row
-    return list(merged.values())
+    return Rows(merged.values())
 
 
 def write_results(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
@@ -81,7 +118,7 @@ def write_results(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
     write_text_atomically(path, "\n".join(lines) + "\n")
 
 
-def read_results(path: str | os.PathLike[str]) -> list[Row]:
+def read_results(path: str | os.PathLike[str]) -> Rows:
     """Read a table that `write_results` wrote; raise ``BertftError`` with file and line for anything else."""
     path = Path(path)
     try:
@@ -94,7 +131,7 @@ def read_results(path: str | os.PathLike[str]) -> list[Row]:
     if not table or tuple(table[0]) != COLUMNS:
         found = repr(",".join(table[0])[:100]) if table else "nothing"
         raise BertftError(f"{path}: line 1: expected the columns {','.join(COLUMNS)}, found {found}")
-    rows = []
+    rows = Rows()
     for number, cells in enumerate(table[1:], start=2):
         if len(cells) != len(COLUMNS):
             raise BertftError(f"{path}: line {number}: expected {len(COLUMNS)} cells, found {len(cells)}")

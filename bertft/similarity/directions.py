@@ -32,6 +32,7 @@ from bertft.runs.catalogue import DIRECTIONS
 from bertft.runs.intervals import Interval, positive_interval, share_interval
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
+from bertft.runs.shown import Cells, as_html, as_text, interval, number
 from bertft.runs.vocabulary import MeasureName
 from bertft.similarity import measures
 from bertft.similarity.moments import CrossMoments
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 TASK = "directions"  # of the rows
 MEAN = 0  # the number of the mean shift among the directions
+ENDS = ("low", "high")
 
 
 class Change(NamedTuple):
@@ -177,6 +179,26 @@ class LayerDirections:
     vectors: Tensor
     ends: tuple[End, ...] = ()
 
+    def __repr__(self) -> str:
+        return as_text(self._table())
+
+    def _repr_html_(self) -> str:
+        return as_html(self._table())
+
+    def _table(self) -> Cells:
+        """Return the mean shift and each direction with its share and the words at both ends."""
+        shares = [self.mean_shift_share, *self.shares]
+        rank = "" if self.rank is None else f", effective rank {number(self.rank.value)}"
+        cells = []
+        for place, share in enumerate(shares):
+            if share is not None:
+                ends = {way: [e.word for e in self.ends if (e.direction, e.end) == (place, way)] for way in ENDS}
+                words = [", ".join(ends[way][:5]) for way in ENDS]
+                name = f"direction {place}" if place else "mean shift"
+                cells.append([name, number(share.value), interval(share.low, share.high), *words])
+        head = f"change in layer {self.layer}: {self.n:,} stimuli{rank}"
+        return head, ["", "share", "95 % interval", *(f"{way} end" for way in ENDS)], cells
+
 
 def directions_of_layer(
     change: Change, groups: Tensor, sampled: Tensor, *, sentences: int, k: int = 3, layer: int = 0
@@ -288,7 +310,7 @@ class _Words:
             axes, starts = [one.mean / norm, *axes], [torch.zeros_like(one.mean), *starts]
             numbers = [MEAN, *numbers]
         ends = []
-        for number, axis, start in zip(numbers, axes, starts, strict=True):
+        for direction, axis, start in zip(numbers, axes, starts, strict=True):
             values = (sampled.double() - start) @ axis
             means = torch.bincount(self.codes, values) / self.counts
             for end, order in (
@@ -299,7 +321,9 @@ class _Words:
                     text, place = self.places[i]
                     named = self.words[i], self.stimuli.names[text], self.stimuli.context(text, place)
                     code = int(self.codes[i])
-                    ends.append(End(number, end, float(values[i]), *named, int(self.counts[code]), float(means[code])))
+                    ends.append(
+                        End(direction, end, float(values[i]), *named, int(self.counts[code]), float(means[code]))
+                    )
         return replace(one, ends=tuple(ends))
 
     def _distinct(self, order: Tensor, count: int) -> list[int]:

@@ -17,7 +17,7 @@ from bertft.errors import BertftError
 from bertft.ops.rows import as_tensor
 from bertft.runs.checkpoint import Checkpoint
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import Row
+from bertft.runs.rows import Rows
 from bertft.similarity.compare.checkpoints import asked_to_stop, checkpointed
 from bertft.similarity.compare.comparison import Comparison
 from bertft.similarity.compare.plan import Plan
@@ -42,7 +42,7 @@ def compare_vectors(
     data: str = "vectors",
     checkpoint: Checkpoint | None = None,
     progress: Progress = SILENT,
-) -> list[Row]:
+) -> Rows:
     """Compare each layer of ``base`` with the same layer of ``tuned``, over all stimuli, as `compare_stream` does.
 
     Args:
@@ -80,7 +80,7 @@ def compare_vectors(
         bar.advance(pass_.done)
         for seen in checkpointed(pass_, pass_.batches(), checkpoint, EVERY, asked):
             bar.advance(seen)
-    return pass_.comparison.rows(data, progress=progress)
+    return Rows(pass_.comparison.rows(data, progress=progress))
 
 
 class _InMemory:

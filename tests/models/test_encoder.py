@@ -252,3 +252,12 @@ def test_encoders_read_alike_whatever_their_tokenizers_last_padded_to(encoder, t
     assert encoder.reads_like(other)
     other.tokenizer.add_tokens(["unheard"])
     assert not encoder.reads_like(other)
+
+
+def test_an_encoder_shows_what_it_is(encoder):
+    named = Encoder(encoder.model, encoder.tokenizer, name="<b>")
+    count = sum(p.numel() for p in encoder.model.parameters())
+    shown = f"Encoder('<b>': bert, 3 blocks of 32 dimensions, {count / 1e3:.3g}k parameters in float32 on cpu)"
+    assert repr(named) == shown
+    html = named._repr_html_()
+    assert "&lt;b&gt;" in html and "<b>" not in html and "<td>bert</td><td>3</td><td>32</td>" in html

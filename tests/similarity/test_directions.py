@@ -13,12 +13,14 @@ from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
 from bertft.models.logit_lens import logit_lens
 from bertft.runs.catalogue import DIRECTIONS
-from bertft.runs.intervals import share_interval
+from bertft.runs.intervals import Interval, share_interval
 from bertft.runs.vocabulary import MeasureName
 from bertft.similarity.direction_words import FILES, tokens_of, write_directions
 from bertft.similarity.directions import (
     Change,
     ChangeSums,
+    End,
+    LayerDirections,
     change_of_moments,
     check_widths,
     directions_of_change,
@@ -259,3 +261,17 @@ def test_tables_without_rows_have_their_header(tmp_path):
     heads = ("share,low,high,end,value,word,text,context,count,mean", "end,value,token,embedding")
     for file, head in zip(FILES, heads, strict=True):
         assert (tmp_path / file).read_text("utf8") == f"model,data,layer,direction,{head}\n"
+
+
+def test_directions_show_themselves_and_are_escaped():
+    half = Interval(0.5, 0.4, 0.6, 0.05)
+    ends = tuple(
+        End(direction, way, 1.0, f"<{way}{direction}>", "t", "c") for direction in (0, 1) for way in ("low", "high")
+    )
+    none = torch.zeros(0)
+    one = LayerDirections(3, 1200, 1.0, None, Interval(7.0, 6.0, 8.0, 0.5), (half,), none, none, none, ends)
+    head, _, *lines = repr(one).splitlines()
+    assert head == "change in layer 3: 1,200 stimuli, effective rank 7.000"
+    assert [line.split() for line in lines] == [["direction", "1", "0.500", "[0.400,", "0.600]", "<low1>", "<high1>"]]
+    html = one._repr_html_()
+    assert "<td>&lt;low1&gt;</td><td>&lt;high1&gt;</td>" in html and "low0" not in html

@@ -118,6 +118,7 @@ def test_noise_null_directions_causes_and_spectra_come_with_a_diff(found):
 def test_the_result_is_shown_in_a_notebook(found):
     html = found._repr_html_()
     assert html.count("<tr>") <= 6 and "data:image/png;base64," in html and "falls to" in html
+    assert repr(found) == str(found) == "\n".join(found.verdict)
     assert found.plot().axes[0].get_ylabel().startswith("RSA")
     assert list(found.to_pandas().columns) == [*Row.__dataclass_fields__]
 

@@ -27,7 +27,7 @@ from bertft.probes.vectors import Vectors, on_device
 from bertft.runs.artefacts import Artefact, Contents, Unfinished
 from bertft.runs.digests import digest_of_json
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import Row
+from bertft.runs.rows import Rows
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
@@ -44,8 +44,8 @@ class EdgeResult:
     ``seconds`` are those of each encoder, by its name.
     """
 
-    rows: list[Row]
-    labels: list[Row]
+    rows: Rows
+    labels: Rows
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -98,7 +98,7 @@ def edge_probes(
             name: control_labels(texts, corpora["train"], training.seed) for name, texts in corpora.items()
         }
     measured: dict[str, dict[str, Measured]] = {}
-    result = EdgeResult([], [])
+    result = EdgeResult(Rows(), Rows())
     for name, encoder in encoders.items():
         started = time.monotonic()
         run = _Run(name, encoder, settings)
@@ -106,7 +106,8 @@ def edge_probes(
         result.seconds[name] = round(time.monotonic() - started, 2)
     inventory, scored = label_inventory(corpora["train"]), corpora["dev" if test is None else "test"]
     result.notes = notes_of(EdgeTargets(scored, inventory), test is None) + _limits(measured, training.steps)
-    result.rows, result.labels = rows_of(measured, inventory, data, len(scored), resamples, training.seed)
+    rows, labels = rows_of(measured, inventory, data, len(scored), resamples, training.seed)
+    result.rows, result.labels = Rows(rows), Rows(labels)
     return result
 
 

@@ -29,7 +29,7 @@ from bertft.runs.artefacts import Artefact, Contents, Unfinished
 from bertft.runs.digests import digest_of_json
 from bertft.runs.files import write_text_atomically
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import Row
+from bertft.runs.rows import Rows
 
 if TYPE_CHECKING:
     from bertft.models.encoder import Encoder
@@ -64,7 +64,7 @@ def structural_probes(
     store: FeatureStore | None = None,
     notes: list[str] | None = None,
     progress: Progress = SILENT,
-) -> list[Row]:
+) -> Rows:
     """Train distance and depth probes on every layer of every encoder and score them on ``dev``.
 
     `bertft.probes.structural.rows.rows_of` lists the rows. Layer k is ``hidden_states[k]`` of Hugging Face, one less
@@ -114,7 +114,7 @@ def structural_probes(
                     scores[name, kind, part] = measured.scores
                     if notes is not None:
                         notes += measured.notes(f"{name}{suffix}", epochs)
-    return rows_of(scores, data, seed, resamples, differences)
+    return Rows(rows_of(scores, data, seed, resamples, differences))
 
 
 def _check_corpora(encoders: Mapping[str, Encoder], train: Sequence[Sentence], dev: Sequence[Sentence]) -> None:

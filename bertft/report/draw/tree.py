@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from bertft.errors import BertftError
@@ -13,6 +14,51 @@ _NOT_XML = re.compile("[^\t\n\r\\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 LETTER, GAP, STEP, MARGIN = 7.8, 18, 16, 14  # pixels: width of a letter, space between words, level height, margin
 
 
+@dataclass(frozen=True)
+class Tree:
+    """A dependency tree that draws itself in a notebook and is printed as an indented list.
+
+    Attributes:
+        words: the words of the sentence.
+        heads: the position of each word's head, counted from 1; 0 for the root.
+        predicted: heads to draw below the words, such as those of a probe; by default none.
+        title: a line above the drawing.
+    """
+
+    words: Sequence[str]
+    heads: Sequence[int]
+    predicted: Sequence[int] = ()
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        if not len(self.words) == len(self.heads) == len(self.predicted or self.heads):
+            raise BertftError(
+                f"tree: expected a head for each of {len(self.words)} words, found {len(self.heads)} heads and "
+                f"{len(self.predicted)} predicted ones"
+            )
+        for head in (*self.heads, *self.predicted):
+            if not 0 <= head <= len(self.words):
+                raise BertftError(f"tree: expected heads from 0 to {len(self.words)}, found {head}")
+
+    def _repr_html_(self) -> str:
+        return f'<div style="overflow-x:auto">{self._repr_svg_()}</div>'
+
+    def _repr_svg_(self) -> str:
+        return tree_svg(self.words, self.heads, self.predicted, self.title)
+
+    def __repr__(self) -> str:
+        lines = [self.title] if self.title else []
+        waiting = [(i, 0) for i, head in reversed([*enumerate(self.heads, start=1)]) if head == 0]
+        seen: set[int] = set()
+        while waiting:
+            place, depth = waiting.pop()
+            if place not in seen:
+                seen.add(place)
+                lines.append("  " * depth + _drawable(str(self.words[place - 1])))
+                waiting += [(i, depth + 1) for i in range(len(self.heads), 0, -1) if self.heads[i - 1] == place]
+        return "\n".join(lines)
+
+
 def tree_svg(
     words: Sequence[str],
     gold: Sequence[int],
@@ -20,7 +66,7 @@ def tree_svg(
     title: str = "",
     colours: Mapping[str, str] = LIGHT | LIGHT_PAGE,
 ) -> str:
-    """Return SVG of ``words`` with gold edges above and predicted edges below.
+    """Return SVG of ``words`` with gold edges above and predicted edges below; without predicted heads none are below.
 
     ``gold`` and ``predicted`` are 1-based heads, 0 for the root, which has a dot. A predicted edge is solid if it joins
     the same two words as a gold edge; otherwise it is dashed and has another colour. ``colours`` maps the names of the
@@ -28,7 +74,7 @@ def tree_svg(
 
     Raises ``BertftError`` if the three sequences differ in length.
     """
-    if not len(words) == len(gold) == len(predicted):
+    if not len(words) == len(gold) == len(predicted or gold):
         raise BertftError(f"tree: {len(words)} words, {len(gold)} gold heads and {len(predicted)} predicted ones")
     words, title = [_drawable(word) for word in words], _drawable(title)
     centres, end = _centres(words)

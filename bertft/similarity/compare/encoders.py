@@ -19,7 +19,7 @@ from bertft.errors import BertftError
 from bertft.ops.metrics import LINEAR
 from bertft.runs.checkpoint import Checkpoint
 from bertft.runs.progress import SILENT, Progress, Step
-from bertft.runs.rows import Row
+from bertft.runs.rows import Rows
 from bertft.similarity.compare import all_pairs
 from bertft.similarity.compare.checkpoints import asked_to_stop, checkpointed
 from bertft.similarity.compare.comparison import Comparison
@@ -55,7 +55,7 @@ def compare_encoders(
     null: int = 0,
     precision: str = "float32",
     progress: Progress = SILENT,
-) -> list[Row]:
+) -> Rows:
     """Compare each layer of ``base`` with the same layer of every encoder in ``tuned``, on a sample of ``texts``.
 
     Each encoder runs once over the same batches. Only sums and a reservoir of whole sentences are kept.
@@ -105,7 +105,7 @@ def compare_encoders(
     streams = [e.stream(chosen if e.reads_like(base) else whole, **settings) for e in (base, *tuned.values())]
     with progress.step(f"compare on {data}", total=total, unit=f"{unit}s") as step:
         _add(streams, comparison, counts, places, step)
-    return [row for row in comparison.rows(data, progress=progress) if row.task in TASKS]
+    return Rows(row for row in comparison.rows(data, progress=progress) if row.task in TASKS)
 
 
 def _comparison(base: Encoder, tuned: Mapping[str, Encoder], plan: Plan) -> Comparison:
@@ -162,7 +162,7 @@ def compare_stream(
     texts_in_all: int | None = None,
     massive: list[Place] | None = None,
     progress: Progress = SILENT,
-) -> list[Row] | None:
+) -> Rows | None:
     """Compare each layer of ``base`` with the same layer of every encoder in ``tuned``, over all of ``texts``.
 
     Args:
@@ -211,7 +211,7 @@ def compare_stream(
     _say_if_fewer(len(comparison), tokens, f"{unit}s", data, progress)
     if massive is not None:
         massive += comparison.massive.places
-    return comparison.rows(data, progress=progress)
+    return Rows(comparison.rows(data, progress=progress))
 
 
 def _run_through(

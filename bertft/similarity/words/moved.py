@@ -19,6 +19,7 @@ from torch import Tensor
 from bertft.data.examples import Sentence, Text
 from bertft.runs.files import write_text_atomically
 from bertft.runs.progress import SILENT, Progress
+from bertft.runs.shown import Cells, as_html, as_text, interval, number
 from bertft.similarity.compare.stimuli import in_windows, shared_layers, side_by_side
 from bertft.similarity.moments import CrossMoments
 from bertft.similarity.words.labels import as_words, labels_of
@@ -67,6 +68,23 @@ class Moved:
     least: list[Word]
     sentences_most: list[MovedSentence]
     sentences_least: list[MovedSentence]
+
+    def __repr__(self) -> str:
+        return "\n\n".join(as_text(table) for table in self._tables())
+
+    def _repr_html_(self) -> str:
+        return "".join(as_html(table) for table in self._tables())
+
+    def _tables(self) -> Iterator[Cells]:
+        """Yield the last layer's means by label, lowest first, and the words at both ends."""
+        last = max((word.layer for word in self.most), default=0)
+        for kind, means in self.by.items():
+            own = sorted((mean for mean in means if mean.layer == last), key=lambda mean: mean.value)
+            cells = [[str(m.label), number(m.value), interval(m.low, m.high), f"{m.n:,}"] for m in own]
+            yield f"local RSA by {kind} at layer {last} (1 = not moved)", [kind, "value", "95 % interval", "n"], cells
+        for which, words in (("most", self.most), ("least", self.least)):
+            cells = [[number(word.value), word.context] for word in words if word.layer == last]
+            yield f"words that moved {which} at layer {last}", ["value", "in context"], cells
 
 
 FILES = ("local.csv", "words.csv", "sentences.csv")

@@ -72,7 +72,7 @@ class Similarity(Part):
         inputs.skip(command.skip_first or 0)
         compared = {**inputs.tuned, **({} if inputs.released else _noise(inputs))}
         checkpoint = Checkpoint(inputs.out / "checkpoint", inputs.depends) if inputs.out else None
-        rows = compare_stream(
+        rows: list[Row] = compare_stream(
             inputs.base, compared, inputs.texts(), plan, tokens=command.tokens, unit=command.unit, data=inputs.data,
             batch_tokens=USUAL if inputs.released else None, checkpoint=checkpoint, texts_in_all=inputs.source.count,
             massive=massive, progress=inputs.progress,

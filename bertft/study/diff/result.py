@@ -15,7 +15,7 @@ from bertft.report.figures.by_layer import by_layer
 from bertft.report.lines import lines
 from bertft.report.page.answer import Said
 from bertft.report.page.page import snippet
-from bertft.runs.rows import Row, results_as_json, to_pandas
+from bertft.runs.rows import Rows, results_as_json, to_pandas
 from bertft.study.diff.verdict import Found, answer, is_changed, lowest
 
 GAP = 2  # spaces between a key word and its sentence
@@ -34,7 +34,7 @@ class Difference:
         folder: the run folder, or None if nothing was written.
     """
 
-    rows: list[Row]
+    rows: Rows
     said: Sequence[Said]
     found: Found
     folder: Path | None = None
@@ -80,5 +80,5 @@ class Difference:
     def _repr_html_(self) -> str:
         return snippet(answer(self.found, self.said, self.figure.name), draw(self.figure)[0])
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n".join(self.verdict)

@@ -29,7 +29,7 @@ from bertft.runs import process
 from bertft.runs.digests import digest_of_json
 from bertft.runs.folder import CONFIG, LOCK, RUN, RunFolder, timestamp
 from bertft.runs.progress import SILENT, Progress
-from bertft.runs.rows import Row, merge_rows
+from bertft.runs.rows import Row, Rows, merge_rows
 from bertft.runs.settings import check
 from bertft.runs.units import duration, size
 from bertft.runs.versions import versions
@@ -186,7 +186,7 @@ def _difference(inputs: Compared, rows: list[Row], seconds: float, folder: Path 
     last = [Said("cost", _cost(found, seconds))]
     if folder is not None:
         last.append(Said("page", str((folder / "report.html").resolve())))
-    return Difference(rows, [*_said(found), *last], found, folder)
+    return Difference(Rows(rows), [*_said(found), *last], found, folder)
 
 
 def _said(found: Found) -> list[Said]:

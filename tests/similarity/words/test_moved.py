@@ -18,7 +18,8 @@ from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
 from bertft.similarity.compare.stimuli import in_windows
 from bertft.similarity.words.labels import LABELS, labels_of
-from bertft.similarity.words.moved import _extreme_sentences, words_that_moved, write_moved
+from bertft.similarity.words.local_rsa import LabelMean
+from bertft.similarity.words.moved import Moved, Word, _extreme_sentences, words_that_moved, write_moved
 
 SENTENCES = synthetic.sentences(30, seed=3)
 
@@ -144,3 +145,14 @@ def test_tables_without_rows_have_their_header(tmp_path):
              "layer,moved,value,n,sentence,text")  # fmt: skip
     for file, head in zip(("local.csv", "words.csv", "sentences.csv"), heads, strict=True):
         assert (tmp_path / file).read_text("utf8") == f"model,data,metric,{head}\n"
+
+
+def test_the_words_that_moved_show_themselves_and_are_escaped():
+    means = [LabelMean(label, layer, 0.1 * layer, None, None, 3) for layer in (0, 1) for label in ("NOUN", "<i>")]
+    words = [Word(layer, 0.25, "<b>", "s1", f"a [<b>] in {layer}") for layer in (0, 1)]
+    moved = Moved({"upos": means}, words, [], [], [])
+    lines = repr(moved).splitlines()
+    assert lines[0] == "local RSA by upos at layer 1 (1 = not moved)" and lines[2].split() == ["NOUN", "0.100", "3"]
+    assert "0.250  a [<b>] in 1" in lines and not any("in 0" in line for line in lines)
+    html = moved._repr_html_()
+    assert "<td>0.250</td><td>a [&lt;b&gt;] in 1</td>" in html and "<b>" not in html and "<td>&lt;i&gt;</td>" in html
