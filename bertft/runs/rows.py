@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bertft.errors import BertftError
+from bertft.runs.extras import need
 from bertft.runs.files import write_text_atomically
 
 __all__ = ["COLUMNS", "Row", "merge_rows", "read_results", "results_as_json", "to_arrow", "to_pandas", "write_results"]
@@ -110,6 +111,7 @@ def read_results(path: str | os.PathLike[str]) -> list[Row]:
 
 def to_arrow(rows: Iterable[Row]) -> Any:
     """Return ``rows`` as a ``pyarrow.Table`` of text, int64 and float64 columns, with null for None."""
+    need("data", "to_arrow")
     import pyarrow
 
     def kind(name: str) -> Any:
@@ -126,6 +128,7 @@ def to_pandas(rows: Iterable[Row]) -> Any:
 
     ``layer``, ``n`` and ``seed`` have dtype Int64 with NA for None; ``low`` and ``high`` have NaN for None.
     """
+    need("data", "to_pandas")
     import pandas
     import pyarrow
 
