@@ -175,7 +175,8 @@ def write_ninja(
     place = [f"-Wl,-rpath,{home / 'lib'}"]
     if movable and sys.platform == "linux":
         compiling += " " + command(f"-ffile-prefix-map={home}=torch", f"-ffile-prefix-map={root}=csrc")
-        place = ["-Wl,--as-needed", "-Wl,-s"]
+        # some builds of torch export parts of libstdc++, which others lack
+        place = ["-Wl,--as-needed", "-Wl,-s", "-lstdc++"]
     link = command("-shared", f"-L{home / 'lib'}", *place, "-ltorch_cpu", "-ltorch", "-lc10", "-ldl")
     lines = [
         "rule compile",

@@ -71,7 +71,7 @@ def _load() -> dict[str, object]:
 
 
 def find_or_build() -> tuple[Path, dict[str, object]]:
-    """Return the library for this CPU, compiled if need be, and entries of `status`; raise BuildError. Loads nothing."""
+    """Return the library for this CPU, compiled if need be, and entries of `status`; raise BuildError. Loads none."""
     root, compiler = source_root(), find_compiler()
     key = build_key(root, compiler)
     there = (cache_folder() / f"bertft_cpu-{key}.so").is_file()
