@@ -17,7 +17,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-EXTRAS = ("demo", "peft")
+EXTRAS = ("demo", "report", "data", "peft")
 """The extras that users install; the tools of tests, benchmarks and CI are not distributed."""
 UNSTATED = {"UNKNOWN": "not stated", "": "not stated"}
 BINDING = re.compile(r"\b(A?GPL|SSPL)|Affero|GNU General Public")  # not the LGPL, which lets others link
@@ -60,7 +60,7 @@ def page(distributions: list[importlib.metadata.Distribution]) -> str:
     rows = [f"| {d.metadata['Name']} | {d.version} | {of[d.metadata['Name']]} |" for d in distributions]
     return (
         "# Licences\n\n"
-        "bertft is Apache-2.0. What installing it brings along (with the extras demo and peft), as tested, by what\n"
+        "bertft is Apache-2.0. What installing it brings along (with the extra all), as tested, by what\n"
         "each package says of itself. Written by `python .ci/licences.py --write docs/licences.md`; do not edit.\n\n"
         "| package | version | licence |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     )

@@ -259,6 +259,7 @@ def doctor(
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(highlight=False)
     with Console(stderr=True, quiet=quiet).status("inspecting (the first run builds the kernels)"):
@@ -270,7 +271,7 @@ def doctor(
         table.add_column(style="cyan", no_wrap=True)
         table.add_column(overflow="fold")
         for name, finding in entries.items():
-            table.add_row(name, finding)
+            table.add_row(name, Text(finding))  # not markup: an extra is named in brackets
         console.print(table)
         console.print()
 

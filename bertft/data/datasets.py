@@ -16,6 +16,7 @@ from bertft.data.readers.spans import span_text_of
 from bertft.data.readers.squad import question_of
 from bertft.data.sampling import sample
 from bertft.errors import BertftError
+from bertft.runs.extras import need
 from bertft.runs.progress import downloading, waiting
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def load_folder(path: Path, split: str | None) -> datasets.Dataset:
         raise BertftError(
             f"{path}: expected a file or a folder written by datasets' save_to_disk, found another folder"
         )
+    need("data", f"{path}: a saved data set")
     import datasets
 
     try:
@@ -51,10 +53,11 @@ def load_folder(path: Path, split: str | None) -> datasets.Dataset:
 
 def load_hub(source: Source, split: str, *, streaming: bool = False) -> Any:
     """Return a data set of the hub: a ``datasets.Dataset``, or an ``IterableDataset`` if ``streaming``."""
-    import datasets
-
     name, cached = source.hub, source.cached()
     assert name is not None
+    need("data", f"{name}: no such file; a data set of the hub")
+    import datasets
+
     try:
         if not source.reachable():
             raise ConnectionError("the hub cannot be reached")

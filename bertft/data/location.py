@@ -186,14 +186,14 @@ def _commit(name: HubName, kind: Kind) -> str:
 
 def hub_within_reach() -> bool:
     """Return whether the hub's host name resolves; without this check its client would retry for half a minute."""
-    import datasets
+    from huggingface_hub import constants
 
-    if datasets.config.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         return False
     if getproxies():  # the proxy resolves names
         return True
     try:
-        socket.getaddrinfo(urlsplit(datasets.config.HF_ENDPOINT).hostname, 443)
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
     except OSError:
         return False
     return True
@@ -201,12 +201,12 @@ def hub_within_reach() -> bool:
 
 def is_cached(identifier: str, kind: Kind = "dataset") -> bool:
     """Return whether a repository was downloaded before. The cache holds data sets in two layouts; both are tried."""
-    import datasets
-    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
 
     folders = [Path(HF_HUB_CACHE) / f"{kind}s--{identifier.replace('/', '--')}"]
     if kind == "dataset":
-        folders.append(Path(datasets.config.HF_DATASETS_CACHE) / identifier.replace("/", "___"))
+        prepared = os.environ.get("HF_DATASETS_CACHE") or Path(HF_HOME, "datasets")  # as `datasets` finds it
+        folders.append(Path(prepared) / identifier.replace("/", "___"))
     return any(folder.is_dir() for folder in folders)
 
 

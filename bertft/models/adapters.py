@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bertft.data.location import HubName, Source, at_home, hub_within_reach
 from bertft.errors import BertftError
 from bertft.models.blocks import blocks
+from bertft.runs.extras import need
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -63,10 +64,8 @@ def add_lora(model: nn.Module, rank: int) -> nn.Module:
     W becomes W + 2 BA with a random A (rank, D) and B = 0, so that the untrained LoRA leaves the output unchanged.
     Raises ``BertftError`` if peft is not installed or the blocks have no linear map.
     """
-    try:
-        import peft
-    except ImportError:
-        raise BertftError("finetune: lora needs the package peft: pip install 'bertft[peft]'") from None
+    need("peft", "finetune: lora")
+    import peft
 
     inside = {id(module) for module in blocks(model).modules()}
     targets = [name for name, module in model.named_modules() if id(module) in inside and isinstance(module, nn.Linear)]
@@ -98,10 +97,8 @@ def read_adapter(name: str) -> Adapter:
 
     Raises ``BertftError`` if peft is not installed, or if there is no readable adapter or it names no base model.
     """
-    try:
-        import peft
-    except ImportError:
-        raise BertftError(f"{name}: an adapter needs the package peft: pip install 'bertft[peft]'") from None
+    need("peft", f"{name}: an adapter")
+    import peft
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bertft.errors import BertftError
 from bertft.models.batching import Encoded, pad, pad_inputs, pool_words, word_pieces
 from bertft.models.blocks import blocks, embedding_modules
+from bertft.models.devices import main_device
 from bertft.models.hooks import listening, replaced_blocks
 
 if TYPE_CHECKING:
@@ -79,10 +80,10 @@ class BlockSwap:
             self._resumes = self._equals_itself(kept[0], inputs)
         for host, guest, layers in ((self.base, self.tuned, kept[0]), (self.tuned, self.base, kept[1])):
             found += [self._swapped(host.model, guest.model, part, layers, inputs) for part in parts]
-        return torch.stack([pool_words(hidden, pieces, offsets) for hidden in found])
+        return torch.stack([pool_words(hidden, pieces, offsets) for hidden in found]).to(self.base.device)
 
     def _prepared(self, items: Sequence[Encoded]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        device = self.base.device
+        device = main_device(self.base.model)
         inputs = pad_inputs([item.inputs for item in items], self.base.tokenizer)
         lengths = torch.tensor([item.count for item in items])
         pieces, offsets = word_pieces(pad([item.slots for item in items], -1), lengths)

@@ -20,7 +20,7 @@ from bertft.data.examples import RawInput, inputs_of
 from bertft.errors import BertftError
 from bertft.models.batching import Encoded
 from bertft.models.blocks import blocks, freeze, reinitialise, truncate
-from bertft.models.devices import device_of, layer_devices, main_device
+from bertft.models.devices import encoder_device, layer_devices, main_device, vector_device
 from bertft.models.hooks import listening
 from bertft.models.loading import load_pretrained, window_size
 from bertft.models.masks import ready_mask
@@ -75,7 +75,7 @@ class Encoder:
 
         Args:
             name: a folder, a Hugging Face id or ``id@revision``, or ``builtin:minilm``.
-            device: defaults to the current GPU if there is one, else the CPU.
+            device: defaults to the current GPU if there is one (``mps`` on a Mac), else the CPU.
             dtype: of the weights, float32 by default.
             device_map: ``auto`` spreads the blocks over all GPUs and, if they do not fit, the CPU (accelerate); then
                 ``device`` is not used.
@@ -84,7 +84,7 @@ class Encoder:
             BertftError: if there is no such model, or it is not a BERT-like encoder with a fast tokenizer.
         """
         model, tokenizer = load_pretrained(name, dtype=dtype or torch.float32, device_map=device_map)
-        return cls(model if device_map else model.to(device_of(device)), tokenizer, name=str(name))
+        return cls(model if device_map else model.to(encoder_device(device)), tokenizer, name=str(name))
 
     def __repr__(self) -> str:
         kind, depth, width, parameters, dtype, device = self._facts().values()
@@ -119,12 +119,12 @@ class Encoder:
 
     @property
     def device(self) -> torch.device:
-        """Device of the model's inputs and of its vectors."""
-        return main_device(self.model)
+        """Device of the vectors: that of the model's inputs, but the CPU for a model on ``mps``."""
+        return vector_device(main_device(self.model))
 
     @property
     def layer_devices(self) -> list[torch.device]:
-        """Device of each layer, 0 to the last."""
+        """Device of the vectors of each layer, 0 to the last."""
         return layer_devices(self.model)
 
     @property
@@ -237,7 +237,9 @@ class Encoder:
     def encode(self, batch: Prepared, layers: Sequence[int]) -> Batch:
         """Return the vectors of a batch that `sent` has put on the encoder's device. The host does not wait for it."""
         vectors: list[Tensor] = []  # (L, T, D), made when the first layer shows its type
-        device = self.device
+        device, there = self.device, main_device(self.model)
+        if there != device:
+            batch = batch.mapped(lambda tensor: tensor.to(there))
 
         def keep(layer: int, hidden: Tensor) -> None:
             if layer in layers:

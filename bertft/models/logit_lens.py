@@ -62,9 +62,9 @@ class LogitLens:
         if self.norm is not None and layer < self.top:
             weight = next(self.norm.parameters())
             both = torch.stack([d, -d]).to(weight.device, weight.dtype)
-            plus, minus = self.norm(both).double().cpu()
+            plus, minus = self.norm(both).cpu().double()
             d = (plus - minus) / 2
-        return (self.embedding @ d.to(self.embedding.device, self.embedding.dtype)).double().cpu()
+        return (self.embedding @ d.to(self.embedding.device, self.embedding.dtype)).cpu().double()
 
     def tokens(
         self, direction: Tensor, layer: int, count: int = 10

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bertft.errors import BertftError
 from bertft.models.blocks import blocks, truncate
+from bertft.models.devices import in_float64
 from bertft.models.encoder import Encoder
 from bertft.runs.vocabulary import noise_of
 
@@ -64,10 +65,11 @@ def _add_noise(parameter: nn.Parameter, changed: Tensor, seed: int, key: str) ->
     changed = changed.detach().to(parameter.device)
     if torch.equal(changed, parameter.detach()):  # as embeddings beside an adapter: no copies in float64
         return
-    size = _norm(changed.double() - parameter.detach().double())
+    before = in_float64(parameter)
+    size = _norm(in_float64(changed) - before)
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {key}".encode()))  # it uses 32 bits of a seed
     noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    parameter.copy_(parameter.double() + (noise * (size / _norm(noise))).to(parameter.device))
+    parameter.copy_(before + (noise * (size / _norm(noise))).to(before.device))
 
 
 def _norm(values: Tensor) -> float:

@@ -182,12 +182,13 @@ def prepare(pieces: Pieces, rows: Integers, padding: dict[str, int]) -> Prepared
 def pool(hidden: Tensor, batch: Prepared, out: Tensor) -> None:
     """Write the packed vectors of a batch, from its hidden states (S, P, D), to ``out`` (T, D) on any device."""
     pieces, device = batch.pieces.to(hidden.device), hidden.device
+    free = out.device.type != "cpu"  # the host reads the CPU's memory and would not wait for a copy from ``mps``
     if batch.offsets is not None:
-        out.copy_(pool_words(hidden, pieces, batch.offsets.to(device)), non_blocking=True)
+        out.copy_(pool_words(hidden, pieces, batch.offsets.to(device)), non_blocking=free)
     elif out.device == device:
         torch.index_select(hidden.reshape(-1, hidden.shape[-1]), 0, pieces, out=out)
     else:
-        out.copy_(hidden.reshape(-1, hidden.shape[-1])[pieces], non_blocking=True)
+        out.copy_(hidden.reshape(-1, hidden.shape[-1])[pieces], non_blocking=free)
 
 
 def sent(batches: Iterable[Prepared], device: torch.device) -> Iterator[Prepared]:

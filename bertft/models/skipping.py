@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from bertft.errors import BertftError
+from bertft.models.devices import main_device
 from bertft.models.pieces import Pieces
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def is_causal(encoder: Encoder) -> bool:
     ids = [i for i in range(min(len(encoder.tokenizer), len(special) + 4)) if i not in special][:4]
     if len(ids) < 4:
         raise BertftError(f"skip_first: {encoder.name} has fewer than 4 ordinary tokens; give a number instead of auto")
-    inputs = torch.tensor([[*ids[:2], ids[2]], [*ids[:2], ids[3]]], device=encoder.device)
+    inputs = torch.tensor([[*ids[:2], ids[2]], [*ids[:2], ids[3]]], device=main_device(encoder.model))
     with torch.inference_mode():
         top = encoder.model(input_ids=inputs, attention_mask=torch.ones_like(inputs))[0][:, 0].float()
     return bool((top[0] - top[1]).abs().max() <= 1e-5 * top.abs().max())

@@ -8,6 +8,7 @@ from torch import nn
 
 from bertft.errors import BertftError
 from bertft.models.blocks import blocks, embedding_parameters
+from bertft.models.devices import in_float64
 
 
 def weight_distance(base: nn.Module, tuned: nn.Module) -> list[float]:
@@ -25,9 +26,7 @@ def weight_distance(base: nn.Module, tuned: nn.Module) -> list[float]:
     for layer, (old, new) in enumerate(pairs):
         if [p.shape for p in old] != [p.shape for p in new]:
             raise BertftError(f"weight_distance: the encoders' parameters differ in shape at layer {layer}")
-        moved = sum(
-            float((b.detach().double() - a.detach().double()).square().sum()) for a, b in zip(old, new, strict=True)
-        )
-        size = sum(float(a.detach().double().square().sum()) for a in old)
+        moved = sum(float((in_float64(b) - in_float64(a)).square().sum()) for a, b in zip(old, new, strict=True))
+        size = sum(float(in_float64(a).square().sum()) for a in old)
         distances.append(math.sqrt(moved / size))
     return distances

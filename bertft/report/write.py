@@ -24,6 +24,7 @@ from bertft.report.page.figure_section import Drawn
 from bertft.report.page.moved_words import moved_words
 from bertft.report.page.page import render
 from bertft.report.pooled_tables import noted, read_tables
+from bertft.runs.extras import need
 from bertft.runs.files import write_bytes_atomically, write_text_atomically
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row, read_results
@@ -56,6 +57,7 @@ def write_report(
     folder = Path(folder)
     if not folder.is_dir():
         raise BertftError(f"{folder}: no such run folder")
+    need("report", f"{folder}: the page")
     config = _mapping(folder / "config.yaml")
     study = _study(folder, config)
     of_experiments = not (folder / "results.csv").exists() and (folder / "results").is_dir()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bertft.errors import BertftError
+from bertft.runs.extras import need
 from bertft.runs.files import write_text_atomically
 from bertft.runs.shown import as_html, as_text, cells_of_rows
 
@@ -147,6 +148,7 @@ def read_results(path: str | os.PathLike[str]) -> Rows:
 
 def to_arrow(rows: Iterable[Row]) -> Any:
     """Return ``rows`` as a ``pyarrow.Table`` of text, int64 and float64 columns, with null for None."""
+    need("data", "to_arrow")
     import pyarrow
 
     def kind(name: str) -> Any:
@@ -163,6 +165,7 @@ def to_pandas(rows: Iterable[Row]) -> Any:
 
     ``layer``, ``n`` and ``seed`` have dtype Int64 with NA for None; ``low`` and ``high`` have NaN for None.
     """
+    need("data", "to_pandas")
     import pandas
     import pyarrow
 

@@ -26,6 +26,7 @@ from bertft.report.figures.layer_maps import layer_maps
 from bertft.report.figures.layered import Layout, layered
 from bertft.report.lines import Context, Line
 from bertft.report.write import write_report
+from bertft.runs.extras import need
 from bertft.runs.folder import CONFIG, RESULTS, RunFolder, Stage
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
@@ -105,8 +106,9 @@ def write_page(folder: Path, analyses: Iterable[Analysis[Any]] = (), *, progress
 def open_folder(out: str | os.PathLike[str], settings: Mapping[str, Any]) -> RunFolder:
     """Return the run folder of a command with these settings, not yet claimed.
 
-    Raises ``BertftError`` before any work if the folder holds something else.
+    Raises ``BertftError`` before any work if the folder holds something else, or if its page cannot be drawn.
     """
+    need("report", f"{os.fspath(out)}: the page of a run")
     folder = RunFolder(out, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
     folder.check()
     return folder

@@ -11,6 +11,7 @@ from bertft.data.location import pin
 from bertft.data.sources import load
 from bertft.errors import BertftError
 from bertft.models.blocks import reinitialise
+from bertft.models.devices import main_device
 from bertft.models.encoder import Encoder
 from bertft.models.finetuning.config import FinetuneConfig, dev_split
 from bertft.models.loading import resolve_model
@@ -140,7 +141,7 @@ def treebank_split(source: str) -> str:
 
 def randomised(encoder: Encoder, seed: int) -> Encoder:
     """Return an encoder of the same architecture with weights drawn from ``seed``."""
-    return Encoder(reinitialise(encoder.model, seed).to(encoder.device), encoder.tokenizer, RANDOM)
+    return Encoder(reinitialise(encoder.model, seed).to(main_device(encoder.model)), encoder.tokenizer, RANDOM)
 
 
 def load_encoders(models: dict[str, str], random: bool, seed: int) -> dict[str, Encoder]:

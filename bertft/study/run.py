@@ -27,6 +27,7 @@ from typing import Any
 
 from bertft.models.loading import resolve_model
 from bertft.runs import process
+from bertft.runs.extras import need
 from bertft.runs.folder import RUN, RunFolder, Stage, timestamp
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.versions import versions
@@ -43,8 +44,9 @@ def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Pro
     """Run or resume a study in the folder ``out`` and return the path of its ``report.html``.
 
     Reads and checks every corpus before it makes the folder. Raises ``BertftError`` for bad input, for a folder that
-    holds another study, and for a folder that another process holds.
+    holds another study, for a folder that another process holds, and where the page cannot be drawn.
     """
+    need("report", f"{os.fspath(out)}: the page of a study")
     if (begun := begun_with(config, out)) != config:
         progress.say(f"{out}: begun with rsa.draw: {OLDER_DRAW}, and resumed with it")
     config = begun

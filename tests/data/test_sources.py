@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import datasets
+import huggingface_hub
 import pytest
 
 from bertft.data import location, synthetic
@@ -182,12 +183,12 @@ def test_an_unreachable_hub_is_reported_at_once(tmp_path: Path, monkeypatch: pyt
         raise KeyError("first\nsecond")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
     assert message() == "the hub cannot be reached)"  # HF_HUB_OFFLINE is set for all tests
     (tmp_path / "nobody___nothing").mkdir()
     assert message() == "'first\\nsecond')"
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", "https://hub.invalid")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "https://hub.invalid")
     monkeypatch.setattr(location, "getproxies", dict)
     monkeypatch.setattr(location.socket, "getaddrinfo", lambda *_: fail_to_resolve())
     assert message() == "'first\\nsecond')"

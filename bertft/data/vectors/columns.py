@@ -5,21 +5,26 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from torch import Tensor
 
 from bertft.data.vectors.names import GROUPS, IDS, as_floats, floats
 from bertft.errors import BertftError
+from bertft.runs.extras import need
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class _Columns(ABC):
     """Columns of lists; subclasses read rows."""
 
     def __init__(self, path: Path) -> None:
+        need("data", f"{path}: a table of vectors")
+        import pyarrow as pa
+
         self.path = path
         self.schema, self.count = self._open()
         if self.count == 0:
@@ -65,6 +70,8 @@ class _Columns(ABC):
 
 def _depth(kind: pa.DataType) -> int:
     """Return how many lists a column's entries are nested in."""
+    import pyarrow as pa
+
     nested = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     return 1 + _depth(kind.value_type) if nested else 0
 
@@ -74,6 +81,8 @@ def _leaf(kind: pa.DataType) -> pa.DataType:
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
+    import pyarrow as pa
+
     joined = column.combine_chunks()
     return pa.concat_arrays(joined.chunks) if isinstance(joined, pa.ChunkedArray) else joined
 
@@ -82,12 +91,16 @@ class ParquetTable(_Columns):
     """A Parquet file, of which only the row groups that hold the stimuli are read."""
 
     def _open(self) -> tuple[pa.Schema, int]:
+        import pyarrow.parquet as pq
+
         with pq.ParquetFile(self.path) as file:
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
             self.starts = np.cumsum([0, *sizes])
             return file.schema_arrow, file.metadata.num_rows
 
     def _read(self, name: str, start: int, stop: int) -> pa.Array:
+        import pyarrow.parquet as pq
+
         first = int(np.searchsorted(self.starts, start, side="right")) - 1
         last = int(np.searchsorted(self.starts, stop, side="left"))
         with pq.ParquetFile(self.path) as file:
@@ -99,6 +112,8 @@ class ArrowTable(_Columns):
     """An Arrow file or stream, by memory map."""
 
     def _table(self) -> pa.Table:
+        import pyarrow as pa
+
         source = pa.memory_map(str(self.path))
         try:
             return pa.ipc.open_file(source).read_all()

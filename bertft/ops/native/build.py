@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -73,12 +73,17 @@ def find_compiler() -> str:
     raise BuildError(f"there is no C++ compiler ({wanted or 'c++, g++ or clang++'} is not on the path)")
 
 
-def compile_flags() -> list[str]:
-    """Return the flags of every compilation; they are part of the key."""
+def native_flags() -> list[str]:
+    """Return the flags that compile for the CPU of this machine."""
     native = {"x86_64": ["-march=native"], "AMD64": ["-march=native"], "aarch64": ["-mcpu=native"]}
+    return native.get(platform.machine(), [])
+
+
+def compile_flags(target: Sequence[str] | None = None) -> list[str]:
+    """Return the flags of every compilation, for this CPU or with those of a ``target``; they are part of the key."""
     flags = ["-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno", "-Wall"]
     flags += ["-Wno-psabi"]  # vector types never cross a library boundary here
-    flags += native.get(platform.machine(), [])
+    flags += native_flags() if target is None else target
     flags += ["-DTORCH_TARGET_VERSION=0x020a000000000000"]
     if sanitize := os.environ.get("BERTFT_SANITIZE"):
         flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all", "-g", "-O1"]
@@ -155,21 +160,30 @@ def ninja_path(file: Path) -> str:
     return str(file).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
 
-def write_ninja(folder: Path, root: Path, compiler: str, output: Path) -> None:
-    """Write ``folder/build.ninja``, which compiles every source of ``root`` and links ``output``."""
+def write_ninja(
+    folder: Path, root: Path, compiler: str, output: Path, *, flags: Sequence[str] = (), movable: bool = False
+) -> None:
+    """Write ``folder/build.ninja``, which compiles every source of ``root`` and links ``output``.
+
+    ``flags`` default to those of this CPU. A ``movable`` library (Linux only) holds no path of this machine: it takes
+    the torch that its process has loaded.
+    """
     import torch
 
     home, command, path = Path(torch.__file__).parent, ninja_command, ninja_path
-    flags = command(*shlex.split(compiler), *compile_flags())
-    link = command(
-        "-shared", f"-L{home / 'lib'}", f"-Wl,-rpath,{home / 'lib'}", "-ltorch_cpu", "-ltorch", "-lc10", "-ldl"
-    )
+    compiling = command(*shlex.split(compiler), *(flags or compile_flags()))
+    place = [f"-Wl,-rpath,{home / 'lib'}"]
+    if movable and sys.platform == "linux":
+        compiling += " " + command(f"-ffile-prefix-map={home}=torch", f"-ffile-prefix-map={root}=csrc")
+        # some builds of torch export parts of libstdc++, which others lack
+        place = ["-Wl,--as-needed", "-Wl,-s", "-lstdc++"]
+    link = command("-shared", f"-L{home / 'lib'}", *place, "-ltorch_cpu", "-ltorch", "-lc10", "-ldl")
     lines = [
         "rule compile",
-        f"  command = {flags} {command('-isystem', home / 'include')} -MD -MF $out.d -c $in -o $out",
+        f"  command = {compiling} {command('-isystem', home / 'include')} -MD -MF $out.d -c $in -o $out",
         "  depfile = $out.d",
         "rule link",
-        f"  command = {flags} $in {link} -o $out",
+        f"  command = {compiling} $in {link} -o $out",
     ]
     objects = []
     for file in sources(root):

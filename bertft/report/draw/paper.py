@@ -13,6 +13,7 @@ from bertft.report.draw import dots
 from bertft.report.figure import Curve, Dots, Figure, HeatMap, Panel, Picture
 from bertft.report.palette import HOLLOW, LIGHT, LIGHT_PAGE, MARKERS, spread
 from bertft.report.text import shortened
+from bertft.runs.extras import need
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,9 +40,9 @@ OPEN_AXES: dict[str, Any] = {"axes.titlesize": 10, "axes.spines.top": False, "ax
 
 def draw(figure: Picture) -> tuple[bytes, bytes]:
     """Return the figure as PNG and as SVG. The same figure gives the same bytes."""
+    drawn = canvas(figure)
     import matplotlib
 
-    drawn = canvas(figure)
     with matplotlib.rc_context(_style(figure)):
         files = []
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
@@ -53,6 +54,7 @@ def draw(figure: Picture) -> tuple[bytes, bytes]:
 
 def canvas(figure: Picture) -> Canvas:
     """Return the figure as one of matplotlib, laid out."""
+    need("report", "a figure")
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas

@@ -5,7 +5,6 @@ One for all processes, never left broken, repeated after any change.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import platform
@@ -20,7 +19,7 @@ import pytest
 import torch
 
 from bertft.errors import BertftError
-from bertft.ops.native import build, cpu, dispatch, wheel
+from bertft.ops.native import build, cpu, dispatch
 from bertft.ops.native.loader import Loader
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -200,38 +199,6 @@ def test_hooks_run_when_the_ops_exist(fresh):
     assert cpu.load() and cpu.load()
     cpu.on_load(lambda: calls.append("after"))
     assert calls == ["before", "after"]
-
-
-def test_a_library_compiled_ahead_of_time_is_used_where_it_fits(tmp_path, tree, monkeypatch):
-    library = tmp_path / "_kernels_aot.so"
-    monkeypatch.setattr(wheel, "LIBRARY", library)
-    assert not wheel.matches(tree)
-    library.touch()
-    manifest = wheel.manifest(tree)
-    for change, fits in [
-        ({}, True),
-        ({"features": []}, True),
-        ({"features": ["no-such-feature"]}, False),
-        ({"machine": "vax"}, False),
-        ({"sources": "other"}, False),
-    ]:
-        library.with_suffix(".json").write_text(json.dumps(manifest | change))
-        assert wheel.matches(tree) == fits, change
-
-
-def test_building_ahead_of_time(tmp_path, tree, monkeypatch):
-    setuptools = pytest.importorskip("setuptools")
-    for module in (wheel, cpu):
-        monkeypatch.setattr(module, "source_root", lambda: tree)
-    distribution = setuptools.Distribution({"name": "any", **wheel.options()})
-    command = distribution.get_command_obj("build_ext")
-    command.build_lib = str(tmp_path / "lib")
-    command.ensure_finalized()
-    command.run()
-    monkeypatch.setattr(wheel, "LIBRARY", tmp_path / "lib" / "bertft" / wheel.LIBRARY.name)
-    assert wheel.matches(tree)
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    assert cpu.find_or_build()[0] == wheel.LIBRARY
 
 
 # Processor seconds, so that a busy machine does not matter.
