@@ -77,7 +77,9 @@ def read_runs(folders: Sequence[str | os.PathLike[str]]) -> Shared:
         if not _similar(run):
             raise BertftError(f"{run.folder}: has no similarity of layers to a base encoder, so it cannot be compared")
     first, *others = runs.values()
-    measures, texts = ([list(dict.fromkeys(map(key, _similar(run)))) for run in runs.values()] for key in (_m, _d))
+    measures, texts = (
+        [list(dict.fromkeys(map(key, _similar(run)))) for run in runs.values()] for key in (_measure, _text)
+    )
     for other, own in zip(others, measures[1:], strict=True):
         if not set(own) & set(measures[0]):
             raise _apart("measure of similarity", first, measures[0], other, own)
@@ -263,11 +265,11 @@ def _nulls(shared: Shared, line: Line) -> list[Line]:
     return [other for other in found if (other.model, other.data, other.name) == (line.model, line.data, null)]
 
 
-def _m(line: Line) -> str:
+def _measure(line: Line) -> str:
     return line.measure
 
 
-def _d(line: Line) -> str:
+def _text(line: Line) -> str:
     return line.data
 
 

@@ -78,7 +78,12 @@ def test_synthetic_sources_take_their_options_from_the_name() -> None:
         ("dep", "x.conllu", {"limit": True}, "limit: expected a positive number"),
         ("dep", "builtin:english", {}, "unknown built-in data 'builtin:english', expected builtin:synthetic"),
         ("dep", "builtin:synthetic?n=3", {}, "builtin:synthetic?n=3: unknown option 'n', expected split, size or seed"),
-        ("dep", "builtin:synthetic?events=2", {}, "builtin:synthetic?events=2: unknown option 'events', expected split, size or seed"),
+        (
+            "dep",
+            "builtin:synthetic?events=2",
+            {},
+            "builtin:synthetic?events=2: unknown option 'events', expected split, size or seed",
+        ),
         ("qa", "builtin:synthetic?n=3", {}, "builtin:synthetic?n=3: unknown option 'n', expected split, size, seed or"),
         ("qa", "builtin:synthetic?events=two", {}, "builtin:synthetic?events=two: events: expected a whole number"),
         ("dep", "builtin:synthetic?size=many", {}, "builtin:synthetic?size=many: size: expected a whole number"),
