@@ -46,13 +46,13 @@ class DraftQuestion(NamedTuple):
     part: str
 
 
-def draw_passage(draw: Draw, events: int | None = None) -> tuple[list[PassageSentence], Noun]:
+def draw_passage(draw: Draw, count: int | None = None) -> tuple[list[PassageSentence], Noun]:
     """Draw the sentences of a passage, and a noun that occurs once in it and may be replaced.
 
-    ``events`` makes an easier passage of as many sentences, which share neither people nor verbs.
+    ``count`` makes an easier passage of as many sentences, which share neither people nor verbs.
     """
-    if events is not None:
-        return _draw_easy(draw, events)
+    if count is not None:
+        return _draw_easy(draw, count)
     people = [draw_person(draw)]
     while len(people) < 4:
         people.append(draw_person(draw, avoid=frozenset(p.noun for p in people)))
@@ -79,9 +79,9 @@ def _draw_easy(draw: Draw, count: int) -> tuple[list[PassageSentence], Noun]:
     while len(people) < count:
         people.append(draw_person(draw, avoid=frozenset(person.noun for person in people)))
     while len(frames) < count:
-        frame = draw.pick(TRANSITIVE)
-        if frame[1] not in (verb for _, verb in frames):
-            frames.append(frame)
+        frame, verb = draw.pick(TRANSITIVE)
+        if verb not in (other for _, other in frames):
+            frames.append((frame, verb))
     drawn = []
     for person, (frame, verb) in zip(people, frames, strict=True):
         place = draw_place(draw) if draw.chance(0.75) else None

@@ -37,7 +37,7 @@ class Words(Analysis[Inputs]):
         config, rsa = inputs.config, inputs.config.rsa
         if rsa is None:
             return []
-        found = []
+        found, read = [], dict[str, Any]()
         if rsa.labels:
             trees = config.probes or config.tasks[str(config.treebank)]
             read = {"by": rsa.labels, "metric": rsa.metric, "dev": trees.dev, "limit": trees.max_dev}
