@@ -380,7 +380,8 @@ def test_an_answer_fills_the_first_screen_and_fits_a_phone(chromium, rows, tmp_p
     assert chromium.run("[...document.querySelectorAll('.answer dt')].map(n => n.innerText)") == ["where", "moved"]
     assert chromium.run("[...document.querySelectorAll('.answer dd')].map(n => n.innerText)")[1] == "0.1 [x] a word <b>"
     assert chromium.run("document.querySelector('.answer dd mark').innerText") == "word"
-    assert chromium.run("document.querySelectorAll('[data-figure=rsa_by_layer]').length") == 1
+    panels = "[...document.querySelectorAll('[data-figure=rsa_by_layer]')].map(node => node.dataset.panel)"
+    assert chromium.run(panels) == ["0", "1", "2"]  # each text once
     chromium.open(page, width=320, height=800, phone=True)
     assert chromium.run("document.documentElement.scrollWidth") <= 320
     assert chromium.errors == []

@@ -22,6 +22,7 @@
   if (!(await unpacked())) {
     for (const [node, picture] of pictures) node.after(picture);
     for (const node of document.querySelectorAll(".plot, .film")) node.remove();
+    document.documentElement.dataset.drawn = "0";
     return;
   }
 
