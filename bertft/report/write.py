@@ -9,7 +9,7 @@ from typing import Any
 
 from bertft.errors import BertftError
 from bertft.report import several
-from bertft.report.draw.paper import draw, in_palette
+from bertft.report.draw.paper import draw
 from bertft.report.figure import Figure, HeatMap, Picture
 from bertft.report.figures.catalogue import figures
 from bertft.report.figures.layer_maps import layer_maps
@@ -123,7 +123,6 @@ def _in_order(curves: Sequence[Figure], directions: DirectionSection | None, map
 def _drawn(folder: Path, figure: Picture) -> Drawn:
     """Return a figure with its pictures, and write its files."""
     png, svg = draw(figure)
-    png = in_palette(png)
     write_bytes_atomically(folder / "figures" / f"{figure.name}.png", png)
     write_bytes_atomically(folder / "figures" / f"{figure.name}.svg", svg)
     write_text_atomically(folder / "figures" / f"{figure.name}.csv", figure.to_csv())

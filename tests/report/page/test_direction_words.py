@@ -94,7 +94,6 @@ def test_the_figure_has_both_ends_farthest_outside_on_paper_and_on_screen(tmp_pa
 
 def test_the_page_has_the_words_and_files_of_the_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("bertft.report.write.draw", lambda figure: (b"png", b"<svg/>"))
-    monkeypatch.setattr("bertft.report.write.in_palette", lambda png: png)
     write(tmp_path)
     write_results(tmp_path / "results.csv", similar(lowest=2))
     page = write_report(tmp_path).read_text(encoding="utf8")
