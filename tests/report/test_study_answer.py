@@ -42,7 +42,7 @@ def test_the_sentence_names_the_task_that_moved_most_and_where(rows, config):
 
 
 def test_overlapping_intervals_share_the_first_place():
-    table = [*similar("a", (1.0, 0.5), 0.1), *similar("b", (1.0, 0.55), 0.1), *similar("c", (1.0, 0.9), 0.01)]
+    table = [*similar("c", (1.0, 0.9), 0.01), *similar("b", (1.0, 0.55), 0.1), *similar("a", (1.0, 0.5), 0.1)]
     start = "a and b moved the model most; their intervals do not tell them apart. For a, similarity to the base"
     assert answered(table, {}).sentence.startswith(start)
 
