@@ -24,6 +24,7 @@ from bertft.cli.options import (
     options,
     showing_progress,
     tell,
+    tell_rows,
 )
 from bertft.cli.probe import probe_app
 from bertft.cli.rsa import RSA_EXAMPLES, rsa
@@ -138,9 +139,9 @@ def study(
         return estimate_study(config, out, progress=progress)
 
     def work(progress: Progress) -> str:
-        from bertft.study.run import run_study
+        from bertft.study.run import run_study, verdict
 
-        return f"The page is at {run_study(config, out, progress=progress).resolve()}"
+        return "\n".join(verdict(run_study(config, out, progress=progress)))
 
     _do(work, cost if dry_run else None, out, json, quiet)
 
@@ -225,23 +226,31 @@ app.command(epilog=DIFF_EXAMPLES)(diff)
 @app.command(
     epilog="""[bold]Examples[/bold]\n
     bertft report runs/quickstart\n
-    bertft report runs/quickstart --json"""
+    bertft report runs/quickstart --json\n
+    bertft report runs/seed1 runs/seed2 --out runs/both    (one page, side by side)"""
 )
 def report(
-    folder: Annotated[Path, typer.Argument(help="A run folder with results.csv.")],
-    json: Annotated[bool, typer.Option("--json", help="Print the rows of results.csv as JSON; draw nothing.")] = False,
+    folders: Annotated[
+        list[Path], typer.Argument(help="A run folder with results.csv, or several.", metavar="RUN ...")
+    ],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", "-o", help="Folder for the page of several runs."),
+    ] = None,
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the rows of results.csv as JSON, by folder if several; draw nothing."),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Redraw the figures and the page of a run folder from its results.csv."""
+    """Redraw the figures and the page of a run folder from its results.csv, or draw several runs side by side."""
     if json:
-        tell("", folder, as_json=True)
+        tell_rows(folders)
         return
-    from bertft.study.analyses import ANALYSES
-    from bertft.study.analysis import write_page
-    from bertft.study.diff.run import is_diff, redraw
+    from bertft.study.redraw import report as drawn
 
     with showing_progress(quiet) as progress:
-        page = redraw(folder, progress=progress) if is_diff(folder) else write_page(folder, ANALYSES, progress=progress)
+        page = drawn(folders, out, progress=progress)
     print(f"The page is at {page.resolve()}")
 
 

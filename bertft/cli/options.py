@@ -9,9 +9,10 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import json
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
@@ -233,10 +234,20 @@ def showing_progress(quiet: bool) -> Iterator[Progress]:
 def tell(line: str, out: Path, as_json: bool) -> None:
     """Print ``line``, or the rows of ``out`` as JSON."""
     if as_json:
-        from bertft.runs.rows import read_results, results_as_json
+        tell_rows([out])
+    else:
+        print(line)
 
-        line = results_as_json(read_results(out / "results.csv"))
-    print(line)
+
+def tell_rows(folders: Sequence[Path]) -> None:
+    """Print the rows of a run folder as JSON, or of several by folder."""
+    from bertft.runs.rows import read_results, results_as_json
+
+    found = {str(folder): results_as_json(read_results(folder / "results.csv")) for folder in folders}
+    if len(found) == 1:
+        print(*found.values())
+    else:
+        print(json.dumps({name: json.loads(rows) for name, rows in found.items()}, indent=1, ensure_ascii=False))
 
 
 def tell_cost(estimate: Estimate, as_json: bool) -> None:

@@ -54,7 +54,8 @@ def load(
         kind: kind of the examples; it also chooses the reader of a file.
         source: a name, tried in this order:
 
-            - ``builtin:synthetic``, optionally with ``?split=train&size=N&seed=S`` (see ``bertft.data.synthetic``);
+            - ``builtin:synthetic``, optionally with ``?split=train&size=N&seed=S`` (see ``bertft.data.synthetic``),
+              for questions also ``events=N``, an easier passage of N sentences;
             - ``builtin:english``, text only: the prose of Python's documentation (`bertft.data.english`);
             - a folder written by ``save_to_disk`` of ``datasets``;
             - a file, read by the kind's reader; a file is one split, and ``split`` is ignored;
@@ -91,16 +92,19 @@ def _synthetic(kind: str, source: Source, split: str | None, seed: int) -> Seque
         expected = f"{_SYNTHETIC} or {ENGLISH}" if kind == "text" else _SYNTHETIC
         raise BertftError(f"unknown built-in data {shorten(source.builtin)}, expected {expected}")
     options = source.options
-    if unknown := sorted(set(options) - {"split", "size", "seed"}):
-        raise BertftError(f"{name}: unknown option {shorten(unknown[0])}, expected split, size or seed")
+    known = ["split", "size", "seed", *(["events"] if kind == "qa" else [])]
+    if unknown := sorted(set(options) - set(known)):
+        expected = f"{', '.join(known[:-1])} or {known[-1]}"
+        raise BertftError(f"{name}: unknown option {shorten(unknown[0])}, expected {expected}")
     split = options.get("split", split or "train")
     if split not in _SYNTHETIC_SIZES:
         raise BertftError(f"{name}: unknown split {shorten(split)}, expected one of {', '.join(_SYNTHETIC_SIZES)}")
     size = options.get("size", str(_SYNTHETIC_SIZES[split]))
     seed_text = options.get("seed", str(seed))
-    for option, value in (("size", size), ("seed", seed_text)):
+    for option, value in (("size", size), ("seed", seed_text), ("events", options.get("events", "1"))):
         if not (value.isascii() and value.isdigit() and len(value) < 10):
             raise BertftError(f"{name}: {option}: expected a whole number of at most 9 digits, found {shorten(value)}")
     if int(size) < 1:
         raise BertftError(f"{name}: size: expected at least 1, found {size}")
-    return _GENERATORS[kind](int(size), int(seed_text), split=split)
+    chosen = {"events": int(options["events"])} if "events" in options else {}
+    return _GENERATORS[kind](int(size), int(seed_text), split=split, **chosen)

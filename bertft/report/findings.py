@@ -11,6 +11,7 @@ from bertft.report.figures.ablation import ablated
 from bertft.report.figures.probes import STRUCTURAL
 from bertft.report.left_out import left_out
 from bertft.report.lines import Context, Line, apart, lines, number, point, score
+from bertft.report.similar import HARDLY, half, is_rsa, reference
 from bertft.runs.pooling import less
 from bertft.runs.rows import Row
 from bertft.runs.units import duration, size
@@ -21,12 +22,13 @@ SCORES = ("las_conll18", "uas_conll18", "accuracy", "f1", "exact_match")
 
 RANKED = 3  # number of most-changed layers to list
 FEW = 20  # smallest number of words of a class to report
+OTHERS = ("(rarer words)",)  # labels that gather what is no class, as `bertft.similarity.words.labels` writes them
 MICRO_F1 = MeasureName("micro_f1")
 
 
 def headline(rows: Sequence[Row], context: Context) -> list[tuple[str, list[str]]]:
     """Return titled groups of sentences: what changed, where, what probes read, and how well the tasks were learnt."""
-    similar = [line for line in lines(rows, "rsa") if _is_rsa(line)]
+    similar = [line for line in lines(rows, "rsa") if is_rsa(line)]
     groups = [
         ("What changed", _changed(similar, context)),
         ("Which of two encoders changed more", _pairs(lines(rows, "difference"), context)),
@@ -45,6 +47,7 @@ WORK = {
     "models": "fine-tuning",
     "rsa": "comparison",
     "words": "local RSA",
+    "forms": "local RSA",
     "probes": "structural probes",
     "edge": "edge probes",
     "freeze": "freezing",
@@ -70,33 +73,21 @@ def cost(record: Mapping[str, Any]) -> str:
     return f"{', '.join(parts)}." if parts else ""
 
 
-def _is_rsa(line: Line) -> bool:
-    return line.name.measure.family == "RSA" and line.name.derived is None
-
-
-def _reference(similar: Sequence[Line], model: str, context: Context) -> Line | None:
-    """Return the line to report: on text of no task if there is one, else on the task's own, else on any."""
-    of_model = [line for line in similar if line.model == model]
-    order = ("out", "own", "other")
-    return min(of_model, key=lambda line: order.index(context.relation(model, line.data)), default=None)
-
-
 def _changed(similar: Sequence[Line], context: Context) -> list[str]:
-    found = [(model, line) for model in context.tuned if (line := _reference(similar, model, context))]
+    found = [(model, line) for model in context.tuned if (line := reference(similar, model, context))]
     sentences = []
     for model, line in found:
         deepest = line.lowest()
         lost = [1 - value for value in line.values]
-        if lost[deepest] < 0.0005:
+        if lost[deepest] < HARDLY:
             sentences.append(
                 f"{model}: no layer changed. Similarity to the base encoder is 1.000 at every layer on {line.data}."
             )
             continue
-        half = next(i for i, loss in enumerate(lost) if loss >= lost[deepest] / 2)
         sentences.append(
             f"{model}: layer {line.layers[deepest]} changed most. Its similarity to the base encoder on {line.data} is "
             f"{point(line, deepest)} (1 = unchanged).{_next(line)} Half of that change is reached at layer "
-            f"{line.layers[half]} of {line.layers[-1]}."
+            f"{line.layers[half(line)]} of {line.layers[-1]}."
         )
     if len(found) > 1:
         sentences.append(_ranking(found))
@@ -130,7 +121,7 @@ def _pairs(differences: Sequence[Line], context: Context) -> list[str]:
     """Return the paired difference of two tuned encoders' RSA at the top layer, and at how many layers it is not 0."""
     sentences = []
     for line in differences:
-        if not _is_rsa(line):
+        if not is_rsa(line):
             continue
         first, second = operands(line.model, context.models)
         nearer = sum(low is not None and low > 0 for low in line.lows)
@@ -187,17 +178,22 @@ def _domains(similar: Sequence[Line], differences: Sequence[Line], context: Cont
     return sentences
 
 
-def _words(local: Sequence[Line]) -> list[str]:
-    """Return each encoder's word classes that moved most and least at the top layer.
+def classes(local: Sequence[Line], model: str, data: str) -> list[Line]:
+    """Return a line of local RSA for each class of words of a text, the one that moved most at the top layer first.
 
     The classes are those of the first requested grouping. Classes of fewer than `FEW` words are omitted.
     """
+    own = [line for line in local if (line.model, line.data) == (model, data) and line.name.grouping]
+    own = [line for line in own if (line.n[-1] or 0) >= FEW and line.name.label not in OTHERS]
+    first = [line for line in own if line.name.grouping == own[0].name.grouping]
+    return sorted(first, key=lambda line: line.values[-1])
+
+
+def _words(local: Sequence[Line]) -> list[str]:
+    """Return each encoder's word classes that moved most and least at the top layer of each text."""
     sentences = []
-    for model in dict.fromkeys(line.model for line in local):
-        own = [line for line in local if line.model == model and line.name.grouping and (line.n[-1] or 0) >= FEW]
-        ranked = sorted(
-            (line for line in own if line.name.grouping == own[0].name.grouping), key=lambda line: line.values[-1]
-        )
+    for model, data in dict.fromkeys((line.model, line.data) for line in local):
+        ranked = classes(local, model, data)
         if len(ranked) < 2:
             continue
         most, least = (f"{line.name.label} {point(line, len(line.values) - 1)}" for line in (ranked[0], ranked[-1]))
@@ -214,7 +210,7 @@ def _probes(probed: Sequence[Line], context: Context) -> list[str]:
     sentences = []
     for measure in STRUCTURAL:
         name = MeasureName(measure)
-        if parts := _best(probed, name, context):
+        if parts := at_best(probed, name, context):
             sentences.append(f"{name.short} at the best layer: {', '.join(parts)}.")
     return sentences
 
@@ -226,7 +222,7 @@ def _edges(probed: Sequence[Line], context: Context) -> list[str]:
     for data in dict.fromkeys(line.data for line in probed):
         own = [line for line in probed if line.data == data]
         scored = {line.model: line for line in own if line.name == MICRO_F1}
-        parts = _best(own, MICRO_F1, context)
+        parts = at_best(own, MICRO_F1, context)
         for line in own:
             if line.name == control and line.model == BASE and BASE in scored:
                 place = line.at(scored[BASE].layers[scored[BASE].highest()])
@@ -236,7 +232,7 @@ def _edges(probed: Sequence[Line], context: Context) -> list[str]:
     return sentences
 
 
-def _best(probed: Sequence[Line], name: MeasureName, context: Context) -> list[str]:
+def at_best(probed: Sequence[Line], name: MeasureName, context: Context) -> list[str]:
     """Return the base at its best layer and every other encoder at its own by its difference; nothing without a base.
 
     If both best layers are the same, the difference is the paired one, with its interval.

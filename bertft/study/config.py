@@ -126,7 +126,8 @@ class RsaConfig(Settings):
 
     ``layers``: ``paired``; some layers, such as ``0,8,16``; or ``all``, to compare all with all as well, on one text
     (`StudyConfig.crossed_text`). ``by``: labels of `bertft.similarity.words.moved`, separated by commas, of the words
-    of a treebank (`StudyConfig.treebank`) that moved. ``null``: the derangements behind the null of each measure,
+    of a treebank (`StudyConfig.treebank`) that moved. ``forms``: one of ``stimuli`` whose words are grouped by their
+    form as well. ``null``: the derangements behind the null of each measure,
     0 or at least 100. ``noise``: whether to compare the base with a random change of the size of each tuned encoder's
     (`bertft.models.noise`). ``precision``: of the products behind the sums (`bertft.ops.precision`).
 
@@ -142,6 +143,7 @@ class RsaConfig(Settings):
     )
     layers: Layers = field(default="paired", metadata=LATER)
     by: str = field(default="", metadata=LATER)
+    forms: str = field(default="", metadata=LATER)
     null: Count = field(default=0, metadata=LATER)
     noise: bool = field(default=False, metadata=LATER)
     precision: Precision = field(default="float32", metadata=LATER)

@@ -174,6 +174,10 @@ def _check(config: StudyConfig, file: str) -> None:
             raise BertftError(f"{file}: rsa.by: expected some of {', '.join(LABELS)}, found {unknown[0]!r}")
         if not config.treebank:
             raise BertftError(f"{file}: rsa.by: needs a treebank, found neither probes nor a task on trees")
+    forms = config.rsa.forms if config.rsa else ""
+    if forms and (forms not in config.stimuli or config.stimuli[forms].kind not in ("text", "dep")):
+        found = ", ".join(name for name, own in config.stimuli.items() if own.kind in ("text", "dep"))
+        raise BertftError(f"{file}: rsa.forms: expected one of the texts {found or '(none)'}, found {forms!r}")
     for name, ablate in config.ablate.items():
         if name not in config.tasks:
             raise BertftError(f"{file}: ablate.{name}: expected one of the tasks {', '.join(config.tasks)}")

@@ -24,7 +24,7 @@ import yaml
 from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
 from bertft.models.finetuning.config import FinetuneConfig
-from bertft.report.draw.paper import draw, in_palette
+from bertft.report.draw.paper import draw
 from bertft.report.figure import Figure, HeatMap
 from bertft.report.lines import Context, context
 from bertft.runs.files import write_bytes_atomically, write_text_atomically
@@ -227,7 +227,7 @@ class RepeatedStudy:
     def _draw(self, name: str, figure: Figure | HeatMap) -> Path:
         stem = self.out / "results" / (name if figure.name == name else f"{name}_{figure.name}")
         png, svg = draw(figure)
-        write_bytes_atomically(stem.with_suffix(".png"), in_palette(png))
+        write_bytes_atomically(stem.with_suffix(".png"), png)
         write_bytes_atomically(stem.with_suffix(".svg"), svg)
         if stem.name != name:  # which is the name of the analysis's own table
             write_text_atomically(stem.with_suffix(".csv"), figure.to_csv())

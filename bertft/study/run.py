@@ -5,6 +5,7 @@ out/config.yaml  results.csv  run.json  report.html  figures/
     models/<task>/  models/<task>.csv        fine-tuned encoder, its scores
     rsa/<text>.csv                           similarity of every tuned encoder to the base, layer by layer
     words/moved.csv  local.csv  words.csv  sentences.csv    words and sentences of a treebank that moved
+    forms/<text>.csv, <text>/local.csv, ...  the same of a plain text, by form
     probes/<encoder>.csv, .safetensors       structural probes of every layer; .notes.txt notes on them
     differences/probes.csv                   every tuned encoder minus the base, paired by sentence
     edge/<task>.csv, .labels.csv, <task>/    edge probes of every encoder on one task; .notes.txt notes on them
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from bertft.models.loading import resolve_model
+from bertft.report.write import verdict
 from bertft.runs import process
 from bertft.runs.extras import need
 from bertft.runs.folder import RUN, RunFolder, Stage, timestamp
@@ -37,7 +39,7 @@ from bertft.study.config import OLDER_DRAW, StudyConfig
 from bertft.study.inputs import Inputs
 from bertft.study.reader import begun_with, read_study
 
-__all__ = ["StudyConfig", "check_study", "read_study", "run_study", "study_stages"]
+__all__ = ["StudyConfig", "check_study", "read_study", "run_study", "study_stages", "verdict"]
 
 
 def run_study(config: StudyConfig, out: str | os.PathLike[str], *, progress: Progress = SILENT) -> Path:

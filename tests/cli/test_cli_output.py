@@ -178,6 +178,7 @@ def test_only_warnings_of_bertft_are_shown(capsys, monkeypatch, here):
         return here
 
     monkeypatch.setattr(bertft.study.run, "run_study", warn)
+    monkeypatch.setattr(bertft.study.run, "verdict", lambda page: [])
     assert run(["study", "quickstart", "--quiet"]) == 0
     assert capsys.readouterr().err == "warning: plain PyTorch serves\n"
 

@@ -61,6 +61,7 @@ def test_synthetic_sources_take_their_options_from_the_name() -> None:
     assert load("dep", "builtin:synthetic?size=5", seed=2) == synthetic.sentences(5, 2)
     assert load("nli", "builtin:synthetic?split=dev&size=5") == synthetic.pairs(5, 0, split="dev")
     assert load("qa", "builtin:synthetic?size=5", split="test") == synthetic.questions(5, 0, split="test")
+    assert load("qa", "builtin:synthetic?size=5&events=2") == synthetic.questions(5, 0, events=2)
     assert len(load("text", "builtin:synthetic?split=dev")) == 200
     assert len(load("text", "builtin:synthetic?split=dev", limit=3)) == 3
 
@@ -78,6 +79,14 @@ def test_synthetic_sources_take_their_options_from_the_name() -> None:
         ("dep", "x.conllu", {"limit": True}, "limit: expected a positive number"),
         ("dep", "builtin:english", {}, "unknown built-in data 'builtin:english', expected builtin:synthetic"),
         ("dep", "builtin:synthetic?n=3", {}, "builtin:synthetic?n=3: unknown option 'n', expected split, size or seed"),
+        (
+            "dep",
+            "builtin:synthetic?events=2",
+            {},
+            "builtin:synthetic?events=2: unknown option 'events', expected split, size or seed",
+        ),
+        ("qa", "builtin:synthetic?n=3", {}, "builtin:synthetic?n=3: unknown option 'n', expected split, size, seed or"),
+        ("qa", "builtin:synthetic?events=two", {}, "builtin:synthetic?events=two: events: expected a whole number"),
         ("dep", "builtin:synthetic?size=many", {}, "builtin:synthetic?size=many: size: expected a whole number"),
         ("dep", "builtin:synthetic?size=0", {}, "builtin:synthetic?size=0: size: expected at least 1, found 0"),
         ("dep", "builtin:synthetic?seed=-1", {}, "builtin:synthetic?seed=-1: seed: expected a whole number"),

@@ -36,7 +36,7 @@ GOLDEN = {
     "sentences": "fa7515affd92cadb",
     "texts": "63fc309e19569594",
     "pairs": "7739eb6dad536258",
-    "questions": "92b6d355f4bb9ca5",
+    "questions": "7e2f4a2d4ac9ebb7",
 }
 UPOS = {"ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "NOUN", "NUM", "PART", "PRON", "PROPN", "PUNCT", "SCONJ", "VERB"}
 XPOS = re.compile(r"CC|CD|DT|EX|IN|JJ|MD|NNS?|NNP|POS|PRP\$?|RB|TO|VB[DGNPZ]?|WDT|WP|WRB|[.,]")
@@ -347,6 +347,28 @@ def test_one_sentence_answers_and_others_come_close() -> None:
         close += sum(len((asked - {"the"}) & words) > 0 for words in told) > 1
     assert alone > 0.97 * total
     assert close > 0.85 * total
+
+
+@pytest.mark.parametrize("events", [None, 1, 2, 3])
+def test_a_question_names_only_people_of_its_passage(events: int | None) -> None:
+    people = {noun.singular for kind in ("name", "person") for noun in EVERYDAY.nouns[kind]}
+    for q in synthetic.questions(300, 5, events=events):
+        assert people & set(q.question.rstrip("?").split()) <= set(re.findall(r"\w+", q.context)), q
+
+
+def test_easier_passages_have_the_given_number_of_sentences_and_no_person_or_verb_twice() -> None:
+    for count in (1, 2, 8):
+        for q in synthetic.questions(60, 3, events=count):
+            told = re.split(r"(?<=\.) ", q.context)
+            people = [noun.singular for kind in ("name", "person") for noun in EVERYDAY.nouns[kind]]
+            named = [word for word in re.findall(r"\w+", q.context) if word in people]
+            assert len(told) == count == len(named) == len(set(named)), q
+
+
+@pytest.mark.parametrize("events", [0, 9])
+def test_other_numbers_of_events_are_refused(events: int) -> None:
+    with pytest.raises(BertftError, match=f"expected 1 to 8 events of a passage, found {events}"):
+        synthetic.questions(1, events=events)
 
 
 @pytest.mark.parametrize("name", CORPORA)

@@ -218,6 +218,8 @@ def test_tasks_with_the_same_dev_file_share_stimuli(tmp_path):
             changed(probes=None, tasks={"frozen": TREE["tasks"]["frozen"]}),
             "rsa.by: needs a treebank, found neither probes nor a task on trees",
         ),
+        (changed(rsa__forms="wiki"), "rsa.forms: expected one of the texts plain, found 'wiki'"),
+        (changed(rsa__forms="q", stimuli={"q": {"source": "builtin:synthetic", "kind": "qa"}}), "the texts (none)"),
         (changed(rsa__unit="letter"), "rsa.unit: expected token or word, found 'letter'"),
         (changed(tasks__dep=None), "tasks.dep: expected a mapping with train"),
         (changed(tasks__dep={"train": "builtin:synthetic"}), "tasks.dep.dev: missing"),

@@ -21,6 +21,11 @@ import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE = 300  # seconds for one answer; machines may be busy
+DRAWN = """new Promise(done => {
+  const look = () => document.getElementById("figures") && !document.documentElement.dataset.drawn
+    ? requestAnimationFrame(look) : done(1);
+  look();
+})"""  # resolves once the page has unpacked plotly.js and drawn its figures, if it has any
 
 
 class Browser:
@@ -106,6 +111,7 @@ class Browser:
         self.call("Page.navigate", url=page.as_uri())
         while not self._loaded:
             self._next()
+        self.run(DRAWN)
         self.settle()
 
     def theme(self, dark: bool) -> None:

@@ -19,7 +19,7 @@ from bertft.data.synthetic.grammar import ENCYCLOPEDIA_MIX, EVERYDAY_MIX, Gramma
 from bertft.data.synthetic.lexicon import ENCYCLOPEDIA, EVERYDAY, Domain, Noun
 from bertft.data.synthetic.nli import CONTRADICTION, ENTAILMENT, NEUTRAL, draw_pair, finish
 from bertft.data.synthetic.phrases import Draw
-from bertft.data.synthetic.qa import draw_passage, draw_question
+from bertft.data.synthetic.qa import FEWEST, MOST, draw_passage, draw_question, renamed
 from bertft.data.synthetic.trees import Node, detokenise, linearise, to_sentence
 from bertft.errors import BertftError
 
@@ -62,13 +62,20 @@ def pairs(n: int, seed: int = 0, *, split: str = "train") -> list[Pair]:
     return list(found.values())
 
 
-def questions(n: int, seed: int = 0, *, split: str = "train") -> list[Question]:
-    """Return ``n`` questions, at most three per passage, each with the only answer in its passage."""
+def questions(n: int, seed: int = 0, *, split: str = "train", events: int | None = None) -> list[Question]:
+    """Return ``n`` questions, at most three per passage, each with the only answer in its passage.
+
+    ``events`` makes easier passages: as many sentences, which share neither people nor verbs. By default there are 5
+    to 8 that share both.
+    """
     draw = _draw("questions", n, seed, split)
+    if events is not None and not FEWEST <= events <= MOST:
+        raise BertftError(f"synthetic.questions: expected {FEWEST} to {MOST} events of a passage, found {events}")
     found: list[Question] = []
     contexts: set[str] = set()
     while len(found) < n:
-        passage, key = draw_passage(draw)
+        passage, key = draw_passage(draw, events)
+        keyed = next(node for sentence in passage for node in sentence.nodes if node.noun == key)
         if not _settle([node for s in passage for node in s.nodes], key, EVERYDAY, draw, _class(seed, split)):
             continue
         context, starts = "", []
@@ -80,9 +87,10 @@ def questions(n: int, seed: int = 0, *, split: str = "train") -> list[Question]:
         if context in contexts:
             continue
         contexts.add(context)
+        told = [renamed(sentence.event, key, keyed.noun or key) for sentence in passage]
         asked_before = set()
         for _ in range(3):
-            asked = draw_question(draw, [sentence.event for sentence in passage])
+            asked = draw_question(draw, told)
             if asked is None or (asked.sentence, asked.part) in asked_before or len(found) == n:
                 continue
             asked_before.add((asked.sentence, asked.part))

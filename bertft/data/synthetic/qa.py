@@ -21,11 +21,12 @@ from bertft.data.synthetic.events import (
     draw_time,
     realise,
 )
-from bertft.data.synthetic.lexicon import EVERYDAY, Noun
+from bertft.data.synthetic.lexicon import EVERYDAY, Frame, Noun, Verb
 from bertft.data.synthetic.phrases import Draw
 from bertft.data.synthetic.trees import Node, linearise, punctuation, time_phrase, verbal_clause, with_case
 
 PARTS = ("subject", "object", "place", "time")
+FEWEST, MOST = 1, 8  # sentences of an easier passage
 
 
 class PassageSentence(NamedTuple):
@@ -45,8 +46,13 @@ class DraftQuestion(NamedTuple):
     part: str
 
 
-def draw_passage(draw: Draw) -> tuple[list[PassageSentence], Noun]:
-    """Draw the sentences of a passage, and a noun that occurs once in it and may be replaced."""
+def draw_passage(draw: Draw, count: int | None = None) -> tuple[list[PassageSentence], Noun]:
+    """Draw the sentences of a passage, and a noun that occurs once in it and may be replaced.
+
+    ``count`` makes an easier passage of as many sentences, which share neither people nor verbs.
+    """
+    if count is not None:
+        return _draw_easy(draw, count)
     people = [draw_person(draw)]
     while len(people) < 4:
         people.append(draw_person(draw, avoid=frozenset(p.noun for p in people)))
@@ -67,6 +73,23 @@ def draw_passage(draw: Draw) -> tuple[list[PassageSentence], Noun]:
     return [_narrate(draw, event) for event in events], bystander.noun
 
 
+def _draw_easy(draw: Draw, count: int) -> tuple[list[PassageSentence], Noun]:
+    people: list[Referent] = []
+    frames: list[tuple[Frame, Verb]] = []
+    while len(people) < count:
+        people.append(draw_person(draw, avoid=frozenset(person.noun for person in people)))
+    while len(frames) < count:
+        frame, verb = draw.pick(TRANSITIVE)
+        if verb not in (other for _, other in frames):
+            frames.append((frame, verb))
+    drawn = []
+    for person, (frame, verb) in zip(people, frames, strict=True):
+        place = draw_place(draw) if draw.chance(0.75) else None
+        time = draw_time(draw) if draw.chance(0.7) else None
+        drawn.append(Event(person, verb, _draw_thing(draw, frame.thing), None, place, time))
+    return [_narrate(draw, event) for event in drawn], people[-1].noun
+
+
 def draw_question(draw: Draw, events: list[Event]) -> DraftQuestion | None:
     """Draw a question with exactly one answer in the passage; return None if the draw has none or several."""
     index = draw.below(len(events))
@@ -78,6 +101,11 @@ def draw_question(draw: Draw, events: list[Event]) -> DraftQuestion | None:
         if not _singles_out(events, event, given):
             return None
     return DraftQuestion(_ask(event, part, given), index, part)
+
+
+def renamed(event: Event, noun: Noun, other: Noun) -> Event:
+    """Return an event whose subject, if it is ``noun``, is ``other``."""
+    return replace(event, subject=replace(event.subject, noun=other)) if event.subject.noun == noun else event
 
 
 def _singles_out(events: list[Event], asked: Event, given: list[str]) -> bool:

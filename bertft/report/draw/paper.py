@@ -39,7 +39,7 @@ OPEN_AXES: dict[str, Any] = {"axes.titlesize": 10, "axes.spines.top": False, "ax
 
 
 def draw(figure: Picture) -> tuple[bytes, bytes]:
-    """Return the figure as PNG and as SVG. The same figure gives the same bytes."""
+    """Return the figure as PNG of 256 colours and as SVG. The same figure gives the same bytes."""
     drawn = canvas(figure)
     import matplotlib
 
@@ -49,7 +49,7 @@ def draw(figure: Picture) -> tuple[bytes, bytes]:
             file = io.BytesIO()
             drawn.savefig(file, format=kind, dpi=DPI, metadata=metadata)
             files.append(file.getvalue())
-    return files[0], files[1]
+    return in_palette(files[0]), files[1]
 
 
 def canvas(figure: Picture) -> Canvas:
@@ -93,7 +93,7 @@ def _style(figure: Picture) -> dict[str, Any]:
 
 
 def in_palette(png: bytes) -> bytes:
-    """Return a PNG with 256 colours, a third of the size, for figures under version control."""
+    """Return a PNG with 256 colours, which has a third of the size."""
     from PIL import Image
 
     file = io.BytesIO()

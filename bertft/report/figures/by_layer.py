@@ -32,7 +32,7 @@ def by_layer(similar: Sequence[Line], context: Context, *, main: bool, nulls: Se
             name.axis,
             (
                 *(Curve(line.model, line, slot(line.model, context)) for line in in_order(similar, context, data=text)),
-                *_null_band([line for line in nulls if line.data == text and line.name == null]),
+                *null_band([line for line in nulls if line.data == text and line.name == null]),
             ),
         )
         for text in outside
@@ -49,7 +49,7 @@ def by_layer(similar: Sequence[Line], context: Context, *, main: bool, nulls: Se
     )
 
 
-def _null_band(nulls: Sequence[Line]) -> list[Curve]:
+def null_band(nulls: Sequence[Line]) -> list[Curve]:
     """Return one curve of the largest null mean and bound among the encoders, or none."""
     if not nulls:
         return []

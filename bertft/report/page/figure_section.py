@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from bertft.report.figure import Dots, Figure, HeatMap, Picture
@@ -41,7 +42,10 @@ class Table:
 
 @dataclass(frozen=True)
 class FigureSection:
-    """Content of the template ``sections/figure.html.j2``. ``picture`` is for readers without scripts."""
+    """Content of the template ``sections/figure.html.j2``. ``picture`` is for readers without scripts.
+
+    It is the SVG, which the page holds once: the download of that name has no address until a script gives it this one.
+    """
 
     name: str
     title: str
@@ -57,8 +61,12 @@ class FigureSection:
 def figure_section(drawn: Drawn) -> FigureSection:
     """Return the section of a figure."""
     figure = drawn.figure
-    files = {"png": drawn.png, "svg": drawn.svg, "csv": figure.to_csv().encode()}
-    downloads = [download(f"{figure.name}.{suffix}", data) for suffix, data in files.items()]
+    svg = download(f"{figure.name}.svg", drawn.svg)
+    downloads = [
+        download(f"{figure.name}.png", drawn.png),
+        dataclasses.replace(svg, href=""),
+        download(f"{figure.name}.csv", figure.to_csv().encode()),
+    ]
     moments: list[str] = []
     if isinstance(figure, HeatMap):
         caption, tables = f"{figure.label}. {figure.caption}", _map_tables(figure)
@@ -76,7 +84,7 @@ def figure_section(drawn: Drawn) -> FigureSection:
         GRIDS.get(min(figure.columns, len(figure.panels)), ""),
         [panel.title for panel in figure.panels],
         moments,
-        downloads[1].href,
+        svg.href,
         downloads,
         tables,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,11 @@ FILES = {  # as `bertft.similarity.words.moved` writes them; older ones lack sen
     "sentences.csv": ["model", "data", "metric", "layer", "moved", "value", "n", "sentence", "text"],
 }
 SENTENCES = "sentences.csv"
+FORMS = "forms"  # holds a folder of the same files for each plain text of a study
+TITLES = (
+    "Words that moved most and least (darker shade: moved further)",
+    "Sentences that moved most and least",
+)
 NUMBERS = {"layer": int, "n": int, "value": float, "low": float, "high": float}
 KINDS = {
     "upos": "part of speech",
@@ -96,10 +102,21 @@ def moved_words(folder: Path) -> WordSection | None:
 
     Raises ``BertftError`` with the file and row of damaged content.
     """
-    files = [name for name in FILES if (folder / name).is_file()]
-    if set(FILES) - set(files) - {SENTENCES}:
-        return None
-    means, *lists = (_read(folder / name) for name in files)
+    encoders: list[EncoderWords] = []
+    downloads: list[Download] = []
+    for place in (folder, *sorted((folder / FORMS).glob("*/"))):
+        files = [name for name in FILES if (place / name).is_file()]
+        if set(FILES) - set(files) - {SENTENCES}:
+            continue
+        encoders += _encoders([_read(place / name) for name in files])
+        start = "" if place == folder else f"{place.name}_"
+        downloads += [download(f"{start}{name}", (place / name).read_bytes(), f"{start}{name}") for name in files]
+    return WordSection(encoders, downloads) if encoders else None
+
+
+def _encoders(tables: Sequence[Rows]) -> list[EncoderWords]:
+    """Return the parts of the tables of one text."""
+    means, *lists = tables
     measured = list(dict.fromkeys(map(_measured, means)))
     encoders = []
     for model, metric in measured:
@@ -109,16 +126,12 @@ def moved_words(folder: Path) -> WordSection | None:
         groupings = [
             _grouping(kind, [row for row in mine if row["by"] == kind]) for kind in dict.fromkeys(r["by"] for r in mine)
         ]
-        titles = (
-            "Words that moved most and least (darker shade: moved further)",
-            "Sentences that moved most and least",
-        )
         extremes = [
             Extremes(title, _extremes([row for row in rows if _measured(row) == (model, metric)]))
-            for title, rows in zip(titles, lists, strict=False)
+            for title, rows in zip(TITLES, lists, strict=False)
         ]
         encoders.append(EncoderWords(f"{model}{named}, on {data}", groupings, extremes))
-    return WordSection(encoders, [download(name, (folder / name).read_bytes(), name) for name in files])
+    return encoders
 
 
 def _measured(row: dict[str, str]) -> tuple[str, str]:

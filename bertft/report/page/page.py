@@ -7,6 +7,8 @@ escape it.
 from __future__ import annotations
 
 import base64
+import functools
+import gzip
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,18 +26,18 @@ from bertft.report.page.direction_words import DirectionSection
 from bertft.report.page.example_trees import TreeSection
 from bertft.report.page.figure_section import Drawn, figure_section
 from bertft.report.page.moved_words import WordSection
+from bertft.report.page.runs_section import RunsSection
 from bertft.report.page.sources import Sources
 from bertft.report.palette import DARK, DARK_PAGE, HOLLOW, LIGHT, LIGHT_PAGE
 from bertft.runs.rows import Row
 from bertft.runs.vocabulary import MeasureName
 
-SYNTHETIC_DATA = "builtin:synthetic"
-SYNTHETIC = {
-    "title": "Synthetic text.",
-    "text": "bertft's built-in grammar made every sentence, inference pair and question below, so that the whole "
-    "analysis runs on any machine in minutes. The numbers are real measurements of a real encoder, but the text is "
-    "artificial: they say nothing about English. For findings, run a study on real corpora.",
-}
+SYNTHETIC_DATA, ENGLISH = "builtin:synthetic", "builtin:english"
+SYNTHETIC = "A built-in grammar made the texts, so numbers on them say nothing about English."
+SYNTHETIC_BUT = (
+    "A built-in grammar made the training data and every text except builtin:english, which is natural prose. Only "
+    "numbers on that prose say something about English."
+)
 
 
 def render(
@@ -47,15 +49,16 @@ def render(
     trees: TreeSection | None = None,
     answer: Answer | None = None,
     directions: DirectionSection | None = None,
+    runs: RunsSection | None = None,
 ) -> str:
     """Return the page.
 
     ``drawn`` are the figures in order, ``record`` is the content of ``run.json``, ``words``, ``trees`` and
-    ``directions`` are the sections of `moved_words`, `example_trees` and `direction_words`. An ``answer`` comes first,
-    beside the figure that it names, and takes the place of the findings.
+    ``directions`` are the sections of `moved_words`, `example_trees` and `direction_words`, ``runs`` is that of several
+    runs. An ``answer`` comes first, beside the figure that it names. Findings follow it if it asks for them.
     """
     config = context.config
-    title = answer.title if answer else str(config.get("name") or config.get("command") or "bertft run")
+    title = (answer.title if answer else "") or str(config.get("name") or config.get("command") or "bertft run")
     variant = f" ({config['variant']})" if config.get("variant") else ""
     versions = record.get("versions") or {}
     plots = {one.figure.name: _panels(one.figure) for one in drawn}
@@ -67,16 +70,17 @@ def render(
             dark=DARK | DARK_PAGE,
             title=title + variant,
             description=str(config.get("description") or "").strip(),
-            notices=_notices(config, record),
+            notices=_notices(config, record, answer),
             facts=_facts(context, record),
             answer=answer,
             first=next((figure_section(one) for one in drawn if answer and one.figure.name == answer.figure), None),
-            findings=[] if answer else _findings(rows, context, record),
+            findings=_findings(rows, context, record) if answer is None or answer.findings else [],
             toggles=_toggles(context, drawn),
             figures=[figure_section(one) for one in drawn if not (answer and one.figure.name == answer.figure)],
             directions=directions,
             words=words,
             trees=trees,
+            runs=runs,
             measured=_measured(rows, Sources(config, record)),
             scores=_scores(rows),
             configuration=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100),
@@ -114,29 +118,32 @@ def _templates() -> jinja2.Environment:
     return environment
 
 
+@functools.cache
 def _plotly() -> str:
-    """Return the source of plotly.js, which the page carries along."""
+    """Return the source of plotly.js, which the page carries along: gzip in base64, a third of its size."""
     from plotly.offline import get_plotlyjs
 
-    return str(get_plotlyjs())
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
-def _synthetic(value: object) -> bool:
-    """Return whether a configuration names the built-in data anywhere."""
+def _names(value: object, data: str) -> bool:
+    """Return whether a configuration names built-in data anywhere."""
     if isinstance(value, Mapping):
-        return any(map(_synthetic, value.values()))
+        return any(_names(entry, data) for entry in value.values())
     if isinstance(value, list):
-        return any(map(_synthetic, value))
-    return isinstance(value, str) and value.startswith(SYNTHETIC_DATA)
+        return any(_names(entry, data) for entry in value)
+    return isinstance(value, str) and value.startswith(data)
 
 
-def _notices(config: Mapping[str, Any], record: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return the notices above the findings: synthetic text, unfinished study."""
-    notices = [SYNTHETIC] if _synthetic(config) else []
+def _notices(config: Mapping[str, Any], record: Mapping[str, Any], answer: Answer | None) -> list[dict[str, str]]:
+    """Return the notices above the findings: synthetic text and, unless an ``answer`` says so, unfinished study."""
+    notices = []
+    if _names(config, SYNTHETIC_DATA):
+        text = SYNTHETIC_BUT if _names(config, ENGLISH) else SYNTHETIC
+        notices.append({"title": "Synthetic text.", "text": text})
     done, left = record.get("done") or [], record.get("left") or []
-    if left:
-        named = f": {', '.join(done)}" if done else ""
-        stages = f"{len(done)} of {len(done) + len(left)} stages are done{named}."
+    if left and answer is None:
+        stages = f"{len(done)} of {len(done) + len(left)} stages are done."
         text = f"{stages} Not yet done: {', '.join(left)}. Rerun the same command to resume the study."
         notices.append({"title": "Unfinished.", "text": text})
     return notices
@@ -155,7 +162,7 @@ def _facts(context: Context, record: Mapping[str, Any]) -> list[str]:
     facts = []
     if base and not isinstance(base, Mapping):
         facts.append(f"Encoder: {base}")
-    if context.tuned:
+    if base and context.tuned:
         facts.append(f"compared with: {', '.join(context.tuned)}")
     if isinstance(config.get("seed"), list):
         facts.append(f"seeds {', '.join(map(str, config['seed']))}")

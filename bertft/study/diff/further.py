@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from bertft.report.lines import Line, number, point
 from bertft.report.page.answer import Said
 from bertft.report.page.direction_words import both_ends
+from bertft.report.similar import HARDLY
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
 from bertft.runs.vocabulary import MeasureName
 from bertft.study.analysis import Analysis
 from bertft.study.diff.models import Compared
-from bertft.study.diff.verdict import HARDLY, SHOWN, Found
+from bertft.study.diff.verdict import SHOWN, Found
 
 
 class Part(Analysis[Compared]):

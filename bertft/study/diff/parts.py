@@ -18,10 +18,11 @@ from bertft.models.encoder import Encoder
 from bertft.models.noise import noise_encoders
 from bertft.report.lines import Line, apart, number, point
 from bertft.report.page.answer import Said
+from bertft.report.similar import HARDLY, half, is_lower, scale
 from bertft.runs.checkpoint import Checkpoint
 from bertft.runs.folder import Stage
 from bertft.runs.rows import Row
-from bertft.runs.vocabulary import MeasureName, noise_of, pair
+from bertft.runs.vocabulary import MeasureName, noise_of
 from bertft.similarity import Plan, compare_stream
 from bertft.similarity.compare.recorded import Recorder
 from bertft.similarity.compare.stimuli import in_windows
@@ -32,7 +33,7 @@ from bertft.similarity.words.moved import FILES, Moved, words_that_moved, write_
 from bertft.study.diff.deeper import Causes, Directions
 from bertft.study.diff.further import MASSIVE, Part
 from bertft.study.diff.models import Compared, MovedWord
-from bertft.study.diff.verdict import FORM, HARDLY, SHOWN, Found, half, is_changed
+from bertft.study.diff.verdict import FORM, SHOWN, Found, is_changed
 from bertft.study.diff.weights import WeightsMoved
 from bertft.study.massive_places import write_massive
 
@@ -115,36 +116,15 @@ class Similarity(Part):
         if 1 - line.values[at] < HARDLY:
             return f"{name} hardly changed: its similarity to {found.base} is above {1 - HARDLY} at every layer."
         falls = f"its similarity to {found.base} falls to {point(line, at)} at layer {line.layers[at]}"
-        zero = _zero(found, line, at)
+        zero = scale(found.derived(line, "null"), line.layers[at])
         noise = found.similarity(noise_of(name))
         there = None if noise is None else noise.at(line.layers[at])
         if noise is None or there is None:
             return f"{name} changed: {falls} ({zero})."
         random = point(noise, there)
-        if not _beyond(found, line, at, (noise, there)):
+        if not is_lower(found.rows, line, at, noise, there):
             return f"{name} changed, but no more than noise would: {falls} ({zero}), noise of that size to {random}."
         return f"{name} changed: {falls} ({zero}). A random change of the same size leaves it at {random}."
-
-
-def _beyond(found: Found, line: Line, at: int, random: tuple[Line, int]) -> bool:
-    """Return whether a layer changed more than by noise, by the interval of the difference on the same stimuli."""
-    noise, there = random
-    own = pair(line.model, noise.model), line.measure, line.layers[at]
-    row = next((r for r in found.rows if (r.model, r.measure, r.layer) == own and r.task == "difference"), None)
-    if row is not None and row.high is not None:
-        return row.high < 0
-    return line.values[at] < noise.values[there] and apart(line, at, noise, there) is not False
-
-
-def _zero(found: Found, line: Line, at: int) -> str:
-    """Return what the ends of the scale mean: in this text, if there is a null."""
-    null = found.derived(line, "null")
-    there = None if null is None else null.at(line.layers[at])
-    if null is None or there is None:
-        return "1 = the same, 0 = unrelated"
-    high = null.highs[there]
-    bound = "" if high is None else f", at most {number(high)}"
-    return f"1 = the same; unrelated texts {number(null.values[there])}{bound}"
 
 
 def _noise(inputs: Compared) -> dict[str, Encoder]:

@@ -13,12 +13,10 @@ from bertft.report.draw.paper import canvas, draw
 from bertft.report.figure import Figure
 from bertft.report.figures.by_layer import by_layer
 from bertft.report.lines import lines
-from bertft.report.page.answer import Said
+from bertft.report.page.answer import Said, in_columns
 from bertft.report.page.page import snippet
 from bertft.runs.rows import Rows, results_as_json, to_pandas
 from bertft.study.diff.verdict import Found, answer, is_changed, lowest
-
-GAP = 2  # spaces between a key word and its sentence
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,7 @@ class Difference:
     @property
     def verdict(self) -> list[str]:
         """The verdict, line by line; a key word stands on the first line of several."""
-        width = max(len(line.term) for line in self.said) + GAP
-        terms = ["", *(line.term for line in self.said)]
-        heads = ["" if line.term == before else line.term for line, before in zip(self.said, terms, strict=False)]
-        return [f"{head:{width}}{line.text}" for head, line in zip(heads, self.said, strict=True)]
+        return in_columns(self.said)
 
     @property
     def changed(self) -> dict[str, bool]:

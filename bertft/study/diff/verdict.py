@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from bertft.data.location import encoder_name
-from bertft.report.lines import Context, Line, lines, number, point
-from bertft.report.page.answer import Answer, Number, Said
+from bertft.report.lines import Context, Line, lines, number
+from bertft.report.page.answer import MOST as NUMBERS
+from bertft.report.page.answer import Answer, Number, Said, number_at
 from bertft.report.page.direction_words import DirectionEnd
 from bertft.report.page.figure_section import Cell
+from bertft.report.similar import half, is_rsa
 from bertft.runs.rows import Row
 from bertft.runs.vocabulary import MeasureName, noise_of
 from bertft.similarity.words.labels import RARE
 from bertft.study.diff.models import MovedWord
 
 MOST = 12  # lines
-NUMBERS = 6  # rows of the table
 ROUNDING = 1e-6  # sums of float32 products move a similarity of 1 by less
-HARDLY = 0.0005  # a loss that three digits do not show
 FORM = "form"  # the grouping of words of a plain text
 SHOWN = 3  # layers, words and blocks that a line names
 
@@ -57,7 +57,7 @@ class Found:
     def similarity(self, model: str) -> Line | None:
         """Return the main similarity of an encoder to the base by layer: RSA, the first measured."""
         found = (line for line in lines(self.rows, "rsa") if line.model == model)
-        return next((line for line in found if line.name.measure.family == "RSA" and not line.name.derived), None)
+        return next(filter(is_rsa, found), None)
 
     def derived(self, line: Line, kind: Any) -> Line | None:
         """Return what is derived from a measure of the same encoder, such as its ``null``; None where it is absent."""
@@ -76,12 +76,6 @@ class Found:
 
     def _lines(self) -> list[Line]:
         return [line for task in dict.fromkeys(row.task for row in self.rows) for line in lines(self.rows, task)]
-
-
-def half(line: Line) -> int:
-    """Return the position of the first layer at which half of the largest change is reached."""
-    lost = [1 - value for value in line.values]
-    return next(i for i, loss in enumerate(lost) if loss >= max(lost) / 2)
 
 
 def lowest(found: Found, model: str) -> float:
@@ -124,13 +118,15 @@ def numbers(found: Found) -> list[Number]:
         place = line.lowest()
         layer = line.layers[place]
         of_model = "" if len(found.tuned) == 1 else f"{model}: "
-        table.append(_number(f"{of_model}{line.name.short}, layer {layer} (lowest)", line, place))
+        table.append(number_at(f"{of_model}{line.name.short}, layer {layer} (lowest)", line, place))
         if of_model:
             continue
         noise = found.similarity(noise_of(model))
         middle = half(line)
         if middle != place:
-            table.append(_number(f"{line.name.short}, layer {line.layers[middle]} (half of the change)", line, middle))
+            table.append(
+                number_at(f"{line.name.short}, layer {line.layers[middle]} (half of the change)", line, middle)
+            )
         others = [
             (f"noise of the same size, layer {layer}", noise),
             (f"unrelated texts, layer {layer}", found.derived(line, "null")),
@@ -141,14 +137,9 @@ def numbers(found: Found) -> list[Number]:
         for name, other in others:
             at = None if other is None else other.at(layer)
             if other is not None and at is not None:
-                table.append(_number(name, other, at))
+                table.append(number_at(name, other, at))
         for row in found.forms(model, layer)[:1]:
             value, _, interval = number(row.value, row.low, row.high).partition(" ")
             label = MeasureName.parse(row.measure).label
             table.append(Number(f"local RSA of {label!r}, layer {layer}", Cell(value, interval)))
     return table
-
-
-def _number(name: str, line: Line, place: int) -> Number:
-    value, _, interval = point(line, place).partition(" ")
-    return Number(name, Cell(value, interval))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 
 import browser as chromiums
 import pytest
@@ -318,6 +319,43 @@ def test_trees_and_shaded_words_can_be_read_in_both_themes(chromium, folder, row
     assert chromium.run("document.querySelector('figure.tree div').scrollWidth") > 320  # scrolls within its own box
 
 
+def test_a_study_has_its_answer_on_the_first_screen(chromium, page):
+    chromium.open(page, width=1280, height=900)
+    for part in (".sentence", ".plot", "dl", "table"):
+        assert chromium.run(f"document.querySelector('.answer {part}').getBoundingClientRect().bottom") < 900, part
+    assert chromium.run("[...document.querySelectorAll('.findings details')].every(node => !node.open)")
+
+
+def test_print_unfolds_everything_and_folds_it_again(chromium, page):
+    chromium.open(page)
+    state = "[...document.querySelectorAll('details')].map(node => node.open)"
+    before = chromium.run(state)
+    chromium.run("dispatchEvent(new Event('beforeprint'))")
+    assert False in before and all(chromium.run(state))
+    chromium.run("dispatchEvent(new Event('afterprint'))")
+    assert chromium.run(state) == before
+
+
+def test_a_browser_that_cannot_unpack_shows_the_pictures(chromium, page, tmp_path):
+    text = page.read_text(encoding="utf8").replace(
+        "<script>", "<script>delete window.DecompressionStream;</script><script>", 1
+    )
+    (tmp_path / "page.html").write_text(text, encoding="utf8")
+    chromium.open(tmp_path / "page.html")
+    shown = "[...document.querySelectorAll('main img')].map(node => node.complete && node.naturalWidth > 100)"
+    assert chromium.run(shown) == [True] * 4
+    assert chromium.run("document.querySelectorAll('.plot').length") == 0 and chromium.errors == []
+
+
+def test_the_panels_of_other_texts_follow_the_first_screen(chromium, rows, tmp_path):
+    own = [row for row in rows if row.task == "rsa" and row.data == "plain"]
+    write_results(tmp_path / "results.csv", [*own, *(dataclasses.replace(row, data="wiki") for row in own)])
+    chromium.open(write_report(tmp_path), width=1280, height=900)
+    drawn = "[...document.querySelectorAll('.answer .plot')].map(node => node.ariaLabel.split(', ')[1].split(';')[0])"
+    assert chromium.run(drawn) == ["on plain", "on wiki"]
+    assert chromium.run("document.querySelectorAll('.answer .plot .main-svg').length") >= 2 and chromium.errors == []
+
+
 def test_a_partial_study_is_a_page_without_errors(chromium, tmp_path, rows):
     write_results(tmp_path / "results.csv", [row for row in rows if row.layer is None])
     chromium.open(write_report(tmp_path))
@@ -342,7 +380,8 @@ def test_an_answer_fills_the_first_screen_and_fits_a_phone(chromium, rows, tmp_p
     assert chromium.run("[...document.querySelectorAll('.answer dt')].map(n => n.innerText)") == ["where", "moved"]
     assert chromium.run("[...document.querySelectorAll('.answer dd')].map(n => n.innerText)")[1] == "0.1 [x] a word <b>"
     assert chromium.run("document.querySelector('.answer dd mark').innerText") == "word"
-    assert chromium.run("document.querySelectorAll('[data-figure=rsa_by_layer]').length") == 1
+    panels = "[...document.querySelectorAll('[data-figure=rsa_by_layer]')].map(node => node.dataset.panel)"
+    assert chromium.run(panels) == ["0", "1", "2"]  # each text once
     chromium.open(page, width=320, height=800, phone=True)
     assert chromium.run("document.documentElement.scrollWidth") <= 320
     assert chromium.errors == []

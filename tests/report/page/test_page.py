@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 
 import pytest
 import yaml
+from PIL import Image
 
 from bertft.errors import BertftError
 from bertft.report import write_report
@@ -80,6 +81,23 @@ def test_nothing_is_fetched(page):
             assert value.startswith(("data:", "#")), value[:60]
     policy = next(value for name, value in parsed.attributes if name == "content" and "default-src" in (value or ""))
     assert "default-src 'none'" in policy and "http" not in policy
+
+
+def test_the_fixed_part_of_a_page_is_small_and_every_picture_is_in_it_once(page):
+    source = page.read_text(encoding="utf8")
+    carried = sum(len(data) for data in re.findall(r'"data:[^"]*"', source))
+    assert len(source) - carried < 2.3e6  # plotly.js, compressed, is nearly all of it
+    assert source.count("data:image/svg+xml;base64") == source.count("data:image/png;base64") == 4
+    for path in (page.parent / "figures").glob("*.png"):
+        with Image.open(path) as picture:
+            assert picture.mode == "P"  # a third of the size of true colour
+
+
+def test_findings_are_folded_below_the_answer(page):
+    source = page.read_text(encoding="utf8")
+    assert source.index('class="answer"') < source.index('class="findings"') < source.index("<h2>The same similarity")
+    findings = source.partition('class="findings"')[2].partition("</section>")[0]
+    assert findings.count("<details><summary>") == findings.count("<ul>") > 3
 
 
 def test_sources_of_edge_corpora_are_shown(folder, rows, config):
@@ -237,9 +255,11 @@ def test_an_interrupted_study_lists_stages_done_and_left(folder):
     (folder / "models" / "dep.done.json").write_text('{"seconds": 75.0}', encoding="utf8")
     (folder / "models" / "mnli.done.json").write_text("{", encoding="utf8")  # damaged: the study repeats this stage
     text = " ".join(parse(write_report(folder)).text)
-    assert "1 of 3 stages are done: models/dep. Not yet done: models/mnli, rsa/plain." in text
+    assert "Unfinished: 1 of 3 stages are done; missing: fine-tuning (mnli), comparison (plain). So far: dep" in text
     for words in ("9.9 in a run started on 2020-01-02T03:04:05Z", "name: a study", "models/dep 75.0 s", "75 s of work"):
         assert words in text
+    write_results(folder / "results.csv", [])
+    assert "missing: fine-tuning (mnli), comparison (plain). resume" in " ".join(parse(write_report(folder)).text)
     for stage in stages:
         (folder / f"{stage}.done.json").parent.mkdir(exist_ok=True)
         (folder / f"{stage}.done.json").write_text('{"seconds": 60}', encoding="utf8")

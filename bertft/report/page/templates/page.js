@@ -1,6 +1,31 @@
 // Draw every panel from the JSON in the page, in the colours of its style sheet, light or dark.
 "use strict";
-(() => {
+(async () => {
+  // A noscript element holds text where scripts run. Its picture is the SVG to download.
+  const pictures = [...document.querySelectorAll("noscript[data-picture]")].map((node) => {
+    const picture = new DOMParser().parseFromString(node.textContent, "text/html").querySelector("img");
+    const link = document.querySelector(`.downloads a[download="${CSS.escape(node.dataset.picture)}"]`);
+    if (link) link.href = picture.src;
+    return [node, picture];
+  });
+
+  // Load plotly.js, which the page holds compressed. Without the means to unpack it, show the pictures.
+  const unpacked = async () => {
+    if (typeof DecompressionStream === "undefined") return false;
+    const bytes = Uint8Array.from(atob(document.getElementById("plotly").textContent), (c) => c.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(stream).text();
+    document.head.append(script);
+    return true;
+  };
+  if (!(await unpacked())) {
+    for (const [node, picture] of pictures) node.after(picture);
+    for (const node of document.querySelectorAll(".plot, .film")) node.remove();
+    document.documentElement.dataset.drawn = "0";
+    return;
+  }
+
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const plots = [];
 
