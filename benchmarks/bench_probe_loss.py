@@ -52,9 +52,12 @@ def test_all_layers_step(run_race):
 
 
 def step(loss, weight):
-    """Return the gradient by the public path: a loss, ``.backward()``. ``weight`` is a leaf, as in a training."""
+    """Return the gradient by the public path: a loss, ``.backward()``. ``weight`` is a leaf, as in a training.
+
+    The loss of one layer has one element, so that no ``.sum()`` is needed.
+    """
     weight.grad = None
-    loss(weight).sum().backward()
+    loss(weight).backward()
     return weight.grad
 
 
@@ -78,6 +81,9 @@ def test_distance_step(run_race, d, r, batch):
     truth = step(wide_loss, fixed[0].double().requires_grad_())
     contenders = [
         Contender(OURS, lambda: step(lambda w: distance_probe_loss(h, w, distances, lengths), weight)),
+        Contender(
+            "bertft, with .sum()", lambda: step(lambda w: distance_probe_loss(h, w, distances, lengths).sum(), weight)
+        ),
         Contender(
             "bertft, without autograd", lambda: probe_loss_and_gradient(h, fixed, distances, None, lengths)[1][0]
         ),
