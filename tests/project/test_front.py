@@ -9,6 +9,7 @@ import csv
 import json
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -267,14 +268,24 @@ def test_llms_txt_names_what_exists():
         assert callable(value), name
 
 
+def targets(page: Path) -> Iterator[Path]:
+    """Yield the pages that ``page`` links to or lists in a toctree."""
+    text = page.read_text(encoding="utf8")
+    for target in re.findall(r"\]\(([^)\s#]+\.md)", text):
+        if not target.startswith("http"):
+            yield (page.parent / target).resolve()
+    for block in re.findall(r"^```\{toctree\}\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        for line in block.splitlines():
+            if line and not line.startswith(":"):
+                entry = re.sub(r".*<(.*)>", r"\1", line.strip())
+                yield from page.parent.glob(f"{entry}.md")
+
+
 def test_every_page_can_be_reached_from_the_readme():
     seen, waiting = set(), [ROOT / "README.md"]
     while waiting:
         page = waiting.pop()
-        if page in seen:
-            continue
-        seen.add(page)
-        for target in re.findall(r"\]\(([^)\s#]+\.md)", page.read_text(encoding="utf8")):
-            if not target.startswith("http"):
-                waiting.append((page.parent / target).resolve())
+        if page not in seen:
+            seen.add(page)
+            waiting += targets(page)
     assert set((ROOT / "docs").rglob("*.md")) <= seen
