@@ -15,6 +15,7 @@ import yaml
 from bertft.errors import BertftError
 from bertft.report.lines import Context, context
 from bertft.report.pooled_tables import read_tables
+from bertft.runs.extras import need
 from bertft.runs.rows import Row, read_results
 
 
@@ -46,6 +47,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     folder = Path(folder)
     if not folder.is_dir():
         raise BertftError(f"{folder}: no such run folder")
+    need("report", f"{folder}: the page")
     config = _mapping(folder / "config.yaml")
     study = _study(folder, config)
     of_experiments = not (folder / "results.csv").exists() and (folder / "results").is_dir()

@@ -23,7 +23,6 @@ from bertft.report.page.page import render
 from bertft.report.pooled_tables import noted
 from bertft.report.read import read_run
 from bertft.report.study_answer import study_answer
-from bertft.runs.extras import need
 from bertft.runs.files import write_bytes_atomically, write_text_atomically
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
@@ -55,7 +54,6 @@ def write_report(
         BertftError: The folder has no results, or a file in it is damaged.
     """
     run = read_run(folder)
-    need("report", f"{run.folder}: the page")
     folder, rows, described, record = run.folder, run.rows, run.context, run.record
     found: dict[str, Figure | HeatMap] = {}
     for figure in (*figures(rows, described), *layer_maps(rows), *(further(rows, described) if further else ())):

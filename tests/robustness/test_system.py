@@ -42,7 +42,7 @@ WORK = {
         ["--rank", "--max-train"],
     ),
     "edge": ("bertft.study.analyses.edge.run_edge", ["probe", "edge", *MODEL], ["--batch-size", "--max-train"]),
-    "report": ("bertft.study.analysis.write_page", ["report", "."], []),
+    "report": ("bertft.study.redraw.write_page", ["report", "."], []),
 }
 NO_MEMORY = (
     MemoryError("Unable to allocate 3.00 GiB for an array with shape (20000, 20000)"),
@@ -93,7 +93,7 @@ def test_other_errors_of_a_library_are_not_hidden(monkeypatch, tmp_path):
     def work(*_, **__):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("bertft.study.analysis.write_page", work)
+    monkeypatch.setattr("bertft.study.redraw.write_page", work)
     with pytest.raises(RuntimeError, match="a bug"):
         run(["report", str(tmp_path)])
 
