@@ -288,4 +288,5 @@ def test_every_page_can_be_reached_from_the_readme():
         if page not in seen:
             seen.add(page)
             waiting += targets(page)
-    assert set((ROOT / "docs").rglob("*.md")) <= seen
+    made = ROOT / "docs" / "notebooks" / "runs"  # by executed notebooks, ignored by git
+    assert {page for page in (ROOT / "docs").rglob("*.md") if made not in page.parents} <= seen
