@@ -99,7 +99,7 @@ def figure(shared: Shared) -> Figure:
     """Return the similarity by layer and run: a panel for each text and encoder."""
     described, panels, drawn = labelled(shared), [], []
     for text in shared.texts:
-        for model, own in shared.models(text).items():
+        for model, own in sorted(shared.models(text).items(), key=_difference, reverse=True):
             curves = []
             for run, line in own:
                 label = _label(run, line, model)
@@ -187,16 +187,30 @@ def setting_table(shared: Shared) -> Table:
     return Table("Settings", "setting", list(shared.runs), rows)
 
 
+_Gap = tuple[bool, float, str, str, Line, int, str, Line, int]
+
+
+def _farthest(model: str, own: Sequence[tuple[str, Line]]) -> _Gap:
+    """Return where two runs of an encoder differ most: clearly?, by how much, encoder, and run, line, place of both."""
+    (a, one), (b, two) = own[0], own[-1]
+    found: list[_Gap] = [(False, 0.0, model, a, one, 0, b, two, 0)]
+    for (a, one), (b, two) in itertools.combinations(own, 2):
+        for i, layer in enumerate(one.layers):
+            j = two.at(layer)
+            if j is not None:
+                clear = apart(one, i, two, j) is not False
+                found.append((clear, abs(one.values[i] - two.values[j]), model, a, one, i, b, two, j))
+    return max(found, key=lambda entry: entry[:2])
+
+
+def _difference(entry: tuple[str, Sequence[tuple[str, Line]]]) -> tuple[bool, bool, float]:
+    """Return a key by which the encoder whose runs differ most is the largest, and no shared one the smallest."""
+    return bool(entry[0]), *_farthest(*entry)[:2]
+
+
 def _sentence(groups: Mapping[str, Sequence[tuple[str, Line]]], text: str) -> str:
     """Return the layer at which two runs differ most, or that no intervals tell them apart."""
-    found = []
-    for model, own in groups.items():
-        for (a, one), (b, two) in itertools.combinations(own, 2):
-            for i, layer in enumerate(one.layers):
-                j = two.at(layer)
-                if j is not None and model:
-                    clear = apart(one, i, two, j) is not False
-                    found.append((clear, abs(one.values[i] - two.values[j]), model, layer, a, one, i, b, two, j))
+    found = [_farthest(model, own) for model, own in groups.items() if model]
     if not found:
         run, line = min(groups[""], key=lambda entry: min(entry[1].values))
         at = line.lowest()
@@ -204,7 +218,8 @@ def _sentence(groups: Mapping[str, Sequence[tuple[str, Line]]], text: str) -> st
             f"The runs share no encoder. {line.model} of {run} moved most: its similarity to its base falls to "
             f"{point(line, at)} at layer {line.layers[at]} on {text}."
         )
-    clear, gap, model, layer, a, one, i, b, two, j = max(found, key=lambda entry: entry[:2])
+    clear, gap, model, a, one, i, b, two, j = max(found, key=lambda entry: entry[:2])
+    layer = one.layers[i]
     if gap < HARDLY:
         return f"The runs are the same: no similarity on {text} differs by {HARDLY} or more."
     if not clear:

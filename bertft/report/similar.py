@@ -56,7 +56,7 @@ def scale(null: Line | None, layer: int) -> str:
     """Return what the ends of the scale mean: in this text, if there is a null."""
     there = None if null is None else null.at(layer)
     if null is None or there is None:
-        return "1 = the same, 0 = unrelated"
+        return "1 = the same"
     high = null.highs[there]
     bound = "" if high is None else f", at most {number(high)}"
     return f"1 = the same; unrelated texts {number(null.values[there])}{bound}"

@@ -11,7 +11,7 @@ import yaml
 from bertft.errors import BertftError
 from bertft.report import several
 from bertft.report.write import write_runs
-from bertft.runs.rows import Row, write_results
+from bertft.runs.rows import Row, read_results, write_results
 
 RSA = "rsa_cosine_pearson"
 
@@ -65,6 +65,16 @@ def test_the_figure_has_a_panel_for_each_encoder_and_a_curve_for_each_run(runs, 
         ("on plain", ["c/run: mnli"]),
     ]
     assert [curve.line.values for curve in panels[0].curves] == [(1.0, 0.8, 0.5), (1.0, 0.7, 0.5)]
+
+
+def test_the_first_panel_is_that_of_the_answer(runs):
+    for folder, value in zip(runs, (0.9, 0.2), strict=True):
+        rows = read_results(folder / "results.csv")
+        rows += [Row("squad", "rsa", "plain", k, RSA, v, v - 0.01, v + 0.01, 90) for k, v in enumerate((1.0, value))]
+        write_results(folder / "results.csv", rows)
+    shared = several.read_runs(runs)
+    assert "differ most for squad at layer 1" in several.answer(shared).sentence
+    assert [panel.title for panel in several.figure(shared).panels] == ["squad, on plain", "dep, on plain"]
 
 
 def test_encoders_that_no_two_runs_share_are_compared_in_one_panel(tmp_path):

@@ -26,7 +26,7 @@ def test_the_sentence_names_the_task_that_moved_most_and_where(rows, config):
     answer = answered(rows, config)
     assert answer.sentence == (
         "dep moved the model most: its similarity to the base encoder falls to 0.400 [0.390, 0.410] at layer 3 of 3 on "
-        "plain (1 = the same, 0 = unrelated)."
+        "plain (1 = the same)."
     )
     said = {line.term: line.text for line in answer.said}
     assert said["where"] == "half of the change is reached at layer 2 (dep), 3 (mnli) of 3."
