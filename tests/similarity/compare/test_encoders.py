@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import types
 
 import pytest
@@ -24,7 +23,7 @@ from bertft.runs import process as memory
 from bertft.runs.checkpoint import Checkpoint
 from bertft.runs.progress import SILENT
 from bertft.similarity.compare import all_pairs as sampled
-from bertft.similarity.compare import checkpoints, stream
+from bertft.similarity.compare import stream
 from bertft.similarity.compare.encoders import compare_stream
 from bertft.similarity.compare.plan import Plan
 from bertft.similarity.moments import CrossMoments
@@ -225,54 +224,6 @@ def test_a_run_resumes_between_any_two_batches(encoders, tmp_path):
     other.model.config.max_position_embeddings = 128
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_saves_first(encoders, tmp_path, number):
-    base, tuned, _ = encoders
-
-    def texts():
-        yield from TEXTS[:20]
-        os.kill(os.getpid(), number)
-        yield from TEXTS[20:]
-
-    before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt):
-        compare_stream(base, {"t": tuned}, texts(), FULL, checkpoint=Checkpoint(tmp_path, {}), **OPTIONS)
-    assert signal.getsignal(number) is before
-    _, record = Checkpoint(tmp_path, {}).load()
-    assert (record["buffer"], record["batch"]) == (0, 1)  # the next buffer is read while the first is encoded
-    again = compare_stream(base, {"t": tuned}, TEXTS, FULL, checkpoint=Checkpoint(tmp_path, {}), **OPTIONS)
-    assert again == compare_stream(base, {"t": tuned}, TEXTS, FULL, **OPTIONS)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_at_the_end_of_the_text_saves_too(encoders, tmp_path, number, monkeypatch):
-    base, tuned, _ = encoders
-    batches = checkpoints.checkpointed
-
-    def until_the_end(run, given, *others):
-        def last():
-            yield from given
-            signal.raise_signal(number)
-
-        return batches(run, last(), *others)
-
-    monkeypatch.setattr("bertft.similarity.compare.encoders.checkpointed", until_the_end)
-    with pytest.raises(KeyboardInterrupt):
-        compare_stream(base, {"t": tuned}, TEXTS, FULL, checkpoint=Checkpoint(tmp_path, {}), **OPTIONS)
-    monkeypatch.undo()
-    seen = []
-    monkeypatch.setattr(checkpoints.Pace, "due", lambda *_: seen.append(1))
-    again = compare_stream(base, {"t": tuned}, TEXTS, FULL, checkpoint=Checkpoint(tmp_path, {}), **OPTIONS)
-    assert not seen  # no batch is left
-    assert again == compare_stream(base, {"t": tuned}, TEXTS, FULL, **OPTIONS)
-
-
-def test_a_signal_that_nobody_looks_for_interrupts():
-    with pytest.raises(KeyboardInterrupt), checkpoints.asked_to_stop() as asked:
-        signal.raise_signal(signal.SIGINT)
-        assert asked == [signal.SIGINT]
-
-
 def test_a_shortened_text_is_refused_on_resume(encoders, tmp_path):
     base, tuned, _ = encoders
     with pytest.raises(Cut):
@@ -286,8 +237,7 @@ def test_each_tokenizer_reads_the_words_itself(encoders):
 
     base, tuned, _ = encoders
     order = sorted(base.tokenizer.get_vocab(), key=base.tokenizer.get_vocab().get)
-    order[-40:] = reversed(order[-40:])
-    vocabulary = {entry: i for i, entry in enumerate(order)}
+    vocabulary = {entry: i for i, entry in enumerate([*order[:-40], *reversed(order[-40:])])}
     other = Encoder(tuned.model, BertTokenizer(vocab=vocabulary, do_lower_case=True), "other")
     words = [text.split() for text in TEXTS]
     rows = compare_stream(base, {"other": other}, iter(words), Plan(measures=("rsa",)), unit="word", **OPTIONS)
