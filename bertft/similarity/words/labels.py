@@ -10,7 +10,8 @@ from typing import Any
 from bertft.data.examples import Sentence, Text
 from bertft.errors import BertftError
 
-OF_WORDS = ("position", "frequency", "form")  # labels that need no tree
+FORM = "form"  # the label of words of a plain text
+OF_WORDS = ("position", "frequency", FORM)  # labels that need no tree
 COMMON, RARE = 10, "(rarer words)"  # occurrences from which a form is a label of its own; the label of all others
 COLUMNS = ("feats", "misc")  # of CoNLL-U, whose entries are labels too
 ABSENT = "_"  # the label of a word without the entry
@@ -34,7 +35,7 @@ LABELS: dict[str, Callable[[Sentence, Counter[str]], Sequence[Any]]] = {
     "depth": lambda s, _: [min(depth, 10) for depth in _depths(s)],
     "position": lambda s, _: [min(i, 50) for i in range(len(s.words))],
     "frequency": lambda s, counts: [int(math.log2(counts[word.lower()])) for word in s.words],
-    "form": lambda s, counts: [form if counts[form] >= COMMON else RARE for word in s.words if (form := word.lower())],
+    FORM: lambda s, counts: [form if counts[form] >= COMMON else RARE for word in s.words if (form := word.lower())],
 }
 """Labels of each word, from a sentence and the counts of lower-case forms in the text.
 

@@ -11,7 +11,7 @@ from bertft.runs.folder import Stage
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
 from bertft.runs.vocabulary import MeasureName
-from bertft.similarity.words.labels import as_words
+from bertft.similarity.words.labels import FORM, as_words
 from bertft.similarity.words.moved import FILES, Moved, words_that_moved, write_moved
 from bertft.study.analyses.rsa import ComparisonCost
 from bertft.study.analysis import Analysis
@@ -20,7 +20,6 @@ from bertft.study.inputs import Inputs
 from bertft.study.timing import StageCost
 
 MOVED = "words/moved"  # the stage of the treebank
-FORM = "form"  # the grouping of words of a plain text
 
 
 class Words(Analysis[Inputs]):

@@ -16,12 +16,11 @@ from bertft.report.page.figure_section import Cell
 from bertft.report.similar import half, is_rsa
 from bertft.runs.rows import Row
 from bertft.runs.vocabulary import MeasureName, noise_of
-from bertft.similarity.words.labels import RARE
+from bertft.similarity.words.labels import FORM, RARE
 from bertft.study.diff.models import MovedWord
 
 MOST = 12  # lines
 ROUNDING = 1e-6  # sums of float32 products move a similarity of 1 by less
-FORM = "form"  # the grouping of words of a plain text
 SHOWN = 3  # layers, words and blocks that a line names
 
 
