@@ -28,12 +28,12 @@ from bertft.similarity.compare.recorded import Recorder
 from bertft.similarity.compare.stimuli import in_windows
 from bertft.similarity.compare.stream import USUAL
 from bertft.similarity.sinks import Place
-from bertft.similarity.words.labels import as_words
+from bertft.similarity.words.labels import FORM, as_words
 from bertft.similarity.words.moved import FILES, Moved, words_that_moved, write_moved
 from bertft.study.diff.deeper import Causes, Directions
 from bertft.study.diff.further import MASSIVE, Part
 from bertft.study.diff.models import Compared, MovedWord
-from bertft.study.diff.verdict import FORM, SHOWN, Found, is_changed
+from bertft.study.diff.verdict import SHOWN, Found, is_changed
 from bertft.study.diff.weights import WeightsMoved
 from bertft.study.massive_places import write_massive
 
