@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from bertft.data import sources
 from bertft.models.batching import pad_inputs
 from bertft.models.blocks import blocks
+from bertft.models.finetuning.assembly import build_model
 from bertft.models.finetuning.config import FinetuneConfig
 from bertft.models.finetuning.run import finetune
-from bertft.models.finetuning.training import build_model
 from bertft.models.fingerprint import model_fingerprint
 from bertft.models.frozen_cache import FrozenCache, collate
 from bertft.models.loading import load_pretrained

@@ -93,6 +93,14 @@ def test_importing_loads_nothing_heavy(module):
     assert run(f"import sys, {module}; print({HEAVY} & set(sys.modules))") == "set()"
 
 
+@pytest.mark.parametrize("module", ["bertft.study.rsa_command", "bertft.study.diff.run", "bertft.study.probing"])
+def test_comparing_and_probing_do_not_load_the_trainer(
+    module,
+):  # it takes seconds, and peft, datasets and pandas with it
+    code = f"import sys, {module}; print({{'transformers.trainer', 'peft', 'datasets', 'pandas'}} & set(sys.modules))"
+    assert run(code) == "set()"
+
+
 def _packages() -> list[str]:
     found = (module.name for module in pkgutil.walk_packages(bertft.__path__, "bertft.") if module.ispkg)
     return ["bertft", *found]

@@ -18,6 +18,7 @@ from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
+from bertft.models.finetuning.assembly import make_optimizer
 from bertft.models.finetuning.config import FinetuneConfig, snapshot_folder
 from bertft.models.tasks.base import Score, Task, TaskModel, Window, predict
 from bertft.runs.digests import seal
@@ -137,19 +138,6 @@ class TaskTrainer(Trainer):
             os.makedirs(output_dir, exist_ok=True)
             weights = {key: value.contiguous() for key, value in self.model.state_dict().items()}
             save_file(weights, os.path.join(output_dir, "model.safetensors"), metadata={"format": "pt"})
-
-
-def make_optimizer(model: TaskModel, config: FinetuneConfig) -> torch.optim.AdamW:
-    """Return AdamW over the trained parameters: one rate for the encoder, one for the head; weight decay on matrices.
-
-    Frozen parameters are left out.
-    """
-    groups = []
-    for part, rate in ((model.encoder, config.learning_rate), (model.head, config.head_learning_rate)):
-        trained = [p for p in part.parameters() if p.requires_grad]
-        groups.append({"params": [p for p in trained if p.ndim > 1], "lr": rate, "weight_decay": config.weight_decay})
-        groups.append({"params": [p for p in trained if p.ndim <= 1], "lr": rate, "weight_decay": 0.0})
-    return torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
 
 
 class Reporter(TrainerCallback):

@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import TrainingArguments
 
 from bertft.errors import BertftError
-from bertft.models.adapters import add_lora, merge_lora
-from bertft.models.blocks import freeze, frozen_modules, truncate
+from bertft.models.adapters import merge_lora
+from bertft.models.finetuning.assembly import build_model, window_for
 from bertft.models.finetuning.card import FORMAT, model_card
-from bertft.models.finetuning.config import PRECISIONS, FinetuneConfig, default_length
+from bertft.models.finetuning.config import PRECISIONS, FinetuneConfig
 from bertft.models.finetuning.identity import on_the_hub, published
 from bertft.models.finetuning.trainer import Evaluator, Reporter, Snapshots, TaskTrainer, rank_and_world
 from bertft.models.frozen_cache import FrozenCache, collate
-from bertft.models.loading import load_pretrained, quiet_transformers, window_size
+from bertft.models.loading import load_pretrained, quiet_transformers
 from bertft.models.tasks.base import Score, Task, TaskModel, Window
 from bertft.runs.digests import digest_of, is_intact, is_sealed
 from bertft.runs.files import appearing_folder, write_text_atomically
@@ -169,21 +168,6 @@ def describe(scores: dict[str, Score], seed: int) -> dict[str, dict[str, Any]]:
     return described
 
 
-def build_model(task: Task, encoder: nn.Module, spec: dict[str, Any], config: FinetuneConfig) -> TaskModel:
-    """Truncate and freeze ``encoder`` in place as configured, and put a head drawn from the seed on it."""
-    if config.truncate is not None:
-        truncate(encoder, config.truncate)
-    freeze(encoder, config.freeze)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        head = task.head(encoder, spec)
-        if config.lora is not None:
-            add_lora(encoder, config.lora)
-    if isinstance(pooler := getattr(encoder, "pooler", None), nn.Module):
-        pooler.requires_grad_(head.uses_pooler)  # distributed training fails on parameters without a gradient
-    return TaskModel(encoder, head, frozen_modules(encoder, config.freeze))
-
-
 def write_folder(out: Path, model: TaskModel, tokenizer: Any, card: dict[str, Any]) -> None:
     """Write the finished folder under a temporary name beside ``out``, then rename it."""
     from safetensors.torch import save_file
@@ -199,18 +183,6 @@ def write_folder(out: Path, model: TaskModel, tokenizer: Any, card: dict[str, An
         (fresh / "README.md").write_text(model_card(card), encoding="utf8")
         for path in filter(Path.is_file, fresh.iterdir()):
             path.chmod(0o644)  # safetensors makes its files readable by their owner only
-
-
-def window_for(config: FinetuneConfig, encoder: nn.Module, tokenizer: Any) -> Window:
-    """Return the window that inputs are cut to: ``config.max_length``, else the task's default within the model's.
-
-    Raises ``BertftError`` if ``max_length`` exceeds the model's window.
-    """
-    limit = window_size(encoder, tokenizer)
-    length = config.max_length or min(default_length(config.task), limit)
-    if length > limit:
-        raise BertftError(f"finetune: max_length must be at most {limit}, the window of {config.model}, found {length}")
-    return Window(length, config.stride)
 
 
 def _arguments(config: FinetuneConfig, work: Path, select: str) -> TrainingArguments:

@@ -19,10 +19,9 @@ from bertft.data.sampling import sample
 from bertft.data.sources import load
 from bertft.errors import BertftError
 from bertft.models.devices import device_of
+from bertft.models.finetuning.assembly import build_model, make_optimizer, window_for
 from bertft.models.finetuning.config import FinetuneConfig, dev_split
 from bertft.models.finetuning.run import finetune
-from bertft.models.finetuning.trainer import make_optimizer
-from bertft.models.finetuning.training import build_model, window_for
 from bertft.models.frozen_cache import HIDDEN, FrozenCache, collate
 from bertft.models.loading import load_pretrained
 from bertft.models.tasks import get_task

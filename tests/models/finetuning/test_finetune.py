@@ -26,12 +26,13 @@ from bertft.data.readers.conllu import write_conllu
 from bertft.data.readers.spans import SpanTarget, SpanText
 from bertft.errors import BertftError
 from bertft.models.blocks import blocks
+from bertft.models.finetuning.assembly import build_model, make_optimizer
 from bertft.models.finetuning.config import FinetuneConfig
 from bertft.models.finetuning.evaluation import evaluate
 from bertft.models.finetuning.identity import examples_fingerprint
 from bertft.models.finetuning.run import finetune
-from bertft.models.finetuning.trainer import LengthGrouped, make_optimizer
-from bertft.models.finetuning.training import build_model, reporters
+from bertft.models.finetuning.trainer import LengthGrouped
+from bertft.models.finetuning.training import reporters
 from bertft.models.loading import load_pretrained
 from bertft.models.tasks import get_task
 
