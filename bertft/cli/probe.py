@@ -62,6 +62,7 @@ EDGE_HELP = {
     "name": "Name of the task in the results; default: that of the training file.",
     "control": "Train on control labels as well, to report selectivity.",
     "code_length": "Measure the description length of the labels.",
+    "mixes": "Mixes of layers 0..k to probe: all, or the top one alone (faster, no expected layer).",
     "random": RANDOM,
     "learning_rate": "Learning rate of Adam.",
     "batch_size": "Texts per step.",

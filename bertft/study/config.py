@@ -36,6 +36,7 @@ from bertft.runs.settings import Amount, Count, OneOf, Positive, Settings, Share
 
 Unit = Literal["token", "word"]
 Window = Literal["refuse", "split"]
+Mixes = Literal["all", "top"]
 StoredAs = Literal["float16", "float32"]
 LoadedAs = Literal["float32", "bfloat16", "float16"]
 Precision = Literal["float32", "fast", "float64"]
@@ -187,9 +188,9 @@ class ProbesConfig(Settings):
 class EdgeConfig(Settings):
     """Edge probes of the base and every tuned encoder on one task; ``random`` adds a random encoder.
 
-    ``control`` and ``code_length`` are arguments of `bertft.probes.edge.driver.edge_probes`. ``learning_rate``,
-    ``batch_size``, ``interval`` and ``steps`` are those of `bertft.probes.edge.training.EdgeTraining`, ``window`` and
-    ``dtype`` those of `ProbesConfig`.
+    ``control``, ``code_length`` and ``mixes`` are arguments of `bertft.probes.edge.driver.edge_probes`.
+    ``learning_rate``, ``batch_size``, ``interval`` and ``steps`` are those of
+    `bertft.probes.edge.training.EdgeTraining`, ``window`` and ``dtype`` those of `ProbesConfig`.
     """
 
     train: str
@@ -207,6 +208,7 @@ class EdgeConfig(Settings):
     steps: Size = 10_000
     window: Window = field(default="refuse", metadata=LATER)
     dtype: StoredAs = field(default="float16", metadata=LATER)
+    mixes: Mixes = field(default="all", metadata=LATER)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ def test_tasks_are_read_resolved_and_written_back(tmp_path):
         ({**SYNTHETIC, "test": "gone.jsonl"}, "edge.roles.test: no such file"),
         ({**SYNTHETIC, "steps": 0}, "edge.roles.steps: expected a number above 0"),
         ({**SYNTHETIC, "epochs": 3}, "edge.roles.epochs: unknown key"),
+        ({**SYNTHETIC, "mixes": "lowest"}, "edge.roles.mixes: expected all or top, found 'lowest'"),
         ({**SYNTHETIC, "window": "cut"}, "edge.roles.window: expected refuse or split, found 'cut'"),
     ],
 )

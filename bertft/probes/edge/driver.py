@@ -60,12 +60,13 @@ def edge_probes(
     training: EdgeTraining | None = None,
     control: bool = True,
     code_length: bool = False,
+    mixes: str = "all",
     resamples: int = 1000,
     store: FeatureStore | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: Progress = SILENT,
 ) -> EdgeResult:
-    """Probe every layer of ``encoders``, the top layer beside the lexical one, and every mix of layers.
+    """Probe every layer of ``encoders``, the top layer beside the lexical one, and mixes of layers.
 
     `bertft.probes.edge.rows.rows_of` lists the rows.
 
@@ -78,6 +79,8 @@ def edge_probes(
         training: settings of the training.
         control: also probe control labels (`control_labels`), which gives the selectivity.
         code_length: also compute the online code of the labels (`online_code`), and of control labels.
+        mixes: ``all`` mixes of layers 0..k, or the ``top`` one of all layers alone, in three fifths of the time and
+            without `expected_layer`.
         resamples: bootstrap resamples of the texts.
         store: where vectors come from.
         out: folder for ``<encoder>.<part>.safetensors``, the weights and counts of each finished part. A later call
@@ -85,12 +88,13 @@ def edge_probes(
         progress: receives progress.
 
     Raises:
-        BertftError: without an encoder, or if the corpora cannot be probed together (`checked`).
+        BertftError: without an encoder, for other ``mixes``, or if the corpora cannot be probed together (`checked`).
     """
     if not encoders:
         raise BertftError("edge probes: encoders is empty")
     training = training or EdgeTraining()
-    settings = _Settings(training, code_length, store or FeatureStore(), None if out is None else Path(out), progress)
+    folder = None if out is None else Path(out)
+    settings = _Settings(training, code_length, mixes, store or FeatureStore(), folder, progress)
     corpora = checked(train, dev, test)
     parts = {"probes": corpora}
     if control:
@@ -162,6 +166,7 @@ class _Settings:
 
     training: EdgeTraining
     code_length: bool
+    mixes: str
     store: FeatureStore
     folder: Path | None
     progress: Progress
@@ -196,7 +201,7 @@ class _Run:
 
     def _config(self, part: str, corpora: dict[str, str]) -> dict[str, Any]:
         """Return everything that the probes and counts depend on; ``corpora`` are digests."""
-        store = self.settings.store
+        store, mixes = self.settings.store, self.settings.mixes
         return {
             "format": FORMAT,
             "encoder": self.digest,
@@ -207,6 +212,7 @@ class _Run:
             "dtype": str(store.dtype),
             "stream": store.stream,
             "corpora": corpora,
+            **({} if mixes == "all" else {"mixes": mixes}),  # older probes of all mixes stay valid
         }
 
     def _artefact(
@@ -226,7 +232,8 @@ class _Run:
         single = EdgeTargets(corpora["train"], inventory).single
         targets = {name: EdgeTargets(texts, inventory, single) for name, texts in corpora.items()}
         vectors = {name: self._extracted(name, own) for name, own in targets.items()}
-        inputs, progress, device = all_inputs(self.encoder.num_layers), self.settings.progress, self.encoder.device
+        inputs = all_inputs(self.encoder.num_layers, self.settings.mixes)
+        progress, device = self.settings.progress, self.encoder.device
         train, dev = (Corpus(vectors[name], targets[name]) for name in ("train", "dev"))
         training, blocks, block = unfinished
         trained = train_heads(inputs, train, dev, self.settings.training, progress, unfinished=training, device=device)

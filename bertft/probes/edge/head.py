@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from bertft.errors import BertftError
 from bertft.probes.edge.forward import Pass, mix, numbers
 from bertft.probes.edge.targets import SpanBatch
 
@@ -35,12 +36,18 @@ class Input:
     layer: int
 
 
-def all_inputs(layers: int) -> list[Input]:
-    """Return each layer alone, the top layer beside layer 0, and the mixes up to each layer from 1."""
+def all_inputs(layers: int, mixes: str = "all") -> list[Input]:
+    """Return each layer alone, the top layer beside layer 0, and the mixes up to each layer from 1.
+
+    With ``mixes`` of ``top`` the mix of all layers is the only one. Raises ``BertftError`` if it is neither.
+    """
+    if mixes not in ("all", "top"):
+        raise BertftError(f"edge probes: mixes must be all or top, found {mixes}")
     singles = [Input("layer", k) for k in range(layers)]
     if layers < 2:
         return singles
-    return [*singles, Input("cat", layers - 1), *(Input("mix", k) for k in range(1, layers))]
+    lowest = 1 if mixes == "all" else layers - 1
+    return [*singles, Input("cat", layers - 1), *(Input("mix", k) for k in range(lowest, layers))]
 
 
 class Heads:

@@ -106,6 +106,7 @@ def probe_edges(inputs: Inputs, name: str, edge: EdgeConfig, folder: Path) -> li
             training=_training(edge, inputs.config.seed),
             control=edge.control,
             code_length=edge.code_length,
+            mixes=edge.mixes,
             store=store,
             out=folder / name,
             progress=inputs.progress,
@@ -154,7 +155,7 @@ def _timed(
     """Return the seconds of a training step, of a validation, and the bytes of the probes' parameters."""
     some = {name: EdgeTargets(sample(corpora[name], TEXTS, 0), inventory) for name in ("train", "dev")}
     vectors = {name: random_vectors(encoder, own.texts, own.kept) for name, own in some.items()}
-    probes = all_inputs(encoder.num_layers)
+    probes = all_inputs(encoder.num_layers, config.mixes)
     train, dev = (Corpus(vectors[name], some[name]) for name in ("train", "dev"))
     batch = min(config.batch_size, len(some["train"].texts))
 
@@ -186,8 +187,8 @@ def run_edge(command: EdgeCommand, out: Path, features: Path | None, progress: P
         result = edge_probes(
             encoders, train, dev, test,
             data=command.name or task_name(command.train), training=_training(command, command.seed),
-            control=command.control, code_length=command.code_length, store=store, out=out / "probes",
-            progress=progress,
+            control=command.control, code_length=command.code_length, mixes=command.mixes,
+            store=store, out=out / "probes", progress=progress,
         )  # fmt: skip
         write_results(out / LABELS, result.labels)
         record = {"notes": result.notes, "seconds": result.seconds, "finished": timestamp()}
