@@ -30,7 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="folder where the setting's relative paths start")
     parser.add_argument("--out", type=Path, help="folder for everything (default runs/experiments-SETTING)")
     parser.add_argument("--model", help="a folder or hub id, in place of the setting's encoder")
-    parser.add_argument("--take", action="append", default=[], help="a study's run folder to take finished stages from")
+    parser.add_argument(
+        "--take",
+        action="append",
+        default=[],
+        help="the folder of a study, or of another call of this command, to take finished stages from",
+    )
     parser.add_argument("--dry-run", action="store_true", help="list every stage, done or to do; no more (takes none)")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     chosen = parser.parse_args(arguments)
@@ -55,7 +60,7 @@ def work(chosen: argparse.Namespace) -> int:
             print(plan(study, wanted))
             return 0
         with study.folder.claim():
-            study.take(chosen.take)
+            study.take(chosen.take, wanted)
             for experiment in wanted:
                 written = study.run(experiment)
                 progress.say(f"{experiment.name}: {', '.join(str(path) for path in written)}")

@@ -28,7 +28,7 @@ from bertft.report.draw.paper import draw
 from bertft.report.figure import Figure, HeatMap
 from bertft.report.lines import Context, context
 from bertft.runs.files import write_bytes_atomically, write_text_atomically
-from bertft.runs.folder import RunFolder, Stage
+from bertft.runs.folder import CONFIG, RunFolder, Stage
 from bertft.runs.pooling import pool_seeds
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row, merge_rows, write_results
@@ -64,6 +64,15 @@ class Setting:
         """Return the settings that a folder's results depend on."""
         tree = {"setting": self.name, "study": self.study.to_tree()}
         return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+
+
+def is_repeated(folder: str | os.PathLike[str]) -> bool:
+    """Return whether ``folder`` is that of a `RepeatedStudy`."""
+    try:
+        tree = yaml.safe_load((Path(folder) / CONFIG).read_text(encoding="utf8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(tree, dict) and "setting" in tree
 
 
 def read_setting(path: Path, name: str, *, data: str | Path | None = None, model: str | None = None) -> Setting:
@@ -174,15 +183,22 @@ class RepeatedStudy:
             self.stage(f"{folder}/seed{seed}", seed, settings, functools.partial(work, seed)) for seed in self.seeds
         ]
 
-    def take(self, folders: Sequence[str | os.PathLike[str]]) -> None:
-        """Take finished stages of the same settings from other studies' folders; the own folder must be claimed."""
+    def take(self, folders: Sequence[str | os.PathLike[str]], analyses: Sequence[Analysis[RepeatedStudy]] = ()) -> None:
+        """Take finished stages of the same settings from other folders; the own folder must be claimed.
+
+        A study's folder may have its models, similarities and probes, and another folder of a repeated study the stages
+        of ``analyses``. Raises ``BertftError`` for a study of another seed.
+        """
         for other in folders:
-            seed = read_study(other).seed
-            if seed not in self.seeds:
-                raise BertftError(f"{other}: has seed {seed}, expected one of {', '.join(map(str, self.seeds))}")
-            taken = self.folder.adopt(
-                self.study_stages("rsa", "probes", "differences", seeds=[seed]), other, f"seed{seed}"
-            )
+            if is_repeated(other):
+                stages = [stage for analysis in analyses for stage in analysis.stages(self)]
+                taken = self.folder.adopt(stages, other)
+            else:
+                seed = read_study(other).seed
+                if seed not in self.seeds:
+                    raise BertftError(f"{other}: has seed {seed}, expected one of {', '.join(map(str, self.seeds))}")
+                stages = self.study_stages("rsa", "probes", "differences", seeds=[seed])
+                taken = self.folder.adopt(stages, other, f"seed{seed}")
             self.progress.say(f"{len(taken)} stages taken from {other}: {', '.join(taken) or 'none'}")
 
     def check(self, analyses: Sequence[Analysis[RepeatedStudy]]) -> None:

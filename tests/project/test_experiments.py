@@ -235,6 +235,27 @@ def test_finished_stages_are_taken_from_a_study_of_the_same_settings(tiny_model,
     assert not (changed.out / "seed1" / "models").exists()
 
 
+def test_finished_stages_are_taken_from_another_call(tiny_model, tmp_path):
+    """Two calls in two folders share the work; the third one takes both parts and repeats neither."""
+    parts = {name: study_of(tiny_model, tmp_path / name, seeds=(1,)) for name in ("model_scores", "fig3_freezing")}
+    for name, part in parts.items():
+        run(part, name)
+    here = study_of(tiny_model, tmp_path / "here", seeds=(1,))
+    wanted = [experiment(name) for name in parts]
+    stages = [stage for experiment in wanted for stage in experiment.stages(here)]
+    with here.folder.claim():
+        here.take([part.out for part in parts.values()], wanted[:1])
+        models = {stage.name for stage in wanted[0].stages(here)}
+        assert {stage.name for stage in stages if here.folder.done(stage) is not None} == models
+        here.take([part.out for part in parts.values()], wanted)
+    assert all(here.folder.done(stage) is not None for stage in stages)
+    for name, part in parts.items():
+        run(here, name)
+        table = f"results/{experiment(name).name}.csv"
+        first, again = ((study.out / table).read_bytes() for study in (part, here))
+        assert first == again
+
+
 def command(tiny_model, out, *arguments: str) -> list[str]:
     return [*arguments, "--setting", "tiny", "--model", str(tiny_model), "--out", str(out), "--quiet"]
 
