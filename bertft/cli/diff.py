@@ -14,6 +14,7 @@ from bertft.cli.options import (
     Config,
     DryRun,
     Quiet,
+    check_paths,
     named_encoders,
     options,
     showing_progress,
@@ -84,10 +85,12 @@ def diff(
         raise BertftError(f"--fail-if-changed: expected a similarity from -1 to 1, found {fail_if_changed:g}")
     tokens, skip = parse_tokens(chosen.pop("tokens")), parse_skip(chosen.pop("skip_first"))
     given = _given(models, chosen.pop("models", []))
+    first, others = named_encoders(given[:1]), named_encoders(given[1:])
+    check_paths([*first.values(), *others.values()], [chosen["text"]], out)
     with showing_progress(quiet) as progress:
         from bertft.study.diff.run import base_and_tuned, forecast, run_diff
 
-        base, tuned = base_and_tuned(named_encoders(given[:1]), named_encoders(given[1:]))
+        base, tuned = base_and_tuned(first, others)
         command = DiffCommand(base=base, tuned=tuned, tokens=tokens, skip_first=skip, **chosen)
         if dry_run:
             tell_cost(forecast(command, out), json)

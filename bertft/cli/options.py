@@ -12,7 +12,7 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
@@ -229,6 +229,13 @@ def showing_progress(quiet: bool) -> Iterator[Progress]:
 
     with ConsoleProgress() as progress:
         yield Attentive(progress)
+
+
+def check_paths(models: Iterable[str], texts: Iterable[str | None], out: Path | None) -> None:
+    """Refuse paths that cannot be right, before a command imports torch, which takes seconds."""
+    from bertft.study import paths
+
+    paths.check_paths(models, filter(None, texts), out)
 
 
 def tell(line: str, out: Path, as_json: bool) -> None:
