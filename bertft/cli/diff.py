@@ -7,6 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from bertft.cli.columns import fitted
 from bertft.cli.options import (
     MODEL_HELP,
     SEED_HELP,
@@ -96,7 +97,7 @@ def diff(
             tell_cost(forecast(command, out), json)
             return
         found = run_diff(command, out, progress=progress)
-    print(found.to_json() if json else found)
+    print(found.to_json() if json else fitted(str(found)))
     below = fail_if_changed is not None and min(found.lowest.values()) < fail_if_changed
     if below or (fail_if_unchanged and not all(found.changed.values())):
         raise typer.Exit(CHANGED)

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, Optional
 import typer
 from typer.models import OptionInfo
 
+from bertft.cli.columns import fitted
 from bertft.cli.interrupts import Attentive
 from bertft.errors import BertftError
 from bertft.runs.progress import SILENT, Progress
@@ -243,7 +244,7 @@ def tell(line: str, out: Path, as_json: bool) -> None:
     if as_json:
         tell_rows([out])
     else:
-        print(line)
+        print(fitted(line))
 
 
 def tell_rows(folders: Sequence[Path]) -> None:
