@@ -14,9 +14,7 @@ import runpy
 import shlex
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
@@ -33,15 +31,8 @@ FOREIGN = {"--no-build-isolation", "--no-deps", "--nproc-per-node", "--exclude",
 MISTYPED = ROOT / "docs" / "walk.md"  # on purpose, to show the messages
 
 
-def walk(command: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if hasattr(command, "commands"):  # a group; its class depends on typer's version
-        for name, inner in command.commands.items():
-            yield from walk(inner, *names, name)
-    else:
-        yield names, command
-
-
-TREE = dict(walk(typer.main.get_command(app)))
+LEAVES = runpy.run_path(str(ROOT / "docs" / "site" / "command_pages.py"))["leaves"]
+TREE = dict(LEAVES(typer.main.get_command(app)))
 OPTIONS = {names: {option for param in command.params for option in param.opts} for names, command in TREE.items()}
 
 
