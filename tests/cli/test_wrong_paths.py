@@ -86,3 +86,9 @@ def test_a_finished_study_needs_its_model_no_more(here, monkeypatch):
     monkeypatch.setattr("bertft.study.run.verdict", lambda page: [])
     assert run(["study", "quickstart", "--model", "no/such/folder", "--out", "run", "-q"]) == 0
     assert len(reached) == 1
+
+
+def test_the_table_of_errors_quotes_what_is_printed():
+    page = (ROOT / "docs" / "walk.md").read_text(encoding="utf8")
+    for sentence in (NO_MODEL, NO_HUB, FILE.replace("file:", "notes.txt:"), NO_TEXT.replace("gone.txt", "note.txt")):
+        assert f"`{sentence.removeprefix('error: ')}`" in page

@@ -58,8 +58,8 @@ def written(text: str) -> list[str]:
 
 
 def of_page(page: Path) -> list[str]:
-    blocks = re.findall(r"^```\n(.*?)^```$", page.read_text(encoding="utf8"), re.DOTALL | re.MULTILINE)
-    return [line for block in blocks for line in written(block)]
+    blocks = re.findall(r"^```(\S*)\n(.*?)^```$", page.read_text(encoding="utf8"), re.DOTALL | re.MULTILINE)
+    return [line for language, block in blocks if not language for line in written(block)]
 
 
 def of_help() -> list[str]:

@@ -150,3 +150,16 @@ def test_the_table_of_invariances_is_the_tested_one():
             assert found == tuple(measures[others.get(name, name)][1:]), name
     tested = {f"rsa_{metric}" for metric in METRICS} | {n for n in measures if " of " not in n and "rsa" not in n}
     assert set(stated) == {n for n in tested if n not in others.values()} | set(others) | set(of_one)
+
+
+def test_the_page_of_commands_lists_them_and_has_no_empty_column(made):
+    page = made["PARTS"]["commands"](None)
+    listed = re.findall(r"^\| \[`(bertft [a-z ]+)`\]\(#([a-z-]+)\) \| \S", page, re.MULTILINE)
+    sections = re.findall(r"^## `(.+)`$", page, re.MULTILINE)
+    assert len(sections) >= 9 and listed == [(name, name.replace(" ", "-")) for name in sections]
+    for section in page.split("\n## ")[1:]:
+        cells = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+        heads = cells[0]
+        assert heads[-1] == "meaning" and ("default" in heads) == (len(heads) == 3)
+        if "default" in heads:
+            assert any(len(row) == 3 and row[1].strip() for row in cells[1:]), section[:40]
