@@ -85,8 +85,7 @@ def diff(
     if fail_if_changed is not None and not -1 <= fail_if_changed <= 1:
         raise BertftError(f"--fail-if-changed: expected a similarity from -1 to 1, found {fail_if_changed:g}")
     tokens, skip = parse_tokens(chosen.pop("tokens")), parse_skip(chosen.pop("skip_first"))
-    given = _given(models, chosen.pop("models", []))
-    first, others = named_encoders(given[:1]), named_encoders(given[1:])
+    first, others = _given(models, chosen.pop("models", []))
     check_paths([*first.values(), *others.values()], [chosen["text"]], out)
     with showing_progress(quiet) as progress:
         from bertft.study.diff.run import base_and_tuned, forecast, run_diff
@@ -103,8 +102,8 @@ def diff(
         raise typer.Exit(CHANGED)
 
 
-def _given(typed: list[str] | None, held: list[str]) -> list[str]:
-    """Return the models that were typed, or else those of a --config file."""
+def _given(typed: list[str] | None, held: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the first model and the others by name: those that were typed, or else those of a --config file."""
     if not (given := typed or held):
         raise BertftError("diff: expected BASE and TUNED, found no model")
-    return given
+    return named_encoders(given[:1]), named_encoders(given[1:])

@@ -27,7 +27,7 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"
 PAGES += sorted(ROOT.glob("docs/*.md")) + [ROOT / name / "README.md" for name in ("experiments", "examples")]
 PACKAGES = runpy.run_path(str(ROOT / ".ci" / "docs.py"))["PACKAGES"]
 # options of other programs that the pages name
-FOREIGN = {"--no-build-isolation", "--no-deps", "--nproc-per-node", "--exclude", "--dist"}
+FOREIGN = {"--no-build-isolation", "--no-compile", "--no-deps", "--nproc-per-node", "--exclude", "--dist"}
 MISTYPED = ROOT / "docs" / "walk.md"  # on purpose, to show the messages
 
 
