@@ -19,6 +19,7 @@ extensions = [
     "mathml",  # these are in docs/site
     "generated_pages",
     "docstrings",
+    "one_line_blocks",
 ]
 exclude_patterns = ["site", "benchmarks", "notebooks/runs", "**.ipynb_checkpoints"]
 highlight_language = "none"  # most blocks are commands

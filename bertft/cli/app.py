@@ -21,6 +21,7 @@ from bertft.cli.options import (
     Json,
     Out,
     Quiet,
+    check_paths,
     options,
     showing_progress,
     tell,
@@ -28,6 +29,7 @@ from bertft.cli.options import (
 )
 from bertft.cli.probe import probe_app
 from bertft.cli.rsa import RSA_EXAMPLES, rsa
+from bertft.runs.folder import RUN
 from bertft.study.options import FinetuneCommand
 
 if TYPE_CHECKING:
@@ -128,10 +130,13 @@ def study(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune, compare, probe and report. Rerun to resume."""
+    check_paths([], [], out)
     from bertft.study.reader import read_study
 
     config = read_study(study, variant=variant or None, data=data, model=model or None, settings=setting or ())
     out = out or Path("runs") / "-".join(filter(None, (config.name, config.variant)))
+    begun = (out / RUN).exists()  # a finished study needs its model no more
+    check_paths([] if begun else [config.model], [], out)  # `read_study` has checked its texts
 
     def cost(progress: Progress) -> Estimate:
         from bertft.study.estimate import estimate_study
@@ -163,6 +168,7 @@ def finetune(
 ) -> None:
     """Fine-tune an encoder into a folder that AutoModel.from_pretrained loads."""
     settings = _stated(chosen)
+    check_paths([settings["model"]], [settings["train"], settings["dev"]], out)
 
     def cost(progress: Progress) -> Estimate:
         from bertft.study.estimate import estimate_finetune
@@ -203,6 +209,7 @@ def ablate(
 ) -> None:
     """Fine-tune with blocks 1..k frozen, or with only those blocks, for every k."""
     settings = _stated(chosen)
+    check_paths([settings["model"]], [settings["train"], settings["dev"]], out)
 
     def cost(progress: Progress) -> Estimate:
         from bertft.study.estimate import estimate_sweep
@@ -247,6 +254,10 @@ def report(
     if json:
         tell_rows(folders)
         return
+    from bertft.report.read import check_run
+
+    for folder in folders:
+        check_run(folder)
     from bertft.study.redraw import report as drawn
 
     with showing_progress(quiet) as progress:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from bertft.cli.columns import fitted
 from bertft.cli.options import (
     MODEL_HELP,
     SEED_HELP,
@@ -14,6 +15,7 @@ from bertft.cli.options import (
     Config,
     DryRun,
     Quiet,
+    check_paths,
     named_encoders,
     options,
     showing_progress,
@@ -83,24 +85,25 @@ def diff(
     if fail_if_changed is not None and not -1 <= fail_if_changed <= 1:
         raise BertftError(f"--fail-if-changed: expected a similarity from -1 to 1, found {fail_if_changed:g}")
     tokens, skip = parse_tokens(chosen.pop("tokens")), parse_skip(chosen.pop("skip_first"))
-    given = _given(models, chosen.pop("models", []))
+    first, others = _given(models, chosen.pop("models", []))
+    check_paths([*first.values(), *others.values()], [chosen["text"]], out)
     with showing_progress(quiet) as progress:
         from bertft.study.diff.run import base_and_tuned, forecast, run_diff
 
-        base, tuned = base_and_tuned(named_encoders(given[:1]), named_encoders(given[1:]))
+        base, tuned = base_and_tuned(first, others)
         command = DiffCommand(base=base, tuned=tuned, tokens=tokens, skip_first=skip, **chosen)
         if dry_run:
             tell_cost(forecast(command, out), json)
             return
         found = run_diff(command, out, progress=progress)
-    print(found.to_json() if json else found)
+    print(found.to_json() if json else fitted(str(found)))
     below = fail_if_changed is not None and min(found.lowest.values()) < fail_if_changed
     if below or (fail_if_unchanged and not all(found.changed.values())):
         raise typer.Exit(CHANGED)
 
 
-def _given(typed: list[str] | None, held: list[str]) -> list[str]:
-    """Return the models that were typed, or else those of a --config file."""
+def _given(typed: list[str] | None, held: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the first model and the others by name: those that were typed, or else those of a --config file."""
     if not (given := typed or held):
         raise BertftError("diff: expected BASE and TUNED, found no model")
-    return given
+    return named_encoders(given[:1]), named_encoders(given[1:])

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bertft.errors import BertftError
+from bertft.models.names import resolve_model
 from bertft.runs.versions import versions
 from bertft.study.schema import SCHEMA
 
@@ -80,8 +81,6 @@ def kernels() -> dict[str, str]:
 
 def models() -> dict[str, str]:
     """Return the sources of models: the packaged encoder and the hub."""
-    from bertft.models.loading import resolve_model
-
     try:
         packaged = resolve_model("builtin:minilm")
     except BertftError as error:

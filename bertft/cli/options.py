@@ -12,13 +12,14 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
 import typer
 from typer.models import OptionInfo
 
+from bertft.cli.columns import fitted
 from bertft.cli.interrupts import Attentive
 from bertft.errors import BertftError
 from bertft.runs.progress import SILENT, Progress
@@ -231,12 +232,19 @@ def showing_progress(quiet: bool) -> Iterator[Progress]:
         yield Attentive(progress)
 
 
+def check_paths(models: Iterable[str], texts: Iterable[str | None], out: Path | None) -> None:
+    """Refuse paths that cannot be right, before a command imports torch, which takes seconds."""
+    from bertft.study import paths
+
+    paths.check_paths(models, filter(None, texts), out)
+
+
 def tell(line: str, out: Path, as_json: bool) -> None:
     """Print ``line``, or the rows of ``out`` as JSON."""
     if as_json:
         tell_rows([out])
     else:
-        print(line)
+        print(fitted(line))
 
 
 def tell_rows(folders: Sequence[Path]) -> None:

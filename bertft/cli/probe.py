@@ -15,6 +15,7 @@ from bertft.cli.options import (
     Json,
     Out,
     Quiet,
+    check_paths,
     named_encoders,
     options,
     showing_progress,
@@ -92,9 +93,11 @@ def structural(
     quiet: Quiet = False,
 ) -> None:
     """Train distance and depth probes on every layer: DSpr, UUAS, NSpr, root accuracy."""
+    models = named_encoders(model)
+    check_paths(models.values(), [chosen["train"], chosen["dev"]], out)
     from bertft.study.analyses.structural import run_structural
 
-    command = StructuralCommand(models=named_encoders(model), **chosen)
+    command = StructuralCommand(models=models, **chosen)
     with showing_progress(quiet) as progress:
         line = run_structural(command, out, features, progress)
     tell(line, out, json)
@@ -117,9 +120,11 @@ def edge(
     quiet: Quiet = False,
 ) -> None:
     """Train edge probes on every layer, layer pairs and mixes: micro-F1 with its control."""
+    models = named_encoders(model)
+    check_paths(models.values(), [chosen["train"], chosen["dev"], chosen["test"]], out)
     from bertft.study.analyses.edge import run_edge
 
-    command = EdgeCommand(models=named_encoders(model), **chosen)
+    command = EdgeCommand(models=models, **chosen)
     with showing_progress(quiet) as progress:
         line = run_edge(command, out, features, progress)
     tell(line, out, json)

@@ -19,6 +19,7 @@ from bertft.cli.options import (
     Json,
     Out,
     Quiet,
+    check_paths,
     named_encoders,
     options,
     showing_progress,
@@ -114,6 +115,8 @@ def rsa(
         "measures": measures_of(chosen.pop("measures")), "skip_first": parse_skip(chosen.pop("skip_first")),
     }  # fmt: skip
     of_files = bool(tuned_vectors or chosen["base_vectors"])
+    if not of_files:
+        _check_encoders(chosen, tuned or [], out)
     run = (_of_files if of_files else _of_encoders)({**chosen, **arguments}, tuned or [], tuned_vectors or [])
     if dry_run:
         if of_files:
@@ -126,12 +129,17 @@ def rsa(
         tell(line, out, json)
 
 
-def _of_encoders(chosen: dict[str, Any], tuned: list[str], _: list[str]) -> partial[str]:
-    """Return the comparison of encoders that the options ask for."""
-    command = _commands().rsa_command
+def _check_encoders(chosen: dict[str, Any], tuned: list[str], out: Path) -> None:
+    """Refuse a missing option, model or text."""
     for name, value in (("base", chosen["base"]), ("tuned", tuned), ("text", chosen["text"])):
         if not value:
             raise BertftError(f"--{name}: missing (or compare files by --base-vectors and --tuned-vectors)")
+    check_paths([chosen["base"], *named_encoders(tuned).values()], [chosen["text"]], out)
+
+
+def _of_encoders(chosen: dict[str, Any], tuned: list[str], _: list[str]) -> partial[str]:
+    """Return the comparison of encoders that the options ask for."""
+    command = _commands().rsa_command
     for name in ("base_vectors", "pair_by"):
         del chosen[name]
     tokens, by = parse_tokens(chosen.pop("tokens")), listed(chosen.pop("by"))

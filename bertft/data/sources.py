@@ -10,7 +10,7 @@ from bertft.data import synthetic
 from bertft.data.datasets import load_folder, load_hub, rows_of
 from bertft.data.english import ENGLISH, english
 from bertft.data.examples import Example
-from bertft.data.files import shorten
+from bertft.data.files import read_lines, shorten
 from bertft.data.location import Source
 from bertft.data.readers.conllu import read_conllu
 from bertft.data.readers.nli import read_nli
@@ -84,6 +84,13 @@ def load(
     if parsed.place == "file":
         return sample(KINDS[kind](parsed.path), limit, seed)
     return rows_of(kind, load_hub(parsed, split or "train"), parsed.text, limit, seed)
+
+
+def check_source(source: str | os.PathLike[str]) -> None:
+    """Raise ``BertftError`` for a file that does not exist, as `load` does; read nothing."""
+    parsed = Source.parse(source)
+    if parsed.place == "file" and not parsed.exists():
+        next(read_lines(parsed.path), None)
 
 
 def _synthetic(kind: str, source: Source, split: str | None, seed: int) -> Sequence[Example]:

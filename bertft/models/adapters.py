@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import warnings
 from dataclasses import dataclass
@@ -11,12 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bertft.data.location import HubName, Source, at_home, hub_within_reach
+from bertft.data.location import Source, at_home
 from bertft.errors import BertftError
 from bertft.models.blocks import blocks
+from bertft.models.names import ADAPTER_CONFIG, file_of_hub
 from bertft.runs.extras import need
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -27,35 +27,6 @@ class Adapter:
     config: Any
     weights: dict[str, Tensor]
     base: str
-
-
-def is_adapter(name: str) -> bool:
-    """Return whether ``name`` is a folder with an adapter, or a repository on the hub or in its cache that is one.
-
-    A repository is an adapter if it has the file `CONFIG`. It is not if neither the hub nor the cache can tell.
-    """
-    if "\0" in name:
-        return False
-    if (at_home(name) / CONFIG).is_file():
-        return True
-    hub = Source.parse(name, "model").pinned().hub
-    return hub is not None and hub.config is None and _of_hub(hub, CONFIG) is not None
-
-
-def _of_hub(hub: HubName, file: str) -> Path | None:
-    """Return a file of a repository at one commit, downloaded if need be; None if there is none or it is out of reach.
-
-    The cache answers if it can: it also records that a commit lacks a file.
-    """
-    import huggingface_hub
-
-    with contextlib.suppress(Exception):  # network, hub and cache errors share no base class
-        found = huggingface_hub.try_to_load_from_cache(hub.id, file, revision=hub.revision)
-        if isinstance(found, str):
-            return Path(found)
-        if found is None and hub_within_reach():
-            return Path(huggingface_hub.hf_hub_download(hub.id, file, revision=hub.revision))
-    return None
 
 
 def add_lora(model: nn.Module, rank: int) -> nn.Module:
@@ -109,7 +80,7 @@ def read_adapter(name: str) -> Adapter:
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise BertftError(f"{name}: not a usable adapter: {' '.join(str(error).split())}") from None
     if not (base := config.base_model_name_or_path):
-        raise BertftError(f"{folder / CONFIG}: names no base model (base_model_name_or_path)")
+        raise BertftError(f"{folder / ADAPTER_CONFIG}: names no base model (base_model_name_or_path)")
     if config.revision and (hub := Source.parse(base, "model").hub):
         base = str(dataclasses.replace(hub, revision=config.revision))
     return Adapter(name, config, weights, base)
@@ -120,8 +91,8 @@ def _folder_of(name: str) -> Path:
     hub = Source.parse(name, "model").pinned().hub
     if hub is None:
         return at_home(name)
-    files = [_of_hub(hub, file) for file in (CONFIG, WEIGHTS)]
-    for file, found in zip((CONFIG, WEIGHTS), files, strict=True):
+    files = [file_of_hub(hub, file) for file in (ADAPTER_CONFIG, WEIGHTS)]
+    for file, found in zip((ADAPTER_CONFIG, WEIGHTS), files, strict=True):
         if found is None:
             raise BertftError(f"{name}: expected {file} in the repository, found none on the hub or in its cache")
     assert files[0] is not None

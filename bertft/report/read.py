@@ -45,8 +45,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
         BertftError: The folder has no results, or a file in it is damaged.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise BertftError(f"{folder}: no such run folder")
+    check_run(folder)
     need("report", f"{folder}: the page")
     config = _mapping(folder / "config.yaml")
     study = _study(folder, config)
@@ -59,6 +58,12 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
         rows = read_results(folder / "results.csv")
     record = _record(folder, _mapping(folder / "run.json"))
     return Run(folder, rows, context(study, rows), record, of_experiments)
+
+
+def check_run(folder: Path) -> None:
+    """Raise ``BertftError`` for a folder that does not exist."""
+    if not folder.is_dir():
+        raise BertftError(f"{folder}: no such run folder")
 
 
 def _study(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:

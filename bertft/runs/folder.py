@@ -62,9 +62,7 @@ class RunFolder:
 
         A folder ``models`` is allowed: fine-tuning takes models of the same settings and refuses others.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise BertftError(f"--out {self.path}: expected a folder, found a file")
-        self._check_writable()
+        check_place(self.path)
         if not self.path.exists():
             return
         held = self.path / CONFIG
@@ -77,15 +75,6 @@ class RunFolder:
                 )
         elif any(entry.name not in (LOCK, "models") for entry in self.path.iterdir()):
             raise BertftError(f"--out {self.path}: the folder is not empty and holds no study; choose another folder")
-
-    def _check_writable(self) -> None:
-        """Raise ``BertftError`` unless files can be created in the folder, or in the nearest one above that exists."""
-        place = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
-        if not place.is_dir():
-            raise BertftError(f"--out {self.path}: expected a folder, found the file {place}")
-        if not os.access(place, os.W_OK | os.X_OK):
-            barred = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
-            raise BertftError(f"--out {self.path}: cannot write in {place}: {os.strerror(barred)}")
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[None]:
@@ -217,6 +206,19 @@ class RunFolder:
     def write_record(self, record: dict[str, Any]) -> None:
         """Write ``run.json``: versions, times and other facts of this run."""
         write_text_atomically(self.path / RUN, json.dumps(record, indent=1) + "\n")
+
+
+def check_place(out: str | os.PathLike[str]) -> None:
+    """Raise ``BertftError`` unless files can be created in ``out``, or in the nearest folder above that exists."""
+    path = Path(out)
+    if path.exists() and not path.is_dir():
+        raise BertftError(f"--out {path}: expected a folder, found a file")
+    place = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not place.is_dir():
+        raise BertftError(f"--out {path}: expected a folder, found the file {place}")
+    if not os.access(place, os.W_OK | os.X_OK):
+        barred = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
+        raise BertftError(f"--out {path}: cannot write in {place}: {os.strerror(barred)}")
 
 
 def timestamp() -> str:

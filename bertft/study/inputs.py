@@ -14,7 +14,7 @@ from bertft.models.blocks import reinitialise
 from bertft.models.devices import main_device
 from bertft.models.encoder import Encoder
 from bertft.models.finetuning.config import FinetuneConfig, dev_split
-from bertft.models.loading import resolve_model
+from bertft.models.names import resolve_model
 from bertft.models.tasks import get_task
 from bertft.probes.edge.driver import checked
 from bertft.runs.progress import Progress

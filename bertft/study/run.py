@@ -26,7 +26,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from bertft.models.loading import resolve_model
+from bertft.models.names import resolve_model
 from bertft.report.write import verdict
 from bertft.runs import process
 from bertft.runs.extras import need

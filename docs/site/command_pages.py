@@ -43,10 +43,13 @@ def section(names: tuple[str, ...], command: Any) -> str:
     lines = [f"## `{name}`", "", plain(command.help or ""), "", "```", " ".join([name, *words, "[OPTIONS]"]), "```", ""]
     for word, argument in zip(words, arguments, strict=True):
         lines += [f"`{word}`: {plain(argument.help or '')}", ""]
-    lines += ["| option | default | |", "|---|---|---|"]
-    for option in given:
+    defaults = [default(option) for option in given]
+    columns = ["option", *(["default"] if any(defaults) else []), "meaning"]
+    lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for option, value in zip(given, defaults, strict=True):
         flags = ", ".join(f"`{flag}`" for flag in [*option.opts, *option.secondary_opts])
-        lines.append(f"| {flags} | {default(option)} | {plain(option.help or '')} |")
+        cells = {"option": flags, "default": value, "meaning": plain(option.help or "")}
+        lines.append(f"| {' | '.join(cells[column] for column in columns)} |")
     if command.epilog:
         shown = [line.strip() for line in command.epilog.replace("\\n", "").splitlines() if "[bold]" not in line]
         lines += ["", "```", *(line for line in shown if line), "```"]
@@ -54,7 +57,12 @@ def section(names: tuple[str, ...], command: Any) -> str:
 
 
 def commands() -> str:
-    """Return the sections of all commands, in the order of ``bertft --help``."""
+    """Return a table of all commands and their sections, in the order of ``bertft --help``."""
     from bertft.cli.app import app
 
-    return "\n\n".join(section(*leaf) for leaf in leaves(typer.main.get_command(app)))
+    found = list(leaves(typer.main.get_command(app)))
+    table = ["| command | what it does |", "|---|---|"]
+    for names, command in found:
+        first = plain((command.help or "").split("\n\n")[0])
+        table.append(f"| [`bertft {' '.join(names)}`](#bertft-{'-'.join(names)}) | {first} |")
+    return "\n\n".join(["\n".join(table), *(section(*leaf) for leaf in found)])

@@ -111,6 +111,7 @@ def test_a_download_is_announced_and_shows_the_hubs_bars(monkeypatch):
         raise OSError("no network here")
 
     monkeypatch.setattr("bertft.data.location.hub_within_reach", lambda: False)
+    monkeypatch.setattr("bertft.models.loading.refuse_unreachable", lambda source: None)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", None)
     monkeypatch.setattr(AutoConfig, "from_pretrained", fetch)

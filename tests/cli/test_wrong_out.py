@@ -23,6 +23,7 @@ def here(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("bertft.models.encoder.load_pretrained", load)
+    monkeypatch.setattr("bertft.study.paths.check_model", lambda name: None)
     monkeypatch.setattr("bertft.study.rsa_command.pin", lambda name, *kind: name)
     monkeypatch.setattr("bertft.study.diff.run.pin", lambda name, *kind: name)
     for module in ("rsa_command", "diff.run"):

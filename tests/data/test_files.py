@@ -98,8 +98,8 @@ def test_the_home_of_an_unknown_user_is_not_expanded(monkeypatch, tmp_path, tiny
     from bertft.data.location import at_home, pin
     from bertft.data.sources import load
     from bertft.data.streams import stream
-    from bertft.models.adapters import is_adapter
     from bertft.models.loading import load_pretrained
+    from bertft.models.names import is_adapter
     from bertft.study.reader import resolve_source
 
     monkeypatch.setenv("HOME", str(tmp_path))

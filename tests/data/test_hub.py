@@ -24,12 +24,12 @@ from bertft.data import location, sources
 from bertft.data.location import HubName, at_commit, data_name, hub_name, pin
 from bertft.data.streams import stream
 from bertft.errors import BertftError
-from bertft.models import adapters, loading
-from bertft.models.adapters import is_adapter
+from bertft.models import loading, names
 from bertft.models.finetuning.card import read_card
 from bertft.models.finetuning.config import FinetuneConfig
 from bertft.models.finetuning.run import finetune
-from bertft.models.loading import load_pretrained, resolve_model
+from bertft.models.loading import load_pretrained
+from bertft.models.names import check_model, is_adapter, resolve_model
 from bertft.study.analyses.ablation import sweep_stages
 from bertft.study.analyses.edge import task_name
 from bertft.study.reader import read_study
@@ -98,6 +98,10 @@ def test_a_model_resolves_to_its_commit(cache, tiny_model):
     assert resolve_model("org/tiny@v3") == "org/tiny@v3" and resolve_model("org/other") == "org/other"
     with pytest.raises(BertftError, match=r"model org/tiny@v3: no such folder, and not available from the"):
         load_pretrained("org/tiny@v3")
+    check_model("org/tiny@v1")
+    for look in (check_model, load_pretrained):
+        with pytest.raises(BertftError, match=r"model org/other: no such folder, .*\(no connection to the hub"):
+            look("org/other")
     with pytest.raises(BertftError, match="and not a hub id"):
         resolve_model("org/tiny:config")
 
@@ -171,7 +175,7 @@ def test_the_hub_is_asked_whether_a_repository_is_an_adapter(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert not is_adapter("org/lora") and asked == []  # offline
-    for module in (location, adapters):
+    for module in (location, names):
         monkeypatch.setattr(module, "hub_within_reach", lambda: True)
     assert is_adapter("org/lora@v1") and not is_adapter("org/bert")
     assert asked == [

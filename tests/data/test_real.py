@@ -14,7 +14,7 @@ from bertft.data.readers.nli import read_nli_counted
 from bertft.data.readers.squad import read_squad
 from bertft.data.readers.text import read_text
 from bertft.data.sources import load
-from bertft.models.loading import resolve_model
+from bertft.models.names import resolve_model
 
 pytestmark = pytest.mark.realdata
 

@@ -14,9 +14,7 @@ import runpy
 import shlex
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
@@ -29,19 +27,12 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"
 PAGES += sorted(ROOT.glob("docs/*.md")) + [ROOT / name / "README.md" for name in ("experiments", "examples")]
 PACKAGES = runpy.run_path(str(ROOT / ".ci" / "docs.py"))["PACKAGES"]
 # options of other programs that the pages name
-FOREIGN = {"--no-build-isolation", "--no-deps", "--nproc-per-node", "--exclude", "--dist"}
+FOREIGN = {"--no-build-isolation", "--no-compile", "--no-deps", "--nproc-per-node", "--exclude", "--dist"}
 MISTYPED = ROOT / "docs" / "walk.md"  # on purpose, to show the messages
 
 
-def walk(command: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if hasattr(command, "commands"):  # a group; its class depends on typer's version
-        for name, inner in command.commands.items():
-            yield from walk(inner, *names, name)
-    else:
-        yield names, command
-
-
-TREE = dict(walk(typer.main.get_command(app)))
+LEAVES = runpy.run_path(str(ROOT / "docs" / "site" / "command_pages.py"))["leaves"]
+TREE = dict(LEAVES(typer.main.get_command(app)))
 OPTIONS = {names: {option for param in command.params for option in param.opts} for names, command in TREE.items()}
 
 
@@ -67,8 +58,8 @@ def written(text: str) -> list[str]:
 
 
 def of_page(page: Path) -> list[str]:
-    blocks = re.findall(r"^```\n(.*?)^```$", page.read_text(encoding="utf8"), re.DOTALL | re.MULTILINE)
-    return [line for block in blocks for line in written(block)]
+    blocks = re.findall(r"^```(\S*)\n(.*?)^```$", page.read_text(encoding="utf8"), re.DOTALL | re.MULTILINE)
+    return [line for language, block in blocks if not language for line in written(block)]
 
 
 def of_help() -> list[str]:

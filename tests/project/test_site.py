@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,33 @@ def test_the_table_of_invariances_is_the_tested_one():
             assert found == tuple(measures[others.get(name, name)][1:]), name
     tested = {f"rsa_{metric}" for metric in METRICS} | {n for n in measures if " of " not in n and "rsa" not in n}
     assert set(stated) == {n for n in tested if n not in others.values()} | set(others) | set(of_one)
+
+
+def test_a_block_of_one_line_gets_a_class():
+    class Node:
+        def __init__(self, tagname, text):
+            self.tagname, self.text, self.classes = tagname, text, []
+
+        def astext(self):
+            return self.text
+
+        def __getitem__(self, name):
+            return getattr(self, name)
+
+    blocks = [Node("literal_block", "bertft doctor\n"), Node("literal_block", "a\nb"), Node("paragraph", "a")]
+    tree = types.SimpleNamespace(findall=lambda wanted: filter(wanted, blocks))
+    runpy.run_path(str(DOCS / "site" / "one_line_blocks.py"))["mark"](None, tree)
+    assert [block.classes for block in blocks] == [["one-line"], [], []]
+
+
+def test_the_page_of_commands_lists_them_and_has_no_empty_column(made):
+    page = made["PARTS"]["commands"](None)
+    listed = re.findall(r"^\| \[`(bertft [a-z ]+)`\]\(#([a-z-]+)\) \| \S", page, re.MULTILINE)
+    sections = re.findall(r"^## `(.+)`$", page, re.MULTILINE)
+    assert len(sections) >= 9 and listed == [(name, name.replace(" ", "-")) for name in sections]
+    for section in page.split("\n## ")[1:]:
+        cells = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+        heads = cells[0]
+        assert heads[-1] == "meaning" and ("default" in heads) == (len(heads) == 3)
+        if "default" in heads:
+            assert any(len(row) == 3 and row[1].strip() for row in cells[1:]), section[:40]

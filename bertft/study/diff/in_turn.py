@@ -18,10 +18,10 @@ from torch import nn
 
 from bertft.data.streams import Stream
 from bertft.errors import BertftError
-from bertft.models.adapters import is_adapter
 from bertft.models.encoder import Encoder
 from bertft.models.fingerprint import fingerprint
 from bertft.models.logit_lens import LogitLens, logit_lens
+from bertft.models.names import is_adapter
 from bertft.models.weight_change import layer_of
 from bertft.models.weight_files import ModelWeights, WeightFiles, files_of, paired_names
 from bertft.runs.progress import Progress

@@ -18,10 +18,11 @@ from bertft.data.location import data_name
 from bertft.data.sampling import stimuli_order
 from bertft.data.streams import Stream
 from bertft.errors import BertftError
-from bertft.models.adapters import is_adapter, read_adapter
+from bertft.models.adapters import read_adapter
 from bertft.models.encoder import Encoder
 from bertft.models.fingerprint import fingerprint
 from bertft.models.logit_lens import LogitLens
+from bertft.models.names import is_adapter
 from bertft.report.page.direction_words import DirectionEnd
 from bertft.runs.digests import digest
 from bertft.runs.progress import SILENT, Progress

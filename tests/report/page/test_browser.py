@@ -91,6 +91,18 @@ def test_the_page_fits_its_window(chromium, page, width):
     assert chromium.run("document.documentElement.scrollWidth") <= width
 
 
+def test_a_long_list_of_downloads_wraps_on_a_phone(chromium, page):
+    chromium.open(page, width=320, height=800, phone=True)
+    chromium.run("""document.querySelectorAll('.downloads').forEach(node => {
+      for (let i = 0; i < 6; i++) {
+        const link = document.createElement('a');
+        link.href = '#'; link.textContent = 'wikipedia_sentences.csv'; node.append(link);
+      }
+    })""")
+    assert chromium.run("document.querySelectorAll('.downloads a').length") > 6
+    assert chromium.run("document.documentElement.scrollWidth") <= 320
+
+
 def contrast(chromium, selector: str, kind: str = "color") -> float:
     """Return the WCAG contrast of the first such element's ``kind`` of colour to its background, page or mark."""
     script = """(() => {

