@@ -43,6 +43,13 @@ class Form(NamedTuple):
         own = z[:, :-EXTRA].square().sum(1)
         return own + 2 * z[:, -2] if self.rdm else own
 
+    def products(self, z: Tensor) -> Tensor:
+        """Return K_ij (..., R, R) of augmented rows z (..., R, D+3), 0 on the diagonal."""
+        u, p = z[..., :-EXTRA], z[..., -2]
+        k = u @ u.mT + (p.unsqueeze(-1) + p.unsqueeze(-2)) if self.rdm else u @ u.mT
+        k.diagonal(dim1=-2, dim2=-1).zero_()
+        return k
+
     def vector(self, width: int) -> Tensor:
         """Return k (D+3,) with K_ii = k . z_i, for the augmented width D + 3."""
         k = torch.zeros(width, dtype=torch.float64)

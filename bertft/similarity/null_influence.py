@@ -16,7 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bertft.ops.moments.layout import Moments
+from bertft.ops.moments.formulas import PairSums, compare_sums, pair_sums
+from bertft.ops.moments.layout import Moments, present
 from bertft.similarity.augmented_rows import LINEAR, RDM, Form
 from bertft.similarity.influence import Entries, cka_influence, rsa_influence
 from bertft.similarity.traded_texts import TradedTexts
@@ -43,6 +44,49 @@ def _cross(form: Form, z: Tensor, w: Tensor, texts: TradedTexts) -> Tensor:
     of_x = ((z @ core) * w_of_others).sum(1) - form.diagonal(z) * form.square(w_of_others)
     of_y = ((z_of_others @ core) * w).sum(1) - form.square(z_of_others) * form.diagonal(w)
     return _of_both_roles(of_x.double(), of_y.double(), texts)
+
+
+def without_pairs_of_a_text(
+    m: Moments, z: Tensor, w: Tensor, texts: TradedTexts, form: Form, entries: Entries | None = None
+) -> tuple[float, float]:
+    """Return by how much a measure, and its mean while ``texts`` trade, change if no pair is of one text.
+
+    Stimuli of one text are alike, and one pair in S of S texts is of one text. So the measure of S texts differs from
+    that of more. ``form`` is `RDM` for RSA with ``entries``, and `LINEAR` for debiased CKA of rows about their means.
+    """
+    pairs, of_texts = float(m.x.n) * (float(m.x.n) - 1), 0.0
+    totals, inside, traded = _totals(m, form), torch.zeros(5, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for a, b in zip(texts.blocks(z), texts.blocks(w), strict=True):
+        k, l = (form.products(t).double() for t in (a, b))  # noqa: E741
+        of_texts += k.numel() - len(k) * k.shape[1]
+        mean = (l.sum(0) - l) / (len(l) - 1)
+        inside += torch.stack([k.sum(), l.sum(), (k * k).sum(), (k * l).sum(), (l * l).sum()])
+        traded += (k * mean).sum()
+    if form is LINEAR:
+        inside[:2] = 0
+    cross = float(_cross(form, z, w, texts).sum()) * (1 - of_texts / pairs)
+    found = []
+    for kl, kl_inside in ((totals[3], inside[3]), (cross + traded, traded)):
+        whole, own = totals.clone(), inside.clone()
+        whole[3], own[3] = kl, kl_inside
+        of_all, between = whole / pairs, (whole - own) / (pairs - of_texts)
+        found.append(_compared(between, entries) - _compared(of_all, entries))
+    return found[0], found[1]
+
+
+def _totals(m: Moments, form: Form) -> Tensor:
+    """Return the sums over pairs i != j of K, L, K K, K L and L L (5,)."""
+    if form is RDM:
+        return torch.stack([*pair_sums(m)[1:]])
+    squares = [present(t).square().sum() for t in (m.gram_x, m.cross, m.gram_y)]
+    zero = torch.zeros_like(squares[0])
+    return torch.stack([zero, zero, squares[0] - m.x.aa, squares[1] - m.xy.ab, squares[2] - m.y.aa])
+
+
+def _compared(averages: Tensor, entries: Entries | None) -> float:
+    sums = PairSums(torch.ones_like(averages[0]), *averages)
+    scale, offset = zip(*entries, strict=True) if entries else ((1.0, 1.0), (0.0, 0.0))
+    return float(compare_sums(sums, compare="cosine" if entries else "pearson", scale=scale, offset=offset))
 
 
 def matrix_influence(a: Tensor, b: Tensor, size: float) -> Tensor:

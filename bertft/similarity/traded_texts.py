@@ -70,16 +70,16 @@ class TradedTexts:
 
         It is the mean over the other texts of the class, at the same place.
         """
-        found = [(block.sum(0) - block) / (len(block) - 1) for block in self._blocks(values)]
+        found = [(block.sum(0) - block) / (len(block) - 1) for block in self.blocks(values)]
         return torch.cat([block.flatten(0, 1) for block in found])
 
     def common(self, values: Tensor) -> Tensor:
         """Return, for values (R', ...) of `kept`, the mean over all texts of the class at the same place."""
-        found = [block.mean(0, keepdim=True).expand_as(block) for block in self._blocks(values)]
+        found = [block.mean(0, keepdim=True).expand_as(block) for block in self.blocks(values)]
         return torch.cat([block.flatten(0, 1) for block in found])
 
-    def _blocks(self, values: Tensor) -> Iterator[Tensor]:
-        """Yield the values of each class as (texts, length, ...)."""
+    def blocks(self, values: Tensor) -> Iterator[Tensor]:
+        """Yield the values (R', ...) of `kept` of each class as (texts, length, ...)."""
         sizes = [length * texts for length, texts in self._classes]
         for (length, texts), part in zip(self._classes, values.split(sizes), strict=True):
             yield part.unflatten(0, (texts, length))

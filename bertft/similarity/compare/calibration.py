@@ -9,6 +9,9 @@ of the sample lies from z of all texts (a control variate). With v_s and z_s of 
 over the texts' influences dv on v_s and dz on z_s. What the slope does not explain, dz - slope dv, is independent of v
 and remains as the error of z, beside that of a mean of K trades. The calibrated value (v - z) / (1 - z) then has the
 error ((1 - g slope) dv - g rest) / (1 - z) with g = (1 - v) / (1 - z).
+
+Stimuli of one text are alike, and of S texts one pair in S is of one text. So v_s and z_s are first moved to the share
+of such pairs that all stimuli have.
 """
 
 from __future__ import annotations
@@ -34,11 +37,21 @@ class Tie(NamedTuple):
         slope: change of the null by change of the measure.
         error: standard error of the null's mean that the slope leaves.
         quantile: of Student's t for a 95 % interval.
+        shifts: changes of the measure of the sample and of its null if no pair of stimuli were of one text.
     """
 
     slope: float
     error: float
     quantile: float
+    shifts: tuple[float, float] = (0.0, 0.0)
+
+    def null_beside(self, value: float, own: float, null: float, share: float) -> float:
+        """Return the null of all stimuli, whose measure is ``value``, from measure and null of the sample.
+
+        ``share`` is the share of the stimuli in the sample.
+        """
+        of_value, of_null = ((1 - share) * shift for shift in self.shifts)
+        return null + of_null + self.slope * (value - own - of_value)
 
 
 def tie(of_value: Tensor, of_null: Tensor, groups: Tensor) -> Tie | None:

@@ -21,7 +21,7 @@ from bertft.ops.moments.layout import Moments
 from bertft.runs.vocabulary import MeasureName
 from bertft.similarity import measures, neighbours
 from bertft.similarity import pairwise_rsa as pairwise
-from bertft.similarity.augmented_rows import augmented
+from bertft.similarity.augmented_rows import LINEAR, RDM, augmented
 from bertft.similarity.compare.plan import PAIRS, SCATTER, Plan
 from bertft.similarity.influence import cka_influence, entries_about, rsa_influence
 from bertft.similarity.null_influence import (
@@ -29,10 +29,12 @@ from bertft.similarity.null_influence import (
     matrix_influence,
     matrix_null_influence,
     rsa_null_influence,
+    without_pairs_of_a_text,
 )
 from bertft.similarity.traded_texts import TradedTexts
 
 Influences = Callable[[TradedTexts], tuple[Tensor, Tensor]]
+Shifts = Callable[[TradedTexts], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class Value:
     """A measure of an order (n,): stimulus i of x stands beside stimulus ``order[i]`` of y.
 
     ``influences`` gives those of the stimuli (n,) on the measure in their places, and on its mean while texts trade. It
-    is None for measures whose expectation depends on the number of stimuli.
+    is None for measures whose expectation depends on the number of stimuli. ``shifts`` are the changes of both if no
+    pair of stimuli is of one text; None for a measure that is taken on the sample alone.
     """
 
     of: Callable[[Tensor], float]
     influences: Influences | None = None
+    shifts: Shifts | None = None
 
     def __call__(self, order: Tensor) -> float:
         """Return the measure."""
@@ -142,12 +146,14 @@ def _rsa(pair: LinearPair, compare: str) -> Value:
     def influences(texts: TradedTexts) -> tuple[Tensor, Tensor]:
         return rsa_influence(*pair.rows, form), rsa_null_influence(*pair.rows, texts, form)
 
-    return Value(lambda order: float(rsa_from_moments(pair.at(order), **settings).clamp(-1, 1)), influences)
+    shifts = lambda texts: without_pairs_of_a_text(*pair.rows, texts, RDM, form)
+    return Value(lambda order: float(rsa_from_moments(pair.at(order), **settings).clamp(-1, 1)), influences, shifts)
 
 
 def _debiased(pair: LinearPair) -> Value:
     influences = lambda texts: (cka_influence(*pair.rows), cka_null_influence(*pair.rows, texts))
-    return Value(lambda order: float(cka_from_moments(pair.at(order), debiased=True)), influences)
+    shifts = lambda texts: without_pairs_of_a_text(*pair.rows, texts, LINEAR)
+    return Value(lambda order: float(cka_from_moments(pair.at(order), debiased=True)), influences, shifts)
 
 
 def _of_scatter(pair: LinearPair, measure: str, noise: float) -> Callable[[Tensor], float]:

@@ -44,14 +44,17 @@ class Nulls(NamedTuple):
     traded: np.ndarray
     ties: Sequence[Tie | None]
 
-    def zero(self, layer: int, value: float) -> tuple[float, Tie | None]:
-        """Return the mean beside ``value`` of all stimuli, and its tie with the error of a mean of K added."""
+    def zero(self, layer: int, value: float, share: float) -> tuple[float, Tie | None]:
+        """Return the mean beside ``value`` of all stimuli, and its tie with the error of a mean of K added.
+
+        ``share`` is the share of the stimuli in the sample.
+        """
         drawn, found = self.traded[layer], self.ties[layer]
         mean = float(drawn.mean())
         if found is None:
             return mean, None
         error = math.hypot(found.error, float(drawn.std(ddof=1)) / math.sqrt(len(drawn)))
-        return mean + found.slope * (value - float(self.own[layer])), found._replace(error=error)
+        return found.null_beside(value, float(self.own[layer]), mean, share), found._replace(error=error)
 
 
 def rows(
@@ -145,7 +148,8 @@ def _values_of(of_layer: Mapping[str, Value], orders: Sequence[Tensor]) -> Itera
 
 
 def _tie(value: Value, texts: TradedTexts) -> Tie | None:
-    return None if value.influences is None else tie(*value.influences(texts), texts.owner)
+    found = None if value.influences is None else tie(*value.influences(texts), texts.owner)
+    return found if found is None or value.shifts is None else found._replace(shifts=value.shifts(texts))
 
 
 def _of_measure(head: Row, null: Nulls, known: Known) -> list[Row]:
@@ -159,7 +163,7 @@ def _of_measure(head: Row, null: Nulls, known: Known) -> list[Row]:
         row = replace(head, layer=layer, measure=_named(head.measure, "calibrated"), value=own)
         if whole is not None and of_any_number(head.measure):
             row = replace(row, value=whole.value, low=whole.low, high=whole.high, n=whole.n)
-        equal, (zero, found) = 0.0 if distance else 1.0, null.zero(layer, row.value)
+        equal, (zero, found) = 0.0 if distance else 1.0, null.zero(layer, row.value, (head.n or 1) / (row.n or 1))
         if abs(equal - zero) > SCALE:
             table.append(calibrated(row, zero, equal, found))
     return table
