@@ -117,3 +117,32 @@ def test_others_are_the_same_places_of_the_other_texts_of_a_class():
     assert found[10].item() == (121 + 144 + 169 + 196 + 225) / 5
     common = texts.common(torch.arange(16.0))
     assert common.tolist() == [4.0, 5.0] * 5 + [12.5] * 6
+
+
+def without_own_pairs(measure: str, x: Tensor, y: Tensor, texts: TradedTexts) -> float:
+    """Return a measure over the pairs of stimuli of different texts, less the same over all pairs."""
+    if measure == "cka_debiased":
+        x, y = x - x.mean(0), y - y.mean(0)
+    k, l = matrices(measure, x, y)  # noqa: E741
+    found = []
+    for pairs in (texts.owner[:, None] != texts.owner, ~torch.eye(len(x), dtype=torch.bool)):
+        a, b = k[pairs], l[pairs]
+        if measure.endswith("pearson"):
+            a, b = a - a.mean(), b - b.mean()
+        found.append(float(a @ b / (a.norm() * b.norm())))
+    return found[0] - found[1]
+
+
+@pytest.mark.parametrize("measure", [name for name in MEASURES if "euclidean" not in name or "sq" in name])
+def test_shifts_leave_out_the_pairs_of_one_text(measure):
+    g = torch.Generator().manual_seed(0)
+    texts = TradedTexts(torch.repeat_interleave(torch.arange(40), torch.tensor([3, 5]).repeat(20)), 0)
+    draw = lambda count: torch.randn(count, 5, generator=g, dtype=torch.float64)
+    x, y = (draw(40)[texts.owner] + 0.7 * draw(160) + 0.2 for _ in range(2))
+    y += 0.3 * x
+    shifts = dict(values(PLAN, x, y, 0.0))[measure].shifts
+    assert shifts is not None
+    traded = [without_own_pairs(measure, x, y[order], texts) for order in texts.derangements(100)]
+    expected = without_own_pairs(measure, x, y, texts), sum(traded) / len(traded)
+    own, null = shifts(texts)
+    assert own == pytest.approx(expected[0], rel=1e-9) and null == pytest.approx(expected[1], rel=0.02, abs=0.003)

@@ -41,6 +41,18 @@ def test_unrelated_texts_are_nearer_to_zero_than_by_the_null_of_the_sample_alone
     assert size(mended) < 0.9 * size(plain)
 
 
+def test_unrelated_texts_of_alike_stimuli_are_at_zero_however_few_are_sampled():
+    """Stimuli of one text are alike: in a sample of 40 of 400 texts they make a null of 0.05, of all texts 0.005."""
+    g, lengths = torch.Generator().manual_seed(0), torch.full((400,), 5)
+    groups = torch.repeat_interleave(torch.arange(400), 5)
+    for _ in range(5):
+        x, y = (torch.randn(400, 12, generator=g)[groups] + torch.randn(2000, 12, generator=g) for _ in range(2))
+        rows = calibrated_draws.rows_of(x, y, lengths, replace(SAMPLED, sample=200))
+        found = {row.measure: row for row in rows if row.layer == 0}
+        for measure in MEASURES:
+            assert found[f"{measure}_null"].value > 0.03 and abs(found[f"{measure}_calibrated"].value) < 0.015
+
+
 @pytest.mark.parametrize("measure", MEASURES)
 def test_equal_spaces_are_exactly_one(measure):
     plan, lengths = calibrated_draws.PLAN, torch.full((300,), 4)
@@ -102,3 +114,10 @@ def test_a_null_that_moves_more_than_its_value_turns_the_interval_around():
 def test_without_a_tie_the_interval_is_that_of_the_value():
     found = calibrated(ROW, 0.2, 1.0)
     assert (found.value, found.low, found.high) == pytest.approx((0.25, 0.125, 0.4375))
+
+
+def test_a_null_moves_with_its_value_and_to_the_share_of_pairs_within_texts_of_all_stimuli():
+    """A quarter of all stimuli is sampled: three quarters of the shifts."""
+    found = Tie(0.5, 0.0, 2.0, (-0.04, -0.08))
+    assert found.null_beside(0.3, 0.35, 0.2, 0.25) == pytest.approx(0.2 - 0.06 + 0.5 * (0.3 - 0.35 + 0.03))
+    assert found.null_beside(0.35, 0.35, 0.2, 1.0) == 0.2
