@@ -72,14 +72,12 @@ def rows(
 
     All layers and measures share the derangements. Each measure has three kinds of rows of the task ``null``:
 
-    - ``<measure>_null`` by layer: the mean, with the one-sided 95 % bound as ``high`` (``low`` of a distance): the k-th
-      of K values, k = 0.95 (K + 1) rounded up.
+    - ``<measure>_null`` by layer: the mean, with the one-sided 95 % `upper_bound` as ``high`` (``low`` of a distance).
     - ``<measure>_null_max``, of no layer: the same of the largest value over layers (of the smallest distance).
     - ``<measure>_calibrated`` by layer: (value - mean) / (equal - mean) with ``equal`` the measure of equal spaces (1;
-      0 for a distance). It is 0 for unrelated spaces and 1 for equal ones. RSA and debiased CKA, whose expectation does
-      not depend on the number of stimuli, take value and interval of ``known``, and the mean and its error beside that
-      value (`bertft.similarity.compare.calibration`). Any other measure takes the value of the stimuli of the null,
-      without an interval. No row if unrelated spaces score like equal ones, as in CCA with few stimuli.
+      0 for a distance). It is 0 for unrelated spaces and 1 for equal ones. RSA and debiased CKA take value and interval
+      of ``known``, and the mean beside it (`bertft.similarity.compare.calibration`). Any other measure takes the value
+      of the sample without an interval. No row if unrelated spaces score like equal ones, as in CCA with few stimuli.
 
     Args:
         data: name of the texts.
