@@ -38,6 +38,18 @@ class Form(NamedTuple):
         """Return K_ii (R,) of augmented rows z (R, D+3)."""
         return z[:, -3] + 2 * z[:, -2] if self.rdm else z[:, -3]
 
+    def square(self, z: Tensor) -> Tensor:
+        """Return z_i' A z_i (R,) of augmented rows z (R, D+3), which is K_ii unless the rows are means."""
+        own = z[:, :-EXTRA].square().sum(1)
+        return own + 2 * z[:, -2] if self.rdm else own
+
+    def products(self, z: Tensor) -> Tensor:
+        """Return K_ij (..., R, R) of augmented rows z (..., R, D+3), 0 on the diagonal."""
+        u, p = z[..., :-EXTRA], z[..., -2]
+        k = u @ u.mT + (p.unsqueeze(-1) + p.unsqueeze(-2)) if self.rdm else u @ u.mT
+        k.diagonal(dim1=-2, dim2=-1).zero_()
+        return k
+
     def vector(self, width: int) -> Tensor:
         """Return k (D+3,) with K_ii = k . z_i, for the augmented width D + 3."""
         k = torch.zeros(width, dtype=torch.float64)
@@ -52,7 +64,12 @@ LINEAR = Form(False)
 def augment(x: Tensor, mean: Tensor, metric: str) -> Tensor:
     """Return augmented rows (R, D+3) float64 of vectors x (R, D) about the provisional ``mean`` (D,)."""
     u, p = reference.prepared_rows(x, mean, metric)
-    return torch.cat([u, (u * u).sum(1, keepdim=True), p.unsqueeze(1), torch.ones_like(u[:, :1])], dim=1)
+    return augmented(u, (u * u).sum(1), p)
+
+
+def augmented(u: Tensor, a: Tensor, p: Tensor) -> Tensor:
+    """Return augmented rows (R, D+3), in the precision of ``u``, from u (R, D), a (R,) and p (R,)."""
+    return torch.cat([u, torch.stack([a, p, torch.ones_like(a)], dim=1).to(u.dtype)], dim=1)
 
 
 def pack(m: Moments) -> tuple[Tensor, Tensor, Tensor]:

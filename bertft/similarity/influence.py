@@ -79,9 +79,13 @@ def augmented_rows(moments: CrossMoments, layer: int, x: Tensor, y: Tensor) -> t
 
 def entries(moments: CrossMoments, layer: int) -> Entries:
     """Return scale and offset of both RDMs' entries at ``layer``, for `rsa_influence` of the cosine comparison."""
-    mean_x, mean_y = moments.means(layer, layer)
-    x, y = moments.metric_x, moments.metric_y
-    return (SCALE[x], float(metric_offset(x, mean_x))), (SCALE[y], float(metric_offset(y, mean_y)))
+    return entries_about((moments.metric_x, moments.metric_y), moments.means(layer, layer))
+
+
+def entries_about(metrics: tuple[str, str], means: tuple[Tensor, Tensor]) -> Entries:
+    """Return scale and offset of the entries of two RDMs by their metrics and provisional means."""
+    x, y = ((SCALE[metric], float(metric_offset(metric, mean))) for metric, mean in zip(metrics, means, strict=True))
+    return x, y
 
 
 def _pair_projection(form: Form, xy: Tensor, z: Tensor, w: Tensor) -> Tensor:
@@ -98,10 +102,11 @@ def _single_projection(form: Form, moments: Tensor, z: Tensor) -> Tensor:
 
 
 @torch.inference_mode(False)  # needs autograd even if the caller is in inference_mode
-def rsa_influence(m: Moments, z: Tensor, w: Tensor, form: Entries | None = None) -> Tensor:
+def rsa_influence(m: Moments, z: Tensor, w: Tensor, form: Entries | None = None, cross: Tensor | None = None) -> Tensor:
     """Return the influence (R,) of augmented rows z (R, D+3), w (R, E+3) on RSA; NaN if an RDM is constant.
 
-    RSA is by Pearson, or by the cosine comparison of the matrices whose ``entries`` are ``form``.
+    RSA is by Pearson, or by the cosine comparison of the matrices whose ``entries`` are ``form``. It is that of the
+    stimuli in their places or, with ``cross`` (R,) of `bertft.similarity.null_influence`, that of a null.
     """
     xx, yy, xy = pack(m)
     others = float(m.x.n) - 1
@@ -109,10 +114,12 @@ def rsa_influence(m: Moments, z: Tensor, w: Tensor, form: Entries | None = None)
         _single_projection(RDM, xx, z),
         _single_projection(RDM, yy, w),
         _pair_projection(RDM, xx, z, z),
-        _pair_projection(RDM, xy, z, w),
+        _pair_projection(RDM, xy, z, w) if cross is None else cross,
         _pair_projection(RDM, yy, w, w),
     )
     sums = pair_sums(m)
+    if cross is not None:
+        sums = sums._replace(kl=cross.mean() / others * sums.pairs)
     averages = [(total / sums.pairs).detach().requires_grad_() for total in sums[1:]]
     with torch.enable_grad():  # with a single pair, sums are averages
         of_one = PairSums(torch.ones_like(sums.pairs), *averages)
@@ -171,10 +178,19 @@ def cka_with_influence(
     return xy / root, (d_xy - xy / 2 * (d_x / xx + d_y / yy)) / root
 
 
-def cka_influence(m: Moments, z: Tensor, w: Tensor) -> Tensor:
-    """Return the influence (R,) of augmented rows z (R, D+3), w (R, E+3) on debiased CKA; NaN without variance."""
+def cka_influence(m: Moments, z: Tensor, w: Tensor, cross: Tensor | None = None) -> Tensor:
+    """Return the influence (R,) of augmented rows z (R, D+3), w (R, E+3) on debiased CKA; NaN without variance.
+
+    It is that of the stimuli in their places or, with ``cross`` (R,) of `bertft.similarity.null_influence`, that of a
+    null. The rows are then about the mean of all stimuli.
+    """
     xx, yy, xy = pack(m)
-    return cka_with_influence(_hsic_influence(xy, z, w), _hsic_influence(xx, z, z), _hsic_influence(yy, w, w))[1]
+    if cross is None:
+        of_pair = _hsic_influence(xy, z, w)
+    else:
+        means = cross / (float(m.x.n) - 1)
+        of_pair = float(means.mean()), 2 * (means - means.mean())
+    return cka_with_influence(of_pair, _hsic_influence(xx, z, z), _hsic_influence(yy, w, w))[1]
 
 
 @torch.inference_mode(False)  # needs autograd even if the caller is in inference_mode

@@ -42,6 +42,7 @@ class TradedTexts:
     Attributes:
         kept: (R',) the stimuli, class by class and text by text, among those of ``groups``.
         texts: their number of texts.
+        owner: (R',) the number of the text of each, from 0.
     """
 
     def __init__(self, groups: Tensor, seed: int) -> None:
@@ -56,10 +57,32 @@ class TradedTexts:
         ]
         self.kept = torch.cat(places) if places else order[:0]
         self.texts, self._seed = len(places), seed
+        self.owner = torch.repeat_interleave(
+            torch.arange(len(places)), torch.tensor([*map(len, places)], dtype=torch.long)
+        )
 
     def __len__(self) -> int:
         """Return R', the number of stimuli."""
         return len(self.kept)
+
+    def others(self, values: Tensor) -> Tensor:
+        """Return, for values (R', ...) of `kept`, what each stimulus trades them for on average.
+
+        It is the mean over the other texts of the class, at the same place.
+        """
+        found = [(block.sum(0) - block) / (len(block) - 1) for block in self.blocks(values)]
+        return torch.cat([block.flatten(0, 1) for block in found])
+
+    def common(self, values: Tensor) -> Tensor:
+        """Return, for values (R', ...) of `kept`, the mean over all texts of the class at the same place."""
+        found = [block.mean(0, keepdim=True).expand_as(block) for block in self.blocks(values)]
+        return torch.cat([block.flatten(0, 1) for block in found])
+
+    def blocks(self, values: Tensor) -> Iterator[Tensor]:
+        """Yield the values (R', ...) of `kept` of each class as (texts, length, ...)."""
+        sizes = [length * texts for length, texts in self._classes]
+        for (length, texts), part in zip(self._classes, values.split(sizes), strict=True):
+            yield part.unflatten(0, (texts, length))
 
     def derangements(self, count: int) -> Iterator[Tensor]:
         """Yield ``count`` orders (R',) of `kept`, each uniform among those in which every text changes its place."""

@@ -46,6 +46,7 @@ class VectorsCommand(Settings):
     intervals: bool
     layers: Layers
     permutations: Count
+    null: Count
     precision: Precision
     seed: int
 
@@ -57,7 +58,7 @@ class VectorsCommand(Settings):
         return Plan(
             tuple(self.metrics), tuple(self.compares), tuple(self.measures), self.intervals, self.sample, self.seed,
             self.layers == "all", precision=self.precision, permutations=self.permutations,
-            layers=layer_numbers(self.layers) or (),
+            layers=layer_numbers(self.layers) or (), null=self.null,
         )  # fmt: skip
 
     def to_tree(self) -> dict[str, Any]:
@@ -67,6 +68,7 @@ class VectorsCommand(Settings):
             "pair_by": self.pair_by, "metric": self.metrics, "compare": self.compares, "measures": self.measures,
             "sample": self.sample, "intervals": self.intervals, "layers": self.layers,
             "permutations": self.permutations, "precision": self.precision, "seed": self.seed,
+            **({"null": self.null} if self.null else {}),
         }  # fmt: skip
 
 

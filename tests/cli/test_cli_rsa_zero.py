@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -11,6 +12,7 @@ import yaml
 from bertft.cli.main import run
 from bertft.models.encoder import Encoder
 from bertft.runs.rows import read_results
+from bertft.similarity import Plan, compare_vectors
 
 TEXT = "builtin:synthetic?size=40"
 
@@ -40,7 +42,9 @@ def test_null_and_noise_are_rows_curves_and_settings(here, tiny_model, disturbed
         assert null.value < null.high < value.value and null.n <= value.n
         assert (model, "cka_debiased_null_max", None) in rows
         calibrated = rows[model, "rsa_cosine_pearson_calibrated", 3]
-        assert calibrated.value == pytest.approx((value.value - null.value) / (1 - null.value))
+        plain = (value.value - null.value) / (1 - null.value)
+        assert calibrated.value == pytest.approx(plain, abs=1e-4)  # the null is of texts cut to one length
+        assert calibrated.low < calibrated.value < calibrated.high
     assert rows["noise of t", "rsa_cosine_pearson", 1].value > 0.999999  # block 1 (from 0) alone has noise
     assert rows["noise of t", "rsa_cosine_pearson", 2].value < 0.9999
     assert ("t - noise of t", "rsa_cosine_pearson", 2) in rows
@@ -51,6 +55,22 @@ def test_null_and_noise_are_rows_curves_and_settings(here, tiny_model, disturbed
     assert "noise of X: the base with a random change of the size of" in page
     config = yaml.safe_load((here / "run" / "config.yaml").read_text(encoding="utf8"))
     assert (config["null"], config["noise"]) == (100, True) and "skip_first" not in config
+
+
+def test_a_null_of_files_of_vectors_is_that_of_the_vectors(here):
+    g = torch.Generator().manual_seed(0)
+    groups = np.repeat(np.arange(40), 3)
+    x, y = (torch.randn(2, 120, 6, generator=g).numpy() for _ in range(2))
+    for name, vectors in (("x", x), ("y", y)):
+        np.savez(here / name, vectors=vectors, ids=np.arange(120), groups=groups)
+    command = ["rsa", "--base-vectors", "x.npz", "--tuned-vectors", "tuned=y.npz", "--null", "100", "--seed", "1"]
+    assert run([*command, "--out", "run", "-q"]) == 0
+    found = {(row.measure, row.layer): row for row in read_results(here / "run" / "results.csv")}
+    expected = compare_vectors(x, y, Plan(null=100, seed=1), groups=groups.tolist())
+    assert {row.measure for row in expected} >= {"cka_debiased_calibrated", "rsa_cosine_pearson_null"}
+    for row in expected:
+        assert found[row.measure, row.layer].value == pytest.approx(row.value, abs=1e-9)
+    assert yaml.safe_load((here / "run" / "config.yaml").read_text(encoding="utf8"))["null"] == 100
 
 
 def decoder(tiny_model, folder, noise: float = 0.0, factor: float = 1.0) -> str:

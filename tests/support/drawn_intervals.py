@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+import calibrated_draws
 import numpy as np
 import torch
 from simulated import Drawn, Simulation, drawn, logistic
@@ -371,5 +372,6 @@ SIMULATIONS = {
     "structural": Simulation(500, lambda seed: drawn(_structural_rows(500, seed, 1000)), _structural_limit),
     "fine-tuned": Simulation(200, _finetuned(200), _finetuned_limit),
     "seeds": Simulation(200, _pooled(200), _pooled_limit),
+    "calibrated": Simulation(400, calibrated_draws.calibrated(400), calibrated_draws.limits),
     "null": Simulation(40, _null),
 }

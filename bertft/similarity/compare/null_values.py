@@ -2,12 +2,13 @@
 
 What a space has of its own does not change with the order of its stimuli, so it is computed once: sums, whiteners,
 RDMs, kernels and neighbours. An order then costs n D E products for the measures of each metric's sums, and n^2
-operations for each measure over pairs.
+operations for each measure over pairs. RSA and debiased CKA also give the influence of each stimulus.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,9 +21,38 @@ from bertft.ops.moments.layout import Moments
 from bertft.runs.vocabulary import MeasureName
 from bertft.similarity import measures, neighbours
 from bertft.similarity import pairwise_rsa as pairwise
+from bertft.similarity.augmented_rows import LINEAR, RDM, augmented
 from bertft.similarity.compare.plan import PAIRS, SCATTER, Plan
+from bertft.similarity.influence import cka_influence, entries_about, rsa_influence
+from bertft.similarity.null_influence import (
+    cka_null_influence,
+    matrix_influence,
+    matrix_null_influence,
+    rsa_null_influence,
+    without_pairs_of_a_text,
+)
+from bertft.similarity.traded_texts import TradedTexts
 
-Value = Callable[[Tensor], float]  # of an order (n,): stimulus i of x beside stimulus order[i] of y
+Influences = Callable[[TradedTexts], tuple[Tensor, Tensor]]
+Shifts = Callable[[TradedTexts], tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A measure of an order (n,): stimulus i of x stands beside stimulus ``order[i]`` of y.
+
+    ``influences`` gives those of the stimuli (n,) on the measure in their places, and on its mean while texts trade. It
+    is None for measures whose expectation depends on the number of stimuli. ``shifts`` are the changes of both if no
+    pair of stimuli is of one text; None for a measure that is taken on the sample alone.
+    """
+
+    of: Callable[[Tensor], float]
+    influences: Influences | None = None
+    shifts: Shifts | None = None
+
+    def __call__(self, order: Tensor) -> float:
+        """Return the measure."""
+        return self.of(order)
 
 
 class _Side(NamedTuple):
@@ -33,6 +63,11 @@ class _Side(NamedTuple):
     a: Tensor  # (n,) float64
     mean: Tensor  # (D,) float64
     own: Moments  # of the space with itself
+
+    @property
+    def rows(self) -> Tensor:
+        """The augmented rows (n, D+3)."""
+        return augmented(self.u, self.a, self.p)
 
 
 class LinearPair:
@@ -61,6 +96,11 @@ class LinearPair:
         rest = torch.stack([x.a @ b, x.p @ q, q @ x.a, x.p @ b])
         stats = torch.cat([of_x.double().flatten(), of_y.double().flatten(), rest])
         return Moments(x.own.gram_x, x.own.stats_x, (x.u.mT @ v).double(), stats, y.own.gram_x, y.own.stats_x)
+
+    @property
+    def rows(self) -> tuple[Moments, Tensor, Tensor]:
+        """The moments of the stimuli in their places, and the augmented rows of both spaces."""
+        return self.at(torch.arange(len(self.x.u))), self.x.rows, self.y.rows
 
     @property
     def spaces(self) -> tuple[Tensor, Tensor]:
@@ -94,21 +134,29 @@ def values(plan: Plan, x: Tensor, y: Tensor, noise: float) -> Iterator[tuple[str
         elif measure == "cka" and raw is not None:
             yield "cka_debiased", _debiased(raw)
         elif measure in SCATTER and raw is not None:
-            yield measure, _of_scatter(raw, measure, noise)
+            yield measure, Value(_of_scatter(raw, measure, noise))
         elif measure in PAIRS:
             yield _OVER_PAIRS[measure](x, y)
 
 
 def _rsa(pair: LinearPair, compare: str) -> Value:
     settings: dict[str, Any] = {"metric": pair.metric, "compare": compare, "mean_x": pair.x.mean, "mean_y": pair.y.mean}
-    return lambda order: float(rsa_from_moments(pair.at(order), **settings).clamp(-1, 1))
+    form = entries_about((pair.metric, pair.metric), (pair.x.mean, pair.y.mean)) if compare == "cosine" else None
+
+    def influences(texts: TradedTexts) -> tuple[Tensor, Tensor]:
+        return rsa_influence(*pair.rows, form), rsa_null_influence(*pair.rows, texts, form)
+
+    shifts = lambda texts: without_pairs_of_a_text(*pair.rows, texts, RDM, form)
+    return Value(lambda order: float(rsa_from_moments(pair.at(order), **settings).clamp(-1, 1)), influences, shifts)
 
 
 def _debiased(pair: LinearPair) -> Value:
-    return lambda order: float(cka_from_moments(pair.at(order), debiased=True))
+    influences = lambda texts: (cka_influence(*pair.rows), cka_null_influence(*pair.rows, texts))
+    shifts = lambda texts: without_pairs_of_a_text(*pair.rows, texts, LINEAR)
+    return Value(lambda order: float(cka_from_moments(pair.at(order), debiased=True)), influences, shifts)
 
 
-def _of_scatter(pair: LinearPair, measure: str, noise: float) -> Value:
+def _of_scatter(pair: LinearPair, measure: str, noise: float) -> Callable[[Tensor], float]:
     """Return a measure of scatter matrices; those of each space, and their whiteners, are computed once."""
     xx, yy = pair.spaces
     cross = lambda order: measures.scatter(pair.at(order))[2]
@@ -152,7 +200,8 @@ def _over_rdms(x: Tensor, y: Tensor, metric: str, compare: str) -> Value:
         size = (pairs**3 - pairs) / 6  # twice the variance of ranks without ties, as every pair appears twice
     else:
         size = float(a.double().square().sum().sqrt() * b.double().square().sum().sqrt())
-    return partial(_product, a, b, size)
+    influences = lambda texts: (matrix_influence(a, b, size), matrix_null_influence(a, b, size, texts))
+    return Value(partial(_product, a, b, size), influences)
 
 
 def _product(a: Tensor, b: Tensor, size: float, order: Tensor) -> float:
@@ -164,7 +213,7 @@ def _product(a: Tensor, b: Tensor, size: float, order: Tensor) -> float:
 def _rbf(x: Tensor, y: Tensor) -> tuple[str, Value]:
     a, b = (neighbours.gaussian_kernel(t) for t in (x, y))
     size = float((a.square().sum() * b.square().sum()).sqrt())
-    return "cka_rbf", partial(_product, a.float(), b.float(), size)
+    return "cka_rbf", Value(partial(_product, a.float(), b.float(), size))
 
 
 def _knn(x: Tensor, y: Tensor) -> tuple[str, Value]:
@@ -176,7 +225,7 @@ def _knn(x: Tensor, y: Tensor) -> tuple[str, Value]:
         place[order] = torch.arange(len(order))  # where each stimulus of y stands now
         return float((a.unsqueeze(2) == place[b[order]].unsqueeze(1)).any(2).double().mean())
 
-    return str(MeasureName.neighbours(neighbours.K)), value
+    return str(MeasureName.neighbours(neighbours.K)), Value(value)
 
 
 _OVER_PAIRS = {"mutual_knn": _knn, "cka_rbf": _rbf}

@@ -8,7 +8,7 @@ position. What is left is what position and frequency alone give, and the bias o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -20,7 +20,8 @@ from bertft.errors import BertftError
 from bertft.runs.progress import SILENT, Progress
 from bertft.runs.rows import Row
 from bertft.runs.vocabulary import Derived, MeasureName, is_noise
-from bertft.similarity.compare.null_values import values
+from bertft.similarity.compare.calibration import Tie, calibrated, tie
+from bertft.similarity.compare.null_values import Value, values
 from bertft.similarity.compare.plan import Plan
 from bertft.similarity.compare.streamed import task_of
 from bertft.similarity.traded_texts import LEAST, TradedTexts
@@ -34,10 +35,26 @@ Known = Mapping[tuple[object, ...], Row]
 
 
 class Nulls(NamedTuple):
-    """Values of one measure: ``own`` (L,) of the stimuli in their places, ``traded`` (L, K) of K derangements."""
+    """Values of one measure: ``own`` (L,) of the stimuli in their places, ``traded`` (L, K) of K derangements.
+
+    ``ties`` are those of each layer, None where the measure has none.
+    """
 
     own: np.ndarray
     traded: np.ndarray
+    ties: Sequence[Tie | None]
+
+    def zero(self, layer: int, value: float, share: float) -> tuple[float, Tie | None]:
+        """Return the mean beside ``value`` of all stimuli, and its tie with the error of a mean of K added.
+
+        ``share`` is the share of the stimuli in the sample.
+        """
+        drawn, found = self.traded[layer], self.ties[layer]
+        mean = float(drawn.mean())
+        if found is None:
+            return mean, None
+        error = math.hypot(found.error, float(drawn.std(ddof=1)) / math.sqrt(len(drawn)))
+        return found.null_beside(value, float(self.own[layer]), mean, share), found._replace(error=error)
 
 
 def rows(
@@ -55,13 +72,12 @@ def rows(
 
     All layers and measures share the derangements. Each measure has three kinds of rows of the task ``null``:
 
-    - ``<measure>_null`` by layer: the mean, with the one-sided 95 % bound as ``high`` (``low`` of a distance): the k-th
-      of K values, k = 0.95 (K + 1) rounded up.
+    - ``<measure>_null`` by layer: the mean, with the one-sided 95 % `upper_bound` as ``high`` (``low`` of a distance).
     - ``<measure>_null_max``, of no layer: the same of the largest value over layers (of the smallest distance).
     - ``<measure>_calibrated`` by layer: (value - mean) / (equal - mean) with ``equal`` the measure of equal spaces (1;
-      0 for a distance). It is 0 for unrelated spaces and 1 for equal ones. RSA and debiased CKA, whose expectation does
-      not depend on the number of stimuli, take value and interval of ``known``, any other measure the value of the
-      stimuli of the null. No row if unrelated spaces score like equal ones, as in CCA with few stimuli.
+      0 for a distance). It is 0 for unrelated spaces and 1 for equal ones. RSA and debiased CKA take value and interval
+      of ``known``, and the mean beside it (`bertft.similarity.compare.calibration`). Any other measure takes the value
+      of the sample without an interval. No row if unrelated spaces score like equal ones, as in CCA with few stimuli.
 
     Args:
         data: name of the texts.
@@ -79,16 +95,17 @@ def rows(
         return []
     orders, table = [torch.arange(len(texts)), *texts.derangements(plan.null)], list[Row]()
     for name, space in tuned.items():
-        measured: dict[str, list[list[float]]] = {}
+        measured: dict[str, list[tuple[list[float], Tie | None]]] = {}
         for x, y in _shown(progress, f"null of {name}", base[:, texts.kept], space[:, texts.kept]):
-            for measure, column in _values_of(dict(values(plan, x, y, noise)), orders):
-                measured.setdefault(measure, []).append(column)
+            of_layer = dict(values(plan, x, y, noise))
+            for measure, column in _values_of(of_layer, orders):
+                measured.setdefault(measure, []).append((column, _tie(of_layer[measure], texts)))
         for measure, by_layer in measured.items():
-            numbers = np.asarray(by_layer)
+            numbers = np.asarray([column for column, _ in by_layer])
             if not np.isfinite(numbers).all():
                 raise BertftError(f"null of {measure} of {name} on {data}: all dissimilarities are equal")
             head = Row(name, TASK, data, None, measure, 0.0, n=len(texts), seed=plan.seed)
-            table += _of_measure(head, Nulls(numbers[:, 0], numbers[:, 1:]), known)
+            table += _of_measure(head, Nulls(numbers[:, 0], numbers[:, 1:], [found for _, found in by_layer]), known)
     return table
 
 
@@ -121,13 +138,16 @@ def _shown(progress: Progress, name: str, *spaces: Tensor) -> Iterator[tuple[Ten
             step.advance()
 
 
-def _values_of(
-    of_layer: Mapping[str, Callable[[Tensor], float]], orders: Sequence[Tensor]
-) -> Iterator[tuple[str, list[float]]]:
+def _values_of(of_layer: Mapping[str, Value], orders: Sequence[Tensor]) -> Iterator[tuple[str, list[float]]]:
     """Yield each measure with its values under ``orders``, all measures of one order before those of the next."""
     drawn = [[value(order) for value in of_layer.values()] for order in orders]
     for measure, column in zip(of_layer, zip(*drawn, strict=True), strict=True):
         yield measure, list(column)
+
+
+def _tie(value: Value, texts: TradedTexts) -> Tie | None:
+    found = None if value.influences is None else tie(*value.influences(texts), texts.owner)
+    return found if found is None or value.shifts is None else found._replace(shifts=value.shifts(texts))
 
 
 def _of_measure(head: Row, null: Nulls, known: Known) -> list[Row]:
@@ -136,14 +156,14 @@ def _of_measure(head: Row, null: Nulls, known: Known) -> list[Row]:
     sign = -1.0 if distance else 1.0
     table = [_bounded(head, "null", layer, row, sign) for layer, row in enumerate(null.traded)]
     table.append(_bounded(head, "null_max", None, sign * (sign * null.traded).max(0), sign))
-    for layer, (own, zero) in enumerate(zip(null.own.tolist(), null.traded.mean(1).tolist(), strict=True)):
+    for layer, own in enumerate(null.own.tolist()):
         whole = known.get(replace(head, layer=layer, task=task_of(head.measure)).key)
         row = replace(head, layer=layer, measure=_named(head.measure, "calibrated"), value=own)
         if whole is not None and of_any_number(head.measure):
             row = replace(row, value=whole.value, low=whole.low, high=whole.high, n=whole.n)
-        equal = 0.0 if distance else 1.0
+        equal, (zero, found) = 0.0 if distance else 1.0, null.zero(layer, row.value, (head.n or 1) / (row.n or 1))
         if abs(equal - zero) > SCALE:
-            table.append(_calibrated(row, zero, equal))
+            table.append(calibrated(row, zero, equal, found))
     return table
 
 
@@ -165,10 +185,3 @@ def _bounded(head: Row, derived: Derived, layer: int | None, drawn: np.ndarray, 
 def upper_bound(drawn: np.ndarray) -> float:
     """Return the k-th smallest of K values, k = 0.95 (K + 1) rounded up; a further value exceeds it in at most 5 %."""
     return float(np.sort(drawn)[min(len(drawn), math.ceil(LEVEL * (len(drawn) + 1))) - 1])
-
-
-def _calibrated(row: Row, zero: float, equal: float) -> Row:
-    scaled = lambda value: None if value is None else (value - zero) / (equal - zero)
-    value, low, high = (scaled(number) for number in (row.value, row.low, row.high))
-    assert value is not None
-    return replace(row, value=value, low=low, high=high)
