@@ -1,0 +1,79 @@
+"""Which arguments of probe losses go to the CPU's kernel at once, and that the others have the same losses."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+import torch
+from probe_problems import problem
+
+from bertft.ops.native import cpu, dispatch
+from bertft.ops.probe_loss import _fit_the_kernel, depth_probe_loss, distance_probe_loss
+
+TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled():
+    assert cpu.load(), cpu.status()["reason"]
+
+
+def fits(precision="float32", **changed):
+    h, weight, _, distances, depths, lengths = problem([3, 2], dtype=torch.float32)
+    arguments = {"h": h, "weight": weight, "distances": distances, "depths": depths, "lengths": lengths}
+    return _fit_the_kernel(*(arguments | changed).values(), precision)
+
+
+def test_one_target_is_enough():
+    assert fits() and fits(distances=None) and fits(depths=None) and fits(distances=None, depths=None)
+
+
+@pytest.mark.parametrize("name", ["h", "weight", "distances", "depths", "lengths"])
+def test_tensors_of_another_device_do_not_fit(name):
+    assert not fits(**{name: torch.zeros(1, dtype=torch.int64 if name == "lengths" else torch.float32, device="meta")})
+
+
+def test_lengths_are_int64():
+    assert not fits(lengths=torch.tensor([3, 2], dtype=torch.int32))
+
+
+@pytest.mark.parametrize("weight", TYPES)
+@pytest.mark.parametrize("h", TYPES)
+def test_halves_go_with_either_weight_and_other_words_with_their_own(h, weight):
+    found = fits(h=torch.zeros(2, 5, 19, dtype=h), weight=torch.zeros(2, 19, 13, dtype=weight))
+    wide = weight in (torch.float32, torch.float64)
+    assert found == (wide and (h is weight or h in (torch.bfloat16, torch.float16)))
+
+
+@pytest.mark.parametrize("requires_grad", [True, False])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_words_shared_by_all_layers_have_no_gradient_there(dims, requires_grad):
+    h = torch.zeros((2, 5, 19)[-dims:], requires_grad=requires_grad)
+    assert fits(h=h) == (dims == 3 or not requires_grad)
+
+
+def test_float64_products_of_float32_do_not_fit():
+    assert fits("fast") and not fits("float64") and not fits("unknown")
+
+
+def test_a_graph_that_is_traced_or_a_missing_kernel_does_not_fit(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.compiler, "is_compiling", lambda: True)
+        assert not fits()
+    monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
+    assert not fits()
+
+
+@pytest.mark.parametrize("gold", [torch.uint8, torch.int64, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_both_paths_have_the_same_losses_to_the_bit(dtype, gold, monkeypatch):
+    h, weight, _, distances, depths, lengths = problem([5, 1, 7], dtype=dtype)
+    calls = (
+        lambda: distance_probe_loss(h, weight, distances.to(gold), lengths),
+        lambda: depth_probe_loss(h, weight, depths.to(gold), lengths),
+    )
+    quick = [call() for call in calls]
+    monkeypatch.setattr(importlib.import_module("bertft.ops.probe_loss"), "_fit_the_kernel", lambda *_: False)
+    assert all(torch.equal(found, call()) for found, call in zip(quick, calls, strict=True))
+    assert all(found.dtype == dtype for found in quick)
