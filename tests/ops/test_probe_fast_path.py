@@ -8,7 +8,9 @@ import pytest
 import torch
 from probe_problems import problem
 
+from bertft.errors import BertftError
 from bertft.ops.native import cpu, dispatch
+from bertft.ops.probe_checks import explain_not_finite
 from bertft.ops.probe_loss import _fit_the_kernel, depth_probe_loss, distance_probe_loss
 
 TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -77,3 +79,19 @@ def test_both_paths_have_the_same_losses_to_the_bit(dtype, gold, monkeypatch):
     monkeypatch.setattr(importlib.import_module("bertft.ops.probe_loss"), "_fit_the_kernel", lambda *_: False)
     assert all(torch.equal(found, call()) for found, call in zip(quick, calls, strict=True))
     assert all(found.dtype == dtype for found in quick)
+
+
+def test_words_shared_by_all_layers_need_no_kernel(monkeypatch):
+    h, weight, _, distances, _, lengths = problem([5, 1, 7])
+    expected = distance_probe_loss(h[:1].expand(2, -1, -1), weight, distances, lengths)
+    monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
+    torch.testing.assert_close(distance_probe_loss(h[0], weight, distances, lengths), expected)
+
+
+def test_the_bad_input_is_named_after_those_of_integers():
+    h, weight, _, distances, _, lengths = problem([3, 2])
+    weight[1, 4, 0] = torch.nan
+    with pytest.raises(BertftError, match=r"probe_loss: weight\[1, 4\] is not finite$"):
+        distance_probe_loss(h, weight, distances, lengths)
+    with pytest.raises(BertftError, match=r"op: b\[1\] is not finite \(and 1 more\)"):
+        explain_not_finite("op", weight, a=distances, b=torch.tensor([0.0, torch.inf, torch.nan]))

@@ -11,7 +11,7 @@ from bertft.ops import cross_moments, provisional_mean, reference
 from bertft.ops.metrics import LINEAR, NORMALISED
 from bertft.ops.moments.formulas import cka_from_moments, local_pearson, rsa_from_moments
 from bertft.ops.moments.layout import Moments
-from bertft.ops.native import cpu
+from bertft.ops.native import cpu, dispatch
 
 PAIRS = [("dot", "cosine"), ("cosine", "correlation"), ("correlation", "sqeuclidean"), ("sqeuclidean", "dot")]
 
@@ -92,6 +92,28 @@ def test_rsa_equals_brute_force(metric, metric_y, compare):
     got = rsa_from_moments(m, metric=metric, metric_y=metric_y, compare=compare, mean_x=mean_x, mean_y=mean_y)
     want = reference.rdm_correlation(x[None], y[None], metric=metric, metric_y=metric_y, compare=compare)
     assert abs(got - want.item()) < 1e-12
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_sums_without_a_kernel_add_in_place_and_leave_out_what_is_none(single, monkeypatch):
+    x, y = rows(12, 4), None if single else rows(12, 3, seed=1)
+    mean_x, mean_y = provisional_mean(x), None if single else provisional_mean(y)
+    whole = cross_moments(x, y, mean_x=mean_x, mean_y=mean_y)
+    monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
+    total = cross_moments(x[:5], None if single else y[:5], mean_x=mean_x, mean_y=mean_y)
+    rest = {"mean_x": mean_x, "mean_y": mean_y, "out": total}
+    assert cross_moments(x[5:].requires_grad_(), None if single else y[5:], **rest) is total
+    for a, b in zip(total, whole, strict=True):
+        assert (a is b is None) or (torch.allclose(a, b, rtol=1e-12) and not a.requires_grad)
+    assert [a is None for a in total] == [False, False, *[single] * 4]
+
+
+def test_the_cosine_comparison_needs_both_means_and_the_others_none():
+    m, (mean_x, mean_y) = moments(rows(9, 3), rows(9, 3, seed=1), ("dot", "dot"))
+    assert rsa_from_moments(m, metric="dot") == rsa_from_moments(m, metric="dot", metric_y="dot", mean_x=mean_x)
+    for means in ({}, {"mean_x": mean_x}, {"mean_y": mean_y}):
+        with pytest.raises(BertftError, match="compare='cosine' needs mean_x and mean_y"):
+            rsa_from_moments(m, metric="dot", compare="cosine", **means)
 
 
 def test_local_pearson_equals_brute_force():
