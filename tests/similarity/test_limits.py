@@ -15,10 +15,10 @@ from bertft.ops.native import dispatch
 from bertft.similarity import sinks
 from bertft.similarity.compare.nulls import upper_bound
 from bertft.similarity.dissimilarities import Rdms, compare_rdms, rdms
-from bertft.similarity.influence import cka_with_influence
+from bertft.similarity.influence import augmented_rows, cka_with_influence
 from bertft.similarity.moments import CrossMoments
 from bertft.similarity.reservoir import Reservoir, _priorities
-from bertft.similarity.sinks import Massive, _least_layers, _threshold
+from bertft.similarity.sinks import Massive, _least_layers, _threshold, dimension_rows
 from bertft.similarity.traded_texts import TradedTexts, both_ends, classes
 from bertft.similarity.words.labels import labels_of
 
@@ -236,3 +236,20 @@ def test_a_form_is_a_label_from_ten_occurrences_on():
     for name in ("feats", "feats:", ":Number", "head:Number"):
         with pytest.raises(BertftError, match="words: by must be some of"):
             labels_of((name,), [SimpleNamespace(words=())][:0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_rows_behind_influences_have_the_precision_of_the_vectors(dtype):
+    x = drawn(1, 9, 3, dtype=dtype)
+    z, w = augmented_rows(CrossMoments(1, 1).update(x, x), 0, x[0], x[0])
+    assert z.dtype == w.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+def test_a_dimension_is_named_from_above_a_quarter_of_the_variance():
+    x = torch.cat([torch.eye(4), -torch.eye(4)]).double()[None]  # a quarter each
+    sums = {"t": {"dot": CrossMoments(1, 1, "dot").update(x, x * torch.tensor([1.0, 1.01, 1.0, 1.0]))}}
+    (share, number) = dimension_rows(sums, "toy", 8, 5)
+    assert (share.model, share.measure, share.n, share.seed) == ("t", "largest_dimension_share", 8, 5)
+    assert share.value == pytest.approx(1.0201 / 4.0201) and (number.measure, number.value) == ("largest_dimension", 1)
+    assert (share.task, share.data, share.layer) == (number.task, number.data, number.layer) == ("sinks", "toy", 0)
+    assert dimension_rows({"t": {"cosine": CrossMoments(1, 1).update(x, x)}}, "toy", 8, 5) == []
