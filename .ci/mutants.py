@@ -320,7 +320,8 @@ class Run:
         (tree / "failed").unlink(missing_ok=True)
         log = self.log.with_name(f"{tree.name}.log")
         tests = tests_of(mutant, self.lines)
-        limit = self.patience + 5 * sum(self.lines.seconds.get(test, 0.0) for test in tests)
+        wanted, known = set(tests), self.lines.seconds.items()
+        limit = self.patience + 5 * sum(sec for test, sec in known if test in wanted or test.split("::")[0] in wanted)
         return fork(lambda: run_tests(tests, tree, "-x"), tree, log), limit
 
     def finish(self, mutant: Mutant, tree: Path, end: int) -> None:
@@ -362,7 +363,8 @@ def main() -> None:
     parser.add_argument("--only", default="*", help="files, as a pattern such as 'bertft/runs/*'")
     parser.add_argument("--retry", action="store_true", help="test survivors of an earlier run again")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
-    parser.add_argument("--patience", type=float, default=300, help="seconds after which a mutant hangs (default: 300)")
+    help = "seconds after which a mutant hangs, beside five times those of its tests (default: 60)"
+    parser.add_argument("--patience", type=float, default=60, help=help)
     args = parser.parse_args()
     out = args.out.resolve()
     if out == ROOT or ROOT in out.parents:
