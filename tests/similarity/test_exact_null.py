@@ -61,6 +61,15 @@ def test_every_permutation_of_five_stimuli():
     assert float(sd) == pytest.approx(every.std(), rel=1e-9)
 
 
+@pytest.mark.parametrize("first", [4, 30])
+def test_the_null_does_not_depend_on_the_mean_that_sums_are_about(first):
+    x, y = (torch.from_numpy(t)[None] for t in spaces(60, 5, heavy=True))
+    whole = CrossMoments(1, 1, "dot", float64=True).update(x, y)
+    apart = CrossMoments(1, 1, "dot", float64=True).start(x[:, :first] + 2, y[:, :first] - 1).update(x, y)
+    for found, expected in zip(cka_null(apart.moments(0, 0)), cka_null(whole.moments(0, 0)), strict=True):
+        assert float(found) == pytest.approx(float(expected), rel=1e-9)
+
+
 def test_three_stimuli_have_no_null():
     sums = CrossMoments(1, 1, "dot").update(torch.randn(1, 3, 2), torch.randn(1, 3, 2))
     with pytest.raises(BertftError, match=r"cka_null: needs at least 4 stimuli, found 3"):

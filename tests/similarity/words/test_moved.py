@@ -118,6 +118,10 @@ def test_keys_of_conllu_columns():
     assert labels_of(["feats:Number"], sentences)["feats:Number"] == ["Plur", "_", "_", "Sing"]
     odd = dataclasses.replace(sentences[0], feats=("Number=a=b", "_"))  # the first = ends the name
     assert labels_of(["feats:Number"], [odd])["feats:Number"] == ["a=b", "_"]
+    odd = dataclasses.replace(
+        sentences[0], misc=("a:b=c|b=d", "_"), relations=("a:b:c", "root")
+    )  # and the first : a column
+    assert labels_of(["misc:a:b", "relation"], [odd]) == {"misc:a:b": ["c", "_"], "relation": ["a", "root"]}
 
 
 @pytest.mark.parametrize(
