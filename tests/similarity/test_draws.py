@@ -173,3 +173,12 @@ def test_some_texts_are_whole_and_fill_the_room_exactly():
     for most, texts in ((30, 10), (29, 9), (3, 1), (60, 20)):
         some = _some_texts(groups, most, 5)
         assert groups[some].unique().tolist() == sorted(order[:texts].tolist()) and len(some) == 3 * texts
+
+
+def test_ties_are_measured_by_the_variance_of_ranks_whatever_their_mean():
+    rng = np.random.default_rng(0)
+    a, b = (squareform(rng.integers(1, 9, 15).astype(float)) for _ in range(2))
+    blocks = [np.array([[matrix.sum()]]) for matrix in (a, b, a * a, b * b, a * b)]
+    first, second = (squareform(matrix).std() for matrix in (a, b))
+    found = pairwise_rsa._share_of_ties(np.array([6]), blocks)
+    assert found == pytest.approx(12 * first * second / (15**2 - 1), rel=1e-12)
