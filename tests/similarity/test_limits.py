@@ -215,6 +215,7 @@ def test_a_class_has_five_texts_of_at_least_one_stimulus():
     assert classes(torch.tensor([2] * 5)) == [(2, [0, 1, 2, 3, 4])]
     assert classes(torch.tensor([0, 2, 2, 2, 2, 2, 0])) == [(2, [1, 2, 3, 4, 5])]
     assert classes(torch.tensor([3, 3, 3, 3, 3, 2, 2, 2, 2, 2])) == [(3, [0, 1, 2, 3, 4]), (2, [5, 6, 7, 8, 9])]
+    assert classes(torch.tensor([4, 4, 4, 4, 3, 2, 2, 2, 2, 1])) == [(3, [0, 1, 2, 3, 4]), (1, [5, 6, 7, 8, 9])]
     assert classes(torch.tensor([3, 3, 3, 3, 2, 2])) == [(2, [0, 1, 2, 3, 4, 5])]
 
 
