@@ -15,6 +15,8 @@ KEYWORDS = {  # of any call
     "non_blocking": "copies from a GPU",
     "repr": "of `field`: what is printed",
     "ignore_errors": "leftover files",
+    "op": "names a function in an error",
+    "keep": "of `_exact`: matrices are kept or made again",
     "maxsize": "of a cache",
     "fast": "float16 products on a GPU; float32 on a CPU",
     "batch_tokens": "texts in a batch",
@@ -164,17 +166,29 @@ LINES = {  # as they stand, without indentation
             "a GPU's exchange"
         ),
     },
+    "bertft/similarity/compare/comparison.py": {
+        'other = layer if m.pairs == "diagonal" else 0  # the other space\'s layer makes no difference': (
+            "one side is read, whichever layer stands beside it"
+        ),
+    },
     "bertft/similarity/compare/encoders.py": {
         "if len(set(base.layer_devices)) > 1:": "sums on GPUs",
         'team.add_up(comparison, str(checkpoint.folder) if checkpoint else "no checkpoint")': "a message",
         "of_stimuli = run.tokens is not None": "progress",
         'total, name = (tokens, f"{unit}s") if tokens is not None else (texts_in_all, "texts")': "progress",
     },
+    "bertft/similarity/compare/null_values.py": {
+        "small = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.mT": "the same singular values",
+    },
     "bertft/similarity/compare/recorded.py": {
         'return Artefact(encoder.folder / f"{key[:32]}.safetensors", encoder.settings, format=FORMAT)': "a file's name",
     },
     "bertft/similarity/compare/stimuli.py": {
+        "if (used <= left).all():": "a short cut to what follows",
         "while room > 0 and (block := list(itertools.islice(source, 256))):": "texts at a time",
+    },
+    "bertft/similarity/compare/stream.py": {
+        "left_out = skip if self.kinship.batch else 0": "batches that are encoded and not used",
     },
     "bertft/similarity/compare/workers.py": {'reason = " ".join(str(error).split())[:120]': "a message"},
     "bertft/similarity/pairwise_rsa.py": {
@@ -185,6 +199,8 @@ LINES = {  # as they stand, without indentation
         "self._ahead[name] = [layer.to(own[min(k, len(own) - 1)]) for k, layer in enumerate(layers)]": "sums on GPUs",
     },
     "bertft/similarity/reservoir.py": {
+        "if self._used + count <= rows:": "which of the free rows are used",
+        "if len(taken) < count:": "rows allocated",
         "self._enlarge(max(2 * rows, min(self.capacity, START), rows + count - len(taken)))": "rows allocated",
         "self._enlarge(max(min(self.capacity, START), self._used))": "rows allocated",
     },
@@ -196,6 +212,7 @@ LINES = {  # as they stand, without indentation
         ),
         'flag = flag.to("cpu", non_blocking=True)': "copies from a GPU",
         "rows = max(1, BLOCK // (layers * dim))": "rows at a time",
+        'other = layer if moments.pairs == "diagonal" else 0': "one side is read, whichever layer stands beside it",
     },
     "bertft/similarity/vectors.py": {
         "self.size = min(MOST, max(LEAST, CHUNK // (4 * len(numbers) * widest)))": "stimuli of a chunk",

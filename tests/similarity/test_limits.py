@@ -254,3 +254,35 @@ def test_a_dimension_is_named_from_above_a_quarter_of_the_variance():
     assert share.value == pytest.approx(1.0201 / 4.0201) and (number.measure, number.value) == ("largest_dimension", 1)
     assert (share.task, share.data, share.layer) == (number.task, number.data, number.layer) == ("sinks", "toy", 0)
     assert dimension_rows({"t": {"cosine": CrossMoments(1, 1).update(x, x)}}, "toy", 8, 5) == []
+
+
+def test_spaces_of_different_depth_have_measures_of_their_own():
+    x, y = drawn(3, 30, 4), drawn(1, 30, 4, seed=1)
+    sums = CrossMoments(3, 1, pairs="all").update(x, y)
+    mirrored = CrossMoments(1, 3, pairs="all").update(y, x)
+    own = CrossMoments(3, 3).update(x, x)
+    for measure in ("effective_dimension", "anisotropy"):
+        (first, second), (third, fourth) = getattr(sums, measure)(), getattr(mirrored, measure)()
+        torch.testing.assert_close(first, getattr(own, measure)()[0], rtol=1e-12, atol=0)
+        assert torch.equal(first, fourth) and torch.equal(second, third) and second.shape == (1,)
+    named = {
+        row.model: row
+        for row in dimension_rows({"t": {"dot": CrossMoments(3, 1, "dot", "all").update(x, y)}}, "d", 30, 0)
+    }
+    assert set(named) == {"base", "t"}
+
+
+def test_priorities_are_those_of_splitmix64():
+    """Steele, Lea and Flood 2014, in plain integers; its finaliser is taken twice."""
+
+    def expected(seed: int, key: int) -> float:
+        z = (key + (seed % 2**32 + 1) * 0x9E3779B97F4A7C15) % 2**64
+        for _ in range(2):
+            z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+            z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+            z ^= z >> 31
+        return (z >> 11) / 2**53
+
+    keys = [0, 1, 2, 12345, 2**40]
+    for seed in (0, 7, 2**32 - 1, 2**32 + 7):
+        assert _priorities(seed, np.array(keys)).tolist() == [expected(seed, key) for key in keys]
