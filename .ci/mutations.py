@@ -50,6 +50,7 @@ class Finder(cst.CSTVisitor):
         self.found: list[tuple[cst.CSTNode, cst.CSTNode, int]] = []
         self.defined: set[str] = set()  # qualified names
         self._scope: list[str] = []
+        self._names_in_errors: list[cst.Arg] = []
         self._lines = [line.strip() for line in text.splitlines()]
         self._skipped_lines = numberless.LINES.get(path, {})
         self._skipped = {*numberless.CONSTANTS.get(path, ()), *numberless.FUNCTIONS.get(path, ())}
@@ -60,8 +61,10 @@ class Finder(cst.CSTVisitor):
             self.defined.add(".".join(self._scope))
             if self.defined_here() in self._skipped or node.name.value in numberless.SHOWN:
                 return False
-        if is_text(node) or self._names(node) & self._skipped:
+        if is_text(node) or self._names(node) & self._skipped or node in self._names_in_errors:
             return False
+        if isinstance(node, cst.Call) and getattr(node.func, "value", "") in numberless.NAMING:
+            self._names_in_errors = [arg for arg in node.args if isinstance(arg.value, cst.SimpleString)]
         for kind, operator in OPERATORS:
             if isinstance(node, kind) and not (kind is cst.CSTNode and is_floor(node)):
                 changed = list(operator(node))

@@ -14,12 +14,14 @@ from bertft.errors import BertftError
 from bertft.ops.native import dispatch
 from bertft.similarity import sinks
 from bertft.similarity.compare.nulls import upper_bound
+from bertft.similarity.compare.plan import Plan
 from bertft.similarity.dissimilarities import Rdms, compare_rdms, rdms
 from bertft.similarity.influence import augmented_rows, cka_with_influence
 from bertft.similarity.moments import CrossMoments
 from bertft.similarity.reservoir import Reservoir, _priorities
 from bertft.similarity.sinks import Massive, _least_layers, _threshold, dimension_rows
 from bertft.similarity.traded_texts import TradedTexts, both_ends, classes
+from bertft.similarity.vectors import compare_vectors
 from bertft.similarity.words.labels import labels_of
 
 
@@ -286,3 +288,45 @@ def test_priorities_are_those_of_splitmix64():
     keys = [0, 1, 2, 12345, 2**40]
     for seed in (0, 7, 2**32 - 1, 2**32 + 7):
         assert _priorities(seed, np.array(keys)).tolist() == [expected(seed, key) for key in keys]
+
+
+def test_vectors_of_all_layers_are_compared_with_all():
+    x, y = drawn(2, 30, 4), drawn(3, 30, 5, seed=1)
+    with pytest.raises(BertftError, match="expected the layers 0, 1 of base, found 0, 1, 2"):
+        compare_vectors(x, y)
+    rows = compare_vectors(x, y[:2], Plan(measures=("cka",), all_layers=True, intervals=False), data="toy")
+    rows = [row for row in rows if row.task != "sinks"]
+    found = {(row.task, row.measure, row.layer): row.value for row in rows}
+    cka = CrossMoments(2, 2, "dot", "all").update(x, y[:2]).cka()
+    expected = {("heatmap", f"cka_debiased_base{k}", m): float(cka[k, m]) for k in (0, 1) for m in (0, 1)}
+    expected |= {("rsa", "cka_debiased", k): float(cka[k, k]) for k in (0, 1)}
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert {(row.model, row.data, row.n, row.low, row.high) for row in rows} == {("tuned", "toy", 30, None, None)}
+
+
+def test_one_space_and_one_layer_may_be_given_without_a_name():
+    x, y = drawn(30, 4), drawn(30, 3, seed=1)
+    rows = compare_vectors(x, y, Plan(("sqeuclidean",)))
+    assert rows == compare_vectors(x[None].numpy(), {"tuned": y[None]}, Plan(("sqeuclidean",)))
+    assert {(row.model, row.layer, row.n) for row in rows if row.task == "rsa"} == {("tuned", 0, 30)}
+    for tuned in ({}, {"base": y}):
+        with pytest.raises(BertftError, match="under names other than base"):
+            compare_vectors(x, tuned)
+    for wrong in (x[:0, 0], x.long(), x[None, None]):
+        with pytest.raises(BertftError, match=r"base must be float of shape \(L, n, D\)"):
+            compare_vectors(wrong, y)
+
+
+def test_groups_are_numbered_in_order_and_cluster_the_intervals():
+    x = drawn(1, 30, 4)
+    y = x + 0.5 * drawn(1, 30, 4, seed=1)
+    letters = [chr(97 + k // 3) for k in range(30)]
+    rows = compare_vectors(x, y, groups=letters)
+    assert rows == compare_vectors(x, y, groups=np.arange(30) // 3) and rows != compare_vectors(x, y)
+    assert compare_vectors(x, y, groups=range(30)) == compare_vectors(x, y)
+    for groups, words in (
+        (letters[1:], "expected 30 groups"),
+        ("ab" * 15, "consecutive rows, found 'a' again in row 2"),
+    ):
+        with pytest.raises(BertftError, match=words):
+            compare_vectors(x, y, groups=groups)
