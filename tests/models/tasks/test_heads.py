@@ -42,6 +42,7 @@ def test_first_weights_have_the_published_spread():
         assert float(head.weight.detach().std()) == pytest.approx(0.02, rel=0.05) and not head.bias.any()
     parser = DependencyHead(4000, ["root", "nsubj"])
     assert float(parser.root.detach().std()) == pytest.approx(0.02, rel=0.05) and parser.root.shape == (4000,)
+    assert QaHead(6).score.weight.shape == (2, 6) and NliHead(6, "abc", has_pooler=True).classify.weight.shape == (3, 6)
     assert parser.root_label == 0 and DependencyHead(4, ["nsubj"]).root_label is None
 
 
