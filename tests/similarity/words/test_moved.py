@@ -19,7 +19,7 @@ from bertft.models.encoder import Encoder
 from bertft.similarity.compare.stimuli import in_windows
 from bertft.similarity.words.labels import LABELS, labels_of
 from bertft.similarity.words.local_rsa import LabelMean
-from bertft.similarity.words.moved import Moved, Word, _extreme_sentences, words_that_moved, write_moved
+from bertft.similarity.words.moved import Moved, Word, _extreme_sentences, _extremes, words_that_moved, write_moved
 
 SENTENCES = synthetic.sentences(30, seed=3)
 
@@ -98,6 +98,26 @@ def test_sentences_without_words_are_not_among_the_extremes():
             "2": 1,
         }
         assert sorted(row.value for row in found) == pytest.approx([0.2, 0.9])
+
+
+def test_extreme_words_stand_between_twelve_on_either_side():
+    words = [f"w{k}" for k in range(30)]
+    sentences = [Sentence("a", tuple("xyz"), (), (), (), ()), Sentence("b", tuple(words), (), (), (), ())]
+    values = torch.linspace(0.9, 0.1, 33, dtype=torch.float64)
+    values = torch.stack([values, values.roll(14)])  # the lowest is the last word, and the eleventh of the second text
+    groups = torch.tensor([0] * 3 + [1] * 30)
+    low = _extremes(values, groups, sentences, 1, most=True)
+    assert low == [
+        Word(0, values[0].min().item(), "w29", "b", " ".join([*words[17:29], "[w29]"])),
+        Word(1, values[1].min().item(), "w10", "b", " ".join([*words[:10], "[w10]", *words[11:23]])),
+    ]
+    high = _extremes(values[:1], groups, sentences, 2, most=False)
+    assert [(row.word, row.sentence, row.context) for row in high] == [("x", "a", "[x] y z"), ("y", "a", "x [y] z")]
+
+
+def test_depths_are_counted_up_to_ten():
+    chain = Sentence("s", tuple("abcdefghijklm"), tuple(range(13)), ("",) * 13, ("",) * 13, ("",) * 13)
+    assert labels_of(["depth"], [chain])["depth"] == [*range(11), 10, 10]
 
 
 def test_labels():
