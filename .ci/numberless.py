@@ -134,6 +134,10 @@ LINES = {  # as they stand, without indentation
         "if metric in PRODUCTS and grad.is_cuda and not condensed:": "a GPU's route",
     },
     "bertft/ops/probe_loss.py": {
+        "op = (h, weight, rank, distances, depths, lengths, False, False, False, kind, check)": "gradients left out",
+        "return eager(h, weight, rank, distances, depths, lengths, with_weight, with_h, False, kind, check)": (
+            "a GPU's precision"
+        ),
         "return _NOTHING[like.dtype] if like.is_cpu and not torch.compiler.is_compiling() else like.new_empty(0)": (
             "no numbers, kept or made anew"
         ),

@@ -11,7 +11,13 @@ from probe_problems import problem
 from bertft.errors import BertftError
 from bertft.ops.native import cpu, dispatch
 from bertft.ops.probe_checks import explain_not_finite
-from bertft.ops.probe_loss import _fit_the_kernel, depth_probe_loss, distance_probe_loss
+from bertft.ops.probe_loss import (
+    _fit_the_kernel,
+    depth_probe_loss,
+    distance_probe_loss,
+    probe_loss,
+    probe_loss_and_gradient,
+)
 
 TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -95,3 +101,67 @@ def test_the_bad_input_is_named_after_those_of_integers():
         distance_probe_loss(h, weight, distances, lengths)
     with pytest.raises(BertftError, match=r"op: b\[1\] is not finite \(and 1 more\)"):
         explain_not_finite("op", weight, a=distances, b=torch.tensor([0.0, torch.inf, torch.nan]))
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_loss_that_is_not_finite_is_refused_or_passes_on_either_path(checked, quick, monkeypatch):
+    h, weight, _, distances, depths, lengths = problem([3, 2])
+    h[1, 4, 0] = torch.nan
+    if not quick:
+        monkeypatch.setattr(importlib.import_module("bertft.ops.probe_loss"), "_fit_the_kernel", lambda *_: False)
+    for call in (
+        lambda: distance_probe_loss(h, weight, distances, lengths, check_finite=checked),
+        lambda: depth_probe_loss(h, weight, depths, lengths, check_finite=checked),
+        lambda: probe_loss(h, weight, weight, distances, depths, lengths, check_finite=checked)[:, 0],
+    ):
+        if checked:
+            with pytest.raises(BertftError, match=r"h\[1, 4\] is not finite"):
+                call()
+        else:
+            assert call().isnan().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("distance_rank", [0, 4, 13])
+def test_a_step_with_all_columns_of_one_kind_has_no_other_loss(distance_rank, monkeypatch):
+    h, weight, _, distances, depths, lengths = problem([5, 0, 3])
+    found = probe_loss_and_gradient(h, weight, distances, depths, lengths, distance_rank=distance_rank)
+    first, second = weight[..., :distance_rank], weight[..., distance_rank:]
+    zero = torch.zeros(2, dtype=torch.float64)
+    of_distances = distance_probe_loss(h, first, distances, lengths) if distance_rank else zero
+    of_depths = depth_probe_loss(h, second, depths, lengths) if distance_rank < 13 else zero
+    torch.testing.assert_close(found[0], torch.stack([of_distances, of_depths], 1))
+    monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
+    plain = probe_loss_and_gradient(h, weight, distances, depths, lengths, distance_rank=distance_rank)
+    for a, b in zip(found, plain, strict=True):
+        torch.testing.assert_close(a, b)
+        assert not b.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((True, True, None), "distance_rank is needed unless exactly one"),
+        ((False, False, None), "distance_rank is needed unless exactly one"),
+        ((True, True, -1), "distance_rank -1 does not match"),
+        ((True, True, 14), "distance_rank 14 does not match"),
+        ((False, True, 1), "distance_rank 1 does not match"),
+        ((True, False, 12), "depths are needed for the columns of weight from 12 on"),
+    ],
+)
+def test_ranks_that_do_not_match_the_golds_are_refused(arguments, words):
+    h, weight, _, distances, depths, lengths = problem([3, 2])
+    with_distances, with_depths, rank = arguments
+    golds = distances if with_distances else None, depths if with_depths else None
+    with pytest.raises(BertftError, match=words):
+        probe_loss_and_gradient(h, weight, *golds, lengths, distance_rank=rank)
+
+
+def test_one_kind_of_golds_takes_all_columns():
+    h, weight, _, distances, depths, lengths = problem([3, 2])
+    loss, _ = probe_loss_and_gradient(h, weight, distances, None, lengths)
+    torch.testing.assert_close(loss[:, 0], distance_probe_loss(h, weight, distances, lengths))
+    assert not loss[:, 1].any()
+    loss, _ = probe_loss_and_gradient(h, weight, None, depths, lengths)
+    torch.testing.assert_close(loss[:, 1], depth_probe_loss(h, weight, depths, lengths))
+    assert not loss[:, 0].any()
