@@ -33,6 +33,7 @@ FLOORS = {  # compared with `<` or `<=`: no measured number hits them exactly
     "measures.SHAPE_FLOOR": "rounding of angles",
     "MOVED": "rounding of local RSA",
     "floor": "rounding of sums",
+    "NEAR * both": "distances of rows",
     "noise * values[0].clamp(min=0)": "rounding of variances",
     "FAR * squares.median()": "distances of rows",
     "limit.to(away)[:, None]": "distances of rows",
@@ -162,6 +163,9 @@ LINES = {  # as they stand, without indentation
     },
     "bertft/probes/edge/control.py": {
         "nothing = np.random.default_rng(0)  # coding draws nothing": "nothing is drawn",
+    },
+    "bertft/probes/structural/columns.py": {
+        "if len(chosen) < self.layers:": "a short cut where all layers are chosen",
     },
     "bertft/probes/structural/scores.py": {
         "step = max(1, BLOCK // max(1, layers * int(size) * max(int(size), rank)))": "sentences at a time",
