@@ -152,6 +152,8 @@ LINES = {  # as they stand, without indentation
         'fast = precision == "fast" and not wide and name in ("linear", "tiles") and _on_cores(x, y, metrics, name)': (
             "a GPU's precision"
         ),
+        'name, reason, linear, tiles, dtype, rsa_error(x.shape[1], linear=name == "linear") if fast else None, '
+        "fast=fast": "a GPU's precision",
         "on_core = route.dtype == torch.float32 and served and tensor_cores.serve(x, y)": "a GPU's route",
         "if x.is_cuda and compare not in RANKS and rdm_products.serves(metrics) and not on_core:": "a GPU's route",
         "elif served and x.is_cuda:": "a GPU's route",
@@ -208,6 +210,8 @@ LINES = {  # as they stand, without indentation
         "resamples: np.ndarray | None = field(default=None, repr=False, compare=False)": "equality of two results",
     },
     "bertft/similarity/placed_sums.py": {
+        '"mean_x": (first, d),': "a name that nothing reads",
+        '"mean_y": (second, e),': "a name that nothing reads",
         "room = max(1, TOGETHER // (8 * max(widths) ** 2)) if where == CPU else 1": "matrices added at a time",
         "self._ahead[name] = [layer.to(own[min(k, len(own) - 1)]) for k, layer in enumerate(layers)]": "sums on GPUs",
     },

@@ -130,3 +130,9 @@ def test_settings_beyond_their_limits_are_refused(settings, words):
 
 def test_layers_of_a_plan_are_numbered_as_chosen_else_from_0():
     assert [Plan(layers=(5, 2)).number(place) for place in (0, 1)] == [5, 2] and Plan().number(7) == 7
+
+
+def test_both_names_of_float64_make_one_plan():
+    plan = Plan(float64=True)
+    assert plan == Plan(precision="float64") and (plan.precision, plan.float64) == ("float64", True)
+    assert (Plan().precision, Plan().float64, Plan(precision="fast").float64) == ("float32", False, False)
