@@ -127,6 +127,9 @@ FUNCTIONS = {
     "bertft/similarity/vectors.py": {"_some": "a message"},
 }
 LINES = {  # as they stand, without indentation
+    "bertft/ops/moments/layer_pairs.py": {
+        "fresh = first is not second and k not in first.sums and m not in second.sums": "which sums come in one call",
+    },
     "bertft/ops/pairwise_distance.py": {
         "if metric in PRODUCTS and not _needs_gradient(x3, y3) and parts.serve(x3, y3):": "a GPU's route",
     },
@@ -196,6 +199,8 @@ LINES = {  # as they stand, without indentation
         "small = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.mT": "the same singular values",
     },
     "bertft/similarity/compare/recorded.py": {
+        'tensors["pieces"] = batch.pieces': "a name in a digest",
+        'tensors["offsets"] = batch.offsets': "a name in a digest",
         'return Artefact(encoder.folder / f"{key[:32]}.safetensors", encoder.settings, format=FORMAT)': "a file's name",
     },
     "bertft/similarity/compare/stimuli.py": {
