@@ -46,6 +46,7 @@ FILES = {
     "bertft/ops/probe_steps.py": "training steps on a GPU",
     "bertft/ops/tensor_cores.py": "asks a GPU",
     "bertft/similarity/compare/late_batches.py": "when a GPU's batches are added",
+    "bertft/similarity/compare/row_checks.py": "checks of a GPU's rows",
 }
 CONSTANTS = {
     "bertft/ops/parts.py": {
@@ -69,7 +70,6 @@ CONSTANTS = {
     },
     "bertft/similarity/compare/checkpoints.py": {"SHARE": "time between checkpoints", "RATE": "time of a checkpoint"},
     "bertft/similarity/compare/encoders.py": {"EVERY": "time between checkpoints"},
-    "bertft/similarity/compare/row_checks.py": {"SMALL": "rows that are then checked exactly"},
     "bertft/similarity/compare/stream.py": {
         "BUFFER": "examples read at a time",
         "ON_GPU": "examples read at a time",
@@ -111,7 +111,6 @@ FUNCTIONS = {
     },
     "bertft/similarity/compare/checkpoints.py": {"Pace": "time between checkpoints", "bytes_of": "their time"},
     "bertft/similarity/compare/encoders.py": {"_say_if_fewer": "a message", "_forecast": "forecast of time"},
-    "bertft/similarity/compare/row_checks.py": {"RowChecks": "a GPU's rows"},
     "bertft/similarity/compare/stream.py": {
         "sizes_for": "pieces in a batch",
         "_bytes_of_a_vector": "pieces in a batch on a GPU",

@@ -12,6 +12,7 @@ from bertft.data.examples import Sentence
 from bertft.errors import BertftError
 from bertft.probes.edge.head import Input
 from bertft.probes.edge.scores import expected_layer, f1
+from bertft.probes.structural.predicted_trees import write_trees
 from bertft.probes.structural.rbf import train_rbf
 from bertft.probes.structural.scores import (
     SentenceScores,
@@ -159,3 +160,27 @@ def test_the_expected_layer_needs_a_gain_over_layer_0():
 def test_f1_of_nothing_is_0():
     found = f1(np.array([0.0, 1.0, 1.0]), np.array([0.0, 1.0, 2.0]), np.array([0.0, 0.0, 1.0]))
     assert found == pytest.approx([0, 2, 2 / 3])
+
+
+def test_predicted_trees_are_written_beside_the_gold_heads(tmp_path):
+    first = Sentence(
+        "a", ("Dogs", "bark", "."), (2, 0, 2), ("nsubj", "root", "punct"), ("N", "V", "P"), ("x", "y", "z")
+    )
+    second = Sentence("b", ("Yes",), (0,), ("root",), ("I",), ("u",))
+    points, depths = torch.tensor([[0.0], [1.0], [3.0], [9.0]]), torch.tensor([1.0, 2.0, 3.0, 0.0])
+    write_trees(tmp_path / "out.conllu", [first, second], points, depths, layer=7)
+    assert (tmp_path / "out.conllu").read_text("utf8").split("\n") == [
+        "# generator = bertft structural probe",
+        "# layer = 7",
+        "# sent_id = a",
+        "# text = Dogs bark .",
+        "1\tDogs\t_\tN\tx\t_\t0\troot\t_\tGoldHead=2",
+        "2\tbark\t_\tV\ty\t_\t1\tdep\t_\tGoldHead=0",
+        "3\t.\t_\tP\tz\t_\t2\tdep\t_\tGoldHead=2",
+        "",
+        "# sent_id = b",
+        "# text = Yes",
+        "1\tYes\t_\tI\tu\t_\t0\troot\t_\tGoldHead=0",
+        "",
+        "",
+    ]
