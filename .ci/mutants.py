@@ -191,7 +191,7 @@ def failures_in(tree: Path) -> list[str]:
 def tests_of(mutant: Mutant, lines: Lines) -> list[str]:
     """Return the tests that execute a mutant's line, or the nearest files of tests if it runs on import only.
 
-    Tests of nearer files come first, and the quick ones of each file, until they take `LONGEST` seconds.
+    They take `LONGEST` seconds: a third of it the tests of the nearest files, then the quickest of all others.
     """
     near, own = nearest_files(mutant.path), str(own_tests(mutant.path))
     covering = lines.of(ROOT, mutant.path, mutant.line)
@@ -199,10 +199,16 @@ def tests_of(mutant: Mutant, lines: Lines) -> list[str]:
         return list(dict.fromkeys([*near[:1], DEFINITIONS, *near[1:NEAREST]]))
     if not any(test.startswith(f"{own}::") for test in covering):  # in processes of their own
         covering |= {test for test in lines.seconds if test.startswith(f"{own}::")}
-    place = {file: k for k, file in enumerate(near)}
-    order = sorted(covering, key=lambda test: (place.get(test.split("::")[0], len(place)), lines.seconds[test], test))
-    total = itertools.accumulate(lines.seconds[test] for test in order)
-    return [test for k, (test, sum_) in enumerate(zip(order, total, strict=True)) if sum_ <= LONGEST or not k]
+    place, seconds = {file: k for k, file in enumerate(near)}, lines.seconds
+    order = sorted(covering, key=lambda test: (place.get(test.split("::")[0], len(place)), seconds[test], test))
+    first = within(order, seconds, LONGEST / 3)
+    return first + within(sorted(order[len(first) :], key=seconds.get), seconds, LONGEST * 2 / 3)
+
+
+def within(tests: list[str], seconds: dict[str, float], most: float) -> list[str]:
+    """Return the first of ``tests``, as many as take ``most`` seconds; at least one."""
+    total = itertools.accumulate(seconds[test] for test in tests)
+    return [test for k, (test, sum_) in enumerate(zip(tests, total, strict=True)) if sum_ <= most or not k]
 
 
 @functools.cache
