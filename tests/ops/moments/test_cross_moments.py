@@ -9,8 +9,8 @@ import torch
 from bertft.errors import BertftError
 from bertft.ops import cross_moments, provisional_mean, reference
 from bertft.ops.metrics import LINEAR, NORMALISED
-from bertft.ops.moments.formulas import cka_from_moments, local_pearson, rsa_from_moments
-from bertft.ops.moments.layout import Moments
+from bertft.ops.moments.formulas import _hsic, cka_from_moments, local_pearson, rsa_from_moments
+from bertft.ops.moments.layout import Moments, pair_xy, space_x, space_y
 from bertft.ops.native import cpu, dispatch
 
 PAIRS = [("dot", "cosine"), ("cosine", "correlation"), ("correlation", "sqeuclidean"), ("sqeuclidean", "dot")]
@@ -139,6 +139,18 @@ def test_cka_golden_values(shift):
     m = cross_moments(x, y, mean_x=mean, mean_y=mean, metric="dot")
     assert abs(cka_from_moments(m, debiased=False) - 0.55761) < 5e-6
     assert abs(cka_from_moments(m) - 0.51346) < 5e-6
+
+
+@pytest.mark.parametrize("n", [4, 9])
+def test_hsic_is_the_unbiased_estimator_of_song(n):
+    """Song et al. 2012, equation 5; CKA would not show a common factor."""
+    x, y = rows(n, 3), rows(n, 2, seed=1)
+    m = cross_moments(x, y, mean_x=torch.zeros(3), mean_y=torch.zeros(2), metric="dot")
+    k, l_ = (t @ t.T - torch.diag((t * t).sum(1)) for t in (x, y))
+    sums = k.sum() * l_.sum() / ((n - 1) * (n - 2)) - 2 * (k @ l_).sum() / (n - 2)
+    expected = ((k @ l_).trace() + sums) / (n * (n - 3))
+    xy = pair_xy(m)
+    torch.testing.assert_close(_hsic(m.cross, space_x(m), space_y(m), xy.bu, xy.av, xy.ab), expected)
 
 
 @pytest.mark.parametrize("metrics", PAIRS, ids=str)
