@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from bertft.errors import BertftError
 from bertft.ops import cross_moments, provisional_mean, reference
 from bertft.ops.metrics import LINEAR, NORMALISED
-from bertft.ops.moments.formulas import _hsic, cka_from_moments, local_pearson, rsa_from_moments
+from bertft.ops.moments.formulas import _hsic, cka_from_moments, local_pearson, pair_sums, rsa_from_moments
 from bertft.ops.moments.layout import Moments, pair_xy, space_x, space_y
 from bertft.ops.native import cpu, dispatch
 
@@ -139,6 +141,27 @@ def test_cka_golden_values(shift):
     m = cross_moments(x, y, mean_x=mean, mean_y=mean, metric="dot")
     assert abs(cka_from_moments(m, debiased=False) - 0.55761) < 5e-6
     assert abs(cka_from_moments(m) - 0.51346) < 5e-6
+
+
+@pytest.mark.parametrize("leading", [(2,), (2, 3)])
+def test_stacked_moments_have_the_statistics_of_each(leading):
+    count = math.prod(leading)
+    pairs = [(rows(12, 4, seed=s), rows(12, 3, seed=s + 50)) for s in range(count)]
+    mean_x, mean_y = torch.full((4,), 1.4).double(), torch.full((3,), 1.6).double()
+    each = [cross_moments(x, y, mean_x=mean_x, mean_y=mean_y, metric="sqeuclidean") for x, y in pairs]
+    stacked = Moments(*(torch.stack(t).view(*leading, *t[0].shape) for t in zip(*each, strict=True)))
+    settings = {"metric": "sqeuclidean", "mean_x": mean_x, "mean_y": mean_y}
+    for statistic in (
+        lambda m: rsa_from_moments(m, **settings),
+        lambda m: rsa_from_moments(m, compare="cosine", **settings),
+        lambda m: cka_from_moments(m),
+        lambda m: cka_from_moments(m, debiased=False),
+        lambda m: torch.stack(pair_sums(m), -1),
+    ):
+        found = statistic(stacked)
+        assert found.shape[: len(leading)] == leading
+        expected = torch.stack([statistic(m) for m in each]).view_as(found)
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("n", [4, 9])
