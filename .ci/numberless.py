@@ -24,17 +24,9 @@ KEYWORDS = {  # of any call
     "drawn": "forecast of time",
 }
 SAYING = {"progress": ("step", "say"), "step": ("advance",), "bar": ("advance",), "warnings": ("warn",)}  # messages
-NAMING = {  # functions whose strings, if not given by keyword, name a function or a tensor in an error
-    *(
-        "Stimuli",
-        "check_device",
-        "check_matrix",
-        "check_width",
-        "check_widths",
-        "explain_not_finite",
-        "first_order",
-        "_rsatoolbox",
-    ),
+NAMING = {  # functions whose strings name a function or a tensor in an error
+    *("Stimuli", "check_device", "check_matrix", "check_width", "check_widths", "explain_not_finite", "first_order"),
+    "_rsatoolbox",
 }
 SHOWN = ("__repr__", "_repr_html_", "_table", "_tables")  # tables for a reader, printed and in a notebook
 FLOORS = {  # compared with `<` or `<=`: no measured number hits them exactly
