@@ -51,6 +51,8 @@ def test_means_are_over_sentences_of_5_to_50_words(scores):
     weighted = estimates(scores, np.array([[1.0, 0, 3, 0], [2.0, 0, 0, 0]]))
     assert weighted["dspr"][0] == pytest.approx([0.4, 0]) and weighted["uuas"][0] == pytest.approx([4 / 7, 1])
     assert weighted["root_accuracy"][0] == pytest.approx([1, 1])
+    alone = estimates(scores, np.array([[1.0, 0, 0, 0], [0.0, 0, 0, 0]]))  # one sentence with one edge, and none
+    assert alone["root_accuracy"][0] == pytest.approx([1, 0]) and alone["uuas"][0] == pytest.approx([1, 0])
 
 
 def test_rows_count_the_sentences_behind_each_measure(scores):
