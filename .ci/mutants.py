@@ -12,7 +12,9 @@ import ast
 import contextlib
 import fnmatch
 import functools
+import hashlib
 import importlib
+import itertools
 import json
 import os
 import random
@@ -28,6 +30,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import numberless
+from covering import Chosen, Lines, measured
 from mutations import Mutant, mutants_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,26 +45,30 @@ PARTS = {  # of bertft: the files whose formulas make the numbers of a run
     "models/tasks": ["*.py"],
 }
 TESTS = [f"{part}/**/test_*.py" for part in ("ops", "similarity", "probes", "runs", "data", "models/tasks")]
-TESTS.append("project/test_definitions.py")
+TESTS += ["project/test_definitions.py", "study/test_in_turn.py"]
+DEFINITIONS = "tests/project/test_definitions.py"  # constants and defaults of all modules
 WARM = [  # imported once, before any fork
     *("torch", "torch.utils.data", "torch.testing", "scipy.stats", "scipy.special", "scipy.sparse", "pandas"),
     *("datasets", "transformers.models.bert.modeling_bert", "transformers.models.bert.tokenization_bert"),
     *("safetensors.torch", "hypothesis.strategies", "pydantic", "yaml", "filelock", "pytest"),
 ]
-NEAREST = 8  # files of tests that one mutant runs
+NEAREST = 8  # files of tests that a mutant runs whose line is executed on import
+LONGEST = 90  # seconds of tests that any other mutant runs, as measured under coverage
 HUNG = "the limit of time"
 FAILED = (1, 2, 3)  # how pytest ends if a test or an import fails; otherwise no test has run
 
 
 def chosen(only: str, seed: int, sample: int | None) -> list[Mutant]:
-    """Return the mutants of a run: all, or ``sample`` drawn with ``seed``."""
+    """Return the mutants of a run: all, or ``sample`` drawn with ``seed``; never those listed as equivalent."""
     globbed = (ROOT.glob(f"bertft/{part}/{pattern}") for part, patterns in PARTS.items() for pattern in patterns)
-    paths = sorted(str(path.relative_to(ROOT)) for found in globbed for path in found)
+    paths = sorted({str(path.relative_to(ROOT)) for found in globbed for path in found} - set(numberless.FILES))
     every = [make for path in paths if fnmatch.fnmatch(path, only) for make in mutants_of(ROOT, path)]
     print(f"{len(every)} mutants in {len(paths)} files", flush=True)
-    if sample is not None and sample < len(every):
-        every = random.Random(seed).sample(every, sample)
-    return [mutant for make in every if (mutant := make()) is not None]
+    if sample is not None:
+        random.Random(seed).shuffle(every)
+    equal = explained(ROOT / "docs" / "mutation.md")
+    wanted = (mutant for make in every if (mutant := make()) is not None and signature(asdict(mutant)) not in equal)
+    return list(itertools.islice(wanted, sample))
 
 
 # Processes ---------------------------------------------------------------------------------------------------------
@@ -157,14 +165,19 @@ class Failures:
     pytest_collectreport = pytest_runtest_logreport
 
 
-def run_tests(tests: list[str], tree: Path, *options: str) -> int:
+def options(tree: Path) -> list[str]:
+    """Return pytest's options in ``tree``."""
+    found = ["-q", "-p", "no:cacheprovider", f"--basetemp={tree / 'tmp'}", f"--rootdir={tree}"]
+    return [*found, "-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis was imported before the fork
+
+
+def run_tests(tests: list[str], tree: Path, *further: str) -> int:
     """Run ``tests`` in this process; write the names of those that fail to a file; return pytest's status."""
     import pytest
 
-    failures = Failures()
-    options = ("-q", "-p", "no:cacheprovider", f"--basetemp={tree / 'tmp'}", f"--rootdir={tree}", *options)
-    options += ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # hypothesis was imported before the fork
-    status = pytest.main([*options, *tests], plugins=[failures])
+    failures, files = Failures(), list(dict.fromkeys(test.split("::")[0] for test in tests))
+    plugins = [failures] if tests == files else [failures, Chosen(tests)]
+    status = pytest.main([*options(tree), *further, *files], plugins=plugins)
     (tree / "failed").write_text(json.dumps(failures.names), encoding="utf8")
     return int(status)
 
@@ -175,8 +188,31 @@ def failures_in(tree: Path) -> list[str]:
     return json.loads(file.read_text(encoding="utf8")) if file.exists() else []
 
 
+def tests_of(mutant: Mutant, lines: Lines) -> list[str]:
+    """Return the tests that execute a mutant's line, or the nearest files of tests if it runs on import only.
+
+    They take `LONGEST` seconds: a third of it the tests of the nearest files, then the quickest of all others.
+    """
+    near, own = nearest_files(mutant.path), str(own_tests(mutant.path))
+    covering = lines.of(ROOT, mutant.path, mutant.line)
+    if not covering:
+        return list(dict.fromkeys([*near[:1], DEFINITIONS, *near[1:NEAREST]]))
+    if not any(test.startswith(f"{own}::") for test in covering):  # in processes of their own
+        covering |= {test for test in lines.seconds if test.startswith(f"{own}::")}
+    place, seconds = {file: k for k, file in enumerate(near)}, lines.seconds
+    order = sorted(covering, key=lambda test: (place.get(test.split("::")[0], len(place)), seconds[test], test))
+    first = within(order, seconds, LONGEST / 3)
+    return first + within(sorted(order[len(first) :], key=seconds.get), seconds, LONGEST * 2 / 3)
+
+
+def within(tests: list[str], seconds: dict[str, float], most: float) -> list[str]:
+    """Return the first of ``tests``, as many as take ``most`` seconds; at least one."""
+    total = itertools.accumulate(seconds[test] for test in tests)
+    return [test for k, (test, sum_) in enumerate(zip(tests, total, strict=True)) if sum_ <= most or not k]
+
+
 @functools.cache
-def tests_of(path: str) -> list[str]:
+def nearest_files(path: str) -> list[str]:
     """Return the files of tests for a module, the nearest first.
 
     They are its own file of tests, then those of modules that import it, and those that name its functions and classes.
@@ -196,7 +232,7 @@ def tests_of(path: str) -> list[str]:
     score.update(dict.fromkeys((own_tests(str(file.relative_to(ROOT))) for file in importing), 1))
     score.update({file: 0.1 for file in words if file.parent == own_tests(path).parent})
     score[own_tests(path)] += 100
-    return [str(file) for file in sorted(score, key=lambda f: (-score[f], f)) if file in words][:NEAREST]
+    return [str(file) for file in sorted(score, key=lambda f: (-score[f], f)) if file in words]
 
 
 def own_tests(path: str) -> Path:
@@ -230,12 +266,17 @@ def explained(page: Path) -> set[tuple[str, str, str]]:
     return set(re.findall(r"- `(bertft/[^`]+)`: `` (.+?) `` → `` (.+?) ``", text))
 
 
+def signature(record: dict[str, str]) -> tuple[str, ...]:
+    """Return a mutant as `explained` does."""
+    return tuple(re.sub(r"\s+", " ", record[key]) for key in ("path", "before", "after"))
+
+
 def report(records: list[dict], out: Path) -> None:
     """Print the share of killed mutants and write the others to survivors.md, the killed ones to killed.md."""
     known = explained(ROOT / "docs" / "mutation.md")
     killed = [r for r in records if r["verdict"] == "killed"]
     left = [r for r in records if r["verdict"] != "killed"]
-    equal = [r for r in left if tuple(re.sub(r"\s+", " ", r[k]) for k in ("path", "before", "after")) in known]
+    equal = [r for r in left if signature(r) in known]
     late = sum(r["by"] == HUNG for r in killed)
     line = f"killed {len(killed)} of {len(records)} ({100 * len(killed) / max(1, len(records)):.1f} %), {late} of them "
     line += f"by the limit of time; {len(equal)} of the {len(left)} others are listed as equivalent"
@@ -254,6 +295,27 @@ class Run:
     def __init__(self, out: Path, trees: list[Path], patience: float) -> None:
         self.file, self.trees, self.patience, self.log = out / "state.jsonl", trees, patience, out / "log"
         self.state = read_state(self.file)
+        sources = b"".join(path.read_bytes() for path in sorted((ROOT / "bertft").rglob("*.py")))
+        self.folder = out / f"lines-{hashlib.sha256(sources).hexdigest()[:8]}"
+
+    def find_lines(self) -> None:
+        """Note which tests execute which lines, file by file; skips the files that are noted already."""
+        self.folder.mkdir(exist_ok=True)
+
+        def start(file: Path, tree: Path) -> tuple[int, float]:
+            work = lambda: measured(str(file), tree, options(tree), self.kept(file))
+            return fork(work, tree, self.log.with_name(f"{tree.name}.log")), 3600
+
+        def finish(file: Path, tree: Path, end: int) -> None:
+            print(f"lines of {file}: status {end}", flush=True)
+
+        run_all([file for file in words_of_tests() if not self.kept(file).exists()], start, finish, self.trees)
+        self.lines = Lines(self.folder)
+
+    def kept(self, file: Path) -> Path:
+        """Return where the lines of a file of tests are noted, by its name and content."""
+        digest = hashlib.sha256((ROOT / file).read_bytes()).hexdigest()[:8]
+        return self.folder / f"{'+'.join(file.parts)}-{digest}.json"
 
     def start(self, mutant: Mutant, tree: Path) -> tuple[int, float]:
         """Write a mutant into ``tree`` and start its tests."""
@@ -263,7 +325,10 @@ class Run:
             compiled.unlink()
         (tree / "failed").unlink(missing_ok=True)
         log = self.log.with_name(f"{tree.name}.log")
-        return fork(lambda: run_tests(tests_of(mutant.path), tree, "-x"), tree, log), self.patience
+        tests = tests_of(mutant, self.lines)
+        wanted, known = set(tests), self.lines.seconds.items()
+        limit = self.patience + 5 * sum(sec for test, sec in known if test in wanted or test.split("::")[0] in wanted)
+        return fork(lambda: run_tests(tests, tree, "-x"), tree, log), limit
 
     def finish(self, mutant: Mutant, tree: Path, end: int) -> None:
         """Record how a mutant's tests ended, and take it out of ``tree``."""
@@ -304,7 +369,8 @@ def main() -> None:
     parser.add_argument("--only", default="*", help="files, as a pattern such as 'bertft/runs/*'")
     parser.add_argument("--retry", action="store_true", help="test survivors of an earlier run again")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
-    parser.add_argument("--patience", type=float, default=300, help="seconds after which a mutant hangs (default: 300)")
+    help = "seconds after which a mutant hangs, beside five times those of its tests (default: 60)"
+    parser.add_argument("--patience", type=float, default=60, help=help)
     args = parser.parse_args()
     out = args.out.resolve()
     if out == ROOT or ROOT in out.parents:
@@ -315,6 +381,7 @@ def main() -> None:
         importlib.import_module(name)
     out.mkdir(parents=True, exist_ok=True)
     run = Run(out, copies(out, args.jobs), args.patience)
+    run.find_lines()
     mutants = chosen(args.only, args.seed, None if args.whole else args.sample)
     again = ("survived",) if args.retry else ()
     waiting = [m for m in mutants if m.key not in run.state or run.state[m.key]["verdict"] in again]

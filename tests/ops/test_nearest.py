@@ -58,6 +58,19 @@ def test_the_reference():
     assert sorted_lists(lists) == largest(whole, 7)
 
 
+@pytest.mark.parametrize("down", [True, False])
+def test_lists_without_a_kernel_are_those_of_the_whole_matrix(down, monkeypatch):
+    monkeypatch.setattr(cpu, "load", lambda: False)
+    whole = matrix(30, 40, torch.float64)
+    rows, columns = Best.none(whole, 30, 6), Best.none(whole, 40, 6)
+    for i, j in ((0, 0), (0, 25), (20, 0), (20, 25)):
+        tile = whole[i : i + 20, j : j + 25]
+        of_columns = columns.of(j, tile.shape[1]) if down else None
+        take_nearest(tile, rows.of(i, len(tile)), of_columns, row=i, column=j)
+    assert sorted_lists(rows) == largest(whole, 6)
+    assert sorted_lists(columns) == (largest(whole.mT, 6) if down else [[]] * 40)
+
+
 @pytest.mark.skipif(not cpu.load(), reason="no compiled kernels")
 def test_the_op_refuses_lists_that_do_not_fit():
     tile, rows, columns = matrix(8, 9, torch.float32), *(Best.none(torch.zeros(1), lines, 3) for lines in (8, 9))

@@ -289,3 +289,14 @@ def test_plain_pytorch_refuses_the_same_rows(monkeypatch):
     x[1, 1, 1] = float("inf")
     with pytest.raises(BertftError, match="row 1 of x in layer 1 holds NaN or infinity"):
         pairwise_distance(x, metric="correlation")
+
+
+@pytest.mark.parametrize("second", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("first", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_inputs_of_two_types_are_compared_in_float64_if_one_is(first, second):
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(n, 4, generator=generator, dtype=torch.float64).to(t) for n, t in ((3, first), (2, second)))
+    found, wide = pairwise_distance(x, y), torch.float64 in (first, second)
+    assert found.dtype == (torch.float64 if wide else torch.float32)
+    expected = torch.from_numpy(cdist(x.double(), y.double(), "sqeuclidean"))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-12 if wide else 1e-5, atol=0)

@@ -15,7 +15,7 @@ from bertft.errors import BadRow
 from bertft.ops import cross_moments, linear_cka, pairwise_distance, rdm_correlation, reference
 from bertft.ops.metrics import METRICS
 from bertft.ops.native import cpu, dispatch
-from bertft.ops.rows import as_tensor, raising_bad_row
+from bertft.ops.rows import as_tensor, check_rows, raising_bad_row
 
 
 @pytest.fixture(autouse=True, params=["kernels", "reference"])
@@ -60,6 +60,18 @@ def test_a_row_that_is_not_finite_has_that_reason():
     bad = caught.value
     assert (bad.op, bad.side, bad.row, bad.layer, bad.reason) == ("linear_cka", "x", 5, 2, "not_finite")
     assert str(bad) == "linear_cka: row 5 of x in layer 2 holds NaN or infinity"
+
+
+@pytest.mark.parametrize("factor", [1e-150, 1.0, 1e150])
+def test_a_row_is_constant_to_1e_13_of_its_norm(factor):
+    rows = torch.ones(2, 100, dtype=torch.float64)  # of norm 10
+    rows[1, 0] += 1.1e-12
+    check_rows(rows[1:] * factor, "correlation", op="test")
+    check_rows(rows * factor, "cosine", op="test")
+    rows[1, 0] = 1 + 8e-13
+    with pytest.raises(BadRow) as caught:
+        check_rows(rows[1:] * factor, "correlation", op="test")
+    assert (caught.value.row, caught.value.layer, caught.value.reason) == (0, None, "no_norm")
 
 
 def test_other_errors_of_a_kernel_pass_through():

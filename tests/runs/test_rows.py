@@ -5,12 +5,23 @@ Round trips are exact; damage gives one sentence.
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 
 from bertft.errors import BertftError
-from bertft.runs.rows import COLUMNS, Row, merge_rows, read_results, to_arrow, to_pandas, write_results
+from bertft.runs.rows import (
+    COLUMNS,
+    Row,
+    Rows,
+    merge_rows,
+    read_results,
+    results_as_json,
+    to_arrow,
+    to_pandas,
+    write_results,
+)
 
 ROWS = [
     Row("dep", "rsa", "wikipedia", 3, "rsa_cosine_pearson", 0.1 + 0.2, 0.25, 0.35, 5000, 1),
@@ -68,3 +79,27 @@ def test_errors_name_the_line_of_a_damaged_file(tmp_path, text, message):
 def test_the_error_names_a_missing_file(tmp_path):
     with pytest.raises(BertftError, match=r"nowhere\.csv: no such results file"):
         read_results(tmp_path / "nowhere.csv")
+
+
+def test_json_has_an_object_a_line_with_every_column():
+    rows = [ROWS[0], Row("é", "rsa", "d", None, "x", 1.0)]
+    lines = results_as_json(rows).split("\n")
+    assert [lines[0], lines[-1]] == ["[", "]"] and len(lines) == 4 and "é" in lines[2]
+    found = json.loads("\n".join(lines))
+    assert [Row(**row) for row in found] == rows and all(tuple(row) == COLUMNS for row in found)
+
+
+def test_rows_are_chosen_by_their_columns():
+    rows = Rows(ROWS)
+    assert rows.of(measure="las_conll18") == [ROWS[1]] and rows.of() == ROWS
+    assert rows.of(model="dep", layer=3) == [ROWS[0]] and rows.of(model="dep", layer=4) == []
+    with pytest.raises(BertftError, match=r"expected columns of model, .*, found colour"):
+        rows.of(colour="red")
+
+
+def test_cells_with_commas_quotes_and_breaks_are_quoted(tmp_path):
+    written = [Row(name, "t", "d", 1, "x", 2.0) for name in ("a,b", 'a"b', "a\nb", "a\rb", "a b")]
+    write_results(tmp_path / "results.csv", written)
+    assert read_results(tmp_path / "results.csv") == written
+    text = (tmp_path / "results.csv").read_bytes().decode()
+    assert text.count('"') == 2 * 4 + 2 and text.endswith("a b,t,d,1,x,2.0,,,,\n")

@@ -187,6 +187,8 @@ def test_rows_of_pairs_and_of_moments_of_a_training_have_no_encoder():
 def test_operands_splits_what_pair_joined():
     assert operands(pair("dep", "mnli")) == ("dep", "mnli")
     assert operands(pair("a - b", "c"), ["a - b", "c"]) == ("a - b", "c")
+    assert operands("a - b - c", ["a", "b - c", "x"]) == ("a", "b - c") == operands("a - b - c", ["a - b"])
+    assert operands("alone") == ("alone", "")
 
 
 METHODS = {"startswith", "endswith", "partition", "rpartition", "split", "removeprefix", "removesuffix", "replace"}

@@ -13,7 +13,7 @@ from bertft.errors import BertftError
 from bertft.models.encoder import Encoder
 from bertft.models.logit_lens import logit_lens
 from bertft.runs.catalogue import DIRECTIONS
-from bertft.runs.intervals import Interval, share_interval
+from bertft.runs.intervals import Interval, clustered_error, share_interval
 from bertft.runs.vocabulary import MeasureName
 from bertft.similarity.direction_words import FILES, tokens_of, write_directions
 from bertft.similarity.directions import (
@@ -119,6 +119,30 @@ def test_standard_errors_equal_those_of_leaving_texts_out():
     intervals = [*one.shares, one.rank, one.mean_shift_share]
     assert [e.standard_error for e in intervals] == pytest.approx(expected, rel=0.05)
     assert all(e.low < e.value < e.high for e in intervals)
+
+
+def test_influences_are_the_derivatives_by_the_share_of_a_stimulus():
+    """Standard errors equal those of influences by autograd: the mean and covariance of weighted rows."""
+    scale = torch.tensor([3, 2, 1, 0.5])
+    d = torch.randn(40, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * scale
+    d = d + torch.tensor([1.5, -1.0, 0.5, 2.0])
+    groups = torch.arange(40) // 4
+
+    def measures(weights):
+        mean = weights @ d / weights.sum()
+        covariance = (d - mean).T @ ((d - mean) * weights[:, None]) / weights.sum()
+        spread, shift, values = covariance.trace(), mean @ mean, torch.linalg.eigvalsh(covariance).flip(0)
+        return torch.stack([*(values[:3] / spread), spread**2 / covariance.square().sum(), shift / (shift + spread)])
+
+    ones = torch.ones(40, dtype=torch.float64)
+    slopes = torch.autograd.functional.jacobian(measures, ones) * 40
+    sums = ChangeSums()
+    sums.update(torch.zeros(1, 40, 4), d[None])
+    one = directions_of_layer(sums.changes()[0], groups, d, sentences=10)
+    found = [*one.shares, one.rank, one.mean_shift_share]
+    assert [e.value for e in found] == pytest.approx(measures(ones).tolist(), rel=1e-9)
+    expected = [clustered_error(slope, groups, 40, 10)[0] for slope in slopes]
+    assert [e.standard_error for e in found] == pytest.approx(expected, rel=1e-7)
 
 
 def test_the_interval_of_a_share_stays_inside_and_is_symmetric_in_the_log_odds():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bertft.errors import BertftError
+from bertft.ops.moments.layout import Moments
 from bertft.similarity import CrossMoments, cka_null
 
 
@@ -59,6 +60,25 @@ def test_every_permutation_of_five_stimuli():
     mean, sd = cka_null(sums.moments(0, 0))
     assert float(mean) == pytest.approx(every.mean(), rel=1e-10)
     assert float(sd) == pytest.approx(every.std(), rel=1e-9)
+
+
+@pytest.mark.parametrize("first", [4, 30])
+def test_the_null_does_not_depend_on_the_mean_that_sums_are_about(first):
+    x, y = (torch.from_numpy(t)[None] for t in spaces(60, 5, heavy=True))
+    whole = CrossMoments(1, 1, "dot", float64=True).update(x, y)
+    apart = CrossMoments(1, 1, "dot", float64=True).start(x[:, :first] + 2, y[:, :first] - 1).update(x, y)
+    for found, expected in zip(cka_null(apart.moments(0, 0)), cka_null(whole.moments(0, 0)), strict=True):
+        assert float(found) == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_stacked_layers_have_the_null_of_each():
+    sums = CrossMoments(2, 2, "dot", float64=True)
+    sums.update(*(np.stack([t, 2 * t**2]) for t in spaces(30, 4, heavy=False)))
+    each = [sums.moments(k, k) for k in range(2)]
+    mean, sd = cka_null(Moments(*(torch.stack(t) for t in zip(*each, strict=True))))
+    expected = [cka_null(m) for m in each]
+    torch.testing.assert_close(mean, torch.stack([m for m, _ in expected]))
+    torch.testing.assert_close(sd, torch.stack([s for _, s in expected]))
 
 
 def test_three_stimuli_have_no_null():

@@ -283,6 +283,16 @@ def test_equal_spaces_have_no_width():
         assert interval.low == interval.high == interval.value == pytest.approx(1, abs=1e-12)
 
 
+def test_a_constant_matrix_has_no_influence():
+    x = torch.eye(5, dtype=torch.float64)[None]  # all rows are equally far apart
+    y = torch.randn(1, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for spaces in ((x, y), (y, x)):
+        m = CrossMoments(1, 1, "sqeuclidean", float64=True).update(*spaces)
+        rows = (augment(t[0], mean, "sqeuclidean") for t, mean in zip(spaces, m.means(0, 0), strict=True))
+        found = rsa_influence(m.moments(0, 0), *rows)
+        assert found.shape == (5,) and found.isnan().all()
+
+
 def test_bad_input():
     with pytest.raises(BertftError, match="at least 2 sentences, found 1"):
         clustered_interval(0.5, torch.ones(3), torch.zeros(3, dtype=torch.long), stimuli=3, sentences=1)

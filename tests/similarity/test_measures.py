@@ -56,6 +56,14 @@ def test_svcca_keeps_99_percent_of_the_variance_unless_asked():
     assert measures.svcca(*measures.scatter(moments(x, y).moments(0, 0))).item() == pytest.approx(expected, abs=1e-10)
 
 
+def test_directions_are_kept_until_they_have_exactly_the_share():
+    c = torch.diag(torch.tensor([1.0, 9.0, 0.0], dtype=torch.float64))
+    for variance, kept in ((0.89, 1), (0.9, 1), (0.91, 2), (1.0, 2), (2.0, 2), (None, 2)):
+        w = measures.whitener(c, 1e-10, variance)
+        torch.testing.assert_close(w.T @ c @ w, torch.eye(kept, dtype=torch.float64))
+    assert measures.whitener(0 * c, 1e-10, 0.9).shape == (3, 0)  # nothing varies
+
+
 def test_pwcca_weighs_by_projection():
     x, y = data()
     u, s, _ = torch.linalg.svd(orthonormal(x).T @ orthonormal(y), full_matrices=False)

@@ -65,6 +65,16 @@ def test_influences_on_the_overlap_equal_leaving_parts_of_the_texts_out():
     assert few[1].tolist() == groups[:8].tolist() and few[0].isfinite().all()
 
 
+def test_influences_on_the_overlap_list_all_others_of_few_stimuli():
+    """Without the two stimuli of a text, eleven others are left, and each is a neighbour."""
+    x, y = spaces(14)
+    for k in (9, 10, 11):
+        influence, part = overlap_influence(x, y, torch.arange(14) // 2, k)
+        left = torch.stack([mutual_knn(x[part != p], y[part != p], k).mean() for p in range(7)])
+        found = torch.zeros(7, dtype=torch.float64).index_add_(0, part, influence) * 7 / 14
+        assert found.tolist() == pytest.approx((6 * (left.mean() - left)).tolist(), abs=1e-12)
+
+
 def dense_rbf(x: torch.Tensor, y: torch.Tensor) -> float:
     centre = torch.eye(len(x), dtype=torch.float64) - 1 / len(x)
     kernels = []

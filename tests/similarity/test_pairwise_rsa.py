@@ -5,6 +5,7 @@ Against SciPy, explicit weights and the nominal size of the test.
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -212,3 +213,20 @@ def test_two_groups_are_enough_for_a_bootstrap():
     assert two.groups == 2 and len(two.resamples) == 20 and two.low <= two.high
     with pytest.raises(BertftError, match="at least 2 groups, found 1"):
         rsa(x, y, groups=np.zeros(6, dtype=int), bootstrap=20)
+
+
+@pytest.mark.parametrize("compare", ["pearson", "spearman"])
+def test_ranks_and_mean_of_many_stimuli_are_read_off_drawn_pairs(compare, monkeypatch):
+    """300 stimuli have 44,850 pairs, of which a million are drawn; the error is that of such a draw."""
+    x, y = data(300)
+    sizes = np.full(100, 3)
+    exact = block_sums(x, y, "euclidean", compare, sizes)
+    monkeypatch.setattr(pairwise_rsa, "EXACT", 299)
+    monkeypatch.setattr(pairwise_rsa, "GRID", 4096)
+    drawn = block_sums(x, y, "euclidean", compare, sizes)
+    scale = np.sqrt(exact[2].sum() * exact[3].sum())
+    for found, expected in zip(drawn[2:], exact[2:], strict=True):
+        assert abs(found - expected).sum() < 5e-3 * scale
+    for found, expected, squares in zip(drawn[:2], exact[:2], exact[2:4], strict=True):
+        deviation = math.sqrt(squares.sum() / (300 * 299))
+        assert abs(found.sum() - expected.sum()) / (300 * 299) < 5 * deviation / 1000  # of the mean of a million

@@ -53,6 +53,11 @@ def test_multiword_tokens_and_empty_nodes_are_skipped(tmp_path: Path) -> None:
     assert (first.feats, first.misc) == (("_",) * 4, ("_", "_", "_", "SpaceAfter=No"))
 
 
+def test_the_id_is_all_behind_the_first_equals_sign_of_its_own_comment(tmp_path: Path) -> None:
+    text = "# sent_id\n# sent_id_2 = x\n" + rows(0) + "# sent_id = a = b \n" + rows(0) + "#sent_id=c\n" + rows(0)
+    assert [s.id for s in read_conllu(write(tmp_path, text))] == ["1", "a = b", "c"]
+
+
 def test_crlf_and_missing_last_blank_line(tmp_path: Path) -> None:
     path = tmp_path / "a.conllu"
     path.write_bytes(GOOD.rstrip("\n").replace("\n", "\r\n").encode())

@@ -46,6 +46,20 @@ def test_exports_of_the_hub_are_read(tmp_path: Path) -> None:
     assert skipped == 1
 
 
+def test_ids_have_several_names_of_which_the_first_counts(tmp_path: Path) -> None:
+    names = ("pairID", "idx", "index", "id")
+    for k, name in enumerate(names):
+        fields = {other: 10 + place for place, other in enumerate(names[k:])}
+        assert read(tmp_path, "  " + line(**{"pairID": ..., **fields}))[0][0].id == "10", name
+    assert read(tmp_path, "\n" + line(pairID=None))[0][0].id == "2"  # its line
+
+
+@pytest.mark.parametrize("label", ["-", "", "hidden", -1])
+def test_pairs_without_a_label_are_dropped(tmp_path: Path, label: object) -> None:
+    pairs, skipped = read(tmp_path, line(gold_label=label) + line())
+    assert (len(pairs), skipped) == (1, 1)
+
+
 def test_quotation_marks_in_glue_files_are_text(tmp_path: Path) -> None:
     text = GLUE_TRAIN + '0\t3c\t3n\tslate\t(\t)\t(\t)\tHe said "no.\tHe ""agreed.\tneutral\tneutral\n'
     assert read(tmp_path, text) == ([Pair("3n", 'He said "no.', 'He ""agreed.', "neutral")], 0)

@@ -131,3 +131,37 @@ def test_best_constant_answer():
     assert best_constant_answer(questions) == ("words 2-2", pytest.approx(100 * (1 + 2 / 3 + 1) / 3))
     assert best_constant_answer([question("dog a dog b", "dog")])[0] == "words 1-1"  # the first of equals
     assert best_constant_answer([question("b the dog a", "dog")])[0] == "words 2-3"  # articles do not count
+
+
+def test_the_loss_is_the_cross_entropy_over_the_first_piece_and_the_passage(tokenizer):
+    examples = [question("a b c d", "b c"), question("e f g h a b", "h")]
+    batch = TASK.collate(TASK.features(tokenizer, examples, {}, Window(64, 8), training=True), tokenizer)
+    states = torch.randn(*batch["input_ids"].shape, 7, generator=torch.Generator().manual_seed(0))
+    head = QaHead(7)
+    found = head((states,), **{name: batch[name] for name in ("targets", "starts", "ends")})["loss"]
+    scores, losses = head.score(states).double(), []
+    for text in range(2):
+        pieces = [p for p, start in enumerate(batch["starts"][text].tolist()) if p == 0 or start >= 0]
+        for side in (0, 1):
+            own = torch.stack([scores[text, p, side] for p in pieces]).softmax(0)
+            losses.append(-own[pieces.index(int(batch["targets"][text, side]))].log())
+    torch.testing.assert_close(found.double(), torch.stack(losses).mean(), rtol=1e-5, atol=0)
+
+
+def test_a_batch_marks_pieces_outside_the_passage(tokenizer):
+    examples = [question("a b c d", "b c"), question("e f", "f")]
+    features = TASK.features(tokenizer, examples, {}, Window(64, 8), training=True)
+    batch = TASK.collate(features, tokenizer)
+    asked = len(tokenizer.tokenize("what is it ?"))
+    first, end = asked + 2, asked + 6  # [CLS], the question, [SEP]
+    for name, passage in (("starts", [0, 2, 4, 6]), ("ends", [1, 3, 5, 7])):
+        assert batch[name][0].tolist() == [-1] * first + passage + [-1]
+        assert batch[name][1].tolist() == [-1] * first + passage[:2] + [-1] * 3  # with padding
+    assert batch["targets"].tolist() == [[first + 1, first + 2], [first + 1, first + 1]]
+    assert batch["input_ids"].shape == (2, end + 1)
+
+
+def test_a_question_without_answers_points_at_the_first_piece(tokenizer):
+    example = Question("q", "what is it ?", "a b c", ())
+    (feature,) = TASK.features(tokenizer, [example], {}, Window(64, 8), training=False)
+    assert feature.target == (0, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,9 @@ import torch
 from bertft.errors import BertftError
 from bertft.ops import cross_moments, provisional_mean, reference
 from bertft.ops.metrics import LINEAR, NORMALISED
-from bertft.ops.moments.formulas import cka_from_moments, local_pearson, rsa_from_moments
-from bertft.ops.moments.layout import Moments
-from bertft.ops.native import cpu
+from bertft.ops.moments.formulas import _hsic, cka_from_moments, local_pearson, pair_sums, rsa_from_moments
+from bertft.ops.moments.layout import Moments, pair_xy, space_x, space_y
+from bertft.ops.native import cpu, dispatch
 
 PAIRS = [("dot", "cosine"), ("cosine", "correlation"), ("correlation", "sqeuclidean"), ("sqeuclidean", "dot")]
 
@@ -94,6 +96,28 @@ def test_rsa_equals_brute_force(metric, metric_y, compare):
     assert abs(got - want.item()) < 1e-12
 
 
+@pytest.mark.parametrize("single", [True, False])
+def test_sums_without_a_kernel_add_in_place_and_leave_out_what_is_none(single, monkeypatch):
+    x, y = rows(12, 4), None if single else rows(12, 3, seed=1)
+    mean_x, mean_y = provisional_mean(x), None if single else provisional_mean(y)
+    whole = cross_moments(x, y, mean_x=mean_x, mean_y=mean_y)
+    monkeypatch.setattr(dispatch, "serves", lambda tensor: False)
+    total = cross_moments(x[:5], None if single else y[:5], mean_x=mean_x, mean_y=mean_y)
+    rest = {"mean_x": mean_x, "mean_y": mean_y, "out": total}
+    assert cross_moments(x[5:].requires_grad_(), None if single else y[5:], **rest) is total
+    for a, b in zip(total, whole, strict=True):
+        assert (a is b is None) or (torch.allclose(a, b, rtol=1e-12) and not a.requires_grad)
+    assert [a is None for a in total] == [False, False, *[single] * 4]
+
+
+def test_the_cosine_comparison_needs_both_means_and_the_others_none():
+    m, (mean_x, mean_y) = moments(rows(9, 3), rows(9, 3, seed=1), ("dot", "dot"))
+    assert rsa_from_moments(m, metric="dot") == rsa_from_moments(m, metric="dot", metric_y="dot", mean_x=mean_x)
+    for means in ({}, {"mean_x": mean_x}, {"mean_y": mean_y}):
+        with pytest.raises(BertftError, match="compare='cosine' needs mean_x and mean_y"):
+            rsa_from_moments(m, metric="dot", compare="cosine", **means)
+
+
 def test_local_pearson_equals_brute_force():
     x, y = rows(25, 7), rows(25, 5, seed=1)
     m, means = moments(x, y, ("cosine", "sqeuclidean"), split=(10,))
@@ -117,6 +141,39 @@ def test_cka_golden_values(shift):
     m = cross_moments(x, y, mean_x=mean, mean_y=mean, metric="dot")
     assert abs(cka_from_moments(m, debiased=False) - 0.55761) < 5e-6
     assert abs(cka_from_moments(m) - 0.51346) < 5e-6
+
+
+@pytest.mark.parametrize("leading", [(2,), (2, 3)])
+def test_stacked_moments_have_the_statistics_of_each(leading):
+    count = math.prod(leading)
+    pairs = [(rows(12, 4, seed=s), rows(12, 3, seed=s + 50)) for s in range(count)]
+    mean_x, mean_y = torch.full((4,), 1.4).double(), torch.full((3,), 1.6).double()
+    each = [cross_moments(x, y, mean_x=mean_x, mean_y=mean_y, metric="sqeuclidean") for x, y in pairs]
+    stacked = Moments(*(torch.stack(t).view(*leading, *t[0].shape) for t in zip(*each, strict=True)))
+    settings = {"metric": "sqeuclidean", "mean_x": mean_x, "mean_y": mean_y}
+    for statistic in (
+        lambda m: rsa_from_moments(m, **settings),
+        lambda m: rsa_from_moments(m, compare="cosine", **settings),
+        lambda m: cka_from_moments(m),
+        lambda m: cka_from_moments(m, debiased=False),
+        lambda m: torch.stack(pair_sums(m), -1),
+    ):
+        found = statistic(stacked)
+        assert found.shape[: len(leading)] == leading
+        expected = torch.stack([statistic(m) for m in each]).view_as(found)
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("n", [4, 9])
+def test_hsic_is_the_unbiased_estimator_of_song(n):
+    """Song et al. 2012, equation 5; CKA would not show a common factor."""
+    x, y = rows(n, 3), rows(n, 2, seed=1)
+    m = cross_moments(x, y, mean_x=torch.zeros(3), mean_y=torch.zeros(2), metric="dot")
+    k, l_ = (t @ t.T - torch.diag((t * t).sum(1)) for t in (x, y))
+    sums = k.sum() * l_.sum() / ((n - 1) * (n - 2)) - 2 * (k @ l_).sum() / (n - 2)
+    expected = ((k @ l_).trace() + sums) / (n * (n - 3))
+    xy = pair_xy(m)
+    torch.testing.assert_close(_hsic(m.cross, space_x(m), space_y(m), xy.bu, xy.av, xy.ab), expected)
 
 
 @pytest.mark.parametrize("metrics", PAIRS, ids=str)

@@ -72,6 +72,21 @@ def test_bad_rows_are_named(metric, change, sentence):
         rdm_products.rdm_moments(x, y, metric, metric, torch.float32, check=True)
 
 
+@pytest.mark.parametrize("metric", ["dot", "cosine", "correlation"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, 1.0])
+def test_rows_that_are_all_bad_are_named_too(metric, value):
+    """Rows of zeros have no norm under cosine, and constant ones none under correlation."""
+    x = torch.full((1, 3, 2), value)
+    good = (value == 1.0 and metric == "cosine") or (metric == "dot" and value in (0.0, 1.0))
+    for spaces in ((x, None), (torch.randn(1, 3, 2, generator=torch.Generator().manual_seed(0)), x)):
+        ask = lambda spaces=spaces: rdm_products.rdm_moments(*spaces, metric, metric, torch.float32, check=True)
+        if good:
+            ask()
+        else:
+            with pytest.raises(BertftError, match=f"row 0 of {'x' if spaces[1] is None else 'y'}"):
+                ask()
+
+
 def test_rows_far_from_their_mean_direction_are_not_refused():
     x = draw(2, 12, 8) * 1e-3 + 7  # nearly constant, but with a direction under correlation
     exact = reference.rdm_moments(x.double(), None, "correlation", "correlation")

@@ -13,6 +13,8 @@ import torch
 
 from bertft.errors import BertftError
 from bertft.ops.native import cpu
+from bertft.runs.intervals import clustered_difference, clustered_interval
+from bertft.similarity import neighbours
 from bertft.similarity import pairwise_rsa as pairwise
 from bertft.similarity.compare import all_pairs as sampled
 from bertft.similarity.compare import encoders as module
@@ -73,6 +75,30 @@ def test_the_difference_of_two_tuned_encoders_is_paired(measure, monkeypatch):
     assert 0 < widths[2] < widths[0] + widths[1]
     nothing = found["a - same"]
     assert nothing.value == nothing.low == nothing.high == 0
+
+
+@pytest.mark.parametrize("measure", ["mutual_knn_10", "cka_rbf"])
+def test_intervals_are_clustered_over_the_texts_or_parts_of_the_sample(measure):
+    groups, base, tuned = spaces()
+    rows = sampled.rows("toy", KINDS[measure], groups, base[:1], {k: v[:1] for k, v in tuned.items()})
+    found, spreads = {row.model: row for row in rows}, []
+    for name, space in tuned.items():
+        if measure == "cka_rbf":
+            value, influence = neighbours.rbf_alignment(base[0], space[0])
+            clusters, size = groups, {"stimuli": 240, "sentences": 60}
+        else:
+            value = float(neighbours.mutual_knn(base[0], space[0]).mean())
+            influence, clusters = neighbours.overlap_influence(base[0], space[0], groups)
+            size = {"stimuli": 240, "sentences": 10}
+        expected = clustered_interval(value, influence, clusters, **size)
+        assert (found[name].value, found[name].low, found[name].high) == expected[:3]
+        spreads.append((value, influence))
+    (a, of_a), (b, of_b) = spreads
+    apart = clustered_difference(a, b, (of_a, of_b), clusters, **size)
+    assert (found["a - b"].value, found["a - b"].low, found["a - b"].high) == apart[:3]
+    assert {(row.task, row.n, row.layer) for row in rows} == {
+        ("rsa" if measure == "cka_rbf" else "similarity", 240, 0), ("difference", 240, 0)
+    }  # fmt: skip
 
 
 def test_bootstrap_differences_use_the_same_resamples(monkeypatch):

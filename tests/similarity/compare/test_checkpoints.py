@@ -1,11 +1,16 @@
-"""Pace of checkpoints."""
+"""Pace of checkpoints, and what a signal leaves behind."""
 
 from __future__ import annotations
 
+import signal
+from types import SimpleNamespace
+
 import pytest
 
+from bertft.errors import BertftError
 from bertft.similarity.compare import checkpoints
-from bertft.similarity.compare.checkpoints import Pace
+from bertft.similarity.compare.checkpoints import Pace, checkpointed
+from bertft.similarity.compare.workers import Team
 
 
 class Clock:
@@ -51,3 +56,26 @@ def test_a_disk_slower_than_assumed_stretches_the_interval(monkeypatch):
 
 def test_every_zero_writes_after_each_batch(monkeypatch):
     assert len(spent(monkeypatch, 9.0, size=9e9, seconds=95, every=0)) == 10
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["in a batch", "at the end"])
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_once_and_names_a_stopped_process_of_several(number, size, kept, late):
+    saved, asked, seen = [], [], []
+    checkpoint = SimpleNamespace(save=lambda *state: saved.append(state), folder="kept") if kept else None
+    run = SimpleNamespace(team=Team(0, size), state=lambda: ("tensors", "record"), comparison=None)
+
+    def batches():
+        yield 1
+        if late:
+            asked.append(number)
+
+    stopped = number == signal.SIGTERM and size == 2 and kept
+    with pytest.raises(BertftError if stopped else KeyboardInterrupt, match="kept in kept; rerun" if stopped else None):
+        for batch in checkpointed(run, batches(), checkpoint, 3600.0, asked):
+            seen.append(batch)
+            if not late:
+                asked.append(number)
+    assert seen == [1] and saved == [("tensors", "record")] * kept

@@ -248,3 +248,33 @@ def test_processes_take_the_smallest_sizes(monkeypatch):
     monkeypatch.setattr(torch.distributed, "all_gather_object", lost)
     with pytest.raises(BertftError, match=r"^process 0 of 3: another process was lost \(Connection closed by peer\)$"):
         Team(0, 3).least((1, 1))
+
+
+@pytest.mark.parametrize("unit", ["token", "word"])
+@pytest.mark.parametrize("tokens", [None, 301])
+def test_a_record_says_where_the_run_is(encoders, unit, tokens):
+    base, tuned = encoders
+    options = {"unit": unit, "batch_tokens": 256, "window": "split", "layers": None}
+    comparison = Comparison(PLAN, layer_counts(base, {"t": tuned}))
+    run = StreamRun(base, {"t": tuned}, comparison, tokens, options, ALONE)
+    counts = [max(tokenised(base, text, unit)[1]) + 1 for text in TEXTS]
+    room, used = tokens or 10**9, []
+    for count in counts:
+        used.append(min(room, count))
+        room -= used[-1]
+    before, last, seen = 0, (0, 0), 0
+    for stimuli, texts in run.batches(iter(TEXTS)):
+        record = run.state()[1]
+        assert record["first"] == 16 * record["buffer"] and record["taken"] == sum(used[: record["first"]])
+        following = (last[0], last[1] + 1) if record["buffer"] == last[0] else (last[0] + 1, 1)
+        assert (record["buffer"], record["batch"]) == following
+        left = used[record["first"] : record["first"] + 16]
+        assert len(record["left"]) == len(left) and sum(left) - sum(record["left"]) == len(comparison) - record["taken"]
+        assert len(comparison) - before == stimuli and 0 < texts <= 16 and not record["ended"]
+        before, last, seen = len(comparison), (record["buffer"], record["batch"]), seen + texts
+    record = run.state()[1]
+    buffers = -(-sum(count > 0 for count in used) // 16)
+    assert (record["buffer"], record["batch"], record["left"], record["ended"]) == (buffers, 0, None, True)
+    assert record["taken"] == len(comparison) == sum(used) and record["sentences"] == sum(count > 0 for count in used)
+    assert record["sizes"] == [16, 256] and seen == record["sentences"]
+    assert list(run.batches(iter(TEXTS))) == []  # it has ended

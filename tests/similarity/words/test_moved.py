@@ -19,7 +19,15 @@ from bertft.models.encoder import Encoder
 from bertft.similarity.compare.stimuli import in_windows
 from bertft.similarity.words.labels import LABELS, labels_of
 from bertft.similarity.words.local_rsa import LabelMean
-from bertft.similarity.words.moved import Moved, Word, _extreme_sentences, words_that_moved, write_moved
+from bertft.similarity.words.moved import (
+    Moved,
+    MovedSentence,
+    Word,
+    _extreme_sentences,
+    _extremes,
+    words_that_moved,
+    write_moved,
+)
 
 SENTENCES = synthetic.sentences(30, seed=3)
 
@@ -100,6 +108,26 @@ def test_sentences_without_words_are_not_among_the_extremes():
         assert sorted(row.value for row in found) == pytest.approx([0.2, 0.9])
 
 
+def test_extreme_words_stand_between_twelve_on_either_side():
+    words = [f"w{k}" for k in range(30)]
+    sentences = [Sentence("a", tuple("xyz"), (), (), (), ()), Sentence("b", tuple(words), (), (), (), ())]
+    values = torch.linspace(0.9, 0.1, 33, dtype=torch.float64)
+    values = torch.stack([values, values.roll(14)])  # the lowest is the last word, and the eleventh of the second text
+    groups = torch.tensor([0] * 3 + [1] * 30)
+    low = _extremes(values, groups, sentences, 1, most=True)
+    assert low == [
+        Word(0, values[0].min().item(), "w29", "b", " ".join([*words[17:29], "[w29]"])),
+        Word(1, values[1].min().item(), "w10", "b", " ".join([*words[:10], "[w10]", *words[11:23]])),
+    ]
+    high = _extremes(values[:1], groups, sentences, 2, most=False)
+    assert [(row.word, row.sentence, row.context) for row in high] == [("x", "a", "[x] y z"), ("y", "a", "x [y] z")]
+
+
+def test_depths_are_counted_up_to_ten():
+    chain = Sentence("s", tuple("abcdefghijklm"), tuple(range(13)), ("",) * 13, ("",) * 13, ("",) * 13)
+    assert labels_of(["depth"], [chain])["depth"] == [*range(11), 10, 10]
+
+
 def test_labels():
     counts = {word.lower(): 1 for s in SENTENCES for word in s.words}
     for name, label in LABELS.items():
@@ -118,6 +146,10 @@ def test_keys_of_conllu_columns():
     assert labels_of(["feats:Number"], sentences)["feats:Number"] == ["Plur", "_", "_", "Sing"]
     odd = dataclasses.replace(sentences[0], feats=("Number=a=b", "_"))  # the first = ends the name
     assert labels_of(["feats:Number"], [odd])["feats:Number"] == ["a=b", "_"]
+    odd = dataclasses.replace(
+        sentences[0], misc=("a:b=c|b=d", "_"), relations=("a:b:c", "root")
+    )  # and the first : a column
+    assert labels_of(["misc:a:b", "relation"], [odd]) == {"misc:a:b": ["c", "_"], "relation": ["a", "root"]}
 
 
 @pytest.mark.parametrize(
@@ -156,3 +188,27 @@ def test_the_words_that_moved_show_themselves_and_are_escaped():
     assert "0.250  a [<b>] in 1" in lines and not any("in 0" in line for line in lines)
     html = moved._repr_html_()
     assert "<td>0.250</td><td>a [&lt;b&gt;] in 1</td>" in html and "<b>" not in html and "<td>&lt;i&gt;</td>" in html
+
+
+def test_tables_have_every_field_in_its_column(tmp_path):
+    word, sentence = Word(3, 0.25, "w", "s1", "a [w]"), MovedSentence(4, 0.5, "s2", 6, "a b, c")
+    means = {"upos": [LabelMean("X", 1, 0.1, 0.0, 0.2, 9)], "form": [LabelMean("x", 2, 0.3, None, None, 1)]}
+    moved = Moved(
+        means, [word], [dataclasses.replace(word, value=0.75)], [sentence], [dataclasses.replace(sentence, n=7)]
+    )
+    write_moved({"cosine": {"t": moved}}, tmp_path, "toy")
+    assert (tmp_path / "local.csv").read_text("utf8").splitlines() == [
+        "model,data,metric,layer,by,label,value,low,high,n",
+        "t,toy,cosine,1,upos,X,0.1,0.0,0.2,9",
+        "t,toy,cosine,2,form,x,0.3,,,1",
+    ]
+    assert (tmp_path / "words.csv").read_text("utf8").splitlines() == [
+        "model,data,metric,layer,moved,value,word,sentence,context",
+        "t,toy,cosine,3,most,0.25,w,s1,a [w]",
+        "t,toy,cosine,3,least,0.75,w,s1,a [w]",
+    ]
+    assert (tmp_path / "sentences.csv").read_text("utf8").splitlines() == [
+        "model,data,metric,layer,moved,value,n,sentence,text",
+        't,toy,cosine,4,most,0.5,6,s2,"a b, c"',
+        't,toy,cosine,4,least,0.5,7,s2,"a b, c"',
+    ]
