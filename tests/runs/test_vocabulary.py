@@ -288,13 +288,6 @@ def test_a_plain_name_has_the_input_alone_and_a_group_all_its_labels():
     assert MeasureName.parse("cka_biased_null_base0").group == "cka_biased_null by layers of both"
 
 
-def test_operands_of_a_name_that_no_pair_made_and_of_names_with_the_sign_between():
-    assert operands("dep") == operands("dep", ["dep"]) == ("dep", "")
-    assert operands("a - b - c") == operands("a - b - c", ["a", "b", "c"]) == ("a", "b - c")
-    assert operands("a - b - c", ["a - b", "c", "d"]) == ("a - b", "c")
-    assert operands("a - b - c", ["b - c", "a"]) == ("a", "b - c")
-
-
 def test_noise_is_paired_with_its_own_encoder_in_either_order():
     a, b = noise_of("a"), noise_of("b")
     assert list(pairs_of_models([a, b, "a"])) == [(a, "a")] and list(pairs_of_models(["a", a, b])) == [("a", a)]

@@ -7,19 +7,10 @@ import pytest
 import torch
 
 from bertft.probes.edge.head import Input
-from bertft.probes.edge.scores import expected_layer, f1, label_f1, micro_f1
+from bertft.probes.edge.scores import expected_layer, label_f1, micro_f1
 from bertft.probes.edge.training import Counts
 
 CURVE = [Input("layer", 0), Input("mix", 1), Input("mix", 2)]
-
-
-def test_f1_of_one_hit_is_that_of_its_parts_and_of_nothing_is_zero():
-    hits, predicted, gold = (
-        np.array([1.0, 1, 1, 0, 0, 0]),
-        np.array([1.0, 2, 1, 0, 0, 1]),
-        np.array([1.0, 1, 4, 0, 1, 0]),
-    )
-    assert f1(hits, predicted, gold).tolist() == [1.0, 2 / 3, 2 / 5, 0, 0, 0]
 
 
 def test_scores_add_up_labels_and_texts_under_their_weights():

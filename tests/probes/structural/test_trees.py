@@ -8,7 +8,7 @@ from scipy.sparse.csgraph import shortest_path
 
 from bertft.data.examples import Sentence
 from bertft.errors import BertftError
-from bertft.probes.structural.trees import check_scorable, control_trees, packed_trees, punctuation, tree
+from bertft.probes.structural.trees import control_trees, packed_trees, punctuation, tree
 
 
 def sentence(heads, upos=None, xpos=None) -> Sentence:
@@ -73,43 +73,6 @@ def test_punctuation_by_penn_tags_else_universal():
 def test_heads_that_form_no_tree_are_refused(heads, message):
     with pytest.raises(BertftError, match=f"sentence s1: .*{message}"):
         tree(sentence(heads))
-
-
-@pytest.mark.parametrize(("words", "dtype"), [(256, np.uint8), (257, np.int16)])
-def test_distances_of_255_edges_are_bytes_and_longer_ones_are_not(words, dtype):
-    distances, depths = packed_trees([sentence(range(words))])
-    assert distances[0].dtype == depths[0].dtype == dtype and distances[0].max() == depths[0].max() == words - 1
-
-
-def test_a_word_may_hang_from_the_last_one_but_not_from_one_beyond_or_before():
-    assert tree(sentence([3, 3, 0]))[1].tolist() == [1, 1, 0]
-    for head in (-1, 4):
-        with pytest.raises(BertftError, match=f"word 1 of 3 has the head {head}"):
-            tree(sentence([head, 3, 0]))
-
-
-def tagged(words: int, marks: int) -> Sentence:
-    """Return a sentence whose last ``marks`` words are punctuation."""
-    return sentence(range(words), ["X"] * (words - marks) + ["PUNCT"] * marks)
-
-
-@pytest.mark.parametrize(
-    ("sentences", "fitting"),
-    [
-        ([tagged(5, 3), tagged(50, 48)], 2),
-        ([tagged(5, 3), tagged(50, 48), tagged(5, 0)], 3),
-        ([tagged(5, 4), tagged(50, 48)], 1),
-        ([tagged(4, 0), tagged(50, 0)], 1),
-        ([tagged(5, 0), tagged(51, 0)], 1),
-        ([tagged(4, 0), tagged(51, 0), tagged(8, 8)], 0),
-    ],
-)
-def test_two_sentences_of_5_to_50_words_with_2_that_are_not_punctuation_can_be_scored(sentences, fitting):
-    if fitting >= 2:
-        check_scorable(sentences)
-    else:
-        with pytest.raises(BertftError, match=f"found {fitting} of {len(sentences)}$"):
-            check_scorable(sentences)
 
 
 def test_control_trees_stay_those_of_earlier_runs():
