@@ -129,7 +129,7 @@ class Artefact:
             table.flush()
             sha256 = digest({name: torch.from_numpy(table)}, _text(about))
             with path.open("r+b") as file:
-                file.seek(file.read(start).index(_NO_DIGEST.encode()))
+                file.seek(file.read(start).rindex(_NO_DIGEST.encode()))  # the last entry
                 file.write(sha256.encode())
 
     def _about(self, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save
 
 from bertft.errors import BertftError
 from bertft.runs.artefacts import (
+    NOTHING,
     Artefact,
+    Contents,
     DamagedArtefact,
     OtherSettings,
     Unfinished,
@@ -23,7 +25,6 @@ from bertft.runs.artefacts import (
     write_tensors,
 )
 from bertft.runs.checkpoint import Checkpoint, team_sizes
-from bertft.runs.differences import first_difference
 from bertft.runs.digests import digest
 from bertft.runs.sums_file import read_sums, write_sums
 
@@ -225,6 +226,13 @@ def test_a_filled_tensor_is_loaded_as_a_saved_one(tmp_path):
     assert filled.path.read_bytes() == saved.path.read_bytes()
 
 
+def test_a_filled_tensor_of_settings_with_64_zeros_is_loaded(tmp_path):
+    artefact = Artefact(tmp_path / "a", {"weights": "0" * 64})
+    with artefact.filled("hidden", (2,)) as table:
+        table[:] = 1
+    assert artefact.load().settings == {"weights": "0" * 64}
+
+
 def test_an_interrupted_filling_keeps_the_earlier_file(tmp_path):
     artefact = Artefact(tmp_path / "a", {})
     artefact.save(TENSORS)
@@ -341,10 +349,52 @@ def test_the_sizes_of_teams_follow_from_the_names_of_their_checkpoints(tmp_path)
     assert team_sizes(tmp_path) == [1, 2]
 
 
-def test_the_first_difference_is_named_with_its_place():
-    old = {"probes": {"rank": 8, "seed": 1}, "text": "t", "weights": "a" * 64}
-    assert first_difference(old, json.loads(json.dumps(old))) is None
-    assert first_difference(old, {**old, "probes": {"seed": 1, "rank": 16}}) == "probes.rank is 8 there and 16 here"
-    assert first_difference(old, {**old, "new": None}) == "new is set only here"
-    assert first_difference({**old, "new": None}, old) == "new is set only there"
-    assert first_difference(old, {**old, "weights": "b" * 64}) == "weights is aaaaaaaa... there and bbbbbbbb... here"
+def test_an_older_file_is_read_only_if_there_is_no_intact_one(tmp_path):
+    asked = []
+    older = Contents({}, {"seed": 1}, {"old": True})
+    artefact = Artefact(tmp_path / "a", {"seed": 1}, older=lambda: asked.append(1) or older)
+    assert artefact.load() is artefact.load(refuse=True) is older and len(asked) == 2
+    artefact.path.write_bytes(b"damaged")
+    assert artefact.load() is artefact.load(refuse=True) is older and len(asked) == 4
+    artefact.save(TENSORS)
+    assert artefact.load().record == {} and len(asked) == 4
+
+
+def test_settings_in_another_order_give_the_same_bytes(tmp_path):
+    for name, settings in (("a", {"x": 1, "y": 2}), ("b", {"y": 2, "x": 1})):
+        Artefact(tmp_path / name, settings).save(TENSORS)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        (None, "expected the format bertft.artefact/1, found None"),
+        ({"bertft": "[1]"}, "expected the format bertft.artefact/1, found None"),
+        ({"bertft": "{"}, "damaged: its metadata are not JSON"),
+        ({"bertft": '{"format": "bertft.artefact/1"}'}, "damaged: the content is not what was written"),
+    ],
+)
+def test_metadata_that_no_artefact_has_are_refused(tmp_path, metadata, words):
+    (tmp_path / "a").write_bytes(save(TENSORS, metadata))
+    with pytest.raises(DamagedArtefact, match=words):
+        Artefact(tmp_path / "a", {}).load(refuse=True)
+
+
+def test_states_are_kept_once_the_time_between_them_has_passed(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("bertft.runs.artefacts.time.monotonic", lambda: now[0])
+    order, own = np.random.default_rng(0), Unfinished(tmp_path / "state", {}, every=10.0)
+    for epoch, (time, kept) in enumerate(((109.5, None), (110.0, 2), (119.5, 2), (120.0, 4))):
+        now[0] = time
+        own.keep(epoch, {}, order)
+        assert (own.found(order) or [None])[0] == kept
+    assert own.of(part=1).every == 10.0
+    own.remove()
+    assert not own.path.exists()
+
+
+def test_nothing_keeps_nothing():
+    order = np.random.default_rng(0)
+    assert NOTHING.keep(0, TENSORS, order, last=True) is NOTHING.found(order) is NOTHING.remove() is None
+    assert NOTHING.of(block=1) is NOTHING

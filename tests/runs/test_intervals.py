@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 
 from bertft.errors import BertftError
+from bertft.runs import intervals
 from bertft.runs.intervals import (
     bootstrap_weights,
     centred_resamples,
@@ -176,3 +177,42 @@ def test_the_interval_of_a_share_is_symmetric_in_the_log_odds():
     step = t * error / (0.2 * 0.8)
     assert (found.value, found.standard_error) == (0.2, error)
     assert (odds[1], odds[2]) == pytest.approx((odds[0] - step, odds[0] + step))
+
+
+@pytest.mark.parametrize("chunk", [2_000_000, 21, 1])
+def test_a_ratio_is_that_of_its_resamples_whatever_the_chunks(chunk, monkeypatch):
+    monkeypatch.setattr(intervals, "CHUNK", chunk)  # of 7 items: all resamples at once, three, and one
+    above, below = np.array([0.0, 1, 2, 3, 1, 0, 4]), np.array([1.0, 1, 3, 3, 2, 5, 4])
+    drawn = bootstrap_weights(7, 20, np.random.default_rng(6)).astype(float)
+    wanted = np.quantile((drawn @ above) / (drawn @ below), [0.05, 0.95])
+    assert ratio_interval(above, below, 6, resamples=20, level=0.9) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_a_correlation_keeps_its_digits_beside_a_large_mean():
+    generator = torch.Generator().manual_seed(3)
+    x, y = torch.randn(2, 60, generator=generator, dtype=torch.float64)
+    groups = torch.arange(60) // 3
+    plain = correlation_interval(x, y, groups, 40, 2)
+    # Without centring, the squares of 1e7 would leave 2 digits.
+    for moved in ((x + 1e7, y), (x, y + 1e7)):
+        assert correlation_interval(*moved, groups, 40, 2) == pytest.approx(plain, abs=1e-8)
+
+
+def test_stimuli_of_no_sentence_are_refused():
+    with pytest.raises(BertftError, match="at least 2 sentences, found 0"):
+        clustered_error(torch.zeros(0), torch.zeros(0, dtype=torch.long), 3, 1)
+
+
+def test_a_value_alone_is_its_interval():
+    score = percentile_score(np.array([2.0, math.nan, math.nan]), 1)
+    assert (score.value, score.low, score.high, score.n) == (2.0, 2.0, 2.0, 1)
+
+
+def test_an_error_or_a_room_of_one_leaves_an_interval():
+    influence, groups = torch.tensor([3.0, -3.0, 1.0]).double(), torch.arange(3)
+    size = {"stimuli": 2, "sentences": 3}
+    error, t = clustered_error(influence, groups, 2, 3)
+    assert error > 1
+    for found in (clustered_interval(0.0, influence, groups, **size), share_interval(0.5, influence, groups, **size)):
+        assert found.low < found.value < found.high and found.standard_error == error
+    assert clustered_interval(0.0, influence, groups, **size).high == pytest.approx(math.tanh(t * error))

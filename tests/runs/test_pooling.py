@@ -139,3 +139,32 @@ def test_each_end_of_a_difference_combines_opposite_ends():
 
 def test_a_difference_has_no_interval_unless_both_values_have_one():
     assert less((0.5, None, None), (0.25, 0.0, 1.0)) == (0.25, None, None)
+
+
+@pytest.mark.parametrize("missing", range(4))
+def test_an_end_that_is_missing_takes_the_interval_of_a_difference(missing):
+    ends = [0.4, 0.8, 0.2, 0.33]
+    ends[missing] = None
+    assert less((0.5, *ends[:2]), (0.25, *ends[2:])) == (0.25, None, None)
+
+
+def test_differences_of_texts_are_of_tuned_encoders_and_of_similarity_only():
+    rows = [Row(model, task, data, 1, "cka_debiased", 0.5) for model, task, data in (
+        ("base", "rsa", "dep"), ("base", "rsa", "plain"), ("dep", "structural", "dep"), ("dep", "structural", "plain"),
+    )]  # fmt: skip
+    assert own_text_differences(rows, OWN) == []
+
+
+@pytest.mark.parametrize(("counts", "least"), [((100, 30), 30), ((30, 100), 30), ((None, 7), 7), ((None, None), None)])
+def test_a_difference_counts_the_items_of_the_smaller_text(counts, least):
+    own, other = (Row("dep", "rsa", d, 1, "x", v, None, None, n, 1) for d, v, n in zip(
+        ("dep", "plain"), (0.5, 0.25), counts, strict=True))  # fmt: skip
+    # The other text first: its row is not the last that counts.
+    assert own_text_differences([other, own], OWN) == [
+        Row("dep", "own_text", "dep - plain", 1, "x_difference", 0.25, None, None, least, 1)
+    ]
+
+
+def test_pooled_rows_keep_the_place_and_the_count_of_the_first():
+    rows = [Row("dep", "rsa", "wiki", 1, name, 0.5, 0.4, 0.7, n, s) for s, n in ((3, 10), (4, 20)) for name in "xy"]
+    assert pool_seeds(rows) == [Row("dep", "rsa", "wiki", 1, name, 0.5, 0.4, 0.7, 10, None) for name in "xy"]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ast
 import csv
+import dataclasses
+import itertools
 import math
 import re
 from pathlib import Path
@@ -240,3 +242,55 @@ def test_noise_is_subtracted_from_its_own_encoder_only():
     models = ["a", "b", noise_of("a"), noise_of("b")]
     assert [is_noise(model) for model in models] == [False, False, True, True]
     assert list(pairs_of_models(models)) == [("a", "b"), ("a", "noise of a"), ("b", "noise of b")]
+
+
+BASES = ("uuas", "mutual_knn_10", "label_f1", "local_rsa")
+TEXTS = (None, "", "NOUN", "a=b", "correlation")
+
+
+def test_parts_are_allowed_exactly_if_their_name_is_read_back():
+    columns = (BASES, (None, "mix"), (False, True), (None, "p"), (None, Probe("rbf")), (None, 0), TEXTS, TEXTS)
+    allowed = 0
+    for values in itertools.product(*columns):
+        parts = dict(zip((field.name for field in dataclasses.fields(MeasureName)), values, strict=True))
+        unchecked = object.__new__(MeasureName)
+        for name, value in parts.items():
+            object.__setattr__(unchecked, name, value)
+        if MeasureName.parse(str(unchecked)) == unchecked:
+            assert MeasureName(**parts) == unchecked
+            allowed += 1
+        else:
+            with pytest.raises(BertftError):
+                MeasureName(**parts)
+    # 32 of each regular base; a base alone, or 4 labels with an input or none; 4 labels in 3 groupings, and 2 in none
+    assert allowed == 2 * 32 + (1 + 2 * 4) + (1 + 4 * 3 + 2)
+
+
+@pytest.mark.parametrize("derived", get_args(Derived))
+def test_every_derived_value_is_read_from_a_name(derived):
+    found = MeasureName.parse(f"cka_debiased_{derived}")
+    assert (found.base, found.derived) == ("cka_debiased", derived)
+    assert found.percent is MeasureName.parse("cka_debiased").percent is False
+
+
+def test_derived_values_have_the_names_of_results():
+    names = "selectivity difference difference_p p error null null_max calibrated with_massive"
+    assert get_args(Derived) == tuple(names.split())
+
+
+def test_other_numbers_of_neighbours_are_shares_and_other_names_are_quantities():
+    for name, kind in (("mutual_knn_7", "share"), ("mutual_knn_07", "quantity"), ("mutual_knn_7x", "quantity")):
+        assert (MeasureName.parse(name).kind, MeasureName.parse(name).measure.family) == (kind, "space")
+
+
+def test_a_plain_name_has_the_input_alone_and_a_group_all_its_labels():
+    assert MeasureName.parse("mix_control_micro_f1_difference_base3").plain == MeasureName("micro_f1", input="mix")
+    names = ("control_uuas_rank8", "local_rsa_NOUN", "mix_f1[nsubj]")
+    assert [MeasureName.parse(name).group for name in names] == list(names)
+    assert MeasureName.parse("cka_biased_null_base0").group == "cka_biased_null by layers of both"
+
+
+def test_noise_is_paired_with_its_own_encoder_in_either_order():
+    a, b = noise_of("a"), noise_of("b")
+    assert list(pairs_of_models([a, b, "a"])) == [(a, "a")] and list(pairs_of_models(["a", a, b])) == [("a", a)]
+    assert list(pairs_of_models([a, "b"])) == list(pairs_of_models(["b", a])) == list(pairs_of_models([a, b])) == []

@@ -14,6 +14,7 @@ from bertft.probes.edge import control
 from bertft.probes.edge.head import Input
 from bertft.probes.edge.targets import EdgeTargets
 from bertft.probes.edge.training import Corpus, EdgeTraining
+from bertft.runs.artefacts import NOTHING, Unfinished
 
 INPUTS = [Input("layer", 0), Input("layer", 1)]
 
@@ -62,3 +63,41 @@ def test_targets_of_several_labels_cost_a_bit_a_label(monkeypatch):
     corpus, _ = planted(1, (("x",),), monkeypatch)
     with pytest.raises(BertftError, match="at least 2 training texts, found 1"):
         control.online_code(INPUTS, corpus, corpus, EdgeTraining())
+
+
+def test_two_texts_are_enough_for_a_code(monkeypatch):
+    corpus, seen = planted(2, (("x",),), monkeypatch)
+    code = control.online_code(INPUTS, corpus, corpus, EdgeTraining(seed=1))
+    assert [(len(past), len(block)) for _, past, block in seen] == [(1, 1)]
+    assert code.bits.tolist() == pytest.approx([2 * math.log2(3) + 2, 2 * math.log2(3) + 4])
+
+
+@pytest.mark.parametrize("block", [0, 1, 3])
+def test_a_code_is_resumed_after_the_last_block_that_was_kept(block, monkeypatch, tmp_path):
+    corpus, seen = planted(16, (("x",), ("y",)), monkeypatch)
+    whole = control.online_code(INPUTS, corpus, corpus, EdgeTraining())
+    blocks = seen.copy()
+
+    class Cut(Unfinished):
+        def keep(self, number, *arguments, **settings):
+            super().keep(number, *arguments, **settings)
+            if number == block:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        control.online_code(INPUTS, corpus, corpus, EdgeTraining(), unfinished=(Cut(tmp_path / "a", {}), NOTHING))
+    seen.clear()
+    kept = Unfinished(tmp_path / "a", {})
+    again = control.online_code(INPUTS, corpus, corpus, EdgeTraining(), unfinished=(kept, NOTHING))
+    assert again.bits.tolist() == whole.bits.tolist() and seen == blocks[block + 1 :]
+
+
+def test_control_labels_stay_those_of_earlier_runs():
+    words = ("the", "cat", "sees", "a", "dog")
+    labels = (("x",), ("y",), ("x", "z"), ("x",), ())
+    ends = ((0, 1), (0, 2), (2, 3), (1, 4), (4, 5))  # the word type is the last word of the first span
+    text = SpanText("1", words, tuple(SpanTarget(a, (0, 1), own) for a, own in zip(ends, labels, strict=True)))
+    for seed, wanted in ((0, "y x x x y"), (1, "xz y x y x")):
+        (found,) = control.control_labels([text], [text, text], seed)
+        assert [target.labels for target in found.targets] == [tuple(own) for own in wanted.split()]
+        assert [(t.first, t.second) for t in found.targets] == [(a, (0, 1)) for a in ends]

@@ -152,3 +152,17 @@ def test_rbf_probes_have_rows_and_files(tiny_model, tmp_path, monkeypatch):
     assert [s.words for s in read_conllu(tmp_path / "base.rbf.conllu")] == [s.words for s in sentences[40:]]
     monkeypatch.setitem(structural.TRAINERS, "rbf", None)  # nothing is trained again
     assert structural_probes(*arguments, **settings, rbf=True, control=True) == rows
+
+
+def test_the_loss_on_dev_is_the_mean_over_its_sentences():
+    sentences = synthetic.sentences(24, seed=2)
+    trees, lengths = Trees(sentences), [len(s.words) for s in sentences]
+    vectors = torch.randn(sum(lengths), 3, 4, generator=torch.Generator().manual_seed(0))
+    corpus = Corpus(WordVectors(vectors, lengths), trees)
+    probes = train_rbf(corpus, corpus, rank=1, epochs=1, seed=2)
+    assert probes.weights.shape == (2, 3, 4, 1) and probes.widths.shape == probes.epochs.shape == (2, 3)
+    # 24 sentences are more than one batch.
+    parameters = torch.cat([probes.weights.flatten(2), probes.widths.log()[..., None]], dim=2).flatten(0, 1)
+    batches = [(corpus.vectors.batch([i]), *trees.batch([i])) for i in range(24)]
+    each = torch.stack([losses(parameters, h, *own) for h, *own in batches])
+    torch.testing.assert_close(probes.dev_loss.flatten(), each.double().mean(0), rtol=1e-5, atol=0)

@@ -277,3 +277,8 @@ def test_scores_of_real_vectors_equal_the_published_evaluation(data_root):
     check_published(data, summary)
     for layer, scores in enumerate(summary):
         assert scores["uuas"].value == published(points[layer], heights[layer], *data[2:], by_csgraph)["uuas"]
+
+
+def test_two_words_have_a_correlation():
+    assert spearman(torch.tensor([1.0, 2.0]), torch.tensor([5.0, 7.0])).item() == 1.0
+    assert spearman(torch.tensor([1.0, 2.0]), torch.tensor([7.0, 5.0])).item() == -1.0

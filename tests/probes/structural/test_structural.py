@@ -205,6 +205,11 @@ def test_predicted_heads_of_known_points():
     assert predicted_heads(points[:1], torch.tensor([1.0])) == [0]
 
 
+def test_the_first_of_equal_depths_is_the_root():
+    assert predicted_heads(torch.zeros(3, 2), torch.ones(3)) == [0, 1, 1]
+    assert predicted_heads(torch.tensor([[0.0], [4.0], [1.0]]), torch.tensor([2.0, 1.0, 1.0])) == [3, 0, 2]
+
+
 def test_control_trees_depend_on_the_words_alone(sentences):
     drawn: dict[str, set] = {}
     for s in control_trees(sentences, 5):

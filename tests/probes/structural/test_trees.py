@@ -8,7 +8,7 @@ from scipy.sparse.csgraph import shortest_path
 
 from bertft.data.examples import Sentence
 from bertft.errors import BertftError
-from bertft.probes.structural.trees import packed_trees, punctuation, tree
+from bertft.probes.structural.trees import control_trees, packed_trees, punctuation, tree
 
 
 def sentence(heads, upos=None, xpos=None) -> Sentence:
@@ -73,3 +73,12 @@ def test_punctuation_by_penn_tags_else_universal():
 def test_heads_that_form_no_tree_are_refused(heads, message):
     with pytest.raises(BertftError, match=f"sentence s1: .*{message}"):
         tree(sentence(heads))
+
+
+def test_control_trees_stay_those_of_earlier_runs():
+    words = ("the", "cat", "sees", "a", "dog", "and", "the", "old", "dog", "runs")
+    plain = Sentence("s", words, (0,) * 10, ("dep",) * 10, ("X",) * 10, ("_",) * 10)
+    seeds = [control_trees([plain, plain], seed) for seed in (0, 1)]
+    assert [first == second for first, second in seeds] == [True, True]
+    assert [s.heads for s, _ in seeds] == [(0, 1, 1, 1, 4, 1, 6, 1, 8, 1), (0, 1, 1, 1, 4, 5, 6, 7, 8, 9)]
+    assert seeds[0][0].words == words
