@@ -47,10 +47,11 @@ def windows(tokenizer, example: Question, window: Window) -> list:
 def test_a_window_has_room_for_half_a_question_and_more_than_the_stride(tokenizer, stride, least):
     """Three pieces are special; the question takes half of the others, at most 64."""
     example = question("a b c " * 100, "c a")
-    with pytest.raises(BertftError) as error:
-        windows(tokenizer, example, Window(least - 1, stride))
-    words = f"expected max_length of at least {least} pieces for a stride of {stride}, found {least - 1}"
-    assert str(error.value) == f"finetune: {words}"
+    for size in (least - 1, least // 2, 4):
+        with pytest.raises(BertftError) as error:
+            windows(tokenizer, example, Window(size, stride))
+        words = f"expected max_length of at least {least} pieces for a stride of {stride}, found {size}"
+        assert str(error.value) == f"finetune: {words}"
     if least < 128:
         found = windows(tokenizer, question("a b c " * 100, "c a", "a"), Window(least, stride))
         assert {start for feature in found for start in feature.starts} >= set(range(0, 600, 2))
