@@ -104,6 +104,26 @@ def test_comparisons_are_those_of_scipy():
     assert float(reference.compare_matrices(*ranks, "rho_a of ranks")) == rho
 
 
+@pytest.mark.parametrize("compare", ["pearson", "cosine", "spearman", "kendall"])
+@pytest.mark.parametrize("metrics", [*itertools.permutations(("dot", "correlation", "sqeuclidean", "manhattan"), 2)])
+def test_each_side_has_its_own_metric_on_every_route(metrics, compare):
+    x, y = draw(2, 12, 4), draw(3, 12, 5, seed=1)
+    functions = {
+        "pearson": lambda a, b: stats.pearsonr(a, b).statistic,
+        "cosine": lambda a, b: a @ b / np.sqrt((a @ a) * (b @ b)),
+        "spearman": lambda a, b: stats.spearmanr(a, b).statistic,
+        "kendall": lambda a, b: stats.kendalltau(a, b).statistic,
+    }
+    first, second = ([entries(rows, metric) for rows in side] for side, metric in zip((x, y), metrics, strict=True))
+    expected = [[functions[compare](a, b) for b in second] for a in first]
+    routes = ["sampled"] if compare == "kendall" else ["exact"] if compare == "spearman" else ["exact", "tiles"]
+    if "manhattan" not in metrics and compare in ("pearson", "cosine"):
+        routes.append("linear")
+    for route in routes:
+        found = rdm_correlation(x, y, metric=metrics[0], metric_y=metrics[1], compare=compare, route=route)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-11, err_msg=route)
+
+
 def test_a_provisional_mean_is_that_of_the_first_rows_rounded_to_float32():
     x = draw(130, 3)
     rows = (x / x.norm(dim=1, keepdim=True)).numpy()
@@ -140,6 +160,25 @@ def test_a_bad_row_is_named_wherever_it_is(call, alone):
             assert bad.op == ("linear_cka" if call is linear_cka else "rdm_correlation")
 
 
+@pytest.mark.parametrize(("compare", "route"), [("pearson", "linear"), ("pearson", "tiles"), ("kendall", "sampled")])
+def test_a_row_is_bad_by_the_metric_of_its_side(compare, route):
+    sides = {"x": draw(2, 6, 3), "y": draw(2, 6, 3, seed=1)}
+    for side, other in (("x", "y"), ("y", "x")):
+        given = dict(sides)
+        given[side] = sides[side].clone()
+        given[side][1, 4] = 0
+        options = {"compare": compare, "route": route}
+        metric, metric_y = ("dot" if name == side else "cosine" for name in ("x", "y"))
+        assert rdm_correlation(*given.values(), metric=metric, metric_y=metric_y, **options).isfinite().all()
+        metric, metric_y = ("dot" if name == other else "cosine" for name in ("x", "y"))
+        with pytest.raises(BadRow) as caught:
+            rdm_correlation(*given.values(), metric=metric, metric_y=metric_y, **options)
+        bad = caught.value
+        assert (bad.side, bad.layer, bad.row, bad.reason) == (side, 1, 4, "no_norm")
+        found = rdm_correlation(*given.values(), metric=metric, metric_y=metric_y, nan="propagate", **options)
+        assert found.isnan().any() and not found.isnan().all()
+
+
 def test_the_first_number_that_is_not_finite_is_named():
     good, result = torch.ones(2, 3, 4), torch.tensor([0.0, 1.0, torch.nan])
     words = {(0, 0, 0): "h[0, 0]", (1, 2, 3): "h[1, 2]", (1, 0, 1): "h[1, 0]"}
@@ -153,6 +192,9 @@ def test_the_first_number_that_is_not_finite_is_named():
     h[1, 1, 0] = torch.nan
     with pytest.raises(BertftError, match=r"^op: h\[1, 0\] is not finite \(and 1 more\)$"):
         explain_not_finite("op", result, h=h)
+    for rows, name in ((h[1], r"h\[0\]"), (h[1, 0], r"h\[1\]")):
+        with pytest.raises(BertftError, match=rf"^op: {name} is not finite \(and 1 more\)$"):
+            explain_not_finite("op", result, h=rows)
     with pytest.raises(BertftError) as error:
         explain_not_finite("op", result, h=good)
     assert str(error.value) == "op: the result of layer 2 overflows torch.float32 although every input is finite"
@@ -224,6 +266,9 @@ def test_distances_of_shapes_that_do_not_fit_are_refused(x, y, message):
     with pytest.raises(BertftError, match=f"^pairwise_distance: {message}$"):
         pairwise_distance(torch.zeros(x), None if y is None else torch.zeros(y))
     assert pairwise_distance(torch.zeros(3, 5, 4), torch.zeros(3, 2, 4)).shape == (3, 5, 2)
+    words = r"^pairwise_distance: cosine needs rows of at least one number, found x of shape \(5, 0\)$"
+    with pytest.raises(BertftError, match=words):
+        pairwise_distance(torch.zeros(5, 0), metric="cosine")
     with pytest.raises(BertftError, match=r"^pairwise_distance: condensed needs y=None, the pairs i < j of one set"):
         pairwise_distance(torch.zeros(5, 4), torch.zeros(2, 4), condensed=True)
     with pytest.raises(BertftError, match=r"^pairwise_distance: x and y must be on one device, found cpu and meta$"):
