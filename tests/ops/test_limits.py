@@ -124,6 +124,19 @@ def test_each_side_has_its_own_metric_on_every_route(metrics, compare):
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-11, err_msg=route)
 
 
+@pytest.mark.parametrize("route", ["linear", "tiles", "exact", "sampled"])
+def test_layers_of_one_space_are_compared_with_one_another(route):
+    x, compare = draw(3, 12, 4), "kendall" if route == "sampled" else "pearson"
+    function = stats.kendalltau if route == "sampled" else stats.pearsonr
+    matrices = [entries(rows, "sqeuclidean") for rows in x]
+    expected = [[function(a, b).statistic for b in matrices] for a in matrices]
+    options = {"metric": "sqeuclidean", "compare": compare, "route": route}
+    np.testing.assert_allclose(rdm_correlation(x, **options).numpy(), expected, rtol=1e-9)
+    for first, second in ((x, x[:0]), (x[:0], x), (x[:0], None)):
+        found = rdm_correlation(first, second, **options)
+        assert found.shape == (len(first), len(first if second is None else second))
+
+
 def test_a_provisional_mean_is_that_of_the_first_rows_rounded_to_float32():
     x = draw(130, 3)
     rows = (x / x.norm(dim=1, keepdim=True)).numpy()
