@@ -112,13 +112,12 @@ class QaTask:
         """Return the windows of every question, in order; longer questions than 64 pieces are cut, with a warning."""
         if not examples:
             return []
-        special = tokenizer.num_special_tokens_to_add(pair=True)
-        room = window.max_length - special
+        room = window.max_length - tokenizer.num_special_tokens_to_add(pair=True)
         longest = min(MAX_QUESTION, room // 2)
-        if longest < 1 or room - longest <= window.stride:
+        if (missing := _least_room(window.stride) - room) > 0:
             raise BertftError(
-                f"finetune: expected max_length of at least {window.stride + longest + special + 1} pieces for a stride"
-                f" of {window.stride}, found {window.max_length}"
+                f"finetune: expected max_length of at least {window.max_length + missing} pieces for a stride of"
+                f" {window.stride}, found {window.max_length}"
             )
         encodings = encode_pairs(
             tokenizer,
@@ -176,6 +175,14 @@ def best_constant_answer(questions: Sequence[Question], *, words: int = 12) -> t
                 sums[i, j] += f1(" ".join(tokens[i : j + 1]), answers)
     (first, last), total = max(sums.items(), key=lambda item: (item[1], -item[0][0], -item[0][1]))
     return f"words {first + 1}-{last + 1}", 100.0 * total / len(questions)
+
+
+def _least_room(stride: int) -> int:
+    """Return the fewest pieces of question and passage for which a window advances.
+
+    A question takes at most half of them, up to `MAX_QUESTION`, and the passage more than ``stride``.
+    """
+    return max(2, stride + min(stride, MAX_QUESTION) + 1)
 
 
 def _cut_questions(tokenizer: Any, questions: list[str], longest: int) -> list[str]:
