@@ -30,12 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="folder where the setting's relative paths start")
     parser.add_argument("--out", type=Path, help="folder for everything (default runs/experiments-SETTING)")
     parser.add_argument("--model", help="a folder or hub id, in place of the setting's encoder")
-    parser.add_argument(
-        "--take",
-        action="append",
-        default=[],
-        help="the folder of a study, or of another call of this command, to take finished stages from",
-    )
+    parser.add_argument("--take", action="append", default=[], help="a study's or another --out, for finished stages")
     parser.add_argument("--dry-run", action="store_true", help="list every stage, done or to do; no more (takes none)")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     chosen = parser.parse_args(arguments)

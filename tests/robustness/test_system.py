@@ -16,7 +16,8 @@ from bertft.runs.folder import RunFolder, Stage
 from bertft.runs.rows import Row, read_results
 
 ROWS = [Row("m", "rsa", "t", layer, "x", 0.5) for layer in range(2000)]
-MODEL = ["--model", "m", "--train", "t", "--dev", "d", "--out", "run"]
+DATA = ["--train", "builtin:synthetic", "--dev", "builtin:synthetic"]  # found, and never read
+MODEL = ["--model", "builtin:minilm", *DATA, "--out", "run"]
 TRAINING = ["finetune", "--task", "mnli", *MODEL]
 # command: (the function that does its work, arguments, options that its message about memory names)
 WORK = {
@@ -33,7 +34,7 @@ WORK = {
     ),
     "rsa": (
         "bertft.study.rsa_command.run_rsa",
-        ["rsa", "--base", "b", "--tuned", "t", "--text", "x", "--out", "run"],
+        ["rsa", "--base", "builtin:minilm", "--tuned", "builtin:minilm", "--text", "builtin:english", "--out", "run"],
         ["--tokens", "--sample"],
     ),
     "structural": (

@@ -154,7 +154,8 @@ def test_snapshots_move_further_from_the_base(config, tmp_path):
 
 
 def test_unknown_task_writes_nothing(tmp_path, capsys):
+    data = ["--train", "builtin:synthetic", "--dev", "builtin:synthetic"]
     out = tmp_path / "out"
-    command = ["ablate", "freeze", "--task", "nothing", "--model", "m", "--train", "a", "--dev", "b", "--out", str(out)]
+    command = ["ablate", "freeze", "--task", "nothing", "--model", "builtin:minilm", *data, "--out", str(out)]
     assert run(command) == 2
     assert "expected one of" in capsys.readouterr().err and not out.exists()
