@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -97,7 +97,7 @@ class LinearPair:
         stats = torch.cat([of_x.double().flatten(), of_y.double().flatten(), rest])
         return Moments(x.own.gram_x, x.own.stats_x, (x.u.mT @ v).double(), stats, y.own.gram_x, y.own.stats_x)
 
-    @property
+    @cached_property
     def rows(self) -> tuple[Moments, Tensor, Tensor]:
         """The moments of the stimuli in their places, and the augmented rows of both spaces."""
         return self.at(torch.arange(len(self.x.u))), self.x.rows, self.y.rows

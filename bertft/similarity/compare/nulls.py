@@ -73,11 +73,11 @@ def rows(
     All layers and measures share the derangements. Each measure has three kinds of rows of the task ``null``:
 
     - ``<measure>_null`` by layer: the mean, with the one-sided 95 % `upper_bound` as ``high`` (``low`` of a distance).
+      RSA and debiased CKA carry theirs over to all stimuli (`bertft.similarity.compare.calibration`).
     - ``<measure>_null_max``, of no layer: the same of the largest value over layers (of the smallest distance).
     - ``<measure>_calibrated`` by layer: (value - mean) / (equal - mean) with ``equal`` the measure of equal spaces (1;
-      0 for a distance). It is 0 for unrelated spaces and 1 for equal ones. RSA and debiased CKA take value and interval
-      of ``known``, and the mean beside it (`bertft.similarity.compare.calibration`). Any other measure takes the value
-      of the sample without an interval. No row if unrelated spaces score like equal ones, as in CCA with few stimuli.
+      0 for a distance). RSA and debiased CKA take value and interval of ``known``, any other measure the value of the
+      sample without an interval. No row if unrelated spaces score like equal ones, as in CCA with few stimuli.
 
     Args:
         data: name of the texts.
@@ -154,17 +154,18 @@ def _of_measure(head: Row, null: Nulls, known: Known) -> list[Row]:
     """Return the rows of one measure of one encoder; ``head`` has what they share, with the measure's own name."""
     distance = MeasureName.parse(head.measure).kind == "distance"
     sign = -1.0 if distance else 1.0
-    table = [_bounded(head, "null", layer, row, sign) for layer, row in enumerate(null.traded)]
-    table.append(_bounded(head, "null_max", None, sign * (sign * null.traded).max(0), sign))
+    traded, of_layers, equal = null.traded.copy(), list[Row](), 0.0 if distance else 1.0
     for layer, own in enumerate(null.own.tolist()):
         whole = known.get(replace(head, layer=layer, task=task_of(head.measure)).key)
         row = replace(head, layer=layer, measure=_named(head.measure, "calibrated"), value=own)
         if whole is not None and of_any_number(head.measure):
             row = replace(row, value=whole.value, low=whole.low, high=whole.high, n=whole.n)
-        equal, (zero, found) = 0.0 if distance else 1.0, null.zero(layer, row.value, (head.n or 1) / (row.n or 1))
+        zero, found = null.zero(layer, row.value, (head.n or 1) / (row.n or 1))
+        traded[layer] += zero - traded[layer].mean()
         if abs(equal - zero) > SCALE:
-            table.append(calibrated(row, zero, equal, found))
-    return table
+            of_layers.append(calibrated(row, zero, equal, found))
+    table = [_bounded(head, "null", layer, row, sign) for layer, row in enumerate(traded)]
+    return [*table, _bounded(head, "null_max", None, sign * (sign * traded).max(0), sign), *of_layers]
 
 
 def of_any_number(measure: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import calibrated_draws
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from bertft.runs.rows import Row
-from bertft.similarity.compare import calibration
+from bertft.similarity.compare import calibration, nulls
 from bertft.similarity.compare.calibration import FEWEST, Tie, calibrated, tie
 from bertft.similarity.compare.plan import Plan
 
@@ -27,30 +28,44 @@ def drawn(pairing: str, seed: int, plan: Plan = SAMPLED, loud: float = 0.8) -> d
     return {row.measure: row for row in rows if row.model == "t" and row.layer == 0}
 
 
+def by_the_sample_alone(monkeypatch, work):
+    """Return the result of ``work`` with the null of the sample, as if it were too small for a tie."""
+    with monkeypatch.context() as patch:
+        patch.setattr(nulls, "_tie", lambda *_: None)
+        return work()
+
+
 @pytest.mark.parametrize("measure", MEASURES)
-def test_unrelated_texts_are_nearer_to_zero_than_by_the_null_of_the_sample_alone(measure):
+def test_unrelated_texts_are_nearer_to_zero_than_by_the_null_of_the_sample_alone(measure, monkeypatch):
     """The last stimuli of eight texts in ten have a long vector in common: their share of a sample moves its null."""
     plain, mended = [], []
     for seed in range(20):
-        rows = drawn("unrelated", seed)
-        plain.append(calibrated(rows[measure], rows[f"{measure}_null"].value, 1.0))
-        mended.append(rows[f"{measure}_calibrated"])
+        work = partial(drawn, "unrelated", seed)
+        plain.append(by_the_sample_alone(monkeypatch, work)[f"{measure}_calibrated"])
+        mended.append(work()[f"{measure}_calibrated"])
     covers = lambda found: sum(row.low <= 0 <= row.high for row in found)
     size = lambda found: float(np.square([row.value for row in found]).mean() ** 0.5)
     assert covers(plain) <= 15 and covers(mended) >= 17
     assert size(mended) < 0.9 * size(plain)
 
 
-def test_unrelated_texts_of_alike_stimuli_are_at_zero_however_few_are_sampled():
+def test_unrelated_texts_of_alike_stimuli_are_at_zero_however_few_are_sampled(monkeypatch):
     """Stimuli of one text are alike: in a sample of 40 of 400 texts they make a null of 0.05, of all texts 0.005."""
     g, lengths = torch.Generator().manual_seed(0), torch.full((400,), 5)
     groups = torch.repeat_interleave(torch.arange(400), 5)
     for _ in range(5):
         x, y = (torch.randn(400, 12, generator=g)[groups] + torch.randn(2000, 12, generator=g) for _ in range(2))
-        rows = calibrated_draws.rows_of(x, y, lengths, replace(SAMPLED, sample=200))
-        found = {row.measure: row for row in rows if row.layer == 0}
+        work = partial(calibrated_draws.rows_of, x, y, lengths, replace(SAMPLED, sample=200))
+        sampled, found = (
+            {(row.measure, row.layer): row.value for row in rows}
+            for rows in (by_the_sample_alone(monkeypatch, work), work())
+        )
         for measure in MEASURES:
-            assert found[f"{measure}_null"].value > 0.03 and abs(found[f"{measure}_calibrated"].value) < 0.015
+            assert sampled[f"{measure}_null", 0] > 0.03 and abs(found[f"{measure}_calibrated", 0]) < 0.015
+            # one null everywhere: that of the row, of the largest over the only layer, and of the calibrated value
+            value, null = found[measure, 0], found[f"{measure}_null", 0]
+            assert found[f"{measure}_calibrated", 0] == pytest.approx((value - null) / (1 - null), abs=1e-12)
+            assert found[f"{measure}_null_max", None] == pytest.approx(null, abs=1e-12)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
