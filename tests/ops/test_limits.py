@@ -286,3 +286,11 @@ def test_distances_of_shapes_that_do_not_fit_are_refused(x, y, message):
         pairwise_distance(torch.zeros(5, 4), torch.zeros(2, 4), condensed=True)
     with pytest.raises(BertftError, match=r"^pairwise_distance: x and y must be on one device, found cpu and meta$"):
         pairwise_distance(torch.zeros(5, 4), torch.zeros(2, 4, device="meta"))
+
+
+def test_each_side_is_refused_by_its_own_metric():
+    empty, wide = torch.zeros(1, 4, 0), draw(1, 4, 3).float()
+    with pytest.raises(BertftError, match=r"rdm_correlation: cosine needs rows of at least one number, found x of"):
+        rdm_correlation(empty, wide, metric="cosine", metric_y="sqeuclidean")
+    with pytest.raises(BertftError, match=r"rdm_correlation: cosine needs rows of at least one number, found y of"):
+        rdm_correlation(wide, empty, metric="sqeuclidean", metric_y="cosine")

@@ -180,3 +180,9 @@ def test_refusals():
             rbf_cka(one, other)
     with pytest.raises(BertftError, match="are equal"):
         rbf_cka(torch.ones(20, 3), y)
+
+
+def test_float64_rows_are_compared_in_float64():
+    x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0 - 1e-12, 0.0], [2.0 + 1e-12, 0.0], [5.0, 0.0]], dtype=torch.float64)
+    # The second row is nearer to the third than to the first or fourth, the last one nearest to the fourth.
+    assert nearest(x, 1, metric="sqeuclidean")[:, 0].tolist() == [2, 2, 1, 1, 3]

@@ -230,3 +230,19 @@ def test_ranks_and_mean_of_many_stimuli_are_read_off_drawn_pairs(compare, monkey
     for found, expected, squares in zip(drawn[:2], exact[:2], exact[2:4], strict=True):
         deviation = math.sqrt(squares.sum() / (300 * 299))
         assert abs(found.sum() - expected.sum()) / (300 * 299) < 5 * deviation / 1000  # of the mean of a million
+
+
+def test_resamples_moved_to_the_estimate_stay_correlations():
+    moved = pairwise_rsa._centred(np.array([0.5, 0.9]), 0.95)
+    assert moved.tolist() == pytest.approx([0.75, 1.0]) and moved.max() <= 1
+    assert pairwise_rsa._centred(np.array([-0.5, -0.9]), -0.95).min() >= -1
+
+
+def test_a_grid_of_ranks_begins_and_ends_at_the_extreme_entries(monkeypatch):
+    monkeypatch.setattr(pairwise_rsa, "EXACT", 10)
+    monkeypatch.setattr(pairwise_rsa, "GRID", 3)
+    x = data(20)[0]
+    ranks = pairwise_rsa._form(x, "sqeuclidean", "spearman")
+    lowest, second, *_, last, highest = np.unique(pdist(x.numpy(), "sqeuclidean"))
+    assert ranks(np.array([lowest]))[0] < ranks(np.array([second]))[0]
+    assert ranks(np.array([last]))[0] < ranks(np.array([highest]))[0]

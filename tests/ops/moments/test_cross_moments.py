@@ -277,3 +277,15 @@ def test_cosine_of_a_space_without_dimensions_is_refused():
     mean = torch.zeros(3, dtype=torch.float64)
     with pytest.raises(BertftError, match=r"cosine needs rows of at least one number, found y of shape \(60, 0\)"):
         cross_moments(rows(60, 3), rows(60, 0), mean_x=mean, mean_y=mean[:0], metric="cosine")
+
+
+@pytest.mark.parametrize(("dtype", "float64"), [(torch.float32, True), (torch.float64, False)])
+def test_float64_sums_have_float64_gradients(dtype, float64):
+    x, y = rows(40, 6, dtype=torch.float32), rows(40, 5, seed=1, dtype=torch.float32)
+    found = []
+    for kind, wide in ((dtype, float64), (torch.float64, True)):
+        own = [t.to(kind, copy=True).requires_grad_() for t in (x, y)]
+        total, _ = moments(*own, ("cosine", "sqeuclidean"), float64=wide)
+        found.append(torch.autograd.grad(rsa_from_moments(total, compare="pearson"), own))
+    for one, exact in zip(*found, strict=True):
+        assert torch.equal(one, exact.to(dtype))
